@@ -1,0 +1,155 @@
+"""Intervals and tests for accuracies: over seeds, over test images, and paired.
+
+Pure functions of numbers; owns no records and no words. Only numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Bits = np.ndarray[Any, Any]
+
+
+class Bounds(NamedTuple):
+    """An interval."""
+
+    low: float
+    high: float
+
+
+class McNemar(NamedTuple):
+    """Exact McNemar test: images that only one of two networks got right, and the p-value."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the arithmetic mean.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("the mean of no values is not defined")
+    return math.fsum(values) / len(values)
+
+
+def sample_sd(values: Sequence[float]) -> float | None:
+    """Return the sample standard deviation (n - 1 in the denominator); None below two values."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> Bounds | None:
+    """Return the t-interval of the mean; None below two values, where there is none."""
+    spread = sample_sd(values)
+    if spread is None:
+        return None
+    half = t_quantile((1 + level) / 2, len(values) - 1) * spread / math.sqrt(len(values))
+    centre = mean(values)
+    return Bounds(centre - half, centre + half)
+
+
+def t_cdf(t: float, degrees: int) -> float:
+    """Return P(T <= t) of Student's t with a whole number of degrees of freedom.
+
+    The finite trigonometric series (Abramowitz and Stegun 26.7.3 and 26.7.4), exact to rounding.
+    """
+    angle = math.atan(abs(t) / math.sqrt(degrees))
+    cosine = math.cos(angle)
+    odd = degrees % 2
+    term = cosine if odd else 1.0
+    total = 0.0
+    for k in range(1 + odd, degrees, 2):
+        total += term
+        term *= k / (k + 1) * cosine**2
+    inside = math.sin(angle) * total
+    if odd:
+        inside = 2 / math.pi * (angle + inside)
+    return 0.5 + math.copysign(inside / 2, t)
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Return t with P(T <= t) = `probability`, for probabilities from 0.5 up to below 1."""
+    low, high = 0.0, 1.0
+    while t_cdf(high, degrees) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if t_cdf(middle, degrees) < probability else (low, middle)
+    return high
+
+
+def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Bounds:
+    """Return Wilson's interval of a share of `total` images; never leaves [0, 1].
+
+    Raises:
+        ValueError: not 0 <= correct <= total, or no images.
+    """
+    if not 0 <= correct <= total or total == 0:
+        raise ValueError(f"{correct} of {total} is not a share")
+    share, square = correct / total, z * z
+    centre = (share + square / (2 * total)) / (1 + square / total)
+    half = z / (1 + square / total)
+    half *= math.sqrt(share * (1 - share) / total + square / (4 * total * total))
+    # At the ends the formula is exact and rounding is not.
+    low = 0.0 if correct == 0 else max(0.0, centre - half)
+    high = 1.0 if correct == total else min(1.0, centre + half)
+    return Bounds(low, high)
+
+
+def mcnemar(correct_a_n: Bits, correct_b_n: Bits) -> McNemar:
+    """Return the exact two-sided McNemar test of two networks on the same N images.
+
+    Raises:
+        ValueError: the two arrays do not have the same shape (N,).
+    """
+    only_a, only_b, _ = _discordant(correct_a_n, correct_b_n)
+    return McNemar(only_a, only_b, _two_sided_coin(min(only_a, only_b), only_a + only_b))
+
+
+def paired_bootstrap(
+    correct_a_n: Bits, correct_b_n: Bits, *, seed: int, rounds: int = 10_000, level: float = 0.95
+) -> Bounds:
+    """Return the percentile interval of accuracy(a) - accuracy(b), resampling the N images.
+
+    An image contributes -1, 0 or +1, so that drawing N images again is one multinomial draw.
+
+    Raises:
+        ValueError: the two arrays do not have the same shape (N,), or N is 0.
+    """
+    only_a, only_b, total = _discordant(correct_a_n, correct_b_n)
+    if total == 0:
+        raise ValueError("there are no images")
+    shares = np.array([only_a, only_b, total - only_a - only_b]) / total
+    draws = np.random.default_rng(seed).multinomial(total, shares, size=rounds)
+    differences = (draws[:, 0] - draws[:, 1]) / total
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    return Bounds(float(low), float(high))
+
+
+def _discordant(a_n: Bits, b_n: Bits) -> tuple[int, int, int]:
+    if a_n.shape != b_n.shape or a_n.ndim != 1:
+        raise ValueError(f"shapes {a_n.shape} and {b_n.shape} are not one row of images each")
+    a, b = a_n.astype(bool), b_n.astype(bool)
+    return int((a & ~b).sum()), int((~a & b).sum()), len(a)
+
+
+def _two_sided_coin(fewer: int, total: int) -> float:
+    """Return the p-value of `fewer` heads or a more extreme count in `total` fair tosses."""
+    # Whole numbers: exact, and nothing underflows for thousands of images.
+    term = tail = 1
+    for k in range(fewer):
+        term = term * (total - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**total)

@@ -1,0 +1,94 @@
+"""What a run is: the RunSpec, its canonical JSON and its hash.
+
+A RunSpec holds everything that may change the numbers and nothing else, so that its hash finds
+finished work again. Owns no defaults of methods or recipes: specs arrive resolved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
+
+from bench.recipes import Budget, Precision
+
+SPEC_VERSION = 1
+
+
+class Frozen(BaseModel):
+    """Base of the documents on disk: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSpec(Frozen):
+    """Which images: the name, and the fingerprint of pixels and labels."""
+
+    name: str
+    fingerprint: str
+
+
+class BackboneSpec(Frozen):
+    """Which trunk."""
+
+    name: str
+    shortcut: Literal["A", "B"] = "A"
+
+
+class InitialWeights(Frozen):
+    """Where training starts from: a user's file, or a finished run of this harness.
+
+    `identity` is the SHA-256 of the file, or the key of the run's spec.
+    """
+
+    kind: Literal["file", "run"]
+    name: str
+    identity: str
+
+
+class RunSpec(Frozen):
+    """One training of one method, fully resolved.
+
+    `normalisation` is (mean, std) per channel, in units of the full pixel range. `held_out` is
+    the number of training images kept out of training for choices made by looking at accuracy.
+    """
+
+    version: int = SPEC_VERSION
+    method: str
+    config: dict[str, Any]
+    dataset: DatasetSpec
+    backbone: BackboneSpec
+    budget: Budget
+    seed: NonNegativeInt
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    precision: Precision = "fp32"
+    compiled: bool = False
+    held_out: NonNegativeInt = 0
+    initial: InitialWeights | None = None
+
+    @property
+    def key(self) -> str:
+        """The first 12 hex digits of the hash of the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
+
+    @property
+    def run(self) -> str:
+        """The name of the run's folder: readable first, the key last."""
+        parts = [self.method, self.dataset.name, self.backbone.name, f"s{self.seed}", self.key]
+        return "-".join(_tame(part) for part in parts)
+
+    def canonical_json(self) -> str:
+        """Return the spec as JSON that does not depend on the order of keys."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys, no spaces, and no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _tame(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip(".")[:40] or "unnamed"

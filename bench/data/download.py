@@ -1,0 +1,138 @@
+"""Fetching one file of known size and md5 over HTTP: mirrors in turn, resumed where it broke off.
+
+Owns the network and the `.part` file. What is inside the file is not its business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from bench.data.progress import byte_progress
+from bench.data.storage import storage_errors
+from bench.errors import DataError
+
+CHUNK_BYTES = 1 << 18
+TIMEOUT_S = 30.0
+MIRROR_VARIABLE = "BENCH_DATA_MIRROR"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file, what it must weigh and hash to, and the official place to get it."""
+
+    name: str
+    size_bytes: int
+    md5: str
+    official_url: str  # the folder of the file, as with mirrors
+
+
+class _Body(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Failed(Exception):
+    """This place does not give us the file; the text says why."""
+
+
+def places(file: RemoteFile) -> tuple[str, ...]:
+    """Return the base URLs to try: those in $BENCH_DATA_MIRROR, then the official one."""
+    given = os.environ.get(MIRROR_VARIABLE, "").split(",")
+    return (*(url.strip() for url in given if url.strip()), file.official_url)
+
+
+def md5_of(path: Path) -> str:
+    """Return the md5 of a file in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def download(file: RemoteFile, *, folder: Path, bases: Sequence[str], hint: str) -> Path:
+    """Fetch `file` into `folder` from the first of `bases` that gives it whole."""
+    part, reasons = folder / f"{file.name}.part", []
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for base in bases:
+        try:
+            _fetch_whole(f"{base.rstrip('/')}/{file.name}", part, file=file)
+        except _Failed as failure:
+            # Only the host is shown: a mirror's address may hold a password.
+            reasons.append(f"{urlsplit(base).hostname or 'the mirror'}: {failure}")
+        else:
+            with storage_errors(folder):
+                os.replace(part, folder / file.name)
+            return folder / file.name
+    raise DataError(f"Cannot download {file.name} ({'; '.join(reasons)}).", hint=hint)
+
+
+def _fetch_whole(url: str, part: Path, *, file: RemoteFile) -> None:
+    """Fill `part` from `url`; what a wrong file left behind is thrown away and tried afresh."""
+    had_leftover = _size_bytes(part) > 0
+    _fill(url, part, file=file)
+    with storage_errors(part.parent):
+        found = md5_of(part)
+        if found == file.md5:
+            return
+        part.unlink()
+    if not had_leftover:
+        raise _Failed(f"the file it gave has md5 {found}, expected {file.md5}")
+    _fetch_whole(url, part, file=file)
+
+
+def _fill(url: str, part: Path, *, file: RemoteFile) -> None:
+    """Ask again as long as every answer brings something new."""
+    while (before := _size_bytes(part)) < file.size_bytes:
+        reason = _fetch_more(url, part, file=file)
+        if _size_bytes(part) <= before:
+            raise _Failed(reason or "the connection ended early")
+
+
+def _fetch_more(url: str, part: Path, *, file: RemoteFile) -> str | None:
+    """Append what one answer brings; return why it ended, if it did not end well."""
+    start = _size_bytes(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with closing(urllib.request.urlopen(request, timeout=TIMEOUT_S)) as response:
+            if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
+                start = 0  # it sends the file from its beginning
+            elif not str(response.headers.get("Content-Range")).startswith(f"bytes {start}-"):
+                return "it sent another part of the file than the one asked for"
+            _append(response, part, start=start, file=file)
+            return None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"HTTP {error.code} {error.reason}"
+    except urllib.error.URLError as error:
+        return str(error.reason)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return str(error) or type(error).__name__
+
+
+def _append(response: _Body, part: Path, *, start: int, file: RemoteFile) -> None:
+    with storage_errors(part.parent):
+        stream = part.open("ab" if start else "wb")
+    with (
+        stream,
+        byte_progress(file.name, total_bytes=file.size_bytes, done_bytes=start) as advance,
+    ):
+        written_bytes = start
+        # More than the expected size is not our file: stop there, the md5 will tell.
+        while written_bytes <= file.size_bytes and (chunk := response.read(CHUNK_BYTES)):
+            with storage_errors(part.parent):
+                stream.write(chunk)
+                stream.flush()
+            written_bytes += len(chunk)
+            advance(len(chunk))
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,59 @@
+"""What identifies the pixels of a data set: fingerprint, canonical order, channel statistics.
+
+The same images give the same tensors and the same fingerprint whether they came from an archive
+or from a folder in any order. So image n is the same image on every machine, and per-image results
+can be compared. Owns no files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from bench.data.images import ImageSet
+
+FINGERPRINT_LENGTH = 16
+
+
+def in_canonical_order(images: ImageSet) -> ImageSet:
+    """Return the images sorted by the digest of their content, which mixes the classes well."""
+    digests = _digests(images)
+    order = sorted(range(len(digests)), key=digests.__getitem__)
+    return images.take(torch.tensor(order, dtype=torch.int64))
+
+
+def fingerprint(train: ImageSet, test: ImageSet) -> str:
+    """Return a short hash of all pixels and labels that does not depend on their order."""
+    total = hashlib.sha256()
+    for split in (train, test):
+        total.update(f"{tuple(split.images_nhwc.shape)}".encode())
+        total.update(b"".join(sorted(_digests(split))))
+    return total.hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def _digests(images: ImageSet) -> list[bytes]:
+    pixels = images.images_nhwc.cpu().flatten(1).numpy()
+    labels = images.labels_n.tolist()
+    return [
+        hashlib.sha256(label.to_bytes(8, "little") + row.tobytes()).digest()
+        for label, row in zip(labels, pixels, strict=True)
+    ]
+
+
+def channel_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return (mean, std) per channel with pixels in 0..1, to four decimals.
+
+    Four decimals, as papers print them, so that the numbers do not depend on summation order.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in images.images_nhwc.cpu().unbind(dim=3):
+        # A histogram is exact, and needs no floating copy of the whole set.
+        weights = torch.bincount(channel.flatten(), minlength=256).double()
+        weights /= weights.sum()
+        mean = (weights * values).sum()
+        std = (weights * (values - mean) ** 2).sum().sqrt()
+        means.append(round(mean.item(), 4))
+        stds.append(round(max(std.item(), 1 / 255), 4))  # a constant channel must not divide by 0
+    return tuple(means), tuple(stds)

@@ -1,0 +1,50 @@
+"""Writing into the data folder: files appear whole or not at all, and failures say what to do.
+
+Owns no file formats.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import StorageError
+
+
+@contextmanager
+def storage_errors(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to use `folder` into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Cannot use the data folder {folder}: {error.strerror or error}.",
+            hint="Choose another with --data-dir or $BENCH_DATA, or free some space. The data sets"
+            " 'digits' and 'synthetic' need no data folder.",
+        ) from error
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that replaces it if the block succeeds."""
+    with storage_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _allow_reading(temporary)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _allow_reading(path: Path) -> None:
+    # mkstemp makes files private; a data folder is often shared, so give what open() would give.
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)

@@ -1,0 +1,205 @@
+"""From what a user asks to the list of runs: settings checked, budgets resolved, order fixed.
+
+Owns the meaning of `--set`, of recipes for a method, and of "starts from a dense network". Trains
+nothing and reads no disk.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bench.config import BackboneSpec, DatasetSpec, InitialWeights, RunSpec
+from bench.data.images import DatasetInfo
+from bench.errors import ConfigError
+from bench.method import Method, MethodConfig
+from bench.networks.resnet import Shortcut
+from bench.networks.weights import Weights
+from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
+from bench.registry import METHODS_GROUP, Registry
+
+METHODS: Registry[Method] = Registry(
+    kind="method", group=METHODS_GROUP, base="bench.method.Method"
+)
+M = TypeVar("M", bound=BaseModel)
+DENSE = "resnet"
+TRAIN_GROUP = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asks for, names not yet resolved.
+
+    `settings` maps a method's name, or "train", to what `--set` gave for it.
+    """
+
+    methods: Sequence[str]
+    backbone: str
+    recipe: str
+    shortcut: Shortcut = "A"
+    epochs: int | None = None
+    seeds: Sequence[int] = (0,)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    compiled: bool = False
+    held_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One run to do; `needs` is the dense run it starts from, if any."""
+
+    spec: RunSpec
+    needs: RunSpec | None = None
+
+
+def make_plan(
+    request: Request, info: DatasetInfo, *, train_size: int, weights: Weights | None
+) -> list[Planned]:
+    """Return the runs of a request, dense networks first.
+
+    Raises:
+        UnknownNameError: no such method or recipe.
+        ConfigError: a setting does not exist or has a wrong value; a start is missing.
+    """
+    recipe = recipe_named(request.recipe)
+    if recipe.start == "pretrained" and weights is None:
+        raise ConfigError(
+            f"The recipe '{recipe.name}' starts from trained weights.",
+            hint="Give --pretrained FILE, or use another recipe (bench list recipes).",
+        )
+    unknown = set(request.settings) - set(request.methods) - {TRAIN_GROUP, DENSE}
+    if unknown:
+        raise ConfigError(
+            f"--set speaks of '{min(unknown)}', which is not in this run.",
+            hint=f"In this run: {', '.join([*request.methods, TRAIN_GROUP])}.",
+        )
+    builder = _Builder(request, recipe, info, train_size, weights)
+    planned = [
+        builder.plan(name, seed) for seed in request.seeds for name in dict.fromkeys(request.methods)
+    ]
+    return sorted(planned, key=lambda item: item.spec.method != DENSE)
+
+
+def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parse `METHOD.KEY=VALUE` items; values are read as YAML scalars.
+
+    Raises:
+        ConfigError: an item has another form.
+    """
+    import yaml
+
+    parsed: dict[str, dict[str, Any]] = {}
+    for item in items:
+        path, equals, text = item.partition("=")
+        group, dot, key = path.strip().partition(".")
+        if not (equals and dot and group and key):
+            raise ConfigError(
+                f"--set {item}: not of the form METHOD.KEY=VALUE.", hint="Like sgad.d_max=0.8."
+            )
+        try:
+            parsed.setdefault(group, {})[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item}: the value cannot be read.") from error
+    return parsed
+
+
+def method_config(method: type[Method], given: Mapping[str, Any]) -> MethodConfig:
+    """Return the settings of a method with `given` over the defaults.
+
+    Raises:
+        ConfigError: a key does not exist or a value is out of range.
+    """
+    return _validated(method.Config, given, owner=method.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    request: Request
+    recipe: Recipe
+    info: DatasetInfo
+    train_size: int
+    weights: Weights | None
+
+    def plan(self, name: str, seed: int) -> Planned:
+        method = METHODS.get(name)
+        initial, needs = self._file(), None
+        if initial is None and method.tags.starts_from_dense:
+            needs = self._dense(seed)
+            initial = InitialWeights(kind="run", name=needs.run, identity=needs.key)
+        share = 1 - self.recipe.dense_share if needs is not None else 1.0
+        return Planned(self._spec(name, seed, share=share or 1.0, initial=initial), needs)
+
+    def _dense(self, seed: int) -> RunSpec:
+        return self._spec(DENSE, seed, share=self.recipe.dense_share, initial=None)
+
+    def _file(self) -> InitialWeights | None:
+        if self.weights is None:
+            return None
+        return InitialWeights(
+            kind="file", name=self.weights.name, identity=self.weights.sha256
+        )
+
+    def _spec(
+        self, name: str, seed: int, *, share: float, initial: InitialWeights | None
+    ) -> RunSpec:
+        request, info = self.request, self.info
+        method = METHODS.get(name)
+        config = method_config(method, request.settings.get(name, {}))
+        budget = self.recipe.budget(
+            train_size=self.train_size,
+            published_epochs=method().published_epochs(config),
+            epochs=request.epochs,
+        )
+        normalisation = (info.mean, info.std)
+        if self.weights is not None and self.weights.normalisation is not None:
+            normalisation = self.weights.normalisation
+        return RunSpec(
+            method=name,
+            config=config.model_dump(mode="json"),
+            dataset=DatasetSpec(name=info.name, fingerprint=info.fingerprint),
+            backbone=BackboneSpec(name=request.backbone, shortcut=request.shortcut),
+            budget=self._adjusted(budget, share),
+            seed=seed,
+            normalisation=normalisation,
+            precision=request.precision,
+            compiled=request.compiled,
+            held_out=request.held_out,
+            initial=initial,
+        )
+
+    def _adjusted(self, budget: Budget, share: float) -> Budget:
+        given = dict(self.request.settings.get(TRAIN_GROUP, {}))
+        if share < 1:
+            budget = budget.model_copy(update={"epochs": round(budget.epochs * share)})
+        if "batch_size" in given:
+            size = given.pop("batch_size")
+            budget = _validated(
+                Budget, {**budget.model_dump(), "batch_size": size}, owner=TRAIN_GROUP
+            )
+        merged = {**budget.optimizer.model_dump(), **given}
+        optimizer = _validated(OptimizerSpec, merged, owner=TRAIN_GROUP)
+        return budget.model_copy(update={"optimizer": optimizer})
+
+
+def _validated(model: type[M], given: Mapping[str, Any], *, owner: str) -> M:
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "?"
+        known = sorted(model.model_fields)
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
+            raise ConfigError(
+                f"'{owner}' has no setting '{key}'.",
+                hint=f"{'Nearest' if near is not known else 'Known'}: {', '.join(near) or 'none'}.",
+            ) from error
+        raise ConfigError(
+            f"{owner}.{key} = {first.get('input')!r}: {first['msg']}.",
+            hint=f"The settings of {owner}: {', '.join(known)}.",
+        ) from error

@@ -1,0 +1,109 @@
+"""The exceptions a user may meet, drawn as one tree; nothing else raises across rooms.
+
+    BenchError                    exit status 1, message plus the way out
+    ├── UserError                 exit status 2: the request cannot be served as given
+    │   ├── UnknownNameError      no such method, data set, backbone, recipe
+    │   ├── ConfigError           a setting has an unknown key or a wrong value
+    │   ├── DataError             a data set is missing, broken or unreachable
+    │   ├── WeightsError          a weights file is broken or does not fit the network
+    │   ├── PluginError           a plugin cannot be imported or breaks the contract
+    │   ├── RecordError           a record on disk is broken or not found
+    │   └── StorageError          a folder is read-only, full or gone
+    └── RunFailed                 exit status 1: the work started and could not be finished
+        ├── DivergedError         the loss is not a number
+        ├── CheckpointError       a checkpoint cannot be read back
+        ├── NotExecutable         the network has no path that really skips
+        └── EquivalenceError      the skipping path disagrees with the masked path
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Base of all errors shown to users: what went wrong, then what to try next."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[BenchError], message: str, hint: str | None) -> BenchError:
+    error = kind.__new__(kind)
+    BenchError.__init__(error, message, hint=hint)
+    return error
+
+
+class UserError(BenchError):
+    """The request cannot be served as given."""
+
+    exit_status = 2
+
+
+class UnknownNameError(UserError):
+    """A name that is not registered, with the nearest valid ones."""
+
+    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {_either(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+        super().__init__(f"Unknown {kind} '{given}'.", hint=hint)
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(f"'{name}'" for name in names)
+
+
+class ConfigError(UserError):
+    """A setting has an unknown key or a wrong value."""
+
+
+class DataError(UserError):
+    """A data set is missing, broken or unreachable."""
+
+
+class WeightsError(UserError):
+    """A weights file is broken or does not fit the network."""
+
+
+class PluginError(UserError):
+    """A plugin cannot be imported or breaks the contract."""
+
+
+class RecordError(UserError):
+    """A record on disk is broken or not found."""
+
+
+class StorageError(UserError):
+    """A folder is read-only, full or gone."""
+
+
+class RunFailed(BenchError):
+    """The work started and could not be finished."""
+
+
+class DivergedError(RunFailed):
+    """The loss is not a number."""
+
+
+class CheckpointError(RunFailed):
+    """A checkpoint cannot be read back."""
+
+
+class NotExecutable(RunFailed):
+    """The network has no path that really skips; `message` is the reason."""
+
+
+class EquivalenceError(RunFailed):
+    """The skipping path disagrees with the masked path."""

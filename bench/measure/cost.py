@@ -1,0 +1,137 @@
+"""MACs: of each unit, of the dense network, of each image, of any call.
+
+The unit of cost is the multiply-accumulate of convolutions and linear layers, biases left out.
+Unit costs come from ptflops' `aten` backend and must agree with torch's own counter. Owns no
+evaluation: which units ran is in the trace it is given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ptflops import get_model_complexity_info
+from ptflops.aten_ops import addmm_flop, conv_flop
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.errors import PluginError
+from bench.networks.gated import GatedResNet
+from bench.networks.resnet import Backbone
+from bench.networks.unit import DynamicNet, Unit
+
+_CONTRACT = "A unit's module takes one tensor of shape (N, *input_shape)."
+
+
+def unit_macs(net: DynamicNet) -> dict[str, int]:
+    """Return the MACs of each unit at batch 1, in the order of `net.units()`.
+
+    Raises:
+        PluginError: a unit cannot be run on its input shape, its MACs cannot be counted in full,
+            or two units share a name.
+    """
+    units = net.units()
+    counts = {unit.name: _macs_of(unit) for unit in units}
+    if len(counts) != len(units):
+        names = [unit.name for unit in units]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise PluginError(
+            f"Several units share the name {', '.join(twice)}.",
+            hint="Each unit of a network needs a name of its own.",
+        )
+    return counts
+
+
+def dense_macs(backbone: Backbone) -> int:
+    """Return the MACs of one image through the plain ResNet of `backbone`."""
+    return sum(unit_macs(GatedResNet(backbone)).values())
+
+
+def backbone_only(units: Sequence[Unit], unit_macs: Mapping[str, int]) -> list[int]:
+    """Return the MACs per column of the trace, with those of role `policy` set to 0."""
+    return [0 if unit.role == "policy" else unit_macs[unit.name] for unit in units]
+
+
+def macs_per_image(executed_nu: Tensor, unit_macs: Sequence[int]) -> Tensor:
+    """Return the MACs (N,), float64, of images whose trace (N, U) is given."""
+    # Not a matrix product: a sum over float64 columns is exact for whole units up to 2^53.
+    macs_u = torch.tensor(list(unit_macs), dtype=torch.float64, device=executed_nu.device)
+    return (executed_nu.double() * macs_u).sum(dim=1)
+
+
+def counted_macs(call: Callable[[], object]) -> int:
+    """Return the MACs of whatever `call` really runs, by torch's own counter."""
+    # oneDNN runs a recurrent layer as one operator, which the counter would take for free.
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops()) // 2
+
+
+def _macs_of(unit: Unit) -> int:
+    # In inference mode ptflops would meet `linear` whole, which it does not know.
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        torch.backends.mkldnn.flags(enabled=False),
+    ):
+        # A copy, because ptflops leaves its hooks on the module; on the CPU, to leave no trace in
+        # the accelerator's memory.
+        module = copy.deepcopy(unit.module).cpu().float().eval()
+        probe = torch.ones(1, *unit.input_shape)
+        try:
+            macs = counted_macs(lambda: module(probe))
+        except Exception as error:
+            raise PluginError(
+                f"Unit '{unit.name}' does not run on an input of shape {tuple(probe.shape)}:"
+                f" {error}",
+                hint=_CONTRACT,
+            ) from error
+        by_ptflops = _macs_by_ptflops(module, probe)
+    if by_ptflops != macs:
+        given = "no count" if by_ptflops is None else f"{by_ptflops:,} MACs"
+        raise PluginError(
+            f"The MACs of unit '{unit.name}' are in doubt: ptflops gives {given},"
+            f" torch's own counter {macs:,}.",
+            hint="Build the unit from convolutions, linear layers and matrix products.",
+        )
+    return macs
+
+
+def _macs_by_ptflops(module: nn.Module, probe: Tensor) -> int | None:
+    def constructor(shape: tuple[int, ...]) -> Tensor:
+        return probe
+
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        macs, params = get_model_complexity_info(
+            module,
+            tuple(probe.shape[1:]),
+            backend="aten",
+            input_constructor=constructor,
+            as_strings=False,
+            print_per_layer_stat=False,
+            verbose=False,
+            ost=silence,
+            custom_modules_hooks=_WITHOUT_BIAS,
+        )
+    return None if macs is None or params is None else int(macs)
+
+
+def _addmm_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    return int(addmm_flop([None, *inputs[1:]], outputs))
+
+
+def _convolution_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    return int(conv_flop([*inputs[:2], None, *inputs[3:9]], outputs))
+
+
+# Dropping biases here, not from the module, also reaches those of recurrent cells.
+_WITHOUT_BIAS = {
+    torch.ops.aten.addmm: _addmm_macs,
+    torch.ops.aten.convolution: _convolution_macs,
+    torch.ops.aten._convolution: _convolution_macs,
+}

@@ -1,0 +1,99 @@
+"""Latency of networks that really skip, beside the dense network, by the rules in docs/latency.md.
+
+All networks take turns in rounds, the dense one first, on the same real images in the same order;
+a network is timed only after its skipping path was proved equal to its masked path. What fails
+becomes a cell with a reason. Owns the protocol; the clock is timing.py, the numbers are speed.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from bench.measure.cells import MeasuredCell, cell_of
+from bench.measure.environment import describe_environment
+from bench.measure.equivalence import MIN_IMAGES, check_execution
+from bench.measure.lanes import Lane, Progress, Proof, Setup, reason_of, run_rounds
+from bench.measure.modes import using_threads
+from bench.measure.profiles import Profile
+from bench.networks.unit import DynamicNet
+
+DENSE = "dense"
+
+
+def measure_latency(
+    subjects: Mapping[str, DynamicNet],
+    dense: DynamicNet,
+    *,
+    images_nchw: Tensor,
+    batch_sizes: Sequence[int] = (1, 256),
+    profile: Profile,
+    device: torch.device | str,
+    threads: int = 1,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, list[MeasuredCell]]:
+    """Time `dense` and each of `subjects` at each batch size, on this process and `device`.
+
+    The networks are on `device` already; `images_nchw` are real, normalised test images, 1,024 or
+    more where the data set has as many. A network without any decision runs its plain trunk, so
+    that gating weighs on nobody's baseline. Returns the cells by name in the order of
+    `batch_sizes`, those of the dense network under DENSE; a cell that could not be measured has
+    no latency and a reason. The number of CPU threads is restored.
+
+    Raises:
+        ValueError: there are fewer than 256 images, or a subject is named like the baseline.
+    """
+    if DENSE in subjects:
+        raise ValueError(f"no subject may be named '{DENSE}': that is the baseline")
+    if len(images_nchw) < MIN_IMAGES:
+        raise ValueError(
+            f"{len(images_nchw)} images are too few for latency; at least {MIN_IMAGES}"
+        )
+    where = torch.device(device)
+    images_nchw = images_nchw.to(where, memory_format=torch.channels_last)
+    tell = progress or _say_nothing
+    with using_threads(threads):
+        setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
+        proofs = _prove({DENSE: dense, **subjects}, images_nchw, tell=tell)
+        cells: dict[str, list[MeasuredCell]] = {name: [] for name in proofs}
+        for size in batch_sizes:
+            lanes = _measure_batch_size(list(proofs.values()), size, setup=setup, tell=tell)
+            for lane in lanes:
+                cells[lane.proof.name].append(cell_of(lane, baseline=lanes[0]))
+    return cells
+
+
+def _prove(
+    nets: Mapping[str, DynamicNet], images_nchw: Tensor, *, tell: Progress
+) -> dict[str, Proof]:
+    proofs: dict[str, Proof] = {}
+    for done, (name, net) in enumerate(nets.items()):
+        tell(f"{name}: execute == forward?", done / len(nets))
+        try:
+            sentence = check_execution(net, images_nchw[:MIN_IMAGES])
+            proofs[name] = Proof(name, net, sentence)
+        except Exception as error:
+            proofs[name] = Proof(name, net, failure=reason_of(error))
+    return proofs
+
+
+def _measure_batch_size(
+    proofs: Sequence[Proof], batch_size: int, *, setup: Setup, tell: Progress
+) -> list[Lane]:
+    lanes = [Lane(proof, batch_size, setup, failure=proof.failure) for proof in proofs]
+    available = len(setup.images_nchw)
+    for lane in lanes:
+        if batch_size > available and not lane.failure:
+            lane.failure = f"batches of {batch_size} need as many images; there are {available}"
+    for done, lane in enumerate(lanes):
+        tell(f"{lane.proof.name}, batch {batch_size}: warm-up", done / len(lanes))
+        lane.guarded(lane.warm_up)
+    run_rounds(lanes, setup.profile, tell=tell)
+    return lanes
+
+
+def _say_nothing(what: str, share: float) -> None:
+    del what, share

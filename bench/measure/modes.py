@@ -1,0 +1,47 @@
+"""How a network is set while it is measured: eval mode, no autograd, full fp32; then put back.
+
+Owns the switching and nothing that is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Put `net` into eval mode under `inference_mode`; give each part its own mode back."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def full_fp32() -> Iterator[None]:
+    """Switch TF32 convolutions off: two paths that agree in fp32 may differ by 1e-3 in TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@contextmanager
+def using_threads(threads: int) -> Iterator[None]:
+    """Let torch's kernels use `threads` CPU threads, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

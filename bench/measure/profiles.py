@@ -1,0 +1,56 @@
+"""How long latency is measured: the profiles smoke, default and publish. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.errors import UnknownNameError
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How long one cell (a network at a batch size) is timed.
+
+    All networks take turns in `rounds` rounds of at least `round_s` seconds and `round_calls`
+    calls each. More rounds follow until every cell has converged or one has spent `max_time_s`.
+    Warm-up lasts at least `warmup_calls` calls and `warmup_s` seconds, then on until every unit has
+    run or `coverage_images` images have been seen.
+    """
+
+    name: str
+    round_s: float
+    max_time_s: float
+    rounds: int = 5
+    round_calls: int = 2
+    warmup_calls: int = 10
+    warmup_s: float = 1.0
+    coverage_images: int = 1024
+
+
+PROFILES: Mapping[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "smoke",
+            round_s=0.04,
+            max_time_s=0.4,
+            warmup_calls=3,
+            warmup_s=0.05,
+            coverage_images=128,
+        ),
+        Profile("default", round_s=0.4, max_time_s=8.0),
+        Profile("publish", round_s=60.0, max_time_s=600.0),
+    )
+}
+
+
+def profile_named(name: str) -> Profile:
+    """Return the profile called `name`.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in PROFILES:
+        raise UnknownNameError("latency profile", name, PROFILES)
+    return PROFILES[name]

@@ -1,0 +1,116 @@
+"""The statistics of latency samples: medians, intervals, paired speed-ups, verdicts.
+
+Pure functions on arrays of milliseconds; owns no clock and no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.records.record import Interval, SpeedVerdict
+
+Ms = npt.NDArray[np.float64]
+
+MIN_QUERIES = 64
+HALF_WIDTH = 0.01
+# MLPerf's early-stopping counts at confidence 0.99 with one query above the bound.
+QUERIES_FOR = {0.90: 64, 0.99: 662}
+_INTERVAL_QUERIES = 6
+_DRAWS = 4000
+_ROUND_DRAWS = 200
+_LEVELS = (0.025, 0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Speedup:
+    """How many times faster than the baseline, with a 95 % interval and what it means."""
+
+    ratio: float
+    interval: Interval
+    verdict: SpeedVerdict
+
+
+def median_interval(ms_n: Ms, *, seed: int = 0) -> Interval | None:
+    """Return the 95 % percentile bootstrap interval of the median; None below 6 samples.
+
+    The k-th smallest of n draws with replacement is the sample at rank ceil(n U), U ~
+    Beta(k, n - k + 1): so the resampled medians are drawn exactly, without resampling, at a cost
+    that does not grow with n. Below 6 samples even their range covers the median in less than
+    95 % of cases.
+    """
+    n = len(ms_n)
+    if n < _INTERVAL_QUERIES:
+        return None
+    ordered = np.sort(ms_n)
+    rng = np.random.default_rng(seed)
+    ends: list[float] = []
+    for k, level in zip(((n + 1) // 2, n // 2 + 1), _LEVELS, strict=True):
+        ranks = np.ceil(n * rng.beta(k, n - k + 1, size=_DRAWS)).astype(int).clip(1, n)
+        ends.append(float(ordered[int(np.quantile(ranks, level, method="nearest")) - 1]))
+    return Interval(low=ends[0], high=ends[1])
+
+
+def has_converged(ms_n: Ms) -> bool:
+    """Whether there are 64 samples and the interval of the median is within 1 % on each side."""
+    if len(ms_n) < MIN_QUERIES:
+        return False
+    interval = median_interval(ms_n)
+    assert interval is not None
+    return (interval.high - interval.low) / 2 <= HALF_WIDTH * float(np.median(ms_n))
+
+
+def tail_ms(ms_n: Ms, share: float) -> float | None:
+    """Return the percentile `share` (0.9 or 0.99); None with too few samples to state it."""
+    if len(ms_n) < QUERIES_FOR[share]:
+        return None
+    return float(np.quantile(ms_n, share, method="higher"))
+
+
+def interquartile_ms(ms_n: Ms) -> float:
+    """Return the distance between the quartiles."""
+    low, high = np.quantile(ms_n, [0.25, 0.75])
+    return float(high - low)
+
+
+def paired_speedup(rounds: Sequence[tuple[Ms, Ms]], *, seed: int = 0) -> Speedup:
+    """Return the speed-up from rounds of (baseline ms, subject ms), pair by pair the same images.
+
+    The ratio is the median over the rounds of median(baseline) / median(subject). Its interval is
+    a bootstrap on two levels. Rounds are drawn with replacement, because drift of the machine moves
+    a whole round and no statistic within a round sees it: with five rounds the interval spans
+    about the range of the rounds' ratios. Within a drawn round the pairs are drawn, because both
+    networks saw the same images and hard images cost both more.
+
+    Raises:
+        ValueError: there is no round, or a round without pairs.
+    """
+    if not rounds or any(len(a) != len(b) or len(a) == 0 for a, b in rounds):
+        raise ValueError("a speed-up needs rounds of at least one pair each")
+    rng = np.random.default_rng(seed)
+    ratio = float(np.median([np.median(base) / np.median(own) for base, own in rounds]))
+    ratios_rd = np.stack([_resampled_ratios(base, own, rng=rng) for base, own in rounds])
+    picked = rng.integers(len(rounds), size=(_DRAWS, len(rounds)))
+    within = rng.integers(_ROUND_DRAWS, size=picked.shape)
+    draws = np.append(np.median(ratios_rd[picked, within], axis=1), ratio)
+    low, high = (float(end) for end in np.quantile(draws, _LEVELS))
+    interval = Interval(low=min(low, ratio), high=max(high, ratio))
+    return Speedup(ratio, interval, verdict_of(interval))
+
+
+def verdict_of(interval: Interval) -> SpeedVerdict:
+    """Return what the interval of a speed-up says: nothing, where it contains 1."""
+    if interval.low > 1:
+        return "faster"
+    return "slower" if interval.high < 1 else "indistinguishable"
+
+
+def _resampled_ratios(base: Ms, own: Ms, *, rng: np.random.Generator) -> Ms:
+    ratios = np.empty(_ROUND_DRAWS)
+    for draw in range(_ROUND_DRAWS):
+        pairs = rng.integers(len(base), size=len(base))
+        ratios[draw] = np.median(base[pairs]) / np.median(own[pairs])
+    return ratios

@@ -1,0 +1,153 @@
+"""The clock: warm-up by coverage, timed calls, and whether the machine was shared meanwhile.
+
+Wall time of one call from the input on the device to the logits ready, synchronised on both
+sides. Owns no networks, no statistics and no record.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.measure.environment import load_average
+from bench.measure.profiles import Profile
+from bench.measure.speed import Ms
+
+Index = npt.NDArray[np.int32]
+_MS = 1e-6  # milliseconds in a nanosecond
+_LEAST_CPU_SHARE = 0.95
+
+
+class Query(NamedTuple):
+    """One input: images (B, C, H, W) and their positions (B,) among all."""
+
+    x_nchw: Tensor
+    image_b: Index
+
+
+class RoundSamples(NamedTuple):
+    """One round of one network: ms per image (n,) and which images each call saw (n, B)."""
+
+    ms_n: Ms
+    image_nb: Index
+
+
+def queries(images_nchw: Tensor, order: Index, *, batch_size: int) -> Iterator[Query]:
+    """Yield full batches of `images_nchw` in the given order, over and over."""
+    full = len(order) // batch_size * batch_size
+    batches = order[:full].reshape(-1, batch_size)
+    while True:
+        for image_b in batches:
+            chosen = images_nchw[torch.from_numpy(image_b.astype(np.int64))]
+            yield Query(chosen.contiguous(memory_format=torch.channels_last), image_b)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until `device` has done all its work."""
+    if device.type != "cpu" and torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def warm_up(
+    call: Callable[[Tensor], Tensor | None],
+    inputs: Iterator[Query],
+    *,
+    profile: Profile,
+    device: torch.device,
+) -> None:
+    """Call until enough calls and time are spent and every unit has run, or images run out.
+
+    `call` returns the trace (N, U), or None where every unit always runs.
+    """
+    begin_ns, calls, images = time.perf_counter_ns(), 0, 0
+    covered_u: Tensor | None = None
+    while True:
+        query = next(inputs)
+        executed_nu = call(query.x_nchw)
+        synchronise(device)
+        calls, images = calls + 1, images + len(query.image_b)
+        covered = executed_nu is None
+        if executed_nu is not None:
+            ran_u = (executed_nu > 0).any(dim=0)
+            covered_u = ran_u if covered_u is None else covered_u | ran_u
+            covered = bool(covered_u.all())
+        waited = time.perf_counter_ns() - begin_ns >= profile.warmup_s * 1e9
+        enough = calls >= profile.warmup_calls and waited
+        if enough and (covered or images >= profile.coverage_images):
+            return
+
+
+def time_round(
+    call: Callable[[Tensor], object],
+    inputs: Iterator[Query],
+    *,
+    profile: Profile,
+    device: torch.device,
+) -> RoundSamples:
+    """Time calls, one query after the other, for one round; preparing inputs is not timed."""
+    spent_ns = 0
+    took_ns: list[int] = []
+    images: list[Index] = []
+    while spent_ns < profile.round_s * 1e9 or len(took_ns) < profile.round_calls:
+        query = next(inputs)
+        synchronise(device)
+        begin_ns = time.perf_counter_ns()
+        call(query.x_nchw)
+        synchronise(device)
+        took_ns.append(time.perf_counter_ns() - begin_ns)
+        spent_ns += took_ns[-1]
+        images.append(query.image_b)
+    image_nb = np.stack(images)
+    return RoundSamples(np.array(took_ns) * _MS / image_nb.shape[1], image_nb)
+
+
+def is_contended(cpu_share: float, load: float | None, *, threads: int, cores: int | None) -> bool:
+    """Whether others took the machine: CPU time / wall time too low, or more load than cores.
+
+    With several threads the CPU share says little, so only the load counts.
+    """
+    starved = threads == 1 and cpu_share < _LEAST_CPU_SHARE
+    crowded = load is not None and cores is not None and load > cores
+    return starved or crowded
+
+
+@dataclass(slots=True)
+class ContentionMeter:
+    """CPU time, wall time and the highest load over the spans it is entered for."""
+
+    wall_ns: Callable[[], int] = time.perf_counter_ns
+    cpu_ns: Callable[[], int] = time.process_time_ns
+    load: Callable[[], float | None] = load_average
+    cores: int | None = field(default_factory=os.cpu_count)
+    cpu_spent_ns: int = 0
+    wall_spent_ns: int = 0
+    highest_load: float | None = None
+
+    def __enter__(self) -> ContentionMeter:
+        self.cpu_spent_ns -= self.cpu_ns()
+        self.wall_spent_ns -= self.wall_ns()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.wall_spent_ns += self.wall_ns()
+        self.cpu_spent_ns += self.cpu_ns()
+        load = self.load()
+        if load is not None:
+            self.highest_load = max(load, self.highest_load or 0.0)
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU time / wall time; 1 before anything was measured."""
+        return self.cpu_spent_ns / self.wall_spent_ns if self.wall_spent_ns else 1.0
+
+    def contended(self, *, threads: int) -> bool:
+        """Whether the machine was shared while this meter ran."""
+        return is_contended(self.cpu_share, self.highest_load, threads=threads, cores=self.cores)

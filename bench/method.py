@@ -1,0 +1,154 @@
+"""The contract a plugin fulfils: Method, Phase and what they exchange.
+
+A method builds a network on the given backbone, says in which phases it is trained and at which
+operating points it is judged. It never trains, counts or times itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from bench.data.augment import Batch
+from bench.networks.resnet import Backbone
+from bench.networks.unit import DynamicNet, Output, Unit
+from bench.recipes import Budget, OptimizerSpec
+
+__all__ = [
+    "Backbone",
+    "Batch",
+    "Budget",
+    "DynamicNet",
+    "LossTerms",
+    "Method",
+    "MethodConfig",
+    "OptimizerSpec",
+    "Output",
+    "ParameterGroup",
+    "Phase",
+    "Point",
+    "Reference",
+    "Tags",
+    "Unit",
+]
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The publication a method comes from."""
+
+    title: str
+    authors: str
+    year: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What the harness has to know of a method without running it.
+
+    `decision` is when it decides. `starts_from_dense`: training begins from a trained dense
+    network. `reconstructed` lists the settings that no publication states. `exempt` maps the name
+    of a conformance check to the reason why it does not apply.
+    """
+
+    decision: Literal["static", "up front", "per unit", "halting", "exit"]
+    role: Literal["dense", "dynamic", "control"] = "dynamic"
+    starts_from_dense: bool = False
+    reconstructed: tuple[str, ...] = ()
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LossTerms:
+    """A loss to descend and its parts for the log, all means over the batch.
+
+    `logits`, if given, (N, K), is what the training accuracy is read from.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One operating point of a trained network: a name and the network set to it."""
+
+    name: str
+    net: DynamicNet
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that share a learning rate: `lr_scale` times the phase's."""
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+
+
+class Phase(ABC):
+    """One stretch of training: what is trained, by which optimizer, and its loss."""
+
+    def __init__(
+        self, name: str, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
+    ) -> None:
+        self.name = name
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+
+    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
+        """Return the parameters this phase changes; all others are frozen meanwhile."""
+        return [ParameterGroup(tuple(net.parameters()))]
+
+    def set_modes(self, net: DynamicNet) -> None:
+        """Put the parts of the network into training or eval mode, before each epoch."""
+        net.train()
+
+    @abstractmethod
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        """Return the loss on one batch; `progress` runs from 0 to 1 over the phase."""
+
+
+class Method(ABC):
+    """A plugin: one method of dynamic inference, a static baseline or a control."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    reference: ClassVar[Reference]
+    tags: ClassVar[Tags]
+
+    def variant(self, config: MethodConfig) -> str:
+        """Return a short label of what `config` sets apart from the default, or ''."""
+        del config
+        return ""
+
+    @abstractmethod
+    def published_epochs(self, config: MethodConfig) -> int:
+        """Return the epochs of the published schedule, all phases, without the dense net that
+        the method may start from."""
+
+    @abstractmethod
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        """Return the untrained network; the trunk takes the backbone's weights if it has any."""
+
+    @abstractmethod
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        """Return the phases of training whose epochs add up to `budget.epochs`."""
+
+    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
+        """Return the points at which the trained network is judged."""
+        del config
+        return [Point("", net)]

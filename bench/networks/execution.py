@@ -1,0 +1,109 @@
+"""The one loop over the blocks, in its two forms: masked and skipping.
+
+Both take the same trunk and the same `Decisions` and must agree; methods never write their own.
+Owns how a gate and a block combine (the `Merge` rules); knows no method.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.networks.policy import Decisions
+from bench.networks.resnet import Block, Projection
+
+
+class Merge(ABC):
+    """What "skip" means at one block: how shortcut S, residual F and gate g combine.
+
+    The rules agree bit for bit for hard gates wherever S(x) >= 0 (identity and shortcut A);
+    they differ at shortcut B and in the gradient of the gate.
+    """
+
+    @abstractmethod
+    def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
+        """Combine for every image of the batch; differentiable in all three."""
+
+    @abstractmethod
+    def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
+        """Return the output of a block whose residual did not run; may be `shortcut` itself."""
+
+
+class GateResidual(Merge):
+    """y = ReLU(S + g F): ConvNet-AIG, DynConv, and SGAD as reconstructed."""
+
+    def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
+        return F.relu(shortcut + gate_n.view(-1, 1, 1, 1) * residual)
+
+    def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
+        # A copy of a non-negative state through ReLU would cost a pass over memory for nothing.
+        return F.relu(shortcut) if isinstance(block.shortcut, Projection) else shortcut
+
+
+class GateOutput(Merge):
+    """y = g ReLU(S + F) + (1 - g) S: SkipNet and BlockDrop; no ReLU on the skipped path."""
+
+    def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
+        gate = gate_n.view(-1, 1, 1, 1)
+        return gate * F.relu(shortcut + residual) + (1 - gate) * shortcut
+
+    def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
+        return shortcut
+
+
+def run_masked(
+    blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+) -> tuple[Tensor, Tensor]:
+    """Run every block and mask its result.
+
+    Returns the last state (N, C, h, w) and the gates (N, B), detached.
+    """
+    columns: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        gate = decisions.gate(index, h_nchw)
+        if gate is None:
+            h_nchw = block(h_nchw)
+            columns.append(h_nchw.new_ones(h_nchw.shape[0], dtype=torch.float32))
+        else:
+            h_nchw = merge.masked(block.shortcut(h_nchw), block.residual(h_nchw), gate)
+            columns.append(gate.detach().float())
+    return h_nchw, torch.stack(columns, dim=1)
+
+
+def run_skipping(
+    blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+) -> tuple[Tensor, Tensor]:
+    """Run only the chosen blocks, each on the images that chose it (per-image compaction).
+
+    One image takes a plain branch. The state is overwritten in place, so `h_nchw` must belong to
+    the caller. Returns the last state (N, C, h, w) and the gates (N, B) in {0, 1}.
+    """
+    columns: list[Tensor] = []
+    for index, block in enumerate(blocks):
+        gate = decisions.gate(index, h_nchw)
+        if gate is None:
+            h_nchw = block(h_nchw)
+            columns.append(torch.ones(h_nchw.shape[0]))
+            continue
+        chosen_n = gate.cpu() > 0.5
+        h_nchw = _run_chosen(block, h_nchw, chosen_n=chosen_n, merge=merge)
+        columns.append(chosen_n.float())
+    return h_nchw, torch.stack(columns, dim=1).to(h_nchw.device)
+
+
+def _run_chosen(block: Block, h_nchw: Tensor, *, chosen_n: Tensor, merge: Merge) -> Tensor:
+    index = chosen_n.nonzero().flatten()
+    if len(index) == len(chosen_n):
+        out: Tensor = block(h_nchw)
+        return out
+    if len(index) == 0:
+        return merge.skipped(block, block.shortcut(h_nchw))
+    index = index.to(h_nchw.device, non_blocking=True)
+    inputs = h_nchw.index_select(0, index)
+    shortcut = block.shortcut(h_nchw)
+    run = F.relu(shortcut.index_select(0, index) + block.residual(inputs), inplace=True)
+    return merge.skipped(block, shortcut).index_copy_(0, index, run)

@@ -1,0 +1,124 @@
+"""The gated ResNet: the plain trunk, a policy, and both execution paths.
+
+Every method that decides block by block or up front is an instance of this class with its own
+policy; the loop itself lives in execution.py. Owns the list of units and the columns of the trace.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.networks.execution import GateResidual, Merge, run_masked, run_skipping
+from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront
+from bench.networks.resnet import Backbone, Block, Projection, ResNet
+from bench.networks.unit import DynamicNet, Output, Unit
+
+
+class GatedResNet(DynamicNet):
+    """A ResNet whose blocks run where the policy says so.
+
+    Modules that only training needs go into `training_only`; `inference_net` drops them.
+    """
+
+    def __init__(
+        self, backbone: Backbone, policy: Policy | None = None, *, merge: Merge | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.trunk: ResNet = backbone.build()
+        self.policy = policy or EverythingRuns([True] * backbone.num_blocks)
+        self.merge = merge or GateResidual()
+        self.training_only = nn.ModuleDict()
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [block for block in self.trunk.blocks if isinstance(block, Block)]
+
+    def units(self) -> Sequence[Unit]:
+        """Stem, then each block (and its shortcut where that has a cost), head, policy."""
+        units = [Unit("stem", self.trunk.stem, self.backbone.image_shape, True, "stem")]
+        shape: tuple[int, ...] = self.backbone.stem_shape
+        for b, block in enumerate(self.blocks):
+            fixed = self.policy.always_on[b]
+            units.append(Unit(f"block{b}", block.residual, shape, fixed, "block"))
+            if isinstance(block.shortcut, Projection):
+                units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
+            shape = _shape_after(block, shape)
+        units.append(Unit("head", self.trunk.head, shape, True, "head"))
+        return [*units, *self.policy.units()]
+
+    def forward(self, x_nchw: Tensor) -> Output:
+        stem = self.trunk.stem(x_nchw)
+        return self._masked(stem, self.policy.begin(x_nchw, stem))
+
+    def forward_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
+        """Run masked with the given gates (N, B) in place of the policy's own."""
+        stem = self.trunk.stem(x_nchw)
+        return self._masked(stem, UpFront(gates_nb, always_on=[False] * len(self.blocks)))
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        stem = self.trunk.stem(x_nchw)
+        return self._skipping(stem, self.policy.begin(x_nchw, stem))
+
+    def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
+        """Run really skipping with the given gates (N, B) in place of the policy's own."""
+        stem = self.trunk.stem(x_nchw)
+        return self._skipping(stem, UpFront(gates_nb, always_on=[False] * len(self.blocks)))
+
+    def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
+        """Return a copy without training-only modules; dead blocks keep only their shortcut."""
+        net = copy.deepcopy(self)
+        net.training_only = nn.ModuleDict()
+        for b, block in enumerate(net.blocks):
+            if f"block{b}" in dead_blocks:
+                block.residual = RemovedResidual()
+        return net
+
+    def _masked(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
+        state, gates_nb = run_masked(
+            self.blocks, stem_nchw, decisions=decisions, merge=self.merge
+        )
+        return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
+
+    def _skipping(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
+        if isinstance(decisions, UpFront):
+            decisions = decisions.on_host()
+        state, gates_nb = run_skipping(
+            self.blocks, stem_nchw, decisions=decisions, merge=self.merge
+        )
+        return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
+
+    def _trace(self, gates_nb: Tensor) -> Tensor:
+        units = self.units()
+        executed_nu = gates_nb.new_ones(gates_nb.shape[0], len(units))
+        executed_nu[:, block_columns(units)] = gates_nb
+        return executed_nu
+
+
+class RemovedResidual(nn.Module):
+    """Stands where a dead block's residual was; running it would be a contradiction."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("a block that was removed as dead was asked to run")
+
+
+def block_columns(units: Iterable[Unit]) -> list[int]:
+    """Return the columns of the trace that belong to blocks, in order."""
+    return [column for column, unit in enumerate(units) if unit.role == "block"]
+
+
+def _shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape (C, h, w) behind `block`; both convolutions of a border halve by rounding up."""
+    conv = block.residual.conv1
+    stride = int(conv.stride[0])
+    return (int(conv.out_channels), *(-(-side // stride) for side in shape[1:]))
+
+
+@torch.no_grad()
+def transplant(source: ResNet, target: GatedResNet) -> None:
+    """Copy the weights of a plain trunk into a gated network's trunk."""
+    target.trunk.load_state_dict(source.state_dict())

@@ -1,0 +1,98 @@
+"""Where decisions come from: the interface between a method and the loop over the blocks.
+
+A policy says which blocks are gated and opens a `Decisions` for one batch; the loops in
+execution.py ask it block by block. Up-front policies know all answers before the first block
+runs, per-unit policies read each block's input. Owns no loop and no backbone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.networks.unit import Unit
+
+
+class Decisions(ABC):
+    """The decisions of one batch, asked for in the order of the blocks."""
+
+    @abstractmethod
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        """Return the gate (N,) of block `index`, or None for a block that always runs.
+
+        In training it may be soft or carry a straight-through gradient; in eval it is 0 or 1.
+        `h_nchw` is the input of the block.
+        """
+
+    def terms(self) -> Mapping[str, Tensor]:
+        """Return what the loss of the method needs."""
+        return {}
+
+
+class UpFront(Decisions):
+    """All gates of a batch, known before the first block: gates_nb is (N, B)."""
+
+    def __init__(
+        self,
+        gates_nb: Tensor,
+        *,
+        always_on: Sequence[bool],
+        terms: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.gates_nb = gates_nb
+        self.always_on = always_on
+        self._terms = terms or {}
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        del h_nchw
+        return None if self.always_on[index] else self.gates_nb[:, index]
+
+    def terms(self) -> Mapping[str, Tensor]:
+        return self._terms
+
+    def on_host(self) -> UpFront:
+        """Return the same decisions in host memory: one synchronisation for the whole batch."""
+        return UpFront(self.gates_nb.detach().cpu(), always_on=self.always_on, terms=self._terms)
+
+
+class Policy(nn.Module, ABC):
+    """Decides which blocks run. `always_on[b]` is True for a block without a gate."""
+
+    def __init__(self, always_on: Sequence[bool]) -> None:
+        super().__init__()
+        self.always_on = tuple(always_on)
+
+    @property
+    def gated(self) -> tuple[int, ...]:
+        """The indices of the blocks that have a gate."""
+        return tuple(b for b, fixed in enumerate(self.always_on) if not fixed)
+
+    @abstractmethod
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+        """Open the decisions of one batch, from the images and the output of the stem."""
+
+    @abstractmethod
+    def units(self) -> Sequence[Unit]:
+        """Return what deciding costs, as units of role `policy`."""
+
+    def spread(self, gated_ng: Tensor) -> Tensor:
+        """Place the columns of the gated blocks among all: (N, G) -> (N, B), ones elsewhere."""
+        if len(self.gated) == len(self.always_on):
+            return gated_ng
+        gates_nb = gated_ng.new_ones(gated_ng.shape[0], len(self.always_on))
+        gates_nb[:, list(self.gated)] = gated_ng
+        return gates_nb
+
+
+class EverythingRuns(Policy):
+    """No decision at all: the dense network, at no cost."""
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:
+        gates = torch.ones(x_nchw.shape[0], len(self.always_on), device=x_nchw.device)
+        return UpFront(gates, always_on=self.always_on)
+
+    def units(self) -> Sequence[Unit]:
+        return ()

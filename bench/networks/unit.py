@@ -1,0 +1,71 @@
+"""The contract of a dynamic network: units, outputs and the two ways to run it.
+
+Owns the types every method, measurement and report share; knows no architecture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+Role = Literal["stem", "block", "shortcut", "head", "policy"]
+
+
+class Unit(NamedTuple):
+    """The smallest thing that can be skipped, or that always runs and has a cost.
+
+    `input_shape` leaves out the batch dimension. Units of role `policy` are what deciding costs:
+    they count in `nflops` and not in `nflops_backbone`.
+    """
+
+    name: str
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    always_on: bool
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What every forward returns.
+
+    `logits` is (N, K). `executed` is (N, U) in [0, 1], detached, columns in the order of
+    `units()`: the share of unit u that image n ran (a fraction for spatial methods). `terms` holds
+    what a loss needs, with gradient: gates, probabilities, ponder cost, exit logits.
+    """
+
+    logits: Tensor
+    executed: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class DynamicNet(nn.Module, ABC):
+    """A network that decides per image which of its units run."""
+
+    @abstractmethod
+    def units(self) -> Sequence[Unit]:
+        """Return all units, in the order of the columns of `Output.executed`."""
+
+    @abstractmethod
+    def forward(self, x_nchw: Tensor) -> Output:
+        """Run every unit and mask: differentiable, for training and accuracy."""
+
+    @abstractmethod
+    def execute(self, x_nchw: Tensor) -> Output:
+        """Run only what was decided, in eval mode.
+
+        Raises:
+            NotExecutable: the network has no path that really skips; the message says why.
+        """
+
+    def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
+        """Return what has to be shipped: nothing that only training needs, no dead blocks.
+
+        `dead_blocks` names units that ran on no image of a measured set.
+        """
+        del dead_blocks
+        return self

@@ -1,0 +1,83 @@
+"""A record as bytes: JSON wrapped with a checksum, so that damage on disk is noticed.
+
+    {"sha256": "<of the canonical JSON of record>", "record": {...}}
+
+Owns the encoding and the reasons why a document is refused; owns no disk access.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+from pydantic import ValidationError
+
+from bench.config import canonical_json
+from bench.errors import RecordError
+from bench.records.record import SCHEMA_VERSION, RunRecord
+
+
+def encode(record: RunRecord) -> bytes:
+    """Return the document of `record`: readable JSON, sorted keys, UTF-8.
+
+    Numbers that are not finite (the loss of a diverged run) become the strings "nan" and "inf",
+    which pydantic reads back as the same numbers.
+    """
+    content = _spell_out(record.model_dump(mode="json"))
+    document = {"record": content, "sha256": _sha256(content)}
+    text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    return text.encode() + b"\n"
+
+
+def content_sha256(record: RunRecord) -> str:
+    """Return the checksum that `encode` writes: it changes with any value of the record."""
+    return _sha256(_spell_out(record.model_dump(mode="json")))
+
+
+def decode(data: bytes) -> RunRecord:
+    """Return the record in `data`.
+
+    Raises:
+        RecordError: truncated, changed since it was written, or of another schema; the message is
+            the reason in a few words.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise RecordError("not JSON: truncated or overwritten") from None
+    content = document.get("record") if isinstance(document, dict) else None
+    if not isinstance(content, dict) or not isinstance(document.get("sha256"), str):
+        raise RecordError("not a record of this program: no checksum")
+    _check_version(content.get("schema_version"))
+    if _sha256(content) != document["sha256"]:
+        raise RecordError("its content does not match its checksum: changed after it was written")
+    try:
+        return RunRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"does not fit the schema: {where}: {first['msg']}") from None
+
+
+def _check_version(version: object) -> None:
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"has schema version {version!r}, this program reads {SCHEMA_VERSION}")
+
+
+def _sha256(content: object) -> str:
+    try:
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    except ValueError:  # a NaN written by somebody else's hand
+        return ""
+
+
+def _spell_out(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _spell_out(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_spell_out(item) for item in value]
+    return value

@@ -1,0 +1,143 @@
+"""The schema of a run's record: one JSON document, the truth about one run.
+
+Arrays (per-image correctness, executed units, raw latencies) lie beside it in .npz files that the
+record names. Owns no disk access.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from bench.config import Frozen, RunSpec
+
+SCHEMA_VERSION = 1
+Status = Literal["finished", "failed"]
+SpeedVerdict = Literal["faster", "slower", "indistinguishable", "baseline"]
+
+
+class EpochRow(Frozen):
+    """One epoch of training. `values` holds the mean of every loss part, `accuracy_train`,
+    and `accuracy_held_out` where images are held out."""
+
+    phase: str
+    epoch: int
+    lr: float
+    images_per_s: float
+    wall_s: float
+    values: dict[str, float]
+
+
+class PhaseCost(Frozen):
+    """What one phase spent: counted forward MACs per training image, times images, times epochs."""
+
+    name: str
+    epochs: int
+    macs_per_image: float
+    wall_s: float
+
+
+class TrainingRecord(Frozen):
+    """Training cost of a run. `dense_epochs` is the total in forward passes of the dense backbone
+    over the training set, all phases; `pretraining_dense_epochs` what the run started from had
+    cost before, None where nobody knows (a user's weights file)."""
+
+    train_images: int
+    phases: tuple[PhaseCost, ...]
+    epochs: int
+    dense_epochs: float
+    pretraining_epochs: int | None
+    pretraining_dense_epochs: float | None
+
+
+class Environment(Frozen):
+    """Where and with what: versions, commit, hardware, load. Free-form values, stable keys."""
+
+    values: dict[str, Any]
+
+
+class Interval(Frozen):
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+class LatencyCell(Frozen):
+    """Latency of one point at one batch size on one machine, by the rules in docs/latency.md.
+
+    All times are milliseconds per image, except `batch_*`. `latency_ms` is None where nothing could
+    be timed; `reason` says why. `speedup` is the paired ratio dense / this.
+    """
+
+    scenario: Literal["stream", "batch"]
+    batch_size: int
+    profile: str
+    device: str
+    threads: int
+    n: int
+    latency_ms: float | None
+    mean_ms: float | None = None
+    iqr_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    interval_ms: Interval | None = None
+    dense_ms: float | None = None
+    speedup: float | None = None
+    speedup_interval: Interval | None = None
+    verdict: SpeedVerdict | None = None
+    converged: bool = False
+    contended: bool = False
+    reason: str = ""
+    raw_file: str = ""
+    environment: Environment
+    measured_at: str
+
+
+class PointRecord(Frozen):
+    """One operating point, measured on the whole test set.
+
+    MACs are means per image over the test set, with the population standard deviation;
+    `nflops` = macs / MACs of the dense backbone. `block_rates` is the share of images that ran each
+    block. `arrays_file` holds `correct_bits` (bit-packed), `executed_nu` and `macs_n`.
+    """
+
+    name: str
+    accuracy: float
+    correct: int
+    macs: float
+    macs_std: float
+    nflops: float
+    nflops_backbone: float
+    params: int
+    params_inference: int
+    block_rates: dict[str, float]
+    gated_blocks: tuple[str, ...]
+    dead_blocks: tuple[str, ...]
+    distinct_masks: int
+    mean_drop: float
+    arrays_file: str
+    latency: tuple[LatencyCell, ...] = ()
+    equivalence: str = ""
+
+
+class RunRecord(Frozen):
+    """Everything known about one run."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: str
+    spec: RunSpec
+    status: Status
+    reason: str = ""
+    variant: str = ""
+    dataset_title: str = ""
+    synthetic: bool = False
+    test_images: int = 0
+    dense_macs: int = 0
+    unit_macs: dict[str, int] = {}
+    reconstructed: tuple[str, ...] = ()
+    training: TrainingRecord | None = None
+    history: tuple[EpochRow, ...] = ()
+    points: tuple[PointRecord, ...] = ()
+    environment: Environment
+    created: str
+    wall_s: float = 0.0

@@ -1,0 +1,148 @@
+"""Where methods are found: entry points of the group `bench.methods`, and plugin files.
+
+Names are read from package metadata without importing anything; a method's module is imported
+when it is asked for. Built-ins take the same road as a stranger's plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from bench.errors import PluginError, UnknownNameError
+
+T = TypeVar("T")
+METHODS_GROUP = "bench.methods"
+_BUILT_IN = "skipbench"
+
+
+class Registry(Generic[T]):
+    """Classes of one kind, by name, loaded when asked for."""
+
+    def __init__(self, *, kind: str, group: str, base: str) -> None:
+        self.kind = kind
+        self.group = group
+        self.base = base
+        self._added: dict[str, type[T]] = {}
+        self._found: dict[str, EntryPoint] | None = None
+
+    def names(self) -> list[str]:
+        """Return all names, sorted, importing nothing."""
+        return sorted({*self._entry_points(), *self._added})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def get(self, name: str) -> type[T]:
+        """Return the class registered as `name`.
+
+        Raises:
+            UnknownNameError: nothing is registered under that name.
+            PluginError: its module cannot be imported, or it breaks the contract.
+        """
+        if name in self._added:
+            return self._added[name]
+        entry = self._entry_points().get(name)
+        if entry is None:
+            raise UnknownNameError(self.kind, name, self.names())
+        try:
+            found = entry.load()
+        except Exception as error:
+            raise PluginError(
+                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: "
+                f"{type(error).__name__}: {error}",
+                hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
+            ) from error
+        self._check(found, name=name, source=entry.value)
+        return found  # type: ignore[no-any-return]
+
+    def add(self, item: type[T], *, source: str) -> None:
+        """Register a class under its own `name`.
+
+        Raises:
+            PluginError: it breaks the contract or claims a name that is taken.
+        """
+        name = getattr(item, "name", None)
+        if not isinstance(name, str):
+            raise PluginError(f"{source}: {item.__name__} has no `name`.")
+        self._check(item, name=name, source=source)
+        if name in self.names() and self._added.get(name) is not item:
+            raise PluginError(
+                f"{source}: the name '{name}' is taken.",
+                hint=f"Give {item.__name__} another `name`.",
+            )
+        self._added[name] = item
+
+    def add_file(self, path: Path) -> list[str]:
+        """Import a plugin file and register the classes it defines; return their names.
+
+        Raises:
+            PluginError: the file is missing, fails to import, or defines nothing to register.
+        """
+        source = str(path)
+        module_name = f"bench_plugin_{path.stem}"
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise PluginError(f"The plugin {source} is not a Python file.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[module_name]
+            raise PluginError(
+                f"The plugin {source} cannot be imported: {type(error).__name__}: {error}",
+                hint="Run it with Python alone to see where; --debug shows the traceback here.",
+            ) from error
+        items = [
+            item
+            for item in vars(module).values()
+            if isinstance(item, type) and item.__module__ == module_name and self._fits(item)
+        ]
+        if not items:
+            raise PluginError(
+                f"The plugin {source} defines no {self.kind}.",
+                hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
+            )
+        for item in items:
+            self.add(item, source=source)
+        return [str(item.name) for item in items]  # type: ignore[attr-defined]
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        if self._found is None:
+            found: dict[str, EntryPoint] = {}
+            # Built-ins last: a stranger's package cannot take a built-in's name.
+            for entry in sorted(entry_points(group=self.group), key=_is_built_in):
+                found[entry.name] = entry
+            self._found = found
+        return self._found
+
+    def _fits(self, item: type) -> bool:
+        module_name, _, class_name = self.base.rpartition(".")
+        base = getattr(importlib.import_module(module_name), class_name)
+        return issubclass(item, base) and not getattr(item, "__abstractmethods__", None)
+
+    def _check(self, item: object, *, name: str, source: str) -> None:
+        if not isinstance(item, type) or not self._fits(item):
+            raise PluginError(f"{source} is not a complete subclass of {self.base}.")
+        missing = [field for field in ("name", "reference", "tags") if not hasattr(item, field)]
+        if missing:
+            raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
+        if item.name != name:  # type: ignore[attr-defined]
+            raise PluginError(
+                f"{source} is registered as '{name}' but calls itself "
+                f"'{item.name}'.",  # type: ignore[attr-defined]
+            )
+
+
+def _is_built_in(entry: EntryPoint) -> bool:
+    return _origin(entry) == _BUILT_IN
+
+
+def _origin(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "unknown"

@@ -1,0 +1,142 @@
+"""Seeds together: rows that differ in nothing but the seed become one group with its spread.
+
+Owns the grouping and the numbers that tables, figures and pages print; owns no rendering.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
+from bench.report.rows import Row, budgets_differ, is_measured
+
+_SAME = ("dataset", "backbone", "method", "variant", "recipe", "pretraining", "train_epochs")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One method, variant and operating point over one or more seeds; numbers are means.
+
+    `accuracy_bounds` is the 95 % t-interval over seeds, or with one seed the binomial interval of
+    the test set; None where neither exists.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.rows)
+
+    @property
+    def label(self) -> str:
+        """Method and variant."""
+        return " ".join(part for part in (self.first["method"], self.first["variant"]) if part)
+
+    @property
+    def dense(self) -> bool:
+        return all(bool(row["dense"]) for row in self.rows)
+
+    def mean_of(self, key: str) -> float | None:
+        """Return the mean over the seeds that have a value, or None."""
+        values = [float(row[key]) for row in self.rows if row[key] is not None]
+        return mean(values) if values else None
+
+    def one_of(self, key: str) -> Any:
+        """Return the value that all seeds share, or None if they differ."""
+        values = {repr(row[key]) for row in self.rows}
+        return self.first[key] if len(values) == 1 else None
+
+    @property
+    def accuracy(self) -> float:
+        return mean([row["accuracy"] for row in self.rows])
+
+    @property
+    def accuracy_sd(self) -> float | None:
+        return sample_sd([row["accuracy"] for row in self.rows])
+
+    @property
+    def accuracy_bounds(self) -> Bounds | None:
+        if self.seeds > 1:
+            return t_interval([row["accuracy"] for row in self.rows])
+        if not self.first["test_images"]:
+            return None
+        return wilson_interval(self.first["correct"], self.first["test_images"])
+
+
+def group_seeds(rows: Iterable[Row]) -> list[Group]:
+    """Return the groups of the measured rows: largest network first, then by falling MACs."""
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if is_measured(row):
+            found[tuple(row[key] for key in _SAME)].append(row)
+    groups = [Group(tuple(sorted(group, key=_seed_and_run))) for group in found.values()]
+    return sorted(groups, key=_largest_first)
+
+
+def _seed_and_run(row: Row) -> tuple[int, str]:
+    return row["seed"], row["run"]
+
+
+def _largest_first(group: Group) -> tuple[Any, ...]:
+    macs = group.mean_of("macs") or 0.0
+    return (group.first["dataset"], -group.first["dense_macs"], -macs, group.label)
+
+
+def footnotes(groups: Sequence[Group]) -> list[str]:
+    """Return what must stand beside any comparison of `groups`: data, budgets, seeds."""
+    notes = [_synthetic(groups), _budgets(groups), _seeds(groups), _reconstructed(groups)]
+    return [note for note in notes if note]
+
+
+def _synthetic(groups: Sequence[Group]) -> str:
+    names = sorted({g.first["dataset"] for g in groups if g.first["synthetic"]})
+    return f"synthetic data ({', '.join(names)}): not a result about real images" if names else ""
+
+
+def _budgets(groups: Sequence[Group]) -> str:
+    costs = {group.label: group.mean_of("total_dense_epochs") for group in groups}
+    unknown = any(row["total_dense_epochs"] is None for group in groups for row in group.rows)
+    if not budgets_differ([*costs.values(), *([None] if unknown else [])]):
+        return ""
+    by_method: dict[str, list[float | None]] = defaultdict(list)
+    for group in groups:
+        by_method[group.first["method"]].extend(row["total_dense_epochs"] for row in group.rows)
+    parts = [f"{method} {_range(values)}" for method, values in sorted(by_method.items())]
+    return f"training budgets differ: {', '.join(parts)} dense epochs"
+
+
+def _range(costs: Sequence[float | None]) -> str:
+    known = [f"{cost:.0f}" for cost in sorted(c for c in costs if c is not None)]
+    if len(known) < len(costs):
+        return "unknown"
+    return known[0] if known[0] == known[-1] else f"{known[0]}-{known[-1]}"
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    several = [group for group in groups if group.seeds > 1]
+    single = len(groups) - len(several)
+    parts = []
+    if several:
+        parts.append("± is the sample standard deviation over seeds")
+    if single:
+        parts.append("n=1: no interval over seeds" + (" for the other rows" if several else ""))
+    return "; ".join(parts)
+
+
+def _reconstructed(groups: Sequence[Group]) -> str:
+    named = sorted(
+        {
+            f"{row['method']} ({', '.join(row['reconstructed'])})"
+            for group in groups
+            for row in group.rows
+            if row["reconstructed"]
+        }
+    )
+    return f"settings no publication states: {'; '.join(named)}" if named else ""

@@ -1,0 +1,206 @@
+"""Records as flat rows: one dictionary per operating point, with keys that stay.
+
+Everything a reader or a script sees of the runs (tables, JSON, figures, pages) starts from these
+rows. Owns the keys and the notes on unequal training; owns no rendering.
+"""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bench.errors import ConfigError
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+
+Row = dict[str, Any]
+
+KEYS = (
+    *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
+    *("nflops_backbone", "macs", "params", "latency_ms_b1", "speedup_b1", "speedup_b256"),
+    *("train_epochs", "status", "reason"),
+)
+"""The keys that stay, in their order."""
+
+EXTRAS = (
+    *("point", "nflops_std", "params_inference", "distinct_masks", "mean_drop", "dense"),
+    *("dense_macs", "test_images", "correct", "verdict_b1", "verdict_b256", "latency_device"),
+    *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
+    *("pretraining", "budget_note", "synthetic", "reconstructed"),
+)
+"""More about each row; these may change with the version."""
+
+BUDGET_TOLERANCE = 0.1
+"""Training costs that differ by less than this share count as equal."""
+
+
+def rows(records: Iterable[RunRecord]) -> list[Row]:
+    """Return one row per operating point, and one row for a run that has none.
+
+    Fractions are 0-1, `macs` per image, latencies milliseconds per image; None where a value was
+    not measured. `dense` marks networks that run every block of their backbone on every image.
+    """
+    found = [row for record in records for row in _rows_of(record)]
+    for row in found:
+        row["budget_note"] = _budget_note(row, found)
+    return found
+
+
+def filter_rows(all_rows: Sequence[Row], expression: str) -> list[Row]:
+    """Return the rows for which `expression` holds, such as "method=sgad,seed=0".
+
+    Raises:
+        ConfigError: it is not KEY=VALUE, or names an unknown key (the nearest are given).
+    """
+    conditions = [_condition(part) for part in expression.split(",")]
+    return [row for row in all_rows if all(_text(row[key]) == want for key, want in conditions)]
+
+
+def is_measured(row: Row) -> bool:
+    """Whether the row has a place in a comparison: finished, with accuracy and cost."""
+    return row["status"] == "finished" and row["accuracy"] is not None
+
+
+def budgets_differ(costs: Sequence[float | None]) -> bool:
+    """Whether training costs (in dense epochs, None where unknown) are not comparable."""
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return len(costs) > 1
+    return bool(known) and max(known) > min(known) * (1 + BUDGET_TOLERANCE)
+
+
+def _rows_of(record: RunRecord) -> list[Row]:
+    return [
+        dict.fromkeys((*KEYS, *EXTRAS)) | _of_run(record) | (_of_point(record, point))
+        for point in record.points
+    ] or [dict.fromkeys((*KEYS, *EXTRAS)) | _of_run(record)]
+
+
+def _of_run(record: RunRecord) -> Row:
+    spec = record.spec
+    return {
+        "run": record.run,
+        "method": spec.method,
+        "variant": record.variant,
+        "dataset": spec.dataset.name,
+        "backbone": spec.backbone.name,
+        "recipe": spec.budget.recipe,
+        "seed": spec.seed,
+        "status": record.status,
+        "reason": record.reason,
+        "dense_macs": record.dense_macs,
+        "test_images": record.test_images,
+        "synthetic": record.synthetic,
+        "reconstructed": list(record.reconstructed),
+        "pretraining": "none" if spec.initial is None else spec.initial.name,
+        **_training(record),
+    }
+
+
+def _training(record: RunRecord) -> Row:
+    training = record.training
+    if training is None:
+        return {}
+    before = training.pretraining_dense_epochs
+    return {
+        "train_epochs": training.epochs,
+        "train_dense_epochs": training.dense_epochs,
+        "pretraining_dense_epochs": before,
+        "total_dense_epochs": None if before is None else training.dense_epochs + before,
+    }
+
+
+def _of_point(record: RunRecord, point: PointRecord) -> Row:
+    same_cost = abs(point.macs - record.dense_macs) <= 1e-6 * record.dense_macs
+    return {
+        "variant": ", ".join(part for part in (record.variant, point.name) if part),
+        "point": point.name,
+        "accuracy": point.accuracy,
+        "correct": point.correct,
+        "nflops": point.nflops,
+        "nflops_backbone": point.nflops_backbone,
+        "nflops_std": point.macs_std / record.dense_macs if record.dense_macs else None,
+        "macs": point.macs,
+        "params": point.params,
+        "params_inference": point.params_inference,
+        "distinct_masks": point.distinct_masks,
+        "mean_drop": point.mean_drop,
+        "dense": not point.gated_blocks and same_cost,
+        **_latencies(point.latency),
+    }
+
+
+def _latencies(cells: Sequence[LatencyCell]) -> Row:
+    alone = _newest(cells, "stream", 1)
+    batch = _newest(cells, "batch", 256)
+    measured = {} if batch is None else {"speedup_b256": batch.speedup}
+    if batch is not None:
+        measured["verdict_b256"] = batch.verdict  # type: ignore[assignment]
+    if alone is None:
+        return dict(measured)
+    return measured | {
+        "latency_ms_b1": alone.latency_ms,
+        "speedup_b1": alone.speedup,
+        "verdict_b1": alone.verdict,
+        "latency_device": f"{alone.device}, {_threads(alone.threads)}",
+        "latency_reason": alone.reason,
+    }
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _newest(cells: Sequence[LatencyCell], scenario: str, batch_size: int) -> LatencyCell | None:
+    matching = [c for c in cells if c.scenario == scenario and c.batch_size == batch_size]
+    return max(matching, key=lambda cell: cell.measured_at, default=None)
+
+
+def _budget_note(row: Row, all_rows: Sequence[Row]) -> str:
+    """Say how the training cost of `row` compares with the dense network's, if it is not equal."""
+    if not is_measured(row) or row["dense"]:
+        return ""
+    same = ("dataset", "backbone", "recipe")
+    dense = [
+        other["total_dense_epochs"]
+        for other in all_rows
+        if other["dense"] and all(other[key] == row[key] for key in same)
+    ]
+    costs = [cost for cost in dense if cost]
+    own = row["total_dense_epochs"]
+    if own is None:
+        return "pretraining of unknown cost"
+    if not costs:
+        return "no dense run of the same recipe"
+    ratio = own / statistics.median(costs)
+    if 1 / (1 + BUDGET_TOLERANCE) <= ratio <= 1 + BUDGET_TOLERANCE:
+        return ""
+    return f"trained for {ratio:.2g} times the dense network's cost"
+
+
+def _condition(part: str) -> tuple[str, str]:
+    key, equals, value = (piece.strip() for piece in part.partition("="))
+    if not equals:
+        raise ConfigError(
+            f"The filter '{part}' is not KEY=VALUE.", hint="Example: --filter method=sgad,seed=0"
+        )
+    known = (*KEYS, *EXTRAS)
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+        raise ConfigError(
+            f"There is no key '{key}' to filter by.",
+            hint=f"Did you mean {', '.join(near)}?" if near else f"Keys: {', '.join(KEYS)}.",
+        )
+    return key, _text(value)
+
+
+def _text(value: object) -> str:
+    """Return `value` so that 1, "1" and "1.0" are the same, and None is the empty text."""
+    if value is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text

@@ -1,0 +1,104 @@
+"""What a person sees while a command works: progress with the time left, notes, errors.
+
+Owns no numbers. Everything here goes to standard error, so that standard output stays clean for
+tables and JSON.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bench.errors import BenchError
+from bench.records.record import EpochRow
+
+_SHOWN = ("loss", "accuracy_train", "drop", "accuracy_held_out")
+
+
+def show_error(error: BenchError, console: Console) -> None:
+    """Print what went wrong and the way out."""
+    console.print(f"[bold red]Error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
+    if error.hint:
+        console.print(_escaped(error.hint), highlight=False, soft_wrap=True)
+
+
+class TerminalReporter:
+    """A progress bar per training phase, one line per note; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            refresh_per_second=4,
+        )
+        self._task: TaskID | None = None
+        self._title = ""
+        self._epochs = 0
+
+    def __enter__(self) -> TerminalReporter:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def run_started(self, run: str) -> None:
+        """The next phases belong to `run`."""
+        self._title = run
+
+    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._epochs = epochs
+        self._task = self._bars.add_task(
+            f"{self._title} · {name}",
+            total=epochs * images_per_epoch,
+            completed=done * images_per_epoch,
+            rate="",
+            detail=f"epoch {done + 1}/{epochs}",
+        )
+
+    def advanced(self, images: int) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, advance=images)
+
+    def epoch_finished(self, row: EpochRow) -> None:
+        if self._task is None:
+            return
+        values = " ".join(f"{k} {row.values[k]:.3f}" for k in _SHOWN if k in row.values)
+        self._bars.update(
+            self._task,
+            rate=f"{row.images_per_s:,.0f} images/s",
+            detail=f"epoch {row.epoch}/{self._epochs} {values}",
+        )
+
+    def note(self, message: str) -> None:
+        self._bars.console.print(f"[dim]{_escaped(message)}[/]", highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

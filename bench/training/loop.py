@@ -1,0 +1,261 @@
+"""The one training loop: all phases of any method, with checkpoints between epochs.
+
+Every epoch seeds itself from (seed, phase, epoch), so a run continued from a checkpoint draws what
+an uninterrupted one would have drawn and, on a CPU, ends in the same bits. Owns no loss.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.data.augment import Batch, PaddedImages, eval_batches, steps_per_epoch, train_batches
+from bench.data.images import ImageSet
+from bench.errors import CheckpointError, DivergedError
+from bench.measure.accuracy import evaluate
+from bench.measure.cost import counted_macs
+from bench.method import DynamicNet, Phase
+from bench.recipes import Precision
+from bench.records.record import EpochRow, PhaseCost
+from bench.seeding import generator, seed_globally
+from bench.training.checkpoint import Checkpoint, Position
+from bench.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from bench.training.reporter import Reporter
+
+_CHECKPOINT_EVERY_S = 20.0
+_COUNTED_IMAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImages:
+    """What is trained on, on the device: padded images, their treatment, held-out images."""
+
+    padded: PaddedImages
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    held_out: ImageSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How it is trained, apart from what the phases say."""
+
+    seed: int
+    device: torch.device
+    precision: Precision = "fp32"
+
+
+@dataclass(slots=True)
+class _Log:
+    """What has been recorded so far; travels through checkpoints as JSON."""
+
+    rows: list[EpochRow]
+    costs: list[PhaseCost]
+
+    def dump(self) -> str:
+        return json.dumps(
+            {key: [item.model_dump() for item in getattr(self, key)] for key in ("rows", "costs")}
+        )
+
+    @classmethod
+    def load(cls, text: str) -> _Log:
+        data = json.loads(text)
+        return cls(
+            [EpochRow.model_validate(row) for row in data["rows"]],
+            [PhaseCost.model_validate(cost) for cost in data["costs"]],
+        )
+
+
+def train(
+    net: DynamicNet,
+    phases: Sequence[Phase],
+    *,
+    images: TrainingImages,
+    settings: Settings,
+    checkpoint: Checkpoint,
+    reporter: Reporter,
+) -> tuple[list[EpochRow], list[PhaseCost]]:
+    """Train `net` in place through all phases; return the history and what each phase spent.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    position = _resume(checkpoint, reporter)
+    log = _Log([], [])
+    start_phase, start_epoch = 0, 0
+    if position is not None:
+        net.load_state_dict(position.net)
+        log = _Log.load(position.log)
+        start_phase, start_epoch = position.phase, position.epoch
+    for number, phase in enumerate(phases):
+        if number < start_phase or phase.epochs == 0:
+            continue
+        stretch = _Stretch(number, phase, net, images, settings, reporter)
+        if position is not None and number == start_phase:
+            stretch.optimizer.load_state_dict(position.optimizer)
+        first = start_epoch if number == start_phase else 0
+        stretch.run(first, log, checkpoint)
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+    return log.rows, log.costs
+
+
+def _resume(checkpoint: Checkpoint, reporter: Reporter) -> Position | None:
+    try:
+        return checkpoint.load()
+    except CheckpointError as error:
+        aside = checkpoint.set_aside()
+        reporter.note(f"{error.message} Set aside as {aside.name}; training starts over.")
+        return None
+
+
+class _Stretch:
+    """One phase under way."""
+
+    def __init__(
+        self,
+        number: int,
+        phase: Phase,
+        net: DynamicNet,
+        images: TrainingImages,
+        settings: Settings,
+        reporter: Reporter,
+    ) -> None:
+        self.number, self.phase, self.net = number, phase, net
+        self.images, self.settings, self.reporter = images, settings, reporter
+        self.batch_size = min(phase.batch_size, len(images.padded))
+        self.steps = steps_per_epoch(len(images.padded), batch_size=self.batch_size)
+        _freeze_all_but(phase, net)
+        self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
+
+    def run(self, first_epoch: int, log: _Log, checkpoint: Checkpoint) -> None:
+        phase, saved_at = self.phase, time.monotonic()
+        self.reporter.phase_started(
+            phase.name,
+            epochs=phase.epochs,
+            done=first_epoch,
+            images_per_epoch=self.steps * self.batch_size,
+        )
+        if first_epoch == 0:
+            log.costs.append(
+                PhaseCost(
+                    name=phase.name,
+                    epochs=phase.epochs,
+                    macs_per_image=self._forward_macs_per_image(),
+                    wall_s=0.0,
+                )
+            )
+        for epoch in range(first_epoch, phase.epochs):
+            row = self._epoch(epoch)
+            log.rows.append(row)
+            spent = log.costs[-1]
+            log.costs[-1] = spent.model_copy(update={"wall_s": spent.wall_s + row.wall_s})
+            self.reporter.epoch_finished(row)
+            last = epoch + 1 == phase.epochs
+            if last or time.monotonic() - saved_at > _CHECKPOINT_EVERY_S:
+                checkpoint.save(self._position(epoch + 1, log))
+                saved_at = time.monotonic()
+
+    def _position(self, next_epoch: int, log: _Log) -> Position:
+        return Position(
+            self.number,
+            next_epoch,
+            net=self.net.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            log=log.dump(),
+        )
+
+    def _epoch(self, epoch: int) -> EpochRow:
+        started = time.perf_counter()
+        seed_globally(self.settings.seed, "train", self.number, epoch)
+        self.phase.set_modes(self.net)
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.settings.device))
+        first_step = epoch * self.steps
+        lr = learning_rate(self.phase.optimizer, step=first_step, total_steps=self._total)
+        for step, batch in enumerate(self._batches("order", epoch)):
+            self._step(batch, first_step + step, sums)
+            self.reporter.advanced(len(batch))
+        values = {name: float(total) / self.steps for name, total in sums.items()}
+        self._check_finite(values, epoch)
+        wall_s = time.perf_counter() - started
+        if self.images.held_out is not None:
+            values["accuracy_held_out"] = self._held_out_accuracy(self.images.held_out)
+        return EpochRow(
+            phase=self.phase.name,
+            epoch=epoch + 1,
+            lr=lr,
+            images_per_s=self.steps * self.batch_size / wall_s,
+            wall_s=wall_s,
+            values=values,
+        )
+
+    def _step(self, batch: Batch, step: int, sums: dict[str, Tensor]) -> None:
+        phase, settings = self.phase, self.settings
+        lr = learning_rate(phase.optimizer, step=step, total_steps=self._total)
+        set_learning_rate(self.optimizer, lr)
+        with torch.autocast(
+            settings.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
+            terms = phase.loss(self.net, batch, step / self._total)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        for name, value in terms.parts.items():
+            sums[name] += value.detach()
+        if terms.logits is not None:
+            right = terms.logits.detach().argmax(dim=1) == batch.labels_n
+            sums["accuracy_train"] += right.float().mean()
+
+    @property
+    def _total(self) -> int:
+        return self.steps * self.phase.epochs
+
+    def _batches(self, purpose: str, epoch: int) -> Iterator[Batch]:
+        return train_batches(
+            self.images.padded,
+            batch_size=self.batch_size,
+            flip=self.images.flip,
+            mean=self.images.mean,
+            std=self.images.std,
+            generator=generator(self.settings.seed, purpose, self.number, epoch),
+        )
+
+    def _check_finite(self, values: dict[str, float], epoch: int) -> None:
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise DivergedError(
+                f"'{broken[0]}' is {values[broken[0]]} in epoch {epoch + 1} of phase "
+                f"'{self.phase.name}' (learning rate {self.phase.optimizer.lr:g}).",
+                hint="Likely a learning rate that is too large for this start.",
+            )
+
+    def _held_out_accuracy(self, held_out: ImageSet) -> float:
+        batches = eval_batches(
+            held_out, batch_size=512, mean=self.images.mean, std=self.images.std
+        )
+        return evaluate(self.net, batches, num_images=len(held_out)).accuracy
+
+    def _forward_macs_per_image(self) -> float:
+        """Count the forward MACs of one loss, on a copy, at the middle of the phase."""
+        seed_globally(self.settings.seed, "count", self.number)
+        net = copy.deepcopy(self.net)
+        self.phase.set_modes(net)
+        batch = next(iter(self._batches("count", 0)))
+        count = min(_COUNTED_IMAGES, len(batch))
+        few = Batch(batch.x_nchw[:count], batch.labels_n[:count], batch.index_n[:count])
+        return counted_macs(lambda: self.phase.loss(net, few, 0.5)) / count
+
+
+def _freeze_all_but(phase: Phase, net: DynamicNet) -> None:
+    chosen = {id(p) for group in phase.groups(net) for p in group.parameters}
+    for parameter in net.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)

@@ -1,0 +1,48 @@
+"""Who is told how a training goes: the interface, and the listener that says nothing.
+
+Owns no terminal; the command line brings its own reporter.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bench.records.record import EpochRow
+
+
+class Reporter(Protocol):
+    """Listens to trainings, one after the other."""
+
+    def run_started(self, run: str) -> None:
+        """The next phases belong to the run of this name."""
+
+    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
+        """A phase begins, or continues after `done` of its epochs."""
+
+    def advanced(self, images: int) -> None:
+        """Some images have been trained on; must not touch the device."""
+
+    def epoch_finished(self, row: EpochRow) -> None:
+        """An epoch is complete and recorded."""
+
+    def note(self, message: str) -> None:
+        """Something a user should know, such as a checkpoint that had to be set aside."""
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def run_started(self, run: str) -> None:
+        del run
+
+    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
+        del name, epochs, done, images_per_epoch
+
+    def advanced(self, images: int) -> None:
+        del images
+
+    def epoch_finished(self, row: EpochRow) -> None:
+        del row
+
+    def note(self, message: str) -> None:
+        del message

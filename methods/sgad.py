@@ -1,0 +1,278 @@
+"""SGAD: Soft-Guided Adaptively-Dropped networks, as reconstructed.
+
+Reference: Wang, Huang, Li et al., "SGAD: Soft-Guided Adaptively-Dropped Neural Network",
+arXiv 1807.01430 (2018). No code was published and the formulas of the available text are stripped:
+what is not stated there is a field of `SgadConfig`, listed in `Sgad.tags.reconstructed`.
+
+How it decides. A small net (BMNet) reads the output of the first convolution and emits one logit z
+per block, up front. Training: m = round(sigmoid(z + noise)), identity gradient through the
+rounding, noise growing over time. Inference: m = 1[z >= 0]. The last block always runs.
+
+What guides it. A second small classifier (SGNet, training only) sees the raw image. The population
+variance v of its softmax measures how easy the image is, 0 <= v <= (K-1)/K^2. A concave map turns
+v into the share of blocks to drop: D(0) = 0, D(v_max) = d_max, so most images are asked for much.
+
+    L = alpha CE(ResNet) + beta mean|D_i - d_i| + gamma CE(SGNet),   d_i = share of blocks dropped
+
+More or fewer blocks: MF is trained in one go; LF is fine-tuned from MF with a larger knob. Which
+symbol the knob is cannot be decided from the text: `reading` says "d_max" (default) or "beta".
+
+Published on CIFAR-10 (accuracy %, nFLOPs): ResNet-32 dense 93.02; MF 93.11, 0.86; LF 92.18, 0.47.
+ResNet-110 dense 94.57; MF 94.20, 0.86; LF 93.70, 0.23.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from bench.method import (
+    Backbone,
+    Batch,
+    Budget,
+    DynamicNet,
+    LossTerms,
+    Method,
+    MethodConfig,
+    OptimizerSpec,
+    Phase,
+    Reference,
+    Tags,
+    Unit,
+)
+from bench.networks.gated import GatedResNet
+from bench.networks.policy import Policy, UpFront
+from bench.networks.resnet import ResNet
+
+_D_MAX_OF_BETA_READING = 0.9
+_PUBLISHED_EPOCHS = 220
+_PUBLISHED_LF_EPOCHS = 60
+
+
+class SgadConfig(MethodConfig):
+    """Settings of SGAD; every field but alpha, beta, gamma and their defaults is reconstructed."""
+
+    alpha: float = Field(1.0, ge=0, description="weight of the ResNet's cross-entropy")
+    beta: float = Field(1.0, ge=0, description="weight of |D - d|, BMNet's regulariser")
+    gamma: float = Field(0.3, ge=0, description="weight of SGNet's cross-entropy")
+    reading: Literal["d_max", "beta"] = Field("d_max", description="which symbol is the knob")
+    d_max: float = Field(0.6, gt=0, le=1, description="largest share of blocks asked to drop")
+    kappa: float = Field(5.0, gt=0, description="curvature of the map from v to D")
+    normalise_v: Literal["v_max", "none"] = Field("v_max", description="unit of v in the map")
+    complexity: Literal["mf", "lf"] = Field("mf", description="one go, or fine-tuned from MF")
+    mf_knob: float = Field(0.2, ge=0, le=1, description="the knob in the MF stage of LF")
+    mf_share: float = Field(0.7, gt=0, lt=1, description="share of the epochs of the MF stage")
+    noise_max: float = Field(1.0, ge=0, description="sd of the noise at the end of training")
+    gate_bias: float = Field(1.5, description="initial bias of z: all blocks run at the start")
+    target_gradient: Literal["detached", "flows"] = "detached"
+    bmnet: Literal["convolutions", "pooled"] = Field("convolutions", description="layers of BMNet")
+    sgnet_depth: Literal[8, 14, 20] = Field(8, description="depth of SGNet")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_d_max_where_beta_is_the_knob(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("reading") == "beta" and "d_max" not in given:
+            return {**given, "d_max": _D_MAX_OF_BETA_READING}
+        return given
+
+
+def guideline_variance(probabilities_nk: Tensor) -> Tensor:
+    """Return v (N,), the population variance of each softmax vector (N, K)."""
+    return probabilities_nk.var(dim=1, correction=0)
+
+
+def expected_drop(
+    v_n: Tensor, num_classes: int, *, d_max: float, kappa: float, normalise_v: str = "v_max"
+) -> Tensor:
+    """Return D (N,) in [0, d_max]: increasing and concave in v (Eq. 11, reconstructed).
+
+    With `normalise_v="none"` the map is d_max (1 - exp(-kappa v)), which never reaches d_max.
+    """
+    if normalise_v == "none":
+        return d_max * (1 - torch.exp(-kappa * v_n))
+    v_max = (num_classes - 1) / num_classes**2
+    return d_max * (1 - torch.exp(-kappa * v_n / v_max)) / (1 - math.exp(-kappa))
+
+
+class BMNet(Policy):
+    """Reads the stem's output (N, 16, H, W) and decides all blocks but the last."""
+
+    def __init__(self, backbone: Backbone, config: SgadConfig) -> None:
+        super().__init__([False] * (backbone.num_blocks - 1) + [True])
+        self.stem_shape = backbone.stem_shape
+        self.noise_sd = 0.0
+        features, width = _bmnet_features(backbone.stem_shape[0], config.bmnet)
+        last = nn.Linear(width, len(self.gated))
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.constant_(last.bias, config.gate_bias)
+        self.net = nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+        self.net.to(memory_format=torch.channels_last)
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:
+        z_ng = self.net(stem_nchw).float()
+        if self.training and self.noise_sd > 0:
+            z_ng = z_ng + self.noise_sd * torch.randn_like(z_ng)
+        gates_ng = straight_through_round(torch.sigmoid(z_ng))
+        return UpFront(
+            self.spread(gates_ng), always_on=self.always_on, terms={"gates_ng": gates_ng}
+        )
+
+    def units(self) -> Sequence[Unit]:
+        return [Unit("bmnet", self.net, self.stem_shape, True, "policy")]
+
+
+def straight_through_round(s: Tensor) -> Tensor:
+    """Return 1[s >= 0.5] with the gradient of s."""
+    return (s >= 0.5).to(s.dtype) + (s - s.detach())
+
+
+def _bmnet_features(c_in: int, kind: str) -> tuple[list[nn.Module], int]:
+    widths = (c_in, 16, 32) if kind == "convolutions" else (c_in, 16, 16)
+    layers: list[nn.Module] = [] if kind == "convolutions" else [nn.AvgPool2d(2)]
+    for a, b in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b)]
+        layers.append(nn.ReLU(inplace=True))
+    return layers, widths[-1]
+
+
+class JointTraining(Phase):
+    """All three nets together, Eq. 12; the knob is `beta` or `d_max` of this stage."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        config: SgadConfig,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerSpec,
+        noise_from: float = 0.0,
+    ) -> None:
+        super().__init__(name, epochs=epochs, batch_size=batch_size, optimizer=optimizer)
+        self.config = config
+        self.noise_from = noise_from
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        assert isinstance(net, GatedResNet) and isinstance(net.policy, BMNet)
+        config = self.config
+        share = self.noise_from + (1 - self.noise_from) * progress
+        net.policy.noise_sd = config.noise_max * share
+        output = net(batch.x_nchw)
+        guide_nk = net.training_only["sgnet"](batch.x_nchw).float()
+        target_n = self._target(guide_nk.softmax(dim=1))
+        drop_n = 1 - output.terms["gates_ng"].mean(dim=1)
+        parts = {
+            "loss": F.cross_entropy(output.logits, batch.labels_n),
+            "drop_gap": (target_n - drop_n).abs().mean(),
+            "loss_sgnet": F.cross_entropy(guide_nk, batch.labels_n),
+        }
+        total = (
+            config.alpha * parts["loss"]
+            + config.beta * parts["drop_gap"]
+            + config.gamma * parts["loss_sgnet"]
+        )
+        shown: Mapping[str, Tensor] = {
+            **parts,
+            "drop": drop_n.detach().mean(),
+            "drop_asked": target_n.detach().mean(),
+        }
+        return LossTerms(total, shown, output.logits)
+
+    def _target(self, probabilities_nk: Tensor) -> Tensor:
+        if self.config.target_gradient == "detached":
+            probabilities_nk = probabilities_nk.detach()
+        return expected_drop(
+            guideline_variance(probabilities_nk),
+            probabilities_nk.shape[1],
+            d_max=self.config.d_max,
+            kappa=self.config.kappa,
+            normalise_v=self.config.normalise_v,
+        )
+
+
+class Sgad(Method):
+    """Soft-Guided Adaptively-Dropped network, as reconstructed."""
+
+    name = "sgad"
+    Config = SgadConfig
+    reference = Reference(
+        title="SGAD: Soft-Guided Adaptively-Dropped Neural Network",
+        authors="Wang, Huang, Li et al.",
+        year=2018,
+        url="https://arxiv.org/abs/1807.01430",
+    )
+    tags = Tags(
+        decision="up front",
+        reconstructed=tuple(
+            sorted(set(SgadConfig.model_fields) - {"alpha", "beta", "gamma", "complexity"})
+        ),
+    )
+
+    def variant(self, config: MethodConfig) -> str:
+        assert isinstance(config, SgadConfig)
+        name = "D" if config.reading == "d_max" else "beta"
+        knob = f"d_max={config.d_max:g}" if name == "D" else f"beta={config.beta:g}"
+        return f"{name}-{config.complexity.upper()} {knob}"
+
+    def published_epochs(self, config: MethodConfig) -> int:
+        assert isinstance(config, SgadConfig)
+        return _PUBLISHED_EPOCHS + (_PUBLISHED_LF_EPOCHS if config.complexity == "lf" else 0)
+
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        assert isinstance(config, SgadConfig)
+        net = GatedResNet(backbone, BMNet(backbone, config))
+        sgnet = ResNet(
+            config.sgnet_depth,
+            shortcut=backbone.shortcut,
+            num_classes=backbone.num_classes,
+            channels=backbone.image_shape[0],
+        )
+        net.training_only["sgnet"] = sgnet.to(memory_format=torch.channels_last)
+        return net
+
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        assert isinstance(config, SgadConfig)
+        optimizer = _published_optimizer() if budget.published else budget.optimizer
+        if config.complexity == "mf":
+            return [_stage("mf", config, budget.epochs, budget, optimizer)]
+        share = _PUBLISHED_EPOCHS / (_PUBLISHED_EPOCHS + _PUBLISHED_LF_EPOCHS)
+        first = budget.share(share if budget.published else config.mf_share)
+        gentle = optimizer.model_copy(
+            update={"lr": optimizer.lr / 10, "schedule": "cosine", "warmup_steps": 0}
+        )
+        knob = "d_max" if config.reading == "d_max" else "beta"
+        start = config.model_copy(update={knob: config.mf_knob})
+        return [
+            _stage("mf", start, first, budget, optimizer),
+            _stage("lf", config, budget.epochs - first, budget, gentle, noise_from=1.0),
+        ]
+
+
+def _stage(
+    name: str,
+    config: SgadConfig,
+    epochs: int,
+    budget: Budget,
+    optimizer: OptimizerSpec,
+    *,
+    noise_from: float = 0.0,
+) -> JointTraining:
+    return JointTraining(
+        name,
+        config=config,
+        epochs=epochs,
+        batch_size=budget.batch_size,
+        optimizer=optimizer,
+        noise_from=noise_from,
+    )
+
+
+def _published_optimizer() -> OptimizerSpec:
+    milestones = tuple(epoch / _PUBLISHED_EPOCHS for epoch in (128, 160, 192))
+    return OptimizerSpec(lr=0.1, weight_decay=1e-4, schedule="step", milestones=milestones, warmup_steps=400, warmup_from=0.1)
