@@ -11,19 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.errors import BenchError, ConfigError, UserError
+from bench.errors import BenchError, ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-    from bench.engine.plan import Planned, Request
+    from bench.engine.plan import Planned
     from bench.engine.single import Workplace
+    from bench.options import RunOptions
+    from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
-    from bench.records.store import RunStore
+    from bench.records.store import Problem, RunStore
+    from bench.report.rows import Row
     from bench.training.reporter import Reporter
 
 Notify = Callable[[str], None]
 Profile = Literal["smoke", "default", "publish"]
+Axis = Literal["nflops", "macs", "latency_ms"]
 LATENCY_BATCH_SIZES = (1, 256)
 
 
@@ -43,7 +47,6 @@ class Failure:
 
     run: str
     reason: str
-    error: Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +66,13 @@ class Folders:
 
 
 def run(
-    request: Request,
-    dataset: str,
-    *,
+    options: RunOptions,
     folders: Folders,
-    device: str = "auto",
-    pretrained: Path | None = None,
-    latency: Profile | None = "smoke",
+    *,
     reporter: Reporter | None = None,
+    forget: bool = False,
 ) -> Outcome:
-    """Train, evaluate, count and time the methods of `request`; finished runs are not repeated.
+    """Train, evaluate, count and time; finished runs are found again and not repeated.
 
     A method that fails does not stop the others. Latency is measured last, for all networks
     together, because a speed-up is a ratio within the same rounds.
@@ -81,41 +81,42 @@ def run(
         UserError: the request cannot be served as given; nothing has been started.
     """
     from bench.data.load import load_dataset
-    from bench.engine.plan import make_plan
+    from bench.engine.plan import make_plan, request_of
     from bench.engine.single import Workplace
     from bench.networks.weights import read_weights
     from bench.records.store import RunStore
     from bench.storage import make_folder
     from bench.training.reporter import Silent
 
-    weights = read_weights(pretrained) if pretrained is not None else None
-    data = load_dataset(dataset, data_dir=folders.data)
+    device = pick_device(options.device)
+    weights = read_weights(options.pretrained) if options.pretrained is not None else None
+    request = request_of(options)
+    data = load_dataset(options.dataset, data_dir=folders.data)
     plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
     make_folder(folders.results)
-    listener = reporter or Silent()
-    place = Workplace(data, RunStore(folders.results), pick_device(device), listener, weights)
+    place = Workplace(data, RunStore(folders.results), device, reporter or Silent(), weights)
+    if forget:
+        _forget(plan, place.store)
     outcome = _perform_all(plan, place)
-    if latency is not None:
-        timed = _time_all(outcome.records, place, latency, again=False)
+    if options.latency != "off":
+        timed = time_runs(outcome.records, place, profile=options.latency)
         outcome = Outcome(timed, outcome.failures)
-    track(outcome.records, place.store, notify=listener.note)
+    track(outcome.records, place.store, notify=place.reporter.note)
     return outcome
 
 
-def remove_finished(plan: Sequence[Planned], store: RunStore) -> None:
-    """Forget the finished records of `plan`, so that their runs are done again."""
+def _forget(plan: Sequence[Planned], store: RunStore) -> None:
     import shutil
 
     for item in plan:
-        shutil.rmtree(store.folder(item.spec), ignore_errors=True)
+        shutil.rmtree(store.folder(item.spec))
 
 
 def track(records: Sequence[RunRecord], store: RunStore, *, notify: Notify) -> None:
     """Log records to MLflow; what goes wrong there is said, and loses nothing."""
-    from bench.records.tracking import log_record
+    from bench.records.tracking import log_records
 
-    for record in records:
-        result = log_record(record, store.folder_of(record), results_dir=store.results_dir)
+    for result in log_records(records, store).values():
         if not result.logged:
             notify(f"MLflow: {result.detail}. Later: bench mlflow sync.")
             return
@@ -152,22 +153,156 @@ def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
             outcome.records.append(perform(item.spec, place))
         except Exception as error:
             reason = error.message if isinstance(error, BenchError) else repr(error)
-            outcome.failures.append(Failure(item.spec.run, reason, error))
+            outcome.failures.append(Failure(item.spec.run, reason))
             place.reporter.note(f"{item.spec.run} failed: {reason}")
-    if not outcome.records and outcome.failures and len(plan) == 1:
-        error = outcome.failures[0].error
-        if isinstance(error, UserError):
-            raise error
     return outcome
 
 
-def _time_all(
-    records: Sequence[RunRecord], place: Workplace, profile: Profile, *, again: bool
+def time_runs(
+    records: Sequence[RunRecord], place: Workplace, *, profile: Profile
 ) -> list[RunRecord]:
+    """Return the records with latency: those that have it at this profile stay as they are."""
     from bench.engine.timing import time_records
 
-    waiting = [r for r in records if again or not all(point.latency for point in r.points)]
-    timed = time_records(
-        waiting, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES
-    )
+    waiting = [
+        record
+        for record in records
+        if not all(any(c.profile == profile for c in p.latency) for p in record.points)
+    ]
+    timed = time_records(waiting, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES)
     return [timed.get(record.run, record) for record in records]
+
+
+def latency(
+    runs: Sequence[str],
+    folders: Folders,
+    *,
+    batch_sizes: Sequence[int] = LATENCY_BATCH_SIZES,
+    profile: Profile = "default",
+    device: str = "auto",
+    threads: int = 1,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Time finished runs on this machine, together, and add the cells to their records.
+
+    Raises:
+        RecordError: a name is no finished run.
+        DataError: the data set at hand is not the one a run was trained on.
+    """
+    from bench.data.load import load_dataset
+    from bench.engine.single import Workplace
+    from bench.engine.timing import time_records
+    from bench.records.store import RunStore
+    from bench.training.reporter import Silent
+
+    store = RunStore(folders.results)
+    records = [store.get(name) for name in runs]
+    timed: list[RunRecord] = []
+    for name in dict.fromkeys(record.spec.dataset.name for record in records):
+        members = [record for record in records if record.spec.dataset.name == name]
+        data = load_dataset(name, data_dir=folders.data)
+        _check_same_data(members, data.info.fingerprint)
+        place = Workplace(data, store, pick_device(device), reporter or Silent())
+        done = time_records(
+            members, place, profile=profile, batch_sizes=batch_sizes, threads=threads
+        )
+        timed.extend(done.values())
+    track(timed, store, notify=(reporter or Silent()).note)
+    return Outcome(timed)
+
+
+def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Row], list[Problem]]:
+    """Return one row per operating point of all records, and the records that cannot be read.
+
+    Raises:
+        ConfigError: `expression` is not KEY=VALUE or names an unknown key.
+    """
+    from bench.records.store import RunStore
+    from bench.report.rows import filter_rows, rows
+
+    inventory = RunStore(folders.results).load_all()
+    found = rows(inventory.records)
+    if expression is not None:
+        found = filter_rows(found, expression)
+    return found, inventory.problems
+
+
+def pareto(
+    folders: Folders,
+    *,
+    x: Axis = "nflops",
+    dataset: str | None = None,
+    published: bool = False,
+    out: Path | None = None,
+) -> Path:
+    """Draw accuracy against cost of all finished runs on one data set; return the file.
+
+    Raises:
+        ConfigError: there is nothing to draw, or several data sets and none chosen.
+    """
+    found, _ = results(folders)
+    names = sorted({row["dataset"] for row in found if row["accuracy"] is not None})
+    if dataset is None and len(names) == 1:
+        dataset = names[0]
+    if dataset is None or dataset not in names:
+        known = f"Recorded: {', '.join(names)}." if names else "Start with: bench run"
+        what = f"on '{dataset}'" if dataset else "to draw: choose with --dataset"
+        raise ConfigError(f"There are no finished runs {what}.", hint=known)
+    chosen = [row for row in found if row["dataset"] == dataset]
+    target = out or folders.results / "figures" / f"pareto-{dataset}-{x}.html"
+    _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
+    return target
+
+
+def rows_of(outcome: Outcome) -> list[Row]:
+    """Return the rows of what a command did."""
+    from bench.report.rows import rows
+
+    return rows(outcome.records)
+
+
+def draw_outcome(outcome: Outcome, folders: Folders) -> Path | None:
+    """Draw the runs of one command into the results folder; return the file, None if none."""
+    found = [row for row in rows_of(outcome) if row["accuracy"] is not None]
+    if not found:
+        return None
+    target = folders.results / "figures" / f"run-{found[0]['dataset']}.png"
+    _draw(found, x="nflops", papers=[], out=target)
+    return target
+
+
+def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: Path) -> None:
+    from bench.storage import make_folder, write_atomically
+
+    make_folder(out.parent)
+    if out.suffix == ".html":
+        from bench.report.page import pareto_page
+
+        write_atomically(out, pareto_page(found, x=x, published=papers).encode())
+        return
+    from bench.report.figures import pareto_figure, save_figure
+
+    save_figure(pareto_figure(found, x=x, published=papers), out)
+
+
+def _papers(found: Sequence[Row]) -> list[PublishedPoint]:
+    from bench.records.published import load_published
+
+    backbones = {row["backbone"] for row in found}
+    return [
+        point
+        for backbone in sorted(backbones)
+        for point in load_published(str(found[0]["dataset"]), backbone)
+        if point.accuracy is not None and point.nflops is not None
+    ]
+
+
+def _check_same_data(records: Sequence[RunRecord], fingerprint: str) -> None:
+    from bench.errors import DataError
+
+    for record in records:
+        if record.spec.dataset.fingerprint != fingerprint:
+            raise DataError(
+                f"{record.run} was trained on other images called '{record.spec.dataset.name}'.",
+                hint="Point --data-dir to the data set of that run.",
+            )

@@ -1,19 +1,19 @@
 """The exceptions a user may meet, drawn as one tree; nothing else raises across rooms.
 
-    BenchError                    exit status 1, message plus the way out
-    ├── UserError                 exit status 2: the request cannot be served as given
-    │   ├── UnknownNameError      no such method, data set, backbone, recipe
-    │   ├── ConfigError           a setting has an unknown key or a wrong value
-    │   ├── DataError             a data set is missing, broken or unreachable
-    │   ├── WeightsError          a weights file is broken or does not fit the network
-    │   ├── PluginError           a plugin cannot be imported or breaks the contract
-    │   ├── RecordError           a record on disk is broken or not found
-    │   └── StorageError          a folder is read-only, full or gone
-    └── RunFailed                 exit status 1: the work started and could not be finished
-        ├── DivergedError         the loss is not a number
-        ├── CheckpointError       a checkpoint cannot be read back
-        ├── NotExecutable         the network has no path that really skips
-        └── EquivalenceError      the skipping path disagrees with the masked path
+BenchError                    exit status 1, message plus the way out
+├── UserError                 exit status 2: the request cannot be served as given
+│   ├── UnknownNameError      no such method, data set, backbone, recipe
+│   ├── ConfigError           a setting has an unknown key or a wrong value
+│   ├── DataError             a data set is missing, broken or unreachable
+│   ├── WeightsError          a weights file is broken or does not fit the network
+│   ├── PluginError           a plugin cannot be imported or breaks the contract
+│   ├── RecordError           a record on disk is broken or not found
+│   └── StorageError          a folder is read-only, full or gone
+└── RunFailed                 exit status 1: the work started and could not be finished
+    ├── DivergedError         the loss is not a number
+    ├── CheckpointError       a checkpoint cannot be read back
+    ├── NotExecutable         the network has no path that really skips
+    └── EquivalenceError      the skipping path disagrees with the masked path
 """
 
 from __future__ import annotations

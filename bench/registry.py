@@ -135,8 +135,7 @@ class Registry(Generic[T]):
             raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
         if item.name != name:  # type: ignore[attr-defined]
             raise PluginError(
-                f"{source} is registered as '{name}' but calls itself "
-                f"'{item.name}'.",  # type: ignore[attr-defined]
+                f"{source} is registered as '{name}' but calls itself '{item.name}'.",  # type: ignore[attr-defined]
             )
 
 

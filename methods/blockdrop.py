@@ -154,14 +154,15 @@ class Curriculum(Phase):
         with torch.no_grad():
             # The frozen network may really skip: same answers, less time.
             reward_n, base_n = (
-                reward(gates, _correct(net.execute_with(batch.x_nchw, gates).logits, batch),
-                       penalty=config.curriculum_penalty)
+                reward(
+                    gates,
+                    _correct(net.execute_with(batch.x_nchw, gates).logits, batch),
+                    penalty=config.curriculum_penalty,
+                )
                 for gates in (sampled_nb, map_nb)
             )
         free = slice(forced, None)
-        learn = policy_loss(
-            bounded_nb[:, free], sampled_nb[:, free], advantage_n=reward_n - base_n
-        )
+        learn = policy_loss(bounded_nb[:, free], sampled_nb[:, free], advantage_n=reward_n - base_n)
         entropy = _entropy(bounded_nb[:, free], config.entropy)
         parts = {"loss_policy": learn, "reward": base_n.mean(), "drop": 1 - map_nb.mean()}
         return LossTerms(learn - config.entropy_weight * entropy, parts)

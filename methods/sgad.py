@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -135,7 +136,7 @@ def straight_through_round(s: Tensor) -> Tensor:
 def _bmnet_features(c_in: int, kind: str) -> tuple[list[nn.Module], int]:
     widths = (c_in, 16, 32) if kind == "convolutions" else (c_in, 16, 16)
     layers: list[nn.Module] = [] if kind == "convolutions" else [nn.AvgPool2d(2)]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b)]
         layers.append(nn.ReLU(inplace=True))
     return layers, widths[-1]
@@ -275,4 +276,11 @@ def _stage(
 
 def _published_optimizer() -> OptimizerSpec:
     milestones = tuple(epoch / _PUBLISHED_EPOCHS for epoch in (128, 160, 192))
-    return OptimizerSpec(lr=0.1, weight_decay=1e-4, schedule="step", milestones=milestones, warmup_steps=400, warmup_from=0.1)
+    return OptimizerSpec(
+        lr=0.1,
+        weight_decay=1e-4,
+        schedule="step",
+        milestones=milestones,
+        warmup_steps=400,
+        warmup_from=0.1,
+    )

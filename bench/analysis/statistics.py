@@ -152,4 +152,4 @@ def _two_sided_coin(fewer: int, total: int) -> float:
     for k in range(fewer):
         term = term * (total - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(2 * tail / (1 << total)))

@@ -28,7 +28,7 @@ class DataWarning(UserWarning):
     """Something about the data on disk was not as it should be, and work goes on."""
 
 
-class BrokenCache(Exception):
+class BrokenCacheError(Exception):
     """A decoded file that cannot be trusted; the text says why. Never leaves this room."""
 
 
@@ -60,7 +60,7 @@ def load(path: Path, *, source: str) -> Dataset | None:
     """
     try:
         return read(path, source=source)
-    except BrokenCache as broken:
+    except BrokenCacheError as broken:
         aside = path.with_name(path.name + ".broken")
         # A read-only folder or another process that was faster: the warning below is enough.
         with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def load(path: Path, *, source: str) -> Dataset | None:
 
 
 def read(path: Path, *, source: str) -> Dataset | None:
-    """As `load`, but a damaged file raises BrokenCache and stays where it is."""
+    """As `load`, but a damaged file raises BrokenCacheError and stays where it is."""
     from safetensors import SafetensorError, safe_open
 
     with storage_errors(path.parent):
@@ -90,7 +90,7 @@ def read(path: Path, *, source: str) -> Dataset | None:
             # Cloned, because a tensor mapped from the file would die with it.
             tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
     except (SafetensorError, OSError, ValueError) as error:
-        raise BrokenCache(str(error)) from error
+        raise BrokenCacheError(str(error)) from error
     return _checked(metadata, tensors)
 
 
@@ -98,14 +98,14 @@ def _checked(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Dataset:
     try:
         expected, info_text = metadata["sha256"], metadata["info"]
         if _checksum(info_text, metadata["source"], tensors) != expected:
-            raise BrokenCache("its checksum does not match")
+            raise BrokenCacheError("its checksum does not match")
         return Dataset(
             _info(json.loads(info_text)),
             ImageSet(tensors["train_images"], tensors["train_labels"]),
             ImageSet(tensors["test_images"], tensors["test_labels"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise BrokenCache(f"its description is incomplete: {error}") from error
+        raise BrokenCacheError(f"its description is incomplete: {error}") from error
 
 
 def _info(fields: dict[str, Any]) -> DatasetInfo:

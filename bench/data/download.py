@@ -40,7 +40,7 @@ class _Body(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     """This place does not give us the file; the text says why."""
 
 
@@ -64,9 +64,8 @@ def download(file: RemoteFile, *, folder: Path, bases: Sequence[str], hint: str)
     for base in bases:
         try:
             _fetch_whole(f"{base.rstrip('/')}/{file.name}", part, file=file)
-        except _Failed as failure:
-            # Only the host is shown: a mirror's address may hold a password.
-            reasons.append(f"{urlsplit(base).hostname or 'the mirror'}: {failure}")
+        except _FailedError as failure:
+            reasons.append(f"{_host(base)}: {failure}")
         else:
             with storage_errors(folder):
                 os.replace(part, folder / file.name)
@@ -84,7 +83,7 @@ def _fetch_whole(url: str, part: Path, *, file: RemoteFile) -> None:
             return
         part.unlink()
     if not had_leftover:
-        raise _Failed(f"the file it gave has md5 {found}, expected {file.md5}")
+        raise _FailedError(f"the file it gave has md5 {found}, expected {file.md5}")
     _fetch_whole(url, part, file=file)
 
 
@@ -93,14 +92,15 @@ def _fill(url: str, part: Path, *, file: RemoteFile) -> None:
     while (before := _size_bytes(part)) < file.size_bytes:
         reason = _fetch_more(url, part, file=file)
         if _size_bytes(part) <= before:
-            raise _Failed(reason or "the connection ended early")
+            raise _FailedError(reason or "the connection ended early")
 
 
 def _fetch_more(url: str, part: Path, *, file: RemoteFile) -> str | None:
     """Append what one answer brings; return why it ended, if it did not end well."""
     start = _size_bytes(part)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    headers = {"Range": f"bytes={start}-"} if start else {}
     try:
+        request = urllib.request.Request(url, headers=headers)
         with closing(urllib.request.urlopen(request, timeout=TIMEOUT_S)) as response:
             if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
                 start = 0  # it sends the file from its beginning
@@ -113,8 +113,10 @@ def _fetch_more(url: str, part: Path, *, file: RemoteFile) -> str | None:
         return f"HTTP {error.code} {error.reason}"
     except urllib.error.URLError as error:
         return str(error.reason)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
+    except ValueError:
+        return "its address is not a URL"
 
 
 def _append(response: _Body, part: Path, *, start: int, file: RemoteFile) -> None:
@@ -132,6 +134,14 @@ def _append(response: _Body, part: Path, *, start: int, file: RemoteFile) -> Non
                 stream.flush()
             written_bytes += len(chunk)
             advance(len(chunk))
+
+
+def _host(base: str) -> str:
+    """Return what of a base URL may be shown: the rest may hold a password."""
+    try:
+        return urlsplit(base).hostname or "the mirror"
+    except ValueError:
+        return "the mirror"
 
 
 def _size_bytes(path: Path) -> int:

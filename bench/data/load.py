@@ -119,7 +119,7 @@ def _verify_decoded(path: Path, *, source: str) -> FileReport:
     size_bytes = path.stat().st_size
     try:
         dataset = cache.read(path, source=source)
-    except cache.BrokenCache as broken:
+    except cache.BrokenCacheError as broken:
         return FileReport(path, size_bytes, "broken", f"{broken}; it is made anew at the next use")
     if dataset is None:
         return FileReport(

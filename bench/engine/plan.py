@@ -19,12 +19,11 @@ from bench.errors import ConfigError
 from bench.method import Method, MethodConfig
 from bench.networks.resnet import Shortcut
 from bench.networks.weights import Weights
+from bench.options import ALL, RunOptions
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
 from bench.registry import METHODS_GROUP, Registry
 
-METHODS: Registry[Method] = Registry(
-    kind="method", group=METHODS_GROUP, base="bench.method.Method"
-)
+METHODS: Registry[Method] = Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")
 M = TypeVar("M", bound=BaseModel)
 DENSE = "resnet"
 TRAIN_GROUP = "train"
@@ -80,9 +79,28 @@ def make_plan(
         )
     builder = _Builder(request, recipe, info, train_size, weights)
     planned = [
-        builder.plan(name, seed) for seed in request.seeds for name in dict.fromkeys(request.methods)
+        builder.plan(name, seed)
+        for seed in request.seeds
+        for name in dict.fromkeys(request.methods)
     ]
     return sorted(planned, key=lambda item: item.spec.method != DENSE)
+
+
+def request_of(options: RunOptions) -> Request:
+    """Return the request that `options` stand for; "all" means every registered method."""
+    methods = METHODS.names() if ALL in options.methods else options.methods
+    return Request(
+        methods=tuple(methods),
+        backbone=options.backbone_name,
+        recipe=options.recipe,
+        shortcut=options.shortcut,
+        epochs=options.epochs,
+        seeds=options.seeds,
+        settings=options.settings,
+        precision=options.precision,
+        compiled=options.compiled,
+        held_out=options.held_out,
+    )
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -140,9 +158,7 @@ class _Builder:
     def _file(self) -> InitialWeights | None:
         if self.weights is None:
             return None
-        return InitialWeights(
-            kind="file", name=self.weights.name, identity=self.weights.sha256
-        )
+        return InitialWeights(kind="file", name=self.weights.name, identity=self.weights.sha256)
 
     def _spec(
         self, name: str, seed: int, *, share: float, initial: InitialWeights | None

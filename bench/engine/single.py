@@ -93,7 +93,9 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
     try:
         net.load_state_dict(load_file(path))
     except Exception as error:
-        raise WeightsError(f"The weights of the run {record.run} cannot be read: {error}") from error
+        raise WeightsError(
+            f"The weights of the run {record.run} cannot be read: {error}"
+        ) from error
     return list(method.operating_points(_placed(net, place.device), config))
 
 
@@ -178,9 +180,7 @@ def _record(
     )
 
 
-def _backbone(
-    spec: RunSpec, dataset: Dataset, weights: Mapping[str, Tensor] | None
-) -> Backbone:
+def _backbone(spec: RunSpec, dataset: Dataset, weights: Mapping[str, Tensor] | None) -> Backbone:
     info = dataset.info
     return Backbone(
         spec.backbone.name,
@@ -276,6 +276,3 @@ def _training_record(
         pretraining_epochs=0 if from_scratch else before.epochs if before else None,
         pretraining_dense_epochs=0.0 if from_scratch else before.dense_epochs if before else None,
     )
-
-
-

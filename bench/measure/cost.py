@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import PluginError
+from bench.measure.modes import without_onednn
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, Unit
@@ -65,8 +66,7 @@ def macs_per_image(executed_nu: Tensor, unit_macs: Sequence[int]) -> Tensor:
 
 def counted_macs(call: Callable[[], object]) -> int:
     """Return the MACs of whatever `call` really runs, by torch's own counter."""
-    # oneDNN runs a recurrent layer as one operator, which the counter would take for free.
-    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+    with without_onednn(), FlopCounterMode(display=False) as counter:
         call()
     return int(counter.get_total_flops()) // 2
 
@@ -76,7 +76,7 @@ def _macs_of(unit: Unit) -> int:
     with (
         torch.inference_mode(mode=False),
         torch.no_grad(),
-        torch.backends.mkldnn.flags(enabled=False),
+        without_onednn(),
     ):
         # A copy, because ptflops leaves its hooks on the module; on the CPU, to leave no trace in
         # the accelerator's memory.

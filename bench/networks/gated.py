@@ -75,13 +75,11 @@ class GatedResNet(DynamicNet):
         net.training_only = nn.ModuleDict()
         for b, block in enumerate(net.blocks):
             if f"block{b}" in dead_blocks:
-                block.residual = RemovedResidual()
+                block.register_module("residual", RemovedResidual())
         return net
 
     def _masked(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
-        state, gates_nb = run_masked(
-            self.blocks, stem_nchw, decisions=decisions, merge=self.merge
-        )
+        state, gates_nb = run_masked(self.blocks, stem_nchw, decisions=decisions, merge=self.merge)
         return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
 
     def _skipping(self, stem_nchw: Tensor, decisions: Decisions) -> Output:

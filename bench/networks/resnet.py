@@ -105,9 +105,7 @@ class Head(nn.Module):
 class ResNet(nn.Module):
     """The plain network: stem, 3n blocks, head. (N, C, H, W) -> (N, K)."""
 
-    def __init__(
-        self, depth: int, *, shortcut: Shortcut, num_classes: int, channels: int
-    ) -> None:
+    def __init__(self, depth: int, *, shortcut: Shortcut, num_classes: int, channels: int) -> None:
         super().__init__()
         self.stem = Stem(channels)
         blocks: list[Block] = []

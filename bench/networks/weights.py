@@ -80,7 +80,9 @@ def check_fit(weights: Weights, backbone: Backbone) -> None:
     shapes = {key: tuple(value.shape) for key, value in wanted.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in weights.state.items()}
     counters = {key for key in shapes if key.endswith("num_batches_tracked")}
-    wrong = [key for key in sorted({*shapes, *given} - counters) if shapes.get(key) != given.get(key)]
+    wrong = [
+        key for key in sorted({*shapes, *given} - counters) if shapes.get(key) != given.get(key)
+    ]
     if wrong:
         key = wrong[0]
         raise WeightsError(
@@ -91,7 +93,9 @@ def check_fit(weights: Weights, backbone: Backbone) -> None:
         )
 
 
-def trunk_bytes(state: Mapping[str, Tensor], *, backbone: str, normalisation: Normalisation) -> bytes:
+def trunk_bytes(
+    state: Mapping[str, Tensor], *, backbone: str, normalisation: Normalisation
+) -> bytes:
     """Return a safetensors file of a trunk that `read_weights` reads back."""
     return save(
         {key: value.detach().cpu().contiguous() for key, value in state.items()},
@@ -135,7 +139,9 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     stages = _blocks_per_stage(names)
     renamed: dict[str, Tensor] = {}
     for key, value in names.items():
-        renamed[_our_name(key, stages, path)] = value.float() if value.is_floating_point() else value
+        renamed[_our_name(key, stages, path)] = (
+            value.float() if value.is_floating_point() else value
+        )
     return renamed
 
 

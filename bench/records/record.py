@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from bench.config import Frozen, RunSpec
 
 SCHEMA_VERSION = 1
@@ -133,7 +135,7 @@ class RunRecord(Frozen):
     synthetic: bool = False
     test_images: int = 0
     dense_macs: int = 0
-    unit_macs: dict[str, int] = {}
+    unit_macs: dict[str, int] = Field(default_factory=dict)
     reconstructed: tuple[str, ...] = ()
     training: TrainingRecord | None = None
     history: tuple[EpochRow, ...] = ()

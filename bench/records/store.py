@@ -256,7 +256,7 @@ def _plain(name: str) -> str:
     Raises:
         RecordError: it has a path in it, or is empty.
     """
-    if not name or name in {".", ".."} or set(name) & set('/\\\0:'):
+    if not name or name in {".", ".."} or set(name) & set("/\\\0:"):
         raise RecordError(f"'{name}' is not a plain file name.", hint="The record is damaged.")
     return name
 

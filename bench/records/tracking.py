@@ -74,7 +74,14 @@ def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, Track
 
     Returns what happened to each run, by name; never raises for MLflow's sake.
     """
-    jobs = [_Job(record, _files(store.folder_of(record), ())) for record in store.load_all().records]
+    return log_records(store.load_all().records, store, tracking_uri=tracking_uri)
+
+
+def log_records(
+    records: Sequence[RunRecord], store: RunStore, *, tracking_uri: str | None = None
+) -> dict[str, TrackingResult]:
+    """Log `records` of `store` over one connection; the rest as `sync`."""
+    jobs = [_Job(record, _files(store.folder_of(record), ())) for record in records]
     results = _log_all(jobs, tracking_uri or default_uri(store.results_dir), store.results_dir)
     return {job.record.run: result for job, result in zip(jobs, results, strict=True)}
 

@@ -90,9 +90,21 @@ def _largest_first(group: Group) -> tuple[Any, ...]:
 
 
 def footnotes(groups: Sequence[Group]) -> list[str]:
-    """Return what must stand beside any comparison of `groups`: data, budgets, seeds."""
-    notes = [_synthetic(groups), _budgets(groups), _seeds(groups), _reconstructed(groups)]
+    """Return what must stand beside any comparison of `groups`: data, budgets, guesses."""
+    notes = [_synthetic(groups), _budgets(groups), _reconstructed(groups)]
     return [note for note in notes if note]
+
+
+def seed_note(groups: Sequence[Group]) -> str:
+    """Return what a table's ± means, and that a single seed has none."""
+    several = [group for group in groups if group.seeds > 1]
+    single = len(groups) - len(several)
+    parts = []
+    if several:
+        parts.append("± is the sample standard deviation over seeds")
+    if single:
+        parts.append("n=1: no interval over seeds" + (" for the other rows" if several else ""))
+    return "; ".join(parts)
 
 
 def _synthetic(groups: Sequence[Group]) -> str:
@@ -117,17 +129,6 @@ def _range(costs: Sequence[float | None]) -> str:
     if len(known) < len(costs):
         return "unknown"
     return known[0] if known[0] == known[-1] else f"{known[0]}-{known[-1]}"
-
-
-def _seeds(groups: Sequence[Group]) -> str:
-    several = [group for group in groups if group.seeds > 1]
-    single = len(groups) - len(several)
-    parts = []
-    if several:
-        parts.append("± is the sample standard deviation over seeds")
-    if single:
-        parts.append("n=1: no interval over seeds" + (" for the other rows" if several else ""))
-    return "; ".join(parts)
 
 
 def _reconstructed(groups: Sequence[Group]) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
-from bench.report.groups import Group, footnotes, group_seeds
+from bench.report.groups import Group, footnotes, group_seeds, seed_note
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
 
 if TYPE_CHECKING:
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-from typing import Literal
-
 Format = Literal["csv", "json", "md", "latex"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
 __all__ = [
     "FORMATS",
     "Format",
+    "document_table",
     "filter_rows",
     "render",
     "rich_table",
@@ -51,6 +50,11 @@ _DOCUMENT_COLUMNS = {
     "total_dense_epochs": "training, dense epochs",
     "budget_note": "note",
 }
+_WHOLE_NUMBERS = (
+    *("seed", "params", "params_inference", "train_epochs", "distinct_masks", "correct"),
+    *("dense_macs", "test_images"),
+)
+_NARROW_BELOW = 96
 _MARKS = {"faster": "▲", "slower": "▼", "indistinguishable": "≈", "baseline": "="}
 _MARK_NOTE = "▲ faster, ▼ slower, ≈ indistinguishable from the dense network (= baseline)"
 
@@ -59,7 +63,9 @@ def to_dataframe(all_rows: Sequence[Row]) -> pd.DataFrame:
     """Return the rows as a table with all keys as columns, also when there are no rows."""
     import pandas as pd
 
-    return pd.DataFrame(list(all_rows), columns=[*KEYS, *EXTRAS])
+    table = pd.DataFrame(list(all_rows), columns=[*KEYS, *EXTRAS])
+    # Int64 has room for "not measured"; int64 would turn whole columns into floats.
+    return table.astype(dict.fromkeys(_WHOLE_NUMBERS, "Int64"))
 
 
 def render(all_rows: Sequence[Row], format: str) -> str:
@@ -102,15 +108,22 @@ def _latex(all_rows: Sequence[Row]) -> str:
     return str(escaped.to_latex(hrules=True))
 
 
+def document_table(all_rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Return what a reader of a document needs of each row, as text under column titles."""
+    table = []
+    for row in all_rows:
+        line = {title: _cell(key, row[key]) for key, title in _DOCUMENT_COLUMNS.items()}
+        if not is_measured(row):
+            line["note"] = " ".join(f"{row['status']}: {row['reason']}".split())
+        table.append(line)
+    return table
+
+
 def _document(all_rows: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
-    cells = [{key: _cell(key, row[key]) for key in _DOCUMENT_COLUMNS} for row in all_rows]
-    for row, line in zip(all_rows, cells, strict=True):
-        if not is_measured(row):
-            line["budget_note"] = " ".join(f"{row['status']}: {row['reason']}".split())
-    table = pd.DataFrame(cells, columns=list(_DOCUMENT_COLUMNS), dtype="str")
-    return table.rename(columns=_DOCUMENT_COLUMNS)
+    columns = list(_DOCUMENT_COLUMNS.values())
+    return pd.DataFrame(document_table(all_rows), columns=columns, dtype="str")
 
 
 def _cell(key: str, value: object) -> str:
@@ -121,10 +134,11 @@ def _cell(key: str, value: object) -> str:
     return f"{value * scale:.{digits}f}"
 
 
-def rich_table(all_rows: Sequence[Row]) -> RenderableType:
-    """Return one table per data set for a terminal of 100 columns, seeds together, with footnotes.
+def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
+    """Return one table per data set for a terminal, seeds together, with footnotes.
 
-    Failed runs stand below with their reasons.
+    Below 96 columns the least important columns are left out. Failed runs stand below with their
+    reasons.
     """
     from rich.console import Group as Lines
     from rich.text import Text
@@ -133,7 +147,7 @@ def rich_table(all_rows: Sequence[Row]) -> RenderableType:
     groups = group_seeds(all_rows)
     for dataset in dict.fromkeys(group.first["dataset"] for group in groups):
         chosen = [group for group in groups if group.first["dataset"] == dataset]
-        parts.append(_terminal_table(dataset, chosen))
+        parts.append(_terminal_table(chosen, _columns(width)))
         parts += [Text(f"  {note}", style="dim") for note in _notes(chosen)]
     for row in all_rows:
         if not is_measured(row):
@@ -143,7 +157,8 @@ def rich_table(all_rows: Sequence[Row]) -> RenderableType:
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:
-    notes = footnotes(groups)
+    notes = [*footnotes(groups), seed_note(groups)]
+    notes.append("train: whole training cost in epochs of the dense network")
     if len({group.first["backbone"] for group in groups}) > 1:
         notes.append("nFLOPs and training costs are relative to each row's own backbone")
     if any(group.mean_of("speedup_b1") is not None for group in groups):
@@ -155,47 +170,61 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _terminal_table(dataset: str, groups: Sequence[Group]) -> Table:
+def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    first = groups[0].first
+    recipes = sorted({group.first["recipe"] for group in groups})
     kind = " (synthetic data)" if any(g.first["synthetic"] for g in groups) else ""
     table = Table(
-        title=f"{dataset}{kind}",
+        title=f"{first['dataset']}{kind}, recipe {' and '.join(recipes)}",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("method", overflow="fold", max_width=24)
-    table.add_column("backbone", overflow="fold", max_width=10)
-    for title in ("acc. %", "nFLOPs", "w/o\npolicy", "MMACs", "ms\nb=1", "speed\nb=1"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for title in ("speed\nb=256", "train\nepochs", "seeds"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("method", overflow="fold", max_width=30)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
     for group in groups:
+        label = group.label if len(recipes) == 1 else f"{group.label}, {group.first['recipe']}"
         # Text, so that a name in square brackets is not taken for markup.
-        table.add_row(*(Text(cell) for cell in _terminal_cells(group)))
+        table.add_row(Text(label), *(Text(column.cell(group)) for column in columns))
     return table
 
 
-def _terminal_cells(group: Group) -> list[str]:
-    sd = group.accuracy_sd
-    return [
-        group.label,
-        group.first["backbone"],
-        f"{100 * group.accuracy:.2f}" + ("" if sd is None else f" ±{100 * sd:.2f}"),
-        _number(group.mean_of("nflops"), "{:.3f}"),
-        _number(group.mean_of("nflops_backbone"), "{:.3f}"),
-        _number(group.mean_of("macs"), "{:.2f}", scale=1e-6),
-        _number(group.mean_of("latency_ms_b1"), "{:.2f}"),
-        _speed(group, "b1"),
-        _speed(group, "b256"),
-        _number(group.mean_of("total_dense_epochs"), "{:.0f}", missing="?"),
-        f"n={group.seeds}" if group.seeds > 1 else str(group.first["seed"]),
+class _Column(NamedTuple):
+    title: str
+    cell: Callable[[Group], str]
+    spare: bool = False
+
+
+def _columns(width: int) -> list[_Column]:
+    every = [
+        _Column("backbone", lambda g: str(g.first["backbone"])),
+        _Column("acc. %", _accuracy),
+        _Column("nFLOPs", lambda g: _number(g.mean_of("nflops"), "{:.3f}")),
+        _Column("w/o\npol.", lambda g: _number(g.mean_of("nflops_backbone"), "{:.3f}"), True),
+        _Column("MMACs", lambda g: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6)),
+        _Column("ms\nb=1", lambda g: _number(g.mean_of("latency_ms_b1"), "{:.2f}")),
+        _Column("speed\nb=1", lambda g: _speed(g, "b1")),
+        _Column("speed\nb=256", lambda g: _speed(g, "b256"), True),
+        _Column("train", lambda g: _number(_training(g), "{:.0f}", missing="?")),
+        _Column("seed", lambda g: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"])),
     ]
+    return [column for column in every if width >= _NARROW_BELOW or not column.spare]
+
+
+def _accuracy(group: Group) -> str:
+    sd = group.accuracy_sd
+    return f"{100 * group.accuracy:.2f}" + ("" if sd is None else f" ±{100 * sd:.2f}")
+
+
+def _training(group: Group) -> float | None:
+    return group.mean_of("total_dense_epochs")
 
 
 def _number(value: float | None, form: str, *, scale: float = 1.0, missing: str = "-") -> str:
@@ -205,7 +234,7 @@ def _number(value: float | None, form: str, *, scale: float = 1.0, missing: str 
 def _speed(group: Group, suffix: str) -> str:
     ratio = group.mean_of(f"speedup_{suffix}")
     if ratio is None:
-        return "-"
+        return "- "
     # Seeds that disagree have no common verdict.
     mark = _MARKS.get(group.one_of(f"verdict_{suffix}") or "", " ")
-    return f"{ratio:.2f}x {mark}"
+    return f"{ratio:.2f}x{mark}"

@@ -239,9 +239,7 @@ class _Stretch:
             )
 
     def _held_out_accuracy(self, held_out: ImageSet) -> float:
-        batches = eval_batches(
-            held_out, batch_size=512, mean=self.images.mean, std=self.images.std
-        )
+        batches = eval_batches(held_out, batch_size=512, mean=self.images.mean, std=self.images.std)
         return evaluate(self.net, batches, num_images=len(held_out)).accuracy
 
     def _forward_macs_per_image(self) -> float:

@@ -14,9 +14,7 @@ from bench.method import ParameterGroup
 from bench.recipes import OptimizerSpec
 
 
-def build_optimizer(
-    groups: Sequence[ParameterGroup], spec: OptimizerSpec
-) -> torch.optim.Optimizer:
+def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> torch.optim.Optimizer:
     """Return the optimizer over the parameters of `groups` that require a gradient."""
     options = [
         {

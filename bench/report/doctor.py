@@ -1,0 +1,123 @@
+"""What works on this machine and what does not: `bench doctor`.
+
+Every check does the thing it speaks of, in small; none of them fails the command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.table import Table
+
+_CORE = (
+    *("torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
+    *("safetensors", "ptflops", "yaml", "sklearn"),
+)
+_OPTIONAL = {
+    "mlflow": "records are kept; they are not shown in MLflow",
+    "ray": "sweeps need it; runs do not",
+    "matplotlib": "no PNG, SVG or PDF plots",
+    "plotly": "no interactive plots",
+}
+_DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was tried, whether it works, and what that means."""
+
+    what: str
+    works: bool
+    detail: str
+
+
+def report(results_dir: Path, data_dir: Path) -> Table:
+    """Return the table of all checks."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "detail"):
+        table.add_column(column, overflow="fold")
+    for check in checks(results_dir, data_dir):
+        mark = "[green]ok[/]" if check.works else "[yellow]--[/]"
+        table.add_row(mark, check.what, check.detail)
+    return table
+
+
+def checks(results_dir: Path, data_dir: Path) -> list[Check]:
+    """Try everything that a run may need."""
+    found = [_package(name, "needed: pip install skipbench") for name in _CORE]
+    found += [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
+    found += [_device(), _skipping(), _methods()]
+    found += [_writable("results folder", results_dir), _writable("data folder", data_dir)]
+    found += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
+    return found
+
+
+def _package(name: str, meaning: str) -> Check:
+    distribution = _DISTRIBUTIONS.get(name, name)
+    try:
+        importlib.import_module(name)
+        return Check(distribution, True, version(distribution))
+    except PackageNotFoundError:
+        return Check(distribution, True, "version unknown")
+    except Exception as error:
+        return Check(distribution, False, f"{type(error).__name__}: {error} ({meaning})")
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, attempt())
+    except Exception as error:
+        return Check(what, False, f"{type(error).__name__}: {error}")
+
+
+def _device() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("CUDA", False, f"none; {torch.get_num_threads()} CPU threads are used")
+    return _tried("CUDA", lambda: torch.cuda.get_device_name())
+
+
+def _skipping() -> Check:
+    def attempt() -> str:
+        import torch
+
+        from bench.measure.equivalence import check_execution
+        from bench.networks.gated import GatedResNet
+        from bench.networks.resnet import Backbone
+
+        net = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
+        return check_execution(net, torch.rand(256, 3, 32, 32))
+
+    return _tried("skipping path", attempt)
+
+
+def _methods() -> Check:
+    def attempt() -> str:
+        from bench.engine.plan import METHODS
+
+        return ", ".join(METHODS.get(name).name for name in METHODS.names())
+
+    return _tried("methods", attempt)
+
+
+def _writable(what: str, folder: Path) -> Check:
+    def attempt() -> str:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            return f"{folder} can be written"
+
+    return _tried(what, attempt)
+
+
+def _dataset(name: str, data_dir: Path) -> Check:
+    from bench.data.load import verify
+
+    reports = verify(name, data_dir=data_dir)
+    good = [report for report in reports if report.status == "ok"]
+    return Check(name, bool(good), (good or list(reports))[0].detail)

@@ -1,0 +1,183 @@
+"""Figures for print: the Pareto plot drawn here, with the masks of one run and the saving.
+
+What lies where and the sentence in the title come from plane.py; this module only draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from bench.records.published import PublishedPoint, canonical_name
+from bench.report.canvas import frame, new_figure, save_figure, stamp, wrapped, write_notes
+from bench.report.labels import Spot, place_labels
+from bench.report.masks import masks_figure
+from bench.report.plane import Foreign, Placed, Plane, headline, plane_of
+from bench.report.rows import Row
+from bench.report.style import DENSE, GREY, Style, greyed, styles
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Place = Literal["upper left", "lower left"]
+
+__all__ = ["masks_figure", "pareto_figure", "save_figure"]
+
+
+def pareto_figure(
+    rows: Sequence[Row],
+    *,
+    x: str = "nflops",
+    published: Sequence[PublishedPoint] = (),
+    title: str | None = None,
+) -> Figure:
+    """Return accuracy against cost for the rows of one data set; failed runs are counted below it.
+
+    `title` replaces the sentence made of the data. Published points without a place on the axis
+    `x`, or far below ours, are left out and counted.
+
+    Raises:
+        UnknownNameError: no such axis.
+        ConfigError: several data sets at once, or matplotlib is not installed.
+    """
+    plane = plane_of(rows, x=x, published=published)
+    figure = new_figure(9.6, 6.4)
+    # A column of its own for the legends, as narrow as they need: they cover no data.
+    parts = figure.subplot_mosaic([["plot", "ours"], ["plot", "theirs"]], width_ratios=[1, 0.02])
+    axes = parts["plot"]
+    known = styles(plane.methods, theirs=[foreign.point.method for foreign in plane.published])
+    _draw_front(axes, plane)
+    ours = {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.placed}
+    theirs = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
+    frame(axes, plane.x_label, "test accuracy, %")
+    axes.margins(0.08, 0.08)
+    axes.set_title(wrapped(title or headline(plane), 74), loc="left", fontsize=12)
+    lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    _legend(parts["ours"], ours | lines, title="our runs", place="upper left")
+    _legend(parts["theirs"], theirs, title="published (other recipes)", place="lower left")
+    write_notes(figure, plane.notes())
+    if plane.synthetic:
+        stamp(axes, "synthetic data")
+    if not plane.placed:
+        axes.set(xticks=[], yticks=[])
+    _label_points(axes, plane)
+    return figure
+
+
+def _style_of(placed: Placed, known: Mapping[str, Style]) -> Style:
+    if placed.group.dense:
+        return DENSE
+    return known[canonical_name(placed.group.first["method"])]
+
+
+def _legend_name(placed: Placed) -> str:
+    return "dense networks" if placed.group.dense else str(placed.group.first["method"])
+
+
+def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
+    height, (low, high) = _in_percent(placed)
+    drawn = axes.errorbar(
+        [placed.cost],
+        [height],
+        yerr=[[height - low], [high - height]],
+        fmt=style.mark,
+        color=style.colour,
+        markersize=8,
+        capsize=3,
+        elinewidth=1,
+        zorder=4,
+    )
+    mark: Artist = drawn.lines[0]
+    return mark
+
+
+def _in_percent(placed: Placed) -> tuple[float, tuple[float, float]]:
+    """Return the accuracy and the ends of its bar; a group without an interval has none."""
+    accuracy, bounds = placed.group.accuracy, placed.group.accuracy_bounds
+    low, high = (accuracy, accuracy) if bounds is None else bounds
+    return 100 * accuracy, (100 * low, 100 * high)
+
+
+def _steps(plane: Plane) -> list[Spot]:
+    """Return the corners of the front: between two points one can only buy the cheaper."""
+    corners: list[Spot] = []
+    for placed in plane.front:
+        if corners:
+            corners.append((placed.cost, corners[-1][1]))
+        corners.append((placed.cost, 100 * placed.group.accuracy))
+    return corners
+
+
+def _draw_front(axes: Axes, plane: Plane) -> None:
+    corners = _steps(plane)
+    if len(corners) > 1:
+        costs, heights = zip(*corners, strict=True)
+        label = "Pareto front of our runs"
+        axes.plot(costs, heights, color=GREY, linewidth=1.2, zorder=1, label=label)
+    if plane.dense is not None:
+        height = 100 * plane.dense.group.accuracy
+        label = f"dense {plane.reference}"
+        axes.axhline(height, color="black", linewidth=0.9, linestyle=":", zorder=1, label=label)
+
+
+def _draw_published(axes: Axes, foreign: Foreign, known: Mapping[str, Style]) -> Artist:
+    style = known[canonical_name(foreign.point.method)]
+    (mark,) = axes.plot(
+        [foreign.cost],
+        [100 * foreign.accuracy],
+        marker=style.mark,
+        markerfacecolor="none",
+        markeredgecolor=greyed(style.colour),
+        markeredgewidth=1.3,
+        markersize=7,
+        linestyle="none",
+        zorder=2,
+    )
+    return mark
+
+
+def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Place) -> None:
+    axes.axis("off")
+    if entries:
+        axes.legend(
+            list(entries.values()),
+            list(entries),
+            title=title,
+            loc=place,
+            frameon=False,
+            alignment="left",
+            borderaxespad=0.0,
+            fontsize=9,
+            title_fontsize=9,
+        )
+
+
+def _label_points(axes: Axes, plane: Plane) -> None:
+    places = [(placed.cost, 100 * placed.group.accuracy) for placed in plane.placed]
+    corners = _steps(plane)
+    lines = list(itertools.pairwise(corners))
+    for placed in plane.placed:
+        low, high = _in_percent(placed)[1]
+        lines.append(((placed.cost, low), (placed.cost, high)))
+    if plane.dense is not None:
+        height = 100 * plane.dense.group.accuracy
+        left, right = axes.get_xlim()
+        lines.append(((left, height), (right, height)))
+    place_labels(
+        axes,
+        places,
+        [_point_label(plane, placed) for placed in plane.placed],
+        marks=[(foreign.cost, 100 * foreign.accuracy) for foreign in plane.published],
+        lines=lines,
+    )
+
+
+def _point_label(plane: Plane, placed: Placed) -> str:
+    first = placed.group.first
+    if placed.group.dense:
+        return str(first["backbone"])
+    text = str(first["variant"] or first["method"])
+    return text if first["backbone"] == plane.reference else f"{text} ({first['backbone']})"

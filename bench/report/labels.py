@@ -1,0 +1,84 @@
+"""Names beside points that do not run into each other.
+
+Owns the placing of labels in a matplotlib plot; knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
+
+_PLACES = (
+    *((8, 6, "left", "bottom"), (9, 0, "left", "center"), (8, -6, "left", "top")),
+    *((-8, 6, "right", "bottom"), (-9, 0, "right", "center"), (-8, -6, "right", "top")),
+    *((6, 18, "left", "bottom"), (6, -18, "left", "top"), (-6, 18, "right", "bottom")),
+    *((-6, -18, "right", "top"), (0, 26, "center", "bottom"), (0, -26, "center", "top")),
+)
+"""Offsets in points with alignments, from the best place to the worst."""
+
+Spot = tuple[float, float]
+
+
+def place_labels(
+    axes: Axes,
+    points: Sequence[Spot],
+    texts: Sequence[str],
+    *,
+    marks: Sequence[Spot] = (),
+    lines: Sequence[tuple[Spot, Spot]] = (),
+    size: float = 8.5,
+) -> None:
+    """Write each text beside its point where it covers the least of what is drawn.
+
+    `marks` are other points and `lines` level or upright lines, all in data coordinates.
+    """
+    figure = axes.figure
+    figure.draw_without_rendering()  # type: ignore[union-attr]
+    reach = size * figure.dpi / 72 / 2
+    taken = [_around(axes, spot, spot, reach) for spot in (*points, *marks)]
+    taken += [_around(axes, start, end, 2.0) for start, end in lines]
+    for point, text in zip(points, texts, strict=True):
+        taken.append(_place(axes, point, text, size=size, taken=taken))
+
+
+def _around(axes: Axes, start: Spot, end: Spot, reach: float) -> Bbox:
+    from matplotlib.transforms import Bbox
+
+    (x0, y0), (x1, y1) = axes.transData.transform([start, end])
+    corners = min(x0, x1) - reach, min(y0, y1) - reach, max(x0, x1) + reach, max(y0, y1) + reach
+    return Bbox.from_extents(*corners)
+
+
+def _place(
+    axes: Axes, point: tuple[float, float], text: str, *, size: float, taken: Sequence[Bbox]
+) -> Bbox:
+    label = axes.annotate(
+        text, point, xytext=(0, 0), textcoords="offset points", fontsize=size, zorder=5
+    )
+    label.set_in_layout(False)
+    costs = []
+    for rank, place in enumerate(_PLACES):
+        box = _move(label, place)
+        hidden = sum(_shared(box, other) for other in taken)
+        outside = box.width * box.height - _shared(box, axes.bbox)
+        costs.append((hidden + 3 * outside + rank, rank))
+    return _move(label, _PLACES[min(costs)[1]])
+
+
+def _move(label: Annotation, place: tuple[int, int, str, str]) -> Bbox:
+    dx, dy, across, up = place
+    label.set_position((dx, dy))
+    label.set(ha=across, va=up)
+    return label.get_window_extent()
+
+
+def _shared(a: Bbox, b: Bbox) -> float:
+    """Return the area in square pixels that two boxes share."""
+    width = min(a.x1, b.x1) - max(a.x0, b.x0)
+    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return float(max(width, 0) * max(height, 0))

@@ -1,0 +1,90 @@
+"""What there is to choose from, as tables for the terminal: `bench list`.
+
+Owns no registry; reads each room's own catalogue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+
+def listing(what: str, results_dir: Path) -> Table:
+    """Return the table of methods, datasets, backbones, recipes or runs."""
+    tables = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "backbones": _backbones,
+        "recipes": _recipes,
+    }
+    return _runs(results_dir) if what == "runs" else tables[what]()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _methods() -> Table:
+    from bench.engine.plan import METHODS
+    from bench.errors import PluginError
+
+    table = _table("method", "decides", "role", "settings (defaults)", "reference")
+    for name in METHODS.names():
+        try:
+            method = METHODS.get(name)
+        except PluginError as error:
+            table.add_row(name, "broken", "", error.message, "")
+            continue
+        defaults = method.Config().model_dump()
+        reference = f"{method.reference.authors.split(',')[0]} et al. {method.reference.year}"
+        settings = ", ".join(f"{key}={value}" for key, value in defaults.items())
+        table.add_row(name, method.tags.decision, method.tags.role, settings, reference)
+    return table
+
+
+def _datasets() -> Table:
+    from bench.data.catalogue import DATASETS
+
+    table = _table("data set", "classes", "embedded", "what it is")
+    for card in DATASETS.values():
+        embedded = "yes" if card.embedded else "no"
+        table.add_row(card.name, str(card.num_classes), embedded, card.summary)
+    table.add_row("FOLDER", "any", "", "a folder with train/ and test/, one folder per class")
+    return table
+
+
+def _backbones() -> Table:
+    from bench.measure.cost import dense_macs
+    from bench.networks.resnet import BACKBONES, Backbone
+
+    table = _table("backbone", "blocks", "MACs at 3x32x32, shortcut A, 10 classes")
+    for name in BACKBONES:
+        backbone = Backbone(name, 10, (3, 32, 32))
+        table.add_row(name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
+    return table
+
+
+def _recipes() -> Table:
+    from bench.recipes import RECIPES
+
+    table = _table("recipe", "epochs", "start", "what it is for")
+    for recipe in RECIPES.values():
+        epochs = "published" if recipe.epochs is None else str(recipe.epochs)
+        table.add_row(recipe.name, epochs, recipe.start, recipe.summary)
+    return table
+
+
+def _runs(results_dir: Path) -> Table:
+    from bench.records.store import RunStore
+
+    table = _table("run", "status", "variant", "created")
+    inventory = RunStore(results_dir).load_all()
+    for record in inventory.records:
+        table.add_row(record.run, record.status, record.variant, record.created)
+    for problem in inventory.problems:
+        table.add_row(problem.name, "not counted", problem.reason, "")
+    return table

@@ -1,0 +1,111 @@
+"""The figure of what one run executes: the rate of each block, and the cost of each image.
+
+Owns this drawing; the numbers come from the record and its arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.errors import ConfigError
+from bench.records.published import canonical_name
+from bench.records.record import PointRecord, RunRecord
+from bench.report.canvas import frame, new_figure, stamp, wrapped
+from bench.report.style import GREY, Style, styles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+def masks_figure(record: RunRecord, arrays: Mapping[str, Arrays]) -> Figure:
+    """Return the execution rate per block and the histogram of cost per image, of all points.
+
+    `arrays` maps the name of an operating point to its arrays; `macs_n` (N,) holds MACs per image.
+
+    Raises:
+        ConfigError: the run has no operating point, or matplotlib is not installed.
+    """
+    if not record.points:
+        raise ConfigError(f"Run '{record.run}' has no operating point: it {record.status}.")
+    figure = new_figure(9.0, 4.4)
+    rates, costs = figure.subplots(1, 2)
+    known = styles(_label(point) for point in record.points)
+    _shade_fixed(rates, record.points[0])
+    for point in record.points:
+        style = known[canonical_name(_label(point))]
+        if len(record.points) == 1:
+            _draw_bars(rates, point, style)
+        else:
+            _draw_line(rates, point, style)
+        if point.name in arrays:
+            macs_n = np.asarray(arrays[point.name]["macs_n"], dtype=float)
+            _draw_costs(costs, macs_n / record.dense_macs, style)
+    frame(rates, "block, in order of execution (grey: always runs)", "share of images that run it")
+    frame(costs, f"MACs per image / dense {record.spec.backbone.name}", "share of images")
+    rates.set_ylim(-0.04, 1.06)
+    rates.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(wrapped(masks_headline(record), 100), x=0.01, ha="left", fontsize=11)
+    if len(record.points) > 1:
+        handles = rates.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=6, frameon=False)
+    if record.synthetic:
+        stamp(rates, "synthetic data")
+    return figure
+
+
+def masks_headline(record: RunRecord) -> str:
+    """Return in one sentence how much of the network the run executes."""
+    label = " ".join(part for part in (record.spec.method, record.variant) if part)
+    over = f"over {record.test_images:,} test images"
+    first, *more = record.points
+    blocks = f"{_blocks(first):.1f} of {len(first.block_rates)} blocks"
+    if more:
+        others = ", ".join(f"{_blocks(point):.1f} at {point.name}" for point in more)
+        return f"{label} runs {blocks} on average at {first.name}, {others}, {over}"
+    masks = "1 mask" if first.distinct_masks == 1 else f"{first.distinct_masks:,} different masks"
+    return f"{label} runs {blocks} on average, in {masks}, {over}"
+
+
+def _label(point: PointRecord) -> str:
+    return point.name or "the network"
+
+
+def _blocks(point: PointRecord) -> float:
+    return sum(point.block_rates.values())
+
+
+def _shade_fixed(axes: Axes, point: PointRecord) -> None:
+    for block, name in enumerate(point.block_rates):
+        if name not in point.gated_blocks:
+            axes.axvspan(block - 0.5, block + 0.5, color=GREY, alpha=0.15, linewidth=0)
+
+
+def _draw_bars(axes: Axes, point: PointRecord, style: Style) -> None:
+    axes.bar(range(len(point.block_rates)), list(point.block_rates.values()), color=style.colour)
+    for block, name in enumerate(point.block_rates):
+        if name in point.dead_blocks:
+            axes.text(block, 0.02, "never", ha="center", va="bottom", rotation=90, fontsize=8)
+
+
+def _draw_line(axes: Axes, point: PointRecord, style: Style) -> None:
+    axes.plot(
+        range(len(point.block_rates)),
+        list(point.block_rates.values()),
+        marker=style.mark,
+        color=style.colour,
+        linewidth=1.2,
+        label=point.name,
+    )
+
+
+def _draw_costs(axes: Axes, share_n: np.ndarray[Any, Any], style: Style) -> None:
+    edges = np.linspace(0.0, max(1.0, float(share_n.max())), 41)
+    weights = np.full(len(share_n), 1 / len(share_n))
+    axes.hist(share_n, bins=edges.tolist(), weights=weights, color=style.colour, alpha=0.6)
+    axes.axvline(float(share_n.mean()), color=style.colour, linewidth=1.5, linestyle="--")

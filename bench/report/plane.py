@@ -1,0 +1,252 @@
+"""The plane of cost and accuracy: where a group or a published point lies, and what it shows.
+
+One answer for figures and pages: the cost axis, its label, the network all costs are relative to,
+the Pareto front, and the sentence that states the finding. Owns no drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from bench.analysis.pareto import front
+from bench.errors import ConfigError, UnknownNameError
+from bench.records.published import PublishedPoint, canonical_name
+from bench.report.groups import Group, footnotes, group_seeds
+from bench.report.rows import Row
+
+X = Literal["nflops", "macs", "latency_ms"]
+XS: tuple[str, ...] = get_args(X)
+_BELOW_OURS = 0.03
+_KEEPS_WITHIN = 0.005
+"""A network that loses less than half a point "keeps" the accuracy of the dense one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A group with its cost on the axis (a ratio, millions of MACs, or milliseconds)."""
+
+    group: Group
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A published point with its cost on the axis."""
+
+    point: PublishedPoint
+    cost: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """All that a Pareto plot shows of one data set.
+
+    `reference` is the largest backbone; with x = nflops every cost is relative to its dense MACs.
+    `methods` are those of all rows, drawn or not, so that a method keeps its colour on every axis.
+    """
+
+    x: str
+    dataset: str
+    synthetic: bool
+    reference: str
+    reference_macs: float
+    placed: tuple[Placed, ...]
+    methods: tuple[str, ...]
+    left_out: int
+    failed: int
+    published: tuple[Foreign, ...] = ()
+    published_below: int = 0
+
+    @property
+    def dense(self) -> Placed | None:
+        """The dense network of the reference backbone, if it was run."""
+        mine = [p for p in self.placed if p.group.dense and _backbone(p.group) == self.reference]
+        return mine[0] if mine else None
+
+    @property
+    def front(self) -> list[Placed]:
+        """The Pareto front of our own runs, by rising cost."""
+        return [self.placed[i] for i in front([(p.cost, p.group.accuracy) for p in self.placed])]
+
+    @property
+    def x_label(self) -> str:
+        if self.x == "macs":
+            return "cost per image, millions of MACs (policy included)"
+        if self.x == "nflops":
+            dense = f"dense {self.reference}".strip()
+            return f"MACs per image relative to {dense} (policy included)"
+        devices = {d for p in self.placed for row in p.group.rows if (d := row["latency_device"])}
+        return f"latency at batch 1, ms per image ({'; '.join(sorted(devices)) or 'not measured'})"
+
+    def cost_in_words(self, placed: Placed) -> str:
+        if self.x == "nflops":
+            return f"at {placed.cost:.2f} of the MACs"
+        if self.x == "macs":
+            return f"at {placed.cost:.1f} M MACs"
+        return f"in {placed.cost:.2f} ms"
+
+    def notes(self) -> list[str]:
+        """Return what must stand below the plot, bars first."""
+        found = [_bars([placed.group for placed in self.placed])]
+        found += footnotes([placed.group for placed in self.placed])
+        if self.x == "latency_ms" and "; " in self.x_label:
+            found.append("latencies come from different machines: compare within one only")
+        if self.left_out:
+            found.append(f"{_counted(self.left_out, 'network')} without measured latency, left out")
+        if self.failed:
+            found.append(f"{_counted(self.failed, 'run')} failed, left out")
+        if self.published:
+            found.append("published: as their sources print them, counted and trained otherwise")
+        if self.published_below:
+            found.append(f"{_counted(self.published_below, 'published point')} far below, left out")
+        return [note for note in found if note]
+
+
+def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint] = ()) -> Plane:
+    """Place the measured rows of one data set, and published points, on the cost axis `x`.
+
+    Raises:
+        UnknownNameError: there is no such axis.
+        ConfigError: the rows belong to several data sets, whose accuracies have no common axis.
+    """
+    if x not in XS:
+        raise UnknownNameError("cost axis", x, XS)
+    names = sorted({row["dataset"] for row in rows})
+    if len(names) > 1:
+        raise ConfigError(
+            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
+            hint=f"Choose one, e.g. --dataset {names[0]}.",
+        )
+    groups = group_seeds(rows)
+    largest = max(groups, key=lambda group: group.first["dense_macs"], default=None)
+    reference_macs = 0.0 if largest is None else float(largest.first["dense_macs"])
+    placed = [Placed(g, c) for g in groups if (c := _cost(g, x, reference_macs)) is not None]
+    plane = Plane(
+        x=x,
+        dataset=names[0] if names else "",
+        synthetic=any(row["synthetic"] for row in rows),
+        reference="" if largest is None else _backbone(largest),
+        reference_macs=reference_macs,
+        placed=tuple(placed),
+        methods=tuple(sorted({row["method"] for row in rows if not row["dense"]})),
+        left_out=len(groups) - len(placed),
+        failed=sum(row["status"] != "finished" for row in rows),
+    )
+    return _with_published(plane, published)
+
+
+def _with_published(plane: Plane, published: Sequence[PublishedPoint]) -> Plane:
+    found = [
+        Foreign(point, cost, point.accuracy)
+        for point in published
+        if point.accuracy is not None and (cost := _published_cost(plane, point)) is not None
+    ]
+    # A collapsed network of somebody else would press all our points into one line.
+    floor = min((p.group.accuracy for p in plane.placed), default=0.0) - _BELOW_OURS
+    shown = tuple(foreign for foreign in found if foreign.accuracy >= floor)
+    return replace(plane, published=shown, published_below=len(found) - len(shown))
+
+
+def _published_cost(plane: Plane, point: PublishedPoint) -> float | None:
+    """Return the place of a published point on the axis, or None if it has none."""
+    if plane.x == "latency_ms" or not plane.reference_macs:
+        return None
+    same = canonical_name(point.backbone) == canonical_name(plane.reference)
+    ratio = point.nflops if same else None
+    if plane.x == "nflops" and ratio is not None:
+        return ratio
+    macs = point.macs
+    if macs is None and ratio is not None:
+        macs = ratio * plane.reference_macs
+    if macs is None:
+        return None
+    return macs / plane.reference_macs if plane.x == "nflops" else macs / 1e6
+
+
+def headline(plane: Plane) -> str:
+    """Return the finding as one sentence, made of the measured numbers and nothing else.
+
+    It names the cheapest dynamic network within half a point of the dense one, or the most
+    accurate cheaper one, and any static network that does at least as well for no more.
+    """
+    dense = plane.dense
+    if not plane.placed:
+        return "No finished runs to compare yet"
+    dynamic = [p for p in plane.placed if not p.group.dense]
+    if dense is None:
+        best = max(dynamic or plane.placed, key=_accurate_and_cheap)
+        return f"{_name(best)} reaches {_percent(best)} {plane.cost_in_words(best)}"
+    cheaper = [p for p in dynamic if p.cost < dense.cost]
+    anchor = f"dense {plane.reference} {_percent(dense)}"
+    if not cheaper:
+        what = "faster" if plane.x == "latency_ms" else "cheaper"
+        rest = f"no dynamic network is {what}" if dynamic else "no dynamic network was run"
+        return f"{anchor} {plane.cost_in_words(dense)}; {rest}"
+    floor = dense.group.accuracy - _KEEPS_WITHIN
+    close = [p for p in cheaper if p.group.accuracy >= floor]
+    verb = "keeps" if close else "reaches"
+    best = min(close, key=_cheap) if close else max(cheaper, key=_accurate_and_cheap)
+    text = f"{_name(best)} {verb} {_percent(best)} {plane.cost_in_words(best)}; {anchor}"
+    return text + _beaten_by(plane, best)
+
+
+def _beaten_by(plane: Plane, best: Placed) -> str:
+    """Name the static network that costs no more and is no less accurate, if there is one."""
+    static = [
+        p
+        for p in plane.placed
+        if p.group.dense and p.cost <= best.cost and p.group.accuracy >= best.group.accuracy
+    ]
+    if not static:
+        return ""
+    other = max(static, key=_accurate_and_cheap)
+    return f", but {_backbone(other.group)} {_percent(other)} {plane.cost_in_words(other)}"
+
+
+def _cost(group: Group, x: str, reference_macs: float) -> float | None:
+    if x == "latency_ms":
+        return group.mean_of("latency_ms_b1")
+    macs = group.mean_of("macs")
+    if macs is None or not reference_macs:
+        return None
+    return macs / reference_macs if x == "nflops" else macs / 1e6
+
+
+def _bars(groups: Sequence[Group]) -> str:
+    several = any(group.seeds > 1 for group in groups)
+    single = [g for g in groups if g.seeds == 1 and g.accuracy_bounds is not None]
+    parts = []
+    if single:
+        sizes = sorted({group.first["test_images"] for group in single})
+        images = " or ".join(f"{size:,}" for size in sizes)
+        parts.append(f"binomial from {images} test images where there is one seed (n=1)")
+    if several:
+        parts.append("t-interval of the mean over seeds where n>1")
+    return f"bars: 95 %, {', '.join(parts)}" if parts else ""
+
+
+def _accurate_and_cheap(placed: Placed) -> tuple[float, float]:
+    return placed.group.accuracy, -placed.cost
+
+
+def _cheap(placed: Placed) -> tuple[float, float]:
+    return placed.cost, -placed.group.accuracy
+
+
+def _backbone(group: Group) -> str:
+    return str(group.first["backbone"])
+
+
+def _name(placed: Placed) -> str:
+    return placed.group.label
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _percent(placed: Placed) -> str:
+    return f"{100 * placed.group.accuracy:.1f} %"

@@ -1,0 +1,126 @@
+"""Statistics against published tables, closed forms and brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.analysis.statistics import (
+    Bounds,
+    mcnemar,
+    mean,
+    paired_bootstrap,
+    sample_sd,
+    t_cdf,
+    t_interval,
+    t_quantile,
+    wilson_interval,
+)
+
+FLOATS = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
+
+
+@given(FLOATS)
+def test_mean_and_sd_agree_with_numpy(values: list[float]) -> None:
+    assert mean(values) == pytest.approx(np.mean(values), abs=1e-9)
+    assert sample_sd(values) == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+
+
+def test_one_seed_has_no_sd_and_no_interval() -> None:
+    assert sample_sd([0.9]) is None
+    assert t_interval([0.9]) is None
+    with pytest.raises(ValueError, match="no values"):
+        mean([])
+
+
+@pytest.mark.parametrize(
+    ("degrees", "critical"),
+    [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (9, 2.26216), (30, 2.04227)],
+)
+def test_critical_values_are_those_of_the_tables(degrees: int, critical: float) -> None:
+    assert t_quantile(0.975, degrees) == pytest.approx(critical, rel=1e-5)
+    assert t_cdf(critical, degrees) == pytest.approx(0.975, rel=1e-5)
+    assert t_cdf(-critical, degrees) == pytest.approx(0.025, rel=1e-4)
+
+
+@pytest.mark.parametrize(("n", "multiplier"), [(3, 2.48), (5, 1.24)])
+def test_the_interval_multiplies_the_sd_as_expected(n: int, multiplier: float) -> None:
+    values = [0.9 + 0.01 * i for i in range(n)]
+    bounds, spread = t_interval(values), sample_sd(values)
+    assert bounds is not None
+    assert spread is not None
+    assert (bounds.high - bounds.low) / 2 / spread == pytest.approx(multiplier, abs=0.005)
+
+
+def test_ten_thousand_images_at_93_percent_give_half_a_point() -> None:
+    low, high = wilson_interval(9300, 10_000)
+    assert (high - low) / 2 == pytest.approx(0.0050, abs=5e-5)
+
+
+@given(st.integers(0, 200), st.integers(1, 200))
+def test_the_wilson_interval_holds_the_share_and_stays_inside(correct: int, total: int) -> None:
+    if correct > total:
+        with pytest.raises(ValueError, match="not a share"):
+            wilson_interval(correct, total)
+        return
+    low, high = wilson_interval(correct, total)
+    assert 0 <= low <= correct / total <= high <= 1
+    for bound in (low, high):
+        # The definition: the bound is the share at which the observation is z deviations away.
+        distance = abs(correct / total - bound)
+        deviation = math.sqrt(bound * (1 - bound) / total)
+        assert distance == pytest.approx(1.959964 * deviation, abs=1e-9)
+
+
+def bits(*groups: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    rows = [(a, b) for a, b, count in groups for _ in range(count)]
+    both = np.array(rows, dtype=bool)
+    return both[:, 0], both[:, 1]
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 7), (5, 5), (0, 11)])
+def test_mcnemar_agrees_with_counting_all_outcomes(only_a: int, only_b: int) -> None:
+    n = only_a + only_b
+    far = abs(only_a - only_b)
+    extreme = sum(abs(2 * sum(coins) - n) >= far for coins in itertools.product((0, 1), repeat=n))
+    result = mcnemar(*bits((1, 0, only_a), (0, 1, only_b), (1, 1, 20), (0, 0, 4)))
+    assert result[:2] == (only_a, only_b)
+    assert result.p_value == pytest.approx(float(Fraction(extreme, 2**n)))
+
+
+def test_mcnemar_does_not_underflow_on_a_large_test_set() -> None:
+    result = mcnemar(*bits((1, 0, 4000), (0, 1, 3000), (1, 1, 3000)))
+    assert 1e-40 < result.p_value < 1e-30
+
+
+def test_mcnemar_is_symmetric_and_refuses_other_images() -> None:
+    a, b = bits((1, 0, 9), (0, 1, 2), (1, 1, 5))
+    assert mcnemar(a, b).p_value == mcnemar(b, a).p_value
+    with pytest.raises(ValueError, match="shapes"):
+        mcnemar(a, b[:-1])
+
+
+def test_the_bootstrap_agrees_with_resampling_image_by_image() -> None:
+    a, b = bits((1, 0, 60), (0, 1, 35), (1, 1, 350), (0, 0, 55))
+    difference = a.astype(int) - b.astype(int)
+    rng = np.random.default_rng(5)
+    slow = [difference[rng.integers(0, 500, 500)].mean() for _ in range(4000)]
+    low, high = np.quantile(slow, [0.025, 0.975])
+    bounds = paired_bootstrap(a, b, seed=0)
+    assert bounds.low == pytest.approx(low, abs=0.004)
+    assert bounds.high == pytest.approx(high, abs=0.004)
+    assert bounds.low < 0.05 < bounds.high
+
+
+def test_the_bootstrap_repeats_with_its_seed() -> None:
+    a, b = bits((1, 0, 30), (0, 1, 10), (1, 1, 60))
+    assert paired_bootstrap(a, b, seed=1) == paired_bootstrap(a, b, seed=1)
+    assert paired_bootstrap(a, a, seed=1) == Bounds(0.0, 0.0)
+    with pytest.raises(ValueError, match="no images"):
+        paired_bootstrap(a[:0], b[:0], seed=1)

@@ -1,0 +1,183 @@
+"""Folders of images as data sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from bench.data import folder as folder_module
+from bench.data.load import load_dataset
+from bench.errors import DataError, UnknownNameError
+
+
+def _image(path: Path, colour: tuple[int, int, int], *, mode: str = "RGB", side: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.new("RGB", (side, side), colour) as image:
+        image.convert(mode).save(path)
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    """Two classes, told by their colour, in formats of several kinds."""
+    folder = tmp_path / "flowers"
+    for split, count in (("train", 3), ("test", 2)):
+        for i in range(count):
+            _image(folder / split / "rose" / f"{i}.png", (200 + i, 0, 0))
+            _image(folder / split / "iris" / f"{i}.bmp", (0, 0, 100 + i))
+    return folder
+
+
+def test_a_folder_is_a_data_set_with_its_classes_in_alphabetic_order(
+    flowers: Path, tmp_path: Path
+) -> None:
+    dataset = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert dataset.info.class_names == ("iris", "rose")
+    assert (dataset.info.height, dataset.info.width, dataset.info.channels) == (8, 8, 3)
+    assert (dataset.info.name, dataset.info.pad, dataset.info.flip) == ("folder-flowers", 1, True)
+    assert (len(dataset.train), len(dataset.test)) == (6, 4)
+    for images in (dataset.train, dataset.test):
+        is_red_n = images.images_nhwc[:, 0, 0, 0] >= 200
+        assert torch.equal(is_red_n, images.labels_n == 1)
+
+
+def test_names_of_the_files_do_not_change_the_fingerprint(flowers: Path, tmp_path: Path) -> None:
+    before = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    (flowers / "train" / "rose" / "0.png").rename(flowers / "train" / "rose" / "zebra.png")
+    after = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert before.info.fingerprint == after.info.fingerprint
+    assert torch.equal(before.train.images_nhwc, after.train.images_nhwc)
+
+
+def test_an_unchanged_folder_is_decoded_once_and_a_changed_one_again(
+    flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", None)
+        again = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert again.info == first.info
+    recoloured = flowers / "train" / "iris" / "0.bmp"
+    before = recoloured.stat()
+    _image(recoloured, (255, 255, 255))
+    os.utime(recoloured, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    assert recoloured.stat().st_size == before.st_size
+    changed = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert changed.info.fingerprint != first.info.fingerprint
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_images_have_one_channel(tmp_path: Path, mode: str) -> None:
+    for split in ("train", "test"):
+        _image(tmp_path / "scans" / split / "black" / "a.png", (0, 0, 0), mode=mode)
+        _image(tmp_path / "scans" / split / "white" / "a.png", (255, 255, 255), mode=mode)
+    dataset = load_dataset(str(tmp_path / "scans"), data_dir=tmp_path / "data")
+    assert dataset.info.channels == 1
+    assert len(dataset.info.mean) == 1
+    assert dataset.train.images_nhwc.shape == (2, 8, 8, 1)
+    assert torch.equal(dataset.train.images_nhwc[:, 0, 0, 0] == 255, dataset.train.labels_n == 1)
+
+
+@pytest.mark.parametrize("grey_class", ["iris", "rose"])
+def test_grey_images_among_coloured_ones_get_three_channels(
+    flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grey_class: str
+) -> None:
+    monkeypatch.setattr(folder_module, "CHUNK_IMAGES", 1)
+    for path in flowers.glob(f"*/{grey_class}/*"):
+        _image(path, (9, 9, 9), mode="L")
+    dataset = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert dataset.train.images_nhwc.shape == (6, 8, 8, 3)
+    assert dataset.test.images_nhwc.shape == (4, 8, 8, 3)
+
+
+def test_hidden_files_and_files_that_are_no_images_are_passed_over(
+    flowers: Path, tmp_path: Path
+) -> None:
+    (flowers / ".git").mkdir()
+    (flowers / "train" / ".hidden").mkdir()
+    (flowers / "train" / "rose" / "notes.txt").write_text("not an image")
+    (flowers / "train" / "rose" / "._0.png").write_bytes(b"left by another system")
+    assert len(load_dataset(str(flowers), data_dir=tmp_path / "data").train) == 6
+
+
+def test_the_first_image_of_another_size_is_named(flowers: Path, tmp_path: Path) -> None:
+    for name in ("0.bmp", "2.bmp"):
+        _image(flowers / "train" / "iris" / name, (0, 0, 0), side=8 if name == "0.bmp" else 9)
+    _image(flowers / "train" / "rose" / "0.png", (0, 0, 0), side=7)
+    with pytest.raises(DataError, match=r"iris.2\.bmp is 9x9 .* expected 8x8"):
+        load_dataset(str(flowers), data_dir=tmp_path / "data")
+
+
+def test_a_test_image_of_another_size_than_the_training_images_is_named(
+    flowers: Path, tmp_path: Path
+) -> None:
+    _image(flowers / "test" / "rose" / "1.png", (0, 0, 0), side=16)
+    with pytest.raises(DataError, match=r"test.rose.1\.png is 16x16"):
+        load_dataset(str(flowers), data_dir=tmp_path / "data")
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 45])
+def test_an_image_that_cannot_be_read_is_named(
+    flowers: Path, tmp_path: Path, kept_bytes: int
+) -> None:
+    broken = flowers / "train" / "rose" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:kept_bytes])
+    with pytest.raises(DataError, match=r"Cannot read the image .*rose.1\.png"):
+        load_dataset(str(flowers), data_dir=tmp_path / "data")
+
+
+def test_images_of_more_than_eight_bits_are_refused(flowers: Path, tmp_path: Path) -> None:
+    with Image.new("I;16", (8, 8), 40000) as image:
+        image.save(flowers / "train" / "rose" / "1.png")
+    with pytest.raises(DataError, match="8 bits per channel"):
+        load_dataset(str(flowers), data_dir=tmp_path / "data")
+
+
+def test_classes_must_be_the_same_in_both_splits(flowers: Path, tmp_path: Path) -> None:
+    os.rename(flowers / "test" / "iris", flowers / "test" / "lily")
+    with pytest.raises(DataError, match="iris, lily"):
+        load_dataset(str(flowers), data_dir=tmp_path / "data")
+
+
+def test_an_empty_class_is_named(flowers: Path, tmp_path: Path) -> None:
+    (flowers / "train" / "tulip").mkdir()
+    with pytest.raises(DataError, match=r"no images in .*tulip"):
+        load_dataset(str(flowers), data_dir=tmp_path / "data")
+
+
+def test_a_folder_without_classes_or_without_splits_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"There is no folder .*train[\s\S]*one folder of images"):
+        load_dataset(str(tmp_path / "nowhere"), data_dir=tmp_path)
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(DataError, match="no class folders"):
+        load_dataset(str(tmp_path / "empty"), data_dir=tmp_path)
+
+
+def test_two_folders_of_the_same_name_have_a_decoded_copy_each(
+    flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other" / "flowers"
+    for split in ("train", "test"):
+        _image(other / split / "lily" / "0.png", (255, 255, 255))
+    load_dataset(str(flowers), data_dir=tmp_path / "data")
+    load_dataset(str(other), data_dir=tmp_path / "data")
+    monkeypatch.setattr(Image, "open", None)
+    assert load_dataset(str(other), data_dir=tmp_path / "data").info.class_names == ("lily",)
+    assert load_dataset(str(flowers), data_dir=tmp_path / "data").info.num_classes == 2
+
+
+def test_a_name_that_is_neither_known_nor_a_path_gets_the_nearest_known_name(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UnknownNameError, match="'cifar10'"):
+        load_dataset("cifar-10", data_dir=tmp_path)
+
+
+def test_a_folder_in_the_working_directory_needs_no_slash(
+    flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(flowers.parent)
+    assert load_dataset("flowers", data_dir=tmp_path / "data").info.num_classes == 2

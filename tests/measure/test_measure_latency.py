@@ -1,0 +1,204 @@
+"""Latency end to end: what skips is faster, what cannot be timed says why, the rest goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.measure.cells import MeasuredCell
+from bench.measure.lanes import timed_call
+from bench.measure.latency import DENSE, measure_latency
+from bench.measure.modes import evaluating
+from bench.measure.profiles import Profile
+from bench.networks.gated import GatedResNet
+from bench.networks.resnet import Backbone
+from bench.networks.unit import DynamicNet, Output
+
+TINY = Profile(
+    "tiny", round_s=0.02, max_time_s=0.1, warmup_calls=2, warmup_s=0.0, coverage_images=16
+)
+# More calls and rounds, so that the medians hold on a machine that is shared meanwhile.
+STEADY = dataclasses.replace(TINY, name="steady", rounds=9, round_calls=9)
+SkippingNet = Callable[[Backbone, Sequence[int]], GatedResNet]
+
+
+def measure(
+    subjects: Mapping[str, DynamicNet], backbone: Backbone, x_nchw: Tensor, **more: object
+) -> dict[str, list[MeasuredCell]]:
+    options: dict[str, object] = {"batch_sizes": (1, 32), "profile": TINY, "device": "cpu"}
+    return measure_latency(
+        subjects,
+        GatedResNet(backbone),
+        images_nchw=x_nchw,
+        **(options | more),  # type: ignore[arg-type]
+    )
+
+
+def test_a_network_that_skips_four_fifths_of_its_blocks_is_faster_than_the_dense_one(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+) -> None:
+    backbone = small_backbone("resnet32", side=16)
+    light = skipping_net(backbone, [b for b in range(15) if b % 5 != 0])
+    cells = measure(
+        {"light": light}, backbone, images(256, side=16), batch_sizes=(1, 8), profile=STEADY
+    )
+    for dense, cell in zip(cells[DENSE], cells["light"], strict=True):
+        record = cell.record
+        assert record.verdict == "faster" and record.speedup is not None
+        assert record.speedup > 1.3 and record.speedup_interval is not None
+        assert record.speedup_interval.low <= record.speedup <= record.speedup_interval.high
+        assert record.dense_ms == dense.record.latency_ms
+        assert record.latency_ms is not None and record.latency_ms < record.dense_ms  # type: ignore[operator]
+        assert dense.record.verdict == "baseline" and dense.record.speedup == 1.0
+        assert record.reason == "" and "identical masks" in cell.equivalence
+
+
+def test_every_timed_call_is_kept_with_its_round_and_its_images(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+) -> None:
+    backbone = small_backbone()
+    cells = measure({"one": skipping_net(backbone, [1])}, backbone, images(256))
+    for stream_or_batch, size in ((0, 1), (1, 32)):
+        ours, dense = cells["one"][stream_or_batch], cells[DENSE][stream_or_batch]
+        record, raw = ours.record, ours.raw
+        assert record.scenario == ("stream" if size == 1 else "batch")
+        assert (record.batch_size, record.profile, record.device) == (size, "tiny", "cpu")
+        assert record.n == len(raw.ms_n) == len(raw.round_n) == len(raw.image_nb)
+        assert record.latency_ms == np.median(raw.ms_n) and (raw.ms_n > 0).all()
+        assert raw.image_nb.shape[1] == size and raw.image_nb.max() < 256
+        assert set(raw.round_n) == set(range(record.environment.values["latency_rounds"]))
+        for number in range(TINY.rounds):
+            mine = raw.image_nb[raw.round_n == number]
+            theirs = dense.raw.image_nb[dense.raw.round_n == number]
+            both = min(len(mine), len(theirs))
+            assert both >= TINY.round_calls and (mine[:both] == theirs[:both]).all()
+        assert raw.arrays().keys() == {"round_n", "image_nb", "ms_n"}
+
+
+def test_the_order_of_images_differs_between_rounds_and_repeats_with_the_seed(
+    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
+) -> None:
+    backbone = small_backbone()
+    orders = []
+    for seed in (1, 1, 2):
+        raw = measure({}, backbone, images(256), batch_sizes=(1,), seed=seed)[DENSE][0].raw
+        orders.append([tuple(raw.image_nb[raw.round_n == r][:2, 0]) for r in range(5)])
+    assert orders[0] == orders[1] != orders[2]
+    assert len(set(orders[0])) > 1
+
+
+def test_what_cannot_be_timed_says_why_and_the_rest_is_measured(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+    masked_only_net: GatedResNet,
+    disagreeing_net: GatedResNet,
+) -> None:
+    backbone = small_backbone()
+    good = skipping_net(backbone, [1])
+    subjects = {"masked": masked_only_net, "wrong": disagreeing_net, "good": good}
+    cells = measure(subjects, backbone, images(256))
+    for name, reason in (("masked", "positions cannot be skipped"), ("wrong", "up to 5.0e-01")):
+        for cell in cells[name]:
+            assert cell.record.latency_ms is None and reason in cell.record.reason
+            assert cell.record.n == len(cell.raw.ms_n) == 0
+            assert cell.record.verdict is None and cell.record.speedup is None
+            assert cell.equivalence == ""
+    assert all(cell.record.latency_ms is not None for cell in cells["good"] + cells[DENSE])
+
+
+class OutOfMemoryAbove(GatedResNet):
+    """Fails like a full device for the batch size of the `batch` scenario only."""
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        if len(x_nchw) == 32:
+            raise torch.OutOfMemoryError("tried to allocate too much")
+        return super().execute(x_nchw)
+
+
+class BreaksLater(GatedResNet):
+    """Fails with an error of its own after many calls."""
+
+    calls = 0
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        self.calls += 1
+        if self.calls > 14:
+            raise KeyError("lost a thing")
+        return super().execute(x_nchw)
+
+
+def test_a_failure_at_one_batch_size_leaves_the_other_cells(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+) -> None:
+    backbone = small_backbone()
+    policy = skipping_net(backbone, [1]).policy
+    subjects = {"big": OutOfMemoryAbove(backbone, policy), "later": BreaksLater(backbone, policy)}
+    cells = measure(subjects, backbone, images(256))
+    assert cells["big"][0].record.latency_ms is not None
+    assert cells["big"][1].record.reason == "oom at batch size 32"
+    assert "failed at batch size 1: KeyError: 'lost a thing'" in cells["later"][0].record.reason
+    assert all(cell.record.latency_ms is not None for cell in cells[DENSE])
+
+
+def test_more_images_per_batch_than_there_are_is_a_reason(
+    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
+) -> None:
+    cells = measure({}, small_backbone(), images(256), batch_sizes=(300,))
+    assert cells[DENSE][0].record.reason == ("batches of 300 need as many images; there are 256")
+
+
+def test_the_number_of_threads_is_recorded_and_restored_and_modes_are_kept(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+) -> None:
+    backbone = small_backbone()
+    net = skipping_net(backbone, [1]).train()
+    told: list[tuple[str, float]] = []
+    cells = measure(
+        {"one": net},
+        backbone,
+        images(256),
+        batch_sizes=(1,),
+        threads=2,
+        progress=lambda what, share: told.append((what, share)),
+    )
+    record = cells["one"][0].record
+    assert record.threads == record.environment.values["threads"] == 2
+    assert torch.get_num_threads() == 1 and all(m.training for m in net.modules())
+    assert any("round 5" in what for what, _ in told) and all(0 <= s <= 1 for _, s in told)
+
+
+def test_the_baseline_is_the_plain_trunk_and_computes_what_execute_computes(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+) -> None:
+    dense = GatedResNet(small_backbone("resnet14", side=16))
+    dynamic = skipping_net(dense.backbone, [1])
+    assert timed_call(dense) == dense.trunk and timed_call(dynamic) == dynamic.execute
+    x_nchw = images(8, side=16)
+    with evaluating(dense):
+        assert torch.equal(dense.trunk(x_nchw), dense.execute(x_nchw).logits)
+        assert torch.equal(dense.trunk(x_nchw), dense(x_nchw).logits)
+
+
+def test_too_few_images_and_a_subject_named_like_the_baseline_are_refused(
+    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
+) -> None:
+    with pytest.raises(ValueError, match="255 images are too few"):
+        measure({}, small_backbone(), images(255))
+    with pytest.raises(ValueError, match="named 'dense'"):
+        measure({"dense": GatedResNet(small_backbone())}, small_backbone(), images(256))

@@ -1,0 +1,144 @@
+"""Statistics of latency samples, on made-up milliseconds with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.measure.speed import (
+    has_converged,
+    interquartile_ms,
+    median_interval,
+    paired_speedup,
+    tail_ms,
+    verdict_of,
+)
+from bench.records.record import Interval
+
+MILLISECONDS = st.floats(0.01, 1000)
+
+
+def noisy(median_ms: float, *, n: int, seed: int, spread: float = 0.05) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return median_ms * np.exp(spread * rng.standard_normal(n))
+
+
+@given(st.lists(MILLISECONDS, min_size=6, max_size=200))
+def test_the_interval_lies_within_the_samples_and_contains_their_median(
+    samples: list[float],
+) -> None:
+    ms_n = np.array(samples)
+    interval = median_interval(ms_n)
+    assert interval is not None
+    assert ms_n.min() <= interval.low <= np.median(ms_n) <= interval.high <= ms_n.max()
+
+
+def test_the_interval_covers_the_true_median_about_95_times_in_100() -> None:
+    covered = 0
+    for seed in range(300):
+        interval = median_interval(noisy(2.0, n=101, seed=seed))
+        assert interval is not None
+        covered += interval.low <= 2.0 <= interval.high
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+def test_the_interval_agrees_with_a_bootstrap_that_resamples() -> None:
+    ms_n = noisy(3.0, n=400, seed=1)
+    rng = np.random.default_rng(2)
+    medians = np.median(rng.choice(ms_n, size=(3000, 400)), axis=1)
+    interval = median_interval(ms_n)
+    assert interval is not None
+    assert [interval.low, interval.high] == pytest.approx(
+        np.quantile(medians, [0.025, 0.975]), rel=2e-3
+    )
+
+
+def test_five_samples_give_no_interval() -> None:
+    assert median_interval(np.arange(1.0, 6.0)) is None
+    assert median_interval(np.arange(1.0, 7.0)) is not None
+
+
+def test_convergence_needs_64_samples_and_one_percent() -> None:
+    steady = np.full(63, 2.0)
+    assert not has_converged(steady)
+    assert has_converged(np.full(64, 2.0))
+    assert not has_converged(noisy(2.0, n=64, seed=0, spread=0.3))
+    assert has_converged(noisy(2.0, n=20_000, seed=0, spread=0.3))
+
+
+def test_percentiles_are_stated_only_with_enough_samples() -> None:
+    assert tail_ms(np.ones(63), 0.90) is None and tail_ms(np.ones(661), 0.99) is None
+    assert tail_ms(np.arange(1.0, 101.0), 0.90) == 91.0
+    assert tail_ms(np.arange(1.0, 1001.0), 0.99) == 991.0
+    assert interquartile_ms(np.arange(1.0, 6.0)) == 2.0
+
+
+def test_a_twofold_speedup_is_found_and_called_faster() -> None:
+    rounds = [(noisy(4.0, n=80, seed=r), noisy(2.0, n=80, seed=50 + r)) for r in range(5)]
+    speedup = paired_speedup(rounds)
+    assert speedup.ratio == pytest.approx(2.0, rel=0.03) and speedup.verdict == "faster"
+    assert 1.9 < speedup.interval.low <= speedup.ratio <= speedup.interval.high < 2.1
+
+
+def test_changing_places_inverts_the_speedup_and_is_called_slower() -> None:
+    rounds = [(noisy(2.0, n=81, seed=r), noisy(4.0, n=81, seed=50 + r)) for r in range(5)]
+    speedup = paired_speedup(rounds)
+    inverse = paired_speedup([(own, base) for base, own in rounds])
+    assert speedup.verdict == "slower" and speedup.ratio == pytest.approx(1 / inverse.ratio)
+
+
+def test_two_equal_networks_are_indistinguishable() -> None:
+    rounds = [(noisy(2.0, n=80, seed=r), noisy(2.0, n=80, seed=50 + r)) for r in range(5)]
+    assert paired_speedup(rounds).verdict == "indistinguishable"
+
+
+def test_a_drift_that_hits_whole_rounds_of_both_cancels_out() -> None:
+    drift = [1.0, 1.4, 0.9, 2.0, 1.1]
+    rounds = [
+        (d * noisy(3.0, n=80, seed=r), d * noisy(2.7, n=80, seed=50 + r))
+        for r, d in enumerate(drift)
+    ]
+    speedup = paired_speedup(rounds)
+    assert speedup.ratio == pytest.approx(3.0 / 2.7, rel=0.03) and speedup.verdict == "faster"
+
+
+def test_rounds_that_disagree_give_no_verdict_however_many_samples_they_have() -> None:
+    ratios = [0.9, 1.2, 0.95, 1.1, 1.15]
+    rounds = [(noisy(q, n=3000, seed=r, spread=0.01), np.ones(3000)) for r, q in enumerate(ratios)]
+    speedup = paired_speedup(rounds)
+    assert speedup.ratio == pytest.approx(1.1, rel=0.01)
+    assert speedup.verdict == "indistinguishable"
+    assert speedup.interval.low < 0.97 and speedup.interval.high > 1.14
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(MILLISECONDS, MILLISECONDS), min_size=1, max_size=8),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_the_interval_of_a_speedup_contains_it_and_agrees_with_the_verdict(
+    pairs: list[list[tuple[float, float]]],
+) -> None:
+    rounds = [
+        (np.array([base for base, _ in each]), np.array([own for _, own in each])) for each in pairs
+    ]
+    speedup = paired_speedup(rounds)
+    assert speedup.interval.low <= speedup.ratio <= speedup.interval.high
+    assert speedup.verdict == verdict_of(speedup.interval)
+
+
+def test_an_interval_that_touches_one_is_no_verdict() -> None:
+    assert verdict_of(Interval(low=1.0, high=1.2)) == "indistinguishable"
+    assert verdict_of(Interval(low=1.001, high=1.2)) == "faster"
+    assert verdict_of(Interval(low=0.8, high=0.999)) == "slower"
+
+
+def test_a_speedup_without_pairs_is_refused() -> None:
+    for rounds in ([], [(np.empty(0), np.empty(0))], [(np.ones(2), np.ones(3))]):
+        with pytest.raises(ValueError, match="at least one pair"):
+            paired_speedup(rounds)

@@ -1,0 +1,145 @@
+"""The clock's own rules: order of inputs, warm-up by coverage, contention, threads."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.errors import UnknownNameError
+from bench.measure.modes import full_fp32, using_threads
+from bench.measure.profiles import PROFILES, Profile, profile_named
+from bench.measure.timing import ContentionMeter, Query, is_contended, queries, time_round, warm_up
+
+CPU = torch.device("cpu")
+SHORT = Profile("short", round_s=0.02, max_time_s=1.0, warmup_calls=3, warmup_s=0.0)
+
+
+def test_inputs_follow_the_order_in_full_batches_and_begin_again(
+    images: Callable[..., Tensor],
+) -> None:
+    x_nchw, order = images(5), np.array([3, 1, 4, 0, 2], dtype=np.int32)
+    given = list(itertools.islice(queries(x_nchw, order, batch_size=2), 3))
+    assert [query.image_b.tolist() for query in given] == [[3, 1], [4, 0], [3, 1]]
+    for query in given:
+        assert torch.equal(query.x_nchw, x_nchw[query.image_b.tolist()])
+        assert query.x_nchw.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_round_times_the_call_alone_and_divides_by_the_batch(
+    images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 0
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: now_ns)
+
+    def pass_ms(duration_ms: int) -> None:
+        nonlocal now_ns
+        now_ns += duration_ms * 1_000_000
+
+    def slow_inputs() -> Iterator[Query]:
+        for query in queries(images(8), np.arange(8, dtype=np.int32), batch_size=4):
+            pass_ms(500)
+            yield query
+
+    samples = time_round(lambda x: pass_ms(8), slow_inputs(), profile=SHORT, device=CPU)
+    assert samples.ms_n.tolist() == [2.0, 2.0, 2.0]  # until 20 ms are spent
+    assert samples.image_nb.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
+
+
+def test_a_round_makes_its_calls_however_long_one_takes(images: Callable[..., Tensor]) -> None:
+    inputs = queries(images(4), np.arange(4, dtype=np.int32), batch_size=1)
+    samples = time_round(lambda x: time.sleep(0.03), inputs, profile=SHORT, device=CPU)
+    assert len(samples.ms_n) == SHORT.round_calls
+
+
+def opening_late(at_call: int) -> tuple[Callable[[Tensor], Tensor], list[int]]:
+    calls: list[int] = []
+
+    def call(x_nchw: Tensor) -> Tensor:
+        calls.append(len(x_nchw))
+        return torch.tensor([[1.0, float(len(calls) >= at_call)]])
+
+    return call, calls
+
+
+@pytest.mark.parametrize(
+    ("opens_at", "expected"), [(1, 3), (20, 20), (10_000, 32)], ids=["early", "late", "never"]
+)
+def test_warm_up_lasts_until_every_unit_ran_or_images_run_out(
+    opens_at: int, expected: int, images: Callable[..., Tensor]
+) -> None:
+    call, calls = opening_late(opens_at)
+    inputs = queries(images(8), np.arange(8, dtype=np.int32), batch_size=2)
+    profile = Profile(
+        "short", round_s=0, max_time_s=1, warmup_calls=3, warmup_s=0, coverage_images=64
+    )
+    warm_up(call, inputs, profile=profile, device=CPU)
+    assert len(calls) == expected
+
+
+def test_warm_up_lasts_for_its_time(images: Callable[..., Tensor]) -> None:
+    inputs = queries(images(8), np.arange(8, dtype=np.int32), batch_size=1)
+    profile = Profile("short", round_s=0, max_time_s=1, warmup_calls=1, warmup_s=0.05)
+    begin = time.perf_counter()
+    warm_up(lambda x: None, inputs, profile=profile, device=CPU)
+    assert time.perf_counter() - begin >= 0.05
+
+
+@pytest.mark.parametrize(
+    ("cpu_share", "load", "threads", "contended"),
+    [
+        (0.99, 1.0, 1, False),
+        (0.94, 1.0, 1, True),
+        (0.94, 1.0, 2, False),
+        (0.99, 2.1, 1, True),
+        (0.99, 2.0, 1, False),
+        (0.99, None, 1, False),
+    ],
+)
+def test_a_machine_is_shared_where_cpu_time_is_short_or_load_exceeds_the_cores(
+    cpu_share: float, load: float | None, threads: int, contended: bool
+) -> None:
+    assert is_contended(cpu_share, load, threads=threads, cores=2) is contended
+    assert not is_contended(0.99, load, threads=threads, cores=None)
+
+
+def test_the_meter_adds_up_its_spans_and_keeps_the_highest_load() -> None:
+    meter = ContentionMeter(
+        wall_ns=iter([0, 100, 500, 600]).__next__,
+        cpu_ns=iter([0, 98, 200, 280]).__next__,
+        load=iter([1.5, 0.5]).__next__,
+        cores=2,
+    )
+    for _ in range(2):
+        with meter:
+            pass
+    assert meter.cpu_share == pytest.approx(178 / 200) and meter.highest_load == 1.5
+    assert meter.contended(threads=1) and not meter.contended(threads=2)
+
+
+def test_a_sleeping_process_is_seen_by_the_real_clocks() -> None:
+    with ContentionMeter(load=lambda: None) as meter:
+        time.sleep(0.05)
+    assert meter.cpu_share < 0.5 and meter.contended(threads=1)
+
+
+def test_switches_are_put_back_even_after_an_error() -> None:
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    with pytest.raises(RuntimeError), using_threads(threads + 1), full_fp32():
+        assert torch.get_num_threads() == threads + 1
+        assert not torch.backends.cudnn.allow_tf32
+        raise RuntimeError
+    assert torch.get_num_threads() == threads
+    assert torch.backends.cudnn.allow_tf32 == tf32
+
+
+def test_profiles_are_found_by_name() -> None:
+    assert profile_named("publish").round_s == 60 and profile_named("publish").rounds == 5
+    assert all(profile.rounds >= 5 for profile in PROFILES.values())
+    with pytest.raises(UnknownNameError, match="Did you mean 'publish'"):
+        profile_named("publsh")

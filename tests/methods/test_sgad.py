@@ -1,0 +1,190 @@
+"""SGAD against its conformance points: guideline, map, straight-through rounding, last block."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.data.augment import Batch
+from bench.engine.plan import method_config
+from bench.errors import ConfigError
+from bench.method import Budget, OptimizerSpec
+from bench.networks.gated import GatedResNet
+from bench.networks.resnet import Backbone
+from methods.sgad import (
+    BMNet,
+    JointTraining,
+    Sgad,
+    SgadConfig,
+    expected_drop,
+    guideline_variance,
+    straight_through_round,
+)
+
+BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
+
+
+def _net(**settings: object) -> GatedResNet:
+    torch.manual_seed(0)
+    net = Sgad().build(BACKBONE, SgadConfig(**settings))
+    assert isinstance(net, GatedResNet)
+    return net
+
+
+def _batch(count: int = 16) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, 16, 16, generator=generator)
+    return Batch(x, torch.arange(count) % 10, torch.arange(count))
+
+
+def _softmax_of(top: float, classes: int = 10) -> torch.Tensor:
+    rest = (1 - top) / (classes - 1)
+    return torch.tensor([[top] + [rest] * (classes - 1)])
+
+
+@pytest.mark.parametrize(("top", "share"), [(0.5, 0.198), (0.9, 0.790), (1.0, 1.0), (0.1, 0.0)])
+def test_the_guideline_is_the_population_variance_of_the_softmax(top: float, share: float) -> None:
+    v_max = 9 / 100
+    assert guideline_variance(_softmax_of(top)).item() / v_max == pytest.approx(share, abs=1e-3)
+
+
+def test_a_one_hot_softmax_reaches_the_largest_variance_of_100_classes() -> None:
+    assert guideline_variance(_softmax_of(1.0, 100)).item() == pytest.approx(99 / 100**2)
+
+
+@given(st.floats(0.1, 1.0), st.floats(0.1, 20.0), st.sampled_from([2, 10, 100]))
+def test_the_expected_drop_rises_and_is_concave_from_zero_to_d_max(
+    d_max: float, kappa: float, classes: int
+) -> None:
+    v = torch.linspace(0, (classes - 1) / classes**2, 33, dtype=torch.float64)
+    drop = expected_drop(v, classes, d_max=d_max, kappa=kappa)
+    steps = drop.diff()
+    assert drop[0].item() == pytest.approx(0, abs=1e-9)
+    assert drop[-1].item() == pytest.approx(d_max)
+    assert bool((steps > 0).all())
+    assert bool((steps.diff() <= 1e-12).all())
+
+
+def test_half_the_variance_already_asks_for_nearly_all_of_d_max() -> None:
+    drop = expected_drop(torch.tensor([0.045]), 10, d_max=1.0, kappa=5.0)
+    assert drop.item() == pytest.approx(0.924, abs=1e-3)
+
+
+def test_the_map_without_normalisation_never_reaches_d_max() -> None:
+    drop = expected_drop(torch.tensor([0.09]), 10, d_max=1.0, kappa=5.0, normalise_v="none")
+    assert drop.item() < 0.4
+
+
+def test_rounding_is_exact_forward_and_the_identity_backward() -> None:
+    s = torch.tensor([0.1, 0.49, 0.5, 0.97], requires_grad=True)
+    m = straight_through_round(s)
+    m.sum().backward()
+    assert m.tolist() == [0, 0, 1, 1]
+    assert s.grad is not None
+    assert s.grad.tolist() == [1, 1, 1, 1]
+
+
+def test_the_last_block_always_runs_and_all_others_have_a_gate() -> None:
+    net = _net(gate_bias=-5.0).eval()
+    executed = net(_batch().x_nchw).executed[:, 1:7]
+    assert net.policy.gated == tuple(range(5))
+    assert executed[:, :5].sum() == 0
+    assert bool((executed[:, 5] == 1).all())
+
+
+def test_all_blocks_run_at_the_start_of_training() -> None:
+    assert _net().eval()(_batch().x_nchw).executed.min() == 1
+
+
+def test_noise_changes_decisions_in_training_and_never_in_evaluation() -> None:
+    net = _net(gate_bias=0.1)
+    assert isinstance(net.policy, BMNet)
+    net.policy.noise_sd = 4.0
+    x = _batch(64).x_nchw
+    net.train()
+    noisy = [net(x).executed for _ in range(2)]
+    net.eval()
+    quiet = [net(x).executed for _ in range(2)]
+    assert not torch.equal(noisy[0], noisy[1])
+    assert torch.equal(quiet[0], quiet[1])
+
+
+def test_the_noise_grows_over_a_stage_from_none_to_its_maximum() -> None:
+    net = _net(noise_max=2.0)
+    phase = _joint(SgadConfig(noise_max=2.0))
+    sizes = []
+    for progress in (0.0, 0.5, 1.0):
+        phase.loss(net, _batch(), progress)
+        assert isinstance(net.policy, BMNet)
+        sizes.append(net.policy.noise_sd)
+    assert sizes == [0.0, 1.0, 2.0]
+
+
+def _joint(config: SgadConfig) -> JointTraining:
+    return JointTraining("mf", config=config, epochs=1, batch_size=16, optimizer=OptimizerSpec())
+
+
+def test_the_loss_is_the_weighted_sum_of_its_three_parts() -> None:
+    config = SgadConfig(alpha=0.7, beta=1.3, gamma=0.2)
+    terms = _joint(config).loss(_net(), _batch(), 0.0)
+    parts = terms.parts
+    expected = 0.7 * parts["loss"] + 1.3 * parts["drop_gap"] + 0.2 * parts["loss_sgnet"]
+    assert terms.total.item() == pytest.approx(expected.item())
+
+
+def _sgnet_gradient(config: SgadConfig) -> float:
+    net = _net()
+    _joint(config).loss(net, _batch(), 0.0).total.backward()
+    weight = net.training_only["sgnet"].get_parameter("head.linear.weight")
+    return 0.0 if weight.grad is None else weight.grad.abs().sum().item()
+
+
+def test_the_regulariser_does_not_teach_sgnet_unless_asked_to() -> None:
+    only_regulariser = {"alpha": 0.0, "beta": 1.0, "gamma": 0.0}
+    assert _sgnet_gradient(SgadConfig(**only_regulariser)) == 0
+    flowing = SgadConfig(**only_regulariser, target_gradient="flows")
+    assert _sgnet_gradient(flowing) > 0
+
+
+def test_sgnet_is_not_in_the_network_that_ships() -> None:
+    names = [name for name, _ in _net().inference_net().named_parameters()]
+    assert names
+    assert not any("sgnet" in name for name in names)
+
+
+def test_bmnet_costs_what_its_layers_cost() -> None:
+    from bench.measure.cost import unit_macs
+
+    net = Sgad().build(Backbone("resnet32", 10, (3, 32, 32)), SgadConfig())
+    cheap = Sgad().build(Backbone("resnet32", 10, (3, 32, 32)), SgadConfig(bmnet="pooled"))
+    assert unit_macs(net)["bmnet"] == 16 * 16 * 16 * 16 * 9 + 8 * 8 * 16 * 32 * 9 + 32 * 14
+    assert unit_macs(cheap)["bmnet"] / 68_862_592 == pytest.approx(0.0027, abs=2e-4)
+
+
+def test_lf_is_fine_tuned_from_mf_with_a_larger_knob_and_a_smaller_rate() -> None:
+    budget = Budget(recipe="fair", epochs=10, batch_size=16, optimizer=OptimizerSpec(lr=0.1))
+    first, second = Sgad().phases(SgadConfig(complexity="lf", d_max=0.8), budget)
+    assert isinstance(first, JointTraining)
+    assert isinstance(second, JointTraining)
+    assert (first.config.d_max, second.config.d_max) == (0.2, 0.8)
+    assert first.epochs + second.epochs == 10
+    assert second.optimizer.lr < first.optimizer.lr
+
+
+def test_the_other_reading_of_the_knob_fixes_d_max_and_is_named_after_beta() -> None:
+    config = method_config(Sgad, {"reading": "beta", "beta": 2.0})
+    assert isinstance(config, SgadConfig)
+    assert config.d_max == 0.9
+    assert Sgad().variant(config) == "beta-MF beta=2"
+    assert Sgad().variant(SgadConfig(d_max=0.4)) == "D-MF d_max=0.4"
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match="no setting 'dmax'") as caught:
+        method_config(Sgad, {"dmax": 0.5})
+    assert "d_max" in str(caught.value.hint)
+
+
+def test_every_reconstructed_setting_is_declared() -> None:
+    published = {"alpha", "beta", "gamma", "complexity"}
+    assert set(Sgad.tags.reconstructed) == set(SgadConfig.model_fields) - published

@@ -1,0 +1,167 @@
+"""MLflow as a sink: what arrives, that nothing arrives twice, and that its absence hurts nobody."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.store import WEIGHTS_FILE, RunStore
+from bench.records.tracking import EXPERIMENT, default_uri, finals, log_record, params, sync
+
+MakeRecord = Callable[..., RunRecord]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, so that a stray mlruns would be seen."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+
+
+@pytest.fixture(scope="module")
+def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One results folder for the module: creating MLflow's database takes seconds."""
+    return tmp_path_factory.mktemp("results")
+
+
+def logged(results: Path, name: str) -> list[Run]:
+    client = MlflowClient(default_uri(results))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`skipbench.run` = '{name}'"))
+
+
+def test_a_record_arrives_whole_and_only_once(
+    shared_results: Path,
+    make_record: MakeRecord,
+    make_point: Callable[..., PointRecord],
+    make_cell: Callable[..., LatencyCell],
+) -> None:
+    store = RunStore(shared_results)
+    points = (make_point("t=0.5", accuracy=0.91), make_point("t=0.7", accuracy=0.92))
+    record = make_record("skipnet", points=points, epochs=4)
+    store.save(record)
+    folder = store.folder_of(record)
+    (folder / WEIGHTS_FILE).write_bytes(b"weights")
+    figure = shared_results / "figure.png"
+    figure.write_bytes(b"picture")
+
+    first = log_record(record, folder, results_dir=shared_results, figures=[figure])
+    again = log_record(record, folder, results_dir=shared_results, figures=[figure])
+    assert (first.logged, first.detail) == (True, "logged")
+    assert (again.logged, again.detail) == (True, "already logged")
+
+    (run,) = logged(shared_results, record.run)
+    assert run.info.run_name == record.run
+    assert run.info.status == "FINISHED"
+    assert run.data.params["budget.optimizer.lr"] == "0.1"
+    assert run.data.params["seed"] == "0"
+    assert run.data.metrics["t_0.5/accuracy"] == 0.91
+    assert run.data.metrics["t_0.7/accuracy"] == 0.92
+    assert run.data.tags["skipbench.key"] == record.spec.key
+    assert run.data.tags["mlflow.source.git.commit"] == "0" * 40
+    client = MlflowClient(default_uri(shared_results))
+    curve = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(m.step, m.value) for m in curve] == [
+        (step, row.values["loss"]) for step, row in enumerate(record.history)
+    ]
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert names == {"record.json", WEIGHTS_FILE, "figure.png"}
+
+    cells = (make_cell(latency_ms=3.5, speedup=1.4),)
+    timed = record.model_copy(update={"points": (make_point("t=0.5", latency=cells),)})
+    store.update(timed)
+    assert sync(store)[record.run].detail == "updated"
+    (run,) = logged(shared_results, record.run)
+    assert run.data.metrics["t_0.5/latency_ms_b1"] == 3.5
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 4
+    assert sync(store)[record.run].detail == "already logged"
+    assert os.listdir() == []
+
+
+def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(
+    shared_results: Path, make_record: MakeRecord
+) -> None:
+    store = RunStore(shared_results)
+    failed = make_record("act", status="failed", reason="the loss is not a number")
+    store.save(failed)
+    damaged = make_record("sact")
+    store.save(damaged).write_bytes(b"{")
+    results = sync(store)
+    assert results[failed.run].logged
+    assert damaged.run not in results
+    (run,) = logged(shared_results, failed.run)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["skipbench.reason"] == "the loss is not a number"
+
+
+def test_mlflow_prints_and_phones_nothing_even_when_it_creates_its_database(
+    tmp_path: Path,
+    make_record: MakeRecord,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    result = log_record(make_record(seed=3), tmp_path, results_dir=tmp_path)
+    assert result.logged
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:9", "sqlite:////dev/null/no/mlflow.db", "file:///nowhere", "odd://x"]
+)
+def test_an_unreachable_mlflow_is_told_and_not_raised(
+    tmp_path: Path, make_record: MakeRecord, uri: str
+) -> None:
+    result = log_record(make_record(), tmp_path, results_dir=tmp_path, tracking_uri=uri)
+    assert not result.logged
+    assert uri in result.detail
+
+
+def test_a_missing_mlflow_is_told_and_not_raised(
+    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    store = RunStore(tmp_path)
+    record = make_record()
+    store.save(record)
+    result = sync(store)[record.run]
+    assert not result.logged
+    assert "not installed" in result.detail
+
+
+def test_the_environment_names_another_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert default_uri(tmp_path) == "http://tracking.example:5000"
+
+
+def test_every_setting_of_a_spec_becomes_one_parameter(make_record: MakeRecord) -> None:
+    found = params(make_record(config={"gamma": 0.3, "widths": [1, 2], "nested": {"a": None}}))
+    assert found["config.gamma"] == "0.3"
+    assert found["config.widths"] == "[1, 2]"
+    assert found["config.nested.a"] == "None"
+    assert found["dataset.name"] == "cifar10"
+
+
+def test_the_newest_latency_is_the_one_logged(
+    make_record: MakeRecord,
+    make_point: Callable[..., PointRecord],
+    make_cell: Callable[..., LatencyCell],
+) -> None:
+    cells = (
+        make_cell(latency_ms=2.0, measured_at="2026-11-02T00:00:00+00:00"),
+        make_cell(latency_ms=9.0, measured_at="2026-11-01T00:00:00+00:00"),
+    )
+    found = dict(finals(make_record(points=(make_point(latency=cells),))))
+    assert found["latency_ms_b1"] == 2.0
+    assert found["accuracy"] == 0.92

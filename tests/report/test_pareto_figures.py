@@ -1,0 +1,348 @@
+"""Figures and the page: true titles, no overlap, same bytes, nothing injected."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from bench.errors import ConfigError, UnknownNameError
+from bench.records.published import PublishedPoint, load_published
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.report.figures import masks_figure, pareto_figure, save_figure
+from bench.report.page import html_table, pareto_page
+from bench.report.plane import headline, plane_of
+from bench.report.rows import Row, rows
+from bench.report.style import greyed, styles
+
+MakeRecord = Callable[..., RunRecord]
+MakePoint = Callable[..., PointRecord]
+
+
+def words(figure: Figure) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
+
+
+def run(make_record: MakeRecord, make_point: MakePoint, method: str, *numbers: object) -> RunRecord:
+    accuracy, nflops, backbone = numbers
+    point = make_point(accuracy=accuracy, nflops=nflops, backbone=backbone)
+    return make_record(method, backbone=backbone, points=(point,))
+
+
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        ("nflops", "sgad d_max 0.7 keeps 92.1 % at 0.55 of the MACs; dense resnet32 92.6 %"),
+        ("macs", "sgad d_max 0.7 keeps 92.1 % at 37.9 M MACs; dense resnet32 92.6 %"),
+        ("latency_ms", "sgad d_max 0.7 keeps 92.1 % in 3.90 ms; dense resnet32 92.6 %"),
+    ],
+)
+def test_the_title_states_the_finding(comparison: list[RunRecord], x: str, sentence: str) -> None:
+    assert headline(plane_of(rows(comparison), x=x)) == sentence
+    assert sentence in words(pareto_figure(rows(comparison), x=x))
+
+
+@pytest.mark.parametrize(
+    ("runs", "sentence"),
+    [
+        ([], "No finished runs to compare yet"),
+        (
+            [("resnet", 0.92, 1.0, "resnet32")],
+            "dense resnet32 92.0 % at 1.00 of the MACs; no dynamic network was run",
+        ),
+        (
+            [("resnet", 0.92, 1.0, "resnet32"), ("skipnet", 0.93, 1.04, "resnet32")],
+            "dense resnet32 92.0 % at 1.00 of the MACs; no dynamic network is cheaper",
+        ),
+        (
+            [("resnet", 0.92, 1.0, "resnet32"), ("act", 0.85, 0.5, "resnet32")],
+            "act reaches 85.0 % at 0.50 of the MACs; dense resnet32 92.0 %",
+        ),
+        (
+            [
+                ("resnet", 0.92, 1.0, "resnet32"),
+                ("resnet", 0.91, 1.0, "resnet20"),
+                ("act", 0.90, 0.7, "resnet32"),
+            ],
+            "act reaches 90.0 % at 0.70 of the MACs; dense resnet32 92.0 %,"
+            " but resnet20 91.0 % at 0.59 of the MACs",
+        ),
+        ([("act", 0.85, 0.5, "resnet32")], "act reaches 85.0 % at 0.50 of the MACs"),
+    ],
+)
+def test_the_title_stays_true_when_the_finding_is_meagre(
+    make_record: MakeRecord, make_point: MakePoint, runs: list[tuple], sentence: str
+) -> None:
+    records = [run(make_record, make_point, *numbers) for numbers in runs]
+    assert headline(plane_of(rows(records), x="nflops")) == sentence
+
+
+def test_costs_of_another_backbone_are_relative_to_the_largest(
+    comparison: list[RunRecord],
+) -> None:
+    plane = plane_of(rows(comparison), x="nflops")
+    costs = {p.group.first["backbone"]: p.cost for p in plane.placed if p.group.dense}
+    assert costs["resnet32"] == 1.0
+    assert costs["resnet20"] == pytest.approx(0.589, abs=5e-4)
+
+
+def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
+    text = words(pareto_figure(rows(comparison)))
+    assert "binomial from 10,000 test images where there is one seed (n=1)" in text
+    assert "t-interval of the mean over seeds where n>1" in text
+    assert "training budgets differ" in text
+    assert "1 run failed, left out" in text
+
+
+def test_synthetic_data_is_stamped(make_record: MakeRecord) -> None:
+    record = make_record(dataset="synthetic", synthetic=True)
+    assert "synthetic data" in words(pareto_figure(rows([record]))).splitlines()
+    assert "Synthetic data: not a result" in pareto_page(rows([record]))
+
+
+def test_published_points_have_a_legend_of_their_own(comparison: list[RunRecord]) -> None:
+    published = load_published("cifar10", "resnet32")
+    figure = pareto_figure(rows(comparison), published=published)
+    titles = [
+        legend.get_title().get_text()
+        for axes in figure.axes
+        if (legend := axes.get_legend()) is not None
+    ]
+    assert titles == ["our runs", "published (other recipes)"]
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+    assert len(hollow) == sum(point.plottable for point in published)
+
+
+def test_a_collapsed_published_network_is_counted_and_not_drawn(
+    comparison: list[RunRecord],
+) -> None:
+    low = PublishedPoint("X", "", "CIFAR-10", "ResNet-32", 0.23, 0.5, None, "s", "")
+    plane = plane_of(rows(comparison), x="nflops", published=[low])
+    assert plane.published == ()
+    assert "1 published point far below, left out" in plane.notes()
+
+
+def test_published_costs_meet_ours_on_each_axis(comparison: list[RunRecord]) -> None:
+    same = PublishedPoint("X", "", "CIFAR-10", "ResNet-32", 0.92, 0.5, None, "s", "")
+    other = PublishedPoint("X", "", "CIFAR-10", "ResNet-56", 0.93, 0.5, 6e7, "s", "")
+    bare = PublishedPoint("X", "", "CIFAR-10", "ResNet-56", 0.93, 0.5, None, "s", "")
+    dense = 68_862_592
+
+    def costs(x: str) -> list[float]:
+        plane = plane_of(rows(comparison), x=x, published=[same, other, bare])
+        return [foreign.cost for foreign in plane.published]
+
+    assert costs("nflops") == pytest.approx([0.5, 6e7 / dense])
+    assert costs("macs") == pytest.approx([0.5 * dense / 1e6, 60.0])
+    assert costs("latency_ms") == []
+
+
+def boxes(figure: Figure) -> list:
+    figure.draw_without_rendering()
+    texts = [text for text in figure.axes[0].texts if text.get_text()]
+    return [text.get_window_extent() for text in texts]
+
+
+def test_labels_and_legends_cover_neither_each_other_nor_data(
+    comparison: list[RunRecord],
+) -> None:
+    published = load_published("cifar10", "resnet32")
+    figure = pareto_figure(rows(comparison), published=published)
+    labels = boxes(figure)
+    assert len(labels) == 5
+    for i, one in enumerate(labels):
+        assert not any(one.overlaps(other) for other in labels[i + 1 :])
+    for axes in figure.axes[1:]:
+        legend = axes.get_legend().get_window_extent()
+        assert not legend.overlaps(figure.axes[0].bbox)
+        assert figure.bbox.x1 >= legend.x1
+    title = figure.axes[0].title.get_window_extent()
+    assert not title.overlaps(figure.axes[1].get_legend().get_window_extent())
+
+
+def test_a_plot_of_many_points_keeps_its_labels_apart(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    points = tuple(
+        make_point(f"t={step / 10}", accuracy=0.90 + 0.002 * step, nflops=0.3 + 0.06 * step)
+        for step in range(10)
+    )
+    labels = boxes(pareto_figure(rows([make_record(points=points)])))
+    pairs = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
+    assert not any(a.overlaps(b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_the_same_rows_give_the_same_bytes(
+    comparison: list[RunRecord], tmp_path: Path, kind: str
+) -> None:
+    first, second = (
+        save_figure(pareto_figure(rows(comparison)), tmp_path / name / f"f.{kind}").read_bytes()
+        for name in "ab"
+    )
+    assert first == second
+    assert len(first) > 5000
+
+
+def test_a_png_has_ink_in_it(comparison: list[RunRecord], tmp_path: Path) -> None:
+    path = save_figure(pareto_figure(rows(comparison)), tmp_path / "f.PNG")
+    image = imread(path)
+    assert image.shape[:2] == (960, 1440)
+    assert 0.01 < (image[..., :3].mean(axis=2) < 0.7).mean() < 0.3
+
+
+def test_an_unknown_extension_lists_the_known(comparison: list[RunRecord], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'f\.gif'") as caught:
+        save_figure(pareto_figure(rows(comparison)), tmp_path / "f.gif")
+    assert ".png, .svg, .pdf" in str(caught.value.hint)
+
+
+def test_two_data_sets_are_not_put_on_one_axis(make_record: MakeRecord) -> None:
+    records = [make_record(), make_record(dataset="digits")]
+    with pytest.raises(ConfigError, match="cifar10, digits"):
+        pareto_figure(rows(records))
+
+
+def test_an_unknown_axis_is_refused(comparison: list[RunRecord]) -> None:
+    with pytest.raises(UnknownNameError, match="Unknown cost axis 'flops'"):
+        pareto_figure(rows(comparison), x="flops")
+
+
+def test_no_runs_give_an_empty_plot_that_says_so() -> None:
+    assert "No finished runs" in words(pareto_figure([]))
+    assert "No finished runs" in pareto_page([])
+
+
+def test_a_run_without_latency_is_counted_on_the_latency_axis(
+    comparison: list[RunRecord],
+) -> None:
+    plane = plane_of(rows(comparison), x="latency_ms")
+    assert "1 network without measured latency, left out" in plane.notes()
+
+
+def test_methods_differ_in_colour_and_mark() -> None:
+    names = [f"method{i}" for i in range(12)]
+    found = styles(names, theirs=["Method-0", "foreign"])
+    assert len({(s.colour, s.mark) for s in found.values()}) == 13
+    assert all(a.mark != b.mark for a, b in itertools.pairwise(found.values()))
+    assert greyed("#000000") != "#000000"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_masks_figure_states_how_much_runs(
+    make_record: MakeRecord, make_point: MakePoint, tmp_path: Path, count: int
+) -> None:
+    points = tuple(make_point(f"t={i}", nflops=0.3 + 0.2 * i) for i in range(count))
+    record = make_record("skipnet", points=points, test_images=400)
+    rng = np.random.default_rng(0)
+    arrays = {point.name: {"macs_n": rng.normal(point.macs, 4e6, 400)} for point in points}
+    figure = masks_figure(record, arrays)
+    save_figure(figure, tmp_path / "masks.png")
+    blocks = sum(points[0].block_rates.values())
+    assert f"skipnet runs {blocks:.1f} of 15 blocks on average" in words(figure).replace("\n", " ")
+    assert "over 400 test images" in words(figure).replace("\n", " ")
+    assert len(figure.axes[1].patches) == 40 * count
+
+
+def test_the_masks_of_a_failed_run_are_refused(make_record: MakeRecord) -> None:
+    with pytest.raises(ConfigError, match="no operating point"):
+        masks_figure(make_record(status="failed"), {})
+
+
+class Outline(HTMLParser):
+    """Collects the tags and the text of a page, scripts and styles left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = self._open[: self._open.index(tag)] if tag in self._open else self._open
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self._open[-1:]):
+            self.text.append(data)
+
+
+def outline(page: str) -> Outline:
+    parsed = Outline()
+    parsed.feed(page)
+    return parsed
+
+
+def all_rows(comparison: list[RunRecord]) -> list[Row]:
+    return rows(comparison)
+
+
+def test_the_page_has_language_title_heading_and_tables(comparison: list[RunRecord]) -> None:
+    published = load_published("cifar10", "resnet32")
+    page = outline(pareto_page(all_rows(comparison), published))
+    tags = [tag for tag, _ in page.tags]
+    assert ("html", {"lang": "en"}) in page.tags
+    assert [tags.count(tag) for tag in ("title", "h1", "table", "caption")] == [1, 1, 2, 2]
+    assert {"scope": "col"} in [attrs for tag, attrs in page.tags if tag == "th"]
+    assert "width=device-width" in str(page.tags)
+    text = " ".join(page.text)
+    assert "sgad d_max 0.7 keeps 92.1 %" in text
+    assert "failed: the loss is not a number at epoch 3" in text
+    assert "SGAD arXiv 1807.01430 Table 1" in text
+
+
+def test_the_page_loads_nothing_from_elsewhere(comparison: list[RunRecord]) -> None:
+    page = outline(pareto_page(all_rows(comparison)))
+    loaders = {"src", "href", "srcset", "data"}
+    assert not [attrs for _, attrs in page.tags if loaders & set(attrs)]
+    assert len(pareto_page(all_rows(comparison))) < 6_000_000
+
+
+def test_hovering_shows_the_numbers(comparison: list[RunRecord]) -> None:
+    page = pareto_page(all_rows(comparison), load_published("cifar10", "resnet32"))
+    for piece in ("accuracy: 92.14 %", "nFLOPs: 0.550", "37.87 M", "3.90 ms", "seeds: 0, 1, 2"):
+        assert piece in page
+    assert "published: SGAD" in page
+
+
+def test_names_cannot_inject_markup(make_record: MakeRecord) -> None:
+    evil = "<script>alert(1)</script>"
+    records = [make_record(evil, variant='"><img src=x onerror=alert(2)>')]
+    point = PublishedPoint(evil, evil, "CIFAR-10", "ResNet-32", 0.92, 0.5, None, evil, evil)
+    page = pareto_page(rows(records), [point], title=evil)
+    assert evil not in page
+    parsed = outline(page)
+    assert "img" not in [tag for tag, _ in parsed.tags]
+    assert evil in "".join(parsed.text)
+    assert not re.search(r"<img", page)
+
+
+def test_the_same_rows_give_the_same_page(comparison: list[RunRecord]) -> None:
+    assert pareto_page(all_rows(comparison)) == pareto_page(all_rows(comparison))
+
+
+def test_a_table_without_lines_is_still_a_table() -> None:
+    assert "<caption>none</caption>" in html_table([], caption="none")
+
+
+def test_latencies_of_two_machines_are_not_compared_silently(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
+) -> None:
+    records = [
+        make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
+        for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
+    ]
+    notes = plane_of(rows(records), x="latency_ms").notes()
+    assert "latencies come from different machines: compare within one only" in notes

@@ -1,0 +1,139 @@
+"""Rows: keys that stay, the newest latency, honest notes on budgets, and filters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from bench.errors import ConfigError
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.report.rows import KEYS, budgets_differ, filter_rows, rows
+
+MakeRecord = Callable[..., RunRecord]
+MakePoint = Callable[..., PointRecord]
+MakeCell = Callable[..., LatencyCell]
+
+STABLE = [
+    *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
+    *("nflops_backbone", "macs", "params", "latency_ms_b1", "speedup_b1", "speedup_b256"),
+    *("train_epochs", "status", "reason"),
+]
+
+
+def test_the_stable_keys_come_first_and_in_order(comparison: list[RunRecord]) -> None:
+    assert list(KEYS) == STABLE
+    for row in rows(comparison):
+        assert list(row)[: len(STABLE)] == STABLE
+        assert json.loads(json.dumps(row, allow_nan=False)) == row
+
+
+def test_every_row_has_the_same_keys(comparison: list[RunRecord]) -> None:
+    assert len({tuple(row) for row in rows(comparison)}) == 1
+
+
+def test_each_operating_point_is_a_row_with_its_name_in_the_variant(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    points = (make_point("t=0.3", nflops=0.4), make_point("t=0.7", nflops=0.7))
+    found = rows([make_record("skipnet", variant="rnn", points=points)])
+    assert [(row["variant"], row["nflops"]) for row in found] == [
+        ("rnn, t=0.3", 0.4),
+        ("rnn, t=0.7", 0.7),
+    ]
+
+
+def test_a_failed_run_is_one_row_without_numbers(make_record: MakeRecord) -> None:
+    (row,) = rows([make_record(status="failed", reason="the loss is not a number")])
+    assert (row["status"], row["reason"]) == ("failed", "the loss is not a number")
+    measured = ("accuracy", "nflops", "macs", "params", "latency_ms_b1", "train_epochs")
+    assert {row[key] for key in measured} == {None}
+
+
+def test_an_unmeasured_latency_is_none(make_record: MakeRecord) -> None:
+    (row,) = rows([make_record()])
+    assert (row["latency_ms_b1"], row["speedup_b1"], row["speedup_b256"]) == (None, None, None)
+
+
+def test_the_newest_measurement_counts(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
+) -> None:
+    cells = (
+        make_cell(latency_ms=2.0, speedup=1.9, measured_at="2026-11-02T00:00:00+00:00"),
+        make_cell(latency_ms=4.0, speedup=1.1, measured_at="2026-11-01T00:00:00+00:00"),
+        make_cell(latency_ms=1.0, speedup=1.5, batch_size=256),
+        make_cell(latency_ms=1.0, speedup=3.0, batch_size=32),
+    )
+    (row,) = rows([make_record(points=(make_point(latency=cells),))])
+    assert (row["latency_ms_b1"], row["speedup_b1"]) == (2.0, 1.9)
+    assert (row["verdict_b1"], row["speedup_b256"]) == ("faster", 1.5)
+
+
+def test_a_network_that_runs_every_block_is_dense(comparison: list[RunRecord]) -> None:
+    dense = {(row["method"], row["backbone"]) for row in rows(comparison) if row["dense"]}
+    assert dense == {("resnet", "resnet32"), ("resnet", "resnet20")}
+
+
+def test_an_unequal_training_budget_is_said_beside_the_number(
+    comparison: list[RunRecord],
+) -> None:
+    notes = {row["method"]: row["budget_note"] for row in rows(comparison)}
+    assert notes["blockdrop"] == "trained for 1.9 times the dense network's cost"
+    assert notes["sgad"] == notes["resnet"] == ""
+
+
+def test_unknown_pretraining_is_said(make_record: MakeRecord) -> None:
+    (row,) = rows([make_record(pretraining_dense_epochs=None)])
+    assert row["budget_note"] == "pretraining of unknown cost"
+    assert row["total_dense_epochs"] is None
+
+
+def test_without_a_dense_run_the_note_says_so(make_record: MakeRecord) -> None:
+    (row,) = rows([make_record()])
+    assert row["budget_note"] == "no dense run of the same recipe"
+
+
+@pytest.mark.parametrize(
+    ("costs", "differ"),
+    [
+        ([], False),
+        ([30.0], False),
+        ([None], False),
+        ([30.0, 32.0], False),
+        ([30.0, 34.0], True),
+        ([30.0, None], True),
+    ],
+)
+def test_budgets_differ_beyond_a_tenth_or_when_one_is_unknown(
+    costs: list[float | None], differ: bool
+) -> None:
+    assert budgets_differ(costs) is differ
+
+
+@pytest.mark.parametrize(
+    ("expression", "count"),
+    [
+        ("method=sgad", 2),
+        ("method=blockdrop,seed=1", 1),
+        ("seed=0", 6),
+        ("variant=d_max 0.7", 1),
+        ("accuracy=0.92620", 1),
+        ("status=failed", 1),
+        ("dense=true", 2),
+        ("latency_ms_b1=", 4),
+        ("method=nobody", 0),
+    ],
+)
+def test_a_filter_keeps_what_it_names(
+    comparison: list[RunRecord], expression: str, count: int
+) -> None:
+    assert len(filter_rows(rows(comparison), expression)) == count
+
+
+def test_an_unknown_filter_key_gets_the_nearest(comparison: list[RunRecord]) -> None:
+    with pytest.raises(ConfigError, match="no key 'metod'") as caught:
+        filter_rows(rows(comparison), "metod=sgad")
+    assert "method" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match="not KEY=VALUE"):
+        filter_rows(rows(comparison), "sgad")

@@ -1,0 +1,133 @@
+"""Tables: every format reads back, nothing a plugin names breaks them, footnotes say the truth."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from bench.errors import UnknownNameError
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.report.groups import group_seeds
+from bench.report.rows import KEYS, rows
+from bench.report.tables import FORMATS, render, rich_table, to_dataframe
+
+MakeRecord = Callable[..., RunRecord]
+MakePoint = Callable[..., PointRecord]
+
+
+def shown(records: list[RunRecord], *, width: int = 100) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(rich_table(rows(records), width=width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_json_is_a_list_of_flat_objects(comparison: list[RunRecord]) -> None:
+    found = json.loads(render(rows(comparison), "json"))
+    assert len(found) == 8
+    assert list(found[0])[: len(KEYS)] == list(KEYS)
+    assert found[0]["accuracy"] == 0.9262
+    assert found[-1]["accuracy"] is None
+
+
+def test_csv_keeps_full_precision_and_whole_numbers(comparison: list[RunRecord]) -> None:
+    text = render(rows(comparison), "csv")
+    back = pd.read_csv(io.StringIO(text))
+    assert list(back["macs"].dropna()) == [r["macs"] for r in rows(comparison) if r["macs"]]
+    assert ",465000," in text
+    assert "465000.0" not in text
+
+
+def test_a_table_without_rows_has_its_columns() -> None:
+    assert list(to_dataframe([]).columns)[: len(KEYS)] == list(KEYS)
+    assert json.loads(render([], "json")) == []
+    assert render([], "csv").startswith("run,method,")
+    assert "| method" in render([], "md")
+    assert "\\begin{tabular}" in render([], "latex")
+
+
+def test_names_cannot_break_markdown_or_latex(make_record: MakeRecord) -> None:
+    found = rows([make_record("a|b", variant="50%_{x}&y")])
+    line = render(found, "md").splitlines()[2]
+    assert "a\\|b" in line
+    assert line.replace("\\|", "").count("|") == 16
+    assert "50\\%\\_\\{x\\}\\&y" in render(found, "latex")
+
+
+def test_an_unknown_format_lists_the_known(comparison: list[RunRecord]) -> None:
+    assert FORMATS == ("csv", "json", "md", "latex")
+    with pytest.raises(UnknownNameError, match="Unknown format 'latx'") as caught:
+        render(rows(comparison), "latx")
+    assert "latex" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_terminal_table_fits_its_width(comparison: list[RunRecord], width: int) -> None:
+    text = shown(comparison, width=width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "resnet32" in text
+    assert "…" not in text
+
+
+def test_the_terminal_table_shows_speed_with_its_verdict(comparison: list[RunRecord]) -> None:
+    (line,) = [line for line in shown(comparison).splitlines() if "d_max 0.9" in line]
+    assert "92.57" in line
+    assert "0.830" in line
+    assert "1.07x▲" in line
+    assert "0.93x▼" in line
+
+
+def test_seeds_are_one_line_with_mean_and_sample_sd(comparison: list[RunRecord]) -> None:
+    (line,) = [line for line in shown(comparison).splitlines() if line.startswith(" blockdrop")]
+    assert "91.17 ±0.21" in line
+    assert "n=3" in line
+    assert "n=1: no interval over seeds" in shown(comparison)
+
+
+def test_different_recipes_and_points_are_not_taken_for_seeds(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    points = (make_point("a"), make_point("b"))
+    records = [make_record(points=points), make_record(recipe="finetune", points=points)]
+    assert [group.seeds for group in group_seeds(rows(records))] == [1, 1, 1, 1]
+    assert "sgad a, finetune" in shown(records)
+
+
+def test_footnotes_name_unequal_budgets_and_reconstructions(comparison: list[RunRecord]) -> None:
+    text = shown(comparison)
+    assert "training budgets differ: blockdrop 57, resnet 30, sgad 30 dense epochs" in text
+    assert "settings no publication states: blockdrop (curriculum)" in text
+    assert "act (seed 0) failed: the loss is not a number at epoch 3" in text
+
+
+def test_equal_budgets_have_no_footnote(make_record: MakeRecord) -> None:
+    assert "budgets" not in shown([make_record(), make_record("skipnet")])
+
+
+def test_synthetic_data_is_marked(make_record: MakeRecord) -> None:
+    text = shown([make_record(dataset="synthetic", synthetic=True)])
+    assert "synthetic (synthetic data)" in text
+    assert "not a result about real images" in text
+
+
+def test_latencies_of_two_machines_are_told_apart(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
+) -> None:
+    records = [
+        make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
+        for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
+    ]
+    assert "compare within one machine only" in shown(records)
+
+
+def test_square_brackets_in_a_name_are_printed(make_record: MakeRecord) -> None:
+    assert "[red]x" in shown([make_record("sgad", variant="[red]x")])
+
+
+def test_no_runs_say_how_to_start_one() -> None:
+    assert "bench run" in shown([])

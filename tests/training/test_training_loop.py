@@ -1,0 +1,205 @@
+"""The loop: it learns, continues bit for bit, notices broken checkpoints and broken losses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from bench.data.augment import Batch, pad_images
+from bench.data.images import ImageSet
+from bench.errors import DivergedError
+from bench.method import Budget, DynamicNet, LossTerms, Method, OptimizerSpec, Phase
+from bench.networks.gated import GatedResNet
+from bench.networks.resnet import Backbone
+from bench.records.record import EpochRow
+from bench.seeding import seed_globally
+from bench.training.checkpoint import Checkpoint
+from bench.training.loop import Settings, TrainingImages, train
+from bench.training.reporter import Silent
+from methods.blockdrop import BlockDrop, BlockDropConfig
+from methods.sgad import Sgad, SgadConfig
+
+BACKBONE = Backbone("resnet8", 4, (1, 8, 8))
+BUDGET = Budget(
+    recipe="test", epochs=4, batch_size=16, optimizer=OptimizerSpec(lr=0.05, schedule="cosine")
+)
+
+
+def _images(held_out: int = 0) -> TrainingImages:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(64) % 4
+    pixels = torch.randint(0, 60, (64, 8, 8, 1), generator=generator)
+    for label in range(4):
+        pixels[labels == label, 2 * label : 2 * label + 2] += 150
+    images = ImageSet(pixels.to(torch.uint8), labels)
+    kept = images.take(torch.arange(held_out)) if held_out else None
+    return TrainingImages(pad_images(images, 0), False, (0.3,), (0.3,), kept)
+
+
+class _KilledError(Exception):
+    pass
+
+
+class _KillAfter(Silent):
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def epoch_finished(self, row: EpochRow) -> None:
+        self.left -= 1
+
+    def advanced(self, images: int) -> None:
+        if self.left == 0:
+            raise _KilledError
+
+
+def _train(
+    method: Method, config: object, path: Path, *, reporter: Silent | None = None
+) -> tuple[DynamicNet, list[EpochRow]]:
+    seed_globally(0, "build")
+    net = method.build(BACKBONE, config)  # type: ignore[arg-type]
+    rows, _ = train(
+        net,
+        method.phases(config, BUDGET),  # type: ignore[arg-type]
+        images=_images(),
+        settings=Settings(0, torch.device("cpu")),
+        checkpoint=Checkpoint(path, identity="x"),
+        reporter=reporter or Silent(),
+    )
+    return net, rows
+
+
+@pytest.mark.parametrize(
+    ("method", "config"), [(Sgad(), SgadConfig()), (BlockDrop(), BlockDropConfig())]
+)
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_killed_run_continues_to_the_identical_weights(
+    method: Method,
+    config: object,
+    killed_after: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bench.training.loop._CHECKPOINT_EVERY_S", 0.0)
+    whole, rows = _train(method, config, tmp_path / "whole")
+    with pytest.raises(_KilledError):
+        _train(method, config, tmp_path / "cut", reporter=_KillAfter(killed_after))
+    continued, continued_rows = _train(method, config, tmp_path / "cut")
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, continued.state_dict()[key]), key
+    assert [row.values for row in continued_rows] == [row.values for row in rows]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "of another run"])
+def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_the_work_redone(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.training.loop._CHECKPOINT_EVERY_S", 0.0)
+    path = tmp_path / "checkpoint"
+    whole, _ = _train(Sgad(), SgadConfig(), tmp_path / "whole")
+    with pytest.raises(_KilledError):
+        _train(Sgad(), SgadConfig(), path, reporter=_KillAfter(2))
+    content = bytearray(path.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(bytes(content[: len(content) // 2]))
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(bytes(content))
+    else:
+        position = Checkpoint(path, identity="x").load()
+        assert position is not None
+        Checkpoint(path, identity="y").save(position)
+    notes: list[str] = []
+    reporter = Silent()
+    reporter.note = notes.append  # type: ignore[method-assign]
+    again, _ = _train(Sgad(), SgadConfig(), path, reporter=reporter)
+    assert len(notes) == 1
+    assert "starts over" in notes[0]
+    assert path.with_name("checkpoint.broken").exists()
+    assert all(
+        torch.equal(value, again.state_dict()[key]) for key, value in whole.state_dict().items()
+    )
+
+
+class _Plain(Phase):
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        logits = net(batch.x_nchw).logits
+        total = functional.cross_entropy(logits, batch.labels_n)
+        return LossTerms(total, {"loss": total}, logits)
+
+
+class _Explodes(_Plain):
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        total = super().loss(net, batch, progress).total * float("nan")
+        return LossTerms(total, {"loss": total})
+
+
+def _run_phase(phase: Phase, tmp_path: Path, held_out: int = 0) -> list[EpochRow]:
+    seed_globally(0, "build")
+    rows, costs = train(
+        GatedResNet(BACKBONE),
+        [phase],
+        images=_images(held_out),
+        settings=Settings(0, torch.device("cpu")),
+        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
+        reporter=Silent(),
+    )
+    assert [cost.name for cost in costs] == [phase.name]
+    return rows
+
+
+def test_it_learns_and_says_so(tmp_path: Path) -> None:
+    optimizer = OptimizerSpec(lr=0.05)
+    rows = _run_phase(_Plain("p", epochs=15, batch_size=16, optimizer=optimizer), tmp_path, 32)
+    assert rows[-1].values["loss"] < rows[0].values["loss"] / 2
+    assert rows[-1].values["accuracy_train"] > 0.9
+    assert rows[-1].values["accuracy_held_out"] > 0.9
+    assert [row.epoch for row in rows] == list(range(1, 16))
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_the_epoch_and_the_cause(
+    tmp_path: Path,
+) -> None:
+    phase = _Explodes("p", epochs=2, batch_size=16, optimizer=OptimizerSpec(lr=0.1))
+    with pytest.raises(DivergedError, match="nan in epoch 1 of phase 'p'") as caught:
+        _run_phase(phase, tmp_path)
+    assert "learning rate" in str(caught.value.hint)
+
+
+def test_parameters_outside_the_phase_stay_as_they_are(tmp_path: Path) -> None:
+    class HeadOnly(_Plain):
+        def groups(self, net: DynamicNet) -> list[object]:  # type: ignore[override]
+            from bench.method import ParameterGroup
+
+            assert isinstance(net, GatedResNet)
+            return [ParameterGroup(tuple(net.trunk.head.parameters()))]
+
+    seed_globally(0, "build")
+    net = GatedResNet(BACKBONE)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    train(
+        net,
+        [HeadOnly("p", epochs=1, batch_size=16, optimizer=OptimizerSpec())],
+        images=_images(),
+        settings=Settings(0, torch.device("cpu")),
+        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
+        reporter=Silent(),
+    )
+    changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"trunk.head.linear.weight", "trunk.head.linear.bias"}
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_bf16_autocast_trains_in_fp32_weights(tmp_path: Path) -> None:
+    seed_globally(0, "build")
+    net = GatedResNet(BACKBONE)
+    rows, _ = train(
+        net,
+        [_Plain("p", epochs=2, batch_size=16, optimizer=OptimizerSpec(lr=0.05))],
+        images=_images(),
+        settings=Settings(0, torch.device("cpu"), "bf16"),
+        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
+        reporter=Silent(),
+    )
+    assert rows[-1].values["loss"] < rows[0].values["loss"]
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
