@@ -39,9 +39,10 @@ __all__ = [
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's settings: frozen, unknown keys refused."""
+    """Base of every method's settings: frozen, finite, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Not finite is not JSON: the settings would come back from a record as null.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class OptimizerSpec(BaseModel):
     the warm-up rises linearly from `warmup_from` x lr over the first `warmup_steps` steps.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["sgd", "adam"] = "sgd"
     lr: NonNegativeFloat = 0.1

@@ -93,7 +93,7 @@ class Registry(Generic[T]):
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             raise PluginError(
                 f"The plugin {source} cannot be imported: {type(error).__name__}: {error}",

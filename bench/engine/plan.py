@@ -17,8 +17,8 @@ from bench.config import BackboneSpec, DatasetSpec, InitialWeights, RunSpec
 from bench.data.images import DatasetInfo
 from bench.errors import ConfigError
 from bench.method import Method, MethodConfig
-from bench.networks.resnet import Shortcut
-from bench.networks.weights import Weights
+from bench.networks.resnet import Backbone, Shortcut
+from bench.networks.weights import Weights, check_fit
 from bench.options import ALL, RunOptions
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
 from bench.registry import METHODS_GROUP, Registry
@@ -62,10 +62,15 @@ def make_plan(
     """Return the runs of a request, dense networks first.
 
     Raises:
-        UnknownNameError: no such method or recipe.
+        UnknownNameError: no such method, backbone or recipe.
         ConfigError: a setting does not exist or has a wrong value; a start is missing.
+        WeightsError: the weights do not fit the backbone.
     """
     recipe = recipe_named(request.recipe)
+    shape = (info.channels, info.height, info.width)
+    backbone = Backbone(request.backbone, info.num_classes, shape, request.shortcut)
+    if weights is not None:
+        check_fit(weights, backbone)
     if recipe.start == "pretrained" and weights is None:
         raise ConfigError(
             f"The recipe '{recipe.name}' starts from trained weights.",

@@ -12,7 +12,13 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.networks.execution import GateResidual, Merge, run_masked, run_skipping
+from bench.networks.execution import (
+    GateResidual,
+    Merge,
+    RemovedResidual,
+    run_masked,
+    run_skipping,
+)
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront
 from bench.networks.resnet import Backbone, Block, Projection, ResNet
 from bench.networks.unit import DynamicNet, Output, Unit
@@ -70,7 +76,10 @@ class GatedResNet(DynamicNet):
         return self._skipping(stem, UpFront(gates_nb, always_on=[False] * len(self.blocks)))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
-        """Return a copy without training-only modules; dead blocks keep only their shortcut."""
+        """Return a copy without training-only modules; dead blocks keep only their shortcut.
+
+        A dead block stays skipped, whatever its gate says of an image not seen before.
+        """
         net = copy.deepcopy(self)
         net.training_only = nn.ModuleDict()
         for b, block in enumerate(net.blocks):
@@ -97,13 +106,6 @@ class GatedResNet(DynamicNet):
         return executed_nu
 
 
-class RemovedResidual(nn.Module):
-    """Stands where a dead block's residual was; running it would be a contradiction."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise RuntimeError("a block that was removed as dead was asked to run")
-
-
 def block_columns(units: Iterable[Unit]) -> list[int]:
     """Return the columns of the trace that belong to blocks, in order."""
     return [column for column, unit in enumerate(units) if unit.role == "block"]
@@ -111,9 +113,7 @@ def block_columns(units: Iterable[Unit]) -> list[int]:
 
 def _shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape (C, h, w) behind `block`; both convolutions of a border halve by rounding up."""
-    conv = block.residual.conv1
-    stride = int(conv.stride[0])
-    return (int(conv.out_channels), *(-(-side // stride) for side in shape[1:]))
+    return (block.c_out, *(-(-side // block.stride) for side in shape[1:]))
 
 
 @torch.no_grad()

@@ -24,7 +24,8 @@ class Decisions(ABC):
         """Return the gate (N,) of block `index`, or None for a block that always runs.
 
         In training it may be soft or carry a straight-through gradient; in eval it is 0 or 1.
-        `h_nchw` is the input of the block.
+        `h_nchw` is the input of the block; the skipping loop may overwrite it later, so what is
+        to be remembered of it must be computed now.
         """
 
     def terms(self) -> Mapping[str, Tensor]:

@@ -80,7 +80,9 @@ class Block(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, *, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
-        self.residual = Residual(c_in, c_out, stride)
+        self.c_out = c_out
+        self.stride = stride
+        self.residual: nn.Module = Residual(c_in, c_out, stride)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1:
             border = PaddedSubsample if shortcut == "A" else Projection

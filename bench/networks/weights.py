@@ -128,12 +128,14 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise WeightsError(
-            f"{path} cannot be read as weights: {str(error).splitlines()[0][:200]}",
+            f"{path} cannot be read as weights: {reason}",
             hint=f"It is broken, or holds code, which is never run. {_READABLE}",
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not tensors or not state:
         raise WeightsError(f"{path} holds no state dict.", hint=_READABLE)
     names = {str(key).removeprefix("module."): value for key, value in state.items()}
     stages = _blocks_per_stage(names)

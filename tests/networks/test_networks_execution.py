@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 
@@ -179,17 +180,22 @@ def test_with_all_units_off_only_stem_shortcuts_and_head_run(merge: str, shortcu
         assert output.executed[:, block_columns(net.units())].sum() == 0
 
 
-@every_merge
 @every_shortcut
 @torch.no_grad()
-def test_skipped_blocks_do_not_run_at_all(merge: str, shortcut: str) -> None:
-    net, x = seasoned(merge, shortcut).inference_net(dead_blocks=frozenset({"block2"})), images(4)
-    assert isinstance(net, GatedResNet)
-    gates = torch.ones(4, BLOCKS)
-    gates[:, 2] = 0
-    assert torch.isfinite(net.execute_with(x, gates).logits).all()
-    with pytest.raises(RuntimeError, match="removed as dead"):
-        net.execute_with(x, torch.ones(4, BLOCKS))
+def test_a_residual_runs_on_the_images_that_chose_it_and_on_no_other(shortcut: str) -> None:
+    net, x = copy.deepcopy(seasoned("residual", shortcut)), images(8)
+    gates_nb = torch.randint(2, (8, BLOCKS), generator=torch.Generator().manual_seed(6)).float()
+    gates_nb[:, 0], gates_nb[:, 3] = 1, 0
+    rows = [0] * BLOCKS
+    for b, block in enumerate(net.blocks):
+
+        def count(module: nn.Module, args: tuple[Tensor, ...], b: int = b) -> None:
+            rows[b] += len(args[0])
+
+        block.residual.register_forward_pre_hook(count)
+    net.execute_with(x, gates_nb)
+    assert rows == gates_nb.sum(dim=0).int().tolist()
+    assert rows[0] == 8 and rows[3] == 0 and len(set(rows)) > 2
 
 
 batches_of_gates = st.integers(1, 7).flatmap(
@@ -393,6 +399,32 @@ def test_an_inference_net_ships_no_training_parts_and_no_dead_blocks() -> None:
         assert torch.equal(ours.executed, theirs.executed)
     assert set(net.state_dict()) == names
     assert [unit.name for unit in shipped.units()] == [unit.name for unit in net.units()]
+
+
+@every_merge
+@every_shortcut
+@torch.no_grad()
+def test_a_dead_block_stays_skipped_even_where_its_gate_opens(merge: str, shortcut: str) -> None:
+    net, x = seasoned(merge, shortcut), images(4)
+    base = copy.deepcopy(net)
+    base.policy = FixedGates([1.0] * BLOCKS, [False] * BLOCKS)
+    shipped = base.inference_net(dead_blocks=frozenset({"block2", "block3"}))
+    gates_nb = torch.tensor([1.0, 1, 0, 0, 1, 1]).expand(4, -1)
+    expected = net.forward_with(x, gates_nb)
+    for output in (shipped(x), shipped.execute(x), shipped.execute(x[:1])):
+        count = len(output.logits)
+        torch.testing.assert_close(output.logits, expected.logits[:count], atol=1e-5, rtol=0)
+        columns = block_columns(shipped.units())
+        assert torch.equal(output.executed[:, columns], gates_nb[:count])
+
+
+@torch.no_grad()
+def test_removing_a_block_that_always_runs_is_refused_when_it_runs() -> None:
+    net = GatedResNet(backbone()).eval()
+    shipped = net.inference_net(dead_blocks=frozenset({"block1"}))
+    for run in (shipped.forward, shipped.execute):
+        with pytest.raises(RuntimeError, match="removed as dead"):
+            run(images(2))
 
 
 @torch.no_grad()

@@ -1,0 +1,175 @@
+"""From requests to runs: budgets, starts, settings, and messages for what cannot be served."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.data.load import load_dataset
+from bench.engine.plan import Request, make_plan, parse_settings, request_of
+from bench.errors import ConfigError, UnknownNameError
+from bench.networks.resnet import Backbone
+from bench.networks.weights import Weights
+from bench.options import run_options
+
+INFO = load_dataset("digits", data_dir=Path("unused")).info
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def _request(*methods: str, recipe: str = "quick", **options: object) -> Request:
+    return Request(methods=methods, backbone="resnet8", recipe=recipe, **options)  # type: ignore[arg-type]
+
+
+def _weights() -> Weights:
+    state = Backbone("resnet8", 10, (1, 8, 8)).build().state_dict()
+    return Weights(state, IMAGENET, "ab" * 32, "resnet8.th")
+
+
+def test_dense_networks_come_first_whatever_the_order_asked_for() -> None:
+    plan = make_plan(_request("blockdrop", "sgad", "resnet"), INFO, train_size=100, weights=None)
+    assert [item.spec.method for item in plan] == ["resnet", "blockdrop", "sgad"]
+
+
+def test_a_method_that_starts_from_a_dense_net_finds_the_one_of_the_same_command() -> None:
+    dense, dropped = make_plan(_request("resnet", "blockdrop"), INFO, train_size=100, weights=None)
+    assert dropped.needs == dense.spec
+    assert dropped.spec.initial is not None
+    assert dropped.spec.initial.identity == dense.spec.key
+
+
+def test_under_the_fair_recipe_pretraining_counts_towards_the_same_total() -> None:
+    sgad, dropped = make_plan(
+        _request("sgad", "blockdrop", recipe="fair"), INFO, train_size=5000, weights=None
+    )
+    assert dropped.needs is not None
+    assert sgad.spec.budget.epochs == 160
+    assert dropped.needs.budget.epochs + dropped.spec.budget.epochs == 160
+
+
+def test_with_a_weights_file_every_method_starts_from_it_and_takes_its_normalisation() -> None:
+    plan = make_plan(
+        _request("resnet", "sgad", "blockdrop", recipe="finetune"),
+        INFO,
+        train_size=100,
+        weights=_weights(),
+    )
+    assert all(item.needs is None for item in plan)
+    assert {item.spec.initial.identity for item in plan if item.spec.initial} == {"ab" * 32}
+    assert {item.spec.normalisation for item in plan} == {IMAGENET}
+
+
+def test_finetuning_without_weights_says_what_to_give() -> None:
+    with pytest.raises(ConfigError, match="starts from trained weights") as caught:
+        make_plan(_request("resnet", recipe="finetune"), INFO, train_size=100, weights=None)
+    assert "--pretrained" in str(caught.value.hint)
+
+
+def test_the_paper_recipe_is_each_methods_own_schedule() -> None:
+    plan = make_plan(
+        _request("resnet", "sgad", "blockdrop", recipe="paper"), INFO, train_size=9, weights=None
+    )
+    assert {item.spec.method: item.spec.budget.epochs for item in plan} == {
+        "resnet": 164,
+        "sgad": 220,
+        "blockdrop": 7000,
+    }
+    assert all(item.spec.budget.published for item in plan)
+
+
+def test_epochs_replace_the_length_of_any_recipe() -> None:
+    plan = make_plan(_request("sgad", recipe="paper", epochs=3), INFO, train_size=100, weights=None)
+    assert plan[0].spec.budget.epochs == 3
+    assert plan[0].spec.budget.published
+
+
+def test_each_seed_and_setting_is_another_run_and_the_same_request_is_the_same_run() -> None:
+    settings = {"sgad": {"d_max": 0.5}}
+    plans = [
+        make_plan(request, INFO, train_size=100, weights=None)
+        for request in (
+            _request("sgad", seeds=(0, 1)),
+            _request("sgad", settings=settings),
+            _request("sgad"),
+        )
+    ]
+    keys = [item.spec.key for plan in plans for item in plan]
+    assert len(set(keys)) == 3
+    assert keys[-1] == keys[0]
+
+
+def test_settings_reach_the_method_and_the_training() -> None:
+    settings = parse_settings(["sgad.d_max=0.5", "train.lr=0.01", "train.batch_size=8"])
+    plan = make_plan(_request("sgad", settings=settings), INFO, train_size=100, weights=None)
+    spec = plan[0].spec
+    assert spec.config["d_max"] == 0.5
+    assert spec.budget.optimizer.lr == 0.01
+    assert spec.budget.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("sgad.dmax=1", "no setting 'dmax'"),
+        ("sgad.d_max=3", "less than or equal to 1"),
+        ("sgad.d_max=many", "valid number"),
+        ("train.speed=1", "'train' has no setting 'speed'"),
+        ("train.lr=-1", "greater than or equal to 0"),
+        ("train.batch_size=0", "greater than 0"),
+        ("skipnet.alpha=1", "not in this run"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_wrong(item: str, words: str) -> None:
+    request = _request("sgad", settings=parse_settings([item]))
+    with pytest.raises(ConfigError, match=words):
+        make_plan(request, INFO, train_size=100, weights=None)
+
+
+@pytest.mark.parametrize("item", ["sgad", "sgad.d_max", "d_max=1", "=1", ".x=1", "sgad.=1"])
+def test_a_setting_of_another_form_is_refused(item: str) -> None:
+    with pytest.raises(ConfigError, match=r"METHOD\.KEY=VALUE"):
+        parse_settings([item])
+
+
+def test_unknown_methods_and_recipes_name_their_neighbours() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'blockdrop'"):
+        make_plan(_request("blokdrop"), INFO, train_size=100, weights=None)
+    with pytest.raises(UnknownNameError, match="Did you mean 'quick'"):
+        make_plan(_request("sgad", recipe="quik"), INFO, train_size=100, weights=None)
+
+
+def test_all_stands_for_every_registered_method() -> None:
+    assert set(request_of(run_options({"methods": "all"})).methods) >= {
+        "resnet",
+        "sgad",
+        "blockdrop",
+    }
+
+
+def test_a_yaml_file_gives_options_and_the_command_line_wins(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "methods: [resnet, sgad]\nseeds: [0, 1]\nsettings: {sgad: {d_max: 0.3, kappa: 2}}\n"
+    )
+    given = {"seeds": "5", "settings": {"sgad": {"d_max": 0.4}}, "recipe": None}
+    options = run_options(given, file=file)
+    assert options.methods == ("resnet", "sgad")
+    assert options.seeds == (5,)
+    assert options.settings == {"sgad": {"d_max": 0.4, "kappa": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("metods: [sgad]\n", "metods"),
+        ("epochs: -3\n", "epochs"),
+        ("- sgad\n", "must map"),
+        ("a: [\n", "not YAML"),
+    ],
+)
+def test_a_wrong_yaml_file_is_named_with_what_is_wrong(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        run_options({}, file=file)
+    assert "run.yaml" in str(caught.value)

@@ -1,0 +1,247 @@
+"""The command line as a user meets it: the demo in small, views of its results, wrong input."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from bench.cli import app
+from bench.engine.plan import METHODS
+
+SMALL = ["--backbone", "resnet8", "--recipe", "smoke"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of one small run of the demo's methods."""
+    folder = tmp_path_factory.mktemp("results")
+    outcome = _bench("run", *SMALL, results=folder)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "blockdrop" in outcome.stdout
+    return folder
+
+
+def _bench(*arguments: str, results: Path) -> Result:
+    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "120"})
+    return runner.invoke(app, list(arguments))
+
+
+def _rows(results: Path, *arguments: str) -> list[dict[str, object]]:
+    outcome = _bench("results", "--format", "json", *arguments, results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    rows: list[dict[str, object]] = json.loads(outcome.stdout)
+    return rows
+
+
+def test_the_demo_records_accuracy_cost_and_time_of_three_methods(results: Path) -> None:
+    rows = _rows(results)
+    assert [row["method"] for row in rows] == ["blockdrop", "resnet", "sgad"]
+    for row in rows:
+        assert row["status"] == "finished"
+        assert 0 <= float(str(row["accuracy"])) <= 1
+        assert float(str(row["latency_ms_b1"])) > 0
+        assert float(str(row["speedup_b256"])) > 0
+    dense = next(row for row in rows if row["method"] == "resnet")
+    assert dense["nflops"] == 1
+
+
+def test_a_finished_run_is_found_again_and_not_repeated(results: Path) -> None:
+    files = sorted(results.glob("runs/*/weights.safetensors"))
+    before = [file.stat().st_mtime_ns for file in files]
+    outcome = _bench("run", *SMALL, results=results)
+    assert outcome.exit_code == 0
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_fresh_does_a_finished_run_again(results: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    file = next(copy.glob("runs/resnet-*/weights.safetensors"))
+    before = file.stat().st_mtime_ns
+    arguments = ["run", *SMALL, "--methods", "resnet", "--latency", "off", "--fresh"]
+    assert _bench(*arguments, results=copy).exit_code == 0
+    assert file.stat().st_mtime_ns > before
+
+
+def test_the_runs_are_in_mlflow_once(results: Path) -> None:
+    outcome = _bench("mlflow", "sync", results=results)
+    assert outcome.exit_code == 0
+    assert outcome.stdout.count("already logged") == 3
+    assert (results / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "md", "latex"])
+def test_results_come_in_every_format(format: str, results: Path) -> None:
+    outcome = _bench("results", "--format", format, results=results)
+    assert outcome.exit_code == 0
+    assert "sgad" in outcome.stdout
+
+
+def test_results_can_be_filtered(results: Path) -> None:
+    assert [row["method"] for row in _rows(results, "--filter", "method=sgad")] == ["sgad"]
+    wrong = _bench("results", "--filter", "metod=sgad", results=results)
+    assert wrong.exit_code == 2
+    assert "method" in wrong.stderr
+
+
+@pytest.mark.parametrize("suffix", ["html", "png", "svg", "pdf"])
+@pytest.mark.parametrize("x", ["nflops", "latency_ms"])
+def test_the_pareto_plot_is_drawn_in_every_format(
+    suffix: str, x: str, results: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / f"plot.{suffix}"
+    outcome = _bench("pareto", "--x", x, "--published", "--out", str(out), results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert out.stat().st_size > 5_000
+
+
+def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(
+    results: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    outcome = _bench(
+        *("latency", "sgad", "--batch-sizes", "1,8", "--profile", "smoke"), results=copy
+    )
+    assert outcome.exit_code == 0, outcome.stderr
+    record = json.loads(next(copy.glob("runs/sgad-*/record.json")).read_text())["record"]
+    sizes = [cell["batch_size"] for cell in record["points"][0]["latency"]]
+    assert sizes == [1, 256, 1, 8]
+
+
+@pytest.mark.parametrize("what", ["methods", "datasets", "backbones", "recipes", "runs"])
+def test_everything_can_be_listed(what: str, results: Path) -> None:
+    outcome = _bench("list", what, results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert len(outcome.stdout.splitlines()) > 3
+
+
+def test_the_doctor_tries_the_skipping_path(results: Path) -> None:
+    outcome = _bench("doctor", results=results)
+    assert outcome.exit_code == 0
+    assert "execute == forward" in outcome.stdout.replace("\n", " ").replace("  ", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "sgadd"], "Did you mean 'sgad'"),
+        (["--dataset", "cifar11"], "Did you mean 'cifar10'"),
+        (["--backbone", "resnet33"], "Unknown backbone"),
+        (["--recipe", "fiar"], "Did you mean 'fair'"),
+        (["--set", "sgad.dmax=1"], "no setting 'dmax'"),
+        (["--set", "sgad.d_max=7"], "less than or equal to 1"),
+        (["--seeds", "a,b"], "seeds"),
+        (["--device", "tpu9"], "not a device"),
+        (["--pretrained", "nowhere.th"], "no weights file"),
+        (["--config", "nowhere.yaml"], "cannot be read"),
+        (["--plugin", "nowhere.py"], "not a Python file"),
+        (["--recipe", "finetune"], "--pretrained"),
+    ],
+)
+def test_wrong_input_gets_a_short_message_and_status_2(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    outcome = _bench("run", *arguments, results=tmp_path / "results")
+    assert outcome.exit_code == 2
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) <= 5
+    assert not (tmp_path / "results").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    outcome = _bench("run", "--methods", "sgadd", "--debug", results=tmp_path)
+    assert outcome.exception is not None
+    assert type(outcome.exception).__name__ == "UnknownNameError"
+
+
+def test_results_that_cannot_be_written_are_said_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = _bench("run", *SMALL, results=tmp_path / "file")
+    assert outcome.exit_code == 2
+    assert "--results-dir" in outcome.stderr
+
+
+def test_weights_of_another_depth_are_refused_with_both_depths(
+    results: Path, tmp_path: Path
+) -> None:
+    trunk = next(results.glob("runs/resnet-*/trunk.safetensors"))
+    outcome = _bench(
+        *("run", "--backbone", "resnet14", "--recipe", "finetune", "--pretrained", str(trunk)),
+        results=tmp_path,
+    )
+    assert outcome.exit_code == 2
+    assert "ResNet-8" in outcome.stderr
+    assert "resnet14" in outcome.stderr
+
+
+def test_a_broken_record_is_named_not_counted_and_its_run_done_again(
+    results: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    record = next(copy.glob("runs/sgad-*/record.json"))
+    record.write_bytes(record.read_bytes()[:-200])
+    outcome = _bench("results", results=copy)
+    assert outcome.exit_code == 0
+    assert "Not counted" in outcome.stderr
+    again = _bench("run", *SMALL, "--methods", "sgad", "--latency", "off", results=copy)
+    assert again.exit_code == 0
+    assert len(_rows(copy)) == 3
+    assert list(record.parent.glob("record.json.broken-*"))
+
+
+FAILING_PLUGIN = """
+from baselines.resnet import DenseResNet
+
+
+class Failing(DenseResNet):
+    name = "failing"
+
+    def phases(self, config, budget):
+        raise RuntimeError("out of luck")
+"""
+
+
+def test_a_failing_method_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "failing_plugin.py"
+    plugin.write_text(FAILING_PLUGIN)
+    monkeypatch.setattr(METHODS, "_added", {})
+    try:
+        outcome = _bench(
+            *("run", *SMALL, "--plugin", str(plugin), "--methods", "failing,resnet"),
+            *("--latency", "off"),
+            results=tmp_path / "results",
+        )
+        assert outcome.exit_code == 1
+        assert "out of luck" in outcome.stderr
+        rows = _rows(tmp_path / "results")
+        statuses = {row["method"]: row["status"] for row in rows}
+    finally:
+        sys.modules.pop("bench_plugin_failing_plugin", None)
+    assert statuses == {"failing": "failed", "resnet": "finished"}
+
+
+def test_without_runs_the_views_say_how_to_start(tmp_path: Path) -> None:
+    empty = _bench("results", results=tmp_path)
+    assert empty.exit_code == 0
+    assert "bench run" in empty.stderr
+    plot = _bench("pareto", results=tmp_path)
+    assert plot.exit_code == 2
+    assert "bench run" in plot.stderr
