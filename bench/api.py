@@ -101,8 +101,29 @@ def run(
     if options.latency != "off":
         timed = time_runs(outcome.records, place, profile=options.latency)
         outcome = Outcome(timed, outcome.failures)
+    if can_draw():
+        for record in outcome.records:
+            _draw_masks(record, place.store)
     track(outcome.records, place.store, notify=place.reporter.note)
     return outcome
+
+
+def can_draw() -> bool:
+    """Whether figures can be drawn here; a run works without them."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+def _draw_masks(record: RunRecord, store: RunStore) -> None:
+    from bench.records.store import MASKS_FIGURE, load_arrays
+    from bench.report.figures import masks_figure, save_figure
+
+    target = store.folder_of(record) / MASKS_FIGURE
+    if not target.exists():
+        folder = store.folder_of(record)
+        arrays = {point.name: load_arrays(folder, point.arrays_file) for point in record.points}
+        save_figure(masks_figure(record, arrays), target)
 
 
 def _forget(plan: Sequence[Planned], store: RunStore) -> None:
@@ -181,9 +202,12 @@ def latency(
     profile: Profile = "default",
     device: str = "auto",
     threads: int = 1,
+    dataset: str | None = None,
     reporter: Reporter | None = None,
 ) -> Outcome:
     """Time finished runs on this machine, together, and add the cells to their records.
+
+    `dataset` is needed for runs on a folder of images, whose place no record keeps.
 
     Raises:
         RecordError: a name is no finished run.
@@ -200,7 +224,7 @@ def latency(
     timed: list[RunRecord] = []
     for name in dict.fromkeys(record.spec.dataset.name for record in records):
         members = [record for record in records if record.spec.dataset.name == name]
-        data = load_dataset(name, data_dir=folders.data)
+        data = load_dataset(dataset or name, data_dir=folders.data)
         _check_same_data(members, data.info.fingerprint)
         place = Workplace(data, store, pick_device(device), reporter or Silent())
         done = time_records(
@@ -262,9 +286,9 @@ def rows_of(outcome: Outcome) -> list[Row]:
 
 
 def draw_outcome(outcome: Outcome, folders: Folders) -> Path | None:
-    """Draw the runs of one command into the results folder; return the file, None if none."""
+    """Draw the runs of one command into the results folder; return the file, if one was drawn."""
     found = [row for row in rows_of(outcome) if row["accuracy"] is not None]
-    if not found:
+    if not found or not can_draw():
         return None
     target = folders.results / "figures" / f"run-{found[0]['dataset']}.png"
     _draw(found, x="nflops", papers=[], out=target)

@@ -217,6 +217,9 @@ def latency(
     profile: Annotated[Profile, typer.Option(help="How thoroughly.")] = "default",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    dataset: Annotated[
+        str | None, typer.Option(help="The folder of images, for runs on one of your own.")
+    ] = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
     plugin: Plugins = None,
@@ -239,6 +242,7 @@ def latency(
                 profile=profile,
                 device=device,
                 threads=threads,
+                dataset=dataset,
                 reporter=reporter,
             )
         _show_table(api.rows_of(outcome))

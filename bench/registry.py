@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
 from bench.errors import PluginError, UnknownNameError
 
@@ -85,33 +86,23 @@ class Registry(Generic[T]):
             PluginError: the file is missing, fails to import, or defines nothing to register.
         """
         source = str(path)
-        module_name = f"bench_plugin_{path.stem}"
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        if not path.is_file() or spec is None or spec.loader is None:
-            raise PluginError(f"The plugin {source} is not a Python file.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[module_name]
-            raise PluginError(
-                f"The plugin {source} cannot be imported: {type(error).__name__}: {error}",
-                hint="Run it with Python alone to see where; --debug shows the traceback here.",
-            ) from error
-        items = [
+        module = _imported(path)
+        classes: list[type[Any]] = [
             item
-            for item in vars(module).values()
-            if isinstance(item, type) and item.__module__ == module_name and self._fits(item)
+            for item in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
+            if item.__module__ == module.__name__ and issubclass(item, self._base())
         ]
+        items = [item for item in classes if self._fits(item)]
         if not items:
+            lacking = [f"{c.__name__} lacks {', '.join(_unfinished(c))}" for c in classes]
+            said = f": {'; '.join(lacking)}." if lacking else "."
             raise PluginError(
-                f"The plugin {source} defines no {self.kind}.",
+                f"The plugin {source} defines no {'complete ' * bool(lacking)}{self.kind}{said}",
                 hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
             )
         for item in items:
             self.add(item, source=source)
-        return [str(item.name) for item in items]  # type: ignore[attr-defined]
+        return [str(item.name) for item in items]
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._found is None:
@@ -122,10 +113,13 @@ class Registry(Generic[T]):
             self._found = found
         return self._found
 
-    def _fits(self, item: type) -> bool:
+    def _base(self) -> type[Any]:
         module_name, _, class_name = self.base.rpartition(".")
-        base = getattr(importlib.import_module(module_name), class_name)
-        return issubclass(item, base) and not getattr(item, "__abstractmethods__", None)
+        base: type[Any] = getattr(importlib.import_module(module_name), class_name)
+        return base
+
+    def _fits(self, item: type) -> bool:
+        return issubclass(item, self._base()) and not _unfinished(item)
 
     def _check(self, item: object, *, name: str, source: str) -> None:
         if not isinstance(item, type) or not self._fits(item):
@@ -137,6 +131,30 @@ class Registry(Generic[T]):
             raise PluginError(
                 f"{source} is registered as '{name}' but calls itself '{item.name}'.",  # type: ignore[attr-defined]
             )
+
+
+def _imported(path: Path) -> ModuleType:
+    module_name = f"bench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise PluginError(f"The plugin {path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    # A script that ends in sys.exit() must not end this process without a word.
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_name]
+        raise PluginError(
+            f"The plugin {path} cannot be imported: {type(error).__name__}: {error}",
+            hint="Run it with Python alone to see where; --debug shows the traceback here.",
+        ) from error
+    return module
+
+
+def _unfinished(item: type) -> list[str]:
+    """Return the abstract methods that `item` leaves open."""
+    return sorted(getattr(item, "__abstractmethods__", ()))
 
 
 def _is_built_in(entry: EntryPoint) -> bool:

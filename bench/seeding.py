@@ -1,4 +1,4 @@
-"""Derived seeds and the only switches of global random state; owns nothing else.
+"""Derived seeds and the only place that touches global random state; owns nothing else.
 
 One run has one user-facing seed. Every consumer (data order, initialisation, the noise of an
 epoch) derives its own from it by name, so adding a consumer never shifts the others.
@@ -41,11 +41,3 @@ def seed_globally(seed: int, *scope: str | int) -> None:
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)
-
-
-def make_deterministic() -> None:
-    """Ask torch for deterministic kernels where they exist, and no autotuning."""
-    import torch
-
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False

@@ -123,14 +123,21 @@ def _entropy(bounded_nb: Tensor, kind: str) -> Tensor:
 
 
 class Curriculum(Phase):
-    """The policy alone learns; the last t blocks are sampled, t growing to all of them."""
+    """The policy alone learns; the last t blocks are sampled, t growing to all of them.
 
-    def __init__(self, config: BlockDropConfig, *, epochs: int, batch_size: int) -> None:
+    By the published schedule t grows by one per epoch; a shorter one spreads the growth over
+    `ramp` of the phase.
+    """
+
+    def __init__(
+        self, config: BlockDropConfig, *, epochs: int, batch_size: int, published: bool
+    ) -> None:
         optimizer = OptimizerSpec(
             kind="adam", lr=config.policy_lr, weight_decay=0, schedule="constant"
         )
         super().__init__("curriculum", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
         self.config = config
+        self.published = published
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
         return [ParameterGroup(tuple(_policy_of(net).parameters()))]
@@ -141,7 +148,10 @@ class Curriculum(Phase):
 
     def sampled_blocks(self, num_blocks: int, progress: float) -> int:
         """Return t, how many of the last blocks are sampled."""
-        return min(num_blocks, 1 + math.floor(progress / self.config.ramp * num_blocks))
+        growth = (
+            progress * self.epochs if self.published else progress / self.config.ramp * num_blocks
+        )
+        return min(num_blocks, 1 + math.floor(growth))
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet)
@@ -256,6 +266,6 @@ class BlockDrop(Method):
             sizes = (2048, 256)
         first = budget.share(share)
         return [
-            Curriculum(config, epochs=first, batch_size=sizes[0]),
+            Curriculum(config, epochs=first, batch_size=sizes[0], published=budget.published),
             Joint(config, epochs=budget.epochs - first, batch_size=sizes[1]),
         ]

@@ -122,7 +122,10 @@ def test_a_spec_read_back_from_json_is_the_same_spec() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
@@ -143,9 +146,7 @@ def test_numbers_that_json_does_not_have_are_refused(value: float) -> None:
         canonical_json({"lr": value})
 
 
-@given(
-    method=st.text(), dataset=st.text(), backbone=st.text(), seed=st.integers(0, 2**63)
-)
+@given(method=st.text(), dataset=st.text(), backbone=st.text(), seed=st.integers(0, 2**63))
 def test_the_name_of_a_run_is_a_tame_folder_name(
     method: str, dataset: str, backbone: str, seed: int
 ) -> None:
@@ -167,9 +168,7 @@ def test_the_name_of_a_run_is_a_tame_folder_name(
 
 def test_the_name_of_a_run_reads_from_the_method_to_the_key() -> None:
     assert SPEC.run == f"sgad-cifar10-resnet32-s0-{SPEC.key}"
-    folder = SPEC.model_copy(
-        update={"dataset": DatasetSpec(name="../my images", fingerprint="0")}
-    )
+    folder = SPEC.model_copy(update={"dataset": DatasetSpec(name="../my images", fingerprint="0")})
     assert folder.run == f"sgad-_my_images-resnet32-s0-{folder.key}"
 
 
@@ -194,4 +193,4 @@ def test_unknown_keys_and_impossible_values_are_refused(path: str, value: Any) -
 
 def test_a_spec_cannot_be_changed_after_the_fact() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        SPEC.seed = 3
+        setattr(SPEC, "seed", 3)  # noqa: B010

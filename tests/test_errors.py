@@ -12,9 +12,7 @@ from bench import errors
 from bench.errors import BenchError, RunFailed, UnknownNameError, UserError
 
 TREE = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, BenchError)
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BenchError)
 ]
 LEAVES = [kind for kind in TREE if not kind.__subclasses__()]
 
@@ -27,7 +25,9 @@ def example(kind: type[BenchError]) -> BenchError:
 
 def test_the_tree_is_the_one_drawn_in_the_module() -> None:
     drawn = {
-        line.strip("│├└─ ").split()[0] for line in (errors.__doc__ or "").splitlines() if "  " in line
+        line.strip("│├└─ ").split()[0]
+        for line in (errors.__doc__ or "").splitlines()
+        if "  " in line
     }
     assert {kind.__name__ for kind in TREE} == drawn
     assert len(LEAVES) == 11
@@ -57,7 +57,7 @@ def test_a_user_reads_the_message_and_then_the_way_out() -> None:
     ("given", "hint"),
     [
         ("sgda", "Did you mean 'sgad'?"),
-        ("resnet2", "Did you mean 'resnet20' or 'resnet32'?"),
+        ("resnet2", "Did you mean 'resnet32' or 'resnet20'?"),
         ("xyzzy", "Known: resnet20, resnet32, sgad."),
     ],
 )

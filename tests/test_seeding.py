@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.seeding import derive, generator, make_deterministic, seed_globally
+from bench.seeding import derive, generator, seed_globally
 
 
 @pytest.fixture(autouse=True)
@@ -82,20 +82,3 @@ def test_seeding_globally_reaches_random_numpy_and_torch() -> None:
     assert global_draws() == first
     seed_globally(1, "train")
     assert all(a != b for a, b in zip(global_draws(), first, strict=True))
-
-
-def test_determinism_is_asked_for_without_forbidding_what_has_no_such_kernel() -> None:
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.benchmark,
-    )
-    try:
-        torch.backends.cudnn.benchmark = True
-        make_deterministic()
-        assert torch.are_deterministic_algorithms_enabled()
-        assert torch.is_deterministic_algorithms_warn_only_enabled()
-        assert not torch.backends.cudnn.benchmark
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = before[2]

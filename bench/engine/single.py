@@ -30,18 +30,20 @@ from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
 from bench.networks.weights import Weights, check_fit, read_weights, trunk_bytes
 from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord
-from bench.records.store import WEIGHTS_FILE, RunStore, save_arrays
+from bench.records.store import (
+    INFERENCE_FILE,
+    TRUNK_FILE,
+    WEIGHTS_FILE,
+    RunStore,
+    save_arrays,
+)
 from bench.seeding import seed_globally
 from bench.storage import write_atomically
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
 from bench.training.reporter import Reporter
 
-TRUNK_FILE, INFERENCE_FILE, CHECKPOINT_FILE = (
-    "trunk.safetensors",
-    "inference.safetensors",
-    "checkpoint.bin",
-)
+CHECKPOINT_FILE = "checkpoint.bin"
 _EVAL_BATCH = 500
 _EQUIVALENCE_IMAGES = 256
 

@@ -39,6 +39,7 @@ class GatedResNet(DynamicNet):
         self.policy = policy or EverythingRuns([True] * backbone.num_blocks)
         self.merge = merge or GateResidual()
         self.training_only = nn.ModuleDict()
+        self._columns: tuple[list[int], int] | None = None
 
     @property
     def blocks(self) -> list[Block]:
@@ -100,9 +101,13 @@ class GatedResNet(DynamicNet):
         return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
-        units = self.units()
-        executed_nu = gates_nb.new_ones(gates_nb.shape[0], len(units))
-        executed_nu[:, block_columns(units)] = gates_nb
+        if self._columns is None:
+            # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
+            units = self.units()
+            self._columns = block_columns(units), len(units)
+        columns, count = self._columns
+        executed_nu = gates_nb.new_ones(gates_nb.shape[0], count)
+        executed_nu[:, columns] = gates_nb
         return executed_nu
 
 

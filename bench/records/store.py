@@ -2,7 +2,11 @@
 
     <results>/runs/<run>/record.json   the truth about the run
                          *.npz         arrays that the record names
-                         weights.safetensors, checkpoint: written by the training room
+                         weights.safetensors     all of the network, to rebuild it
+                         trunk.safetensors       the ResNet alone, to start another run from
+                         inference.safetensors   what has to be shipped
+                         masks.png               what its decisions look like
+                         checkpoint.bin          only while the run is not finished
 
 Owns where things lie and that a damaged record never counts; owns no schema (record.py) and no
 encoding (document.py).
@@ -30,6 +34,9 @@ from bench.storage import make_folder, storage_errors, write_atomically
 
 RECORD_FILE = "record.json"
 WEIGHTS_FILE = "weights.safetensors"
+TRUNK_FILE = "trunk.safetensors"
+INFERENCE_FILE = "inference.safetensors"
+MASKS_FIGURE = "masks.png"
 
 
 class Problem(NamedTuple):

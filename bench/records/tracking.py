@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records.document import content_sha256
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import RECORD_FILE, WEIGHTS_FILE, RunStore
+from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE, RunStore
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -63,7 +63,8 @@ def log_record(
     """Copy `record` into MLflow unless it is there already; never raises.
 
     A record that has changed updates its MLflow run. `store_folder` holds the record's files;
-    its record.json and inference weights, where present, and `figures` become artifacts.
+    its record.json, inference weights and figure of the masks, where present, and `figures`
+    become artifacts.
     """
     job = _Job(record, _files(store_folder, figures))
     return _log_all([job], tracking_uri or default_uri(results_dir), results_dir)[0]
@@ -254,7 +255,8 @@ def _timed(cells: Sequence[LatencyCell]) -> dict[str, float]:
 
 
 def _files(folder: Path, figures: Sequence[Path]) -> list[Path]:
-    candidates = [folder / RECORD_FILE, folder / WEIGHTS_FILE, *figures]
+    own = [folder / name for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE)]
+    candidates = [*own, *figures]
     return [path for path in candidates if path.is_file()]
 
 

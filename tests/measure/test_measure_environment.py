@@ -15,7 +15,6 @@ import torch
 
 from bench.measure import environment
 from bench.measure.environment import describe_environment
-from bench.measure.memory import peak_device_bytes, peak_rss_bytes, reset_peak_device_bytes
 
 
 def test_the_versions_and_the_machine_are_stated() -> None:
@@ -87,22 +86,3 @@ def test_a_package_that_only_lies_in_a_checkout_has_no_commit(
     monkeypatch.setattr(environment, "__file__", str(installed))
     values = describe_environment("cpu").values
     assert values["git_commit"] is values["git_dirty"] is None
-
-
-def test_peak_memory_rises_with_what_is_held() -> None:
-    resource = pytest.importorskip("resource")
-    now = Path("/proc/self/statm")
-    before = peak_rss_bytes()
-    if before is None or not now.exists():
-        pytest.skip("this system does not say how much memory the process holds now")
-    resident = int(now.read_text().split()[1]) * resource.getpagesize()
-    held = np.ones((before - resident + 2**26) // 8)
-    after = peak_rss_bytes()
-    assert after is not None and before + 2**25 < after < before + 2**27
-    assert after >= held.nbytes
-
-
-def test_the_cpu_has_no_device_memory() -> None:
-    cpu = torch.device("cpu")
-    reset_peak_device_bytes(cpu)
-    assert peak_device_bytes(cpu) is None

@@ -68,7 +68,7 @@ def test_the_policy_loss_is_minus_advantage_times_log_probability() -> None:
 
 
 def test_the_curriculum_samples_one_more_of_the_last_blocks_at_a_time() -> None:
-    phase = Curriculum(BlockDropConfig(ramp=0.5), epochs=4, batch_size=16)
+    phase = Curriculum(BlockDropConfig(ramp=0.5), epochs=4, batch_size=16, published=False)
     counts = [phase.sampled_blocks(6, progress / 24) for progress in range(25)]
     assert counts[0] == 1
     assert counts[12:] == [6] * 13
@@ -78,7 +78,7 @@ def test_the_curriculum_samples_one_more_of_the_last_blocks_at_a_time() -> None:
 def test_the_curriculum_leaves_the_resnet_frozen_with_its_statistics() -> None:
     net = _net()
     before = {key: value.clone() for key, value in net.trunk.state_dict().items()}
-    phase = Curriculum(BlockDropConfig(), epochs=1, batch_size=16)
+    phase = Curriculum(BlockDropConfig(), epochs=1, batch_size=16, published=False)
     phase.set_modes(net)
     phase.loss(net, _batch(), 1.0).total.backward()
     assert all(torch.equal(value, before[key]) for key, value in net.trunk.state_dict().items())
@@ -95,7 +95,7 @@ def test_early_in_the_curriculum_only_the_last_block_may_be_dropped() -> None:
         return original(x, gates)
 
     net.execute_with = spy  # type: ignore[method-assign, assignment]
-    phase = Curriculum(BlockDropConfig(), epochs=1, batch_size=64)
+    phase = Curriculum(BlockDropConfig(), epochs=1, batch_size=64, published=False)
     phase.set_modes(net)
     phase.loss(net, _batch(64), 0.0)
     assert len(seen) == 2
@@ -142,5 +142,12 @@ def test_the_published_schedule_is_5000_and_2000_epochs() -> None:
         published=True,
     )
     curriculum, joint = method.phases(config, budget)
+    assert isinstance(curriculum, Curriculum)
+    assert [curriculum.sampled_blocks(54, epoch / 5000) for epoch in (0, 1, 10, 4000)] == [
+        1,
+        2,
+        11,
+        54,
+    ]
     assert (curriculum.epochs, curriculum.batch_size) == (5000, 2048)
     assert (joint.epochs, joint.batch_size, joint.optimizer.lr) == (2000, 256, 1e-4)

@@ -115,7 +115,7 @@ def test_an_unknown_depth_is_refused_with_near_names() -> None:
 
 
 def test_shortcut_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
-    block = Backbone("resnet8", 10, CIFAR).build().blocks[1]
+    block = GatedResNet(Backbone("resnet8", 10, CIFAR)).blocks[1]
     x = torch.randn(2, 16, 5, 6)
     padded = block.shortcut(x)
     assert padded.shape == (2, 32, 3, 3)
@@ -125,14 +125,15 @@ def test_shortcut_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -
 
 
 def test_shortcut_b_is_a_projection_at_the_two_borders_only() -> None:
-    net = Backbone("resnet14", 10, CIFAR, "B").build().eval()
+    net = GatedResNet(Backbone("resnet14", 10, CIFAR, "B")).eval()
     projected = [isinstance(block.shortcut, Projection) for block in net.blocks]
     assert projected == [False, False, True, False, True, False]
-    border = net.blocks[2]
-    x = torch.randn(2, 16, 8, 8)
-    expected = torch.relu(border.shortcut.bn(border.shortcut.conv(x)) + border.residual(x))
-    assert torch.equal(border(x), expected)
-    assert (border.shortcut(x) < 0).any()
+    border, x = net.blocks[2], torch.randn(2, 16, 8, 8)
+    projection = border.shortcut
+    assert isinstance(projection, Projection)
+    shortcut = projection.bn(projection.conv(x))
+    assert torch.equal(border(x), torch.relu(shortcut + border.residual(x)))
+    assert (shortcut < 0).any()
 
 
 def test_a_backbone_with_weights_builds_the_same_network() -> None:

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import WEIGHTS_FILE, RunStore
+from bench.records.store import INFERENCE_FILE, RunStore
 from bench.records.tracking import EXPERIMENT, default_uri, finals, log_record, params, sync
 
 MakeRecord = Callable[..., RunRecord]
@@ -50,7 +50,7 @@ def test_a_record_arrives_whole_and_only_once(
     record = make_record("skipnet", points=points, epochs=4)
     store.save(record)
     folder = store.folder_of(record)
-    (folder / WEIGHTS_FILE).write_bytes(b"weights")
+    (folder / INFERENCE_FILE).write_bytes(b"weights")
     figure = shared_results / "figure.png"
     figure.write_bytes(b"picture")
 
@@ -74,7 +74,7 @@ def test_a_record_arrives_whole_and_only_once(
         (step, row.values["loss"]) for step, row in enumerate(record.history)
     ]
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert names == {"record.json", WEIGHTS_FILE, "figure.png"}
+    assert names == {"record.json", INFERENCE_FILE, "figure.png"}
 
     cells = (make_cell(latency_ms=3.5, speedup=1.4),)
     timed = record.model_copy(update={"points": (make_point("t=0.5", latency=cells),)})
