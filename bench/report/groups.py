@@ -117,18 +117,28 @@ def _budgets(groups: Sequence[Group]) -> str:
     unknown = any(row["total_dense_epochs"] is None for group in groups for row in group.rows)
     if not budgets_differ([*costs.values(), *([None] if unknown else [])]):
         return ""
-    by_method: dict[str, list[float | None]] = defaultdict(list)
+    by_method: dict[str, list[Row]] = defaultdict(list)
     for group in groups:
-        by_method[group.first["method"]].extend(row["total_dense_epochs"] for row in group.rows)
-    parts = [f"{method} {_range(values)}" for method, values in sorted(by_method.items())]
-    return f"training budgets differ: {', '.join(parts)} dense epochs"
+        by_method[group.first["method"]].extend(group.rows)
+    parts = [f"{method} {_range(rows)}" for method, rows in sorted(by_method.items())]
+    start = "; ?: a start whose training is not known" if unknown else ""
+    return f"training budgets differ: {', '.join(parts)} dense epochs{start}"
 
 
-def _range(costs: Sequence[float | None]) -> str:
-    known = [f"{cost:.0f}" for cost in sorted(c for c in costs if c is not None)]
-    if len(known) < len(costs):
-        return "unknown"
-    return known[0] if known[0] == known[-1] else f"{known[0]}-{known[-1]}"
+def _range(rows: Sequence[Row]) -> str:
+    texts = list(dict.fromkeys(spent(row) for row in sorted(rows, key=_spent_here)))
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
+
+
+def _spent_here(row: Row) -> float:
+    return float(row["train_dense_epochs"] or 0)
+
+
+def spent(row: Row) -> str:
+    """Return the training cost in dense epochs; "+?" where the start's share is not known."""
+    if row["total_dense_epochs"] is not None:
+        return f"{row['total_dense_epochs']:.0f}"
+    return "?" if row["train_dense_epochs"] is None else f"{row['train_dense_epochs']:.0f}+?"
 
 
 def _reconstructed(groups: Sequence[Group]) -> str:

@@ -25,7 +25,15 @@ KEYS = (
 
 EXTRAS = (
     *("point", "nflops_std", "params_inference", "distinct_masks", "mean_drop", "dense"),
-    *("dense_macs", "test_images", "correct", "verdict_b1", "verdict_b256", "latency_device"),
+    *(
+        "dead_blocks",
+        "dense_macs",
+        "test_images",
+        "correct",
+        "verdict_b1",
+        "verdict_b256",
+        "latency_device",
+    ),
     *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
 )
@@ -126,6 +134,7 @@ def _of_point(record: RunRecord, point: PointRecord) -> Row:
         "params_inference": point.params_inference,
         "distinct_masks": point.distinct_masks,
         "mean_drop": point.mean_drop,
+        "dead_blocks": list(point.dead_blocks),
         "dense": not point.gated_blocks and same_cost,
         **_latencies(point.latency),
     }

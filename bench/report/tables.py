@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
-from bench.report.groups import Group, footnotes, group_seeds, seed_note
+from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
 def _notes(groups: Sequence[Group]) -> list[str]:
     notes = [*footnotes(groups), seed_note(groups)]
     notes.append("train: whole training cost in epochs of the dense network")
+    notes += [note for group in groups if (note := _masks(group))]
     if len({group.first["backbone"] for group in groups}) > 1:
         notes.append("nFLOPs and training costs are relative to each row's own backbone")
     if any(group.mean_of("speedup_b1") is not None for group in groups):
@@ -168,6 +169,17 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         apart = "" if len(devices) == 1 else " (compare within one machine only)"
         notes.append(f"latency on {'; '.join(devices)}{apart}")
     return notes
+
+
+def _masks(group: Group) -> str:
+    drop, masks = group.mean_of("mean_drop"), group.mean_of("distinct_masks")
+    if group.first["dense"] or drop is None or masks is None:
+        return ""
+    sd = group.mean_of("nflops_std") or 0.0
+    dead = sorted({block for row in group.rows for block in row["dead_blocks"]})
+    text = f"{group.label}: drops {drop:.1%} of its gated blocks, {masks:,.0f} distinct masks, "
+    text += f"nFLOPs of single images ± {sd:.3f}"
+    return text + (f", dead: {', '.join(dead)}" if dead else "")
 
 
 def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Table:
@@ -212,7 +224,7 @@ def _columns(width: int) -> list[_Column]:
         _Column("ms\nb=1", lambda g: _number(g.mean_of("latency_ms_b1"), "{:.2f}")),
         _Column("speed\nb=1", lambda g: _speed(g, "b1")),
         _Column("speed\nb=256", lambda g: _speed(g, "b256"), True),
-        _Column("train", lambda g: _number(_training(g), "{:.0f}", missing="?")),
+        _Column("train", lambda g: spent(g.first)),
         _Column("seed", lambda g: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"])),
     ]
     return [column for column in every if width >= _NARROW_BELOW or not column.spare]
@@ -223,12 +235,8 @@ def _accuracy(group: Group) -> str:
     return f"{100 * group.accuracy:.2f}" + ("" if sd is None else f" ±{100 * sd:.2f}")
 
 
-def _training(group: Group) -> float | None:
-    return group.mean_of("total_dense_epochs")
-
-
-def _number(value: float | None, form: str, *, scale: float = 1.0, missing: str = "-") -> str:
-    return missing if value is None else form.format(value * scale)
+def _number(value: float | None, form: str, *, scale: float = 1.0) -> str:
+    return "-" if value is None else form.format(value * scale)
 
 
 def _speed(group: Group, suffix: str) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench.errors import UnknownNameError
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.report.groups import group_seeds
+from bench.report.groups import group_seeds, spent
 from bench.report.rows import KEYS, rows
 from bench.report.tables import FORMATS, render, rich_table, to_dataframe
 
@@ -75,7 +75,7 @@ def test_the_terminal_table_fits_its_width(comparison: list[RunRecord], width: i
 
 
 def test_the_terminal_table_shows_speed_with_its_verdict(comparison: list[RunRecord]) -> None:
-    (line,) = [line for line in shown(comparison).splitlines() if "d_max 0.9" in line]
+    line, *_ = [line for line in shown(comparison).splitlines() if "d_max 0.9" in line]
     assert "92.57" in line
     assert "0.830" in line
     assert "1.07x▲" in line
@@ -131,3 +131,19 @@ def test_square_brackets_in_a_name_are_printed(make_record: MakeRecord) -> None:
 
 def test_no_runs_say_how_to_start_one() -> None:
     assert "bench run" in shown([])
+
+
+def test_the_terminal_says_what_the_masks_of_a_dynamic_method_do(
+    comparison: list[RunRecord],
+) -> None:
+    notes = [line for line in shown(comparison).splitlines() if "distinct masks" in line]
+    assert notes
+    assert all("drops" in note for note in notes)
+    assert not any(note.strip().startswith("resnet") for note in notes)
+
+
+def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord) -> None:
+    (row,) = rows([make_record()])
+    known = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": 30.0}
+    unknown = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": None}
+    assert (spent(known), spent(unknown)) == ("30", "8+?")
