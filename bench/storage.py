@@ -15,26 +15,30 @@ from pathlib import Path
 from bench.errors import StorageError
 
 _ELSEWHERE = "Choose another folder with --results-dir or $BENCH_RESULTS."
+_FREE = "Free some space and run again."
 _REASONS: dict[int, tuple[str, str]] = {
-    errno.EACCES: ("permission denied", _ELSEWHERE),
-    errno.EPERM: ("permission denied", _ELSEWHERE),
-    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
-    errno.ENOSPC: ("the disk is full", f"Free some space and run again. {_ELSEWHERE}"),
-    errno.EDQUOT: ("the disk quota is used up", f"Free some space and run again. {_ELSEWHERE}"),
-    errno.ENOTDIR: ("a file stands where a folder should be", _ELSEWHERE),
-    errno.EEXIST: ("a file stands where a folder should be", _ELSEWHERE),
+    errno.EACCES: ("permission denied", ""),
+    errno.EPERM: ("permission denied", ""),
+    errno.EROFS: ("the file system is read-only", ""),
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("the disk quota is used up", _FREE),
+    errno.ENOTDIR: ("a file stands where a folder should be", ""),
+    errno.EEXIST: ("a file stands where a folder should be", ""),
     errno.ENOENT: ("it does not exist", "Was the folder removed while the command ran?"),
 }
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to use `path` into a StorageError with a way out."""
+def storage_errors(path: Path, *, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+    """Turn the operating system's refusal to use `path` into a StorageError with a way out.
+
+    `elsewhere` says how to choose another folder.
+    """
     try:
         yield
     except OSError as error:
-        fallback = (error.strerror or str(error), _ELSEWHERE)
-        reason, hint = _REASONS.get(error.errno or 0, fallback)
+        reason, way_out = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+        hint = f"{way_out} {elsewhere}".strip()
         raise StorageError(f"Cannot use {path}: {reason}.", hint=hint) from error
 
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from bench.errors import StorageError
+from bench import storage
+
+_ELSEWHERE = (
+    "Choose another folder with --data-dir or $BENCH_DATA. The data sets 'digits' and 'synthetic'"
+    " need no data folder."
+)
 
 
-@contextmanager
-def storage_errors(folder: Path) -> Iterator[None]:
+def storage_errors(folder: Path) -> AbstractContextManager[None]:
     """Turn the operating system's refusal to use `folder` into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"Cannot use the data folder {folder}: {error.strerror or error}.",
-            hint="Choose another with --data-dir or $BENCH_DATA, or free some space. The data sets"
-            " 'digits' and 'synthetic' need no data folder.",
-        ) from error
+    return storage.storage_errors(folder, elsewhere=_ELSEWHERE)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ networks of a comparison are ready.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bench.config import RunSpec
-from bench.data.augment import eval_batches, pad_images
+from bench.data.augment import Batch, eval_batches, pad_images
 from bench.data.images import Dataset, hold_out
 from bench.engine.plan import METHODS, method_config
 from bench.errors import BenchError, NotExecutable, WeightsError
@@ -221,8 +221,10 @@ def _training_images(spec: RunSpec, place: Workplace) -> TrainingImages:
 def _measure(number: int, point: Point, spec: RunSpec, place: Workplace) -> PointRecord:
     mean, std = spec.normalisation
     test = place.dataset.test.to(place.device)
+    name = f"evaluation {point.name}".strip()
+    place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
     batches = eval_batches(test, batch_size=_EVAL_BATCH, mean=mean, std=std)
-    evaluation = evaluate(point.net, batches, num_images=len(test))
+    evaluation = evaluate(point.net, _told(batches, place.reporter), num_images=len(test))
     costs = unit_macs(point.net)
     file = f"point{number}.npz"
     measured = point_record(
@@ -237,6 +239,12 @@ def _measure(number: int, point: Point, spec: RunSpec, place: Workplace) -> Poin
     arrays = point_arrays(evaluation, net=point.net, unit_macs=costs)
     save_arrays(place.store.folder(spec), file, arrays)
     return measured
+
+
+def _told(batches: Iterator[Batch], reporter: Reporter) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        reporter.advanced(len(batch))
 
 
 def _proof(net: DynamicNet, x_nchw: Tensor) -> str:

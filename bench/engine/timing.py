@@ -18,10 +18,10 @@ from bench.measure.profiles import profile_named
 from bench.method import DynamicNet
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import save_arrays
+from bench.training.reporter import Reporter
 
 LATENCY_IMAGES = 1024
 MIN_IMAGES = 256
-Progress = Callable[[float], None]
 
 
 def time_records(
@@ -62,10 +62,30 @@ def time_records(
             device=place.device,
             threads=threads,
             seed=0,
+            progress=_bar(place.reporter, batch_sizes=len(batch_sizes)),
         )
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
+
+
+def _bar(reporter: Reporter, *, batch_sizes: int) -> Callable[[str, float], None]:
+    """Show how much of each step is done, in thousandths: the proof, then per size two steps."""
+    steps, step, done = 1 + 2 * batch_sizes, 0, 1000
+    reporter.run_started("latency")
+
+    def advance(text: str, share: float) -> None:
+        nonlocal step, done
+        del text
+        now = round(1000 * share)
+        if now < done:
+            step, done = step + 1, 0
+            name = f"step {step} of {steps}"
+            reporter.phase_started(name, epochs=1, done=0, images_per_epoch=1000)
+        reporter.advanced(now - done)
+        done = now
+
+    return advance
 
 
 def _meeting(spec: RunSpec) -> tuple[object, ...]:

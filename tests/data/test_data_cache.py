@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_file", fail)
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match="disk is full"):
         cache.save(small_dataset, saved, source="elsewhere")
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
     assert cache.load(saved, source="here") is not None
