@@ -20,14 +20,15 @@ from bench.records.record import SCHEMA_VERSION, RunRecord
 
 
 def encode(record: RunRecord) -> bytes:
-    """Return the document of `record`: readable JSON, sorted keys, UTF-8.
+    """Return the document of `record`: readable JSON, UTF-8.
 
+    Keys keep their order, which means something: blocks stand as they are executed.
     Numbers that are not finite (the loss of a diverged run) become the strings "nan" and "inf",
     which pydantic reads back as the same numbers.
     """
     content = _spell_out(record.model_dump(mode="json"))
-    document = {"record": content, "sha256": _sha256(content)}
-    text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False)
+    document = {"sha256": _sha256(content), "record": content}
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
     return text.encode() + b"\n"
 
 

@@ -327,3 +327,14 @@ def test_a_record_that_names_another_folder_writes_nothing(
     with pytest.raises(RecordError, match="not a plain file name"):
         store.save(record)
     assert not store.results_dir.exists()
+
+
+def test_blocks_come_back_in_the_order_of_execution(
+    store: RunStore, make_record: MakeRecord
+) -> None:
+    record = make_record()
+    names = [f"block{number}" for number in range(12)]
+    point = record.points[0].model_copy(update={"block_rates": dict.fromkeys(names, 1.0)})
+    record = record.model_copy(update={"points": (point,)})
+    store.save(record)
+    assert list(store.get(record.run).points[0].block_rates) == names
