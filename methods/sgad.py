@@ -42,6 +42,7 @@ from bench.method import (
     Method,
     MethodConfig,
     OptimizerSpec,
+    ParameterGroup,
     Phase,
     Reference,
     Tags,
@@ -74,6 +75,9 @@ class SgadConfig(MethodConfig):
     target_gradient: Literal["detached", "flows"] = "detached"
     bmnet: Literal["convolutions", "pooled"] = Field("convolutions", description="layers of BMNet")
     sgnet_depth: Literal[8, 14, 20] = Field(8, description="depth of SGNet")
+    side_lr_scale: float = Field(
+        1.0, gt=0, description="learning rate of BMNet and SGNet, times the ResNet's"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +162,14 @@ class JointTraining(Phase):
         super().__init__(name, epochs=epochs, batch_size=batch_size, optimizer=optimizer)
         self.config = config
         self.noise_from = noise_from
+
+    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
+        assert isinstance(net, GatedResNet)
+        side = (*net.policy.parameters(), *net.training_only.parameters())
+        return [
+            ParameterGroup(tuple(net.trunk.parameters())),
+            ParameterGroup(side, self.config.side_lr_scale),
+        ]
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet) and isinstance(net.policy, BMNet)

@@ -161,6 +161,15 @@ def test_bmnet_costs_what_its_layers_cost() -> None:
     assert unit_macs(cheap)["bmnet"] / 68_862_592 == pytest.approx(0.0027, abs=2e-4)
 
 
+def test_the_two_small_nets_may_learn_at_a_rate_of_their_own() -> None:
+    net = _net()
+    trunk, side = _joint(SgadConfig(side_lr_scale=5.0)).groups(net)
+    assert (trunk.lr_scale, side.lr_scale) == (1.0, 5.0)
+    small = {*net.policy.parameters(), *net.training_only.parameters()}
+    assert set(side.parameters) == small
+    assert {*trunk.parameters, *side.parameters} == set(net.parameters())
+
+
 def test_lf_is_fine_tuned_from_mf_with_a_larger_knob_and_a_smaller_rate() -> None:
     budget = Budget(recipe="fair", epochs=10, batch_size=16, optimizer=OptimizerSpec(lr=0.1))
     first, second = Sgad().phases(SgadConfig(complexity="lf", d_max=0.8), budget)
