@@ -49,7 +49,8 @@ def report(results_dir: Path, data_dir: Path) -> Table:
 
 def checks(results_dir: Path, data_dir: Path) -> list[Check]:
     """Try everything that a run may need."""
-    found = [_package(name, "needed: pip install skipbench") for name in _CORE]
+    found = [_tried("skipbench", lambda: version("skipbench"))]
+    found += [_package(name, "needed: pip install skipbench") for name in _CORE]
     found += [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
     found += [_device(), _skipping(), _methods()]
     found += [_writable("results folder", results_dir), _writable("data folder", data_dir)]
