@@ -115,7 +115,8 @@ def _synthetic(groups: Sequence[Group]) -> str:
 def _budgets(groups: Sequence[Group]) -> str:
     costs = {group.label: group.mean_of("total_dense_epochs") for group in groups}
     unknown = any(row["total_dense_epochs"] is None for group in groups for row in group.rows)
-    if not budgets_differ([*costs.values(), *([None] if unknown else [])]):
+    alone = len(groups) == 1
+    if alone or not budgets_differ([*costs.values(), *([None] if unknown else [])]):
         return ""
     by_method: dict[str, list[Row]] = defaultdict(list)
     for group in groups:
