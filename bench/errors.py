@@ -13,6 +13,7 @@ BenchError                    exit status 1, message plus the way out
     ├── DivergedError         the loss is not a number
     ├── CheckpointError       a checkpoint cannot be read back
     ├── NotExecutable         the network has no path that really skips
+    ├── Unsupported           the network cannot be run in the way that was asked for
     └── EquivalenceError      the skipping path disagrees with the masked path
 """
 
@@ -103,6 +104,10 @@ class CheckpointError(RunFailed):
 
 class NotExecutable(RunFailed):
     """The network has no path that really skips; `message` is the reason."""
+
+
+class Unsupported(RunFailed):
+    """The network cannot be run in the way that was asked for; `message` says why."""
 
 
 class EquivalenceError(RunFailed):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from bench.data.augment import Batch
+from bench.errors import ConfigError
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
@@ -23,6 +24,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Budget",
+    "DerivedMethod",
     "DynamicNet",
     "LossTerms",
     "Method",
@@ -33,6 +35,8 @@ __all__ = [
     "Phase",
     "Point",
     "Reference",
+    "Source",
+    "SourcePoint",
     "Tags",
     "Unit",
 ]
@@ -60,13 +64,15 @@ class Tags:
     """What the harness has to know of a method without running it.
 
     `decision` is when it decides. `starts_from_dense`: training begins from a trained dense
-    network. `reconstructed` lists the settings that no publication states. `exempt` maps the name
-    of a conformance check to the reason why it does not apply.
+    network. `calibrates`: thresholds are chosen after training, on training images that are held
+    out for it. `reconstructed` lists the settings that no publication states. `exempt` maps the
+    name of a conformance check to the reason why it does not apply.
     """
 
     decision: Literal["static", "up front", "per unit", "halting", "exit"]
     role: Literal["dense", "dynamic", "control"] = "dynamic"
     starts_from_dense: bool = False
+    calibrates: bool = False
     reconstructed: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)
 
@@ -149,7 +155,59 @@ class Method(ABC):
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
         """Return the phases of training whose epochs add up to `budget.epochs`."""
 
+    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
+        """Choose after training what is chosen by looking at accuracy, and keep it in buffers.
+
+        Called once, in eval mode, if `tags.calibrates`; `held_out` are training images that no
+        phase has seen, not augmented. What is chosen must travel in the state dict.
+        """
+        del net, config, held_out
+
     def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
-        """Return the points at which the trained network is judged."""
+        """Return the points at which the trained network is judged; they share its weights."""
         del config
         return [Point("", net)]
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePoint:
+    """One operating point of a finished run: its network and what was measured of it.
+
+    `block_rates` maps each block to the share of images that ran it, `nflops` includes the policy.
+    """
+
+    name: str
+    net: DynamicNet
+    block_rates: Mapping[str, float]
+    nflops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A finished run that a control is made from; networks carry the trained weights."""
+
+    method: str
+    points: Sequence[SourcePoint]
+
+
+class DerivedMethod(Method):
+    """A control made from a finished run: of a dense network, or of a dynamic method.
+
+    With `trains` it is trained for as long as its source was, else not at all.
+    """
+
+    source_role: ClassVar[Literal["dense", "dynamic"]] = "dynamic"
+    trains: ClassVar[bool] = True
+
+    @abstractmethod
+    def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        """Return the network that is trained and measured; its weights come from the source."""
+
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        raise ConfigError(
+            f"'{self.name}' is made from a finished run.", hint="Give one with --source RUN."
+        )
+
+    def published_epochs(self, config: MethodConfig) -> int:
+        """Return 0: how long it trains is its source's affair."""
+        return 0

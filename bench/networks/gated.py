@@ -67,6 +67,13 @@ class GatedResNet(DynamicNet):
         stem = self.trunk.stem(x_nchw)
         return self._masked(stem, UpFront(gates_nb, always_on=[False] * len(self.blocks)))
 
+    def forward_all_on(self, x_nchw: Tensor) -> Output:
+        return self.forward_with(x_nchw, x_nchw.new_ones(len(x_nchw), len(self.blocks)))
+
+    def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
+        own = self(x_nchw).executed[:, block_columns(self.units())]
+        return self.forward_with(x_nchw, own[order_n])
+
     def execute(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
         return self._skipping(stem, self.policy.begin(x_nchw, stem))

@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from bench.errors import Unsupported
+
 Role = Literal["stem", "block", "shortcut", "head", "policy"]
 
 
@@ -61,6 +63,25 @@ class DynamicNet(nn.Module, ABC):
         Raises:
             NotExecutable: the network has no path that really skips; the message says why.
         """
+
+    def forward_all_on(self, x_nchw: Tensor) -> Output:
+        """Run masked with every unit on, whatever would be decided: the dense trunk, bit for bit.
+
+        Raises:
+            Unsupported: the network has no such state.
+        """
+        raise Unsupported(f"{type(self).__name__} cannot be told to run everything.")
+
+    def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
+        """Run masked, image n by the decisions that image `order_n[n]` of the batch would take.
+
+        `order_n` (N,) is a permutation. What is lost in accuracy is what deciding by the image is
+        worth: the cost of the batch stays exactly the same.
+
+        Raises:
+            Unsupported: the network cannot follow another image's decisions.
+        """
+        raise Unsupported(f"{type(self).__name__} cannot follow another image's decisions.")
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return what has to be shipped: nothing that only training needs, no dead blocks.
