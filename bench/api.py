@@ -16,8 +16,8 @@ from bench.errors import BenchError, ConfigError
 if TYPE_CHECKING:
     import torch
 
+    from bench.engine.building import Workplace
     from bench.engine.plan import Planned
-    from bench.engine.single import Workplace
     from bench.options import RunOptions
     from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
@@ -81,8 +81,8 @@ def run(
         UserError: the request cannot be served as given; nothing has been started.
     """
     from bench.data.load import load_dataset
+    from bench.engine.building import Workplace
     from bench.engine.plan import make_plan, request_of
-    from bench.engine.single import Workplace
     from bench.networks.weights import read_weights
     from bench.records.store import RunStore
     from bench.storage import make_folder
@@ -214,7 +214,7 @@ def latency(
         DataError: the data set at hand is not the one a run was trained on.
     """
     from bench.data.load import load_dataset
-    from bench.engine.single import Workplace
+    from bench.engine.building import Workplace
     from bench.engine.timing import time_records
     from bench.records.store import RunStore
     from bench.training.reporter import Silent

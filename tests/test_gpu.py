@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from bench.data.load import load_dataset
+from bench.engine.building import Workplace
 from bench.engine.plan import METHODS, Request, make_plan
-from bench.engine.single import Workplace, perform
+from bench.engine.single import perform
 from bench.records.store import RunStore
 from bench.training.reporter import Silent
 

@@ -153,12 +153,19 @@ def crop_and_mirror(
 
 
 def eval_batches(
-    images: ImageSet, *, batch_size: int, mean: Sequence[float], std: Sequence[float]
+    images: ImageSet,
+    *,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    order_n: Tensor | None = None,
 ) -> Iterator[Batch]:
-    """Yield all images in order, untouched but for the normalisation."""
-    for start in range(0, len(images), batch_size):
-        window = slice(start, start + batch_size)
-        labels_n = images.labels_n[window]
-        index_n = torch.arange(start, start + len(labels_n), device=labels_n.device)
-        x_nchw = normalise(images.images_nhwc[window], mean=mean, std=std)
-        yield Batch(x_nchw, labels_n, index_n)
+    """Yield all images untouched but for the normalisation, in order, or in the order (N,) given.
+
+    `index_n` of a batch says in either case where its images lie in `images`.
+    """
+    device = images.labels_n.device
+    order_n = torch.arange(len(images)) if order_n is None else order_n
+    for index_n in torch.split(order_n.to(device), batch_size):
+        x_nchw = normalise(images.images_nhwc[index_n], mean=mean, std=std)
+        yield Batch(x_nchw, images.labels_n[index_n], index_n)

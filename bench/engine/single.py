@@ -7,37 +7,31 @@ networks of a comparison are ready.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.config import RunSpec
 from bench.data.augment import Batch, eval_batches, pad_images
-from bench.data.images import Dataset, hold_out
-from bench.engine.plan import METHODS, method_config
-from bench.errors import BenchError, NotExecutable, WeightsError
-from bench.measure.accuracy import evaluate
+from bench.data.images import ImageSet, hold_out
+from bench.engine.building import Workplace, backbone_of, build, method_of, parent_of
+from bench.errors import BenchError, NotExecutable, Unsupported
+from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
 from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.environment import describe_environment
 from bench.measure.equivalence import check_execution
+from bench.measure.modes import evaluating
 from bench.measure.point import point_arrays, point_record
-from bench.method import DynamicNet, Method, MethodConfig, Point
-from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
-from bench.networks.weights import Weights, check_fit, read_weights, trunk_bytes
-from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord
-from bench.records.store import (
-    INFERENCE_FILE,
-    TRUNK_FILE,
-    WEIGHTS_FILE,
-    RunStore,
-    save_arrays,
-)
-from bench.seeding import seed_globally
+from bench.method import DerivedMethod, DynamicNet, Point
+from bench.networks.resnet import ResNet
+from bench.networks.weights import trunk_bytes
+from bench.records.record import Dynamics, PhaseCost, PointRecord, RunRecord, TrainingRecord
+from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE, save_arrays
+from bench.seeding import generator, seed_globally
 from bench.storage import write_atomically
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
@@ -46,20 +40,6 @@ from bench.training.reporter import Reporter
 CHECKPOINT_FILE = "checkpoint.bin"
 _EVAL_BATCH = 500
 _EQUIVALENCE_IMAGES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """What a run needs besides its spec: the images, the shelf, the device, a listener.
-
-    `weights` is the user's file when the spec starts from one.
-    """
-
-    dataset: Dataset
-    store: RunStore
-    device: torch.device
-    reporter: Reporter
-    weights: Weights | None = None
 
 
 def perform(spec: RunSpec, place: Workplace) -> RunRecord:
@@ -83,39 +63,6 @@ def perform(spec: RunSpec, place: Workplace) -> RunRecord:
     return record
 
 
-def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
-    """Return the operating points of a finished run, with its weights, on the device.
-
-    Raises:
-        WeightsError: the run's weights are missing or broken.
-    """
-    method, config = method_of(record.spec)
-    net = method.build(_backbone(record.spec, place.dataset, None), config)
-    path = place.store.folder(record.spec) / WEIGHTS_FILE
-    try:
-        net.load_state_dict(load_file(path))
-    except Exception as error:
-        raise WeightsError(
-            f"The weights of the run {record.run} cannot be read: {error}"
-        ) from error
-    return list(method.operating_points(_placed(net, place.device), config))
-
-
-def method_of(spec: RunSpec) -> tuple[Method, MethodConfig]:
-    """Return the method of a spec and its settings."""
-    method = METHODS.get(spec.method)
-    return method(), method_config(method, spec.config)
-
-
-def dense_net(spec: RunSpec, place: Workplace) -> DynamicNet:
-    """Return the dense network that `spec` is compared with, weights from its start if any.
-
-    Its time does not depend on its weights.
-    """
-    weights = place.weights.state if place.weights is not None else None
-    return _placed(GatedResNet(_backbone(spec, place.dataset, weights)), place.device)
-
-
 def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
     """Return the first `count` test images on the device, normalised: (N, C, H, W)."""
     mean, std = spec.normalisation
@@ -126,36 +73,43 @@ def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
 
 def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     method, config = method_of(spec)
-    initial, parent = _initial_weights(spec, place)
-    if initial is not None:
-        check_fit(initial, _backbone(spec, place.dataset, None))
+    parent = None
+    if spec.initial is not None and spec.initial.kind == "run":
+        parent = parent_of(spec, place)
     seed_globally(spec.seed, "build")
-    state = initial.state if initial is not None else None
-    net = _placed(method.build(_backbone(spec, place.dataset, state), config), place.device)
+    net = build(spec, place)
     if spec.compiled:
         net.compile()
-    history, costs = train(
+    images = _training_images(spec, place)
+    history, phases = train(
         net,
         method.phases(config, spec.budget),
-        images=_training_images(spec, place),
+        images=images,
         settings=Settings(spec.seed, place.device, spec.precision),
         checkpoint=Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
         reporter=place.reporter,
     )
+    if method.tags.calibrates and images.held_out is not None:
+        with evaluating(net):
+            method.calibrate(net, config, list(_batches(images.held_out, spec)))
+    costs = _Costs(unit_macs(net), dense_macs(backbone_of(spec, place)))
     points = [
-        _measure(number, point, spec, place)
+        _measure(number, point, spec, place, costs)
         for number, point in enumerate(method.operating_points(net, config))
     ]
     _keep_weights(net, points[0], spec, place)
-    backbone = _backbone(spec, place.dataset, None)
+    variant = method.variant(config)
+    if isinstance(method, DerivedMethod) and parent is not None:
+        label = f"{parent.spec.method} {parent.variant}".strip()
+        variant = ", ".join(part for part in (f"of {label}", variant) if part)
     record = _record(spec, place, status="finished", reason="", started=started)
     return record.model_copy(
         update={
-            "variant": method.variant(config),
-            "dense_macs": dense_macs(backbone),
-            "unit_macs": unit_macs(net),
+            "variant": variant,
+            "dense_macs": costs.dense,
+            "unit_macs": costs.units,
             "reconstructed": method.tags.reconstructed,
-            "training": _training_record(spec, place, costs, parent),
+            "training": _training_record(spec, place, phases, dense=costs.dense, parent=parent),
             "history": tuple(history),
             "points": tuple(points),
         }
@@ -182,32 +136,6 @@ def _record(
     )
 
 
-def _backbone(spec: RunSpec, dataset: Dataset, weights: Mapping[str, Tensor] | None) -> Backbone:
-    info = dataset.info
-    return Backbone(
-        spec.backbone.name,
-        info.num_classes,
-        (info.channels, info.height, info.width),
-        spec.backbone.shortcut,
-        weights,
-    )
-
-
-def _placed(net: DynamicNet, device: torch.device) -> DynamicNet:
-    return net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _initial_weights(spec: RunSpec, place: Workplace) -> tuple[Weights | None, RunRecord | None]:
-    if spec.initial is None:
-        return None, None
-    if spec.initial.kind == "file":
-        if place.weights is None or place.weights.sha256 != spec.initial.identity:
-            raise WeightsError(f"This run starts from the file {spec.initial.name}.")
-        return place.weights, None
-    parent = place.store.get(spec.initial.name)
-    return read_weights(place.store.folder(parent.spec) / TRUNK_FILE), parent
-
-
 def _training_images(spec: RunSpec, place: Workplace) -> TrainingImages:
     info, train_set, held_out = place.dataset.info, place.dataset.train, None
     if spec.held_out > 0:
@@ -218,27 +146,66 @@ def _training_images(spec: RunSpec, place: Workplace) -> TrainingImages:
     return TrainingImages(padded, info.flip, mean, std, held_out)
 
 
-def _measure(number: int, point: Point, spec: RunSpec, place: Workplace) -> PointRecord:
+def _batches(images: ImageSet, spec: RunSpec) -> Iterator[Batch]:
+    """Yield all images in a random order that is always the same, not augmented.
+
+    Random, because shuffling masks within batches of sorted images would swap them among images
+    of one class.
+    """
     mean, std = spec.normalisation
+    order_n = torch.randperm(len(images), generator=generator(0, "evaluation"))
+    return eval_batches(images, batch_size=_EVAL_BATCH, mean=mean, std=std, order_n=order_n)
+
+
+@dataclass(frozen=True, slots=True)
+class _Costs:
+    """MACs of each unit of a network, and of the dense backbone."""
+
+    units: dict[str, int]
+    dense: int
+
+
+def _measure(
+    number: int, point: Point, spec: RunSpec, place: Workplace, costs: _Costs
+) -> PointRecord:
     test = place.dataset.test.to(place.device)
     name = f"evaluation {point.name}".strip()
     place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
-    batches = eval_batches(test, batch_size=_EVAL_BATCH, mean=mean, std=std)
-    evaluation = evaluate(point.net, _told(batches, place.reporter), num_images=len(test))
-    costs = unit_macs(point.net)
+    batches = _told(_batches(test, spec), place.reporter)
+    evaluation = evaluate(point.net, batches, num_images=len(test))
     file = f"point{number}.npz"
     measured = point_record(
         point.name,
         evaluation,
         net=point.net,
-        unit_macs=costs,
-        dense_macs=dense_macs(_backbone(spec, place.dataset, None)),
+        unit_macs=costs.units,
+        dense_macs=costs.dense,
         arrays_file=file,
         equivalence=_proof(point.net, first_images(spec, place, count=_EQUIVALENCE_IMAGES)),
     )
-    arrays = point_arrays(evaluation, net=point.net, unit_macs=costs)
+    arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
     save_arrays(place.store.folder(spec), file, arrays)
-    return measured
+    if measured.distinct_masks == 1:
+        return measured
+    dynamics = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
+    return measured.model_copy(update={"dynamics": dynamics})
+
+
+def _shuffled(
+    point: Point, evaluation: Evaluation, test: ImageSet, *, spec: RunSpec, reporter: Reporter
+) -> Dynamics:
+    name = f"masks shuffled {point.name}".strip()
+    reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
+    try:
+        shuffled = evaluate_permuted(
+            point.net, _told(_batches(test, spec), reporter), num_images=len(test)
+        )
+    except Unsupported as error:
+        return Dynamics(shuffled_reason=error.message)
+    return Dynamics(
+        shuffled_accuracy=shuffled.accuracy,
+        shuffled_loss=evaluation.accuracy - shuffled.accuracy,
+    )
 
 
 def _told(batches: Iterator[Batch], reporter: Reporter) -> Iterator[Batch]:
@@ -259,9 +226,10 @@ def _keep_weights(net: DynamicNet, point: PointRecord, spec: RunSpec, place: Wor
     write_atomically(folder / WEIGHTS_FILE, _state_bytes(net))
     shipped = net.inference_net(dead_blocks=frozenset(point.dead_blocks))
     write_atomically(folder / INFERENCE_FILE, _state_bytes(shipped))
-    if isinstance(net, GatedResNet):
+    trunk = getattr(net, "trunk", None)
+    if isinstance(trunk, ResNet) and trunk.is_complete:
         data = trunk_bytes(
-            net.trunk.state_dict(),
+            trunk.state_dict(),
             backbone=spec.backbone.name,
             normalisation=spec.normalisation,
         )
@@ -273,16 +241,33 @@ def _state_bytes(net: DynamicNet) -> bytes:
 
 
 def _training_record(
-    spec: RunSpec, place: Workplace, costs: Sequence[PhaseCost], parent: RunRecord | None
+    spec: RunSpec,
+    place: Workplace,
+    costs: Sequence[PhaseCost],
+    *,
+    dense: int,
+    parent: RunRecord | None,
 ) -> TrainingRecord:
-    dense = dense_macs(_backbone(spec, place.dataset, None))
-    before = parent.training if parent is not None else None
-    from_scratch = spec.initial is None
+    epochs, dense_epochs = _spent_before(spec, parent)
     return TrainingRecord(
         train_images=len(place.dataset.train) - spec.held_out,
         phases=tuple(costs),
         epochs=sum(cost.epochs for cost in costs),
         dense_epochs=sum(cost.epochs * cost.macs_per_image for cost in costs) / dense,
-        pretraining_epochs=0 if from_scratch else before.epochs if before else None,
-        pretraining_dense_epochs=0.0 if from_scratch else before.dense_epochs if before else None,
+        pretraining_epochs=epochs,
+        pretraining_dense_epochs=dense_epochs,
+    )
+
+
+def _spent_before(spec: RunSpec, parent: RunRecord | None) -> tuple[int | None, float | None]:
+    """Return epochs and dense epochs of what a run starts from, with all that came before."""
+    if spec.initial is None:
+        return 0, 0.0
+    spent = parent.training if parent is not None else None
+    if spent is None or spent.pretraining_epochs is None:
+        return None, None
+    assert spent.pretraining_dense_epochs is not None
+    return (
+        spent.epochs + spent.pretraining_epochs,
+        spent.dense_epochs + spent.pretraining_dense_epochs,
     )

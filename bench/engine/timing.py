@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.config import RunSpec
-from bench.engine.single import Workplace, dense_net, first_images, rebuild
+from bench.engine.building import Workplace, dense_net, rebuild
+from bench.engine.single import first_images
 from bench.errors import BenchError
 from bench.measure.cells import MeasuredCell
 from bench.measure.latency import measure_latency

@@ -5,7 +5,7 @@ Owns no cost and no record; point.py turns an Evaluation into numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.measure.modes import evaluating
-from bench.networks.unit import DynamicNet
+from bench.networks.unit import DynamicNet, Output
 
 
 class LabelledImages(Protocol):
@@ -56,11 +56,44 @@ def evaluate(net: DynamicNet, batches: Iterable[LabelledImages], *, num_images: 
     Raises:
         ValueError: the batches do not hold each image 0 ... num_images - 1 once.
     """
+    return _evaluate(net, net, batches, num_images=num_images)
+
+
+def evaluate_permuted(
+    net: DynamicNet, batches: Iterable[LabelledImages], *, num_images: int
+) -> Evaluation:
+    """Do the same with every image following the decisions of its neighbour in the batch.
+
+    The batches should hold images in random order, so that neighbours have nothing in common.
+
+    Raises:
+        Unsupported: the network cannot follow another image's decisions.
+        ValueError: the batches do not hold each image 0 ... num_images - 1 once.
+    """
+
+    def permuted(x_nchw: Tensor) -> Output:
+        return net.forward_permuted(x_nchw, neighbours(x_nchw))
+
+    return _evaluate(net, permuted, batches, num_images=num_images)
+
+
+def neighbours(x_nchw: Tensor) -> Tensor:
+    """Return for each image of a batch (N,) the one before it; for the first, the last."""
+    return torch.arange(len(x_nchw), device=x_nchw.device).roll(1)
+
+
+def _evaluate(
+    net: DynamicNet,
+    run: Callable[[Tensor], Output],
+    batches: Iterable[LabelledImages],
+    *,
+    num_images: int,
+) -> Evaluation:
     index: list[Tensor] = []
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluating(net):
         for batch in batches:
-            output = net(batch.x_nchw)
+            output = run(batch.x_nchw)
             logits_nk = output.logits.float()
             loss_n = F.cross_entropy(logits_nk, batch.labels_n, reduction="none")
             columns.append((logits_nk.argmax(dim=1) == batch.labels_n, output.executed, loss_n))

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import PluginError
 from bench.measure.modes import without_onednn
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.resnet import Backbone, RemovedResidual
 from bench.networks.unit import DynamicNet, Unit
 
 _CONTRACT = "A unit's module takes one tensor of shape (N, *input_shape)."
@@ -72,6 +72,8 @@ def counted_macs(call: Callable[[], object]) -> int:
 
 
 def _macs_of(unit: Unit) -> int:
+    if isinstance(unit.module, RemovedResidual):
+        return 0
     # In inference mode ptflops would meet `linear` whole, which it does not know.
     with (
         torch.inference_mode(mode=False),

@@ -60,12 +60,13 @@ def point_record(
 def point_arrays(
     evaluation: Evaluation, *, net: DynamicNet, unit_macs: Mapping[str, int]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return what `arrays_file` holds: correct_bits, executed_nu (N, U) and macs_n (N,)."""
+    """Return what `arrays_file` holds: correct_bits, executed_nu (N, U), macs_n and loss_n (N,)."""
     macs_u = [unit_macs[unit.name] for unit in net.units()]
     return {
         "correct_bits": pack_bits(evaluation.correct_n),
         "executed_nu": evaluation.executed_nu.numpy(),
         "macs_n": macs_per_image(evaluation.executed_nu, macs_u).numpy(),
+        "loss_n": evaluation.loss_n.numpy(),
     }
 
 

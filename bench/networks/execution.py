@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.networks.policy import Decisions
-from bench.networks.resnet import Block, Projection
+from bench.networks.resnet import Block, Projection, RemovedResidual
 
 
 class Merge(ABC):
@@ -55,13 +55,6 @@ class GateOutput(Merge):
         return shortcut
 
 
-class RemovedResidual(nn.Module):
-    """Stands where a dead block's residual was: its gate counts as closed for every image."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise RuntimeError("a block that was removed as dead was asked to run")
-
-
 def run_masked(
     blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
 ) -> tuple[Tensor, Tensor]:
@@ -72,12 +65,12 @@ def run_masked(
     columns: list[Tensor] = []
     for index, block in enumerate(blocks):
         gate = decisions.gate(index, h_nchw)
-        if gate is None:
-            h_nchw = block(h_nchw)
-            columns.append(h_nchw.new_ones(h_nchw.shape[0], dtype=torch.float32))
-        elif isinstance(block.residual, RemovedResidual):
+        if isinstance(block.residual, RemovedResidual):
             h_nchw = merge.skipped(block, block.shortcut(h_nchw))
             columns.append(h_nchw.new_zeros(h_nchw.shape[0], dtype=torch.float32))
+        elif gate is None:
+            h_nchw = block(h_nchw)
+            columns.append(h_nchw.new_ones(h_nchw.shape[0], dtype=torch.float32))
         else:
             h_nchw = merge.masked(block.shortcut(h_nchw), block.residual(h_nchw), gate)
             columns.append(gate.detach().float())
@@ -95,13 +88,13 @@ def run_skipping(
     columns: list[Tensor] = []
     for index, block in enumerate(blocks):
         gate = decisions.gate(index, h_nchw)
-        if gate is None:
-            h_nchw = block(h_nchw)
-            columns.append(torch.ones(h_nchw.shape[0]))
-            continue
         if isinstance(block.residual, RemovedResidual):
             h_nchw = merge.skipped(block, block.shortcut(h_nchw))
             columns.append(torch.zeros(h_nchw.shape[0]))
+            continue
+        if gate is None:
+            h_nchw = block(h_nchw)
+            columns.append(torch.ones(h_nchw.shape[0]))
             continue
         chosen_n = gate.cpu() > 0.5
         h_nchw = _run_chosen(block, h_nchw, chosen_n=chosen_n, merge=merge)

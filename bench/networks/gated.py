@@ -9,18 +9,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from bench.networks.execution import (
     GateResidual,
     Merge,
-    RemovedResidual,
     run_masked,
     run_skipping,
 )
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront
-from bench.networks.resnet import Backbone, Block, Projection, ResNet
+from bench.networks.resnet import Backbone, Block, Projection, RemovedResidual, ResNet
 from bench.networks.unit import DynamicNet, Output, Unit
 
 
@@ -87,13 +85,24 @@ class GatedResNet(DynamicNet):
         """Return a copy without training-only modules; dead blocks keep only their shortcut.
 
         A dead block stays skipped, whatever its gate says of an image not seen before.
+
+        Raises:
+            ValueError: a block that always runs is called dead.
         """
+        for b, block in enumerate(self.blocks):
+            runs = self.policy.always_on[b] and not isinstance(block.residual, RemovedResidual)
+            if runs and f"block{b}" in dead_blocks:
+                raise ValueError(f"block{b} runs for every image; it cannot be dead")
         net = copy.deepcopy(self)
         net.training_only = nn.ModuleDict()
-        for b, block in enumerate(net.blocks):
-            if f"block{b}" in dead_blocks:
-                block.register_module("residual", RemovedResidual())
+        net.remove_blocks(dead_blocks)
         return net
+
+    def remove_blocks(self, names: frozenset[str]) -> None:
+        """Delete the residuals of the named blocks, for every image and for good."""
+        for b, block in enumerate(self.blocks):
+            if f"block{b}" in names:
+                block.register_module("residual", RemovedResidual())
 
     def _masked(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
         state, gates_nb = run_masked(self.blocks, stem_nchw, decisions=decisions, merge=self.merge)
@@ -126,9 +135,3 @@ def block_columns(units: Iterable[Unit]) -> list[int]:
 def _shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape (C, h, w) behind `block`; both convolutions of a border halve by rounding up."""
     return (block.c_out, *(-(-side // block.stride) for side in shape[1:]))
-
-
-@torch.no_grad()
-def transplant(source: ResNet, target: GatedResNet) -> None:
-    """Copy the weights of a plain trunk into a gated network's trunk."""
-    target.trunk.load_state_dict(source.state_dict())

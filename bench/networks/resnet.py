@@ -51,6 +51,13 @@ class Residual(nn.Module):
         return out
 
 
+class RemovedResidual(nn.Module):
+    """Stands where the residual of a removed block was: it never runs and costs nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("a block that was removed was asked to run")
+
+
 class PaddedSubsample(nn.Module):
     """Shortcut A at a stage border: every second pixel, zero channels on both sides."""
 
@@ -122,6 +129,11 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no block has been removed."""
+        return not any(isinstance(module, RemovedResidual) for module in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.stem(x)

@@ -95,12 +95,30 @@ class LatencyCell(Frozen):
     measured_at: str
 
 
+class Dynamics(Frozen):
+    """Whether it matters that decisions differ from image to image.
+
+    `shuffled_accuracy` is the accuracy when every image follows the decisions of another one, at
+    exactly the same cost; `shuffled_loss` what that loses. `difficulty_correlation` is Spearman's
+    rank correlation, over test images, of the MACs with the loss of a dense network on the image;
+    `difficulty_of` names that network's run. None where there is no number, with a reason.
+    """
+
+    shuffled_accuracy: float | None = None
+    shuffled_loss: float | None = None
+    shuffled_reason: str = ""
+    difficulty_correlation: float | None = None
+    difficulty_of: str = ""
+    difficulty_reason: str = ""
+
+
 class PointRecord(Frozen):
     """One operating point, measured on the whole test set.
 
     MACs are means per image over the test set, with the population standard deviation;
     `nflops` = macs / MACs of the dense backbone. `block_rates` is the share of images that ran each
-    block. `arrays_file` holds `correct_bits` (bit-packed), `executed_nu` and `macs_n`.
+    block. `arrays_file` holds `correct_bits` (bit-packed), `executed_nu`, `macs_n` and `loss_n`.
+    `dynamics` is None where all images get the same mask.
     """
 
     name: str
@@ -120,6 +138,7 @@ class PointRecord(Frozen):
     arrays_file: str
     latency: tuple[LatencyCell, ...] = ()
     equivalence: str = ""
+    dynamics: Dynamics | None = None
 
 
 class RunRecord(Frozen):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
-from bench.networks.resnet import Backbone, Shortcut
+from bench.networks.resnet import Backbone, ResNet, Shortcut
 from bench.networks.unit import Unit
 
 SHAPE = (3, 8, 8)
@@ -119,3 +119,9 @@ def per_unit_net(merge: str, shortcut: str) -> GatedResNet:
             scores_n = net(images(64, seed=8)).terms["scores_ng"][:, position]
             layer.bias.sub_(scores_n.median() + 1e-3)
     return net
+
+
+@torch.no_grad()
+def transplant(source: ResNet, target: GatedResNet) -> None:
+    """Copy the weights of a plain trunk into a gated network's trunk."""
+    target.trunk.load_state_dict(source.state_dict())

@@ -6,13 +6,13 @@ import copy
 
 import pytest
 import torch
-from gated_nets import BLOCKS, MERGES, backbone, images, per_unit_net, season, seasoned
+from gated_nets import BLOCKS, MERGES, backbone, images, per_unit_net, season, seasoned, transplant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.networks.execution import GateOutput, GateResidual, Merge
-from bench.networks.gated import GatedResNet, block_columns, transplant
+from bench.networks.gated import GatedResNet, block_columns
 
 every_merge = pytest.mark.parametrize("merge", sorted(MERGES))
 every_shortcut = pytest.mark.parametrize("shortcut", ["A", "B"])

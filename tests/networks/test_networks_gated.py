@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from gated_nets import (
@@ -13,10 +15,12 @@ from gated_nets import (
     per_unit_net,
     season,
     seasoned,
+    transplant,
 )
 from torch import nn
 
-from bench.networks.gated import GatedResNet, block_columns, transplant
+from bench.measure.cost import unit_macs
+from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.policy import EverythingRuns
 
 every_merge = pytest.mark.parametrize("merge", sorted(MERGES))
@@ -117,12 +121,26 @@ def test_a_dead_block_stays_skipped_even_where_its_gate_opens(merge: str, shortc
 
 
 @torch.no_grad()
-def test_removing_a_block_that_always_runs_is_refused_when_it_runs() -> None:
+def test_a_block_that_always_runs_cannot_be_shipped_as_dead() -> None:
     net = GatedResNet(backbone()).eval()
-    shipped = net.inference_net(dead_blocks=frozenset({"block1"}))
-    for run in (shipped.forward, shipped.execute):
-        with pytest.raises(RuntimeError, match="removed as dead"):
-            run(images(2))
+    with pytest.raises(ValueError, match="block1 runs for every image"):
+        net.inference_net(dead_blocks=frozenset({"block1"}))
+
+
+@torch.no_grad()
+def test_a_removed_block_is_skipped_counts_nothing_and_refuses_to_run() -> None:
+    net = seasoned()
+    cut = copy.deepcopy(net)
+    cut.remove_blocks(frozenset({"block1"}))
+    x, gates_nb = images(3), torch.ones(3, BLOCKS)
+    gates_nb[:, 1] = 0
+    for output in (cut(x), cut.execute(x)):
+        torch.testing.assert_close(output.logits, net.forward_with(x, gates_nb).logits)
+        assert torch.equal(output.executed[:, block_columns(cut.units())], gates_nb)
+    assert unit_macs(cut)["block1"] == 0
+    assert net.trunk.is_complete and not cut.trunk.is_complete
+    with pytest.raises(RuntimeError, match="was removed"):
+        cut.blocks[1](cut.trunk.stem(x))
 
 
 @torch.no_grad()
@@ -134,12 +152,3 @@ def test_an_inference_net_shares_no_memory_with_the_original() -> None:
         parameter.zero_()
     assert torch.equal(net(x).logits, before)
     assert not torch.equal(shipped(x).logits, before)
-
-
-@torch.no_grad()
-def test_the_weights_of_a_plain_trunk_can_be_transplanted() -> None:
-    source, target = seasoned("residual", "B"), GatedResNet(backbone("B")).eval()
-    x = images(3)
-    assert not torch.equal(target(x).logits, source(x).logits)
-    transplant(source.trunk, target)
-    assert torch.equal(target(x).logits, source(x).logits)
