@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bench.engine.building import Workplace
     from bench.engine.plan import Planned
+    from bench.networks.weights import Weights
     from bench.options import RunOptions
     from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
@@ -82,22 +83,28 @@ def run(
     """
     from bench.data.load import load_dataset
     from bench.engine.building import Workplace
+    from bench.engine.judging import judge
     from bench.engine.plan import make_plan, request_of
     from bench.networks.weights import read_weights
     from bench.records.store import RunStore
     from bench.storage import make_folder
     from bench.training.reporter import Silent
 
+    store = RunStore(folders.results)
     device = pick_device(options.device)
     weights = read_weights(options.pretrained) if options.pretrained is not None else None
-    request = request_of(options)
+    sources = [store.get(name) for name in options.sources]
+    request = request_of(options, sources=[source.spec for source in sources])
     data = load_dataset(options.dataset, data_dir=folders.data)
+    _check_same_data(sources, data.info.fingerprint)
     plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
     make_folder(folders.results)
-    place = Workplace(data, RunStore(folders.results), device, reporter or Silent(), weights)
+    place = Workplace(data, store, device, reporter or Silent(), weights)
+    _announce(plan, request.methods, weights=weights, notify=place.reporter.note)
     if forget:
         _forget(plan, place.store)
     outcome = _perform_all(plan, place)
+    outcome = Outcome(judge(outcome.records, place.store), outcome.failures)
     if options.latency != "off":
         timed = time_runs(outcome.records, place, profile=options.latency)
         outcome = Outcome(timed, outcome.failures)
@@ -106,6 +113,20 @@ def run(
             _draw_masks(record, place.store)
     track(outcome.records, place.store, notify=place.reporter.note)
     return outcome
+
+
+def _announce(
+    plan: Sequence[Planned], methods: Sequence[str], *, weights: Weights | None, notify: Notify
+) -> None:
+    """Say which runs stand beside what was asked for, and what is missing there."""
+    beside = dict.fromkeys(item.spec.method for item in plan if item.spec.method not in methods)
+    if beside:
+        notify(f"Controls in this comparison: {', '.join(beside)} (--controls none: without)")
+    if beside and weights is not None:
+        notify(
+            f"No smaller static network: {weights.name} does not fit one. "
+            "Run one with its own weights: --methods resnet --backbone ... --pretrained ..."
+        )
 
 
 def can_draw() -> bool:
@@ -166,17 +187,27 @@ def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
     from bench.engine.single import perform
 
     outcome = Outcome([])
+    failed: set[str] = set()
     for item in plan:
         try:
             if item.needs is not None:
+                _check_start(item, failed)
                 place.reporter.note(f"{item.spec.method} starts from {item.needs.run}")
                 perform(item.needs, place)
             outcome.records.append(perform(item.spec, place))
         except Exception as error:
+            failed.add(item.spec.key)
             reason = error.message if isinstance(error, BenchError) else repr(error)
             outcome.failures.append(Failure(item.spec.run, reason))
             place.reporter.note(f"{item.spec.run} failed: {reason}")
     return outcome
+
+
+def _check_start(item: Planned, failed: set[str]) -> None:
+    from bench.errors import RunFailed
+
+    if item.needs is not None and item.needs.key in failed:
+        raise RunFailed(f"the run it starts from failed: {item.needs.run}")
 
 
 def time_runs(

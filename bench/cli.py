@@ -70,6 +70,14 @@ def run(
     held_out: Annotated[
         int | None, typer.Option(min=0, help="Training images kept out, watched by epoch.")
     ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(help="Beside dynamic methods: all, none, or names with commas."),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="A finished run that a control is made from; repeatable."),
+    ] = None,
     latency: Annotated[
         Literal["smoke", "default", "publish", "off"] | None,
         typer.Option(help="How thoroughly to time. Default: smoke."),
@@ -112,6 +120,8 @@ def run(
                 "precision": precision,
                 "compiled": compiled,
                 "held_out": held_out,
+                "controls": controls,
+                "sources": source or None,
                 "latency": latency,
             },
             file=config,

@@ -15,7 +15,6 @@ from bench.config import Frozen
 from bench.errors import ConfigError
 from bench.recipes import Precision
 
-ALL = "all"
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "synthetic")
 
@@ -36,9 +35,11 @@ class RunOptions(Frozen):
     precision: Precision = "fp32"
     compiled: bool = False
     held_out: NonNegativeInt = 0
+    controls: tuple[str, ...] = ("all",)
+    sources: tuple[str, ...] = ()
     latency: Literal["smoke", "default", "publish", "off"] = "smoke"
 
-    @field_validator("methods", "seeds", mode="before")
+    @field_validator("methods", "seeds", "controls", "sources", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from bench.cli import app
 from bench.engine.plan import METHODS
 
-SMALL = ["--backbone", "resnet8", "--recipe", "smoke"]
+SMALL = ["--backbone", "resnet8", "--recipe", "smoke", "--controls", "none"]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -153,3 +153,24 @@ def _two_sided_coin(fewer: int, total: int) -> float:
         term = term * (total - k) // (k + 1)
         tail += term
     return min(1.0, float(2 * tail / (1 << total)))
+
+
+def rank_correlation(a_n: Bits, b_n: Bits) -> float | None:
+    """Return Spearman's correlation, ties by their mean rank; None where one side is constant.
+
+    Raises:
+        ValueError: the lengths differ.
+    """
+    if len(a_n) != len(b_n):
+        raise ValueError(f"{len(a_n)} and {len(b_n)} values cannot be correlated")
+    ranks_a, ranks_b = (_mean_ranks(np.asarray(values)) for values in (a_n, b_n))
+    if len(a_n) < 2 or not ranks_a.std() or not ranks_b.std():
+        return None
+    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
+
+
+def _mean_ranks(values: Bits) -> Bits:
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: Bits = (last - (counts - 1) / 2)[group]
+    return ranks

@@ -15,11 +15,20 @@ from pydantic import BaseModel, ValidationError
 
 from bench.config import BackboneSpec, DatasetSpec, InitialWeights, RunSpec
 from bench.data.images import DatasetInfo
+from bench.engine.controls import (
+    ALL,
+    SHALLOWER,
+    chosen_controls,
+    derived_spec,
+    known_controls,
+    shallower,
+    sources_for,
+)
 from bench.errors import ConfigError
-from bench.method import Method, MethodConfig
+from bench.method import DerivedMethod, Method, MethodConfig
 from bench.networks.resnet import Backbone, Shortcut
 from bench.networks.weights import Weights, check_fit
-from bench.options import ALL, RunOptions
+from bench.options import RunOptions
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
 from bench.registry import METHODS_GROUP, Registry
 
@@ -33,7 +42,9 @@ TRAIN_GROUP = "train"
 class Request:
     """What a user asks for, names not yet resolved.
 
-    `settings` maps a method's name, or "train", to what `--set` gave for it.
+    `controls` stand beside any dynamic method; those that are made from a run are made from every
+    dynamic method of the request, or from `sources`, finished runs. `settings` maps a method's
+    name, or "train", to what `--set` gave for it.
     """
 
     methods: Sequence[str]
@@ -46,11 +57,13 @@ class Request:
     precision: Precision = "fp32"
     compiled: bool = False
     held_out: int = 0
+    controls: Sequence[str] = ()
+    sources: Sequence[RunSpec] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One run to do; `needs` is the dense run it starts from, if any."""
+    """One run to do; `needs` is the run it starts from or is made from, if that is to be done."""
 
     spec: RunSpec
     needs: RunSpec | None = None
@@ -59,11 +72,11 @@ class Planned:
 def make_plan(
     request: Request, info: DatasetInfo, *, train_size: int, weights: Weights | None
 ) -> list[Planned]:
-    """Return the runs of a request, dense networks first.
+    """Return the runs of a request: dense networks first, controls made from runs last.
 
     Raises:
         UnknownNameError: no such method, backbone or recipe.
-        ConfigError: a setting does not exist or has a wrong value; a start is missing.
+        ConfigError: a setting does not exist or has a wrong value; a start or source is missing.
         WeightsError: the weights do not fit the backbone.
     """
     recipe = recipe_named(request.recipe)
@@ -76,26 +89,40 @@ def make_plan(
             f"The recipe '{recipe.name}' starts from trained weights.",
             hint="Give --pretrained FILE, or use another recipe (bench list recipes).",
         )
-    unknown = set(request.settings) - set(request.methods) - {TRAIN_GROUP, DENSE}
+    builder = _Builder(request, recipe, info, train_size, weights)
+    names = builder.names()
+    _check_settings(request, names)
+    made = [name for name in names if issubclass(METHODS.get(name), DerivedMethod)]
+    planned = [
+        builder.plan(name, seed) for seed in request.seeds for name in names if name not in made
+    ]
+    planned += builder.shallower()
+    planned.sort(key=lambda item: item.spec.method != DENSE)
+    return planned + [item for name in made for item in builder.derived(name, planned)]
+
+
+def _check_settings(request: Request, names: Sequence[str]) -> None:
+    unknown = set(request.settings) - {*names, TRAIN_GROUP, DENSE}
     if unknown:
         raise ConfigError(
             f"--set speaks of '{min(unknown)}', which is not in this run.",
-            hint=f"In this run: {', '.join([*request.methods, TRAIN_GROUP])}.",
+            hint=f"In this run: {', '.join([*names, TRAIN_GROUP])}.",
         )
-    builder = _Builder(request, recipe, info, train_size, weights)
-    planned = [
-        builder.plan(name, seed)
-        for seed in request.seeds
-        for name in dict.fromkeys(request.methods)
-    ]
-    return sorted(planned, key=lambda item: item.spec.method != DENSE)
 
 
-def request_of(options: RunOptions) -> Request:
-    """Return the request that `options` stand for; "all" means every registered method."""
-    methods = METHODS.names() if ALL in options.methods else options.methods
+def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Request:
+    """Return the request that `options` stand for; "all" means every method that is no control.
+
+    `sources` are the specs of finished runs to make controls from.
+    """
+    methods = options.methods
+    if ALL in methods:
+        controls = known_controls(METHODS)
+        methods = tuple(name for name in METHODS.names() if name not in controls)
     return Request(
-        methods=tuple(methods),
+        methods=methods,
+        controls=chosen_controls(options.controls, METHODS),
+        sources=tuple(sources),
         backbone=options.backbone_name,
         recipe=options.recipe,
         shortcut=options.shortcut,
@@ -148,6 +175,57 @@ class _Builder:
     train_size: int
     weights: Weights | None
 
+    def names(self) -> list[str]:
+        """Return the methods of the request and, beside a dynamic one, the controls."""
+        names = list(dict.fromkeys(self.request.methods))
+        if self._beside():
+            beside = (DENSE, *self.request.controls)
+            names += [name for name in beside if name not in {*names, SHALLOWER}]
+        return names
+
+    def _beside(self) -> bool:
+        """Whether this is a comparison that controls belong to."""
+        methods = self.request.methods
+        dynamic = any(METHODS.get(name).tags.role == "dynamic" for name in methods)
+        return dynamic and bool(self.request.controls)
+
+    def shallower(self) -> list[Planned]:
+        """Return the smaller static networks, unless training starts from a user's weights."""
+        wanted = self._beside() and SHALLOWER in self.request.controls
+        if not wanted or self.weights is not None:
+            return []
+        return [
+            Planned(
+                self._spec(DENSE, seed, share=1.0, initial=None).model_copy(
+                    update={
+                        "backbone": BackboneSpec(name=name, shortcut=self.request.shortcut),
+                    }
+                )
+            )
+            for seed in self.request.seeds
+            for name in shallower(self.request.backbone)
+        ]
+
+    def derived(self, name: str, planned: Sequence[Planned]) -> list[Planned]:
+        """Return the control `name` of each run that it can be made from."""
+        method = METHODS.get(name)
+        assert issubclass(method, DerivedMethod)
+        backbone = self.request.backbone
+        here = [item.spec for item in planned if item.spec.backbone.name == backbone]
+        given = sources_for(method, self.request.sources, METHODS)
+        sources = given or sources_for(method, here, METHODS)
+        if not sources and name in self.request.methods:
+            raise ConfigError(
+                f"'{name}' is made from a finished run of a {method.source_role} network.",
+                hint="Give --source RUN (bench list runs), or run a method beside it.",
+            )
+        config = method_config(method, self.request.settings.get(name, {})).model_dump(mode="json")
+        specs = [
+            (derived_spec(method, source, config=config, epochs=self.request.epochs), source)
+            for source in sources
+        ]
+        return [Planned(spec, None if given else source) for spec, source in specs]
+
     def plan(self, name: str, seed: int) -> Planned:
         method = METHODS.get(name)
         initial, needs = self._file(), None
@@ -189,9 +267,14 @@ class _Builder:
             normalisation=normalisation,
             precision=request.precision,
             compiled=request.compiled,
-            held_out=request.held_out,
+            held_out=self._held_out(method),
             initial=initial,
         )
+
+    def _held_out(self, method: type[Method]) -> int:
+        """Return how many training images to hold out: a tenth where thresholds are chosen."""
+        given = self.request.held_out
+        return given or (self.train_size // 10 if method.tags.calibrates else 0)
 
     def _adjusted(self, budget: Budget, share: float) -> Budget:
         given = dict(self.request.settings.get(TRAIN_GROUP, {}))

@@ -106,6 +106,8 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     return record.model_copy(
         update={
             "variant": variant,
+            "role": method.tags.role,
+            "decision": method.tags.decision,
             "dense_macs": costs.dense,
             "unit_macs": costs.units,
             "reconstructed": method.tags.reconstructed,

@@ -14,6 +14,7 @@ from bench.config import Frozen, RunSpec
 
 SCHEMA_VERSION = 1
 Status = Literal["finished", "failed"]
+Role = Literal["dense", "dynamic", "control"]
 SpeedVerdict = Literal["faster", "slower", "indistinguishable", "baseline"]
 
 
@@ -142,7 +143,10 @@ class PointRecord(Frozen):
 
 
 class RunRecord(Frozen):
-    """Everything known about one run."""
+    """Everything known about one run.
+
+    `role` and `decision` are the method's tags; None and "" in records made before they were kept.
+    """
 
     schema_version: int = SCHEMA_VERSION
     run: str
@@ -150,6 +154,8 @@ class RunRecord(Frozen):
     status: Status
     reason: str = ""
     variant: str = ""
+    role: Role | None = None
+    decision: str = ""
     dataset_title: str = ""
     synthetic: bool = False
     test_images: int = 0

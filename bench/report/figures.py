@@ -48,16 +48,17 @@ def pareto_figure(
     # A column of its own for the legends, as narrow as they need: they cover no data.
     parts = figure.subplot_mosaic([["plot", "ours"], ["plot", "theirs"]], width_ratios=[1, 0.02])
     axes = parts["plot"]
-    known = styles(plane.methods, theirs=[foreign.point.method for foreign in plane.published])
+    theirs = [foreign.point.method for foreign in plane.published]
+    known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     _draw_front(axes, plane)
     ours = {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.placed}
-    theirs = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
+    others = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
     frame(axes, plane.x_label, "test accuracy, %")
     axes.margins(0.08, 0.08)
     axes.set_title(wrapped(title or headline(plane), 74), loc="left", fontsize=12)
     lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     _legend(parts["ours"], ours | lines, title="our runs", place="upper left")
-    _legend(parts["theirs"], theirs, title="published (other recipes)", place="lower left")
+    _legend(parts["theirs"], others, title="published (other recipes)", place="lower left")
     write_notes(figure, plane.notes())
     if plane.synthetic:
         stamp(axes, "synthetic data")
@@ -79,6 +80,7 @@ def _legend_name(placed: Placed) -> str:
 
 def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
     height, (low, high) = _in_percent(placed)
+    _draw_shuffled(axes, placed, style)
     drawn = axes.errorbar(
         [placed.cost],
         [height],
@@ -92,6 +94,24 @@ def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
     )
     mark: Artist = drawn.lines[0]
     return mark
+
+
+def _draw_shuffled(axes: Axes, placed: Placed, style: Style) -> None:
+    """Draw where the network falls when every image follows another image's decisions."""
+    shuffled = placed.group.mean_of("shuffled_accuracy")
+    if shuffled is None or placed.group.control:
+        return
+    heights = [100 * placed.group.accuracy, 100 * shuffled]
+    axes.plot([placed.cost] * 2, heights, color=style.colour, linewidth=0.8, alpha=0.5, zorder=3)
+    axes.plot(
+        [placed.cost],
+        [heights[1]],
+        marker="_",
+        markersize=9,
+        color=style.colour,
+        linestyle="none",
+        zorder=3,
+    )
 
 
 def _in_percent(placed: Placed) -> tuple[float, tuple[float, float]]:
@@ -179,5 +199,7 @@ def _point_label(plane: Plane, placed: Placed) -> str:
     first = placed.group.first
     if placed.group.dense:
         return str(first["backbone"])
+    if placed.group.control:
+        return ""  # the legend names it; with one of each per method, names would cover the plot
     text = str(first["variant"] or first["method"])
     return text if first["backbone"] == plane.reference else f"{text} ({first['backbone']})"

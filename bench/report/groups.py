@@ -43,6 +43,11 @@ class Group:
     def dense(self) -> bool:
         return all(bool(row["dense"]) for row in self.rows)
 
+    @property
+    def control(self) -> bool:
+        """Whether this is a control, there to judge others."""
+        return bool(self.first["role"] == "control")
+
     def mean_of(self, key: str) -> float | None:
         """Return the mean over the seeds that have a value, or None."""
         values = [float(row[key]) for row in self.rows if row[key] is not None]

@@ -33,7 +33,7 @@ def place_labels(
     lines: Sequence[tuple[Spot, Spot]] = (),
     size: float = 8.5,
 ) -> None:
-    """Write each text beside its point where it covers the least of what is drawn.
+    """Write each text beside its point where it covers the least; an empty text is left out.
 
     `marks` are other points and `lines` level or upright lines, all in data coordinates.
     """
@@ -43,7 +43,8 @@ def place_labels(
     taken = [_around(axes, spot, spot, reach) for spot in (*points, *marks)]
     taken += [_around(axes, start, end, 2.0) for start, end in lines]
     for point, text in zip(points, texts, strict=True):
-        taken.append(_place(axes, point, text, size=size, taken=taken))
+        if text:
+            taken.append(_place(axes, point, text, size=size, taken=taken))
 
 
 def _around(axes: Axes, start: Spot, end: Spot, reach: float) -> Bbox:

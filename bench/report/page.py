@@ -153,7 +153,8 @@ def _figure(plane: Plane) -> Figure:
         raise ConfigError(
             "The interactive page needs plotly, which is not installed.", hint="pip install plotly"
         ) from None
-    known = styles(plane.methods, theirs=[foreign.point.method for foreign in plane.published])
+    theirs = [foreign.point.method for foreign in plane.published]
+    known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     figure = go.Figure()
     if plane.placed:
         figure.add_trace(_front(plane))
@@ -240,10 +241,25 @@ def _hover(group: Group) -> str:
         ("without policy", f"{group.mean_of('nflops_backbone') or 0:.3f}"),
         ("MACs", f"{(group.mean_of('macs') or 0) / 1e6:.2f} M per image"),
         ("batch 1", "not measured" if latency is None else f"{latency:.2f} ms"),
+        *_dynamics(group),
         ("recipe", f"{first['recipe']}, {first['train_epochs']} epochs"),
         ("training", _training(group)),
         ("seed" if group.seeds == 1 else "seeds", seeds),
     )
+
+
+def _dynamics(group: Group) -> list[tuple[str, str]]:
+    shuffled, difficulty = group.mean_of("shuffled_loss"), group.mean_of("difficulty_correlation")
+    if shuffled is None:
+        return []
+    found = [
+        ("distinct masks", f"{group.mean_of('distinct_masks') or 0:,.0f}"),
+        ("spread of nFLOPs over images", f"{group.mean_of('nflops_std') or 0:.3f} (sd)"),
+        ("masks shuffled", f"{-100 * shuffled:+.2f} points"),
+    ]
+    if difficulty is not None:
+        found.append(("cost and difficulty", f"{difficulty:+.2f} (rank correlation)"))
+    return found
 
 
 def _training(group: Group) -> str:

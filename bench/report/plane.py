@@ -6,7 +6,7 @@ the Pareto front, and the sentence that states the finding. Owns no drawing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -45,7 +45,8 @@ class Plane:
     """All that a Pareto plot shows of one data set.
 
     `reference` is the largest backbone; with x = nflops every cost is relative to its dense MACs.
-    `methods` are those of all rows, drawn or not, so that a method keeps its colour on every axis.
+    `methods` and `controls` are those of all rows, drawn or not, so that a method keeps its colour
+    on every axis.
     """
 
     x: str
@@ -55,6 +56,7 @@ class Plane:
     reference_macs: float
     placed: tuple[Placed, ...]
     methods: tuple[str, ...]
+    controls: tuple[str, ...]
     left_out: int
     failed: int
     published: tuple[Foreign, ...] = ()
@@ -98,6 +100,8 @@ class Plane:
             found.append(f"{_counted(self.left_out, 'network')} without measured latency, left out")
         if self.failed:
             found.append(f"{_counted(self.failed, 'run')} failed, left out")
+        if any(p.group.mean_of("shuffled_accuracy") is not None for p in self.placed):
+            found.append("thin lines: down to the accuracy with masks shuffled among the images")
         if self.published:
             found.append("published: as their sources print them, counted and trained otherwise")
         if self.published_below:
@@ -131,11 +135,16 @@ def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint]
         reference="" if largest is None else _backbone(largest),
         reference_macs=reference_macs,
         placed=tuple(placed),
-        methods=tuple(sorted({row["method"] for row in rows if not row["dense"]})),
+        methods=_names(row for row in rows if not row["dense"] and row["role"] != "control"),
+        controls=_names(row for row in rows if row["role"] == "control"),
         left_out=len(groups) - len(placed),
         failed=sum(row["status"] != "finished" for row in rows),
     )
     return _with_published(plane, published)
+
+
+def _names(rows: Iterable[Row]) -> tuple[str, ...]:
+    return tuple(sorted({str(row["method"]) for row in rows}))
 
 
 def _with_published(plane: Plane, published: Sequence[PublishedPoint]) -> Plane:
@@ -170,12 +179,12 @@ def headline(plane: Plane) -> str:
     """Return the finding as one sentence, made of the measured numbers and nothing else.
 
     It names the cheapest dynamic network within half a point of the dense one, or the most
-    accurate cheaper one, and any static network that does at least as well for no more.
+    accurate cheaper one, and any static network or control that does at least as well for no more.
     """
     dense = plane.dense
     if not plane.placed:
         return "No finished runs to compare yet"
-    dynamic = [p for p in plane.placed if not p.group.dense]
+    dynamic = [p for p in plane.placed if not (p.group.dense or p.group.control)]
     if dense is None:
         best = max(dynamic or plane.placed, key=_accurate_and_cheap)
         return f"{_name(best)} reaches {_percent(best)} {plane.cost_in_words(best)}"
@@ -194,16 +203,19 @@ def headline(plane: Plane) -> str:
 
 
 def _beaten_by(plane: Plane, best: Placed) -> str:
-    """Name the static network that costs no more and is no less accurate, if there is one."""
-    static = [
+    """Name the static network or control that costs no more and is no less accurate, if any."""
+    judges = [
         p
         for p in plane.placed
-        if p.group.dense and p.cost <= best.cost and p.group.accuracy >= best.group.accuracy
+        if (p.group.dense or p.group.control)
+        and p.cost <= best.cost
+        and p.group.accuracy >= best.group.accuracy
     ]
-    if not static:
+    if not judges:
         return ""
-    other = max(static, key=_accurate_and_cheap)
-    return f", but {_backbone(other.group)} {_percent(other)} {plane.cost_in_words(other)}"
+    other = max(judges, key=_accurate_and_cheap)
+    name = _backbone(other.group) if other.group.dense else _name(other)
+    return f", but {name} {_percent(other)} {plane.cost_in_words(other)}"
 
 
 def _cost(group: Group, x: str, reference_macs: float) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 
 Row = dict[str, Any]
 
@@ -36,6 +36,14 @@ EXTRAS = (
     ),
     *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
+    *(
+        "role",
+        "decision",
+        "gated_blocks",
+        "shuffled_accuracy",
+        "shuffled_loss",
+        "difficulty_correlation",
+    ),
 )
 """More about each row; these may change with the version."""
 
@@ -91,6 +99,8 @@ def _of_run(record: RunRecord) -> Row:
         "run": record.run,
         "method": spec.method,
         "variant": record.variant,
+        "role": record.role,
+        "decision": record.decision,
         "dataset": spec.dataset.name,
         "backbone": spec.backbone.name,
         "recipe": spec.budget.recipe,
@@ -135,8 +145,20 @@ def _of_point(record: RunRecord, point: PointRecord) -> Row:
         "distinct_masks": point.distinct_masks,
         "mean_drop": point.mean_drop,
         "dead_blocks": list(point.dead_blocks),
-        "dense": not point.gated_blocks and same_cost,
+        "gated_blocks": len(point.gated_blocks),
+        **_dynamics(point.dynamics),
+        "dense": not point.gated_blocks and same_cost and record.role != "control",
         **_latencies(point.latency),
+    }
+
+
+def _dynamics(dynamics: Dynamics | None) -> Row:
+    if dynamics is None:
+        return {}
+    return {
+        "shuffled_accuracy": dynamics.shuffled_accuracy,
+        "shuffled_loss": dynamics.shuffled_loss,
+        "difficulty_correlation": dynamics.difficulty_correlation,
     }
 
 

@@ -36,15 +36,22 @@ class Style:
 DENSE = Style("#000000", "s", "square")
 
 
-def styles(ours: Iterable[str], *, theirs: Iterable[str] = ()) -> dict[str, Style]:
-    """Return a style per method, keyed by `canonical_name`; what only others ran is grey.
+def styles(
+    ours: Iterable[str], *, controls: Iterable[str] = (), theirs: Iterable[str] = ()
+) -> dict[str, Style]:
+    """Return a style per method, keyed by `canonical_name`.
+
+    Controls are black like the dense networks, each with a mark of its own; what only others ran
+    is grey.
 
     Spelling such as "ConvNet-AIG" and "convnet_aig" is one method.
     """
     own = sorted({canonical_name(method) for method in ours})
-    foreign = sorted({canonical_name(method) for method in theirs} - set(own))
+    foreign = sorted({canonical_name(method) for method in theirs} - {*own, *controls})
     # 6 colours and 7 marks meet again only after 42 methods.
     found = {name: Style(_COLOURS[i % len(_COLOURS)], *_mark(i)) for i, name in enumerate(own)}
+    judges = sorted({canonical_name(method) for method in controls} - set(own))
+    found |= {name: Style(DENSE.colour, *_mark(i)) for i, name in enumerate(judges)}
     return found | {name: Style(GREY, *_mark(len(own) + i)) for i, name in enumerate(foreign)}
 
 

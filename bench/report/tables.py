@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
+from bench.report.dynamics import dynamics_parts
 from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
 
@@ -52,7 +53,7 @@ _DOCUMENT_COLUMNS = {
 }
 _WHOLE_NUMBERS = (
     *("seed", "params", "params_inference", "train_epochs", "distinct_masks", "correct"),
-    *("dense_macs", "test_images"),
+    *("dense_macs", "test_images", "gated_blocks"),
 )
 _NARROW_BELOW = 96
 _MARKS = {"faster": "▲", "slower": "▼", "indistinguishable": "≈", "baseline": "="}
@@ -149,6 +150,7 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
         chosen = [group for group in groups if group.first["dataset"] == dataset]
         parts.append(_terminal_table(chosen, _columns(width)))
         parts += [Text(f"  {note}", style="dim") for note in _notes(chosen)]
+        parts += dynamics_parts(chosen)
     for row in all_rows:
         if not is_measured(row):
             name = f"{row['method']} {row['variant']}".strip()
@@ -159,7 +161,6 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
 def _notes(groups: Sequence[Group]) -> list[str]:
     notes = [*footnotes(groups), seed_note(groups)]
     notes.append("train: whole training cost in epochs of the dense network")
-    notes += [note for group in groups if (note := _masks(group))]
     if len({group.first["backbone"] for group in groups}) > 1:
         notes.append("nFLOPs and training costs are relative to each row's own backbone")
     if any(group.mean_of("speedup_b1") is not None for group in groups):
@@ -169,17 +170,6 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         apart = "" if len(devices) == 1 else " (compare within one machine only)"
         notes.append(f"latency on {'; '.join(devices)}{apart}")
     return notes
-
-
-def _masks(group: Group) -> str:
-    drop, masks = group.mean_of("mean_drop"), group.mean_of("distinct_masks")
-    if group.first["dense"] or drop is None or masks is None:
-        return ""
-    sd = group.mean_of("nflops_std") or 0.0
-    dead = sorted({block for row in group.rows for block in row["dead_blocks"]})
-    text = f"{group.label}: drops {drop:.1%} of its gated blocks, {masks:,.0f} distinct masks, "
-    text += f"nFLOPs of single images ± {sd:.3f}"
-    return text + (f", dead: {', '.join(dead)}" if dead else "")
 
 
 def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Table:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from bench.errors import UnknownNameError
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.report.groups import group_seeds, spent
 from bench.report.rows import KEYS, rows
 from bench.report.tables import FORMATS, render, rich_table, to_dataframe
@@ -83,7 +83,7 @@ def test_the_terminal_table_shows_speed_with_its_verdict(comparison: list[RunRec
 
 
 def test_seeds_are_one_line_with_mean_and_sample_sd(comparison: list[RunRecord]) -> None:
-    (line,) = [line for line in shown(comparison).splitlines() if line.startswith(" blockdrop")]
+    line, *_ = [line for line in shown(comparison).splitlines() if line.startswith(" blockdrop")]
     assert "91.17 ±0.21" in line
     assert "n=3" in line
     assert "n=1: no interval over seeds" in shown(comparison)
@@ -133,13 +133,27 @@ def test_no_runs_say_how_to_start_one() -> None:
     assert "bench run" in shown([])
 
 
-def test_the_terminal_says_what_the_masks_of_a_dynamic_method_do(
-    comparison: list[RunRecord],
+def test_a_table_of_its_own_says_whether_decisions_follow_the_image(
+    make_record: MakeRecord, make_point: MakePoint
 ) -> None:
-    notes = [line for line in shown(comparison).splitlines() if "distinct masks" in line]
-    assert notes
-    assert all("drops" in note for note in notes)
-    assert not any(note.strip().startswith("resnet") for note in notes)
+    dynamics = Dynamics(shuffled_accuracy=0.9, shuffled_loss=0.0123, difficulty_correlation=0.4567)
+    point = make_point(accuracy=0.9123, nflops=0.5).model_copy(update={"dynamics": dynamics})
+    text = shown(
+        [
+            make_record("resnet", points=(make_point(nflops=1.0),)),
+            make_record("sgad", points=(point,)),
+        ]
+    )
+    table = text[text.index("Is it dynamic?") :]
+    (line,) = [line for line in table.splitlines() if line.startswith(" sgad")]
+    assert "137" in line and "-1.23" in line and "+0.46" in line
+    assert not any(line.startswith(" resnet") for line in table.splitlines())
+
+
+def test_without_gates_there_is_no_table_of_dynamics(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    assert "Is it dynamic?" not in shown([make_record("resnet", points=(make_point(nflops=1.0),))])
 
 
 def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord) -> None:

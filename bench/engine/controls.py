@@ -1,0 +1,87 @@
+"""Which controls stand beside a request, and what each of them is made from.
+
+Controls judge a dynamic method: smaller static networks, random skipping, its own masks shuffled or
+made the same for everyone. Owns the choice; plans no other run and trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.config import InitialWeights, RunSpec
+from bench.errors import ConfigError, PluginError
+from bench.method import DerivedMethod, Method
+from bench.networks.resnet import DEPTHS
+from bench.registry import Registry
+
+ALL, NONE = "all", "none"
+SHALLOWER = "shallower"
+"""The control that is no method: the dense network again, on smaller backbones."""
+
+_SHARES = (0.6, 0.4)
+"""One static network below each of these shares of the blocks: where gated ones usually land."""
+
+
+def known_controls(methods: Registry[Method]) -> list[str]:
+    """Return the names of all controls, the shallower networks first; broken plugins left out."""
+    found = [SHALLOWER]
+    for name in methods.names():
+        try:
+            if methods.get(name).tags.role == "control":
+                found.append(name)
+        except PluginError:
+            continue
+    return found
+
+
+def chosen_controls(given: Sequence[str], methods: Registry[Method]) -> tuple[str, ...]:
+    """Return the controls that "all", "none" or a list of names stands for.
+
+    Raises:
+        UnknownNameError: there is no such method.
+        ConfigError: a method is no control.
+    """
+    if NONE in given:
+        return ()
+    if ALL in given:
+        return tuple(known_controls(methods))
+    for name in given:
+        if name != SHALLOWER and methods.get(name).tags.role != "control":
+            raise ConfigError(
+                f"'{name}' is no control.",
+                hint=f"Controls: {', '.join(known_controls(methods))}, or {ALL} or {NONE}.",
+            )
+    return tuple(given)
+
+
+def shallower(backbone: str) -> list[str]:
+    """Return smaller backbones to compare with: at most 0.6 and 0.4 of the blocks."""
+    depth = int(backbone.removeprefix("resnet"))
+    found: list[str] = []
+    for share in _SHARES:
+        below = [d for d in DEPTHS if (d - 2) <= share * (depth - 2)]
+        if below and f"resnet{below[-1]}" not in found:
+            found.append(f"resnet{below[-1]}")
+    return found
+
+
+def sources_for(
+    method: type[DerivedMethod], specs: Iterable[RunSpec], methods: Registry[Method]
+) -> list[RunSpec]:
+    """Return the runs among `specs` that the control `method` can be made from."""
+    return [spec for spec in specs if methods.get(spec.method).tags.role == method.source_role]
+
+
+def derived_spec(
+    method: type[DerivedMethod], source: RunSpec, *, config: dict[str, object], epochs: int | None
+) -> RunSpec:
+    """Return the spec of the control `method` of the run `source`: its data, seed and budget."""
+    length = (source.budget.epochs if epochs is None else epochs) if method.trains else 0
+    return source.model_copy(
+        update={
+            "method": method.name,
+            "config": config,
+            "budget": source.budget.model_copy(update={"epochs": length}),
+            "initial": InitialWeights(kind="run", name=source.run, identity=source.key),
+        }
+    )

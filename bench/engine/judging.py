@@ -1,0 +1,105 @@
+"""Does cost follow difficulty? Correlates the MACs of images with the loss of a dense network.
+
+Needs no network: both lie in the arrays of finished runs. Owns which dense run judges which record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.analysis.statistics import rank_correlation
+from bench.errors import RecordError
+from bench.records.record import Dynamics, PointRecord, RunRecord
+from bench.records.store import RunStore, load_arrays
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
+    """Return the records, those of dynamic networks with the correlation added and saved.
+
+    Difficulty is the loss of the dense network of the same data and backbone, of the same recipe
+    and seed where there is one. Records that have a correlation stay as they are.
+    """
+    waiting = [r for r in records if any(_is_open(point) for point in r.points)]
+    if not waiting:
+        return list(records)
+    dense = [r for r in store.load_all().records if _is_dense(r)]
+    judged = {record.run: _judged(record, dense, store) for record in waiting}
+    for record in judged.values():
+        store.update(record)
+    return [judged.get(record.run, record) for record in records]
+
+
+def _is_open(point: PointRecord) -> bool:
+    return point.dynamics is not None and point.dynamics.difficulty_correlation is None
+
+
+def _is_dense(record: RunRecord) -> bool:
+    # Stochastic depth runs everything too, but is here to be judged.
+    return record.role != "control" and any(
+        not point.gated_blocks and point.macs == record.dense_macs for point in record.points
+    )
+
+
+def _judged(record: RunRecord, dense: Sequence[RunRecord], store: RunStore) -> RunRecord:
+    loss_n, name = _difficulty(record, dense, store)
+    points: list[PointRecord] = []
+    for point in record.points:
+        dynamics = point.dynamics
+        if dynamics is not None and _is_open(point):
+            found = _correlation(record, point, loss_n, store=store)
+            dynamics = _with_correlation(dynamics, found, name)
+        points.append(point.model_copy(update={"dynamics": dynamics}))
+    return record.model_copy(update={"points": tuple(points)})
+
+
+def _with_correlation(dynamics: Dynamics, found: float | None, name: str) -> Dynamics:
+    reason = ""
+    if found is None:
+        reason = "every image costs the same" if name else "no dense run of this data and backbone"
+    return dynamics.model_copy(
+        update={
+            "difficulty_correlation": found,
+            "difficulty_of": name,
+            "difficulty_reason": reason,
+        }
+    )
+
+
+def _correlation(
+    record: RunRecord, point: PointRecord, loss_n: npt.NDArray[Any] | None, *, store: RunStore
+) -> float | None:
+    if loss_n is None:
+        return None
+    macs_n = load_arrays(store.folder_of(record), point.arrays_file)["macs_n"]
+    return rank_correlation(macs_n, loss_n)
+
+
+def _difficulty(
+    record: RunRecord, dense: Sequence[RunRecord], store: RunStore
+) -> tuple[npt.NDArray[Any] | None, str]:
+    spec = record.spec
+    same = [
+        other
+        for other in dense
+        if other.spec.dataset == spec.dataset and other.spec.backbone == spec.backbone
+    ]
+    same.sort(key=lambda other: (_likeness(other, record), other.created), reverse=True)
+    for other in same:
+        try:
+            arrays = load_arrays(store.folder_of(other), other.points[0].arrays_file)
+        except RecordError:
+            continue
+        if "loss_n" in arrays:
+            return np.asarray(arrays["loss_n"], dtype=float), other.run
+    return None, ""
+
+
+def _likeness(other: RunRecord, record: RunRecord) -> tuple[bool, bool]:
+    theirs, ours = other.spec, record.spec
+    return theirs.budget.recipe == ours.budget.recipe, theirs.seed == ours.seed

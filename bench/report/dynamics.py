@@ -1,0 +1,72 @@
+"""Is it dynamic? The table that says, of each method with gates, whether they follow the image.
+
+Owns the columns and their explanation; the numbers come with the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bench.report.groups import Group
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+_EXPLAINED = (
+    "dropped: mean share of gated blocks that an image does not run; "
+    "cost ±: spread of nFLOPs over images; "
+    "shuffled: change in accuracy when every image follows another image's decisions, same cost; "
+    "difficulty: rank correlation of an image's MACs with the dense network's loss on it"
+)
+
+
+def dynamics_parts(groups: Sequence[Group]) -> list[RenderableType]:
+    """Return the table of the groups that have gates, and what its columns mean; maybe nothing."""
+    from rich.text import Text
+
+    gated = [group for group in groups if any(row["gated_blocks"] for row in group.rows)]
+    if not gated:
+        return []
+    return [_table(gated), Text(f"  {_EXPLAINED}", style="dim")]
+
+
+def _table(groups: Sequence[Group]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="Is it dynamic?",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("method", overflow="fold", max_width=30)
+    for title in ("dropped", "masks", "cost ±", "shuffled", "difficulty"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("never run", overflow="fold", max_width=24)
+    for group in groups:
+        table.add_row(*(Text(cell) for cell in _cells(group)))
+    return table
+
+
+def _cells(group: Group) -> list[str]:
+    loss = group.mean_of("shuffled_loss")
+    dead = sorted({int(b.removeprefix("block")) for r in group.rows for b in r["dead_blocks"]})
+    return [
+        group.label,
+        _number(group.mean_of("mean_drop"), "{:.1%}"),
+        _number(group.mean_of("distinct_masks"), "{:,.0f}"),
+        _number(group.mean_of("nflops_std"), "{:.3f}"),
+        _number(None if loss is None else -100 * loss, "{:+.2f}"),
+        _number(group.mean_of("difficulty_correlation"), "{:+.2f}"),
+        ", ".join(map(str, dead)),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
