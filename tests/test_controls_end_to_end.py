@@ -1,0 +1,116 @@
+"""Controls on the command line: trained beside a method, found again, timed, made from any run."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from bench.cli import app
+
+Row = dict[str, object]
+SMALL = ["run", "--backbone", "resnet8", "--recipe", "smoke", "--methods", "blockdrop"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    controls = ["--controls", "shuffled_masks,static_projection"]
+    outcome = _bench(*SMALL, *controls, results=folder)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "Is it dynamic?" in outcome.stdout
+    assert "--controls none" in outcome.stderr
+    return folder
+
+
+def _bench(*arguments: str, results: Path) -> Result:
+    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "140"})
+    return runner.invoke(app, list(arguments))
+
+
+def _rows(results: Path) -> dict[str, Row]:
+    outcome = _bench("results", "--format", "json", results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    return {row["method"]: row for row in json.loads(outcome.stdout)}
+
+
+def test_the_shuffled_control_costs_the_same_and_is_what_the_record_says(results: Path) -> None:
+    rows = _rows(results)
+    own, shuffled = rows["blockdrop"], rows["shuffled_masks"]
+    assert set(rows) == {"resnet", "blockdrop", "shuffled_masks", "static_projection"}
+    for key in ("nflops", "macs", "nflops_std", "distinct_masks"):
+        assert own[key] == pytest.approx(shuffled[key], rel=1e-12)
+    assert own["distinct_masks"] > 1  # type: ignore[operator]
+    assert own["shuffled_accuracy"] == shuffled["accuracy"]
+    assert own["accuracy"] - own["shuffled_loss"] == pytest.approx(shuffled["accuracy"])  # type: ignore[operator]
+    assert -1 <= own["difficulty_correlation"] <= 1  # type: ignore[operator]
+
+
+def test_a_control_without_a_path_of_its_own_has_no_latency_and_says_why(results: Path) -> None:
+    shuffled = _rows(results)["shuffled_masks"]
+    assert shuffled["latency_ms_b1"] is None
+    assert "that of its source" in str(shuffled["latency_reason"])
+
+
+def test_the_projection_is_static_timed_and_pays_for_its_source(results: Path) -> None:
+    rows = _rows(results)
+    own, projected = rows["blockdrop"], rows["static_projection"]
+    assert projected["distinct_masks"] == 1
+    assert projected["gated_blocks"] == 0
+    assert projected["latency_ms_b1"] is not None
+    assert projected["variant"] == f"of blockdrop {own['variant']}"
+    total = projected["total_dense_epochs"]
+    assert total == own["total_dense_epochs"] + projected["train_dense_epochs"]  # type: ignore[operator]
+
+
+def test_finished_controls_are_found_again(results: Path) -> None:
+    files = sorted(results.glob("runs/*/weights.safetensors"))
+    before = [file.stat().st_mtime_ns for file in files]
+    controls = ["--controls", "shuffled_masks,static_projection", "--latency", "off"]
+    assert _bench(*SMALL, *controls, results=results).exit_code == 0
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert len(before) == 4
+
+
+def test_a_control_is_made_from_a_run_that_is_named(results: Path) -> None:
+    source = str(_rows(results)["blockdrop"]["run"])
+    arguments = [
+        "run",
+        "--backbone",
+        "resnet8",
+        "--methods",
+        "static_projection",
+        "--latency",
+        "off",
+    ]
+    outcome = _bench(*arguments, "--source", source, "--epochs", "0", results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert "static_projection" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "static_projection"], "--source"),
+        (["--methods", "static_projection", "--source", "nosuch"], "no run 'nosuch'"),
+        (["--methods", "sgad", "--controls", "blockdrop"], "is no control"),
+        (["--methods", "sgad", "--controls", "shufled_masks"], "Did you mean 'shuffled_masks'"),
+    ],
+)
+def test_wrong_controls_get_a_short_message_and_status_2(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
+    outcome = _bench("run", *arguments, results=tmp_path)
+    assert outcome.exit_code == 2
+    assert words in outcome.stderr.replace("\n", " ")
+    assert "Traceback" not in outcome.output
