@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from bench.errors import BenchError, ConfigError
+from bench.commands import data, mlflow
+from bench.commands.frame import (
+    DataDir,
+    Debug,
+    Plugins,
+    ResultsDir,
+    chosen_folders,
+    errors_shown,
+    load_plugins,
+    show_table,
+    stderr,
+    stdout,
+)
+from bench.errors import ConfigError
 
 app = typer.Typer(
     name="bench",
@@ -21,48 +31,11 @@ app = typer.Typer(
     help="Benchmark dynamic inference: gated networks on one backbone, one recipe, one machine. "
     "They really skip, and error bars say who wins.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Fetch, import and verify data sets.")
-mlflow_app = typer.Typer(no_args_is_help=True, help="Bring records into MLflow, and look at them.")
-app.add_typer(data_app, name="data")
-app.add_typer(mlflow_app, name="mlflow")
+app.add_typer(data.app, name="data")
+app.add_typer(mlflow.app, name="mlflow")
 
-ResultsDir = Annotated[
-    Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets lie. Default: $BENCH_DATA or ./data.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")
-]
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]
-
-
-@contextmanager
-def errors_shown(debug: bool) -> Iterator[None]:
-    """Turn exceptions into a message and an exit status; a traceback only with --debug."""
-    try:
-        yield
-    except BenchError as error:
-        if debug:
-            raise
-        from bench.terminal import show_error
-
-        show_error(error, _stderr())
-        raise typer.Exit(error.exit_status) from error
-    except KeyboardInterrupt as error:
-        _stderr().print("Interrupted. Finished runs are kept; the same command continues.")
-        raise typer.Exit(130) from error
-    except typer.Exit:
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        _stderr().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
-        _stderr().print("This is a fault in bench; --debug shows where.")
-        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -123,7 +96,7 @@ def run(
         from bench.options import run_options
         from bench.terminal import TerminalReporter
 
-        _load_plugins(plugin)
+        load_plugins(plugin)
         options = run_options(
             {
                 "methods": methods,
@@ -143,15 +116,15 @@ def run(
             },
             file=config,
         )
-        folders = _folders(results_dir, data_dir)
-        with TerminalReporter(_stderr()) as reporter:
+        folders = chosen_folders(results_dir, data_dir)
+        with TerminalReporter(stderr()) as reporter:
             outcome = api.run(options, folders, reporter=reporter, forget=fresh)
-        _show_table(api.rows_of(outcome))
+        show_table(api.rows_of(outcome))
         figure = api.draw_outcome(outcome, folders)
         if figure is not None:
-            _stderr().print(f"Pareto plot: {figure}", soft_wrap=True, highlight=False)
+            stderr().print(f"Pareto plot: {figure}", soft_wrap=True, highlight=False)
         for failure in outcome.failures:
-            _stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
+            stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
         if outcome.failures:
             raise typer.Exit(1)
 
@@ -175,15 +148,15 @@ def results(
     with errors_shown(debug):
         from bench import api
 
-        rows, problems = api.results(_folders(results_dir, None), expression=filter)
+        rows, problems = api.results(chosen_folders(results_dir, None), expression=filter)
         if format == "table":
-            _show_table(rows)
+            show_table(rows)
         else:
             from bench.report.tables import render
 
             typer.echo(render(rows, format))
         for problem in problems:
-            _stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
+            stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
 
 
 @app.command()
@@ -205,7 +178,7 @@ def pareto(
         from bench import api
 
         path = api.pareto(
-            _folders(results_dir, None), x=x, dataset=dataset, published=published, out=out
+            chosen_folders(results_dir, None), x=x, dataset=dataset, published=published, out=out
         )
         typer.echo(path)
 
@@ -233,11 +206,11 @@ def latency(
         from bench import api
         from bench.terminal import TerminalReporter
 
-        _load_plugins(plugin)
-        with TerminalReporter(_stderr()) as reporter:
+        load_plugins(plugin)
+        with TerminalReporter(stderr()) as reporter:
             outcome = api.latency(
                 runs,
-                _folders(results_dir, data_dir),
+                chosen_folders(results_dir, data_dir),
                 batch_sizes=_whole_numbers(batch_sizes),
                 profile=profile,
                 device=device,
@@ -245,7 +218,7 @@ def latency(
                 dataset=dataset,
                 reporter=reporter,
             )
-        _show_table(api.rows_of(outcome))
+        show_table(api.rows_of(outcome))
 
 
 @app.command(name="list")
@@ -261,8 +234,8 @@ def list_(
     with errors_shown(debug):
         from bench.report import listings
 
-        _load_plugins(plugin)
-        _stdout().print(listings.listing(what, _folders(results_dir, None).results))
+        load_plugins(plugin)
+        stdout().print(listings.listing(what, chosen_folders(results_dir, None).results))
 
 
 @app.command()
@@ -271,101 +244,13 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
     with errors_shown(debug):
         from bench.report import doctor as checks
 
-        folders = _folders(results_dir, data_dir)
-        _stdout().print(checks.report(folders.results, folders.data))
-
-
-@data_app.command()
-def fetch(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Download a data set: `bench data fetch cifar10`."""
-    with errors_shown(debug):
-        from bench.data.load import fetch as fetch_data
-
-        data = fetch_data(name, data_dir=_folders(None, data_dir).data)
-        typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
-
-
-@data_app.command(name="import")
-def import_(name: str, folder: Path, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Import a folder with train/ and test/: `bench data import cifar10 FOLDER`."""
-    with errors_shown(debug):
-        from bench.data.importing import import_folder
-
-        data = import_folder(name, folder, data_dir=_folders(None, data_dir).data)
-        typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
-
-
-@data_app.command()
-def verify(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Check the files of a data set: `bench data verify cifar10`."""
-    with errors_shown(debug):
-        from bench.data.load import verify as verify_data
-
-        reports = verify_data(name, data_dir=_folders(None, data_dir).data)
-        for report in reports:
-            typer.echo(f"{report.status}: {report.file or name}: {report.detail}")
-        if not any(report.status in {"ok", "embedded"} for report in reports):
-            raise typer.Exit(1)
-
-
-@mlflow_app.command()
-def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
-    """Log all records that MLflow lacks, each once."""
-    with errors_shown(debug):
-        from bench.records.store import RunStore
-        from bench.records.tracking import sync as sync_records
-
-        results = sync_records(RunStore(_folders(results_dir, None).results))
-        for run_name, result in results.items():
-            typer.echo(f"{run_name}: {result.detail}")
-        if not all(result.logged for result in results.values()):
-            raise typer.Exit(1)
-
-
-@mlflow_app.command()
-def ui(
-    port: Annotated[int, typer.Option(min=1)] = 5000,
-    results_dir: ResultsDir = None,
-    debug: Debug = False,
-) -> None:
-    """Open MLflow's own pages on these results, until interrupted."""
-    with errors_shown(debug):
-        import subprocess
-
-        from bench.records.tracking import default_uri
-
-        uri = default_uri(_folders(results_dir, None).results)
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-        raise typer.Exit(subprocess.call([*command, "--port", str(port)]))
+        folders = chosen_folders(results_dir, data_dir)
+        stdout().print(checks.report(folders.results, folders.data))
 
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _folders(results_dir: Path | None, data_dir: Path | None) -> Any:
-    from bench.api import Folders, default_data_dir, default_results_dir
-
-    return Folders(results_dir or default_results_dir(), data_dir or default_data_dir())
-
-
-def _load_plugins(files: list[Path] | None) -> None:
-    if files:
-        from bench.engine.plan import METHODS
-
-        for file in files:
-            METHODS.add_file(file)
-
-
-def _show_table(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        _stderr().print("No runs yet. Start with: bench run")
-        return
-    from bench.report.tables import rich_table
-
-    console = _stdout()
-    console.print(rich_table(rows, width=console.width))
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -376,15 +261,3 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     if not numbers or min(numbers) < 1:
         raise ConfigError(f"'{text}' is not a list of batch sizes.", hint="Like 1,32,256.")
     return numbers
-
-
-def _stdout() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

@@ -1,0 +1,44 @@
+"""The commands `bench data ...`, thin: parse, call the data room, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from bench.commands.frame import DataDir, Debug, chosen_folders, errors_shown
+
+app = typer.Typer(no_args_is_help=True, help="Fetch, import and verify data sets.")
+
+
+@app.command()
+def fetch(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
+    """Download a data set: `bench data fetch cifar10`."""
+    with errors_shown(debug):
+        from bench.data.load import fetch as fetch_data
+
+        data = fetch_data(name, data_dir=chosen_folders(None, data_dir).data)
+        typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
+
+
+@app.command(name="import")
+def import_(name: str, folder: Path, data_dir: DataDir = None, debug: Debug = False) -> None:
+    """Import a folder with train/ and test/: `bench data import cifar10 FOLDER`."""
+    with errors_shown(debug):
+        from bench.data.importing import import_folder
+
+        data = import_folder(name, folder, data_dir=chosen_folders(None, data_dir).data)
+        typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
+
+
+@app.command()
+def verify(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
+    """Check the files of a data set: `bench data verify cifar10`."""
+    with errors_shown(debug):
+        from bench.data.load import verify as verify_data
+
+        reports = verify_data(name, data_dir=chosen_folders(None, data_dir).data)
+        for report in reports:
+            typer.echo(f"{report.status}: {report.file or name}: {report.detail}")
+        if not any(report.status in {"ok", "embedded"} for report in reports):
+            raise typer.Exit(1)

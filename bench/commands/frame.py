@@ -1,0 +1,92 @@
+"""What all commands share: options, folders, consoles, how tables and errors are shown.
+
+Owns no command and no work; imports nothing heavy on top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.errors import BenchError
+
+ResultsDir = Annotated[
+    Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets lie. Default: $BENCH_DATA or ./data.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")
+]
+
+
+@contextmanager
+def errors_shown(debug: bool) -> Iterator[None]:
+    """Turn exceptions into a message and an exit status; a traceback only with --debug."""
+    try:
+        yield
+    except BenchError as error:
+        if debug:
+            raise
+        from bench.terminal import show_error
+
+        show_error(error, stderr())
+        raise typer.Exit(error.exit_status) from error
+    except KeyboardInterrupt as error:
+        stderr().print("Interrupted. Finished runs are kept; the same command continues.")
+        raise typer.Exit(130) from error
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        stderr().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
+        stderr().print("This is a fault in bench; --debug shows where.")
+        raise typer.Exit(1) from error
+
+
+def chosen_folders(results_dir: Path | None, data_dir: Path | None) -> Any:
+    """Return where results and data lie: as given, or as the environment says."""
+    from bench.api import Folders, default_data_dir, default_results_dir
+
+    return Folders(results_dir or default_results_dir(), data_dir or default_data_dir())
+
+
+def load_plugins(files: list[Path] | None) -> None:
+    """Register the methods of all plugin files given."""
+    if files:
+        from bench.engine.plan import METHODS
+
+        for file in files:
+            METHODS.add_file(file)
+
+
+def show_table(rows: list[dict[str, Any]]) -> None:
+    """Print the rows of runs on standard output, as wide as the terminal."""
+    if not rows:
+        stderr().print("No runs yet. Start with: bench run")
+        return
+    from bench.report.tables import rich_table
+
+    console = stdout()
+    console.print(rich_table(rows, width=console.width))
+
+
+def stdout() -> Any:
+    """Return the console for tables and answers."""
+    from rich.console import Console
+
+    return Console()
+
+
+def stderr() -> Any:
+    """Return the console for progress, notes and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True)
