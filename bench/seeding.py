@@ -7,6 +7,8 @@ epoch) derives its own from it by name, so adding a consumer never shifts the ot
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,3 +43,38 @@ def seed_globally(seed: int, *scope: str | int) -> None:
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)
+
+
+@contextmanager
+def seeded(seed: int, *scope: str | int) -> Iterator[None]:
+    """Seed globally for `scope`, and give the caller's own random state back afterwards."""
+    import random
+
+    import numpy as np
+    import torch
+
+    before = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices):
+        try:
+            seed_globally(seed, *scope)
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def random_fingerprint() -> str:
+    """Return a hash of the state of all global generators: the same until one of them is used."""
+    import random
+
+    import numpy as np
+    import torch
+
+    digest = hashlib.sha256(repr(random.getstate()).encode())
+    numpy_state = np.random.get_state(legacy=False)["state"]
+    digest.update(numpy_state["key"].tobytes() + str(numpy_state["pos"]).encode())
+    digest.update(torch.get_rng_state().numpy().tobytes())
+    for device in range(torch.cuda.device_count()):
+        digest.update(torch.cuda.get_rng_state(device).numpy().tobytes())
+    return digest.hexdigest()

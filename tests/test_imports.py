@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.records.record", "bench.method", "bench.options"),
     ("bench.records", "bench.measure"),
     ("bench.training", "bench.terminal"),
-    ("bench.engine",),
+    ("bench.engine", "bench.testing"),
     ("bench.report",),
     ("bench.api",),
     ("bench.commands",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.seeding import derive, generator, seed_globally
+from bench.seeding import derive, generator, random_fingerprint, seed_globally, seeded
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +82,22 @@ def test_seeding_globally_reaches_random_numpy_and_torch() -> None:
     assert global_draws() == first
     seed_globally(1, "train")
     assert all(a != b for a, b in zip(global_draws(), first, strict=True))
+
+
+def test_seeding_for_a_while_gives_the_callers_random_state_back() -> None:
+    seed_globally(2, "outside")
+    expected = global_draws()
+    seed_globally(2, "outside")
+    with seeded(7, "inside"):
+        inside = global_draws()
+    assert global_draws() == expected
+    with seeded(7, "inside"):
+        assert global_draws() == inside
+
+
+@pytest.mark.parametrize("use", [random.random, np.random.rand, lambda: torch.rand(1)])
+def test_the_fingerprint_changes_when_a_global_generator_is_used(use: Callable[[], object]) -> None:
+    before = random_fingerprint()
+    assert random_fingerprint() == before
+    use()
+    assert random_fingerprint() != before

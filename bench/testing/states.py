@@ -1,0 +1,222 @@
+"""Checks of the states a network can be put into: all on, all off, permuted, saved, shipped.
+
+Each takes the workbench and raises a Shortfall; what it proves is said in suite.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from bench.errors import Unsupported
+from bench.measure.cost import macs_per_image
+from bench.measure.modes import evaluating
+from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.resnet import ResNet
+from bench.networks.unit import DynamicNet, Output
+from bench.seeding import seeded
+from bench.testing.comparing import require_close, require_equal, require_same_trace, runs_of
+from bench.testing.made_up import images
+from bench.testing.outcome import DoesNotApply, Shortfall
+from bench.testing.workbench import Subject, Workbench
+
+_LOST = (
+    "something set in training or calibration is a plain attribute; make it a buffer"
+    " (register_buffer), so that it travels with the weights."
+)
+
+
+def all_on(bench: Workbench) -> None:
+    for subject in bench.subjects():
+        net, x = subject.net, images(9, seed=10)
+        with evaluating(net):
+            plain = _dense(net, x)
+            try:
+                everything = net.forward_all_on(x)
+            except Unsupported as error:
+                raise Shortfall(
+                    error.message,
+                    "implement forward_all_on, or say in Tags.exempt, under 'all_on', why there is"
+                    " no such state.",
+                ) from error
+            what = f"{subject.backbone.name}: forward_all_on and the plain ResNet"
+            cause = "a unit is scaled, normalised or replaced even where it runs."
+            require_equal(everything, plain, what=what, cause=cause)
+            _require_blocks_on(everything, net, what)
+            if isinstance(net, GatedResNet):
+                ones_nb = torch.ones(len(x), len(net.blocks))
+                what = f"{subject.backbone.name}: execute_with all on and the plain ResNet"
+                require_equal(net.execute_with(x, ones_nb), plain, what=what, cause=cause)
+
+
+def _dense(net: DynamicNet, x_nchw: Tensor) -> Output:
+    trunk = getattr(net, "trunk", None)
+    if not isinstance(trunk, ResNet):
+        raise Shortfall(
+            f"{type(net).__name__} has no `trunk`, so there is no dense network to compare with.",
+            "build on GatedResNet or keep the ResNet of backbone.build() as `trunk`; or say in"
+            " Tags.exempt, under 'all_on', why there is none.",
+        )
+    return Output(trunk(x_nchw), torch.ones(len(x_nchw), 0), {})
+
+
+def _require_blocks_on(output: Output, net: DynamicNet, what: str) -> None:
+    share = output.executed[:, block_columns(net.units())].mean().item()
+    if share != 1:
+        raise Shortfall(f"{what}: the trace says that {share:.1%} of the blocks ran, not all.")
+
+
+def all_off(bench: Workbench) -> None:
+    for subject in bench.subjects():
+        net, x = subject.net, images(9, seed=12)
+        if not isinstance(net, GatedResNet):
+            raise DoesNotApply(f"{type(net).__name__} cannot be told to run no block.")
+        with evaluating(net):
+            state = net.trunk.stem(x)
+            for block in net.blocks:
+                state = net.merge.skipped(block, block.shortcut(state))
+            expected = Output(net.trunk.head(state), torch.zeros(len(x), 0), {})
+            zeros_nb = torch.zeros(len(x), len(net.blocks))
+            for name, run in (
+                ("forward_with", net.forward_with),
+                ("execute_with", net.execute_with),
+            ):
+                output = run(x, zeros_nb)
+                what = f"{subject.backbone.name}: {name} all off and stem, shortcuts, head"
+                cause = "a skipped block leaves something behind: see the Merge rule."
+                require_equal(output, expected, what=what, cause=cause)
+                if bool(output.executed[:, block_columns(net.units())].any()):
+                    raise Shortfall(f"{what}: the trace says that blocks ran.")
+
+
+def permuted(bench: Workbench) -> None:
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
+    same = torch.arange(24)
+    for subject in bench.subjects():
+        costs = list(bench.costs[subject.backbone.name].values())
+        for point in subject.points:
+            net, x, where = point.net, images(24, seed=13), subject.where(point)
+            with evaluating(net):
+                own = net(x)
+                shuffled, unmoved = _permuted(net, x, order), _permuted(net, x, same)
+            cause = "what image n is told is not what image order_n[n] would decide."
+            _require_same_cost(shuffled, own, costs, where)
+            require_same_trace(
+                _blocks_of(shuffled, net),
+                _blocks_of(Output(own.logits, own.executed[order], {}), net),
+                net=net,
+                what=f"{where}: forward_permuted and the images whose decisions it follows",
+                cause=cause,
+            )
+            what = f"{where}: forward_permuted with every image in its place and forward"
+            require_same_trace(unmoved, own, net=net, what=what, cause=cause)
+            require_close(unmoved, own, what=what, cause=cause)
+
+
+def _permuted(net: DynamicNet, x_nchw: Tensor, order_n: Tensor) -> Output:
+    try:
+        return net.forward_permuted(x_nchw, order_n)
+    except Unsupported as error:
+        raise Shortfall(
+            error.message,
+            "implement forward_permuted, or say in Tags.exempt, under 'permuted', why an image"
+            " cannot follow another one's decisions.",
+        ) from error
+
+
+def _require_same_cost(found: Output, own: Output, costs: list[int], where: str) -> None:
+    spent, expected = (macs_per_image(o.executed, costs).sum().item() for o in (found, own))
+    if spent != expected:
+        raise Shortfall(
+            f"{where}: by the decisions of others a batch costs {spent:,.0f} MACs, by its own"
+            f" {expected:,.0f}; they must be the same.",
+            "some units follow the image and not the decision that it was given.",
+        )
+
+
+def _blocks_of(output: Output, net: DynamicNet) -> Output:
+    # In place of the other columns stand ones, so that a message can name the unit.
+    executed_nu = torch.ones_like(output.executed)
+    columns = block_columns(net.units())
+    executed_nu[:, columns] = output.executed[:, columns]
+    return Output(output.logits, executed_nu, {})
+
+
+def round_trip(bench: Workbench) -> None:
+    for subject in bench.subjects():
+        twin = _twin(bench, subject)
+        points = list(bench.method.operating_points(twin, bench.config))
+        if [p.name for p in points] != [p.name for p in subject.points]:
+            raise Shortfall(f"{subject.backbone.name}: other operating points come back.", _LOST)
+        x = images(24, seed=8)
+        for point, theirs in zip(subject.points, points, strict=True):
+            with evaluating(point.net), evaluating(theirs.net):
+                for name, run in runs_of(point.net).items():
+                    ours, back = run(x), runs_of(theirs.net)[name](x)
+                    what = f"{subject.where(point)}: {name} before and after saving"
+                    require_same_trace(back, ours, net=point.net, what=what, cause=_LOST)
+                    require_equal(back, ours, what=what, cause=_LOST)
+
+
+def _twin(bench: Workbench, subject: Subject) -> DynamicNet:
+    state = {key: value.contiguous() for key, value in subject.net.state_dict().items()}
+    try:
+        saved = save(state)
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise Shortfall(
+            f"Its weights cannot be saved: {said}",
+            "two names in the state dict share one tensor.",
+        ) from error
+    with seeded(5, "twin"):
+        twin = bench.build(subject.backbone, bench.config, source=subject.source).eval()
+    try:
+        twin.load_state_dict(load(saved))
+    except RuntimeError as error:
+        said = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise Shortfall(
+            f"A newly built network does not take the weights back: {said}",
+            "modules or buffers appear or change shape after build().",
+        ) from error
+    return twin
+
+
+def inference_net(bench: Workbench) -> None:
+    for where, net in bench.points():
+        x = images(16, seed=11)
+        with evaluating(net):
+            own = net(x)
+            dead = frozenset(
+                unit.name
+                for column, unit in enumerate(net.units())
+                if unit.role == "block" and not bool(own.executed[:, column].any())
+            )
+            shipped = net.inference_net(dead_blocks=dead)
+            what = f"{where}: {{}} of inference_net without {len(dead)} dead blocks and forward"
+            cause = "inference_net drops or changes something that inference needs."
+            for name, run in runs_of(shipped).items():
+                output = run(x)
+                require_same_trace(output, own, net=net, what=what.format(name), cause=cause)
+                require_close(output, own, what=what.format(name), cause=cause)
+        extra = set(shipped.state_dict()) - set(net.state_dict())
+        left = {key for key in shipped.state_dict() if key.startswith("training_only.")}
+        if extra or left:
+            name = min(extra or left)
+            raise Shortfall(f"{where}: what is shipped holds '{name}', which it should not.")
+
+
+def points(bench: Workbench) -> None:
+    for subject in bench.subjects():
+        names = [point.name for point in subject.points]
+        if not names:
+            raise Shortfall("operating_points returns none.", "a network has at least one.")
+        if len(set(names)) != len(names):
+            raise Shortfall(f"Two operating points have the same name: {', '.join(names)}.")
+        own = [unit.name for unit in subject.net.units()]
+        for point in subject.points:
+            if [unit.name for unit in point.net.units()] != own:
+                raise Shortfall(
+                    f"{subject.where(point)}: its units are not those of the trained network.",
+                    "points share one network and differ in thresholds only.",
+                )

@@ -1,0 +1,231 @@
+"""Networks to try a method on: built, trained for a few steps, stirred, calibrated. Each once.
+
+Owns how a method is brought into a state worth checking; knows no check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.measure.cost import unit_macs
+from bench.method import (
+    Backbone,
+    Budget,
+    DerivedMethod,
+    DynamicNet,
+    Method,
+    MethodConfig,
+    Phase,
+    Point,
+    Source,
+)
+from bench.recipes import RECIPES
+from bench.seeding import seeded
+from bench.testing import made_up
+from bench.testing.outcome import Shortfall, shortfall_of
+from bench.testing.stirring import Spread, gated_columns, stir
+from bench.training.optimizer import build_optimizer
+
+# Two depths and both shortcuts; the larger one first, because a rule may leave nothing to decide
+# where each stage has a single block.
+_BACKBONES = (("resnet14", "B"), ("resnet8", "A"))
+_BATCH = 8
+_PROGRESS = (0.25, 0.75)
+_MORE_PROGRESS = (0.1, 0.4, 0.6, 0.9)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One network after a few steps: its points, what received gradient, how it decides."""
+
+    backbone: Backbone
+    net: DynamicNet
+    points: tuple[Point, ...]
+    reached: frozenset[str]
+    spread: Spread
+    source: Source | None
+    source_before: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def where(self, point: Point) -> str:
+        """Name the network for a message."""
+        name = f", operating point '{point.name}'" if point.name else ""
+        return f"{self.backbone.name}{name}"
+
+
+class Workbench:
+    """A method with its settings, and the networks its checks share."""
+
+    def __init__(self, method: Method, config: MethodConfig | None) -> None:
+        self.method = method
+        self._given = config
+
+    @cached_property
+    def config(self) -> MethodConfig:
+        """The settings: as given, or the defaults."""
+        return self.method.Config() if self._given is None else self._given
+
+    def train(self) -> list[Subject]:
+        """Return the networks.
+
+        Raises:
+            Shortfall: one cannot be built or trained.
+        """
+        if isinstance(self._trained, Shortfall):
+            raise self._trained
+        return self._trained
+
+    def subjects(self) -> list[Subject]:
+        """Return the networks, for a check that is not about training.
+
+        Raises:
+            Shortfall: there are none.
+        """
+        if isinstance(self._trained, Shortfall):
+            raise Shortfall("Not tried, because 'trains' failed.")
+        return self._trained
+
+    def points(self) -> Iterator[tuple[str, DynamicNet]]:
+        """Yield a name for messages and the network, for every operating point."""
+        for subject in self.subjects():
+            for point in subject.points:
+                yield subject.where(point), point.net
+
+    def budget(self, epochs: int, config: MethodConfig, *, recipe: str = "quick") -> Budget:
+        """Return what `recipe` gives this method on a small data set."""
+        published = self.method.published_epochs(config)
+        return RECIPES[recipe].budget(train_size=400, published_epochs=published, epochs=epochs)
+
+    def phases(self, config: MethodConfig) -> list[Phase]:
+        """Return the phases of a short training; none for a control that is not trained."""
+        if isinstance(self.method, DerivedMethod) and not self.method.trains:
+            return []
+        return list(self.method.phases(config, self.budget(4, config)))
+
+    def build(
+        self, backbone: Backbone, config: MethodConfig, *, source: Source | None
+    ) -> DynamicNet:
+        """Return the network as a run would have it before training, placed as a run would."""
+        if isinstance(self.method, DerivedMethod) and source is not None:
+            net = self.method.derive(source, backbone, config)
+        else:
+            net = self.method.build(backbone, config)
+        if not isinstance(net, DynamicNet):
+            raise Shortfall(
+                f"The network is a {type(net).__name__}, not a DynamicNet.",
+                "build() must return a GatedResNet or another subclass of DynamicNet.",
+            )
+        return net.to(memory_format=torch.channels_last)
+
+    def source(self, backbone: Backbone) -> Source | None:
+        """Return a made-up run for a method that is made from one, else None."""
+        if not isinstance(self.method, DerivedMethod):
+            return None
+        return made_up.source_of(self.method.source_role, backbone)
+
+    def settled(self, net: DynamicNet, config: MethodConfig) -> list[Point]:
+        """Choose thresholds if the method does, and return the operating points."""
+        net.eval()
+        if self.method.tags.calibrates:
+            self.method.calibrate(net, config, made_up.held_out())
+        return list(self.method.operating_points(net, config))
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, int]]:
+        """The MACs of each unit, by backbone."""
+        return {subject.backbone.name: unit_macs(subject.net) for subject in self.subjects()}
+
+    @cached_property
+    def _trained(self) -> list[Subject] | Shortfall:
+        try:
+            return [self._subject(*backbone) for backbone in _BACKBONES]
+        except Exception as error:
+            return shortfall_of(error)
+
+    def _subject(self, name: str, shortcut: Any) -> Subject:
+        backbone = Backbone(name, made_up.CLASSES, made_up.SHAPE, shortcut)
+        with seeded(4, "check", name):
+            source = self.source(backbone)
+            before = state_of(source)
+            net = self.build(backbone, self.config, source=source)
+            reached: set[str] = set()
+            for phase in self.phases(self.config):
+                reached |= train_briefly(net, phase)
+            points = self.settled(net, self.config)
+            spread = Spread(1.0, 1)
+            if gated_columns(net):
+                spread = stir(net, lambda: [p.net for p in self.settled(net, self.config)])
+                points = self.settled(net, self.config)
+        return Subject(backbone, net, tuple(points), frozenset(reached), spread, source, before)
+
+
+def state_of(source: Source | None) -> dict[str, Tensor]:
+    """Return a copy of the weights of all points of a source."""
+    points = source.points if source is not None else ()
+    return {
+        f"{number}.{key}": value.detach().clone()
+        for number, point in enumerate(points)
+        for key, value in point.net.state_dict().items()
+    }
+
+
+@torch.enable_grad()
+def train_briefly(net: DynamicNet, phase: Phase) -> set[str]:
+    """Do some steps of the training loop; return the parameters that received gradient."""
+    groups = phase.groups(net)
+    chosen = {id(p) for group in groups for p in group.parameters}
+    names = {name for name, p in net.named_parameters() if id(p) in chosen}
+    for parameter in net.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+    optimizer = build_optimizer(groups, phase.optimizer)
+    phase.set_modes(net)
+    reached: set[str] = set()
+    for step, progress in enumerate((*_PROGRESS, *_MORE_PROGRESS)):
+        if step >= len(_PROGRESS) and names <= reached:
+            break
+        reached |= _step(net, phase, optimizer, progress=progress, seed=step)
+    for parameter in net.parameters():
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    return reached
+
+
+def _step(
+    net: nn.Module, phase: Phase, optimizer: torch.optim.Optimizer, *, progress: float, seed: int
+) -> set[str]:
+    assert isinstance(net, DynamicNet)
+    terms = phase.loss(net, made_up.batch(_BATCH, seed=seed), progress)
+    require_descendable(terms.total, phase)
+    optimizer.zero_grad(set_to_none=True)
+    terms.total.backward()  # type: ignore[no-untyped-call]
+    reached = {n for n, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    optimizer.step()
+    return reached
+
+
+def require_descendable(total: Tensor, phase: Phase) -> None:
+    """Check that a loss is one finite number that depends on a parameter.
+
+    Raises:
+        Shortfall: it is not.
+    """
+    if total.ndim != 0:
+        raise Shortfall(
+            f"The loss of phase '{phase.name}' has shape {tuple(total.shape)}, not ().",
+            "a mean over the batch is missing.",
+        )
+    if not bool(torch.isfinite(total)):
+        raise Shortfall(
+            f"The loss of phase '{phase.name}' is {total.item()} after a few steps.",
+            "a logarithm or a division at 0, or a learning rate that is too large.",
+        )
+    if not total.requires_grad:
+        raise Shortfall(
+            f"The loss of phase '{phase.name}' depends on no parameter that this phase trains.",
+            "the network ran under no_grad, or Phase.groups names other parameters.",
+        )
