@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import PluginError
 from bench.measure.modes import without_onednn
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone, RemovedResidual
-from bench.networks.unit import DynamicNet, Unit
+from bench.networks.resnet import Backbone
+from bench.networks.unit import DynamicNet, RemovedResidual, Unit
 
 _CONTRACT = "A unit's module takes one tensor of shape (N, *input_shape)."
 

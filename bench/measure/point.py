@@ -34,7 +34,7 @@ def point_record(
     macs_n = macs_per_image(executed_nu, [unit_macs[unit.name] for unit in units])
     backbone_n = macs_per_image(executed_nu, backbone_only(units, unit_macs))
     rates = block_rates(units, executed_nu)
-    gated = tuple(unit.name for unit in units if unit.role == "block" and not unit.always_on)
+    gated = tuple(unit.name for unit in units if unit.role == "block" and unit.gated)
     dead = tuple(block for block, rate in rates.items() if rate == 0)
     return PointRecord(
         name=name,

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.networks.policy import Decisions
-from bench.networks.resnet import Block, Projection, RemovedResidual
+from bench.networks.resnet import Block, Projection
+from bench.networks.unit import RemovedResidual
 
 
 class Merge(ABC):

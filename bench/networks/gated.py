@@ -18,8 +18,8 @@ from bench.networks.execution import (
     run_skipping,
 )
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront
-from bench.networks.resnet import Backbone, Block, Projection, RemovedResidual, ResNet
-from bench.networks.unit import DynamicNet, Output, Unit
+from bench.networks.resnet import Backbone, Block, Projection, ResNet
+from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
 
 class GatedResNet(DynamicNet):
@@ -48,7 +48,7 @@ class GatedResNet(DynamicNet):
         units = [Unit("stem", self.trunk.stem, self.backbone.image_shape, True, "stem")]
         shape: tuple[int, ...] = self.backbone.stem_shape
         for b, block in enumerate(self.blocks):
-            fixed = self.policy.always_on[b]
+            fixed = self.policy.always_on[b] and not isinstance(block.residual, RemovedResidual)
             units.append(Unit(f"block{b}", block.residual, shape, fixed, "block"))
             if isinstance(block.shortcut, Projection):
                 units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, UnknownNameError
+from bench.networks.unit import RemovedResidual
 
 WIDTHS = (16, 32, 64)
 DEPTHS = (8, 14, 20, 26, 32, 38, 44, 50, 56, 62, 68, 74, 80, 86, 92, 98, 104, 110)
@@ -49,13 +50,6 @@ class Residual(nn.Module):
         hidden = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out: Tensor = self.bn2(self.conv2(hidden))
         return out
-
-
-class RemovedResidual(nn.Module):
-    """Stands where the residual of a removed block was: it never runs and costs nothing."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise RuntimeError("a block that was removed was asked to run")
 
 
 class PaddedSubsample(nn.Module):

@@ -17,6 +17,13 @@ from bench.errors import Unsupported
 Role = Literal["stem", "block", "shortcut", "head", "policy"]
 
 
+class RemovedResidual(nn.Module):
+    """Stands where the residual of a removed block was: it never runs and costs nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("a block that was removed was asked to run")
+
+
 class Unit(NamedTuple):
     """The smallest thing that can be skipped, or that always runs and has a cost.
 
@@ -29,6 +36,11 @@ class Unit(NamedTuple):
     input_shape: tuple[int, ...]
     always_on: bool
     role: Role
+
+    @property
+    def gated(self) -> bool:
+        """Whether something decides if it runs; a removed block never does, for anybody."""
+        return not self.always_on and not isinstance(self.module, RemovedResidual)
 
 
 @dataclass(frozen=True, slots=True)

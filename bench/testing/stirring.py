@@ -55,7 +55,7 @@ class Spread:
 
 def gated_columns(net: DynamicNet) -> list[int]:
     """Return the columns of the trace whose units do not always run."""
-    return [column for column, unit in enumerate(net.units()) if not unit.always_on]
+    return [column for column, unit in enumerate(net.units()) if unit.gated]
 
 
 def spread_of(net: DynamicNet) -> Spread:
