@@ -21,6 +21,7 @@ class OptimizerSpec(BaseModel):
 
     `milestones` are fractions of the phase at which a step schedule multiplies by `decay`;
     the warm-up rises linearly from `warmup_from` x lr over the first `warmup_steps` steps.
+    For Adam, `momentum` is beta 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

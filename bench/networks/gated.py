@@ -18,7 +18,7 @@ from bench.networks.execution import (
     run_skipping,
 )
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront
-from bench.networks.resnet import Backbone, Block, Projection, ResNet
+from bench.networks.resnet import Backbone, Block, PaddedSubsample, ResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
 
@@ -45,15 +45,10 @@ class GatedResNet(DynamicNet):
 
     def units(self) -> Sequence[Unit]:
         """Stem, then each block (and its shortcut where that has a cost), head, policy."""
-        units = [Unit("stem", self.trunk.stem, self.backbone.image_shape, True, "stem")]
-        shape: tuple[int, ...] = self.backbone.stem_shape
-        for b, block in enumerate(self.blocks):
-            fixed = self.policy.always_on[b] and not isinstance(block.residual, RemovedResidual)
-            units.append(Unit(f"block{b}", block.residual, shape, fixed, "block"))
-            if isinstance(block.shortcut, Projection):
-                units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
-            shape = _shape_after(block, shape)
-        units.append(Unit("head", self.trunk.head, shape, True, "head"))
+        units = trunk_units(self.trunk, self.backbone)
+        for column, fixed in zip(block_columns(units), self.policy.always_on, strict=True):
+            runs = fixed and not isinstance(units[column].module, RemovedResidual)
+            units[column] = units[column]._replace(always_on=runs)
         return [*units, *self.policy.units()]
 
     def forward(self, x_nchw: Tensor) -> Output:
@@ -130,6 +125,20 @@ class GatedResNet(DynamicNet):
 def block_columns(units: Iterable[Unit]) -> list[int]:
     """Return the columns of the trace that belong to blocks, in order."""
     return [column for column, unit in enumerate(units) if unit.role == "block"]
+
+
+def trunk_units(trunk: ResNet, backbone: Backbone) -> list[Unit]:
+    """Return the units of the plain ResNet, in the order they run; all always on."""
+    units = [Unit("stem", trunk.stem, backbone.image_shape, True, "stem")]
+    shape: tuple[int, ...] = backbone.stem_shape
+    for b, block in enumerate(trunk.blocks):
+        assert isinstance(block, Block)
+        units.append(Unit(f"block{b}", block.residual, shape, True, "block"))
+        if not isinstance(block.shortcut, nn.Identity | PaddedSubsample):
+            units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
+        shape = _shape_after(block, shape)
+    units.append(Unit("head", trunk.head, shape, True, "head"))
+    return units
 
 
 def _shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:

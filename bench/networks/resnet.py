@@ -94,11 +94,11 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Global average pooling and the classifier: (N, 64, h, w) -> (N, K)."""
+    """Global average pooling and the classifier: (N, C, h, w) -> (N, K), C = 64 at the end."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, width: int = WIDTHS[-1]) -> None:
         super().__init__()
-        self.linear = nn.Linear(WIDTHS[-1], num_classes)
+        self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))

@@ -25,7 +25,8 @@ def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> to
         for group in groups
     ]
     if spec.kind == "adam":
-        return torch.optim.Adam(options, lr=spec.lr, weight_decay=spec.weight_decay)
+        betas = (spec.momentum, 0.999)
+        return torch.optim.Adam(options, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
     return torch.optim.SGD(
         options, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
     )

@@ -42,3 +42,12 @@ def test_groups_keep_their_own_scale(kind: str, cls: type) -> None:
     assert isinstance(optimizer, cls)
     set_learning_rate(optimizer, 0.05)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]
+
+
+def test_the_momentum_of_adam_is_its_first_beta() -> None:
+    groups = [ParameterGroup([torch.nn.Parameter(torch.ones(2))])]
+    for spec, beta in (
+        (OptimizerSpec(kind="adam"), 0.9),
+        (OptimizerSpec(kind="adam", momentum=0.99), 0.99),
+    ):
+        assert build_optimizer(groups, spec).defaults["betas"] == (beta, 0.999)

@@ -1,0 +1,153 @@
+"""Who leaves at an exit: rules on the logits of its classifier, several operating points at once.
+
+What a rule compares with is kept in buffers, so that it travels in the state dict. Until they are
+calibrated, nobody leaves. Owns no network and no calibration.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.networks.unit import Unit
+
+FEATURES = ("largest probability", "entropy", "margin")
+
+
+def largest_probability(logits_nk: Tensor) -> Tensor:
+    """Return the largest probability of each softmax, (N,) float64."""
+    # In float32 many images of a trained network would tie at exactly 1.
+    return logits_nk.double().softmax(dim=1).amax(dim=1)
+
+
+def entropy_nats(logits_nk: Tensor) -> Tensor:
+    """Return the entropy -sum p log p of each softmax, natural logarithm, (N,) float64."""
+    log_nk = logits_nk.double().log_softmax(dim=1)
+    return -(log_nk.exp() * log_nk).sum(dim=1)
+
+
+def confidence_features(logits_nk: Tensor) -> Tensor:
+    """Return largest probability, entropy (nats) and margin of each softmax, (N, 3) float64.
+
+    The margin is the distance between the two largest probabilities.
+    """
+    log_nk = logits_nk.double().log_softmax(dim=1)
+    p_nk = log_nk.exp()
+    two_n2 = p_nk.topk(2, dim=1).values
+    entropy_n = -(p_nk * log_nk).sum(dim=1)
+    return torch.stack([two_n2[:, 0], entropy_n, two_n2[:, 0] - two_n2[:, 1]], dim=1)
+
+
+class ExitRule(nn.Module, ABC):
+    """Decides at each of E exits, for each of P operating points, who leaves."""
+
+    def __init__(self, num_points: int, num_exits: int) -> None:
+        super().__init__()
+        self.num_points = num_points
+        self.num_exits = num_exits
+
+    @abstractmethod
+    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
+        """Return (N,) bool: who leaves at exit `exit_index`, by the logits (N, K) of that exit."""
+
+    def units(self, exit_index: int) -> Sequence[Unit]:
+        """Return what asking the rule at one exit costs; nothing, unless overridden."""
+        del exit_index
+        return ()
+
+
+class ThresholdRule(ExitRule):
+    """One number per image and exit, compared with `thresholds_pe` (P, E), float64."""
+
+    thresholds_pe: Tensor
+
+    def __init__(self, num_points: int, num_exits: int, *, nobody: float) -> None:
+        super().__init__(num_points, num_exits)
+        start_pe = torch.full((num_points, num_exits), nobody, dtype=torch.float64)
+        self.register_buffer("thresholds_pe", start_pe)
+
+    @abstractmethod
+    def confidence(self, logits_nk: Tensor) -> Tensor:
+        """Return how sure each image is, (N,) float64: the surer leave first."""
+
+    @abstractmethod
+    def set_cuts(self, cuts_pe: Tensor) -> None:
+        """Let those leave whose confidence is above `cuts_pe` (P, E)."""
+
+
+class EntropyBelow(ThresholdRule):
+    """An image leaves if its entropy in nats is below T: at T = 0 nobody, at infinity all."""
+
+    def __init__(self, num_points: int, num_exits: int) -> None:
+        super().__init__(num_points, num_exits, nobody=0.0)
+
+    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
+        return entropy_nats(logits_nk) < self.thresholds_pe[point, exit_index]
+
+    def confidence(self, logits_nk: Tensor) -> Tensor:
+        return -entropy_nats(logits_nk)
+
+    def set_cuts(self, cuts_pe: Tensor) -> None:
+        self.thresholds_pe.copy_(-cuts_pe)
+
+
+class ProbabilityReaches(ThresholdRule):
+    """An image leaves if its largest probability reaches T: at T = 0 all, above 1 nobody."""
+
+    def __init__(self, num_points: int, num_exits: int) -> None:
+        super().__init__(num_points, num_exits, nobody=float("inf"))
+
+    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
+        return largest_probability(logits_nk) >= self.thresholds_pe[point, exit_index]
+
+    def confidence(self, logits_nk: Tensor) -> Tensor:
+        return largest_probability(logits_nk)
+
+    def set_cuts(self, cuts_pe: Tensor) -> None:
+        self.thresholds_pe.copy_(cuts_pe)
+
+
+class Score(nn.Module):
+    """A linear function of the confidence features, one per operating point: (N, F) -> (N, 1)."""
+
+    weights_pf: Tensor
+    biases_p: Tensor
+
+    def __init__(self, num_points: int) -> None:
+        super().__init__()
+        size = (num_points, len(FEATURES))
+        self.register_buffer("weights_pf", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("biases_p", torch.full((num_points,), -1.0, dtype=torch.float64))
+
+    def forward(self, features_nf: Tensor, point: int = 0) -> Tensor:
+        row = slice(point, point + 1)
+        return F.linear(
+            features_nf.to(self.weights_pf.dtype), self.weights_pf[row], self.biases_p[row]
+        )
+
+
+class LearnedRule(ExitRule):
+    """An image leaves if a logistic regression on its confidence features says so (score > 0)."""
+
+    def __init__(self, num_points: int, num_exits: int) -> None:
+        super().__init__(num_points, num_exits)
+        self.scores = nn.ModuleList(Score(num_points) for _ in range(num_exits))
+
+    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
+        score_n1: Tensor = self.scores[exit_index](confidence_features(logits_nk), point)
+        return score_n1.flatten() > 0
+
+    def units(self, exit_index: int) -> Sequence[Unit]:
+        name, score = f"exit{exit_index + 1}.rule", self.scores[exit_index]
+        return [Unit(name, score, (len(FEATURES),), True, "policy")]
+
+    def set_point(self, point: int, weights_ef: Tensor, biases_e: Tensor) -> None:
+        """Adopt the regressions of all exits (E, F), (E,) for one operating point."""
+        for score, weights_f, bias in zip(self.scores, weights_ef, biases_e, strict=True):
+            assert isinstance(score, Score)
+            score.weights_pf[point] = weights_f.to(score.weights_pf)
+            score.biases_p[point] = bias.to(score.biases_p)

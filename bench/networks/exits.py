@@ -1,0 +1,264 @@
+"""The ResNet with exits: classifiers behind its first two stages, and both execution paths.
+
+Every method that may end a network early is an instance of this class with its own rule
+(exit_rules.py); the loop over the stretches between exits lives here, in its two forms. Owns the
+exit heads, the list of units and the columns of the trace; how rules are fitted to held-out images
+is exit_calibration.py's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import Unsupported
+from bench.networks.exit_rules import ExitRule
+from bench.networks.gated import trunk_units
+from bench.networks.resnet import Backbone, Block, Head, PaddedSubsample, ResNet
+from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
+
+NUM_EXITS = 2  # behind stages 1 and 2; the trunk's own head is the last way out
+HeadKind = Literal["pooled", "grid", "convolution"]
+_GRID_SIDE = 4
+
+
+class GridHead(nn.Module):
+    """Means over a grid of at most 4x4 fields, and a linear classifier of all of them."""
+
+    def __init__(self, num_classes: int, shape_chw: tuple[int, ...]) -> None:
+        super().__init__()
+        width, *sides = shape_chw
+        self.fields = (min(_GRID_SIDE, sides[0]), min(_GRID_SIDE, sides[1]))
+        self.linear = nn.Linear(width * self.fields[0] * self.fields[1], num_classes)
+
+    def forward(self, h_nchw: Tensor) -> Tensor:
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(h_nchw, self.fields).flatten(1))
+        return logits
+
+
+class ConvolutionalHead(nn.Module):
+    """conv3x3, batch norm, ReLU; then pooling and a linear classifier as at the trunk's end."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.head = Head(num_classes, width)
+        nn.init.kaiming_normal_(self.conv.weight)
+
+    def forward(self, h_nchw: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.relu(self.bn(self.conv(h_nchw)), inplace=True))
+        return logits
+
+
+class ExitResNet(DynamicNet):
+    """A ResNet that an image may leave behind stage 1 or 2, where the rule says so.
+
+    There are W = E + 1 ways out, counted from 0: the exits, and the trunk's own head. Whoever
+    leaves by one of them ran all that lies before it, the heads of earlier exits included.
+    `point` is the operating point of the rule that the network is set to; `at` gives the others.
+    Modules that only training needs go into `training_only`; `inference_net` drops them.
+    """
+
+    passed_u: Tensor
+
+    def __init__(self, backbone: Backbone, rule: ExitRule, *, head: HeadKind = "pooled") -> None:
+        super().__init__()
+        assert rule.num_exits == NUM_EXITS
+        self.backbone = backbone
+        self.trunk: ResNet = backbone.build()
+        per_stage = backbone.num_blocks // 3
+        self.starts = tuple(stage * per_stage for stage in range(NUM_EXITS + 1))
+        self.exits = nn.ModuleList(
+            _head(head, unit.input_shape, backbone.num_classes)
+            for unit in trunk_units(self.trunk, backbone)
+            if unit.name in self._first_behind_exits
+        ).to(memory_format=torch.channels_last)
+        self.rule = rule
+        self.training_only = nn.ModuleDict()
+        self.point = rule.num_points // 2
+        self.last = NUM_EXITS
+        passed_u = torch.tensor([passed for _, passed in self._units()])
+        self.register_buffer("passed_u", passed_u, persistent=False)
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [block for block in self.trunk.blocks if isinstance(block, Block)]
+
+    @property
+    def heads(self) -> tuple[nn.Module, ...]:
+        """The classifiers of all ways out, the trunk's head last."""
+        return (*self.exits, self.trunk.head)
+
+    def units(self) -> Sequence[Unit]:
+        """The trunk's units, then per exit its head and what its rule costs."""
+        return [unit for unit, _ in self._units()]
+
+    def at(self, point: int) -> ExitResNet:
+        """Return this network set to another operating point: a view, all weights are shared."""
+        view = copy.copy(self)
+        view.point = point
+        return view
+
+    def views(self, names: Sequence[str]) -> list[tuple[str, ExitResNet]]:
+        """Return all operating points with their names, the middle one, the default, first."""
+        middle = len(names) // 2
+        order = [middle, *(point for point in range(len(names)) if point != middle)]
+        return [(names[point], self.at(point)) for point in order]
+
+    def forward(self, x_nchw: Tensor) -> Output:
+        logits_wnk = self.exit_logits(x_nchw)
+        return self._leaving(logits_wnk, self._ways_out(logits_wnk))
+
+    def forward_all_on(self, x_nchw: Tensor) -> Output:
+        if self.last < NUM_EXITS:
+            raise Unsupported("What lies behind an exit that all images take was removed.")
+        logits_wnk = self.exit_logits(x_nchw)
+        return self._leaving(logits_wnk, self._nobody(logits_wnk))
+
+    def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
+        logits_wnk = self.exit_logits(x_nchw)
+        return self._leaving(logits_wnk, self._ways_out(logits_wnk)[order_n])
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        return self._execute_batch(x_nchw) if len(x_nchw) > 1 else self._execute_one(x_nchw)
+
+    def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
+        """Return a copy without training-only modules and without all that follows the exit
+        before the first dead block: there everybody leaves, whatever the rule says."""
+        net = copy.deepcopy(self)
+        net.training_only = nn.ModuleDict()
+        dead = [name in dead_blocks for name in net._first_behind_exits]
+        if any(dead):
+            net._cut_behind(dead.index(True))
+        return net
+
+    def states(self, x_nchw: Tensor) -> Iterator[Tensor]:
+        """Yield the state at each way out, (N, C, h, w); what is not asked for is not computed."""
+        h_nchw = self.trunk.stem(x_nchw)
+        for stretch in self._stretches():
+            for block in stretch:
+                h_nchw = block(h_nchw)
+            yield h_nchw
+
+    def exit_logits(self, x_nchw: Tensor) -> Tensor:
+        """Return the logits of all ways out, (W, N, K), nobody leaving."""
+        heads = self.heads[: self.last + 1]
+        pairs = zip(heads, self.states(x_nchw), strict=False)  # the heads end it
+        return torch.stack([head(h_nchw) for head, h_nchw in pairs])
+
+    def side_logits(self, x_nchw: Tensor) -> Tensor:
+        """Return the logits of the exits alone, (E, N, K); the trunk gets no gradient, and what
+        lies behind the last exit is not computed."""
+        states = self.states(x_nchw)
+        with torch.no_grad():
+            states_e = [next(states) for _ in self.exits]
+        pairs = zip(self.exits, states_e, strict=True)
+        return torch.stack([head(h_nchw) for head, h_nchw in pairs])
+
+    @property
+    def _first_behind_exits(self) -> list[str]:
+        return [f"block{start}" for start in self.starts[1:]]
+
+    def _stretches(self) -> list[list[Block]]:
+        blocks, ends = self.blocks, (*self.starts[1:], None)
+        return [blocks[start:end] for start, end in zip(self.starts, ends, strict=True)]
+
+    def _units(self) -> list[tuple[Unit, int]]:
+        """Each unit with the number of exits that lie before it."""
+        listed: list[tuple[Unit, int]] = []
+        exits: list[tuple[Unit, int]] = []
+        passed = 0
+        for unit in trunk_units(self.trunk, self.backbone):
+            if unit.name in self._first_behind_exits:
+                name = f"exit{passed + 1}"
+                head = Unit(name, self.exits[passed], unit.input_shape, True, "policy")
+                exits += [(part, passed) for part in (head, *self.rule.units(passed))]
+                passed += 1
+            listed.append((unit, passed))
+        return [(unit._replace(always_on=n == 0), n) for unit, n in (*listed, *exits)]
+
+    def _nobody(self, logits_wnk: Tensor) -> Tensor:
+        count = logits_wnk.shape[1]
+        return torch.full((count,), self.last, dtype=torch.int64, device=logits_wnk.device)
+
+    def _ways_out(self, logits_wnk: Tensor) -> Tensor:
+        """Return by which way out each image leaves, (N,) in 0 ... E."""
+        way_n = self._nobody(logits_wnk)
+        for e in reversed(range(self.last)):
+            leaves_n = self.rule.leaves(logits_wnk[e].detach(), exit_index=e, point=self.point)
+            way_n = torch.where(leaves_n, e, way_n)
+        return way_n
+
+    def _leaving(self, logits_wnk: Tensor, way_n: Tensor) -> Output:
+        logits_nk = logits_wnk[way_n, torch.arange(len(way_n), device=way_n.device)]
+        terms = {"exit_logits_wnk": logits_wnk, "way_n": way_n}
+        return Output(logits_nk, self._trace(way_n), terms)
+
+    def _trace(self, way_n: Tensor) -> Tensor:
+        return (self.passed_u <= way_n[:, None]).float()
+
+    def _execute_one(self, x_nchw: Tensor) -> Output:
+        pairs = zip(self.heads, self.states(x_nchw), strict=True)
+        for way, (head, h_nchw) in enumerate(pairs):
+            logits_nk = head(h_nchw)
+            if way == self.last or self.rule.leaves(logits_nk, exit_index=way, point=self.point):
+                break
+        executed_nu = (self.passed_u <= way).float()[None]
+        return Output(logits_nk, executed_nu, {})
+
+    def _execute_batch(self, x_nchw: Tensor) -> Output:
+        """Run stretch by stretch; the batch shrinks to those who have not left."""
+        h_nchw, waiting_n = self.trunk.stem(x_nchw), torch.arange(len(x_nchw))
+        way_n = torch.full((len(x_nchw),), self.last)
+        gone: list[tuple[Tensor, Tensor]] = []
+        for way, (stretch, head) in enumerate(zip(self._stretches(), self.heads, strict=True)):
+            for block in stretch:
+                h_nchw = block(h_nchw)
+            logits_nk = head(h_nchw)
+            if way == self.last:
+                gone.append((waiting_n, logits_nk))
+                break
+            leaves_n = self.rule.leaves(logits_nk, exit_index=way, point=self.point).cpu()
+            left, stayed = leaves_n.nonzero().flatten(), (~leaves_n).nonzero().flatten()
+            gone.append((waiting_n[left], logits_nk[left.to(h_nchw.device)]))
+            way_n[waiting_n[left]] = way
+            waiting_n = waiting_n[stayed]
+            if len(stayed) == 0:
+                break
+            if len(left) > 0:
+                h_nchw = h_nchw[stayed.to(h_nchw.device)]
+        return Output(_in_order(gone), self._trace(way_n.to(h_nchw.device)), {})
+
+    def _cut_behind(self, way: int) -> None:
+        """Remove what lies behind exit `way`, counted from 0, and let everybody leave there."""
+        self.last = way
+        for block in self.blocks[self.starts[way + 1] :]:
+            block.register_module("residual", RemovedResidual())
+            if not isinstance(block.shortcut, nn.Identity | PaddedSubsample):
+                block.register_module("shortcut", RemovedResidual())
+        for later in range(way + 1, NUM_EXITS):
+            self.exits[later] = RemovedResidual()
+        self.trunk.register_module("head", RemovedResidual())
+
+
+def _head(kind: HeadKind, shape_chw: tuple[int, ...], num_classes: int) -> nn.Module:
+    if kind == "pooled":
+        return Head(num_classes, shape_chw[0])
+    if kind == "grid":
+        return GridHead(num_classes, shape_chw)
+    return ConvolutionalHead(num_classes, shape_chw[0])
+
+
+def _in_order(gone: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Put the logits (n, K) of groups of images back in the order of the batch: (N, K)."""
+    logits_nk = torch.cat([logits for _, logits in gone])
+    place_n = torch.cat([index for index, _ in gone]).to(logits_nk.device)
+    ordered_nk = torch.empty_like(logits_nk)
+    ordered_nk[place_n] = logits_nk
+    return ordered_nk

@@ -1,0 +1,136 @@
+"""BranchyNet: side classifiers, trained together with the trunk; sure images leave early.
+
+Reference: Teerapittayanon, McDanel, Kung, "BranchyNet: Fast Inference via Early Exiting from Deep
+Neural Networks", ICPR 2016, arXiv 1709.01686, and the authors' code.
+
+How it decides. Each exit has a classifier. An image leaves at exit n if the entropy of its softmax,
+H = -sum p log p (natural logarithm), is below T_n; the last way out is the trunk's own head.
+
+How it learns. All classifiers and the trunk jointly, from the trained dense network:
+
+    L = sum over exits of w_n CE_n
+
+The text recommends heavier early exits, the code uses 1 everywhere.
+
+How the thresholds are chosen. The authors sweep them on the test set and pick the knee by eye.
+Here they are set on held-out training images by the budgets of MSDNet (Huang et al., ICLR 2018):
+the shares of the images that leave by each way out are proportional to p^k, k = 1, 2, 3, and the
+thresholds are such that these shares of the held-out images leave there. One p, one operating
+point; the larger p, the more images go to the end.
+
+Published on CIFAR-10 with their ResNet-110: dense 80.70 %; 79.17 % at 1.9 times the speed, exits
+taken by 41.5, 13.8 and 44.7 % of the images. Any other ResNet-110 has about 93.5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
+
+from bench.method import (
+    Backbone,
+    Batch,
+    Budget,
+    DynamicNet,
+    LossTerms,
+    Method,
+    MethodConfig,
+    OptimizerSpec,
+    Phase,
+    Point,
+    Reference,
+    Tags,
+)
+from bench.networks.exit_calibration import ascending, calibrate_to_budgets
+from bench.networks.exit_rules import EntropyBelow
+from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+
+_PUBLISHED_EPOCHS = 100
+_PUBLISHED_BATCH = 64
+
+
+class BranchyNetConfig(MethodConfig):
+    """Settings of BranchyNet; the weights are those of the authors' code."""
+
+    weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = Field(
+        (1.0, 1.0, 1.0), description="of the cross-entropies of exit 1, exit 2 and the trunk"
+    )
+    head: HeadKind = Field("pooled", description="what classifies at an exit")
+    budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+        (0.25, 0.5, 1.0, 2.0, 4.0), description="p: exits are taken in proportion to p^k"
+    )
+
+
+class JointTraining(Phase):
+    """Trunk and exits together, each classifier from its own cross-entropy."""
+
+    def __init__(
+        self, config: BranchyNetConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
+    ) -> None:
+        super().__init__("joint", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
+        self.weights = config.weights
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        output = net(batch.x_nchw)
+        logits_wnk = output.terms["exit_logits_wnk"]
+        losses = [F.cross_entropy(logits_nk, batch.labels_n) for logits_nk in logits_wnk]
+        names = [*(f"loss_exit{e + 1}" for e in range(NUM_EXITS)), "loss_last"]
+        weighted = [w * loss for w, loss in zip(self.weights, losses, strict=True)]
+        return LossTerms(
+            torch.stack(weighted).sum(), dict(zip(names, losses, strict=True)), logits_wnk[-1]
+        )
+
+
+class BranchyNet(Method):
+    """Exits behind stages 1 and 2, taken when the entropy is low."""
+
+    name = "branchynet"
+    Config = BranchyNetConfig
+    reference = Reference(
+        title="BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks",
+        authors="Teerapittayanon, McDanel, Kung",
+        year=2016,
+        url="https://arxiv.org/abs/1709.01686",
+    )
+    tags = Tags(
+        decision="exit",
+        starts_from_dense=True,
+        calibrates=True,
+        reconstructed=("head", "budgets"),
+    )
+
+    def variant(self, config: MethodConfig) -> str:
+        assert isinstance(config, BranchyNetConfig)
+        weights = "w=" + ",".join(f"{weight:g}" for weight in config.weights)
+        return f"{weights} {config.head}"
+
+    def published_epochs(self, config: MethodConfig) -> int:
+        return _PUBLISHED_EPOCHS
+
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        assert isinstance(config, BranchyNetConfig)
+        rule = EntropyBelow(len(config.budgets), NUM_EXITS)
+        return ExitResNet(backbone, rule, head=config.head)
+
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        assert isinstance(config, BranchyNetConfig)
+        size, optimizer = budget.batch_size, budget.optimizer
+        if budget.published:
+            size, optimizer = _PUBLISHED_BATCH, _published_optimizer()
+        return [JointTraining(config, epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
+
+    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
+        assert isinstance(net, ExitResNet) and isinstance(config, BranchyNetConfig)
+        calibrate_to_budgets(net, (batch.x_nchw for batch in held_out), config.budgets)
+
+    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
+        assert isinstance(net, ExitResNet) and isinstance(config, BranchyNetConfig)
+        return [Point(*view) for view in net.views([f"p={p:g}" for p in config.budgets])]
+
+
+def _published_optimizer() -> OptimizerSpec:
+    return OptimizerSpec(kind="adam", lr=1e-3, momentum=0.99, weight_decay=0, schedule="constant")

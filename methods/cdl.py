@@ -1,0 +1,132 @@
+"""CDL: linear classifiers on the stages of a trained, frozen network; sure images leave early.
+
+Reference: Panda, Sengupta, Roy, "Conditional Deep Learning for Energy-Efficient and Enhanced
+Pattern Recognition", DATE 2016, arXiv 1509.08971. Known here from its abstract and from summaries;
+what these do not state is reconstructed.
+
+How it decides. A linear classifier reads the features behind each stage. An image leaves at the
+first exit at which its largest class probability reaches the threshold of that exit; what none is
+sure of goes to the end of the network.
+
+How it learns. The network is trained first, as usual, and is then left alone: only the linear
+classifiers learn, from the cross-entropy, so that training costs little more than forward passes
+to the last exit. In the paper a classifier is kept only if it gains more than it costs; here there
+are always two, behind stages 1 and 2.
+
+How the thresholds are chosen. In the paper the user sets one. Here they are set on held-out
+training images by the budgets of MSDNet (Huang et al., ICLR 2018): the shares of the images that
+leave by each way out are proportional to p^k, k = 1, 2, 3. One p, one operating point; the larger
+p, the more images go to the end.
+
+Published on MNIST: 98.9 %, the network alone 97.5 %, with 1.91 times fewer operations. Nothing is
+published for the ResNets of this project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field, PositiveFloat
+
+from bench.method import (
+    Backbone,
+    Batch,
+    Budget,
+    DynamicNet,
+    LossTerms,
+    Method,
+    MethodConfig,
+    ParameterGroup,
+    Phase,
+    Point,
+    Reference,
+    Tags,
+)
+from bench.networks.exit_calibration import ascending, calibrate_to_budgets
+from bench.networks.exit_rules import ProbabilityReaches
+from bench.networks.exits import NUM_EXITS, ExitResNet
+
+_EPOCHS = 20  # no schedule is known
+
+
+class CdlConfig(MethodConfig):
+    """Settings of CDL; all reconstructed."""
+
+    head: Literal["grid", "pooled"] = Field(
+        "grid", description="the features of an exit: means over 4x4 fields, or over the map"
+    )
+    budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+        (0.25, 0.5, 1.0, 2.0, 4.0), description="p: exits are taken in proportion to p^k"
+    )
+
+
+class LinearClassifiers(Phase):
+    """The exits alone; the trunk is frozen, with its statistics, and passes no gradient."""
+
+    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
+        assert isinstance(net, ExitResNet)
+        return [ParameterGroup(tuple(net.exits.parameters()))]
+
+    def set_modes(self, net: DynamicNet) -> None:
+        assert isinstance(net, ExitResNet)
+        net.eval()
+        net.exits.train()
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        assert isinstance(net, ExitResNet)
+        losses = [F.cross_entropy(z_nk, batch.labels_n) for z_nk in net.side_logits(batch.x_nchw)]
+        parts = {f"loss_exit{e + 1}": loss for e, loss in enumerate(losses)}
+        return LossTerms(torch.stack(losses).sum(), parts)
+
+
+class Cdl(Method):
+    """Linear exits on a frozen network, taken when the largest probability is high."""
+
+    name = "cdl"
+    Config = CdlConfig
+    reference = Reference(
+        title="Conditional Deep Learning for Energy-Efficient and Enhanced Pattern Recognition",
+        authors="Panda, Sengupta, Roy",
+        year=2016,
+        url="https://arxiv.org/abs/1509.08971",
+    )
+    tags = Tags(
+        decision="exit",
+        starts_from_dense=True,
+        calibrates=True,
+        reconstructed=("head", "budgets"),
+        exempt={"gradient": "the trunk is trained beforehand and stays frozen"},
+    )
+
+    def variant(self, config: MethodConfig) -> str:
+        assert isinstance(config, CdlConfig)
+        return config.head
+
+    def published_epochs(self, config: MethodConfig) -> int:
+        return _EPOCHS
+
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        assert isinstance(config, CdlConfig)
+        rule = ProbabilityReaches(len(config.budgets), NUM_EXITS)
+        return ExitResNet(backbone, rule, head=config.head)
+
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        return [
+            LinearClassifiers(
+                "classifiers",
+                epochs=budget.epochs,
+                batch_size=budget.batch_size,
+                optimizer=budget.optimizer,
+            )
+        ]
+
+    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
+        assert isinstance(net, ExitResNet) and isinstance(config, CdlConfig)
+        calibrate_to_budgets(net, (batch.x_nchw for batch in held_out), config.budgets)
+
+    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
+        assert isinstance(net, ExitResNet) and isinstance(config, CdlConfig)
+        return [Point(*view) for view in net.views([f"p={p:g}" for p in config.budgets])]

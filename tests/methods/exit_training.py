@@ -1,0 +1,92 @@
+"""Training of small networks with exits on real digits, by the real loop; the tests lie elsewhere.
+
+600 digits are trained on, 200 more are held out to calibrate, 300 of the test split are judged.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baselines.resnet import DenseResNet
+from bench.data.augment import Batch, eval_batches, pad_images
+from bench.data.digits import load_digits
+from bench.data.images import DatasetInfo, ImageSet, hold_out
+from bench.measure.accuracy import evaluate
+from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.method import Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
+from bench.networks.resnet import Backbone
+from bench.seeding import seed_globally
+from bench.training.checkpoint import Checkpoint
+from bench.training.loop import Settings, TrainingImages, train
+from bench.training.reporter import Silent
+
+
+@functools.cache
+def digits() -> tuple[DatasetInfo, ImageSet, ImageSet, ImageSet]:
+    """Return what is known of the digits, and those to train on, held out, and to judge by."""
+    dataset = load_digits()
+    rest, held_out = hold_out(dataset.train, 200, seed=1)
+    _, chosen = hold_out(rest, 600, seed=2)
+    return dataset.info, chosen, held_out, dataset.test.take(torch.arange(300))
+
+
+def batches(images: ImageSet) -> list[Batch]:
+    info = digits()[0]
+    return list(eval_batches(images, batch_size=100, mean=info.mean, std=info.std))
+
+
+def held_out() -> list[Batch]:
+    return batches(digits()[2])
+
+
+def backbone(name: str, weights: Mapping[str, Tensor] | None = None) -> Backbone:
+    return Backbone(name, 10, (1, 8, 8), "A", weights)
+
+
+def trained(
+    method: Method,
+    config: MethodConfig,
+    *,
+    epochs: int,
+    lr: float,
+    base: str = "resnet8",
+    weights: Mapping[str, Tensor] | None = None,
+) -> DynamicNet:
+    """Return the network after all phases of the method, in eval mode."""
+    info, chosen, _, _ = digits()
+    seed_globally(0, "build")
+    net = method.build(backbone(base, weights), config)
+    optimizer = OptimizerSpec(lr=lr, schedule="cosine")
+    budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=optimizer)
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            net,
+            method.phases(config, budget),
+            images=TrainingImages(pad_images(chosen, 0), False, info.mean, info.std),
+            settings=Settings(0, torch.device("cpu")),
+            checkpoint=Checkpoint(Path(folder) / "checkpoint", identity="x"),
+            reporter=Silent(),
+        )
+    return net.eval()
+
+
+@functools.cache
+def dense_weights() -> Mapping[str, Tensor]:
+    """Return the weights of a ResNet-8 trained on the digits."""
+    method = DenseResNet()
+    net = trained(method, method.Config(), epochs=4, lr=0.1)
+    return net.get_submodule("trunk").state_dict()
+
+
+def judged(net: DynamicNet) -> tuple[float, float]:
+    """Return mean MACs relative to the dense network, and accuracy, on the digits to judge by."""
+    test = digits()[3]
+    outcome = evaluate(net, batches(test), num_images=len(test))
+    macs_n = macs_per_image(outcome.executed_nu, list(unit_macs(net).values()))
+    return float(macs_n.mean()) / dense_macs(backbone("resnet8")), outcome.accuracy

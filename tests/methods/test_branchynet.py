@@ -1,0 +1,170 @@
+"""BranchyNet against its conformance points: joint loss, entropy rule, thresholds, budgets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from exit_training import batches, dense_weights, digits, held_out, judged, trained
+
+from bench.data.augment import Batch
+from bench.engine.plan import method_config
+from bench.errors import ConfigError
+from bench.method import Budget, OptimizerSpec
+from bench.networks.exit_rules import EntropyBelow
+from bench.networks.exits import ExitResNet
+from bench.networks.resnet import Backbone
+from bench.training.optimizer import build_optimizer
+from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining
+
+BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
+BUDGET = Budget(recipe="test", epochs=3, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+
+
+def build(config: BranchyNetConfig | None = None, base: Backbone = BACKBONE) -> ExitResNet:
+    torch.manual_seed(0)
+    net = BranchyNet().build(base, config or BranchyNetConfig())
+    assert isinstance(net, ExitResNet)
+    return net
+
+
+def batch_of(count: int = 16) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, 16, 16, generator=generator)
+    return Batch(x, torch.arange(count) % 10, torch.arange(count))
+
+
+def joint(config: BranchyNetConfig) -> JointTraining:
+    (phase,) = BranchyNet().phases(config, BUDGET)
+    assert isinstance(phase, JointTraining)
+    return phase
+
+
+def test_the_loss_is_the_weighted_sum_over_all_ways_out() -> None:
+    config, net, batch = BranchyNetConfig(weights=(1.0, 0.3, 0.5)), build().eval(), batch_of()
+    terms = joint(config).loss(net, batch, 0.0)
+    by_hand = [F.cross_entropy(z, batch.labels_n).item() for z in net.exit_logits(batch.x_nchw)]
+    parts = [terms.parts[name].item() for name in ("loss_exit1", "loss_exit2", "loss_last")]
+    assert parts == pytest.approx(by_hand)
+    expected = by_hand[0] + 0.3 * by_hand[1] + 0.5 * by_hand[2]
+    assert terms.total.item() == pytest.approx(expected)
+
+
+def test_all_exits_weigh_the_same_unless_told_otherwise() -> None:
+    terms = joint(BranchyNetConfig()).loss(build(), batch_of(), 0.0)
+    assert terms.total.item() == pytest.approx(sum(part.item() for part in terms.parts.values()))
+
+
+def test_trunk_and_exits_learn_together() -> None:
+    net, phase = build(), joint(BranchyNetConfig())
+    phase.set_modes(net)
+    assert all(module.training for module in net.modules())
+    phase.loss(net, batch_of(), 0.5).total.backward()
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+    assert {p for group in phase.groups(net) for p in group.parameters} == set(net.parameters())
+
+
+def test_a_weight_of_zero_leaves_its_exit_untaught() -> None:
+    net = build()
+    joint(BranchyNetConfig(weights=(0.0, 1.0, 1.0))).loss(net, batch_of(), 0.5).total.backward()
+    assert not any(p.grad.any() for p in net.exits[0].parameters() if p.grad is not None)
+    assert all(p.grad is not None and p.grad.any() for p in net.exits[1].parameters())
+
+
+@torch.no_grad()
+def test_entropy_zero_sends_all_to_the_end_and_infinity_to_exit_1() -> None:
+    net, x = build().eval(), batch_of().x_nchw
+    assert isinstance(net.rule, EntropyBelow)
+    for threshold, way_out in ((0.0, 2), (float("inf"), 0)):
+        net.rule.thresholds_pe.fill_(threshold)
+        assert bool((net(x).terms["way_n"] == way_out).all())
+        assert torch.equal(net.execute(x).executed, net(x).executed)
+
+
+def test_thresholds_come_from_the_held_out_images_alone_without_their_labels() -> None:
+    net, other = build().eval(), build().eval()
+    held = [batch_of(40)]
+    mislabelled = [replace(batch, labels_n=batch.labels_n.flip(0)) for batch in held]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    BranchyNet().calibrate(net, BranchyNetConfig(), held)
+    BranchyNet().calibrate(other, BranchyNetConfig(), mislabelled)
+    changed = {key for key, v in net.state_dict().items() if not torch.equal(v, before[key])}
+    assert changed == {"rule.thresholds_pe"}
+    assert torch.equal(*(n.get_buffer("rule.thresholds_pe") for n in (net, other)))
+
+
+@torch.no_grad()
+def test_each_operating_point_has_the_exit_distribution_of_its_p() -> None:
+    config, net, held = BranchyNetConfig(budgets=(0.5, 2.0, 4.0)), None, [batch_of(42)]
+    net = build(config).eval()
+    BranchyNet().calibrate(net, config, held)
+    points = BranchyNet().operating_points(net, config)
+    assert [point.name for point in points] == ["p=2", "p=0.5", "p=4"]
+    shares = {"p=0.5": (4, 2, 1), "p=2": (1, 2, 4), "p=4": (1, 4, 16)}
+    for point in points:
+        parts, way_n = shares[point.name], point.net(held[0].x_nchw).terms["way_n"]
+        assert way_n.bincount(minlength=3).tolist() == [42 * part // sum(parts) for part in parts]
+
+
+@torch.no_grad()
+def test_before_calibration_every_point_runs_everything() -> None:
+    net = build().eval()
+    for point in BranchyNet().operating_points(net, BranchyNetConfig()):
+        assert bool((point.net.execute(batch_of().x_nchw).executed == 1).all())
+
+
+def test_the_trunk_starts_from_the_trained_dense_network() -> None:
+    assert BranchyNet.tags.starts_from_dense
+    weights = BACKBONE.build().state_dict()
+    base = Backbone("resnet14", 10, (3, 16, 16), weights=weights)
+    assert all(torch.equal(v, weights[k]) for k, v in build(base=base).trunk.state_dict().items())
+
+
+def test_the_published_schedule_is_100_epochs_of_adam_with_the_papers_betas() -> None:
+    method, config = BranchyNet(), BranchyNetConfig()
+    assert method.published_epochs(config) == 100
+    budget = BUDGET.model_copy(update={"epochs": 100, "published": True})
+    (phase,) = method.phases(config, budget)
+    assert (phase.epochs, phase.batch_size) == (100, 64)
+    optimizer = build_optimizer(phase.groups(build()), phase.optimizer)
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert optimizer.defaults["lr"] == 1e-3
+    assert optimizer.defaults["betas"] == (0.99, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"weights": [1.0, 1.0]}, "weights"),
+        ({"weights": [1.0, 1.0, -1.0]}, "weights"),
+        ({"budgets": []}, "each larger than the one before"),
+        ({"budgets": [1.0, 0.5]}, "each larger than the one before"),
+        ({"budgets": [0.0, 0.5]}, "greater than 0"),
+        ({"budgets": [1.0, float("inf")]}, "finite"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        method_config(BranchyNet, given)
+
+
+def test_a_smaller_p_spends_fewer_macs_on_images_not_seen_before() -> None:
+    config = BranchyNetConfig(budgets=(0.25, 1.0, 4.0))
+    net = trained(BranchyNet(), config, epochs=4, lr=0.05, weights=dense_weights())
+    BranchyNet().calibrate(net, config, held_out())
+    points = BranchyNet().operating_points(net, config)
+    outcomes = {point.name: judged(point.net) for point in points}
+    costs = [outcomes[name][0] for name in ("p=0.25", "p=1", "p=4")]
+    assert costs == sorted(costs)
+    assert costs[0] < 0.55 and costs[2] > 0.85, "as planned: 0.44 and 0.91"
+    assert outcomes["p=4"][1] > 0.9, "it did learn the digits"
+
+
+def test_the_digits_to_calibrate_with_are_neither_trained_on_nor_judged_by() -> None:
+    _, chosen, kept, test = digits()
+    pixels = [{image.numpy().tobytes() for image in part.images_nhwc} for part in (chosen, kept)]
+    assert len(chosen) == 600 and len(kept) == 200 and len(test) == 300
+    assert not pixels[0] & pixels[1]
+    assert sum(len(batch) for batch in batches(kept)) == 200

@@ -1,0 +1,134 @@
+"""Learned exits against their conformance points: losses, labels, lambda, frozen trunk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from exit_training import dense_weights, held_out, judged, trained
+
+from bench.data.augment import Batch
+from bench.engine.plan import method_config
+from bench.errors import ConfigError
+from bench.measure.cost import unit_macs
+from bench.method import Budget, OptimizerSpec
+from bench.networks.exits import ExitResNet
+from bench.networks.resnet import Backbone
+from methods.learned_exit import LearnedExit, LearnedExitConfig, losses_by_way_out
+
+BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
+BUDGET = Budget(recipe="test", epochs=3, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+
+
+def build(config: LearnedExitConfig | None = None) -> ExitResNet:
+    torch.manual_seed(0)
+    net = LearnedExit().build(BACKBONE, config or LearnedExitConfig())
+    assert isinstance(net, ExitResNet)
+    return net
+
+
+def batch_of(count: int = 16, seed: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 3, 16, 16, generator=generator)
+    return Batch(x, torch.arange(count) % 10, torch.arange(count))
+
+
+def rules_of(net: ExitResNet) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in net.state_dict().items() if k.startswith("rule")}
+
+
+def test_an_excess_loss_is_wrong_only_where_the_whole_network_is_right() -> None:
+    # Three ways out, four images of class 0: answers by hand.
+    answers_wm = torch.tensor([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
+    logits_wmk = torch.nn.functional.one_hot(answers_wm, 2).float()
+    labels_m = torch.zeros(4, dtype=torch.int64)
+    excess = losses_by_way_out(logits_wmk, labels_m, kind="excess")
+    assert excess.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    error = losses_by_way_out(logits_wmk, labels_m, kind="error")
+    assert error.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_the_trunk_is_frozen_with_its_statistics_and_only_the_exits_learn() -> None:
+    net = build(LearnedExitConfig(head="convolution"))
+    (phase,) = LearnedExit().phases(LearnedExitConfig(), BUDGET)
+    before = {name: value.clone() for name, value in net.trunk.state_dict().items()}
+    phase.set_modes(net)
+    phase.loss(net, batch_of(), 0.5).total.backward()
+    assert all(torch.equal(v, before[k]) for k, v in net.trunk.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.trunk.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in net.exits.parameters())
+    (group,) = phase.groups(net)
+    assert set(group.parameters) == set(net.exits.parameters())
+
+
+def test_calibration_changes_the_rules_alone_and_twice_the_same() -> None:
+    net, twin, config = build().eval(), build().eval(), LearnedExitConfig()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    LearnedExit().calibrate(net, config, [batch_of(60)])
+    LearnedExit().calibrate(twin, config, [batch_of(60)])
+    changed = {key for key, v in net.state_dict().items() if not torch.equal(v, before[key])}
+    assert changed == set(rules_of(net))
+    assert all(torch.equal(v, rules_of(twin)[k]) for k, v in rules_of(net).items())
+    LearnedExit().calibrate(twin, config, [batch_of(60, seed=2)])
+    assert not all(torch.equal(v, rules_of(twin)[k]) for k, v in rules_of(net).items())
+
+
+def test_the_rules_follow_the_labels_of_the_held_out_images() -> None:
+    net, other, config = build().eval(), build().eval(), LearnedExitConfig()
+    held = batch_of(60)
+    with torch.no_grad():
+        answers_wm = net.exit_logits(held.x_nchw).argmax(dim=2)
+    # By these labels exit 1 is always right, by those only the whole network is.
+    LearnedExit().calibrate(net, config, [replace(held, labels_n=answers_wm[0])])
+    elsewhere = (answers_wm[0] == answers_wm[2]) | (answers_wm[1] == answers_wm[2])
+    keep = ~elsewhere
+    assert int(keep.sum()) > 10, "some images are answered otherwise at the end"
+    few = Batch(held.x_nchw[keep], answers_wm[2][keep], held.index_n[keep])
+    LearnedExit().calibrate(other, config, [few])
+    with torch.no_grad():
+        for point in range(len(config.lambdas) - 1):
+            assert bool((net.at(point)(few.x_nchw).terms["way_n"] == 0).all())
+            assert bool((other.at(point)(few.x_nchw).terms["way_n"] == 2).all())
+
+
+def test_a_rule_costs_its_three_multiplications() -> None:
+    macs = unit_macs(build())
+    assert (macs["exit1.rule"], macs["exit2.rule"]) == (3, 3)
+
+
+@torch.no_grad()
+def test_before_calibration_every_point_runs_everything() -> None:
+    net = build().eval()
+    points = LearnedExit().operating_points(net, LearnedExitConfig())
+    assert [point.name for point in points] == [
+        f"lambda={value}" for value in ("0.2", "0.05", "0.1", "0.4", "0.8")
+    ]
+    for point in points:
+        assert bool((point.net.execute(batch_of().x_nchw).executed == 1).all())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lambdas": [0.3, 0.1]}, "each larger than the one before"),
+        ({"lambdas": [0.0]}, "greater than 0"),
+        ({"ridge": 0.0}, "greater than 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        method_config(LearnedExit, given)
+
+
+@pytest.mark.parametrize("loss", ["excess", "error"])
+def test_a_larger_lambda_spends_fewer_macs_on_images_not_seen_before(loss: str) -> None:
+    config = method_config(LearnedExit, {"lambdas": [0.01, 0.1, 1.0], "loss": loss})
+    # Short training at a small rate: the exits are to be worse than the whole network.
+    net = trained(LearnedExit(), config, epochs=2, lr=0.005, weights=dense_weights())
+    LearnedExit().calibrate(net, config, held_out())
+    outcomes = {p.name: judged(p.net) for p in LearnedExit().operating_points(net, config)}
+    costs = [outcomes[name][0] for name in ("lambda=0.01", "lambda=0.1", "lambda=1")]
+    assert costs[0] > costs[1] > costs[2]
+    assert outcomes["lambda=0.01"][1] >= outcomes["lambda=1"][1]
+    assert outcomes["lambda=0.01"][1] > 0.9

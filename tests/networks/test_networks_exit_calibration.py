@@ -1,0 +1,231 @@
+"""Thresholds from shares and rules learned backwards, on confidences and losses made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from exit_nets import BUDGETS, calibrated, fresh
+from gated_nets import images
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bench.errors import ConfigError
+from bench.measure.cost import dense_macs, unit_macs
+from bench.networks.exit_calibration import (
+    ascending,
+    calibrate_to_budgets,
+    cost_shares,
+    cuts_for_shares,
+    exit_shares,
+    held_out_logits,
+    learn_backwards,
+    weighted_logistic,
+)
+
+
+def ways_of(confidence_em: Tensor, cuts: list[float]) -> Tensor:
+    """Return by which way out each of M images leaves."""
+    way_m = torch.full((confidence_em.shape[1],), len(cuts))
+    for e in reversed(range(len(cuts))):
+        way_m[confidence_em[e] > cuts[e]] = e
+    return way_m
+
+
+def counts(confidence_em: Tensor, shares: list[float]) -> list[int]:
+    way_m = ways_of(confidence_em, cuts_for_shares(confidence_em, shares))
+    return way_m.bincount(minlength=len(shares)).tolist()
+
+
+def test_shares_are_proportional_to_powers_of_p() -> None:
+    assert exit_shares(1.0, ways_out=3) == pytest.approx([1 / 3] * 3)
+    assert exit_shares(2.0, ways_out=3) == pytest.approx([1 / 7, 2 / 7, 4 / 7])
+    assert exit_shares(0.5, ways_out=2) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_a_larger_p_sends_more_images_to_the_end() -> None:
+    last = [exit_shares(p, ways_out=3)[-1] for p in (0.05, 0.25, 0.5, 1.0, 1.95, 4.0)]
+    assert last == sorted(last)
+    assert last[0] < 0.01 and last[-1] > 0.7
+
+
+def test_exactly_the_asked_share_leaves_and_the_surest_first() -> None:
+    confidence = torch.tensor([[9.0, 1, 8, 2, 7, 3, 6, 4, 5, 0], [0.0, 9, 1, 8, 2, 7, 3, 6, 4, 5]])
+    cuts = cuts_for_shares(confidence, [0.3, 0.2, 0.5])
+    assert cuts[0] == 6.5, "halfway between the last who leaves and the first who stays"
+    # Those with 9, 8 and 7 are gone; of the rest, 9 and 8 of the second row are the surest.
+    assert ways_of(confidence, cuts).tolist() == [0, 1, 0, 1, 0, 2, 2, 2, 2, 2]
+
+
+def test_rounding_is_made_up_for_at_the_next_exit() -> None:
+    confidence = torch.stack([torch.arange(10.0), torch.arange(10.0)])
+    assert counts(confidence, [0.25, 0.25, 0.5]) == [2, 3, 5]
+    assert counts(confidence, [0.04, 0.04, 0.92]) == [0, 1, 9]
+
+
+def test_who_ties_with_the_last_who_leaves_goes_too() -> None:
+    confidence = torch.tensor([[5.0, 5, 5, 1, 0, 0], [1.0, 2, 3, 4, 5, 6]])
+    assert counts(confidence, [1 / 6, 3 / 6, 2 / 6]) == [3, 1, 2]
+    assert counts(torch.ones(2, 6), [1 / 6, 2 / 6, 3 / 6]) == [6, 0, 0]
+
+
+def test_nobody_and_everybody_are_infinite_cuts() -> None:
+    confidence = torch.arange(8.0)[None]
+    assert cuts_for_shares(confidence, [0.0, 1.0]) == [math.inf]
+    assert cuts_for_shares(confidence, [1.0, 0.0]) == [-math.inf]
+
+
+def test_neighbours_in_float32_are_told_apart() -> None:
+    low = torch.tensor(0.3)
+    high = torch.nextafter(low, torch.tensor(1.0))
+    confidence = torch.stack([low, high]).double()[None]
+    (cut,) = cuts_for_shares(confidence, [0.5, 0.5])
+    assert float(low) < cut < float(high)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    count=st.integers(1, 60),
+    exits=st.integers(1, 4),
+    p=st.floats(0.05, 6.0),
+)
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_without_ties_the_number_gone_after_each_exit_is_exact(
+    seed: int, count: int, exits: int, p: float
+) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    confidence = torch.rand(exits, count, generator=draws, dtype=torch.float64)
+    shares = exit_shares(p, ways_out=exits + 1)
+    gone = torch.tensor(counts(confidence, shares)).cumsum(0).tolist()
+    assert gone == [*(round(sum(shares[: e + 1]) * count) for e in range(exits)), count]
+
+
+@given(seed=st.integers(0, 1000), values=st.integers(2, 9))
+@settings(deadline=None, max_examples=40, derandomize=True)
+def test_with_ties_too_a_larger_p_lets_no_more_images_leave_early(seed: int, values: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    confidence = torch.randint(values, (2, 50), generator=draws).double()
+    first = [counts(confidence, exit_shares(p, ways_out=3))[0] for p in (0.1, 0.5, 1.0, 2.0, 8.0)]
+    assert first == sorted(first, reverse=True)
+
+
+@pytest.mark.parametrize("rule", ["entropy", "probability"])
+@torch.no_grad()
+def test_each_point_gets_the_exit_distribution_of_its_p(rule: str) -> None:
+    net, held_out = calibrated(rule), torch.cat([images(64, seed=50), images(64, seed=51)])
+    for point, p in enumerate(BUDGETS):
+        way_n = net.at(point)(held_out).terms["way_n"]
+        found = way_n.bincount(minlength=3).cumsum(0).tolist()
+        shares = exit_shares(p, ways_out=3)
+        assert found == [round(128 * sum(shares[: k + 1])) for k in range(3)]
+
+
+@torch.no_grad()
+def test_thresholds_do_not_depend_on_how_the_held_out_images_are_batched() -> None:
+    net, x = fresh(), images(60, seed=9)
+    found = []
+    for size in (60, 7, 1):
+        calibrate_to_budgets(net, torch.split(x, size), BUDGETS)
+        assert net.rule.thresholds_pe is net.get_buffer("rule.thresholds_pe")
+        found.append(net.get_buffer("rule.thresholds_pe").clone())
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[0], found[2])
+
+
+def test_without_held_out_images_there_is_an_error_that_says_how_to_get_some() -> None:
+    with pytest.raises(ConfigError, match="there are none") as caught:
+        calibrate_to_budgets(fresh(), [], BUDGETS)
+    assert "--held-out" in str(caught.value.hint)
+
+
+def test_calibration_leaves_no_gradient_behind() -> None:
+    assert not held_out_logits(fresh(), [images(4)]).requires_grad
+
+
+def test_settings_that_do_not_rise_are_refused() -> None:
+    assert ascending((0.1, 0.2)) == (0.1, 0.2)
+    for wrong in ((), (0.2, 0.1), (0.1, 0.1)):
+        with pytest.raises(ValueError, match="larger than the one before"):
+            ascending(wrong)
+
+
+def test_the_weighted_logistic_regression_is_at_its_minimum() -> None:
+    draws = torch.Generator().manual_seed(1)
+    x = torch.randn(80, 3, generator=draws, dtype=torch.float64) * torch.tensor([1.0, 10, 0.01])
+    labels, weights = torch.rand(80, generator=draws) < 0.4, torch.rand(80, generator=draws)
+    w, b = weighted_logistic(x, labels, weights, ridge=0.05)
+    # Gradient in the standardised parameters, by autograd, from the formula in words.
+    scale, mean = x.std(dim=0, correction=0), x.mean(dim=0)
+    theta = (w * scale).requires_grad_()
+    intercept = (b + w @ mean).detach().requires_grad_()
+    z = ((x - mean) / scale) @ theta + intercept
+    share = weights.double() / weights.double().sum()
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(
+        z, labels.double(), reduction="none"
+    )
+    objective = (share * losses).sum() + 0.025 * (theta @ theta + intercept**2)
+    gradients = torch.autograd.grad(objective, [theta, intercept])
+    assert all(float(gradient.abs().max()) < 1e-8 for gradient in gradients)
+
+
+def test_weights_of_the_images_count() -> None:
+    x = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
+    labels = torch.tensor([1, 0, 1, 0])
+    for heavy, sign in ((torch.tensor([3.0, 1, 1, 3]), -1), (torch.tensor([1.0, 3, 3, 1]), 1)):
+        w, b = weighted_logistic(x, labels, heavy, ridge=1e-6)
+        # The odds at each value of x are the ratio of the weights: 3 to 1 or 1 to 3.
+        assert b.item() == pytest.approx(-sign * math.log(3), abs=1e-3)
+        assert (w[0] + b).item() == pytest.approx(sign * math.log(3), abs=1e-3)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_labels_that_are_all_alike_give_a_finite_rule_that_says_so(label: int) -> None:
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    for weights in (torch.ones(20), torch.zeros(20)):
+        w, b = weighted_logistic(x, torch.full((20,), label), weights, ridge=1e-3)
+        assert bool(torch.isfinite(w).all()) and math.isfinite(b)
+        if weights.any():
+            assert bool(((x.double() @ w + b > 0) == bool(label)).all())
+
+
+def test_perfectly_separable_images_end_the_search() -> None:
+    x = torch.linspace(-1, 1, 40)[:, None]
+    w, b = weighted_logistic(x, x[:, 0] > 0, torch.ones(40), ridge=1e-9)
+    assert bool(((x[:, 0].double() * w + b > 0) == (x[:, 0] > 0)).all())
+
+
+def test_rules_are_learned_from_the_last_exit_to_the_first() -> None:
+    """Three kinds of images by one feature; what is best for each is worked out by hand."""
+    kind_m = torch.arange(3).repeat_interleave(20)
+    features_emf = kind_m[None, :, None].double().expand(2, 60, 1)
+    # Wrong (1) or right (0) by way out 1, 2, 3. Costs: 0.1, 0.2, 0.6.
+    losses_wm = torch.tensor([[0.0, 0, 1], [0.0, 0, 1], [0.0, 0, 0]])[:, kind_m]
+    weights_ef, biases_e = learn_backwards(features_emf, losses_wm, [0.1, 0.2, 0.6], ridge=1e-6)
+    leaves_em = torch.einsum("emf,ef->em", features_emf, weights_ef) + biases_e[:, None] > 0
+    assert leaves_em[:, ::20].tolist() == [[True, True, False], [True, True, False]]
+
+
+def test_an_earlier_rule_knows_what_the_later_ones_will_do() -> None:
+    """Going on past exit 1 pays only because exit 2 will let the image leave cheaply."""
+    features_emf = torch.ones(2, 10, 1, dtype=torch.float64)
+    losses_wm = torch.tensor([[0.5], [0.0], [0.0]]).double().expand(3, 10)
+    stop_early = learn_backwards(features_emf, losses_wm, [0.0, 0.7, 0.9], ridge=1e-6)
+    go_to_exit_2 = learn_backwards(features_emf, losses_wm, [0.0, 0.3, 0.9], ridge=1e-6)
+    assert float(stop_early[0][0] @ features_emf[0, 0] + stop_early[1][0]) > 0
+    assert float(go_to_exit_2[0][0] @ features_emf[0, 0] + go_to_exit_2[1][0]) < 0
+    assert float(go_to_exit_2[0][1] @ features_emf[0, 0] + go_to_exit_2[1][1]) > 0
+
+
+@pytest.mark.parametrize("rule", ["entropy", "learned"])
+@torch.no_grad()
+def test_the_cost_of_a_way_out_is_that_of_all_units_before_it(rule: str) -> None:
+    net = fresh(rule, head="convolution")
+    macs, dense = unit_macs(net), dense_macs(net.backbone)
+    policy = sum(macs[unit.name] for unit in net.units() if unit.role == "policy")
+    first = ["stem", "block0", "block1", "exit1", *(["exit1.rule"] if rule == "learned" else [])]
+    shares = cost_shares(net)
+    assert shares[0] * dense == pytest.approx(sum(macs[name] for name in first))
+    assert shares[-1] == pytest.approx(1 + policy / dense)
+    assert shares == sorted(shares)
