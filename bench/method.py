@@ -24,6 +24,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Budget",
+    "ConfigError",
     "DerivedMethod",
     "DynamicNet",
     "LossTerms",

@@ -14,8 +14,12 @@ v into the share of blocks to drop: D(0) = 0, D(v_max) = d_max, so most images a
 
     L = alpha CE(ResNet) + beta mean|D_i - d_i| + gamma CE(SGNet),   d_i = share of blocks dropped
 
+An SGNet that has learnt nothing has v near 0, so nothing is asked to be dropped at the start.
+
 More or fewer blocks: MF is trained in one go; LF is fine-tuned from MF with a larger knob. Which
-symbol the knob is cannot be decided from the text: `reading` says "d_max" (default) or "beta".
+symbol the knob is cannot be decided from the text: `sgad` reads it as d_max, `sgad-beta` as beta.
+`sgad-constant` is the ablation of the guideline: every image is asked for the mean D of its batch,
+so that the pressure stays and what the guideline knows of the single image is gone.
 
 Published on CIFAR-10 (accuracy %, nFLOPs): ResNet-32 dense 93.02; MF 93.11, 0.86; LF 92.18, 0.47.
 ResNet-110 dense 94.57; MF 94.20, 0.86; LF 93.70, 0.23.
@@ -52,18 +56,22 @@ from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
 from bench.networks.resnet import ResNet
 
+_STATED = {"alpha", "beta", "gamma", "complexity", "guideline"}
 _D_MAX_OF_BETA_READING = 0.9
 _PUBLISHED_EPOCHS = 220
 _PUBLISHED_LF_EPOCHS = 60
 
 
 class SgadConfig(MethodConfig):
-    """Settings of SGAD; every field but alpha, beta, gamma and their defaults is reconstructed."""
+    """Settings of SGAD; all that the text does not state is in `Sgad.tags.reconstructed`."""
 
     alpha: float = Field(1.0, ge=0, description="weight of the ResNet's cross-entropy")
     beta: float = Field(1.0, ge=0, description="weight of |D - d|, BMNet's regulariser")
     gamma: float = Field(0.3, ge=0, description="weight of SGNet's cross-entropy")
     reading: Literal["d_max", "beta"] = Field("d_max", description="which symbol is the knob")
+    guideline: Literal["per image", "constant"] = Field(
+        "per image", description="D of each image, or for all the mean D of the batch"
+    )
     d_max: float = Field(0.6, gt=0, le=1, description="largest share of blocks asked to drop")
     kappa: float = Field(5.0, gt=0, description="curvature of the map from v to D")
     normalise_v: Literal["v_max", "none"] = Field("v_max", description="unit of v in the map")
@@ -75,6 +83,10 @@ class SgadConfig(MethodConfig):
     target_gradient: Literal["detached", "flows"] = "detached"
     bmnet: Literal["convolutions", "pooled"] = Field("convolutions", description="layers of BMNet")
     sgnet_depth: Literal[8, 14, 20] = Field(8, description="depth of SGNet")
+    sgnet_start: Literal["undecided", "as the ResNet"] = Field(
+        "undecided",
+        description="first weights of SGNet's last layer: v near 0, or as large as usual",
+    )
     side_lr_scale: float = Field(
         1.0, gt=0, description="learning rate of BMNet and SGNet, times the ResNet's"
     )
@@ -200,13 +212,16 @@ class JointTraining(Phase):
     def _target(self, probabilities_nk: Tensor) -> Tensor:
         if self.config.target_gradient == "detached":
             probabilities_nk = probabilities_nk.detach()
-        return expected_drop(
+        asked_n = expected_drop(
             guideline_variance(probabilities_nk),
             probabilities_nk.shape[1],
             d_max=self.config.d_max,
             kappa=self.config.kappa,
             normalise_v=self.config.normalise_v,
         )
+        if self.config.guideline == "constant":
+            return asked_n.mean().expand_as(asked_n)
+        return asked_n
 
 
 class Sgad(Method):
@@ -222,16 +237,16 @@ class Sgad(Method):
     )
     tags = Tags(
         decision="up front",
-        reconstructed=tuple(
-            sorted(set(SgadConfig.model_fields) - {"alpha", "beta", "gamma", "complexity"})
-        ),
+        reconstructed=tuple(sorted(set(SgadConfig.model_fields) - _STATED)),
     )
 
     def variant(self, config: MethodConfig) -> str:
         assert isinstance(config, SgadConfig)
         name = "D" if config.reading == "d_max" else "beta"
         knob = f"d_max={config.d_max:g}" if name == "D" else f"beta={config.beta:g}"
-        return f"{name}-{config.complexity.upper()} {knob}"
+        usual = type(config).model_fields["guideline"].default
+        note = "" if config.guideline == usual else f", D {config.guideline}"
+        return f"{name}-{config.complexity.upper()} {knob}{note}"
 
     def published_epochs(self, config: MethodConfig) -> int:
         assert isinstance(config, SgadConfig)
@@ -240,13 +255,7 @@ class Sgad(Method):
     def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
         assert isinstance(config, SgadConfig)
         net = GatedResNet(backbone, BMNet(backbone, config))
-        sgnet = ResNet(
-            config.sgnet_depth,
-            shortcut=backbone.shortcut,
-            num_classes=backbone.num_classes,
-            channels=backbone.image_shape[0],
-        )
-        net.training_only["sgnet"] = sgnet.to(memory_format=torch.channels_last)
+        net.training_only["sgnet"] = _sgnet(backbone, config)
         return net
 
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
@@ -265,6 +274,19 @@ class Sgad(Method):
             _stage("mf", start, first, budget, optimizer),
             _stage("lf", config, budget.epochs - first, budget, gentle, noise_from=1.0),
         ]
+
+
+def _sgnet(backbone: Backbone, config: SgadConfig) -> ResNet:
+    net = ResNet(
+        config.sgnet_depth,
+        shortcut=backbone.shortcut,
+        num_classes=backbone.num_classes,
+        channels=backbone.image_shape[0],
+    )
+    if config.sgnet_start == "undecided":
+        nn.init.normal_(net.head.linear.weight, std=0.01)
+        nn.init.zeros_(net.head.linear.bias)
+    return net.to(memory_format=torch.channels_last)
 
 
 def _stage(
@@ -296,3 +318,34 @@ def _published_optimizer() -> OptimizerSpec:
         warmup_steps=400,
         warmup_from=0.1,
     )
+
+
+class SgadBetaConfig(SgadConfig):
+    """Settings of the other reading: beta is the knob, and d_max above every published drop."""
+
+    reading: Literal["beta"] = Field("beta", description="which symbol is the knob")
+    d_max: float = Field(
+        _D_MAX_OF_BETA_READING, gt=0, le=1, description="largest share of blocks asked to drop"
+    )
+
+
+class SgadBeta(Sgad):
+    """SGAD with the weight of its regulariser as the knob."""
+
+    name = "sgad-beta"
+    Config = SgadBetaConfig
+
+
+class SgadConstantConfig(SgadConfig):
+    """Settings of the ablation: D is the same for all images of a batch."""
+
+    guideline: Literal["constant"] = Field(
+        "constant", description="for all the mean D of the batch"
+    )
+
+
+class SgadConstant(Sgad):
+    """SGAD whose guideline tells no image from another: what is the guideline worth?"""
+
+    name = "sgad-constant"
+    Config = SgadConstantConfig

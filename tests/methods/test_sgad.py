@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_runs import nflops, trained_on_digits
 
 from bench.data.augment import Batch
 from bench.engine.plan import method_config
@@ -15,7 +16,9 @@ from methods.sgad import (
     BMNet,
     JointTraining,
     Sgad,
+    SgadBeta,
     SgadConfig,
+    SgadConstant,
     expected_drop,
     guideline_variance,
     straight_through_round,
@@ -194,6 +197,88 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
     assert "d_max" in str(caught.value.hint)
 
 
-def test_every_reconstructed_setting_is_declared() -> None:
-    published = {"alpha", "beta", "gamma", "complexity"}
-    assert set(Sgad.tags.reconstructed) == set(SgadConfig.model_fields) - published
+@pytest.mark.parametrize("method", [Sgad, SgadBeta, SgadConstant])
+def test_every_reconstructed_setting_is_declared(method: type[Sgad]) -> None:
+    stated = {"alpha", "beta", "gamma", "complexity", "guideline"}
+    assert set(method.tags.reconstructed) == set(method.Config.model_fields) - stated
+
+
+def test_the_drop_gap_is_taken_image_by_image() -> None:
+    class HalfHard(JointTraining):
+        def _target(self, probabilities_nk: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([0.2, 0.8]).repeat(len(probabilities_nk) // 2)
+
+    phase = HalfHard("mf", config=SgadConfig(), epochs=1, batch_size=16, optimizer=OptimizerSpec())
+    terms = phase.loss(_net(), _batch(), 0.0)
+    # nothing is dropped: |0.2 - 0| and |0.8 - 0|, so a mean of 0.5
+    assert terms.parts["drop_gap"].item() == pytest.approx(0.5)
+    dropping = _net()
+    assert isinstance(dropping.policy, BMNet)
+    last = dropping.policy.net[-1]
+    last.weight.data.zero_()
+    last.bias.data.copy_(torch.tensor([-1.0, -1.0, 1.0, 1.0, 1.0]))
+    terms = phase.loss(dropping, _batch(), 0.0)
+    # 2 of 5 gates closed: |0.2 - 0.4| and |0.8 - 0.4|, not |0.5 - 0.4|
+    assert terms.parts["drop"].item() == pytest.approx(0.4)
+    assert terms.parts["drop_gap"].item() == pytest.approx(0.3)
+
+
+def test_a_mask_does_not_depend_on_batch_mates() -> None:
+    net = _net(gate_bias=0.0).eval()
+    x = _batch(24).x_nchw
+    whole = net(x).executed
+    assert len(whole.unique(dim=0)) > 1
+    for size in (1, 7):
+        parts = [net(part).executed for part in x.split(size)]
+        assert torch.equal(torch.cat(parts), whole)
+
+
+def test_an_sgnet_that_has_learnt_nothing_asks_for_no_drop() -> None:
+    def asked(**settings: object) -> float:
+        config = SgadConfig(d_max=0.6, **settings)
+        return _joint(config).loss(_net(**settings), _batch(64), 0.0).parts["drop_asked"].item()
+
+    assert asked() < 0.01
+    assert asked(sgnet_start="as the ResNet") > 0.1
+
+
+def _asked(config: SgadConfig, top: list[float]) -> torch.Tensor:
+    return _joint(config)._target(torch.cat([_softmax_of(share) for share in top]))
+
+
+def test_the_constant_guideline_asks_all_for_the_mean_of_the_batch() -> None:
+    top = [0.1, 0.3, 0.6, 0.95]
+    each, same = _asked(SgadConfig(), top), _asked(SgadConfig(guideline="constant"), top)
+    assert len(each.unique()) == 4
+    torch.testing.assert_close(same, each.mean().expand(4))
+
+
+def test_the_two_readings_and_the_ablation_have_names_of_their_own() -> None:
+    assert (Sgad.name, SgadBeta.name, SgadConstant.name) == ("sgad", "sgad-beta", "sgad-constant")
+    assert (SgadBeta.Config().reading, SgadBeta.Config().d_max) == ("beta", 0.9)
+    assert method_config(SgadBeta, {"reading": "beta"}) == SgadBeta.Config()
+    assert SgadConstant.Config().guideline == "constant"
+    same = {"reading", "d_max", "guideline"}
+    for method in (SgadBeta, SgadConstant):
+        config = method.Config()
+        assert config.model_dump(exclude=same) == SgadConfig().model_dump(exclude=same)
+    for method, key, value in (
+        (SgadBeta, "reading", "d_max"),
+        (SgadConstant, "guideline", "per image"),
+    ):
+        with pytest.raises(ConfigError, match=f"{key} = "):
+            method_config(method, {key: value})
+    assert SgadBeta().variant(SgadBeta.Config(beta=2.0)) == "beta-MF beta=2"
+    assert SgadConstant().variant(SgadConstant.Config()) == "D-MF d_max=0.6"
+    assert Sgad().variant(SgadConfig(guideline="constant")) == "D-MF d_max=0.6, D constant"
+
+
+def test_a_larger_d_max_gives_a_cheaper_network() -> None:
+    found = []
+    for d_max in (0.2, 0.5, 0.8):
+        # Nearer to dropping at the start than by default, so that 3 epochs are enough.
+        config = SgadConfig(d_max=d_max, gate_bias=0.2, noise_max=0.0)
+        net = trained_on_digits(Sgad(), config, epochs=3)
+        assert isinstance(net, GatedResNet)
+        found.append(nflops(net))
+    assert found[0] - 0.05 > found[1] > found[2] + 0.05

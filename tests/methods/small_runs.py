@@ -1,0 +1,86 @@
+"""Short trainings on the digits, for tests of what a setting does to cost and accuracy."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baselines.resnet import DenseResNet
+from bench.data.augment import eval_batches, pad_images
+from bench.data.digits import load_digits
+from bench.data.images import Dataset
+from bench.measure.accuracy import Evaluation, evaluate
+from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.method import Backbone, Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
+from bench.networks.gated import GatedResNet
+from bench.seeding import seed_globally
+from bench.training.checkpoint import Checkpoint
+from bench.training.loop import Settings, TrainingImages, train
+from bench.training.reporter import Silent
+
+
+@functools.cache
+def digits() -> Dataset:
+    return load_digits()
+
+
+def digits_backbone(name: str, weights: Mapping[str, Tensor] | None = None) -> Backbone:
+    return Backbone(name, 10, (1, 8, 8), "A", weights)
+
+
+def digit_images() -> Tensor:
+    """Return the 500 test images, normalised: (N, 1, 8, 8)."""
+    info, test = digits().info, digits().test
+    return next(eval_batches(test, batch_size=len(test), mean=info.mean, std=info.std)).x_nchw
+
+
+def trained_on_digits(
+    method: Method,
+    config: MethodConfig,
+    *,
+    epochs: int,
+    backbone: str = "resnet14",
+    weights: Mapping[str, Tensor] | None = None,
+    lr: float = 0.1,
+) -> DynamicNet:
+    """Return the network of `method` after `epochs` in all its phases, in batches of 32."""
+    info = digits().info
+    seed_globally(0, "build")
+    net = method.build(digits_backbone(backbone, weights), config)
+    budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=OptimizerSpec(lr=lr))
+    images = TrainingImages(pad_images(digits().train, info.pad), info.flip, info.mean, info.std)
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            net,
+            method.phases(config, budget),
+            images=images,
+            settings=Settings(0, torch.device("cpu")),
+            checkpoint=Checkpoint(Path(folder) / "checkpoint.bin", identity="test"),
+            reporter=Silent(),
+        )
+    return net
+
+
+@functools.cache
+def dense_weights(backbone: str = "resnet14", epochs: int = 4) -> Mapping[str, Tensor]:
+    """Return the weights of a dense network trained on the digits."""
+    net = trained_on_digits(DenseResNet(), DenseResNet.Config(), epochs=epochs, backbone=backbone)
+    assert isinstance(net, GatedResNet)
+    return net.trunk.state_dict()
+
+
+def evaluated(net: DynamicNet) -> Evaluation:
+    info, test = digits().info, digits().test
+    batches = eval_batches(test, batch_size=250, mean=info.mean, std=info.std)
+    return evaluate(net, batches, num_images=len(test))
+
+
+def nflops(net: GatedResNet) -> float:
+    """Return the mean MACs over the test images, relative to the dense network."""
+    macs_n = macs_per_image(evaluated(net).executed_nu, list(unit_macs(net).values()))
+    return float(macs_n.mean()) / dense_macs(net.backbone)
