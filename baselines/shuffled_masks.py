@@ -67,7 +67,7 @@ class ShuffledMasks(DerivedMethod):
     trains = False
     reference = Reference(
         title="Control of this harness: the learned policy without its link to the image",
-        authors="skipbench",
+        authors="The skipbench authors",
         year=2026,
         url="https://arxiv.org/abs/1711.09485",
     )

@@ -87,7 +87,7 @@ class StaticProjection(DerivedMethod):
     Config = StaticProjectionConfig
     reference = Reference(
         title="Control of this harness: the learned policy without its input",
-        authors="skipbench",
+        authors="The skipbench authors",
         year=2026,
         url="https://arxiv.org/abs/1711.08393",
     )

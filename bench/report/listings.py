@@ -6,8 +6,12 @@ Owns no registry; reads each room's own catalogue.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from bench.method import Method
 
 
 def listing(what: str, results_dir: Path) -> Table:
@@ -32,18 +36,30 @@ def _methods() -> Table:
     from bench.engine.plan import METHODS
     from bench.errors import PluginError
 
-    table = _table("method", "decides", "role", "settings (defaults)", "reference")
+    table = _table("method", "decides", "settings (defaults)", "reference")
+    broken: list[tuple[str, str]] = []
+    found: dict[str, list[type[Method]]] = {role: [] for role in ("dense", "dynamic", "control")}
     for name in METHODS.names():
         try:
             method = METHODS.get(name)
+            found[method.tags.role].append(method)
         except PluginError as error:
-            table.add_row(name, "broken", "", error.message, "")
-            continue
-        defaults = method.Config().model_dump()
-        reference = f"{method.reference.authors.split(',')[0]} et al. {method.reference.year}"
-        settings = ", ".join(f"{key}={value}" for key, value in defaults.items())
-        table.add_row(name, method.tags.decision, method.tags.role, settings, reference)
+            broken.append((name, error.message))
+    for methods in found.values():
+        for method in methods:
+            table.add_row(*_described(method))
+    for name, reason in broken:
+        table.add_row(name, "broken", reason, "", style="red")
     return table
+
+
+def _described(method: type[Method]) -> tuple[str, str, str, str]:
+    tags, reference = method.tags, method.reference
+    first, *others = reference.authors.split(",")
+    source = f"{first.strip()}{' et al.' if others else ''} {reference.year}"
+    settings = ", ".join(f"{key}={value}" for key, value in method.Config().model_dump().items())
+    decides = f"control, {tags.decision}" if tags.role == "control" else tags.decision
+    return method.name, decides, settings or "none", source
 
 
 def _datasets() -> Table:
