@@ -12,7 +12,9 @@ R = 1 - (k/K)^2 if the prediction is right, -penalty if wrong. Masks are sampled
 kept away from 0 and 1, s' = a s + (1-a)(1-s). Self-critical: the advantage is R(u) - R(u_MAP).
 
 1. Curriculum: only the policy learns, the ResNet is frozen; at first only the last block is
-   sampled, then the last two, until all are. This phase is not meant to keep accuracy.
+   sampled, then the last two, until all are. This phase is not meant to keep accuracy. A bonus for
+   entropy counts all blocks, and only -s' log s': it pulls s' to 1/e, so that a block which is
+   still forced to run may be one that the policy drops when its turn comes.
 2. Joint: policy and ResNet learn together, the ResNet from the cross-entropy under the sampled
    masks. Its batch statistics see the MAP and the sampled pass, as in the authors' code.
 
@@ -65,6 +67,9 @@ class BlockDropConfig(MethodConfig):
     entropy: Literal["as released", "full"] = Field(
         "as released", description="-s' log s' alone, or both halves of the entropy"
     )
+    entropy_over: Literal["all blocks", "sampled blocks"] = Field(
+        "all blocks", description="whose entropy the bonus counts; forced blocks too as released"
+    )
     curriculum_share: float = Field(0.25, gt=0, lt=1, description="of the epochs, when scaled down")
     ramp: float = Field(0.5, gt=0, le=1, description="share of the curriculum until all sampled")
     policy_lr: float = Field(1e-3, gt=0, description="Adam, curriculum; published value")
@@ -115,7 +120,8 @@ def policy_loss(bounded_nb: Tensor, sampled_nb: Tensor, *, advantage_n: Tensor) 
     return -(advantage_n.detach() * log_nb.sum(dim=1)).mean()
 
 
-def _entropy(bounded_nb: Tensor, kind: str) -> Tensor:
+def entropy_bonus(bounded_nb: Tensor, kind: str) -> Tensor:
+    """Return the mean over images of the entropy, or of its half that the released code has."""
     per_gate = -bounded_nb * bounded_nb.log()
     if kind == "full":
         per_gate = per_gate - (1 - bounded_nb) * (1 - bounded_nb).log()
@@ -173,7 +179,8 @@ class Curriculum(Phase):
             )
         free = slice(forced, None)
         learn = policy_loss(bounded_nb[:, free], sampled_nb[:, free], advantage_n=reward_n - base_n)
-        entropy = _entropy(bounded_nb[:, free], config.entropy)
+        rewarded = bounded_nb if config.entropy_over == "all blocks" else bounded_nb[:, free]
+        entropy = entropy_bonus(rewarded, config.entropy)
         parts = {"loss_policy": learn, "reward": base_n.mean(), "drop": 1 - map_nb.mean()}
         return LossTerms(learn - config.entropy_weight * entropy, parts)
 

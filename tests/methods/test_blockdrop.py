@@ -1,9 +1,11 @@
 """BlockDrop against its conformance points: reward, self-critical loss, curriculum, frozen net."""
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
+from small_runs import dense_weights, nflops, trained_on_digits
 
 from bench.data.augment import Batch
 from bench.measure.cost import unit_macs
@@ -17,6 +19,7 @@ from methods.blockdrop import (
     Joint,
     PolicyNet,
     bounded,
+    entropy_bonus,
     policy_loss,
     reward,
 )
@@ -151,3 +154,80 @@ def test_the_published_schedule_is_5000_and_2000_epochs() -> None:
     ]
     assert (curriculum.epochs, curriculum.batch_size) == (5000, 2048)
     assert (joint.epochs, joint.batch_size, joint.optimizer.lr) == (2000, 256, 1e-4)
+
+
+def test_the_pass_for_the_baseline_carries_no_gradient() -> None:
+    net, seen = _net(), []
+    original = net.forward_with
+
+    def spy(x: torch.Tensor, gates: torch.Tensor) -> object:
+        output = original(x, gates)
+        seen.append((gates, torch.is_grad_enabled(), output.logits.requires_grad))
+        return output
+
+    net.forward_with = spy  # type: ignore[method-assign, assignment]
+    phase = Joint(BlockDropConfig(), epochs=1, batch_size=64)
+    phase.set_modes(net)
+    terms = phase.loss(net, _batch(64), 0.5)
+    (rounded, *without), (sampled, *with_gradient) = seen
+    assert without == [False, False]
+    assert with_gradient == [True, True]
+    assert not rounded.requires_grad and not sampled.requires_grad
+    assert isinstance(net.policy, PolicyNet)
+    assert set(rounded.unique().tolist()) <= {0.0, 1.0} >= set(sampled.unique().tolist())
+    # The reward of the log is the baseline's: that of the rounded policy.
+    right = terms.logits.argmax(dim=1) == _batch(64).labels_n  # type: ignore[union-attr]
+    assert terms.parts["reward"].item() == pytest.approx(
+        reward(rounded, right, penalty=5.0).mean().item()
+    )
+
+
+def test_each_image_has_an_advantage_of_its_own() -> None:
+    s = torch.full((3, 2), 0.5, requires_grad=True)
+    sampled = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]])
+    policy_loss(s, sampled, advantage_n=torch.tensor([2.0, 0.0, -1.0])).backward()
+    # d/ds of -A log pi / N, with log pi = log s where sampled and log(1 - s) where not
+    assert s.grad is not None
+    expected = torch.tensor([[-4.0, 4.0], [0.0, 0.0], [2.0, 2.0]]) / 3
+    torch.testing.assert_close(s.grad, expected)
+
+
+@pytest.mark.parametrize(("over", "reached"), [("all blocks", True), ("sampled blocks", False)])
+def test_the_entropy_bonus_as_released_reaches_blocks_that_are_still_forced(
+    over: str, reached: bool
+) -> None:
+    net = _net()
+    config = BlockDropConfig(entropy_over=over)  # type: ignore[arg-type]
+    phase = Curriculum(config, epochs=1, batch_size=16, published=False)
+    phase.set_modes(net)
+    phase.loss(net, _batch(), 0.0).total.backward()
+    bias = net.policy.get_parameter("net.head.linear.bias")
+    assert bias.grad is not None
+    assert bool((bias.grad[:-1] != 0).all()) is reached
+    assert bool((bias.grad[:-1] == 0).all()) is not reached
+    assert bias.grad[-1] != 0
+
+
+@pytest.mark.parametrize(("entropy", "peak"), [("as released", math.exp(-1)), ("full", 0.5)])
+def test_the_entropy_as_released_is_largest_below_one_half(entropy: str, peak: float) -> None:
+    bounded_nb = torch.linspace(0.2, 0.8, 601)[:, None]
+    values = torch.stack([entropy_bonus(row[None], entropy) for row in bounded_nb])
+    assert bounded_nb[values.argmax()].item() == pytest.approx(peak, abs=1e-3)
+
+
+def test_a_larger_penalty_gives_a_dearer_network() -> None:
+    found = []
+    for penalty in (0.0, 0.5, 5.0):
+        # Faster than published, so that 2 + 2 epochs are enough.
+        config = BlockDropConfig(
+            penalty=penalty,
+            curriculum_penalty=penalty,
+            curriculum_share=0.5,
+            policy_lr=3e-3,
+            joint_lr=3e-4,
+            joint_policy_lr_scale=10.0,
+        )
+        net = trained_on_digits(BlockDrop(), config, epochs=4, weights=dense_weights())
+        assert isinstance(net, GatedResNet)
+        found.append(nflops(net))
+    assert found[0] + 0.02 < found[1] < found[2] - 0.02
