@@ -16,11 +16,13 @@ from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet
 from bench.testing import made_up
 
+State = dict[str, Tensor]
 Settle = Callable[[], Sequence[DynamicNet]]
 _SCALES = (0.1, 0.3, 1.0, 3.0)
 _IMAGES = 32
 _HAIR = 1e-5
 _PATIENCE = 12
+_HALVINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +81,62 @@ def stir(net: DynamicNet, settle: Settle) -> Spread:
     points. What lies outside of `trunk` and `training_only` is shaken first, then all parameters,
     then buffers too: thresholds may be the only thing that decides.
     """
-    best, original = _widest(settle()), _copied(net)
-    kept = original
-    draws = torch.Generator().manual_seed(9)
+    search = _Search(net, settle)
     for tensors, rounds in _groups(net):
+        search.shake(tensors, rounds)
+        search.halve()
+        if search.best.differs:
+            break
+    net.load_state_dict(search.kept)
+    settle()
+    return search.best
+
+
+class _Search:
+    """The best state found so far, and one on either side: where most units run, and few."""
+
+    def __init__(self, net: DynamicNet, settle: Settle) -> None:
+        self.net, self.settle = net, settle
+        self.original = self.kept = _copied(net)
+        self.best = Spread(0.0, 0)
+        self.on: State | None = None
+        self.off: State | None = None
+        self.draws = torch.Generator().manual_seed(9)
+        self._judge()
+
+    def shake(self, tensors: Sequence[Tensor], rounds: int) -> None:
+        """Try random changes of growing and shrinking size."""
         for attempt, scale in enumerate(_SCALES * rounds):
             # Some networks know two masks only, and some decide by the last bit of an image.
-            if best.firmly_mixed or (attempt >= _PATIENCE and best.balanced):
-                break
-            net.load_state_dict(original)
-            _shake(tensors, scale, draws)
-            found = _widest(settle())
-            if found.rank > best.rank:
-                best, kept = found, _copied(net)
-        if best.differs:
-            break
-    net.load_state_dict(kept)
-    settle()
-    return best
+            if self.best.firmly_mixed or (attempt >= _PATIENCE and self.best.balanced):
+                return
+            self.net.load_state_dict(self.original)
+            _shake(tensors, scale, self.draws)
+            self._judge()
+
+    def halve(self) -> None:
+        """Search between the two sides: on the way some images change before others do."""
+        for _ in range(_HALVINGS):
+            if self.best.balanced or self.on is None or self.off is None:
+                return
+            self.net.load_state_dict(_between(self.on, self.off))
+            self._judge()
+
+    def _judge(self) -> None:
+        found, state = _widest(self.settle()), _copied(self.net)
+        if found.distinct > 0 and found.share >= 0.5:
+            self.on = state
+        elif found.distinct > 0:
+            self.off = state
+        if found.rank > self.best.rank:
+            self.best, self.kept = found, state
+
+
+def _between(first: State, second: State) -> State:
+    return {
+        key: torch.lerp(value, second[key], 0.5) if value.is_floating_point() else value
+        for key, value in first.items()
+    }
 
 
 def _groups(net: DynamicNet) -> Iterator[tuple[list[Tensor], int]]:
@@ -105,7 +145,7 @@ def _groups(net: DynamicNet) -> Iterator[tuple[list[Tensor], int]]:
         p for name, p in named if not name.startswith(("trunk.", "training_only."))
     ]
     if apart:
-        yield apart, 20
+        yield apart, 8
     everything: list[Tensor] = [p for name, p in named if not name.startswith("training_only.")]
     if everything:
         yield everything, 5
@@ -123,7 +163,8 @@ def _groups(net: DynamicNet) -> Iterator[tuple[list[Tensor], int]]:
 @torch.no_grad()
 def _shake(tensors: Sequence[Tensor], scale: float, draws: torch.Generator) -> None:
     for tensor in tensors:
-        tensor.add_(scale * torch.randn(tensor.shape, generator=draws))
+        size = max(1.0, float(tensor.abs().mean())) if tensor.numel() else 1.0
+        tensor.add_(scale * size * torch.randn(tensor.shape, generator=draws))
 
 
 def _widest(nets: Sequence[DynamicNet]) -> Spread:
@@ -136,5 +177,5 @@ def _widest(nets: Sequence[DynamicNet]) -> Spread:
     return best
 
 
-def _copied(net: nn.Module) -> dict[str, Tensor]:
+def _copied(net: nn.Module) -> State:
     return {key: value.detach().clone() for key, value in net.state_dict().items()}
