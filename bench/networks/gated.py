@@ -43,20 +43,12 @@ class GatedResNet(DynamicNet):
 
     @property
     def blocks(self) -> list[Block]:
-        return [block for block in self.trunk.blocks if isinstance(block, Block)]
+        return blocks_of(self.trunk)
 
     def units(self) -> Sequence[Unit]:
         """Stem, then each block (and its shortcut where that has a cost), head, policy."""
-        units = [Unit("stem", self.trunk.stem, self.backbone.image_shape, True, "stem")]
-        shape: tuple[int, ...] = self.backbone.stem_shape
-        for b, block in enumerate(self.blocks):
-            fixed = self.policy.always_on[b]
-            units.append(Unit(f"block{b}", block.residual, shape, fixed, "block"))
-            if isinstance(block.shortcut, Projection):
-                units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
-            shape = _shape_after(block, shape)
-        units.append(Unit("head", self.trunk.head, shape, True, "head"))
-        return [*units, *self.policy.units()]
+        fixed = self.policy.always_on
+        return [*trunk_units(self.trunk, self.backbone, always_on=fixed), *self.policy.units()]
 
     def forward(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
@@ -118,12 +110,30 @@ class GatedResNet(DynamicNet):
         return executed_nu
 
 
+def blocks_of(trunk: ResNet) -> list[Block]:
+    """Return the residual blocks of a trunk, in order."""
+    return [block for block in trunk.blocks if isinstance(block, Block)]
+
+
+def trunk_units(trunk: ResNet, backbone: Backbone, *, always_on: Sequence[bool]) -> list[Unit]:
+    """Return the units of a trunk: stem, each block (and its shortcut where that costs), head."""
+    units = [Unit("stem", trunk.stem, backbone.image_shape, True, "stem")]
+    shape: tuple[int, ...] = backbone.stem_shape
+    for b, block in enumerate(blocks_of(trunk)):
+        units.append(Unit(f"block{b}", block.residual, shape, always_on[b], "block"))
+        if isinstance(block.shortcut, Projection):
+            units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
+        shape = shape_after(block, shape)
+    units.append(Unit("head", trunk.head, shape, True, "head"))
+    return units
+
+
 def block_columns(units: Iterable[Unit]) -> list[int]:
     """Return the columns of the trace that belong to blocks, in order."""
     return [column for column, unit in enumerate(units) if unit.role == "block"]
 
 
-def _shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
+def shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape (C, h, w) behind `block`; both convolutions of a border halve by rounding up."""
     return (block.c_out, *(-(-side // block.stride) for side in shape[1:]))
 
