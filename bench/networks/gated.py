@@ -41,15 +41,12 @@ class GatedResNet(DynamicNet):
 
     @property
     def blocks(self) -> list[Block]:
-        return [block for block in self.trunk.blocks if isinstance(block, Block)]
+        return blocks_of(self.trunk)
 
     def units(self) -> Sequence[Unit]:
         """Stem, then each block (and its shortcut where that has a cost), head, policy."""
-        units = trunk_units(self.trunk, self.backbone)
-        for column, fixed in zip(block_columns(units), self.policy.always_on, strict=True):
-            runs = fixed and not isinstance(units[column].module, RemovedResidual)
-            units[column] = units[column]._replace(always_on=runs)
-        return [*units, *self.policy.units()]
+        fixed = self.policy.always_on
+        return [*trunk_units(self.trunk, self.backbone, always_on=fixed), *self.policy.units()]
 
     def forward(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
@@ -122,25 +119,36 @@ class GatedResNet(DynamicNet):
         return executed_nu
 
 
+def blocks_of(trunk: ResNet) -> list[Block]:
+    """Return the residual blocks of a trunk, in order."""
+    return [block for block in trunk.blocks if isinstance(block, Block)]
+
+
+def trunk_units(
+    trunk: ResNet, backbone: Backbone, *, always_on: Sequence[bool] | None = None
+) -> list[Unit]:
+    """Return the units of a trunk: stem, each block (and its shortcut where that costs), head.
+
+    `always_on` says which blocks run for every image, by default all; a removed block never runs.
+    """
+    units = [Unit("stem", trunk.stem, backbone.image_shape, True, "stem")]
+    shape: tuple[int, ...] = backbone.stem_shape
+    for b, block in enumerate(blocks_of(trunk)):
+        fixed = always_on is None or always_on[b]
+        runs = fixed and not isinstance(block.residual, RemovedResidual)
+        units.append(Unit(f"block{b}", block.residual, shape, runs, "block"))
+        if not isinstance(block.shortcut, nn.Identity | PaddedSubsample):
+            units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
+        shape = shape_after(block, shape)
+    units.append(Unit("head", trunk.head, shape, True, "head"))
+    return units
+
+
 def block_columns(units: Iterable[Unit]) -> list[int]:
     """Return the columns of the trace that belong to blocks, in order."""
     return [column for column, unit in enumerate(units) if unit.role == "block"]
 
 
-def trunk_units(trunk: ResNet, backbone: Backbone) -> list[Unit]:
-    """Return the units of the plain ResNet, in the order they run; all always on."""
-    units = [Unit("stem", trunk.stem, backbone.image_shape, True, "stem")]
-    shape: tuple[int, ...] = backbone.stem_shape
-    for b, block in enumerate(trunk.blocks):
-        assert isinstance(block, Block)
-        units.append(Unit(f"block{b}", block.residual, shape, True, "block"))
-        if not isinstance(block.shortcut, nn.Identity | PaddedSubsample):
-            units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
-        shape = _shape_after(block, shape)
-    units.append(Unit("head", trunk.head, shape, True, "head"))
-    return units
-
-
-def _shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
+def shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape (C, h, w) behind `block`; both convolutions of a border halve by rounding up."""
     return (block.c_out, *(-(-side // block.stride) for side in shape[1:]))

@@ -1,0 +1,194 @@
+"""The halting ResNet: adaptive computation time inside each stage, masked and skipping.
+
+Within a stage, every block is a unit. Behind each unit but the last a score says how much weight
+its state gets; once the weights given reach 1, the image (or the position) halts, and the stage
+returns the weighted sum of the states. The arithmetic is pondering.py; who halts and how a unit
+runs for those still active is a HaltingPolicy. Owns the two loops and the trace.
+
+The published networks have pre-activation units; this trunk is the common post-activation one
+(ReLU behind the sum), so states are never negative. That changes the method.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from bench.networks.gated import blocks_of, trunk_units
+from bench.networks.halting_policy import HaltingPolicy, Stage
+from bench.networks.pondering import Pondering
+from bench.networks.resnet import Backbone, Block, ResNet
+from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
+
+Score = Callable[[int, Tensor], Tensor]
+
+
+class HaltingResNet(DynamicNet):
+    """A ResNet whose stages end early, per image or per position, where the scores say so.
+
+    `Output.terms` of the masked path: `ponder_ns` (N, 3), the ponder cost N + R of each stage with
+    gradient, and `units_ns` (N, 3), the count N alone; both are means over positions.
+    """
+
+    def __init__(self, backbone: Backbone, policy: HaltingPolicy) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.trunk: ResNet = backbone.build()
+        self.policy = policy
+        self.training_only = nn.ModuleDict()
+        units = self.units()
+        # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
+        self._columns = {unit.name: column for column, unit in enumerate(units)}
+        self._always_on = [float(unit.always_on) for unit in units]
+
+    @property
+    def blocks(self) -> list[Block]:
+        return blocks_of(self.trunk)
+
+    def units(self) -> Sequence[Unit]:
+        """Stem, blocks (the first of each stage always runs), shortcuts, head, scores."""
+        first = {stage.blocks[0] for stage in self.policy.stages}
+        fixed = [b in first for b in range(self.backbone.num_blocks)]
+        return [*trunk_units(self.trunk, self.backbone, always_on=fixed), *self.policy.units()]
+
+    def forward(self, x_nchw: Tensor) -> Output:
+        return self._masked(x_nchw, self.policy.score)
+
+    def forward_all_on(self, x_nchw: Tensor) -> Output:
+        return self._masked(x_nchw, lambda _, state: torch.zeros_like(self.policy.ones(state)))
+
+    def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
+        own: dict[int, Tensor] = {}
+
+        def noted(block: int, state_nchw: Tensor) -> Tensor:
+            own[block] = self.policy.score(block, state_nchw)
+            return own[block]
+
+        self._masked(x_nchw, noted)
+        # Weights, masks and cost are functions of the scores alone.
+        return self._masked(x_nchw, lambda block, _: own[block][order_n])
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        state = self.trunk.stem(x_nchw)
+        trace = self._new_trace(state)
+        for stage in self.policy.stages:
+            state = self._stage_skipping(stage, state, trace)
+        return Output(self.trunk.head(state), trace.executed_nu, {})
+
+    def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
+        """Return a copy without training-only modules, dead blocks and the scores behind them.
+
+        Where a block is dead, everything halts before it, also in an image not seen before.
+        """
+        net = copy.deepcopy(self)
+        net.training_only = nn.ModuleDict()
+        for b, block in enumerate(net.blocks):
+            if f"block{b}" in dead_blocks:
+                block.register_module("residual", RemovedResidual())
+                net.policy.remove(b)
+        return net
+
+    def _masked(self, x_nchw: Tensor, score: Score) -> Output:
+        state = self.trunk.stem(x_nchw)
+        trace = self._new_trace(state)
+        stages: list[Pondering] = []
+        for stage in self.policy.stages:
+            state, pondering = self._stage_masked(stage, state, score, trace)
+            stages.append(pondering)
+        terms = {
+            "ponder_ns": torch.stack([s.cost.mean(dim=(1, 2, 3)) for s in stages], dim=1),
+            "units_ns": torch.stack([s.units.mean(dim=(1, 2, 3)) for s in stages], dim=1),
+        }
+        return Output(self.trunk.head(state), trace.executed_nu, terms)
+
+    def _stage_masked(
+        self, stage: Stage, h_nchw: Tensor, score: Score, trace: _Trace
+    ) -> tuple[Tensor, Pondering]:
+        blocks = self.blocks
+        state = blocks[stage.blocks[0]](h_nchw)
+        pondering = Pondering(self.policy.ones(state), eps=self.policy.eps)
+        total = torch.zeros_like(state)
+        for b in stage.blocks[:-1]:
+            total = total + pondering.weigh(score(b, state)) * state
+            if _is_dead(blocks[b + 1]):
+                break
+            active = pondering.active
+            trace.record(self.policy.shares(b + 1, active))
+            state = self.policy.advance(blocks[b + 1], state, active)
+        return total + pondering.finish() * state, pondering
+
+    def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
+        blocks, policy = self.blocks, self.policy
+        crowd = _Crowd(blocks[stage.blocks[0]](h_nchw), policy)
+        for b in stage.blocks[:-1]:
+            crowd.weigh(policy.score_active(b, crowd.state, crowd.active))
+            stays_n = crowd.active.flatten(1).any(dim=1).cpu()
+            if _is_dead(blocks[b + 1]) or not stays_n.any():
+                break
+            if not stays_n.all():
+                crowd.keep(stays_n)
+            trace.record(policy.shares(b + 1, crowd.active), crowd.rows)
+            crowd.state = policy.advance_active(blocks[b + 1], crowd.state, crowd.active)
+        return crowd.finish()
+
+    def _new_trace(self, state_nchw: Tensor) -> _Trace:
+        always_on_u = torch.tensor(self._always_on, device=state_nchw.device)
+        return _Trace(self._columns, always_on_u.repeat(len(state_nchw), 1))
+
+
+class _Trace:
+    """The columns of one batch: units that always run hold a one, all others what is recorded."""
+
+    def __init__(self, columns: Mapping[str, int], executed_nu: Tensor) -> None:
+        self.columns = columns
+        self.executed_nu = executed_nu
+
+    def record(self, shares: Mapping[str, Tensor], rows_n: Tensor | slice = slice(None)) -> None:
+        for name, share_n in shares.items():
+            self.executed_nu[rows_n, self.columns[name]] = share_n
+
+
+class _Crowd:
+    """The images of a batch that have not halted in this stage; who has leaves with its sum.
+
+    `rows` are their places in the batch.
+    """
+
+    def __init__(self, state_nchw: Tensor, policy: HaltingPolicy) -> None:
+        self.state = state_nchw
+        self.rows: Tensor | slice = slice(None)
+        self._pondering = Pondering(policy.ones(state_nchw), eps=policy.eps)
+        self._total = self._result = torch.zeros_like(state_nchw)
+
+    @property
+    def active(self) -> Tensor:
+        return self._pondering.active
+
+    def weigh(self, scores: Tensor) -> None:
+        self._total = self._total + self._pondering.weigh(scores) * self.state
+
+    def keep(self, stays_n: Tensor) -> None:
+        """Go on with the images that stay; one host mask (n,) of bools."""
+        stays_m = stays_n.nonzero().flatten().to(self.state.device)
+        if isinstance(self.rows, slice):
+            self._result, self.rows = self._total, stays_m
+        else:
+            self._result[self.rows] = self._total
+            self.rows = self.rows[stays_m]
+        self.state, self._total = self.state[stays_m], self._total[stays_m]
+        self._pondering.keep(stays_m)
+
+    def finish(self) -> Tensor:
+        """Return the stage's output (N, C, h, w) for all images of the batch."""
+        total = self._total + self._pondering.finish() * self.state
+        if isinstance(self.rows, slice):
+            return total
+        self._result[self.rows] = total
+        return self._result
+
+
+def _is_dead(block: Block) -> bool:
+    return isinstance(block.residual, RemovedResidual)
