@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.execution import RemovedResidual
 from bench.networks.halting_policy import HaltingPolicy
 from bench.networks.resnet import Block, Residual
+from bench.networks.unit import RemovedResidual
 
 
 class LocalScore(nn.Module):
