@@ -17,13 +17,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.errors import NotExecutable
 from bench.method import (
     Backbone,
     Budget,
     DerivedMethod,
     DynamicNet,
     MethodConfig,
+    NotExecutable,
     Output,
     Phase,
     Point,

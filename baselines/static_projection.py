@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from bench.errors import ConfigError
 from bench.method import (
     Backbone,
     Batch,
     Budget,
+    ConfigError,
     DerivedMethod,
     DynamicNet,
     LossTerms,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from bench.data.augment import Batch
-from bench.errors import ConfigError
+from bench.errors import ConfigError, NotExecutable
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
@@ -30,6 +30,7 @@ __all__ = [
     "LossTerms",
     "Method",
     "MethodConfig",
+    "NotExecutable",
     "OptimizerSpec",
     "Output",
     "ParameterGroup",

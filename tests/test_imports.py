@@ -121,7 +121,7 @@ def test_a_method_imports_the_public_names_of_bench_and_no_other_method(module: 
         first = imported.partition(".")[0]
         assert first not in {"methods", "baselines"}, f"{module} -> {imported}"
         if first == "bench":
-            assert room_of(imported) in {"bench.method", "bench.networks", "bench.errors"}, imported
+            assert room_of(imported) in {"bench.method", "bench.networks"}, imported
 
 
 def test_the_rules_catch_what_they_forbid() -> None:

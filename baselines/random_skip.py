@@ -1,0 +1,236 @@
+"""Random skipping: a coin decides which blocks an image runs. Two controls.
+
+`random_skip` is the control of SkipNet (Wang, Yu, Dou, Darrell, Gonzalez, ECCV 2018, arXiv
+1711.09485), there called SDV: each gated block is kept with the same probability, image by image,
+in training and at test time. The loss is the cross-entropy. A method that decides must beat it at
+equal cost; SkipNet says that it does by a large margin, in a figure without numbers.
+
+`random_skip_test` takes a finished dense network and throws the coins at test time alone, after the
+lesions of Veit, Wilber, Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow
+Networks", NIPS 2016, arXiv 1605.06431. It trains nothing, and shows what training with skipping is
+worth.
+
+How it decides. In training the coins are thrown anew each time. At test time they come from a hash
+of the image itself, so that they are the same in every evaluation, whatever the batch: the 32 bits
+of every value, as an integer, are multiplied by a number of their place and added up modulo 2^64;
+the sum is scrambled once per block, and its upper 24 bits are a number in [0, 1). Integers are
+exact, so the order of summation cannot matter. An image runs with a larger `keep` all that it runs
+with a smaller one. Deciding costs no MACs; the time of the hash is part of the latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt
+from torch import Tensor
+
+from bench.method import (
+    Backbone,
+    Batch,
+    Budget,
+    ConfigError,
+    DerivedMethod,
+    DynamicNet,
+    LossTerms,
+    Method,
+    MethodConfig,
+    OptimizerSpec,
+    Phase,
+    Point,
+    Reference,
+    Source,
+    Tags,
+    Unit,
+)
+from bench.networks.execution import GateOutput
+from bench.networks.gated import GatedResNet
+from bench.networks.policy import Policy, UpFront
+
+Spared = Literal["first", "last", "none"]
+_SPARED_DESCRIPTION = "which block has no coin and always runs; SkipNet's rule is the first"
+_SEED_DESCRIPTION = "of the coins at test time"
+
+# Of SkipNet's supervised training: 64,000 steps of 128 images.
+_PUBLISHED_EPOCHS, _PUBLISHED_BATCH = 164, 128
+_PUBLISHED = OptimizerSpec(lr=0.1, weight_decay=1e-4, schedule="step", milestones=(0.5, 0.75))
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_WORD = 1 << 64
+
+
+def _signed(value: int) -> int:
+    """Return the int64 with the bits of `value` modulo 2^64."""
+    value %= _WORD
+    return value - _WORD if value >= _WORD // 2 else value
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """Shift int64 to the right, filling up with zeros."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def scrambled(z: Tensor) -> Tensor:
+    """Return int64, one to one: any bit of `z` changes about half of the bits (SplitMix64)."""
+    z = (z ^ _shifted(z, 30)) * _signed(_FACTORS[0])
+    z = (z ^ _shifted(z, 27)) * _signed(_FACTORS[1])
+    return z ^ _shifted(z, 31)
+
+
+def coins(x_nchw: Tensor, multipliers_p: Tensor, keys_g: Tensor) -> Tensor:
+    """Return numbers (N, G) in [0, 1), float32: by the bits of image n and the key of block g."""
+    bits_np = x_nchw.float().view(torch.int32).flatten(1).long()
+    hash_n = (bits_np * multipliers_p).sum(dim=1)
+    return _shifted(scrambled(hash_n[:, None] + keys_g), 40).float() / (1 << 24)
+
+
+class RandomGates(Policy):
+    """Each gated block runs with probability `keep`, whatever the image shows."""
+
+    multipliers_p: Tensor
+    keys_g: Tensor
+
+    def __init__(self, backbone: Backbone, *, keep: float, spared: Spared, seed: int) -> None:
+        always_on = [False] * backbone.num_blocks
+        if spared != "none":
+            always_on[0 if spared == "first" else -1] = True
+        super().__init__(always_on)
+        self.keep = keep
+        channels, height, width = backbone.image_shape
+        place_p = torch.arange(1, channels * height * width + 1)
+        # Odd, so that no change of a pixel is multiplied away.
+        multipliers_p = scrambled(place_p * _signed(_GOLDEN)) | 1
+        keys_g = scrambled(torch.tensor(self.gated) + _signed((seed + 1) * _GOLDEN))
+        # Made from the settings: nothing that a state dict would have to carry.
+        self.register_buffer("multipliers_p", multipliers_p, persistent=False)
+        self.register_buffer("keys_g", keys_g, persistent=False)
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:
+        if self.training:
+            drawn_ng = torch.rand(len(x_nchw), len(self.gated), device=x_nchw.device)
+        else:
+            drawn_ng = coins(x_nchw, self.multipliers_p, self.keys_g)
+        gates_ng = (drawn_ng < self.keep).float()
+        return UpFront(self.spread(gates_ng), always_on=self.always_on)
+
+    def units(self) -> Sequence[Unit]:
+        return ()
+
+
+class Supervised(Phase):
+    """Cross-entropy under coins that are thrown anew for every image."""
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        output = net(batch.x_nchw)
+        total = F.cross_entropy(output.logits, batch.labels_n)
+        return LossTerms(total, {"loss": total}, output.logits)
+
+
+class RandomSkipConfig(MethodConfig):
+    """Settings of random skipping in training and at test time."""
+
+    keep: float = Field(0.6, gt=0, le=1, description="probability that a gated block runs")
+    spared: Spared = Field("first", description=_SPARED_DESCRIPTION)
+    seed: NonNegativeInt = Field(0, description=_SEED_DESCRIPTION)
+
+
+class RandomSkip(Method):
+    """Blocks skipped at random for each image, in training and at test time."""
+
+    name = "random_skip"
+    Config = RandomSkipConfig
+    reference = Reference(
+        title="SkipNet: Learning Dynamic Routing in Convolutional Networks",
+        authors="Wang, Yu, Dou, Darrell, Gonzalez",
+        year=2018,
+        url="https://arxiv.org/abs/1711.09485",
+    )
+    tags = Tags(decision="up front", role="control", reconstructed=("keep", "seed"))
+
+    def variant(self, config: MethodConfig) -> str:
+        assert isinstance(config, RandomSkipConfig)
+        return f"keep={config.keep:g}"
+
+    def published_epochs(self, config: MethodConfig) -> int:
+        return _PUBLISHED_EPOCHS
+
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        assert isinstance(config, RandomSkipConfig)
+        policy = RandomGates(backbone, keep=config.keep, spared=config.spared, seed=config.seed)
+        return GatedResNet(backbone, policy, merge=GateOutput())
+
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        optimizer, batch_size = budget.optimizer, budget.batch_size
+        if budget.published:
+            optimizer, batch_size = _PUBLISHED, _PUBLISHED_BATCH
+        return [
+            Supervised(
+                "supervised", epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer
+            )
+        ]
+
+
+class RandomSkipTestConfig(MethodConfig):
+    """Settings of random skipping at test time alone; one operating point for each of `keeps`."""
+
+    keeps: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.9, 0.75, 0.5), min_length=1, description="probabilities that a gated block runs"
+    )
+    spared: Spared = Field("first", description=_SPARED_DESCRIPTION)
+    seed: NonNegativeInt = Field(0, description=_SEED_DESCRIPTION)
+
+
+class RandomSkipTest(DerivedMethod):
+    """A dense network whose blocks are skipped at random at test time; nothing is trained."""
+
+    name = "random_skip_test"
+    Config = RandomSkipTestConfig
+    source_role = "dense"
+    trains = False
+    reference = Reference(
+        title="Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
+        authors="Veit, Wilber, Belongie",
+        year=2016,
+        url="https://arxiv.org/abs/1605.06431",
+    )
+    tags = Tags(decision="up front", role="control", reconstructed=("keeps", "spared", "seed"))
+
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        return []
+
+    def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        """Return the source's trunk with coins in front of its blocks.
+
+        Raises:
+            ConfigError: the source is no network of gated blocks.
+        """
+        assert isinstance(config, RandomSkipTestConfig)
+        dense = source.points[0].net
+        if not isinstance(dense, GatedResNet):
+            raise ConfigError(
+                f"'{self.name}' skips blocks of a dense ResNet; '{source.method}' is none.",
+                hint="Give a run of 'resnet' as its source.",
+            )
+        net = _with_coins(backbone, config, keep=config.keeps[0])
+        net.trunk.load_state_dict(dense.trunk.state_dict())
+        return net
+
+    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
+        """Return one point per probability; all share the trunk of `net`."""
+        assert isinstance(config, RandomSkipTestConfig) and isinstance(net, GatedResNet)
+        points = []
+        for keep in config.keeps:
+            twin = _with_coins(net.backbone, config, keep=keep)
+            twin.trunk = net.trunk
+            twin.policy.to(next(net.parameters()).device)
+            points.append(Point(f"keep={keep:g}", twin.train(net.training)))
+        return points
+
+
+def _with_coins(backbone: Backbone, config: RandomSkipTestConfig, *, keep: float) -> GatedResNet:
+    policy = RandomGates(backbone, keep=keep, spared=config.spared, seed=config.seed)
+    return GatedResNet(backbone, policy, merge=GateOutput())
