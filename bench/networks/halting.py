@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.networks.gated import blocks_of, trunk_units
 from bench.networks.halting_policy import HaltingPolicy, Stage
-from bench.networks.pondering import Pondering
+from bench.networks.pondering import Pondering, Remainder
 from bench.networks.resnet import Backbone, Block, ResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
@@ -33,6 +33,8 @@ class HaltingResNet(DynamicNet):
     gradient, and `units_ns` (N, 3), the count N alone; both are means over positions.
     """
 
+    _always_on_u: Tensor
+
     def __init__(self, backbone: Backbone, policy: HaltingPolicy) -> None:
         super().__init__()
         self.backbone = backbone
@@ -42,7 +44,8 @@ class HaltingResNet(DynamicNet):
         units = self.units()
         # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
         self._columns = {unit.name: column for column, unit in enumerate(units)}
-        self._always_on = [float(unit.always_on) for unit in units]
+        always_on_u = torch.tensor([float(unit.always_on) for unit in units])
+        self.register_buffer("_always_on_u", always_on_u, persistent=False)
 
     @property
     def blocks(self) -> list[Block]:
@@ -135,8 +138,7 @@ class HaltingResNet(DynamicNet):
         return crowd.finish()
 
     def _new_trace(self, state_nchw: Tensor) -> _Trace:
-        always_on_u = torch.tensor(self._always_on, device=state_nchw.device)
-        return _Trace(self._columns, always_on_u.repeat(len(state_nchw), 1))
+        return _Trace(self._columns, self._always_on_u.repeat(len(state_nchw), 1))
 
 
 class _Trace:
@@ -160,15 +162,15 @@ class _Crowd:
     def __init__(self, state_nchw: Tensor, policy: HaltingPolicy) -> None:
         self.state = state_nchw
         self.rows: Tensor | slice = slice(None)
-        self._pondering = Pondering(policy.ones(state_nchw), eps=policy.eps)
+        self._left = Remainder(policy.ones(state_nchw), eps=policy.eps)
         self._total = self._result = torch.zeros_like(state_nchw)
 
     @property
     def active(self) -> Tensor:
-        return self._pondering.active
+        return self._left.active
 
     def weigh(self, scores: Tensor) -> None:
-        self._total = self._total + self._pondering.weigh(scores) * self.state
+        self._total = self._total + self._left.weigh(scores) * self.state
 
     def keep(self, stays_n: Tensor) -> None:
         """Go on with the images that stay; one host mask (n,) of bools."""
@@ -179,11 +181,11 @@ class _Crowd:
             self._result[self.rows] = self._total
             self.rows = self.rows[stays_m]
         self.state, self._total = self.state[stays_m], self._total[stays_m]
-        self._pondering.keep(stays_m)
+        self._left.keep(stays_m)
 
     def finish(self) -> Tensor:
         """Return the stage's output (N, C, h, w) for all images of the batch."""
-        total = self._total + self._pondering.finish() * self.state
+        total = self._total + self._left.finish() * self.state
         if isinstance(self.rows, slice):
             return total
         self._result[self.rows] = total

@@ -14,46 +14,58 @@ import torch
 from torch import Tensor
 
 
-class Pondering:
-    """One stage under way, for every image (N, 1, 1, 1) or every position (N, 1, h, w).
+class Remainder:
+    """What is left of the weight 1 in one stage, per image (N, 1, 1, 1) or position (N, 1, h, w).
 
-    `left` is the weight that has not been given away: 1 at first, exactly 0 once halted. `cost`
-    becomes N + R; its gradient reaches the scores through R alone, N is a count.
+    `left` is exactly 0 for whoever has halted, and `active` False.
     """
 
     def __init__(self, ones: Tensor, *, eps: float) -> None:
         self.eps = eps
         self.left = ones
-        self.units = ones
-        self.cost = ones
-
-    @property
-    def active(self) -> Tensor:
-        """Who has not halted, as a mask of bools."""
-        return self.left.detach() > 0
+        self.active = torch.ones_like(ones, dtype=torch.bool)
 
     def weigh(self, scores: Tensor) -> Tensor:
         """Return p of the unit that has just run, and go on to the next one.
 
         `scores` of whoever has halted before do not matter: nothing is left to give.
         """
-        halts = self.left - scores <= self.eps
-        weights = torch.where(halts, self.left, scores)
+        weights = torch.where(self.left - scores <= self.eps, self.left, scores)
         self.left = self.left - weights
-        goes_on = self.active.to(self.cost.dtype)
-        self.units = self.units + goes_on
-        self.cost = self.cost + goes_on + torch.where(halts, weights, 0.0)
+        self.active = self.left.detach() > 0
         return weights
 
     def finish(self) -> Tensor:
         """Return p of a last unit, whose score counts as 1: whatever is left."""
         weights = self.left
         self.left = torch.zeros_like(weights)
-        self.cost = self.cost + weights
+        self.active = torch.zeros_like(self.active)
         return weights
 
     def keep(self, index_m: Tensor) -> None:
         """Go on with some of the images only."""
-        self.left, self.units, self.cost = (
-            values.index_select(0, index_m) for values in (self.left, self.units, self.cost)
-        )
+        self.left, self.active = self.left[index_m], self.active[index_m]
+
+
+class Pondering(Remainder):
+    """Also counts: `units` becomes N, and `cost` N + R.
+
+    The gradient of the cost reaches the scores through R alone, for N is a count.
+    """
+
+    def __init__(self, ones: Tensor, *, eps: float) -> None:
+        super().__init__(ones, eps=eps)
+        self.units = self.cost = ones
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        weights = super().weigh(scores)
+        goes_on = self.active.to(weights.dtype)
+        self.units = self.units + goes_on
+        # Whoever halts here gave all that was left: R. Whoever had halted before gave nothing.
+        self.cost = self.cost + torch.where(self.active, 1.0, weights)
+        return weights
+
+    def finish(self) -> Tensor:
+        weights = super().finish()
+        self.cost = self.cost + weights
+        return weights

@@ -1,0 +1,173 @@
+"""ACT against its conformance points: both ends, costs, loss, schedule, direction of travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data.augment import Batch, eval_batches, pad_images
+from bench.data.digits import load_digits
+from bench.measure.accuracy import evaluate
+from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.measure.modes import using_threads
+from bench.method import Budget, OptimizerSpec
+from bench.networks.halting import HaltingResNet
+from bench.networks.halting_policy import ImageHalting
+from bench.networks.resnet import Backbone
+from bench.seeding import seed_globally
+from bench.training.checkpoint import Checkpoint
+from bench.training.loop import Settings, TrainingImages, train
+from bench.training.reporter import Silent
+from methods.act import Act, ActConfig, Pondered, pooled_score
+
+RESNET32 = Backbone("resnet32", 10, (3, 32, 32))
+BUDGET = Budget(recipe="fair", epochs=4, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+
+
+def _net(backbone: Backbone = RESNET32, **settings: object) -> HaltingResNet:
+    torch.manual_seed(0)
+    net = Act().build(backbone, ActConfig(**settings))
+    assert isinstance(net, HaltingResNet)
+    return net
+
+
+def _phase(**settings: object) -> Pondered:
+    (phase,) = Act().phases(ActConfig(**settings), BUDGET)
+    assert isinstance(phase, Pondered)
+    return phase
+
+
+def _batch(count: int = 8, side: int = 32) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, side, side, generator=generator)
+    return Batch(x, torch.arange(count) % 10, torch.arange(count))
+
+
+@torch.no_grad()
+def test_at_the_start_nearly_everything_runs_and_the_last_state_has_most_of_the_weight() -> None:
+    output = _net().train()(_batch(16).x_nchw)
+    units_ns = output.terms["units_ns"]
+    assert units_ns.mean() > 4.5
+    # R = 1 - (h_1 + ... + h_4), which is 0.81 where every h is sigmoid(-3).
+    assert 1 - 4 * torch.sigmoid(torch.tensor(-3.0)).item() == pytest.approx(0.81, abs=5e-3)
+    assert 0.5 < (output.terms["ponder_ns"] - units_ns).mean() < 0.9
+
+
+def test_a_score_starts_at_the_halting_bias_which_weight_decay_leaves_alone() -> None:
+    score = pooled_score(16)
+    assert score[-1].bias.tolist() == [0.0]
+    assert _net(halting_bias=-2.0).policy.bias == -2.0
+    assert not any(parameter.eq(-3.0).any() for parameter in _net().policy.parameters())
+
+
+@torch.no_grad()
+def test_with_the_bias_at_either_end_it_is_the_dense_network_or_one_block_per_stage() -> None:
+    x = _batch(2).x_nchw
+    dense = _net(halting_bias=-1e4).eval()
+    assert torch.equal(dense(x).logits, dense.trunk(x))
+    assert torch.equal(dense.execute(x).logits, dense.trunk(x))
+    cheap = _net(halting_bias=1e4).eval()
+    units, macs = cheap.units(), unit_macs(cheap)
+    for output in (cheap(x), cheap.execute(x)):
+        kept = [0 if unit.role == "policy" else macs[unit.name] for unit in units]
+        assert macs_per_image(output.executed, kept).tolist() == [12_239_488] * 2
+        total = macs_per_image(output.executed, list(macs.values()))
+        assert total.tolist() == [12_239_488 + 16 + 32 + 64] * 2
+    assert 12_239_488 / dense_macs(RESNET32) == pytest.approx(0.178, abs=5e-4)
+
+
+def test_deciding_costs_next_to_nothing() -> None:
+    net = _net()
+    assert isinstance(net.policy, ImageHalting)
+    scores = {unit.name: unit_macs(net)[unit.name] for unit in net.policy.units()}
+    assert sum(scores.values()) == 4 * (16 + 32 + 64)
+    assert sum(scores.values()) / dense_macs(RESNET32) < 1e-5
+
+
+def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages() -> None:
+    net, batch = _net(), _batch()
+    phase = _phase(tau=0.3)
+    phase.set_modes(net)
+    terms = phase.loss(net, batch, 0.0)
+    parts = terms.parts
+    assert terms.total.item() == pytest.approx((parts["loss"] + 0.3 * parts["ponder"]).item())
+    assert terms.logits is not None
+    entropy = torch.nn.functional.cross_entropy(terms.logits, batch.labels_n)
+    assert parts["loss"].item() == pytest.approx(entropy.item())
+    units = [parts[f"units_stage{number}"].item() for number in (1, 2, 3)]
+    # N + R with 0 < R <= 1: the ponder cost bounds what ran from above.
+    assert sum(units) < parts["ponder"].item() <= sum(units) + 3
+
+
+def test_without_cross_entropy_the_ponder_cost_alone_raises_the_scores() -> None:
+    net = _net(Backbone("resnet20", 10, (3, 16, 16)))
+    optimizer = torch.optim.SGD(net.policy.parameters(), lr=5.0)
+    x, costs = _batch(16, side=16).x_nchw, []
+    for _ in range(25):
+        cost = net(x).terms["ponder_ns"].mean()
+        optimizer.zero_grad()
+        cost.backward()
+        optimizer.step()
+        costs.append(cost.item())
+    assert costs[-1] < costs[0] - 0.2
+
+
+def test_scores_may_learn_at_a_rate_of_their_own_but_not_by_the_published_recipe() -> None:
+    net = _net()
+    trunk, side = _phase(side_lr_scale=7.0).groups(net)
+    assert (trunk.lr_scale, side.lr_scale) == (1.0, 7.0)
+    assert set(side.parameters) == set(net.policy.parameters())
+    assert {*trunk.parameters, *side.parameters} == set(net.parameters())
+    (phase,) = Act().phases(
+        ActConfig(side_lr_scale=7.0), BUDGET.model_copy(update={"published": True})
+    )
+    assert [group.lr_scale for group in phase.groups(net)] == [1.0, 1.0]
+
+
+def test_the_published_schedule_is_100_000_steps_with_three_drops() -> None:
+    method, config = Act(), ActConfig()
+    assert method.published_epochs(config) == 256 == round(100_000 / (50_000 / 128))
+    budget = BUDGET.model_copy(update={"epochs": 256, "published": True})
+    (phase,) = method.phases(config, budget)
+    spec = phase.optimizer
+    assert (phase.epochs, spec.lr, spec.momentum, spec.weight_decay) == (256, 0.1, 0.9, 2e-4)
+    assert (spec.schedule, spec.milestones, spec.decay) == ("step", (0.6, 0.75, 0.9), 0.1)
+
+
+def test_the_defaults_are_those_of_the_authors_code() -> None:
+    config = ActConfig()
+    assert (config.tau, config.eps, config.halting_bias) == (0.01, 0.01, -3.0)
+    assert Act.tags.reconstructed == ("side_lr_scale",)
+    assert Act.tags.decision == "halting"
+    assert Act().variant(ActConfig(tau=0.005)) == "tau=0.005"
+
+
+def _nflops_trained_with(tau: float, folder: Path) -> float:
+    digits, backbone = load_digits(), Backbone("resnet14", 10, (1, 8, 8))
+    mean, std = digits.info.mean, digits.info.std
+    config = ActConfig(tau=tau)
+    seed_globally(0, "build")
+    net = Act().build(backbone, config)
+    few = pad_images(digits.train.take(torch.arange(400)), 0)
+    budget = BUDGET.model_copy(update={"epochs": 6})
+    train(
+        net,
+        Act().phases(config, budget),
+        images=TrainingImages(few, False, mean, std),
+        settings=Settings(0, torch.device("cpu")),
+        checkpoint=Checkpoint(folder / f"{tau}.bin", identity="test"),
+        reporter=Silent(),
+    )
+    batches = eval_batches(digits.test, batch_size=256, mean=mean, std=std)
+    evaluation = evaluate(net, batches, num_images=len(digits.test))
+    assert evaluation.accuracy > 0.85
+    macs_n = macs_per_image(evaluation.executed_nu, list(unit_macs(net).values()))
+    return macs_n.mean().item() / dense_macs(backbone)
+
+
+def test_a_higher_price_of_thinking_makes_a_cheaper_network(tmp_path: Path) -> None:
+    with using_threads(1):
+        dear, middle, cheap = (_nflops_trained_with(tau, tmp_path) for tau in (0.0, 0.05, 0.5))
+    assert dear > middle + 0.02 > cheap + 0.04

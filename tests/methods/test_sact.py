@@ -1,0 +1,192 @@
+"""SACT against its conformance points: costs by position, both ends, loss, direction of travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.data.augment import Batch, eval_batches, pad_images
+from bench.data.digits import load_digits
+from bench.measure.accuracy import evaluate
+from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.measure.modes import using_threads
+from bench.method import Budget, OptimizerSpec
+from bench.networks.halting import HaltingResNet
+from bench.networks.positions import PositionHalting
+from bench.networks.resnet import Backbone
+from bench.seeding import seed_globally
+from bench.training.checkpoint import Checkpoint
+from bench.training.loop import Settings, TrainingImages, train
+from bench.training.reporter import Silent
+from methods.sact import Pondered, Sact, SactConfig, position_score
+
+RESNET32 = Backbone("resnet32", 10, (3, 32, 32))
+BUDGET = Budget(recipe="fair", epochs=4, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+
+
+def _net(backbone: Backbone = RESNET32, **settings: object) -> HaltingResNet:
+    torch.manual_seed(0)
+    net = Sact().build(backbone, SactConfig(**settings))
+    assert isinstance(net, HaltingResNet)
+    return net
+
+
+def _phase(**settings: object) -> Pondered:
+    (phase,) = Sact().phases(SactConfig(**settings), BUDGET)
+    assert isinstance(phase, Pondered)
+    return phase
+
+
+def _batch(count: int = 8, side: int = 32) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, 3, side, side, generator=generator)
+    return Batch(x, torch.arange(count) % 10, torch.arange(count))
+
+
+@torch.no_grad()
+def test_positions_have_scores_of_their_own_and_share_what_the_whole_image_says() -> None:
+    score = position_score(16).eval()
+    state = torch.rand(2, 16, 8, 8)
+    z = score(state)
+    assert z.shape == (2, 1, 8, 8) and z.std() > 0
+    torch.testing.assert_close(
+        z, score.local(state) + score.whole(state).view(2, 1, 1, 1), atol=1e-6, rtol=1e-5
+    )
+    changed = state.clone()
+    changed[0, :, 0, 0] += 4
+    difference = (score(changed) - z)[:, 0]
+    assert difference[1].abs().max() == 0  # another image
+    far = difference[0, 3:, 3:]
+    assert far.abs().min() > 0 and far.std() < 1e-6  # the whole image's number alone
+    assert difference[0, :2, :2].std() > 1e-3
+
+
+def test_only_the_map_has_a_bias_and_it_starts_at_zero_behind_the_halting_bias() -> None:
+    names = {name: p for name, p in position_score(16).named_parameters() if p.ndim != 4}
+    assert names["local.conv.bias"].tolist() == [0.0]
+    assert sum("bias" in name and p.numel() == 1 for name, p in names.items()) == 1
+    assert _net(halting_bias=-2.0).policy.bias == -2.0
+
+
+@torch.no_grad()
+def test_with_the_bias_at_either_end_it_is_the_dense_network_or_one_block_per_stage() -> None:
+    x = _batch(2).x_nchw
+    dense = _net(halting_bias=-1e4).eval()
+    assert torch.equal(dense(x).logits, dense.trunk(x))
+    assert torch.equal(dense.execute(x).logits, dense.trunk(x))
+    cheap = _net(halting_bias=1e4).eval()
+    units, macs = cheap.units(), unit_macs(cheap)
+    for output in (cheap(x), cheap.execute(x)):
+        kept = [0 if unit.role == "policy" else macs[unit.name] for unit in units]
+        assert macs_per_image(output.executed, kept).tolist() == [12_239_488] * 2
+    assert 12_239_488 / dense_macs(RESNET32) == pytest.approx(0.178, abs=5e-4)
+
+
+@pytest.mark.parametrize(("name", "share"), [("resnet32", 0.015), ("resnet110", 0.017)])
+def test_deciding_everywhere_costs_one_and_a_half_percent(name: str, share: float) -> None:
+    backbone = Backbone(name, 10, (3, 32, 32))
+    net = _net(backbone)
+    assert isinstance(net.policy, PositionHalting)
+    macs = unit_macs(net)
+    overhead = sum(macs[unit.name] for unit in net.policy.units())
+    assert overhead / dense_macs(backbone) == pytest.approx(share, abs=5e-4)
+
+
+@torch.no_grad()
+def test_a_score_in_part_costs_its_share_of_the_positions() -> None:
+    net = _net(Backbone("resnet20", 10, (3, 16, 16)), halting_bias=3.0).eval()
+    output = net(_batch(side=16).x_nchw)
+    column = {unit.name: c for c, unit in enumerate(net.units())}
+    block, score = (output.executed[:, column[n]] for n in ("block1", "score1"))
+    assert ((score > 0) & (score < 1)).any()
+    assert (block >= score).all()  # the first convolution also runs around active positions
+    assert torch.equal(output.executed[:, column["score1.global"]], (score > 0).float())
+
+
+def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages() -> None:
+    net, batch = _net(), _batch()
+    phase = _phase(tau=0.3)
+    phase.set_modes(net)
+    terms = phase.loss(net, batch, 0.0)
+    parts = terms.parts
+    assert terms.total.item() == pytest.approx((parts["loss"] + 0.3 * parts["ponder"]).item())
+    assert terms.logits is not None
+    entropy = torch.nn.functional.cross_entropy(terms.logits, batch.labels_n)
+    assert parts["loss"].item() == pytest.approx(entropy.item())
+    units = [parts[f"units_stage{number}"].item() for number in (1, 2, 3)]
+    # N + R with 0 < R <= 1: the ponder cost bounds what ran from above.
+    assert sum(units) < parts["ponder"].item() <= sum(units) + 3
+
+
+def test_without_cross_entropy_the_ponder_cost_alone_raises_the_scores() -> None:
+    net = _net(Backbone("resnet20", 10, (3, 16, 16)))
+    optimizer = torch.optim.SGD(net.policy.parameters(), lr=5.0)
+    x, costs = _batch(16, side=16).x_nchw, []
+    for _ in range(25):
+        cost = net(x).terms["ponder_ns"].mean()
+        optimizer.zero_grad()
+        cost.backward()
+        optimizer.step()
+        costs.append(cost.item())
+    assert costs[-1] < costs[0] - 0.2
+
+
+def test_scores_may_learn_at_a_rate_of_their_own_but_not_by_the_published_recipe() -> None:
+    net = _net()
+    trunk, side = _phase(side_lr_scale=7.0).groups(net)
+    assert (trunk.lr_scale, side.lr_scale) == (1.0, 7.0)
+    assert set(side.parameters) == set(net.policy.parameters())
+    assert {*trunk.parameters, *side.parameters} == set(net.parameters())
+    (phase,) = Sact().phases(
+        SactConfig(side_lr_scale=7.0), BUDGET.model_copy(update={"published": True})
+    )
+    assert [group.lr_scale for group in phase.groups(net)] == [1.0, 1.0]
+
+
+def test_the_published_schedule_is_100_000_steps_with_three_drops() -> None:
+    method, config = Sact(), SactConfig()
+    assert method.published_epochs(config) == 256 == round(100_000 / (50_000 / 128))
+    budget = BUDGET.model_copy(update={"epochs": 256, "published": True})
+    (phase,) = method.phases(config, budget)
+    spec = phase.optimizer
+    assert (phase.epochs, spec.lr, spec.momentum, spec.weight_decay) == (256, 0.1, 0.9, 2e-4)
+    assert (spec.schedule, spec.milestones, spec.decay) == ("step", (0.6, 0.75, 0.9), 0.1)
+
+
+def test_the_defaults_are_those_of_the_authors_code() -> None:
+    config = SactConfig()
+    assert (config.tau, config.eps, config.halting_bias) == (0.01, 0.01, -3.0)
+    assert Sact.tags.reconstructed == ("side_lr_scale",)
+    assert Sact.tags.decision == "halting"
+    assert Sact().variant(SactConfig(tau=0.005)) == "tau=0.005"
+
+
+def _nflops_trained_with(tau: float, folder: Path) -> float:
+    digits, backbone = load_digits(), Backbone("resnet14", 10, (1, 8, 8))
+    mean, std = digits.info.mean, digits.info.std
+    config = SactConfig(tau=tau)
+    seed_globally(0, "build")
+    net = Sact().build(backbone, config)
+    few = pad_images(digits.train.take(torch.arange(400)), 0)
+    budget = BUDGET.model_copy(update={"epochs": 6})
+    train(
+        net,
+        Sact().phases(config, budget),
+        images=TrainingImages(few, False, mean, std),
+        settings=Settings(0, torch.device("cpu")),
+        checkpoint=Checkpoint(folder / f"{tau}.bin", identity="test"),
+        reporter=Silent(),
+    )
+    batches = eval_batches(digits.test, batch_size=256, mean=mean, std=std)
+    evaluation = evaluate(net, batches, num_images=len(digits.test))
+    assert evaluation.accuracy > 0.85
+    macs_n = macs_per_image(evaluation.executed_nu, list(unit_macs(net).values()))
+    return macs_n.mean().item() / dense_macs(backbone)
+
+
+def test_a_higher_price_of_thinking_makes_a_cheaper_network(tmp_path: Path) -> None:
+    with using_threads(1):
+        dear, middle, cheap = (_nflops_trained_with(tau, tmp_path) for tau in (0.0, 0.05, 0.5))
+    assert dear > middle + 0.02 > cheap + 0.04
