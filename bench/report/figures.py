@@ -51,6 +51,7 @@ def pareto_figure(
     theirs = [foreign.point.method for foreign in plane.published]
     known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     _draw_front(axes, plane)
+    _draw_curves(axes, plane, known)
     ours = {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.placed}
     others = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
     frame(axes, plane.x_label, "test accuracy, %")
@@ -143,6 +144,15 @@ def _draw_front(axes: Axes, plane: Plane) -> None:
         axes.axhline(height, color="black", linewidth=0.9, linestyle=":", zorder=1, label=label)
 
 
+def _draw_curves(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> None:
+    """Join the operating points of one training: between them lie all thresholds not tried."""
+    for points in plane.curves:
+        costs = [placed.cost for placed in points]
+        heights = [100 * placed.group.accuracy for placed in points]
+        colour = _style_of(points[0], known).colour
+        axes.plot(costs, heights, color=colour, linewidth=1.0, alpha=0.7, zorder=2)
+
+
 def _draw_published(axes: Axes, foreign: Foreign, known: Mapping[str, Style]) -> Artist:
     style = known[canonical_name(foreign.point.method)]
     (mark,) = axes.plot(
@@ -201,5 +211,9 @@ def _point_label(plane: Plane, placed: Placed) -> str:
         return str(first["backbone"])
     if placed.group.control:
         return ""  # the legend names it; with one of each per method, names would cover the plot
-    text = str(first["variant"] or first["method"])
+    if any(placed in points[:-1] for points in plane.curves):
+        return ""  # the last point of a curve speaks for it
+    method = str(first["method"])
+    runs = {p.group.first["run"] for p in plane.placed if p.group.first["method"] == method}
+    text = method if len(runs) == 1 else str(first["variant"] or method)
     return text if first["backbone"] == plane.reference else f"{text} ({first['backbone']})"

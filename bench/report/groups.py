@@ -85,6 +85,31 @@ def group_seeds(rows: Iterable[Row]) -> list[Group]:
     return sorted(groups, key=_largest_first)
 
 
+def without_restated(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups without controls that say nothing new.
+
+    A control with the cost of the run it was made from, and the accuracy of that run's shuffled
+    masks, is shown as a property of that run.
+    """
+    known = {
+        (row["run"], round(row["macs"]), accuracy)
+        for group in groups
+        for row in group.rows
+        for accuracy in (row["shuffled_accuracy"], _unshuffled(row))
+        if accuracy is not None
+    }
+    return [group for group in groups if not all(_restates(row, known) for row in group.rows)]
+
+
+def _unshuffled(row: Row) -> float | None:
+    """Return the accuracy if shuffling cannot change it: all images have the same mask."""
+    return row["accuracy"] if row["distinct_masks"] == 1 else None
+
+
+def _restates(row: Row, known: set[tuple[Any, ...]]) -> bool:
+    return (row["source"], round(row["macs"]), row["accuracy"]) in known
+
+
 def _seed_and_run(row: Row) -> tuple[int, str]:
     return row["seed"], row["run"]
 
@@ -98,6 +123,13 @@ def footnotes(groups: Sequence[Group]) -> list[str]:
     """Return what must stand beside any comparison of `groups`: data, budgets, guesses."""
     notes = [_synthetic(groups), _budgets(groups), _reconstructed(groups)]
     return [note for note in notes if note]
+
+
+def short_footnotes(groups: Sequence[Group]) -> list[str]:
+    """Return the same for a figure, where the settings that were guessed have no room."""
+    guessed = sorted({row["method"] for g in groups for row in g.rows if row["reconstructed"]})
+    note = f"in part reconstructed, see the table: {', '.join(guessed)}" if guessed else ""
+    return [text for text in (_synthetic(groups), _budgets(groups), note) if text]
 
 
 def seed_note(groups: Sequence[Group]) -> str:
@@ -126,9 +158,12 @@ def _budgets(groups: Sequence[Group]) -> str:
     by_method: dict[str, list[Row]] = defaultdict(list)
     for group in groups:
         by_method[group.first["method"]].extend(group.rows)
-    parts = [f"{method} {_range(rows)}" for method, rows in sorted(by_method.items())]
+    by_range: dict[str, list[str]] = defaultdict(list)
+    for method, rows in sorted(by_method.items()):
+        by_range[_range(rows)].append(method)
+    parts = [f"{cost} ({', '.join(methods)})" for cost, methods in by_range.items()]
     start = "; ?: a start whose training is not known" if unknown else ""
-    return f"training budgets differ: {', '.join(parts)} dense epochs{start}"
+    return f"training budgets differ, in dense epochs: {'; '.join(parts)}{start}"
 
 
 def _range(rows: Sequence[Row]) -> str:

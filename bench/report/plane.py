@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from bench.analysis.pareto import front
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, canonical_name
-from bench.report.groups import Group, footnotes, group_seeds
+from bench.report.groups import Group, group_seeds, short_footnotes, without_restated
 from bench.report.rows import Row
 
 X = Literal["nflops", "macs", "latency_ms"]
@@ -74,6 +74,15 @@ class Plane:
         return [self.placed[i] for i in front([(p.cost, p.group.accuracy) for p in self.placed])]
 
     @property
+    def curves(self) -> list[list[Placed]]:
+        """Our networks that are several operating points of one training, by rising cost."""
+        found: dict[str, list[Placed]] = {}
+        for placed in sorted(self.placed, key=_cheap):
+            if placed.group.first["point"]:
+                found.setdefault(placed.group.first["run"], []).append(placed)
+        return [points for points in found.values() if len(points) > 1]
+
+    @property
     def x_label(self) -> str:
         if self.x == "macs":
             return "cost per image, millions of MACs (policy included)"
@@ -93,7 +102,7 @@ class Plane:
     def notes(self) -> list[str]:
         """Return what must stand below the plot, bars first."""
         found = [_bars([placed.group for placed in self.placed])]
-        found += footnotes([placed.group for placed in self.placed])
+        found += short_footnotes([placed.group for placed in self.placed])
         if self.x == "latency_ms" and "; " in self.x_label:
             found.append("latencies come from different machines: compare within one only")
         if self.left_out:
@@ -124,7 +133,7 @@ def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint]
             f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
             hint=f"Choose one, e.g. --dataset {names[0]}.",
         )
-    groups = group_seeds(rows)
+    groups = without_restated(group_seeds(rows))
     largest = max(groups, key=lambda group: group.first["dense_macs"], default=None)
     reference_macs = 0.0 if largest is None else float(largest.first["dense_macs"])
     placed = [Placed(g, c) for g in groups if (c := _cost(g, x, reference_macs)) is not None]

@@ -36,14 +36,8 @@ EXTRAS = (
     ),
     *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
-    *(
-        "role",
-        "decision",
-        "gated_blocks",
-        "shuffled_accuracy",
-        "shuffled_loss",
-        "difficulty_correlation",
-    ),
+    *("role", "decision", "source", "gated_blocks"),
+    *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
 )
 """More about each row; these may change with the version."""
 
@@ -101,6 +95,7 @@ def _of_run(record: RunRecord) -> Row:
         "variant": record.variant,
         "role": record.role,
         "decision": record.decision,
+        "source": _source(record),
         "dataset": spec.dataset.name,
         "backbone": spec.backbone.name,
         "recipe": spec.budget.recipe,
@@ -114,6 +109,13 @@ def _of_run(record: RunRecord) -> Row:
         "pretraining": "none" if spec.initial is None else spec.initial.name,
         **_training(record),
     }
+
+
+def _source(record: RunRecord) -> str | None:
+    """Return the run that a control was made from; a start of training is none."""
+    initial = record.spec.initial
+    made = record.role == "control" and initial is not None and initial.kind == "run"
+    return initial.name if made and initial is not None else None
 
 
 def _training(record: RunRecord) -> Row:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
 from bench.report.dynamics import dynamics_parts
-from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent
+from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent, without_restated
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     from rich.text import Text
 
     parts: list[RenderableType] = []
-    groups = group_seeds(all_rows)
+    groups = without_restated(group_seeds(all_rows))
     for dataset in dict.fromkeys(group.first["dataset"] for group in groups):
         chosen = [group for group in groups if group.first["dataset"] == dataset]
         parts.append(_terminal_table(chosen, _columns(width)))

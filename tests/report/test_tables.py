@@ -100,7 +100,7 @@ def test_different_recipes_and_points_are_not_taken_for_seeds(
 
 def test_footnotes_name_unequal_budgets_and_reconstructions(comparison: list[RunRecord]) -> None:
     text = shown(comparison)
-    assert "training budgets differ: blockdrop 57, resnet 30, sgad 30 dense epochs" in text
+    assert "budgets differ, in dense epochs: 57 (blockdrop); 30 (resnet, sgad)" in text
     assert "settings no publication states: blockdrop (curriculum)" in text
     assert "act (seed 0) failed: the loss is not a number at epoch 3" in text
 

@@ -1,0 +1,75 @@
+"""Controls in tables and figures: who judges whom, and what is shown only once."""
+
+from collections.abc import Callable
+
+from bench.config import InitialWeights
+from bench.records.record import Dynamics, PointRecord, RunRecord
+from bench.report.groups import group_seeds, without_restated
+from bench.report.plane import headline, plane_of
+from bench.report.rows import Row, rows
+
+MakeRecord = Callable[..., RunRecord]
+MakePoint = Callable[..., PointRecord]
+
+
+def _control(record: RunRecord, source: RunRecord) -> RunRecord:
+    start = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
+    spec = record.spec.model_copy(update={"initial": start})
+    return record.model_copy(update={"role": "control", "spec": spec, "run": spec.run})
+
+
+def _shuffled_pair(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
+    dynamics = Dynamics(shuffled_accuracy=0.88, shuffled_loss=0.04)
+    point = make_point(accuracy=0.92, nflops=0.5)
+    source = make_record("sgad", points=(point.model_copy(update={"dynamics": dynamics}),))
+    shuffled = make_record("shuffled", points=(make_point(accuracy=0.88, nflops=0.5),))
+    projected = make_record("projected", points=(make_point(accuracy=0.91, nflops=0.48),))
+    return rows([source, _control(shuffled, source), _control(projected, source)])
+
+
+def test_a_control_that_restates_its_source_is_left_out(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    found = _shuffled_pair(make_record, make_point)
+    kept = {group.first["method"] for group in without_restated(group_seeds(found))}
+    assert kept == {"sgad", "projected"}
+    assert [row["source"] for row in found] == [None, found[0]["run"], found[0]["run"]]
+
+
+def test_a_start_of_training_is_not_the_source_of_a_control(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    dense = make_record("resnet", points=(make_point(nflops=1.0),))
+    (row,) = rows([_control(make_record("sgad"), dense).model_copy(update={"role": "dynamic"})])
+    assert row["source"] is None
+
+
+def test_a_control_is_not_a_dense_network_whatever_it_runs(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    whole = make_point(nflops=1.0).model_copy(update={"gated_blocks": (), "macs": 68_862_592.0})
+    dense = make_record("resnet", points=(whole,))
+    control = make_record("stochastic", points=(whole,)).model_copy(update={"role": "control"})
+    assert [row["dense"] for row in rows([dense, control])] == [True, False]
+
+
+def test_the_title_names_a_control_that_does_as_well_for_no_more_and_no_control_as_winner(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    whole = make_point(accuracy=0.93, nflops=1.0).model_copy(update={"gated_blocks": ()})
+    dense = make_record("resnet", points=(whole.model_copy(update={"macs": 68_862_592.0}),))
+    own = make_record("sgad", points=(make_point(accuracy=0.928, nflops=0.5),))
+    better = make_record("projected", points=(make_point(accuracy=0.929, nflops=0.4),))
+    better = better.model_copy(update={"role": "control"})
+    title = headline(plane_of(rows([dense, own, better]), x="nflops"))
+    assert title.startswith("sgad")
+    assert "but projected" in title
+
+
+def test_operating_points_of_one_training_are_one_curve(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    points = [make_point(name, nflops=cost) for name, cost in (("b", 0.7), ("a", 0.4), ("c", 0.9))]
+    plane = plane_of(rows([make_record("exits", points=tuple(points)), make_record()]), x="nflops")
+    (curve,) = plane.curves
+    assert [placed.group.first["point"] for placed in curve] == ["a", "b", "c"]
