@@ -97,7 +97,7 @@ def test_nothing_is_built_before_a_check_runs() -> None:
     def build(self: Method, backbone: Backbone, config: MethodConfig) -> DynamicNet:
         raise AssertionError("built")
 
-    assert len(list(checks_of(made(PerUnit, build=build)))) > 10
+    assert len(checks_of(made(PerUnit, build=build))) > 10
 
 
 class BatchGates(Gates):
@@ -426,7 +426,7 @@ def test_settings_that_accept_anything_are_caught() -> None:
     ("changed", "words"),
     [
         ({"name": "my method"}, "cannot be a method's name"),
-        ({"name": "all"}, "none of all, train"),
+        ({"name": "all"}, "none of all, none, shallower, train"),
         ({"tags": Tags(decision="per unit", reconstructed=("strenght",))}, "'strength' was meant"),
         ({"tags": Tags(decision="per unit", calibrates=True)}, "Tags.calibrates is True"),
         ({"tags": Tags(decision="sometimes")}, "Tags.decision is 'sometimes'"),  # type: ignore[arg-type]
@@ -569,7 +569,7 @@ def test_a_method_is_checked_at_other_settings_too() -> None:
         return one_phase(Strong)(self, config, budget)
 
     method = made(PerUnit, phases=phases)
-    check = next(c for c in checks_of(method, config=PerUnitConfig(strength=0.7)))
+    check = checks_of(method, config=PerUnitConfig(strength=0.7))[0]
     assert check.name == "metadata"
     outcomes = check_method(method(), config=PerUnitConfig(strength=0.7))
     assert "another strength" in next(o for o in outcomes if o.check == "trains").detail
