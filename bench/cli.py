@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.commands import data, mlflow
+from bench.commands import data, method, mlflow
 from bench.commands.frame import (
     DataDir,
     Debug,
@@ -31,6 +31,7 @@ app = typer.Typer(
     help="Benchmark dynamic inference: gated networks on one backbone, one recipe, one machine. "
     "They really skip, and error bars say who wins.",
 )
+app.add_typer(method.app, name="method")
 app.add_typer(data.app, name="data")
 app.add_typer(mlflow.app, name="mlflow")
 

@@ -19,6 +19,8 @@ from bench.errors import PluginError, UnknownNameError
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
+RESERVED_NAMES = ("all", "none", "shallower", "train")
+"""What no method can be called: words that mean something else where methods are named."""
 _BUILT_IN = "skipbench"
 
 

@@ -58,13 +58,13 @@ def chosen_folders(results_dir: Path | None, data_dir: Path | None) -> Any:
     return Folders(results_dir or default_results_dir(), data_dir or default_data_dir())
 
 
-def load_plugins(files: list[Path] | None) -> None:
-    """Register the methods of all plugin files given."""
-    if files:
-        from bench.engine.plan import METHODS
+def load_plugins(files: list[Path] | None) -> list[str]:
+    """Register the methods of all plugin files given; return their names."""
+    if not files:
+        return []
+    from bench.engine.plan import METHODS
 
-        for file in files:
-            METHODS.add_file(file)
+    return [name for file in files for name in METHODS.add_file(file)]
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """The conformance suite: what must hold for every method, as small named checks.
 
-`check_method(MyMethod)` returns one `Outcome` per check; `checks_of(MyMethod)` yields the checks
+`check_method(MyMethod)` returns one `Outcome` per check; `checks_of(MyMethod)` returns the checks
 themselves, for a test that is parametrised over them. Needs no test framework.
 """
 

@@ -13,20 +13,20 @@ from typing import Any, get_args, get_type_hints
 
 from bench.errors import BenchError
 from bench.method import Method, MethodConfig, Tags
+from bench.registry import RESERVED_NAMES
 from bench.testing.outcome import Shortfall
 from bench.testing.stirring import gated_columns
 from bench.testing.workbench import Subject, Workbench
 
-RESERVED = ("all", "train")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def metadata(bench: Workbench, known_checks: Iterable[str]) -> None:
     method = bench.method
-    if not _NAME.fullmatch(method.name) or method.name in RESERVED:
+    if not _NAME.fullmatch(method.name) or method.name in RESERVED_NAMES:
         raise Shortfall(
             f"'{method.name}' cannot be a method's name.",
-            f"letters, digits, - and _ only, and none of {', '.join(RESERVED)}.",
+            f"letters, digits, - and _ only, and none of {', '.join(RESERVED_NAMES)}.",
         )
     _require_reference(method)
     _require_tags(method.tags)

@@ -5,7 +5,8 @@ Owns the tolerances; runs no training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -103,22 +104,27 @@ def _require_within(
         )
 
 
-def with_cause(found: Shortfall, net: DynamicNet, x_nchw: Tensor) -> Shortfall:
-    """Return a disagreement of two runs of `net` with a cause that was tried out.
+@contextmanager
+def explained(net: DynamicNet, x_nchw: Tensor) -> Iterator[None]:
+    """Give a Shortfall that is raised inside another cause, if one can be found by trying.
 
     Randomness comes first, then batch mates: both make everything else disagree too.
     """
-    if found.cause == _NEARLY_ONE:
-        return found
+    try:
+        yield
+    except Shortfall as found:
+        cause = None if found.cause == _NEARLY_ONE else _deeper_cause(net, x_nchw)
+        raise Shortfall(found.detail, cause or found.cause) from None
+
+
+def _deeper_cause(net: DynamicNet, x_nchw: Tensor) -> str | None:
     first, second = net(x_nchw), net(x_nchw)
     if not (
         torch.equal(first.executed, second.executed) and torch.equal(first.logits, second.logits)
     ):
-        return Shortfall(found.detail, _NOT_REPEATABLE)
+        return _NOT_REPEATABLE
     alone = joined([net(part) for part in torch.split(x_nchw, 1)])
-    if not torch.equal(alone.executed, first.executed):
-        return Shortfall(found.detail, _BATCH_MATES)
-    return found
+    return None if torch.equal(alone.executed, first.executed) else _BATCH_MATES
 
 
 def joined(outputs: Sequence[Output]) -> Output:

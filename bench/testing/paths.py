@@ -16,12 +16,12 @@ from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet, Output
 from bench.seeding import random_fingerprint
 from bench.testing.comparing import (
+    explained,
     joined,
     require_close,
     require_equal,
     require_same_trace,
     runs_of,
-    with_cause,
 )
 from bench.testing.made_up import CLASSES, images
 from bench.testing.outcome import Shortfall
@@ -93,18 +93,17 @@ def execution(bench: Workbench) -> None:
     for where, net in bench.points():
         x, what = images(41, seed=5), f"{where}: execute and forward"
         with evaluating(net):
+            _require_executable(net, x[:1])
             for part in (x, x[:1], x[7:9]):
-                masked, skipping = net(part), _executed(net, part)
-                try:
+                with explained(net, x):
+                    masked, skipping = net(part), net.execute(part)
                     require_same_trace(skipping, masked, net=net, what=what, cause=_OTHER_DECISION)
                     require_close(skipping, masked, what=what, cause=_OTHER_STATE)
-                except Shortfall as found:
-                    raise with_cause(found, net, x) from None
 
 
-def _executed(net: DynamicNet, x_nchw: Tensor) -> Output:
+def _require_executable(net: DynamicNet, x_nchw: Tensor) -> None:
     try:
-        return net.execute(x_nchw)
+        net.execute(x_nchw)
     except NotExecutable as error:
         raise Shortfall(
             f"There is no path that really skips: {error.message}",
@@ -174,12 +173,13 @@ def macs(bench: Workbench) -> None:
         costs = list(bench.costs[subject.backbone.name].values())
         for point in subject.points:
             net, x = point.net.eval(), images(12, seed=9)
-            _executed(net, x[:1])
+            _require_executable(net, x[:1])
             from_trace_n = macs_per_image(net(x).executed, costs)
             for part in (slice(0, 12), slice(0, 1), slice(1, 2), slice(2, 3)):
                 counted = counted_macs(partial(net.execute, x[part]))
                 traced = from_trace_n[part].sum().item()
-                _require_same_macs(counted, traced, len(x[part]), where=subject.where(point))
+                with explained(net, x):
+                    _require_same_macs(counted, traced, len(x[part]), where=subject.where(point))
 
 
 def _require_same_macs(counted: int, traced: float, count: int, *, where: str) -> None:

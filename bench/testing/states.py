@@ -16,11 +16,18 @@ from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.resnet import ResNet
 from bench.networks.unit import DynamicNet, Output
 from bench.seeding import seeded
-from bench.testing.comparing import require_close, require_equal, require_same_trace, runs_of
+from bench.testing.comparing import (
+    explained,
+    require_close,
+    require_equal,
+    require_same_trace,
+    runs_of,
+)
 from bench.testing.made_up import images
 from bench.testing.outcome import DoesNotApply, Shortfall
 from bench.testing.workbench import Subject, Workbench
 
+_OTHERS = "what image n is told is not what image order_n[n] would decide."
 _LOST = (
     "something set in training or calibration is a plain attribute; make it a buffer"
     " (register_buffer), so that it travels with the weights."
@@ -97,21 +104,21 @@ def permuted(bench: Workbench) -> None:
         costs = list(bench.costs[subject.backbone.name].values())
         for point in subject.points:
             net, x, where = point.net, images(24, seed=13), subject.where(point)
-            with evaluating(net):
+            with evaluating(net), explained(net, x):
                 own = net(x)
                 shuffled, unmoved = _permuted(net, x, order), _permuted(net, x, same)
-            cause = "what image n is told is not what image order_n[n] would decide."
-            _require_same_cost(shuffled, own, costs, where)
-            require_same_trace(
-                _blocks_of(shuffled, net),
-                _blocks_of(Output(own.logits, own.executed[order], {}), net),
-                net=net,
-                what=f"{where}: forward_permuted and the images whose decisions it follows",
-                cause=cause,
-            )
-            what = f"{where}: forward_permuted with every image in its place and forward"
-            require_same_trace(unmoved, own, net=net, what=what, cause=cause)
-            require_close(unmoved, own, what=what, cause=cause)
+                _require_same_cost(shuffled, own, costs, where)
+                followed = Output(own.logits, own.executed[order], {})
+                require_same_trace(
+                    _blocks_of(shuffled, net),
+                    _blocks_of(followed, net),
+                    net=net,
+                    what=f"{where}: forward_permuted and the images whose decisions it follows",
+                    cause=_OTHERS,
+                )
+                what = f"{where}: forward_permuted with every image in its place and forward"
+                require_same_trace(unmoved, own, net=net, what=what, cause=_OTHERS)
+                require_close(unmoved, own, what=what, cause=_OTHERS)
 
 
 def _permuted(net: DynamicNet, x_nchw: Tensor, order_n: Tensor) -> Output:
@@ -151,7 +158,7 @@ def round_trip(bench: Workbench) -> None:
             raise Shortfall(f"{subject.backbone.name}: other operating points come back.", _LOST)
         x = images(24, seed=8)
         for point, theirs in zip(subject.points, points, strict=True):
-            with evaluating(point.net), evaluating(theirs.net):
+            with evaluating(point.net), evaluating(theirs.net), explained(point.net, x):
                 for name, run in runs_of(point.net).items():
                     ours, back = run(x), runs_of(theirs.net)[name](x)
                     what = f"{subject.where(point)}: {name} before and after saving"
@@ -185,7 +192,7 @@ def _twin(bench: Workbench, subject: Subject) -> DynamicNet:
 def inference_net(bench: Workbench) -> None:
     for where, net in bench.points():
         x = images(16, seed=11)
-        with evaluating(net):
+        with evaluating(net), explained(net, x):
             own = net(x)
             dead = frozenset(
                 unit.name

@@ -5,7 +5,7 @@ Owns how a check is run and exempted; what it does lives beside its kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -196,25 +196,29 @@ class Check:
         return f"{self.method}-{self.name}"
 
 
-def checks_of(
-    method: Method | type[Method], *, config: MethodConfig | None = None
-) -> Iterator[Check]:
-    """Yield the checks that concern a method, at its default settings or at `config`.
+def checks_of(method: Method | type[Method], *, config: MethodConfig | None = None) -> list[Check]:
+    """Return the checks that concern a method, at its default settings or at `config`.
 
     Nothing is built or trained before the first check runs.
     """
     method = method() if isinstance(method, type) else method
     bench = Workbench(method, config)
-    for definition in _DEFINITIONS:
-        if definition.concerns(method):
-            exempt = method.tags.exempt.get(definition.name)
-            yield Check(
-                method.name,
-                definition.name,
-                definition.proves,
-                None if definition.name == "metadata" else exempt,
-                partial(definition.attempt, bench),
-            )
+    return [
+        Check(
+            method.name,
+            definition.name,
+            definition.proves,
+            _exemption(method, definition.name),
+            partial(definition.attempt, bench),
+        )
+        for definition in _DEFINITIONS
+        if definition.concerns(method)
+    ]
+
+
+def _exemption(method: Method, check: str) -> str | None:
+    # What a method is exempt from is itself checked here, so nothing is exempt from this.
+    return None if check == "metadata" else method.tags.exempt.get(check)
 
 
 def check_method(

@@ -34,7 +34,7 @@ from bench.training.optimizer import build_optimizer
 
 # Two depths and both shortcuts; the larger one first, because a rule may leave nothing to decide
 # where each stage has a single block.
-_BACKBONES = (("resnet14", "B"), ("resnet8", "A"))
+_BACKBONES = (("resnet20", "B"), ("resnet8", "A"))
 _BATCH = 8
 _PROGRESS = (0.25, 0.75)
 _MORE_PROGRESS = (0.1, 0.4, 0.6, 0.9)

@@ -9,6 +9,11 @@ from bench.method import Method
 from bench.testing import check_method
 
 
+@pytest.fixture(autouse=True)
+def one_backbone() -> None:
+    """Healthy methods are tried on all backbones."""
+
+
 @pytest.mark.parametrize("method", HEALTHY, ids=lambda method: method.name)
 def test_a_healthy_method_of_each_kind_passes_all_its_checks(method: type[Method]) -> None:
     outcomes = check_method(method)

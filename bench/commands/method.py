@@ -1,0 +1,101 @@
+"""The commands `bench method ...`, thin: start a method of one's own, check any method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.commands.frame import Debug, Plugins, errors_shown, load_plugins, stderr, stdout
+from bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bench.testing import Outcome
+
+app = typer.Typer(no_args_is_help=True, help="Start a method of your own, and check methods.")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Of the method and its module, like my_method.")],
+    out: Annotated[Path | None, typer.Option(help="The new folder. Default: ./NAME.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write an installable package with a small method that works: `bench method new my_method`."""
+    with errors_shown(debug):
+        from bench.registry import METHODS_GROUP, Registry
+        from bench.scaffold import new_package
+
+        # Names are all that is needed: the other road to them imports torch.
+        known: Registry[object] = Registry(kind="method", group=METHODS_GROUP, base="")
+        folder = out or Path(name)
+        for path in new_package(name, folder, taken=known.names()):
+            typer.echo(path)
+        stderr().print(
+            f"Next:  pip install -e {folder}\n"
+            f"       bench method check {name}\n"
+            f"       bench run --methods resnet,{name}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Methods, or all. Default: those of --plugin.")
+    ] = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Check that methods keep the contract, each in some seconds on made-up images.
+
+    * `bench method check my_method`
+    * `bench method check --plugin my_method.py`
+    """
+    with errors_shown(debug):
+        from bench.report.conformance import outcome_table
+
+        added = load_plugins(plugin)
+        chosen = _chosen(names or added)
+        failed = False
+        for number, name in enumerate(chosen):
+            outcomes = _checked(name, f"{number + 1}/{len(chosen)}")
+            stdout().print(outcome_table(outcomes))
+            failed = failed or any(outcome.status == "failed" for outcome in outcomes)
+        if failed:
+            raise typer.Exit(1)
+
+
+def _chosen(names: list[str]) -> list[str]:
+    from bench.engine.controls import ALL
+    from bench.engine.plan import METHODS
+
+    if not names:
+        raise ConfigError(
+            "No method is named.", hint="Name some, or all, or give a file with --plugin."
+        )
+    chosen = METHODS.names() if ALL in names else list(dict.fromkeys(names))
+    for name in chosen:
+        METHODS.get(name)
+    return chosen
+
+
+def _checked(name: str, place: str) -> list[Outcome]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from bench.engine.plan import METHODS
+    from bench.testing import checks_of
+
+    checks = checks_of(METHODS.get(name))
+    outcomes: list[Outcome] = []
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    with Progress(*columns, console=stderr(), transient=True) as bars:
+        task = bars.add_task(name, total=len(checks))
+        for item in checks:
+            bars.update(task, description=f"{place} {name} · {item.name}")
+            outcomes.append(item.run())
+            bars.advance(task)
+    return outcomes

@@ -1,0 +1,105 @@
+"""LearnedGates: a small layer before each block says, image by image, whether the block runs.
+
+How it decides. The input of a block is averaged over its pixels; batch norm and a linear layer turn
+the average into one logit z; the block runs if z >= 0. Gates are open at the start.
+
+How it learns. Rounding passes the gradient of sigmoid(z) through, and blocks have a price:
+
+    L = cross-entropy + cost * (share of the blocks that ran)
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from bench.method import (
+    Backbone,
+    Batch,
+    Budget,
+    DynamicNet,
+    LossTerms,
+    Method,
+    MethodConfig,
+    Phase,
+    Reference,
+    Tags,
+    Unit,
+)
+from bench.networks.gated import GatedResNet
+from bench.networks.policy import Decisions, Policy
+from bench.networks.resnet import WIDTHS
+
+
+class LearnedGatesConfig(MethodConfig):
+    cost: float = Field(0.5, ge=0, description="price of running all blocks, beside the loss")
+
+
+class Gates(Policy):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(always_on=[False] * backbone.num_blocks)
+        per_stage = backbone.num_blocks // 3  # block b reads what block b - 1 has written
+        self.widths = [WIDTHS[max(b - 1, 0) // per_stage] for b in range(backbone.num_blocks)]
+        self.layers = nn.ModuleList()
+        for width in self.widths:
+            last = nn.Linear(width, 1)
+            nn.init.ones_(last.bias)
+            self.layers.append(nn.Sequential(nn.BatchNorm1d(width), last))
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+        return BlockByBlock(self)
+
+    def units(self) -> Sequence[Unit]:
+        layers = enumerate(zip(self.layers, self.widths, strict=True))
+        return [Unit(f"gate{b}", net, (width,), True, "policy") for b, (net, width) in layers]
+
+
+class BlockByBlock(Decisions):
+    def __init__(self, policy: Gates) -> None:
+        self.policy = policy
+        self.gates: list[Tensor] = []
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n = self.policy.layers[index](h_nchw.mean(dim=(2, 3))).flatten()
+        soft_n = torch.sigmoid(z_n)
+        self.gates.append((z_n >= 0).float() + (soft_n - soft_n.detach()))
+        return self.gates[-1]
+
+    def terms(self) -> Mapping[str, Tensor]:
+        return {"gates_nb": torch.stack(self.gates, dim=1)}
+
+
+class PricedBlocks(Phase):
+    cost = 0.0
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        output = net(batch.x_nchw)
+        loss, ran = F.cross_entropy(output.logits, batch.labels_n), output.terms["gates_nb"].mean()
+        parts = {"loss": loss, "drop": 1 - ran.detach()}
+        return LossTerms(loss + self.cost * ran, parts, output.logits)
+
+
+class LearnedGates(Method):
+    name = "learned_gates"
+    Config = LearnedGatesConfig
+    reference = Reference(title="Title of the paper", authors="Authors", year=2026, url="")
+    tags = Tags(decision="per unit", reconstructed=("cost",))
+
+    def variant(self, config: MethodConfig) -> str:
+        assert isinstance(config, LearnedGatesConfig)
+        return f"cost={config.cost:g}"
+
+    def published_epochs(self, config: MethodConfig) -> int:
+        return 160  # what --recipe paper trains for
+
+    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+        return GatedResNet(backbone, Gates(backbone))
+
+    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+        assert isinstance(config, LearnedGatesConfig)
+        size, optimizer = budget.batch_size, budget.optimizer
+        phase = PricedBlocks("train", epochs=budget.epochs, batch_size=size, optimizer=optimizer)
+        phase.cost = config.cost
+        return [phase]

@@ -1,0 +1,113 @@
+"""What the documents tell a reader to type: commands parse, examples keep the contract."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from bench.cli import app
+from bench.method import Method
+from bench.registry import METHODS_GROUP, Registry
+from bench.scaffold.package import package_files
+from bench.testing import check_method, suite, workbench
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+GUIDE = ROOT / "docs" / "adding-a-method.md"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def one_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workbench, "_BACKBONES", (("resnet14", "B"),))
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(document.read_text()) if kind == language]
+
+
+def commands() -> Iterator[str]:
+    for document in DOCUMENTS:
+        for block in blocks(document, "sh"):
+            for line in block.splitlines():
+                parts = [part.strip() for part in line.partition("#")[0].split("&&")]
+                yield from (part for part in parts if part.startswith("bench "))
+
+
+def parse(command: str) -> None:
+    found: Any = typer.main.get_command(app)
+    words = shlex.split(command)[1:]
+    while hasattr(found, "commands"):
+        found = found.commands[words.pop(0)]
+    found.make_context(found.name, words)
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(commands()))
+def test_a_command_in_a_document_is_understood(command: str) -> None:
+    parse(command)
+
+
+@pytest.mark.parametrize("command", ["bench run --nope", "bench pareto --x watts", "bench data go"])
+def test_a_command_that_does_not_exist_would_be_noticed(command: str) -> None:
+    with pytest.raises(Exception, match=r"nope|watts|go"):
+        parse(command)
+
+
+def failures(method: type[Method]) -> list[str]:
+    return [str(found) for found in check_method(method) if found.status == "failed"]
+
+
+def test_the_method_in_the_readme_keeps_the_contract(tmp_path: Path) -> None:
+    [source] = [text for text in blocks(ROOT / "README.md", "python") if "(Method)" in text]
+    file = tmp_path / "contrast.py"
+    file.write_text(source)
+    methods: Registry[Method] = Registry(
+        kind="method", group=METHODS_GROUP, base="bench.method.Method"
+    )
+    assert methods.add_file(file) == ["contrast"]
+    assert failures(methods.get("contrast")) == []
+
+
+def in_the_example(block: str) -> dict[str, Any]:
+    """Return the names of the new package's module after the lines of `block`."""
+    names: dict[str, Any] = {"__name__": "my_method"}
+    for source in (package_files("my_method")["src/my_method.py"], block):
+        exec(compile(source, "my_method.py", "exec"), names)
+    return names
+
+
+def guide_block(first_line: str) -> str:
+    [block] = [text for text in blocks(GUIDE, "python") if text.startswith(f"# {first_line}\n")]
+    return block
+
+
+@pytest.mark.parametrize(
+    ("first_line", "method"),
+    [("in place of Gates and BlockByBlock", "MyMethod"), ("below MyMethod", "TwoPhases")],
+)
+def test_what_the_guide_puts_into_the_example_keeps_the_contract(
+    first_line: str, method: str
+) -> None:
+    names = in_the_example(guide_block(first_line))
+    assert failures(names[method]) == []
+
+
+def test_the_guide_shows_how_to_check_from_python(capsys: pytest.CaptureFixture[str]) -> None:
+    in_the_example(guide_block("anywhere"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 19
+    assert "macs passed" in "".join(lines)
+    tags = in_the_example(guide_block("inside the class"))["tags"]
+    assert set(tags.exempt) <= set(suite.CHECKS)
+
+
+def test_the_guide_lists_all_checks_in_their_own_words() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", GUIDE.read_text(), re.MULTILINE)
+    told = [(name, proves) for name, proves in rows if name in suite.CHECKS]
+    assert told == [(found.name, found.proves) for found in suite._DEFINITIONS]

@@ -1,0 +1,143 @@
+"""Checks of the two paths on broken methods: each fault is caught, in plain words."""
+
+from __future__ import annotations
+
+import torch
+from broken_methods import FreeGates, said_of, with_net, with_policy
+from torch import Tensor
+from toy_methods import (
+    ByContrast,
+    GateDecisions,
+    Gates,
+    straight_through,
+)
+
+from bench.method import (
+    Backbone,
+    Output,
+)
+from bench.networks.execution import GateResidual
+from bench.networks.gated import GatedResNet
+from bench.networks.policy import Decisions
+from bench.networks.resnet import Block
+
+
+class BatchGates(Gates):
+    def score(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n = super().score(index, h_nchw)
+        return z_n - z_n.mean()
+
+
+def test_a_decision_that_depends_on_batch_mates_is_caught() -> None:
+    method = with_policy(BatchGates)
+    said = said_of(method, "batch_independence")
+    assert "shuffled batches of 1" in said
+    assert "over the batch" in said
+    assert "of 24 images, first at 'block1'" in said
+    assert "see 'batch_independence'" in said_of(method, "macs")
+
+
+class Halving(GateResidual):
+    def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
+        return super().skipped(block, shortcut) * 0.5
+
+
+def test_paths_that_compute_different_things_are_caught_with_the_difference() -> None:
+    method = with_net(
+        lambda backbone: GatedResNet(backbone, ByContrast(backbone.num_blocks), merge=Halving())
+    )
+    said = said_of(method, "execution")
+    assert "execute and forward differ by up to" in said
+    assert "of 41 images" in said
+    assert "skipping loop" in said
+
+
+class OtherwiseWhenSkipping(GatedResNet):
+    def execute(self, x_nchw: Tensor) -> Output:
+        gates_nb = torch.ones(len(x_nchw), len(self.blocks))
+        return self.execute_with(x_nchw, gates_nb)
+
+
+def test_paths_that_decide_differently_are_caught_with_the_unit() -> None:
+    said = said_of(with_net(lambda b: OtherwiseWhenSkipping(b, Gates(b))), "execution")
+    assert "run other units" in said
+    assert "of 41 images, first at 'block" in said
+    assert "decide on different states" in said
+
+
+def test_a_cost_that_is_not_counted_is_caught_with_the_macs() -> None:
+    said = said_of(with_policy(FreeGates), "macs")
+    # Five linear layers of 16 to 1, 32 to 1 and 64 to 1 channels.
+    assert f"{16 + 16 + 32 + 32 + 64} per image too few" in said
+    assert "Policy.units" in said
+
+
+class RandomGates(Gates):
+    def score(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n = super().score(index, h_nchw)
+        return z_n + torch.randn_like(z_n)
+
+
+def test_random_numbers_in_evaluation_are_caught_and_named_as_the_cause_elsewhere() -> None:
+    method = with_policy(RandomGates)
+    said = said_of(method, "repeatable")
+    assert "two calls of forward run other units" in said
+    assert "self.training" in said
+    for check in ("execution", "macs", "permuted", "round_trip", "inference_net"):
+        assert "see 'repeatable'" in said_of(method, check)
+    assert "global generators" in said_of(method, "side_effects")
+
+
+class NearlyOneDecisions(GateDecisions):
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        if self.policy.always_on[index]:
+            return None
+        soft = torch.sigmoid(self.policy.score(index, h_nchw))
+        self.gates.append((soft > 0.5).float() + soft - soft.detach())
+        return self.gates[-1]
+
+
+class NearlyOneGates(Gates):
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+        return NearlyOneDecisions(self)
+
+
+def test_a_gate_that_is_one_only_up_to_rounding_is_caught_with_the_way_out() -> None:
+    assert "hard + (soft - soft.detach())" in said_of(with_policy(NearlyOneGates), "execution")
+
+
+class Soft(GateDecisions):
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        if self.policy.always_on[index]:
+            return None
+        self.gates.append(2 * torch.sigmoid(self.policy.score(index, h_nchw)))
+        return self.gates[-1]
+
+
+class SoftGates(Gates):
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+        return Soft(self)
+
+
+def test_shares_above_one_are_caught() -> None:
+    said = said_of(with_policy(SoftGates), "outputs")
+    assert "a share is from 0 to 1" in said
+    assert "soft gates" in said
+
+
+def test_an_evaluation_that_leaves_traces_is_caught() -> None:
+    class Counting(Gates):
+        def __init__(self, backbone: Backbone) -> None:
+            super().__init__(backbone)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+            self.calls.add_(1)
+            return super().begin(x_nchw, stem_nchw)
+
+    assert "changes 'policy.calls' in eval mode" in said_of(with_policy(Counting), "side_effects")
+
+
+def test_a_straight_through_gate_is_exactly_zero_or_one() -> None:
+    z = torch.linspace(-5, 5, 1001)
+    assert set(straight_through(z).tolist()) == {0.0, 1.0}
