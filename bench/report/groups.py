@@ -167,12 +167,12 @@ def _budgets(groups: Sequence[Group]) -> str:
 
 
 def _range(rows: Sequence[Row]) -> str:
-    texts = list(dict.fromkeys(spent(row) for row in sorted(rows, key=_spent_here)))
+    texts = list(dict.fromkeys(spent(row) for row in sorted(rows, key=_cost)))
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}"
 
 
-def _spent_here(row: Row) -> float:
-    return float(row["train_dense_epochs"] or 0)
+def _cost(row: Row) -> float:
+    return float(row["total_dense_epochs"] or row["train_dense_epochs"] or 0)
 
 
 def spent(row: Row) -> str:

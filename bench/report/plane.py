@@ -61,6 +61,7 @@ class Plane:
     failed: int
     published: tuple[Foreign, ...] = ()
     published_below: int = 0
+    controls_below: int = 0
 
     @property
     def dense(self) -> Placed | None:
@@ -113,6 +114,8 @@ class Plane:
             found.append("thin lines: down to the accuracy with masks shuffled among the images")
         if self.published:
             found.append("published: as their sources print them, counted and trained otherwise")
+        if self.controls_below:
+            found.append(f"{_counted(self.controls_below, 'control')} far below, left out")
         if self.published_below:
             found.append(f"{_counted(self.published_below, 'published point')} far below, left out")
         return [note for note in found if note]
@@ -136,7 +139,8 @@ def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint]
     groups = without_restated(group_seeds(rows))
     largest = max(groups, key=lambda group: group.first["dense_macs"], default=None)
     reference_macs = 0.0 if largest is None else float(largest.first["dense_macs"])
-    placed = [Placed(g, c) for g in groups if (c := _cost(g, x, reference_macs)) is not None]
+    found = [Placed(g, c) for g in groups if (c := _cost(g, x, reference_macs)) is not None]
+    placed = _without_far_controls(found)
     plane = Plane(
         x=x,
         dataset=names[0] if names else "",
@@ -146,10 +150,18 @@ def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint]
         placed=tuple(placed),
         methods=_names(row for row in rows if not row["dense"] and row["role"] != "control"),
         controls=_names(row for row in rows if row["role"] == "control"),
-        left_out=len(groups) - len(placed),
+        left_out=len(groups) - len(found),
+        controls_below=len(found) - len(placed),
         failed=sum(row["status"] != "finished" for row in rows),
     )
     return _with_published(plane, published)
+
+
+def _without_far_controls(found: Sequence[Placed]) -> list[Placed]:
+    """Leave out controls so far below all networks under test that they would press them flat."""
+    under_test = [p.group.accuracy for p in found if not p.group.control]
+    floor = min(under_test, default=0.0) - _BELOW_OURS
+    return [p for p in found if not p.group.control or p.group.accuracy >= floor]
 
 
 def _names(rows: Iterable[Row]) -> tuple[str, ...]:

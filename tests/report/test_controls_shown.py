@@ -66,6 +66,16 @@ def test_the_title_names_a_control_that_does_as_well_for_no_more_and_no_control_
     assert "but projected" in title
 
 
+def test_a_control_far_below_is_counted_and_not_drawn(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    own = make_record("sgad", points=(make_point(accuracy=0.928, nflops=0.5),))
+    coins = make_record("coins", points=(make_point(accuracy=0.6, nflops=0.5),))
+    plane = plane_of(rows([own, coins.model_copy(update={"role": "control"})]), x="nflops")
+    assert [placed.group.first["method"] for placed in plane.placed] == ["sgad"]
+    assert "1 control far below, left out" in plane.notes()
+
+
 def test_operating_points_of_one_training_are_one_curve(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
