@@ -24,18 +24,15 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from bench.method import (
     Backbone,
-    Batch,
     Budget,
     ConfigError,
     DerivedMethod,
     DynamicNet,
-    LossTerms,
     Method,
     MethodConfig,
     OptimizerSpec,
@@ -49,6 +46,7 @@ from bench.method import (
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
+from bench.phases import CrossEntropy
 
 Spared = Literal["first", "last", "none"]
 _SPARED_DESCRIPTION = "which block has no coin and always runs; SkipNet's rule is the first"
@@ -121,15 +119,6 @@ class RandomGates(Policy):
         return ()
 
 
-class Supervised(Phase):
-    """Cross-entropy under coins that are thrown anew for every image."""
-
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        output = net(batch.x_nchw)
-        total = F.cross_entropy(output.logits, batch.labels_n)
-        return LossTerms(total, {"loss": total}, output.logits)
-
-
 class RandomSkipConfig(MethodConfig):
     """Settings of random skipping in training and at test time."""
 
@@ -168,7 +157,7 @@ class RandomSkip(Method):
         if budget.published:
             optimizer, batch_size = _PUBLISHED, _PUBLISHED_BATCH
         return [
-            Supervised(
+            CrossEntropy(
                 "supervised", epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer
             )
         ]

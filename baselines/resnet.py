@@ -12,14 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-
 from bench.method import (
     Backbone,
-    Batch,
     Budget,
     DynamicNet,
-    LossTerms,
     Method,
     MethodConfig,
     OptimizerSpec,
@@ -28,6 +24,7 @@ from bench.method import (
     Tags,
 )
 from bench.networks.gated import GatedResNet
+from bench.phases import CrossEntropy
 
 PUBLISHED = OptimizerSpec(
     lr=0.1,
@@ -37,15 +34,6 @@ PUBLISHED = OptimizerSpec(
     warmup_steps=400,
     warmup_from=0.1,
 )
-
-
-class Supervised(Phase):
-    """Cross-entropy on every weight."""
-
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        logits = net(batch.x_nchw).logits
-        total = F.cross_entropy(logits, batch.labels_n)
-        return LossTerms(total, {"loss": total}, logits)
 
 
 class DenseResNet(Method):
@@ -69,7 +57,7 @@ class DenseResNet(Method):
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
         optimizer = PUBLISHED if budget.published else budget.optimizer
         return [
-            Supervised(
+            CrossEntropy(
                 "supervised",
                 epochs=budget.epochs,
                 batch_size=budget.batch_size,

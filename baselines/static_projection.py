@@ -16,18 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from bench.method import (
     Backbone,
-    Batch,
     Budget,
     ConfigError,
     DerivedMethod,
     DynamicNet,
-    LossTerms,
     MethodConfig,
     OptimizerSpec,
     Phase,
@@ -40,6 +37,7 @@ from bench.method import (
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
 from bench.networks.resnet import ResNet
+from bench.phases import CrossEntropy
 
 
 class StaticProjectionConfig(MethodConfig):
@@ -69,15 +67,6 @@ def most_used(block_rates: Mapping[str, float]) -> frozenset[str]:
     order = {name: place for place, name in enumerate(block_rates)}
     ranked = sorted(block_rates, key=lambda name: (-block_rates[name], order[name]))
     return frozenset(ranked[:count])
-
-
-class FineTuning(Phase):
-    """Cross-entropy on what is left of the network."""
-
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        logits = net(batch.x_nchw).logits
-        total = F.cross_entropy(logits, batch.labels_n)
-        return LossTerms(total, {"loss": total}, logits)
 
 
 class StaticProjection(DerivedMethod):
@@ -118,7 +107,7 @@ class StaticProjection(DerivedMethod):
         optimizer = OptimizerSpec(lr=config.lr, schedule="cosine")
         size = budget.batch_size
         return [
-            FineTuning("fine-tuning", epochs=budget.epochs, batch_size=size, optimizer=optimizer)
+            CrossEntropy("fine-tuning", epochs=budget.epochs, batch_size=size, optimizer=optimizer)
         ]
 
 

@@ -27,8 +27,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import AfterValidator, Field, PositiveFloat
 
 from bench.method import (
@@ -36,10 +34,8 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
-    LossTerms,
     Method,
     MethodConfig,
-    ParameterGroup,
     Phase,
     Point,
     Reference,
@@ -48,6 +44,7 @@ from bench.method import (
 from bench.networks.exit_calibration import ascending, calibrate_to_budgets
 from bench.networks.exit_rules import ProbabilityReaches
 from bench.networks.exits import NUM_EXITS, ExitResNet
+from bench.phases import ExitsAlone
 
 _EPOCHS = 20  # no schedule is known
 
@@ -61,25 +58,6 @@ class CdlConfig(MethodConfig):
     budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
         (0.25, 0.5, 1.0, 2.0, 4.0), description="p: exits are taken in proportion to p^k"
     )
-
-
-class LinearClassifiers(Phase):
-    """The exits alone; the trunk is frozen, with its statistics, and passes no gradient."""
-
-    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, ExitResNet)
-        return [ParameterGroup(tuple(net.exits.parameters()))]
-
-    def set_modes(self, net: DynamicNet) -> None:
-        assert isinstance(net, ExitResNet)
-        net.eval()
-        net.exits.train()
-
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        assert isinstance(net, ExitResNet)
-        losses = [F.cross_entropy(z_nk, batch.labels_n) for z_nk in net.side_logits(batch.x_nchw)]
-        parts = {f"loss_exit{e + 1}": loss for e, loss in enumerate(losses)}
-        return LossTerms(torch.stack(losses).sum(), parts)
 
 
 class Cdl(Method):
@@ -115,7 +93,7 @@ class Cdl(Method):
 
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
         return [
-            LinearClassifiers(
+            ExitsAlone(
                 "classifiers",
                 epochs=budget.epochs,
                 batch_size=budget.batch_size,

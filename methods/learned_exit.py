@@ -31,7 +31,6 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
@@ -40,10 +39,8 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
-    LossTerms,
     Method,
     MethodConfig,
-    ParameterGroup,
     Phase,
     Point,
     Reference,
@@ -52,6 +49,7 @@ from bench.method import (
 from bench.networks.exit_calibration import ascending, calibrate_by_learning, held_out_logits
 from bench.networks.exit_rules import LearnedRule
 from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+from bench.phases import ExitsAlone
 
 _EPOCHS = 20  # no schedule is known
 
@@ -73,25 +71,6 @@ def losses_by_way_out(logits_wmk: Tensor, labels_m: Tensor, *, kind: str) -> Ten
     """Return what M images lose by each way out, (W, M) of 0 and 1, from their logits."""
     wrong_wm = (logits_wmk.argmax(dim=2) != labels_m).double()
     return (wrong_wm - wrong_wm[-1]).clamp(min=0) if kind == "excess" else wrong_wm
-
-
-class ExitClassifiers(Phase):
-    """The exits alone; the trunk is frozen, with its statistics, and passes no gradient."""
-
-    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, ExitResNet)
-        return [ParameterGroup(tuple(net.exits.parameters()))]
-
-    def set_modes(self, net: DynamicNet) -> None:
-        assert isinstance(net, ExitResNet)
-        net.eval()
-        net.exits.train()
-
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        assert isinstance(net, ExitResNet)
-        losses = [F.cross_entropy(z_nk, batch.labels_n) for z_nk in net.side_logits(batch.x_nchw)]
-        parts = {f"loss_exit{e + 1}": loss for e, loss in enumerate(losses)}
-        return LossTerms(torch.stack(losses).sum(), parts)
 
 
 class LearnedExit(Method):
@@ -127,7 +106,7 @@ class LearnedExit(Method):
 
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
         return [
-            ExitClassifiers(
+            ExitsAlone(
                 "classifiers",
                 epochs=budget.epochs,
                 batch_size=budget.batch_size,

@@ -29,26 +29,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
 
 from bench.method import (
     Backbone,
-    Batch,
     Budget,
     DynamicNet,
-    LossTerms,
     Method,
     MethodConfig,
     OptimizerSpec,
-    ParameterGroup,
     Phase,
     Reference,
     Tags,
 )
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import LocalScore, PositionHalting, PositionScore
+from bench.phases import PricedThinking
 
 _PUBLISHED_STEPS, _PUBLISHED_EPOCHS = 100_000, 256
 _SLOPE, _BN_EPS = 0.1, 1e-3
@@ -80,40 +77,6 @@ def position_score(width: int) -> PositionScore:
     return PositionScore(LocalScore(features, conv), whole)
 
 
-class Pondered(Phase):
-    """Cross-entropy plus the price of thinking, on every weight."""
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        tau: float,
-        side_lr_scale: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: OptimizerSpec,
-    ) -> None:
-        super().__init__(name, epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.tau = tau
-        self.side_lr_scale = side_lr_scale
-
-    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, HaltingResNet)
-        return [
-            ParameterGroup(tuple(net.trunk.parameters())),
-            ParameterGroup(tuple(net.policy.parameters()), self.side_lr_scale),
-        ]
-
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        output = net(batch.x_nchw)
-        entropy = F.cross_entropy(output.logits, batch.labels_n)
-        ponder = output.terms["ponder_ns"].mean(dim=0).sum()
-        parts = {"loss": entropy, "ponder": ponder}
-        for number, units in enumerate(output.terms["units_ns"].mean(dim=0), start=1):
-            parts[f"units_stage{number}"] = units
-        return LossTerms(entropy + self.tau * ponder, parts, output.logits)
-
-
 class Sact(Method):
     """Spatially adaptive computation time: positions halt, stage by stage."""
 
@@ -143,7 +106,7 @@ class Sact(Method):
         assert isinstance(config, SactConfig)
         published = budget.published
         return [
-            Pondered(
+            PricedThinking(
                 "pondered",
                 tau=config.tau,
                 side_lr_scale=1.0 if published else config.side_lr_scale,

@@ -16,11 +16,12 @@ from bench.method import Budget, OptimizerSpec
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import PositionHalting
 from bench.networks.resnet import Backbone
+from bench.phases import PricedThinking
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
 from bench.training.reporter import Silent
-from methods.sact import Pondered, Sact, SactConfig, position_score
+from methods.sact import Sact, SactConfig, position_score
 
 RESNET32 = Backbone("resnet32", 10, (3, 32, 32))
 BUDGET = Budget(recipe="fair", epochs=4, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
@@ -33,9 +34,9 @@ def _net(backbone: Backbone = RESNET32, **settings: object) -> HaltingResNet:
     return net
 
 
-def _phase(**settings: object) -> Pondered:
+def _phase(**settings: object) -> PricedThinking:
     (phase,) = Sact().phases(SactConfig(**settings), BUDGET)
-    assert isinstance(phase, Pondered)
+    assert isinstance(phase, PricedThinking)
     return phase
 
 

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from baselines.resnet import DenseResNet, Supervised
+from baselines.resnet import DenseResNet
 from bench.data.augment import PaddedImages, pad_images, train_batches
 from bench.data.images import Dataset
 from bench.method import Budget, DynamicNet, MethodConfig, OptimizerSpec
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
+from bench.phases import CrossEntropy
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
 from bench.training.reporter import Silent
@@ -82,7 +83,7 @@ def _some(cifar10: Dataset, steps: int) -> PaddedImages:
 
 def _bench_images_per_s(padded: PaddedImages, folder: Path) -> float:
     """This project's loop, over one epoch of the same number of images, after a warm-up epoch."""
-    phase = Supervised("supervised", epochs=2, batch_size=BATCH, optimizer=OPTIMIZER)
+    phase = CrossEntropy("supervised", epochs=2, batch_size=BATCH, optimizer=OPTIMIZER)
     rows, _ = train(
         GatedResNet(RESNET32),
         [phase],
@@ -153,5 +154,5 @@ def test_the_loop_costs_next_to_nothing(cifar10: Dataset, tmp_path: Path) -> Non
 def test_the_benchmarked_phase_is_the_dense_methods_own() -> None:
     budget = Budget(recipe="perf", epochs=1, batch_size=BATCH, optimizer=OPTIMIZER)
     (phase,) = DenseResNet().phases(MethodConfig(), budget)
-    assert isinstance(phase, Supervised)
+    assert isinstance(phase, CrossEntropy)
     assert isinstance(DenseResNet().build(RESNET32, MethodConfig()), DynamicNet)

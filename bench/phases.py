@@ -1,0 +1,88 @@
+"""Phases of training that several methods share.
+
+Each is one stretch with one loss; a method with a loss of its own writes its own phase. Owns no
+optimizer and no schedule: those come with the budget or the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from bench.method import (
+    Batch,
+    DynamicNet,
+    LossTerms,
+    OptimizerSpec,
+    ParameterGroup,
+    Phase,
+)
+from bench.networks.exits import ExitResNet
+from bench.networks.halting import HaltingResNet
+
+
+class CrossEntropy(Phase):
+    """Cross-entropy on every weight, by whatever the network decides in training."""
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        logits = net(batch.x_nchw).logits
+        total = F.cross_entropy(logits, batch.labels_n)
+        return LossTerms(total, {"loss": total}, logits)
+
+
+class PricedThinking(Phase):
+    """Cross-entropy plus tau times the ponder cost, on every weight of a halting network.
+
+    The scores learn at `side_lr_scale` times the rate of the trunk.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        tau: float,
+        side_lr_scale: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerSpec,
+    ) -> None:
+        super().__init__(name, epochs=epochs, batch_size=batch_size, optimizer=optimizer)
+        self.tau = tau
+        self.side_lr_scale = side_lr_scale
+
+    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
+        assert isinstance(net, HaltingResNet)
+        return [
+            ParameterGroup(tuple(net.trunk.parameters())),
+            ParameterGroup(tuple(net.policy.parameters()), self.side_lr_scale),
+        ]
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        output = net(batch.x_nchw)
+        entropy = F.cross_entropy(output.logits, batch.labels_n)
+        ponder = output.terms["ponder_ns"].mean(dim=0).sum()
+        parts = {"loss": entropy, "ponder": ponder}
+        for number, units in enumerate(output.terms["units_ns"].mean(dim=0), start=1):
+            parts[f"units_stage{number}"] = units
+        return LossTerms(entropy + self.tau * ponder, parts, output.logits)
+
+
+class ExitsAlone(Phase):
+    """The exits of a network; the trunk is frozen, with its statistics, and passes no gradient."""
+
+    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
+        assert isinstance(net, ExitResNet)
+        return [ParameterGroup(tuple(net.exits.parameters()))]
+
+    def set_modes(self, net: DynamicNet) -> None:
+        assert isinstance(net, ExitResNet)
+        net.eval()
+        net.exits.train()
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        assert isinstance(net, ExitResNet)
+        losses = [F.cross_entropy(z_nk, batch.labels_n) for z_nk in net.side_logits(batch.x_nchw)]
+        parts = {f"loss_exit{e + 1}": loss for e, loss in enumerate(losses)}
+        return LossTerms(torch.stack(losses).sum(), parts)
