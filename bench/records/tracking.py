@@ -242,7 +242,18 @@ def _measured(point: PointRecord) -> dict[str, float]:
         "nflops_backbone": point.nflops_backbone,
         "macs": point.macs,
         "params": float(point.params),
+        **_dynamics(point),
     }
+
+
+def _dynamics(point: PointRecord) -> dict[str, float]:
+    if point.dynamics is None:
+        return {}
+    values = {
+        "shuffled_accuracy": point.dynamics.shuffled_accuracy,
+        "difficulty_correlation": point.dynamics.difficulty_correlation,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _timed(cells: Sequence[LatencyCell]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import INFERENCE_FILE, RunStore
 from bench.records.tracking import EXPERIMENT, default_uri, finals, log_record, params, sync
 
@@ -165,3 +165,14 @@ def test_the_newest_latency_is_the_one_logged(
     found = dict(finals(make_record(points=(make_point(latency=cells),))))
     assert found["latency_ms_b1"] == 2.0
     assert found["accuracy"] == 0.92
+
+
+def test_what_shuffling_masks_gives_is_a_metric_where_it_was_measured(
+    make_record: Callable[..., RunRecord], make_point: Callable[..., PointRecord]
+) -> None:
+    dynamics = Dynamics(shuffled_accuracy=0.75, shuffled_loss=0.1)
+    point = make_point().model_copy(update={"dynamics": dynamics})
+    found = dict(finals(make_record(points=(point,))))
+    assert found["shuffled_accuracy"] == 0.75
+    assert "difficulty_correlation" not in found
+    assert "shuffled_accuracy" not in dict(finals(make_record(points=(make_point(),))))
