@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from bench.method import (
@@ -32,6 +31,7 @@ from bench.method import (
     Tags,
     Unit,
 )
+from bench.networks.unit import neighbours
 
 _BY_CONSTRUCTION = "decisions come from the other images of the batch, by construction"
 
@@ -53,8 +53,7 @@ class ShuffledNet(DynamicNet):
         return self.inner.units()
 
     def forward(self, x_nchw: Tensor) -> Output:
-        before_n = torch.arange(len(x_nchw), device=x_nchw.device).roll(1)
-        return self.inner.forward_permuted(x_nchw, before_n)
+        return self.inner.forward_permuted(x_nchw, neighbours(x_nchw))
 
     def execute(self, x_nchw: Tensor) -> Output:
         raise NotExecutable("its cost is that of its source, and so is its time")

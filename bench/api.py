@@ -140,9 +140,9 @@ def _draw_masks(record: RunRecord, store: RunStore) -> None:
     from bench.records.store import MASKS_FIGURE, load_arrays
     from bench.report.figures import masks_figure, save_figure
 
-    target = store.folder_of(record) / MASKS_FIGURE
+    folder = store.folder_of(record)
+    target = folder / MASKS_FIGURE
     if not target.exists():
-        folder = store.folder_of(record)
         arrays = {point.name: load_arrays(folder, point.arrays_file) for point in record.points}
         save_figure(masks_figure(record, arrays), target)
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.measure.modes import evaluating
-from bench.networks.unit import DynamicNet, Output
+from bench.networks.unit import DynamicNet, Output, neighbours
 
 
 class LabelledImages(Protocol):
@@ -75,11 +75,6 @@ def evaluate_permuted(
         return net.forward_permuted(x_nchw, neighbours(x_nchw))
 
     return _evaluate(net, permuted, batches, num_images=num_images)
-
-
-def neighbours(x_nchw: Tensor) -> Tensor:
-    """Return for each image of a batch (N,) the one before it; for the first, the last."""
-    return torch.arange(len(x_nchw), device=x_nchw.device).roll(1)
 
 
 def _evaluate(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
@@ -102,3 +103,8 @@ class DynamicNet(nn.Module, ABC):
         """
         del dead_blocks
         return self
+
+
+def neighbours(x_nchw: Tensor) -> Tensor:
+    """Return for each image of a batch (N,) the one before it; for the first, the last."""
+    return torch.arange(len(x_nchw), device=x_nchw.device).roll(1)

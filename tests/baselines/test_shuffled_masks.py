@@ -6,10 +6,10 @@ from gated_nets import backbone, images, per_unit_net
 
 from baselines.shuffled_masks import ShuffledMasks
 from bench.errors import NotExecutable
-from bench.measure.accuracy import evaluate, evaluate_permuted, neighbours
+from bench.measure.accuracy import evaluate, evaluate_permuted
 from bench.method import Batch, MethodConfig, Source, SourcePoint
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.unit import DynamicNet
+from bench.networks.unit import DynamicNet, neighbours
 
 METHOD, CONFIG = ShuffledMasks(), MethodConfig()
 COUNT = 24
