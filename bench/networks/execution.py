@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from bench.networks.policy import Decisions, Gates
 from bench.networks.resnet import Block, Projection
-from bench.networks.states import States, states_of
+from bench.networks.states import OneState, States, states_of
 from bench.networks.unit import RemovedResidual
 
 _ANY_STATE = torch.zeros(1, 1, 1, 1)
+_ON, _OFF = [1.0], [0.0]
 
 
 class Merge(ABC):
@@ -88,37 +90,78 @@ def run_masked(
     return h_nchw, torch.stack(columns, dim=1)
 
 
+class Step(NamedTuple):
+    """A block on the skipping path, and what is asked of it again and again.
+
+    `removed`: it never runs. `keeps`: the state of an image that skips it stays what it is.
+    """
+
+    block: Block
+    removed: bool
+    keeps: bool
+
+
+def route_of(blocks: Sequence[Block], merge: Merge) -> list[Step]:
+    """Return the steps of the skipping path; to be made anew when blocks change."""
+    return [
+        Step(block, isinstance(block.residual, RemovedResidual), merge.keeps(block))
+        for block in blocks
+    ]
+
+
 def run_skipping(
-    blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+    route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
 ) -> tuple[Tensor, list[Gates]]:
-    """Run only the chosen blocks, each on the images that chose it.
+    """Run only the chosen blocks, each on the images that chose it; one image takes a plain branch.
 
     The state may be overwritten in place, so `h_nchw` must belong to the caller. Returns the last
     state (N, C, h, w) and, block by block, the N gates in {0, 1}.
     """
+    if len(h_nchw) == 1:
+        return _run_one(route, h_nchw, decisions=decisions, merge=merge)
     states = states_of(h_nchw)
-    everybody = list(range(states.count))
+    all_on, all_off = [1.0] * states.count, [0.0] * states.count
     columns: list[Gates] = []
-    for index, block in enumerate(blocks):
-        gates = decisions.hard_gates(index, states)
-        if isinstance(block.residual, RemovedResidual):
-            gates = [0.0] * states.count
-        if gates is None or all(gates):
-            states.put((everybody, block(states.all())))
-        elif not any(gates):
-            if not merge.keeps(block):
-                states.put((everybody, merge.skipped(block, block.shortcut(states.all()))))
-        else:
-            _run_chosen(block, states, gates, merge=merge)
-        columns.append(gates or [1.0] * states.count)
+    for index, step in enumerate(route):
+        gates = decisions.hard_gates(index, states) or all_on
+        if step.removed:
+            gates = all_off
+        columns.append(gates)
+        if all(gates):
+            states.put_all(step.block(states.all()))
+        elif any(gates):
+            _run_chosen(step, states, gates, merge=merge)
+        elif not step.keeps:
+            states.put_all(_skipped(step.block, states.all(), merge))
     return states.all(), columns
 
 
-def _run_chosen(block: Block, states: States, gates: Gates, *, merge: Merge) -> None:
+def _run_chosen(step: Step, states: States, gates: Gates, *, merge: Merge) -> None:
     chosen = [row for row, gate in enumerate(gates) if gate]
-    ran = chosen, block(states.of(chosen))
-    if merge.keeps(block):
+    ran = chosen, step.block(states.of(chosen))
+    if step.keeps:
         states.put(ran)
         return
     others = [row for row, gate in enumerate(gates) if not gate]
-    states.put(ran, (others, merge.skipped(block, block.shortcut(states.of(others)))))
+    states.put(ran, (others, _skipped(step.block, states.of(others), merge)))
+
+
+def _run_one(
+    route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+) -> tuple[Tensor, list[Gates]]:
+    state = OneState(h_nchw)
+    columns: list[Gates] = []
+    for index, step in enumerate(route):
+        gates = decisions.hard_gates(index, state) or _ON
+        if step.removed:
+            gates = _OFF
+        columns.append(gates)
+        if gates[0]:
+            state.put_all(step.block(state.h_nchw))
+        elif not step.keeps:
+            state.put_all(_skipped(step.block, state.h_nchw, merge))
+    return state.h_nchw, columns
+
+
+def _skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:
+    return merge.skipped(block, block.shortcut(h_nchw))

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from bench.networks.execution import (
     GateResidual,
     Merge,
+    Step,
+    route_of,
     run_masked,
     run_skipping,
 )
@@ -39,6 +41,7 @@ class GatedResNet(DynamicNet):
         self.merge = merge or GateResidual()
         self.training_only = nn.ModuleDict()
         self._columns: tuple[list[int], int] | None = None
+        self._steps: list[Step] = []
 
     @property
     def blocks(self) -> list[Block]:
@@ -96,6 +99,7 @@ class GatedResNet(DynamicNet):
         for b, block in enumerate(self.blocks):
             if f"block{b}" in names:
                 block.register_module("residual", RemovedResidual())
+        self._steps = []
 
     def _masked(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
         state, gates_nb = run_masked(self.blocks, stem_nchw, decisions=decisions, merge=self.merge)
@@ -103,7 +107,7 @@ class GatedResNet(DynamicNet):
 
     def _skipping(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
         state, gates_bn = run_skipping(
-            self.blocks, stem_nchw, decisions=decisions, merge=self.merge
+            self._route(), stem_nchw, decisions=decisions, merge=self.merge
         )
         columns, count = self._layout()
         # In lists: at batch 1, writing a trace tensor column by column takes as long as a block.
@@ -112,6 +116,13 @@ class GatedResNet(DynamicNet):
             executed_un[column] = gates_n
         executed_nu = torch.tensor(executed_un, dtype=torch.float32, device=state.device).T
         return Output(self.trunk.head(state), executed_nu, decisions.terms())
+
+    def _route(self) -> list[Step]:
+        blocks = self.blocks
+        # Kept: at batch 1, asking blocks what they are takes longer than skipping them.
+        if [step.block for step in self._steps] != blocks:
+            self._steps = route_of(blocks, self.merge)
+        return self._steps
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
         columns, count = self._layout()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.networks.states import States
+from bench.networks.states import Readable
 from bench.networks.unit import Unit
 
 Gates = Sequence[float]  # of one block: one number per image
@@ -31,7 +31,7 @@ class Decisions(ABC):
         to be remembered of it must be computed now.
         """
 
-    def hard_gates(self, index: int, states: States) -> Gates | None:
+    def hard_gates(self, index: int, states: Readable) -> Gates | None:
         """Return `gate` on the host, where its answer is 0 or 1; for the skipping loop."""
         gate_n = self.gate(index, states.all())
         return None if gate_n is None else (gate_n > 0.5).tolist()
@@ -54,7 +54,7 @@ class ByMeans(Decisions):
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         return self.gate_of(index, h_nchw.mean(dim=(2, 3)))
 
-    def hard_gates(self, index: int, states: States) -> Gates | None:
+    def hard_gates(self, index: int, states: Readable) -> Gates | None:
         gate_n = self.gate_of(index, states.means())
         return None if gate_n is None else (gate_n > 0.5).tolist()
 
@@ -78,7 +78,7 @@ class UpFront(Decisions):
         del h_nchw
         return None if self.always_on[index] else self.gates_nb[:, index]
 
-    def hard_gates(self, index: int, states: States) -> Gates | None:
+    def hard_gates(self, index: int, states: Readable) -> Gates | None:
         if self._hard_bn is None:
             # All at once: one synchronisation for the whole batch.
             self._hard_bn = (self.gates_nb > 0.5).T.tolist()

@@ -9,11 +9,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 Rows = Sequence[int]
+
+
+class Readable(Protocol):
+    """What a decision may ask of the states of a batch."""
+
+    def all(self) -> Tensor:
+        """Return the states of all images, (N, C, h, w); not to be written to."""
+        ...
+
+    def means(self) -> Tensor:
+        """Return the mean over positions of each state, (N, C)."""
+        ...
 
 
 class States(ABC):
@@ -34,17 +47,24 @@ class States(ABC):
     @abstractmethod
     def _put(self, parts: Sequence[tuple[Rows, Tensor]]) -> None: ...
 
+    @abstractmethod
+    def _put_all(self, h_nchw: Tensor) -> None: ...
+
     def means(self) -> Tensor:
         """Return the mean over positions of each state, (N, C); kept for images that skip."""
         if self._means_nc is None:
             self._means_nc = self.all().mean(dim=(2, 3))
         return self._means_nc
 
+    def put_all(self, h_nchw: Tensor) -> None:
+        """Replace the states of all images, in order."""
+        self._put_all(h_nchw)
+        self._means_nc = None
+
     def put(self, *parts: tuple[Rows, Tensor]) -> None:
-        """Replace the states of some images; all of them, where the shape changes."""
-        parts = tuple(part for part in parts if part[0])
+        """Replace the states of some images; in several parts all, where the shape changes."""
         self._put(parts)
-        if sum(len(rows) for rows, _ in parts) == self.count:
+        if len(parts) > 1:
             self._means_nc = None
         elif self._means_nc is not None:
             for rows, values in parts:
@@ -71,11 +91,10 @@ class ListedStates(States):
         views = self._listed()
         return views[rows[0]] if len(rows) == 1 else torch.cat([views[row] for row in rows])
 
+    def _put_all(self, h_nchw: Tensor) -> None:
+        self._whole, self._views = h_nchw, None
+
     def _put(self, parts: Sequence[tuple[Rows, Tensor]]) -> None:
-        rows, values = parts[0]
-        if len(rows) == self.count:
-            self._whole, self._views = values, None
-            return
         views = self._listed()
         for rows, values in parts:
             for row, view in zip(rows, torch.split(values, 1), strict=True):
@@ -102,20 +121,43 @@ class IndexedStates(States):
     def of(self, rows: Rows) -> Tensor:
         return self._h_nchw if len(rows) == self.count else self._h_nchw[self._index(rows)]
 
+    def _put_all(self, h_nchw: Tensor) -> None:
+        self._h_nchw = h_nchw
+
     def _put(self, parts: Sequence[tuple[Rows, Tensor]]) -> None:
-        rows, values = parts[0]
-        if len(rows) == self.count:
-            self._h_nchw = values
-            return
-        if values.shape[1:] != self._h_nchw.shape[1:]:
+        if len(parts) > 1:
+            like = parts[0][1]
             self._h_nchw = torch.empty(
-                (self.count, *values.shape[1:]), dtype=values.dtype, device=values.device
-            ).contiguous(memory_format=torch.channels_last)
+                (self.count, *like.shape[1:]),
+                dtype=like.dtype,
+                device=like.device,
+                memory_format=torch.channels_last,
+            )
         for rows, values in parts:
             self._h_nchw.index_copy_(0, self._index(rows), values)
 
     def _index(self, rows: Rows) -> Tensor:
         return torch.tensor(rows, device=self._h_nchw.device)
+
+
+class OneState:
+    """The state (1, C, h, w) of a batch of one, and its mean: as little as can be."""
+
+    def __init__(self, h_nchw: Tensor) -> None:
+        self.h_nchw = h_nchw
+        self._mean_1c: Tensor | None = None
+
+    def all(self) -> Tensor:
+        return self.h_nchw
+
+    def means(self) -> Tensor:
+        if self._mean_1c is None:
+            self._mean_1c = self.h_nchw.mean(dim=(2, 3))
+        return self._mean_1c
+
+    def put_all(self, h_nchw: Tensor) -> None:
+        self.h_nchw = h_nchw
+        self._mean_1c = None
 
 
 def states_of(h_nchw: Tensor) -> States:

@@ -38,7 +38,10 @@ def test_what_is_put_is_found_again_and_nothing_else_changes(
         torch.testing.assert_close(states.means(), expected.mean(dim=(2, 3)))
         assert torch.equal(states.of(rows), expected[rows])
         values = batch(len(rows), seed=number + 1)
-        states.put((rows, values))
+        if len(rows) == count:
+            states.put_all(values)
+        else:
+            states.put((rows, values))
         expected[rows] = values
     assert torch.equal(states.all(), expected)
     torch.testing.assert_close(states.means(), expected.mean(dim=(2, 3)))

@@ -1,0 +1,155 @@
+"""How much of the saving in MACs becomes time: realised over ideal, on real images and one thread.
+
+Ideal is a speed-up of 1 / nFLOPs. Masks are random, the same for an image at every visit, so that
+hardly two images of a batch agree. Run on a quiet machine with `tox -e perf`; what is reached is
+printed beside the aims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.data.augment import eval_batches
+from bench.data.images import Dataset
+from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.measure.latency import measure_latency
+from bench.measure.modes import evaluating
+from bench.measure.profiles import Profile
+from bench.networks.execution import GateOutput, GateResidual
+from bench.networks.gated import GatedResNet
+from bench.networks.policy import ByMeans, Policy, UpFront
+from bench.networks.resnet import Backbone
+from bench.networks.unit import Unit
+from methods.convnet_aig import AigConfig, AigGates
+from methods.skipnet import RecurrentGates
+
+pytestmark = pytest.mark.perf
+
+BATCH_SIZES = (1, 256)
+PROFILE = Profile("perf", round_s=0.5, max_time_s=5.0)
+UP_FRONT, PER_UNIT, ALL_KEPT = 0.90, 0.80, 1 / 1.03  # the aims
+# A miss by more than a machine's mood is a fault; what misses an aim by less is printed.
+_FLOORS = {UP_FRONT: 0.75, PER_UNIT: 0.45, ALL_KEPT: 0.90}
+_MASKS = 4096
+
+
+class TableGates(Policy):
+    """Random masks from a table; the image says which row. No MACs, and next to no time."""
+
+    def __init__(self, backbone: Backbone, share: float) -> None:
+        super().__init__([False] * backbone.num_blocks)
+        draws = torch.Generator().manual_seed(1)
+        self.gates_mb = (torch.rand(_MASKS, backbone.num_blocks, generator=draws) < share).float()
+
+    def rows(self, x_nchw: Tensor) -> Tensor:
+        return self.gates_mb[(x_nchw[:, 0, 5, 5] * 1e6).long() % _MASKS]
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:
+        return UpFront(self.rows(x_nchw), always_on=self.always_on)
+
+    def units(self) -> Sequence[Unit]:
+        return ()
+
+
+class Overruled(TableGates):
+    """A real per-unit policy does all its work; then the table decides."""
+
+    def __init__(self, policy: Policy, backbone: Backbone, share: float) -> None:
+        super().__init__(backbone, share)
+        self.always_on, self.policy = policy.always_on, policy
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:  # type: ignore[override]
+        decisions = self.policy.begin(x_nchw, stem_nchw)
+        assert isinstance(decisions, ByMeans)
+        return _OverruledDecisions(decisions, self.rows(x_nchw))
+
+    def units(self) -> Sequence[Unit]:
+        return self.policy.units()
+
+
+class _OverruledDecisions(ByMeans):
+    def __init__(self, decisions: ByMeans, gates_nb: Tensor) -> None:
+        self.decisions = decisions
+        self.columns = gates_nb.unbind(dim=1)
+
+    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
+        gate_n = self.decisions.gate_of(index, mean_nc)
+        return None if gate_n is None else self.columns[index]
+
+
+class Subject(NamedTuple):
+    net: GatedResNet
+    aim: float
+
+
+def subjects(backbone: Backbone) -> dict[str, Subject]:
+    made: dict[str, Subject] = {}
+    for share in (1.0, 0.5, 0.25):
+        table = TableGates(backbone, share)
+        aim = ALL_KEPT if share == 1 else UP_FRONT
+        made[f"up front, {share:.0%} kept"] = Subject(GatedResNet(backbone, table), aim)
+    for share in (0.5, 0.25):
+        aig = Overruled(AigGates(backbone, AigConfig()), backbone, share)
+        net = GatedResNet(backbone, aig, merge=GateResidual())
+        made[f"ConvNet-AIG's gates, {share:.0%} kept"] = Subject(net, PER_UNIT)
+        rnn = Overruled(RecurrentGates(backbone, 1.0), backbone, share)
+        net = GatedResNet(backbone, rnn, merge=GateOutput())
+        made[f"SkipNet's LSTM, {share:.0%} kept"] = Subject(net, PER_UNIT)
+    return made
+
+
+def nflops(net: GatedResNet, x_nchw: Tensor) -> float:
+    with evaluating(net):
+        executed_nu = torch.cat([net.execute(part).executed for part in x_nchw.split(128)])
+    macs_n = macs_per_image(executed_nu, list(unit_macs(net).values()))
+    return float(macs_n.mean()) / dense_macs(net.backbone)
+
+
+@pytest.mark.parametrize("depth", [32, 110])
+def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
+    torch.manual_seed(0)
+    few = cifar10.test.take(torch.arange(1024))
+    batches = eval_batches(few, batch_size=1024, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+    x_nchw = next(batches).x_nchw
+    backbone = Backbone(f"resnet{depth}", 10, (3, 32, 32))
+    trunk = _settled_trunk(backbone, x_nchw)
+    made = subjects(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk))
+    cells = measure_latency(
+        {name: subject.net for name, subject in made.items()},
+        GatedResNet(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk)),
+        images_nchw=x_nchw,
+        batch_sizes=BATCH_SIZES,
+        profile=PROFILE,
+        device="cpu",
+    )
+    missed: list[str] = []
+    print(f"\nResNet-{depth}, 1 thread: realised / ideal, with the interval of the speed-up")
+    for name, subject in made.items():
+        ideal = 1 / nflops(subject.net, x_nchw)
+        for cell in cells[name]:
+            record = cell.record
+            assert record.speedup and record.speedup_interval, record.reason
+            realised, interval = record.speedup / ideal, record.speedup_interval
+            print(
+                f"  {name:32} batch {record.batch_size:3}: {realised:.2f}"
+                f" ({interval.low / ideal:.2f}-{interval.high / ideal:.2f}), aim"
+                f" {subject.aim:.2f}; {record.speedup:.2f}x of {ideal:.2f}x,"
+                f" {record.latency_ms:.3f} ms{', contended' if record.contended else ''}"
+            )
+            if realised < _FLOORS[subject.aim]:
+                missed.append(f"{name}, batch {record.batch_size}: {realised:.2f}")
+    assert not missed
+
+
+def _settled_trunk(backbone: Backbone, x_nchw: Tensor) -> Mapping[str, Tensor]:
+    """Return weights whose batch norms have seen images: what no training has scaled explodes."""
+    trunk = backbone.build().train()
+    with torch.no_grad():
+        for part in x_nchw[:512].split(64):
+            trunk(part)
+    return trunk.state_dict()
