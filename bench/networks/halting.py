@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.networks.gated import blocks_of, trunk_units
 from bench.networks.halting_policy import HaltingPolicy, Stage
-from bench.networks.pondering import Pondering, Remainder
+from bench.networks.pondering import Pondering
 from bench.networks.resnet import Backbone, Block, ResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
@@ -124,17 +124,13 @@ class HaltingResNet(DynamicNet):
         return total + pondering.finish() * state, pondering
 
     def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
-        blocks, policy = self.blocks, self.policy
-        crowd = _Crowd(blocks[stage.blocks[0]](h_nchw), policy)
+        blocks = self.blocks
+        crowd = self.policy.enter(stage, blocks[stage.blocks[0]](h_nchw))
         for b in stage.blocks[:-1]:
-            crowd.weigh(policy.score_active(b, crowd.state, crowd.active))
-            stays_n = crowd.active.flatten(1).any(dim=1).cpu()
-            if _is_dead(blocks[b + 1]) or not stays_n.any():
+            if not crowd.weigh(b) or _is_dead(blocks[b + 1]):
                 break
-            if not stays_n.all():
-                crowd.keep(stays_n)
-            trace.record(policy.shares(b + 1, crowd.active), crowd.rows)
-            crowd.state = policy.advance_active(blocks[b + 1], crowd.state, crowd.active)
+            crowd.advance(b + 1, blocks[b + 1])
+        trace.record(crowd.ran())
         return crowd.finish()
 
     def _new_trace(self, state_nchw: Tensor) -> _Trace:
@@ -148,48 +144,11 @@ class _Trace:
         self.columns = columns
         self.executed_nu = executed_nu
 
-    def record(self, shares: Mapping[str, Tensor], rows_n: Tensor | slice = slice(None)) -> None:
-        for name, share_n in shares.items():
-            self.executed_nu[rows_n, self.columns[name]] = share_n
-
-
-class _Crowd:
-    """The images of a batch that have not halted in this stage; who has leaves with its sum.
-
-    `rows` are their places in the batch.
-    """
-
-    def __init__(self, state_nchw: Tensor, policy: HaltingPolicy) -> None:
-        self.state = state_nchw
-        self.rows: Tensor | slice = slice(None)
-        self._left = Remainder(policy.ones(state_nchw), eps=policy.eps)
-        self._total = self._result = torch.zeros_like(state_nchw)
-
-    @property
-    def active(self) -> Tensor:
-        return self._left.active
-
-    def weigh(self, scores: Tensor) -> None:
-        self._total = self._total + self._left.weigh(scores) * self.state
-
-    def keep(self, stays_n: Tensor) -> None:
-        """Go on with the images that stay; one host mask (n,) of bools."""
-        stays_m = stays_n.nonzero().flatten().to(self.state.device)
-        if isinstance(self.rows, slice):
-            self._result, self.rows = self._total, stays_m
-        else:
-            self._result[self.rows] = self._total
-            self.rows = self.rows[stays_m]
-        self.state, self._total = self.state[stays_m], self._total[stays_m]
-        self._left.keep(stays_m)
-
-    def finish(self) -> Tensor:
-        """Return the stage's output (N, C, h, w) for all images of the batch."""
-        total = self._total + self._left.finish() * self.state
-        if isinstance(self.rows, slice):
-            return total
-        self._result[self.rows] = total
-        return self._result
+    def record(self, shares: Mapping[str, Tensor]) -> None:
+        """Write the shares (N,) of some units."""
+        if shares:
+            columns = [self.columns[name] for name in shares]
+            self.executed_nu[:, columns] = torch.stack(list(shares.values()), dim=1)
 
 
 def _is_dead(block: Block) -> bool:

@@ -1,61 +1,26 @@
-"""Positions halt one by one: the policy, and convolutions that run at chosen positions only.
+"""Positions halt one by one: the policy, and how its blocks run where skipping does not pay.
 
-A convolution at chosen positions gathers the 3x3 neighbourhood of each, multiplies all of them by
-the weights at once, and puts the results in place. It computes exactly the positions whose MACs
-the trace counts. Owns no loop (halting.py) and no method's score.
+Where few positions are active, the path that skips computes exactly the positions whose MACs the
+trace counts. Above a share that is measured on the machine (bench.measure.break_even) it may run a
+block everywhere and mask the result: the same values and the same trace, for the trace says what
+was needed, not what was run. Owns no loop (halting.py) and no method's score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.halting_policy import HaltingPolicy
-from bench.networks.resnet import Block, Residual
+from bench.networks.halting_policy import Crowd, HaltingPolicy, Stage
+from bench.networks.position_crowd import HowItRan, PositionCrowd, Rows, shares_of
+from bench.networks.position_scores import LocalScore, PositionScore, fold_scores
+from bench.networks.resnet import Backbone, Block
 from bench.networks.unit import RemovedResidual
 
-
-class LocalScore(nn.Module):
-    """A 3x3 convolution to one channel, on `features` that act on each position alone."""
-
-    def __init__(self, features: nn.Module, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.features = features
-        self.conv = conv
-
-    def forward(self, state_nchw: Tensor) -> Tensor:
-        z_n1hw: Tensor = self.conv(self.features(state_nchw))
-        return z_n1hw
-
-    def at(self, state_nchw: Tensor, active_n1hw: Tensor) -> Tensor:
-        """Return what `forward` returns where `active_n1hw`, computed only there, else 0."""
-        padded = _padded_rows(self.features(state_nchw))
-        places = _Places(active_n1hw)
-        z = state_nchw.new_zeros(active_n1hw.numel(), 1)
-        z[places.row_m] = _convolve(padded, self.conv, places)
-        return z.view(active_n1hw.shape)
-
-
-class PositionScore(nn.Module):
-    """z (N, 1, h, w) of a state (N, C, h, w): a map, plus one number (N, 1) for the whole image."""
-
-    def __init__(self, local: LocalScore, whole: nn.Module) -> None:
-        super().__init__()
-        self.local: nn.Module = local
-        self.whole: nn.Module = whole
-
-    def forward(self, state_nchw: Tensor) -> Tensor:
-        z_n1hw: Tensor = self.local(state_nchw) + self.whole(state_nchw)[:, :, None, None]
-        return z_n1hw
-
-    def at(self, state_nchw: Tensor, active_n1hw: Tensor) -> Tensor:
-        """Return what `forward` returns where `active_n1hw`; elsewhere it means nothing."""
-        assert isinstance(self.local, LocalScore)
-        whole_n1: Tensor = self.whole(state_nchw)
-        return self.local.at(state_nchw, active_n1hw) + whole_n1[:, :, None, None]
+__all__ = ["LocalScore", "PositionHalting", "PositionScore", "dilated", "fold_scores", "kind_of"]
 
 
 class PositionHalting(HaltingPolicy):
@@ -63,7 +28,19 @@ class PositionHalting(HaltingPolicy):
 
     The first block of a stage is dense. In a later one the second convolution runs at the active
     positions, the first at these and their eight neighbours; all others keep their state.
+
+    `break_even` maps the kind of a block (`kind_of`) to the share of active positions from which
+    on it runs everywhere and is masked; a kind that is not listed never does. None, the default:
+    none does, and the MACs that run are those of the trace. `how_it_ran` tells of each block that
+    halting could have stopped, and that ran in the last `execute`, how it ran.
     """
+
+    def __init__(
+        self, backbone: Backbone, make: Callable[[int], nn.Module], *, eps: float, bias: float
+    ) -> None:
+        super().__init__(backbone, make, eps=eps, bias=bias)
+        self.break_even: Mapping[str, float] | None = None
+        self.how_it_ran: dict[int, HowItRan] = {}
 
     def ones(self, state_nchw: Tensor) -> Tensor:
         n, _, height, width = state_nchw.shape
@@ -77,28 +54,29 @@ class PositionHalting(HaltingPolicy):
         residual = block.residual(state_nchw)
         return F.relu(block.shortcut(state_nchw) + active.to(residual.dtype) * residual)
 
-    def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
-        if active.all():
-            return self.score(block, state_nchw)
-        score = self.scores[str(block)]
-        assert isinstance(score, PositionScore)
-        return torch.sigmoid(score.at(state_nchw, active).float() + self.bias)
+    def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
+        for number in stage.blocks:
+            self.how_it_ran.pop(number, None)
+        return PositionCrowd(
+            state_nchw, scores=self.scores, eps=self.eps, bias=self.bias, choose=self._choose
+        )
 
-    def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
-        if active.all():
-            out: Tensor = block(state_nchw)
-            return out
-        assert isinstance(block.residual, Residual)
-        return add_residual_at(block.residual, state_nchw, active)
+    def _choose(self, number: int, active: int, rows: Rows) -> HowItRan:
+        how: HowItRan = "gathered"
+        if active == rows.grid.num_positions:
+            how = "whole"
+        elif self.break_even is not None:
+            share = active / rows.grid.num_positions
+            if share > self.break_even.get(kind_of(rows.shape, rows.grid.count), 1.0):
+                how = "masked"
+        self.how_it_ran[number] = how
+        return how
 
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
-        active_n = active.float().mean(dim=(1, 2, 3))
-        # Behind the first block of a stage both convolutions cost the same at a position.
-        shares = {f"block{block}": (dilated(active).float().mean(dim=(1, 2, 3)) + active_n) / 2}
-        if self.is_scored(block):
-            shares[f"score{block}"] = active_n
-            shares[f"score{block}.global"] = (active_n > 0).float()
-        return shares
+        counted_n, around_n = (mask.sum(dim=(1, 2, 3)) for mask in (active, dilated(active)))
+        area = active[0].numel()
+        counts = counted_n[:, None], around_n[:, None]
+        return shares_of([block], *counts, area=area, scores=self.scores)
 
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
         score = self.scores[str(block)]
@@ -117,51 +95,10 @@ def dilated(mask_n1hw: Tensor) -> Tensor:
     return F.max_pool2d(mask_n1hw.float(), 3, stride=1, padding=1) > 0
 
 
-@torch.no_grad()
-def add_residual_at(residual: Residual, state_nchw: Tensor, active_n1hw: Tensor) -> Tensor:
-    """Return ReLU(x + F(x)) at the active positions and x at all others, in eval mode.
+def kind_of(shape: tuple[int, int, int], batch_size: int) -> str:
+    """Return which kind a block with states of shape (C, h, w) is, alone or in a batch.
 
-    Overwrites `state_nchw` where its memory allows.
+    A name, so that what is measured of kinds can be kept in a file.
     """
-    at, around = _Places(active_n1hw), _Places(dilated(active_n1hw))
-    inputs = _padded_rows(state_nchw)
-    hidden = inputs.new_zeros(len(inputs), residual.conv1.out_channels)
-    inner = _convolve(inputs, residual.conv1, around)
-    hidden[around.padded_row_m] = F.relu(_normalise(inner, residual.bn1))
-    outer = _normalise(_convolve(hidden, residual.conv2, at), residual.bn2)
-    state_nhwc = state_nchw.permute(0, 2, 3, 1).contiguous()
-    rows = state_nhwc.view(-1, state_nhwc.shape[-1])
-    rows[at.row_m] = F.relu(rows[at.row_m] + outer)
-    return state_nhwc.permute(0, 3, 1, 2)
-
-
-class _Places:
-    """The M set positions of a mask (N, 1, h, w): their rows in (N h w, C), plain and padded."""
-
-    def __init__(self, mask_n1hw: Tensor) -> None:
-        height, width = mask_n1hw.shape[2:]
-        self.row_m = mask_n1hw.flatten().nonzero().flatten()
-        image_m = self.row_m // (height * width)
-        y_m, x_m = self.row_m // width % height, self.row_m % width
-        self.padded_width = width + 2
-        self.padded_row_m = (image_m * (height + 2) + y_m + 1) * self.padded_width + x_m + 1
-
-
-def _padded_rows(x_nchw: Tensor) -> Tensor:
-    """Return (N (h+2) (w+2), C): one row per position of the images with a border of zeros."""
-    return F.pad(x_nchw.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
-
-
-def _convolve(padded_rows: Tensor, conv: nn.Conv2d, at: _Places) -> Tensor:
-    """Return the outputs (M, C_out) of a 3x3 convolution of stride 1 at the places given."""
-    near = torch.arange(-1, 2, device=padded_rows.device)
-    offsets_k = (near[:, None] * at.padded_width + near).flatten()
-    patches_mkc = padded_rows[at.padded_row_m[:, None] + offsets_k]
-    weight_kco = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    out = patches_mkc.flatten(1) @ weight_kco
-    return out if conv.bias is None else out + conv.bias
-
-
-def _normalise(values_mc: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    out: Tensor = norm(values_mc[:, :, None, None])
-    return out.flatten(1)
+    channels, height, width = shape
+    return f"{channels}x{height}x{width}, {'one image' if batch_size == 1 else 'batch'}"

@@ -7,12 +7,16 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from halting_nets import images, masks_of, policy_of, seasoned
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
-from bench.networks.positions import add_residual_at, dilated
+from bench.networks.padded_rows import grid_of
+from bench.networks.position_crowd import Rows
+from bench.networks.positions import PositionHalting, dilated, fold_scores, kind_of
 from bench.networks.resnet import Backbone, Residual
 
 
@@ -58,6 +62,17 @@ def test_a_mask_grows_by_one_position_in_all_directions_and_not_beyond_the_borde
     assert grown[1, 0, 1:4, 0:3].all() and grown[1].sum() == 9
 
 
+def at_positions(residual: Residual, state_nchw: Tensor, mask_n1hw: Tensor) -> Tensor:
+    grid = grid_of(*mask_n1hw[:, 0].shape, state_nchw.device)
+    rows = Rows(grid, state_nchw)
+    at, around = (
+        grid.places(grid.rows_of(mask.float()).view(-1) > 0)
+        for mask in (mask_n1hw, dilated(mask_n1hw))
+    )
+    rows.run_at(residual, at, around)
+    return grid.images_of(rows.rows_rc)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
 @torch.no_grad()
 def test_a_residual_at_some_positions_is_the_residual_at_these_positions(share: float) -> None:
@@ -69,7 +84,7 @@ def test_a_residual_at_some_positions_is_the_residual_at_these_positions(share: 
         mask = torch.rand(shape[0], 1, *shape[2:], generator=draws) < share
         mask[0, 0, 0, -1] = share > 0  # a corner
         expected = torch.where(mask, block(state), state)
-        found = add_residual_at(block.residual, state.clone(), mask)
+        found = at_positions(block.residual, state, mask)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(found[~mask.expand_as(found)], state[~mask.expand_as(state)])
 
@@ -95,3 +110,101 @@ def test_images_that_are_no_power_of_two_a_side_halt_by_position_too() -> None:
     masked, skipping = net.eval()(x), net.execute(x)
     assert torch.equal(skipping.executed, masked.executed)
     torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
+
+
+def blob_or_scattered(kind: str, share: float, shape: tuple[int, int, int]) -> Tensor:
+    """Return masks (N, 1, h, w) in which that share of positions is set."""
+    count, height, width = shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    order = torch.rand(count, height * width)
+    if kind == "blob":
+        order = ((y - height / 3) ** 2 + (x - width / 3) ** 2).flatten().expand(count, -1)
+    chosen = order.argsort(dim=1).argsort(dim=1) < round(share * height * width)
+    return chosen.view(count, 1, height, width)
+
+
+def folded(residual: Residual) -> Residual:
+    twin = copy.deepcopy(residual)
+    for conv, norm in ((twin.conv1, twin.bn1), (twin.conv2, twin.bn2)):
+        fused = fuse_conv_bn_eval(conv, norm)
+        conv.weight, conv.bias = fused.weight, fused.bias
+    twin.register_module("bn1", nn.Identity())
+    twin.register_module("bn2", nn.Identity())
+    return twin
+
+
+@pytest.mark.parametrize("kind", ["blob", "scattered"])
+@pytest.mark.parametrize("norms", ["unfolded", "folded"])
+@pytest.mark.parametrize("count", [1, 3, 40])
+@torch.inference_mode()
+def test_every_way_to_run_a_block_gives_what_masking_gives(
+    kind: str, norms: str, count: int
+) -> None:
+    net = seasoned("position")
+    block = copy.deepcopy(net.blocks[4])
+    assert isinstance(block.residual, Residual)
+    if norms == "folded":
+        block.register_module("residual", folded(block.residual))
+    state = torch.rand(count, 32, 8, 8).contiguous(memory_format=torch.channels_last)
+    grid = grid_of(count, 8, 8, state.device)
+    for share in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0):
+        mask = blob_or_scattered(kind, share, (count, 8, 8))
+        residual = block.residual
+        assert isinstance(residual, Residual)
+        expected = F.relu(state + mask * residual(state))
+        torch.testing.assert_close(
+            at_positions(residual, state, mask), expected, atol=1e-5, rtol=1e-5
+        )
+        rows = Rows(grid, state)
+        rows.run_masked(block, grid.rows_of(mask.float()).view(-1) > 0)
+        torch.testing.assert_close(grid.images_of(rows.rows_rc), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 33])
+@torch.no_grad()
+def test_blocks_that_are_masked_above_their_break_even_change_no_result_and_no_trace(
+    count: int,
+) -> None:
+    net, x = copy.deepcopy(seasoned("position")), images(count, seed=9)
+    policy, masked = net.policy, net(x)
+    assert isinstance(policy, PositionHalting)
+    net.execute(x)
+    assert "masked" not in policy.how_it_ran.values()
+    kinds = [kind_of(stage.shape, count) for stage in policy.stages]
+    for share in (0.0, 0.4, 1.0):
+        policy.break_even = dict.fromkeys(kinds, share)
+        skipping = net.execute(x)
+        assert torch.equal(skipping.executed, masked.executed)
+        torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
+        ways = set(policy.how_it_ran.values())
+        assert ("gathered" in ways) == (share > 0) and ("masked" in ways) == (share < 1)
+    policy.break_even = {"another kind": 0.0}
+    net.execute(x)
+    assert "masked" not in policy.how_it_ran.values()
+
+
+@torch.inference_mode()
+def test_scores_with_folded_norms_are_the_same_scores() -> None:
+    net, x = copy.deepcopy(seasoned("position")), images(9, seed=3)
+    expected = net(x)
+    fold_scores(net)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.policy.modules())
+    for output in (net(x), net.execute(x), copy.deepcopy(net).execute(x)):
+        assert torch.equal(output.executed, expected.executed)
+        torch.testing.assert_close(output.logits, expected.logits, atol=1e-4, rtol=0)
+
+
+def test_weights_that_change_between_calls_are_noticed() -> None:
+    net, x = copy.deepcopy(seasoned("position")), images(4, seed=6)
+    keys = list(net.state_dict())
+    with torch.inference_mode():
+        before = net.execute(x).logits
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.1)
+    with torch.inference_mode():
+        after, masked = net.execute(x), net(x)
+    assert not torch.allclose(before, after.logits, atol=1e-3)
+    torch.testing.assert_close(after.logits, masked.logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(after.executed, masked.executed)
+    assert list(net.state_dict()) == keys
