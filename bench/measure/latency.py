@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from bench.allocator import keep_freed_memory
 from bench.measure.cells import MeasuredCell, cell_of
 from bench.measure.environment import describe_environment
 from bench.measure.equivalence import MIN_IMAGES, check_execution
@@ -55,6 +56,7 @@ def measure_latency(
         raise ValueError(
             f"{len(images_nchw)} images are too few for latency; at least {MIN_IMAGES}"
         )
+    keep_freed_memory()
     where = torch.device(device)
     images_nchw = images_nchw.to(where, memory_format=torch.channels_last)
     tell = progress or _say_nothing

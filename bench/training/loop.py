@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.allocator import keep_freed_memory
 from bench.data.augment import Batch, PaddedImages, eval_batches, steps_per_epoch, train_batches
 from bench.data.images import ImageSet
 from bench.errors import CheckpointError, DivergedError
@@ -89,6 +90,7 @@ def train(
     Raises:
         DivergedError: the loss of an epoch is not finite.
     """
+    keep_freed_memory()
     position = _resume(checkpoint, reporter)
     log = _Log([], [])
     start_phase, start_epoch = 0, 0
