@@ -30,8 +30,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a run works without; only the functions that need them import them.
-OPTIONAL = {"ray", "mlflow", "plotly", "matplotlib", "jinja2", "tabulate", "sklearn", "yaml", "PIL"}
-OPTIONAL |= {"onnx", "onnxruntime"}
+OPTIONAL = {
+    *("ray", "mlflow", "plotly", "matplotlib", "jinja2", "tabulate", "sklearn", "yaml", "PIL"),
+    *("onnx", "onnxruntime"),
+}
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "numpy", "plotly", "matplotlib"}
 
 

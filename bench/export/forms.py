@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -47,11 +48,10 @@ def candidates(net: DynamicNet, probe_nchw: Tensor) -> Iterator[Candidate]:
 
     Folding rounds anew: a decision that hangs on the last digit may need the network as it is.
     """
-    folded, as_is = _frozen(net), _frozen(net)
-    fold_batch_norms(folded, probe_nchw)
     for form, batch, make in _forms(net):
-        for twin in (folded, as_is):
-            yield Candidate(form, batch, twin is folded, _making(make, twin, probe_nchw))
+        for prepared in (_folded, _as_is):
+            making = partial(_made, make, prepared, net, probe_nchw)
+            yield Candidate(form, batch, prepared is _folded, making)
 
 
 Make = Callable[[DynamicNet, Tensor], nn.Module]
@@ -74,9 +74,18 @@ def _masked(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     return Masked(net)
 
 
-def _making(make: Make, net: DynamicNet, probe_nchw: Tensor) -> Callable[[], nn.Module]:
-    return lambda: make(net, probe_nchw)
+def _made(make: Make, prepared: Make, net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
+    twin = prepared(net, probe_nchw)
+    assert isinstance(twin, DynamicNet)
+    return make(twin, probe_nchw)
 
 
-def _frozen(net: DynamicNet) -> DynamicNet:
+def _as_is(net: DynamicNet, probe_nchw: Tensor) -> DynamicNet:
     return copy.deepcopy(net).eval().requires_grad_(False)
+
+
+def _folded(net: DynamicNet, probe_nchw: Tensor) -> DynamicNet:
+    twin = _as_is(net, probe_nchw)
+    fold_batch_norms(twin, probe_nchw)
+    # Folded weights are parameters anew.
+    return twin.requires_grad_(False)

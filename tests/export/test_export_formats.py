@@ -13,10 +13,13 @@ from torch import Tensor
 
 from bench.errors import EquivalenceError, WeightsError
 from bench.export import load_exported
-from bench.export.attempts import Made, attempts
+from bench.export.attempts import FileFormat, Made, attempts
 from bench.export.checking import compare
 from bench.export.description import KEY
+from bench.export.exporting import _first_that_agrees
 from bench.export.tracing import deprecation_known
+from bench.networks.unit import DynamicNet, Output
+from bench.training.reporter import Silent
 
 HASHING = {"random_skip", "random_skip_test"}  # by the bits of a float, which no graph can see
 FORMS = {
@@ -86,6 +89,45 @@ def test_onnx_is_made_in_the_form_that_its_kind_allows(name: str) -> None:
 @pytest.mark.parametrize("name", ["sgad", "skipnet", "convnet_aig", "blockdrop", "cdl", "act"])
 def test_the_networks_of_these_tests_decide_both_ways(name: str) -> None:
     assert both_ways(described_net(name)[0])
+
+
+class OfAnotherKind(DynamicNet):
+    """A network as a plugin may bring it, which asks for the size of the batch in Python."""
+
+    def __init__(self, inner: DynamicNet) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def units(self) -> Any:
+        return self.inner.units()
+
+    def forward(self, x_nchw: Tensor) -> Output:
+        output = self.inner(x_nchw)
+        return Output(output.logits + torch.zeros(len(x_nchw), 1), output.executed, {})
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        return self.inner.execute(x_nchw)
+
+
+@pytest.mark.parametrize("file_format", ["torchscript", "onnx"])
+def test_a_network_of_another_kind_is_masked(file_format: FileFormat) -> None:
+    if file_format == "onnx":
+        pytest.importorskip("onnx")
+    inner, described = described_net("convnet_aig")
+    net = OfAnotherKind(inner)
+    tries = attempts(net, described, x_nchw=images(), file_format=file_format)
+    reporter = Notes()
+    made, _ = _first_that_agrees(tries, net, images(), reporter=reporter)
+    assert form_of(made) == ("masked", "one")
+    assert "batches of any size" in "".join(reporter.notes)
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.mark.parametrize("name", sorted(HASHING & {*names()}))
