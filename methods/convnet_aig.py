@@ -52,7 +52,7 @@ from bench.method import (
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import ByMeans, Decisions, Policy
 from bench.networks.resnet import WIDTHS
 
 _HIDDEN = 16
@@ -141,9 +141,9 @@ class AigGates(Policy):
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         return _BlockByBlock(self)
 
-    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
-        """Return z (N,) of block `index`."""
-        logits_n2 = self.gates[str(index)](h_nchw.mean(dim=(2, 3))).float()
+    def decide(self, index: int, mean_nc: Tensor) -> Tensor:
+        """Return z (N,) of block `index` from its pooled input."""
+        logits_n2 = self.gates[str(index)](mean_nc).float()
         return sampled_gate(logits_n2) if self.training else chosen_gate(logits_n2)
 
     def units(self) -> Sequence[Unit]:
@@ -153,15 +153,15 @@ class AigGates(Policy):
         ]
 
 
-class _BlockByBlock(Decisions):
+class _BlockByBlock(ByMeans):
     def __init__(self, policy: AigGates) -> None:
         self.policy = policy
         self.gates: list[Tensor] = []
 
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
         if self.policy.always_on[index]:
             return None
-        self.gates.append(self.policy.decide(index, h_nchw))
+        self.gates.append(self.policy.decide(index, mean_nc))
         return self.gates[-1]
 
     def terms(self) -> Mapping[str, Tensor]:

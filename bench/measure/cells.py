@@ -57,6 +57,7 @@ def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(lane.rounds),
+        "images_at_a_time": lane.portion or None,
         "cpu_time_per_wall_time": round(lane.meter.cpu_share, 3),
         "load_average_1min": lane.meter.highest_load,
     }

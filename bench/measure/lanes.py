@@ -21,11 +21,13 @@ from bench.measure.timing import (
     ContentionMeter,
     Index,
     RoundSamples,
+    fastest_portion,
     queries,
     time_round,
     warm_up,
 )
 from bench.networks.gated import GatedResNet
+from bench.networks.inference import Call, in_portions
 from bench.networks.policy import EverythingRuns
 from bench.networks.unit import DynamicNet
 from bench.records.record import Environment
@@ -58,12 +60,16 @@ class Proof:
 
 @dataclass(slots=True)
 class Lane:
-    """One network at one batch size while it is being measured."""
+    """One network at one batch size while it is being measured.
+
+    `portion` is how many images of a batch it runs at a time; 0 until that was tried out.
+    """
 
     proof: Proof
     batch_size: int
     setup: Setup
     failure: str = ""
+    portion: int = 0
     rounds: list[RoundSamples] = field(default_factory=list)
     meter: ContentionMeter = field(default_factory=ContentionMeter)
 
@@ -90,15 +96,15 @@ class Lane:
                 torch.cuda.empty_cache()
 
     def warm_up(self) -> None:
-        """Run untimed until lazy initialisation is over."""
-        inputs = queries(self.setup.images_nchw, self._order("warm-up"), batch_size=self.batch_size)
-        with evaluating(self.proof.net):
-            warm_up(
-                traced_call(self.proof.net),
-                inputs,
-                profile=self.setup.profile,
-                device=self.setup.device,
+        """Find the portion of a batch that is fastest, then run until lazy work is over."""
+        setup, net = self.setup, self.proof.net
+        inputs = queries(setup.images_nchw, self._order("warm-up"), batch_size=self.batch_size)
+        with evaluating(net):
+            self.portion = fastest_portion(
+                timed_call(net), next(inputs).x_nchw, device=setup.device
             )
+            call = in_portions(traced_call(net), self.portion)
+            warm_up(call, inputs, profile=setup.profile, device=setup.device)
 
     def run_round(self) -> None:
         """Time one round, on an order of the images that only round and batch size determine."""
@@ -106,7 +112,7 @@ class Lane:
         inputs = queries(self.setup.images_nchw, order, batch_size=self.batch_size)
         with evaluating(self.proof.net), self.meter:
             samples = time_round(
-                timed_call(self.proof.net),
+                in_portions(timed_call(self.proof.net), self.portion),
                 inputs,
                 profile=self.setup.profile,
                 device=self.setup.device,
@@ -118,20 +124,17 @@ class Lane:
         return rng.permutation(len(self.setup.images_nchw)).astype(np.int32)
 
 
-def timed_call(net: DynamicNet) -> Callable[[Tensor], object]:
-    """Return what is timed: the plain trunk where nothing is decided, else `execute`."""
-    return net.trunk if _decides_nothing(net) else net.execute
+def timed_call(net: DynamicNet) -> Call:
+    """Return what is timed, giving logits: the plain trunk where nothing is decided, else
+    `execute`."""
+    return net.trunk if _decides_nothing(net) else lambda x_nchw: net.execute(x_nchw).logits
 
 
-def traced_call(net: DynamicNet) -> Callable[[Tensor], Tensor | None]:
-    """Return the same call, giving its trace (N, U), or None where nothing is decided."""
+def traced_call(net: DynamicNet) -> Call:
+    """Return the same call, giving its trace (N, U); all ones where nothing is decided."""
     if _decides_nothing(net):
         trunk = net.trunk
-
-        def untraced(x_nchw: Tensor) -> None:
-            trunk(x_nchw)
-
-        return untraced
+        return lambda x_nchw: torch.ones_like(trunk(x_nchw))
     return lambda x_nchw: net.execute(x_nchw).executed
 
 

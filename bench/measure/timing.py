@@ -20,10 +20,13 @@ from torch import Tensor
 from bench.measure.environment import load_average
 from bench.measure.profiles import Profile
 from bench.measure.speed import Ms
+from bench.networks.inference import Call, in_portions
 
 Index = npt.NDArray[np.int32]
 _MS = 1e-6  # milliseconds in a nanosecond
 _LEAST_CPU_SHARE = 0.95
+PORTIONS = (32, 64, 128)
+_TRIES = 2
 
 
 class Query(NamedTuple):
@@ -54,6 +57,28 @@ def synchronise(device: torch.device) -> None:
     """Wait until `device` has done all its work."""
     if device.type != "cpu" and torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def fastest_portion(call: Call, x_nchw: Tensor, *, device: torch.device) -> int:
+    """Return how many images of a batch (B, C, H, W) are best run at a time, by trying.
+
+    Small portions stay in the caches of a CPU; an accelerator gets the batch whole.
+    """
+    whole = len(x_nchw)
+    if device.type != "cpu":
+        return whole
+    took_ns: dict[int, int] = {}
+    for size in (*(size for size in PORTIONS if size < whole), whole):
+        portioned = in_portions(call, size)
+        portioned(x_nchw)
+        took_ns[size] = min(_nanoseconds(portioned, x_nchw) for _ in range(_TRIES))
+    return min(took_ns, key=took_ns.__getitem__)
+
+
+def _nanoseconds(call: Call, x_nchw: Tensor) -> int:
+    begin_ns = time.perf_counter_ns()
+    call(x_nchw)
+    return time.perf_counter_ns() - begin_ns
 
 
 def warm_up(

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from bench.networks.policy import Decisions
+from bench.networks.policy import Decisions, Gates
 from bench.networks.resnet import Block, Projection
+from bench.networks.states import States, states_of
 from bench.networks.unit import RemovedResidual
+
+_ANY_STATE = torch.zeros(1, 1, 1, 1)
 
 
 class Merge(ABC):
@@ -32,6 +35,13 @@ class Merge(ABC):
     @abstractmethod
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
         """Return the output of a block whose residual did not run; may be `shortcut` itself."""
+
+    def keeps(self, block: Block) -> bool:
+        """Whether the state of an image that skips `block` stays what it is."""
+        return (
+            isinstance(block.shortcut, nn.Identity)
+            and self.skipped(block, _ANY_STATE) is _ANY_STATE
+        )
 
 
 class GateResidual(Merge):
@@ -80,38 +90,35 @@ def run_masked(
 
 def run_skipping(
     blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
-) -> tuple[Tensor, Tensor]:
-    """Run only the chosen blocks, each on the images that chose it (per-image compaction).
+) -> tuple[Tensor, list[Gates]]:
+    """Run only the chosen blocks, each on the images that chose it.
 
-    One image takes a plain branch. The state is overwritten in place, so `h_nchw` must belong to
-    the caller. Returns the last state (N, C, h, w) and the gates (N, B) in {0, 1}.
+    The state may be overwritten in place, so `h_nchw` must belong to the caller. Returns the last
+    state (N, C, h, w) and, block by block, the N gates in {0, 1}.
     """
-    columns: list[Tensor] = []
+    states = states_of(h_nchw)
+    everybody = list(range(states.count))
+    columns: list[Gates] = []
     for index, block in enumerate(blocks):
-        gate = decisions.gate(index, h_nchw)
+        gates = decisions.hard_gates(index, states)
         if isinstance(block.residual, RemovedResidual):
-            h_nchw = merge.skipped(block, block.shortcut(h_nchw))
-            columns.append(torch.zeros(h_nchw.shape[0]))
-            continue
-        if gate is None:
-            h_nchw = block(h_nchw)
-            columns.append(torch.ones(h_nchw.shape[0]))
-            continue
-        chosen_n = gate.cpu() > 0.5
-        h_nchw = _run_chosen(block, h_nchw, chosen_n=chosen_n, merge=merge)
-        columns.append(chosen_n.float())
-    return h_nchw, torch.stack(columns, dim=1).to(h_nchw.device)
+            gates = [0.0] * states.count
+        if gates is None or all(gates):
+            states.put((everybody, block(states.all())))
+        elif not any(gates):
+            if not merge.keeps(block):
+                states.put((everybody, merge.skipped(block, block.shortcut(states.all()))))
+        else:
+            _run_chosen(block, states, gates, merge=merge)
+        columns.append(gates or [1.0] * states.count)
+    return states.all(), columns
 
 
-def _run_chosen(block: Block, h_nchw: Tensor, *, chosen_n: Tensor, merge: Merge) -> Tensor:
-    index = chosen_n.nonzero().flatten()
-    if len(index) == len(chosen_n):
-        out: Tensor = block(h_nchw)
-        return out
-    if len(index) == 0:
-        return merge.skipped(block, block.shortcut(h_nchw))
-    index = index.to(h_nchw.device, non_blocking=True)
-    inputs = h_nchw.index_select(0, index)
-    shortcut = block.shortcut(h_nchw)
-    run = F.relu(shortcut.index_select(0, index) + block.residual(inputs), inplace=True)
-    return merge.skipped(block, shortcut).index_copy_(0, index, run)
+def _run_chosen(block: Block, states: States, gates: Gates, *, merge: Merge) -> None:
+    chosen = [row for row, gate in enumerate(gates) if gate]
+    ran = chosen, block(states.of(chosen))
+    if merge.keeps(block):
+        states.put(ran)
+        return
+    others = [row for row, gate in enumerate(gates) if not gate]
+    states.put(ran, (others, merge.skipped(block, block.shortcut(states.of(others)))))

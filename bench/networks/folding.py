@@ -36,7 +36,7 @@ def fold_batch_norms(net: nn.Module, probe_nchw: Tensor) -> None:
 def _pairs(net: nn.Module, probe_nchw: Tensor) -> dict[nn.Conv2d, nn.BatchNorm2d]:
     # All outputs are kept while looking: the id of a tensor that is gone may come again.
     made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    read_by: dict[nn.Conv2d, set[nn.Module]] = defaultdict(set)
+    read_by: dict[nn.Conv2d, set[nn.BatchNorm2d]] = defaultdict(set)
     fed_by: dict[nn.BatchNorm2d, set[nn.Module | None]] = defaultdict(set)
 
     def note_output(module: nn.Module, _: Any, out: Tensor) -> None:

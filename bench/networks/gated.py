@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from bench.networks.execution import (
@@ -17,7 +18,7 @@ from bench.networks.execution import (
     run_masked,
     run_skipping,
 )
-from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront
+from bench.networks.policy import Decisions, EverythingRuns, Gates, Policy, UpFront
 from bench.networks.resnet import Backbone, Block, PaddedSubsample, ResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
@@ -101,22 +102,30 @@ class GatedResNet(DynamicNet):
         return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
 
     def _skipping(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
-        if isinstance(decisions, UpFront):
-            decisions = decisions.on_host()
-        state, gates_nb = run_skipping(
+        state, gates_bn = run_skipping(
             self.blocks, stem_nchw, decisions=decisions, merge=self.merge
         )
-        return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
+        columns, count = self._layout()
+        # In lists: at batch 1, writing a trace tensor column by column takes as long as a block.
+        executed_un: list[Gates] = [[1.0] * len(stem_nchw)] * count
+        for column, gates_n in zip(columns, gates_bn, strict=True):
+            executed_un[column] = gates_n
+        executed_nu = torch.tensor(executed_un, dtype=torch.float32, device=state.device).T
+        return Output(self.trunk.head(state), executed_nu, decisions.terms())
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
+        columns, count = self._layout()
+        executed_nu = gates_nb.new_ones(gates_nb.shape[0], count)
+        executed_nu[:, columns] = gates_nb
+        return executed_nu
+
+    def _layout(self) -> tuple[list[int], int]:
+        """Return the columns of the trace that belong to blocks, and how many there are."""
         if self._columns is None:
             # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
             units = self.units()
             self._columns = block_columns(units), len(units)
-        columns, count = self._columns
-        executed_nu = gates_nb.new_ones(gates_nb.shape[0], count)
-        executed_nu[:, columns] = gates_nb
-        return executed_nu
+        return self._columns
 
 
 def blocks_of(trunk: ResNet) -> list[Block]:

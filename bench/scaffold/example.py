@@ -29,7 +29,7 @@ from bench.method import (
     Unit,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import ByMeans, Policy
 from bench.networks.resnet import WIDTHS
 
 
@@ -48,7 +48,7 @@ class Gates(Policy):
             nn.init.ones_(last.bias)
             self.layers.append(nn.Sequential(nn.BatchNorm1d(width), last))
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
         return BlockByBlock(self)
 
     def units(self) -> Sequence[Unit]:
@@ -56,13 +56,13 @@ class Gates(Policy):
         return [Unit(f"gate{b}", net, (width,), True, "policy") for b, (net, width) in layers]
 
 
-class BlockByBlock(Decisions):
+class BlockByBlock(ByMeans):
     def __init__(self, policy: Gates) -> None:
         self.policy = policy
         self.gates: list[Tensor] = []
 
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
-        z_n = self.policy.layers[index](h_nchw.mean(dim=(2, 3))).flatten()
+    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor:
+        z_n = self.policy.layers[index](mean_nc).flatten()
         soft_n = torch.sigmoid(z_n)
         self.gates.append((z_n >= 0).float() + (soft_n - soft_n.detach()))
         return self.gates[-1]

@@ -44,23 +44,35 @@ def test_there_is_one_gate_less_than_there_are_blocks(depth: int, gates: int) ->
 
 
 @over_gates
+@torch.no_grad()
 def test_a_gate_reads_the_gated_output_of_the_block_before(gate: str) -> None:
-    net, seen = undecided(gate), {}
+    net = undecided(gate)
+    read: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
     original = gates_of(net).log_odds
 
-    def spy(index: int, h: Tensor, state: object) -> tuple[Tensor, object]:
-        seen[index] = h.clone()
-        return original(index, h, state)  # type: ignore[arg-type]
+    def spy(index: int, seen: Tensor, state: object) -> tuple[Tensor, object]:
+        read[index] = seen.clone()
+        return original(index, seen, state)  # type: ignore[arg-type]
 
     gates_of(net).log_odds = spy  # type: ignore[method-assign, assignment]
-    with torch.no_grad():
-        gates_ng = net(batch_of(32).x_nchw).terms["gates_ng"]
-        for index in range(1, 5):
-            block, runs = net.blocks[index], gates_ng[:, index - 1] == 1
-            assert 0 < int(runs.sum()) < 32
-            # Without a ReLU where it was skipped, also behind the projection of a border.
-            torch.testing.assert_close(seen[index + 1][~runs], block.shortcut(seen[index])[~runs])
-            torch.testing.assert_close(seen[index + 1][runs], block(seen[index])[runs])
+    for index, block in enumerate(net.blocks):
+
+        def note(module: nn.Module, given: tuple[Tensor, ...], index: int = index) -> None:
+            states[index] = given[0].clone()
+
+        block.residual.register_forward_pre_hook(note)
+    gates_ng = net(batch_of(32).x_nchw).terms["gates_ng"]
+    for index in range(1, 6):
+        seen = states[index].mean(dim=(2, 3)) if gate == "rnn" else states[index]
+        torch.testing.assert_close(read[index], seen)
+    for index in range(1, 5):
+        block, runs = net.blocks[index], gates_ng[:, index - 1] == 1
+        assert 0 < int(runs.sum()) < 32
+        # Without a ReLU where it was skipped, also behind the projection of a border.
+        before, after = states[index], states[index + 1]
+        torch.testing.assert_close(after[~runs], block.shortcut(before)[~runs])
+        torch.testing.assert_close(after[runs], block(before)[runs])
 
 
 @torch.no_grad()
@@ -83,13 +95,12 @@ def test_the_recurrent_gate_is_an_lstm_over_the_pooled_and_embedded_states() -> 
     lstm = nn.LSTM(10, 10)
     for name, weight in gates.cell.named_parameters():
         lstm.get_parameter(f"{name}_l0").copy_(weight)
-    embedded = [
-        gates.embed[str(b)](h.mean(dim=(2, 3))) for b, h in zip((1, 2), states, strict=True)
-    ]
+    means = [h.mean(dim=(2, 3)) for h in states]
+    embedded = [gates.embed[str(b)](mean) for b, mean in zip((1, 2), means, strict=True)]
     hidden, _ = lstm(torch.stack(embedded))
-    z_n, state = gates.log_odds(1, states[0], None)
+    z_n, state = gates.log_odds(1, means[0], None)
     torch.testing.assert_close(z_n, gates.last(hidden[0]).flatten())
-    torch.testing.assert_close(gates.log_odds(2, states[1], state)[0], gates.last(hidden[1])[:, 0])
+    torch.testing.assert_close(gates.log_odds(2, means[1], state)[0], gates.last(hidden[1])[:, 0])
 
 
 def test_a_feed_forward_gate_is_the_softmax_over_skip_and_run() -> None:

@@ -1,0 +1,97 @@
+"""The copy that is timed: the same function as the network it was made from, in fewer kernels."""
+
+from __future__ import annotations
+
+import copy
+
+import exit_nets
+import halting_nets
+import pytest
+import torch
+from gated_nets import BLOCKS, MERGES, images, per_unit_net, seasoned
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from bench.networks import kernels
+from bench.networks.inference import fast_copy
+from bench.networks.kernels import FusedBlock, FusedStem, kernels_available
+from bench.networks.unit import DynamicNet
+
+with_and_without_kernels = pytest.mark.parametrize("fused", [True, False])
+
+
+def same_function(net: DynamicNet, x: torch.Tensor, *, threshold: float = 1e-4) -> DynamicNet:
+    fast = fast_copy(net, x[:2])
+    expected = net(x)
+    for output in (fast(x), fast.execute(x)):
+        torch.testing.assert_close(output.logits, expected.logits, atol=threshold, rtol=0)
+        assert torch.equal(output.executed, expected.executed)
+    alone = fast.execute(x[3:4])
+    torch.testing.assert_close(alone.logits, expected.logits[3:4], atol=threshold, rtol=0)
+    return fast
+
+
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "kernels_available", lambda tensor: False)
+
+
+@with_and_without_kernels
+@pytest.mark.parametrize("merge", sorted(MERGES))
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+@torch.no_grad()
+def test_a_gated_network_stays_the_same_function(
+    fused: bool, merge: str, shortcut: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        without_kernels(monkeypatch)
+    net, x = per_unit_net(merge, shortcut), images(33, seed=9)
+    fast = same_function(net, x)
+    fused_blocks = [module for module in fast.modules() if isinstance(module, FusedBlock)]
+    assert len(fused_blocks) == (BLOCKS if fused and kernels_available(x) else 0)
+
+
+@with_and_without_kernels
+@torch.no_grad()
+def test_a_network_with_exits_stays_the_same_function(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        without_kernels(monkeypatch)
+    same_function(exit_nets.calibrated("entropy", "convolution"), images(33, seed=9))
+
+
+@with_and_without_kernels
+@torch.no_grad()
+def test_a_network_that_halts_by_image_stays_the_same_function(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        without_kernels(monkeypatch)
+    same_function(halting_nets.seasoned("image"), halting_nets.images(12), threshold=1e-3)
+
+
+@torch.no_grad()
+def test_removed_blocks_stay_removed_and_the_original_is_left_alone() -> None:
+    net, x = copy.deepcopy(seasoned()), images(4)
+    net.remove_blocks(frozenset({"block2"}))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    fast = fast_copy(net, x)
+    torch.testing.assert_close(fast.execute(x).logits, net(x).logits, atol=1e-4, rtol=0)
+    assert type(fast.blocks[2]) is type(net.blocks[2])
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+@torch.no_grad()
+def test_a_fused_trunk_calls_one_kernel_per_convolution_and_no_relu_or_sum() -> None:
+    net, x = seasoned(), images(4)
+    if not kernels_available(x):
+        pytest.skip("this build of torch has no fused oneDNN kernels")
+    trunk = fast_copy(net, x).trunk
+    assert isinstance(trunk.stem, FusedStem)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        trunk(x)
+    calls = {event.key: event.count for event in seen.key_averages()}
+    assert not {"aten::relu", "aten::relu_", "aten::add", "aten::batch_norm"} & calls.keys()
+    pointwise = sum(count for key, count in calls.items() if "_convolution_pointwise" in key)
+    assert pointwise == 1 + 2 * BLOCKS
