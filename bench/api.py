@@ -1,4 +1,4 @@
-"""What the command line and notebooks call: run, results, pareto, latency.
+"""What the command line and notebooks call: run, results, pareto, latency, export.
 
 Owns the order of the steps of a comparison; every step lives in its own room.
 """
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bench.engine.building import Workplace
     from bench.engine.plan import Planned
+    from bench.export.exporting import Exported
     from bench.networks.weights import Weights
     from bench.options import RunOptions
     from bench.records.published import PublishedPoint
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 Profile = Literal["smoke", "default", "publish"]
 Axis = Literal["nflops", "macs", "latency_ms"]
+FileFormat = Literal["torchscript", "onnx", "safetensors"]
 LATENCY_BATCH_SIZES = (1, 256)
 
 
@@ -264,6 +266,37 @@ def latency(
         timed.extend(done.values())
     track(timed, store, notify=(reporter or Silent()).note)
     return Outcome(timed)
+
+
+def export(
+    run: str,
+    folders: Folders,
+    *,
+    file_format: FileFormat,
+    point: str | None = None,
+    out: Path | None = None,
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Write the inference network of a finished run, checked against the run first.
+
+    Raises:
+        RecordError: there is no such run.
+        DataError: the data set at hand is not the one it was trained on.
+        Unsupported: the network cannot be written in this format.
+    """
+    from bench.data.load import load_dataset
+    from bench.engine.building import Workplace
+    from bench.export.exporting import export_record
+    from bench.records.store import RunStore
+    from bench.training.reporter import Silent
+
+    store = RunStore(folders.results)
+    record = store.get(run)
+    data = load_dataset(dataset or record.spec.dataset.name, data_dir=folders.data)
+    _check_same_data([record], data.info.fingerprint)
+    place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
+    return export_record(record, place, file_format=file_format, point=point, out=out)
 
 
 def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Row], list[Problem]]:

@@ -37,6 +37,7 @@ app.add_typer(mlflow.app, name="mlflow")
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]
+FileFormat = Literal["torchscript", "onnx", "safetensors"]
 
 
 @app.command()
@@ -230,6 +231,47 @@ def latency(
                 reporter=reporter,
             )
         show_table(api.rows_of(outcome))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name or key of a finished run.")],
+    format: Annotated[FileFormat, typer.Option(help="Of the file.")],
+    point: Annotated[
+        str | None, typer.Option(help="Operating point, like p=2. Default: the first.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File or folder. Default: exports/ under the results.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="The folder of images, for a run on one of your own.")
+    ] = None,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Write the inference network of a run to a file, after checking it against the run.
+
+    * `bench export sgad-cifar10 --format torchscript`
+    * `bench export cdl-cifar10 --format onnx --point p=1 --out cdl.onnx`
+    """
+    with errors_shown(debug):
+        from bench import api
+        from bench.terminal import TerminalReporter
+
+        load_plugins(plugin)
+        with TerminalReporter(stderr()) as reporter:
+            exported = api.export(
+                run,
+                chosen_folders(results_dir, data_dir),
+                file_format=format,
+                point=point,
+                out=out,
+                dataset=dataset,
+                reporter=reporter,
+            )
+        typer.echo(exported.sentence())
 
 
 @app.command(name="list")

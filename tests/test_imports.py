@@ -23,14 +23,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.phases", "bench.records", "bench.measure"),
     ("bench.training", "bench.terminal"),
     ("bench.engine", "bench.testing", "bench.scaffold"),
-    ("bench.report",),
+    ("bench.report", "bench.export"),
     ("bench.api",),
     ("bench.commands",),
     ("bench.cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a run works without; only the functions that need them import them.
-OPTIONAL = {"ray", "mlflow", "plotly", "matplotlib", "jinja2", "tabulate", "sklearn", "yaml", "PIL"}
+OPTIONAL = {
+    *("ray", "mlflow", "plotly", "matplotlib", "jinja2", "tabulate", "sklearn", "yaml", "PIL"),
+    *("onnx", "onnxruntime"),
+}
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "numpy", "plotly", "matplotlib"}
 
 

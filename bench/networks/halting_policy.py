@@ -124,7 +124,7 @@ class ImageHalting(HaltingPolicy):
     """Whole images halt; `make(width)` returns a module from a state (N, C, h, w) to z (N, 1)."""
 
     def ones(self, state_nchw: Tensor) -> Tensor:
-        return torch.ones(len(state_nchw), 1, 1, 1, device=state_nchw.device)
+        return torch.ones(state_nchw.shape[0], 1, 1, 1, device=state_nchw.device)
 
     def score(self, block: int, state_nchw: Tensor) -> Tensor:
         z_n1 = self.scores[str(block)](state_nchw).float()

@@ -1,0 +1,176 @@
+"""Graphs of one image at a time in which a decision is a branch: what is skipped is not computed.
+
+Everything is traced but the branches, which are scripted, so that policies stay whatever Python
+they are. Owns the third form of the loops over gated blocks and over exits; both must agree with
+the networks' own, which is checked for every file.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.export.tracing import scripted, traced
+from bench.networks.execution import Merge
+from bench.networks.exits import ExitResNet
+from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.resnet import Block
+from bench.networks.unit import DynamicNet, RemovedResidual
+
+
+class Branch(nn.Module):
+    """A block that runs if its gate (1,) is open."""
+
+    def __init__(self, run: Any, skip: Any) -> None:
+        super().__init__()
+        self.run = run
+        self.skip = skip
+
+    def forward(self, gate_n: Tensor, h_nchw: Tensor) -> Tensor:
+        if bool(gate_n > 0.5):  # noqa: SIM108
+            out = self.run(h_nchw)
+        else:
+            out = self.skip(h_nchw)
+        return out  # type: ignore[no-any-return]
+
+
+class Skip(nn.Module):
+    """What becomes of the state where a block does not run."""
+
+    def __init__(self, block: Block, merge: Merge) -> None:
+        super().__init__()
+        self.block = block
+        self.merge = merge
+
+    def forward(self, h_nchw: Tensor) -> Tensor:
+        return self.merge.skipped(self.block, self.block.shortcut(h_nchw))
+
+
+class Gated(nn.Module):
+    """A gated ResNet for one image (1, C, H, W)."""
+
+    def __init__(self, net: GatedResNet, branches: dict[str, Any]) -> None:
+        super().__init__()
+        self.net = net
+        self.branches = nn.ModuleDict(branches)
+        fixed_u, place_bu = _trace_plan(net)
+        self.register_buffer("fixed_u", fixed_u)
+        self.register_buffer("place_bu", place_bu)
+
+    fixed_u: Tensor
+    place_bu: Tensor
+
+    def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        h_nchw = self.net.trunk.stem(x_nchw)
+        decisions = self.net.policy.begin(x_nchw, h_nchw)
+        ran: list[Tensor] = []
+        for index, block in enumerate(self.net.blocks):
+            gate_n = decisions.gate(index, h_nchw)
+            if isinstance(block.residual, RemovedResidual):
+                h_nchw = self.net.merge.skipped(block, block.shortcut(h_nchw))
+                ran.append(x_nchw.new_zeros(1))
+            elif gate_n is None:
+                h_nchw = block(h_nchw)
+                ran.append(x_nchw.new_ones(1))
+            else:
+                h_nchw = self.branches[str(index)](gate_n, h_nchw)
+                ran.append((gate_n > 0.5).float())
+        executed_nu = self.fixed_u + torch.stack(ran, dim=1) @ self.place_bu
+        return self.net.trunk.head(h_nchw), executed_nu
+
+
+class Way(nn.Module):
+    """A stretch of blocks, the classifier behind it, and the trace of who leaves there."""
+
+    executed_nu: Tensor
+
+    def __init__(self, net: ExitResNet, way: int) -> None:
+        super().__init__()
+        ends = (*net.starts[1:], len(net.blocks))
+        stem = [net.trunk.stem] if way == 0 else []
+        self.stretch = nn.Sequential(*stem, *net.blocks[net.starts[way] : ends[way]])
+        self.head = net.heads[way]
+        self.register_buffer("executed_nu", (net.passed_u <= way).float()[None])
+
+    def forward(self, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.stretch(h_nchw)), self.executed_nu.clone()
+
+
+class WayOrOn(nn.Module):
+    """A way out that not everybody takes: also the state to go on with, and whether to leave."""
+
+    def __init__(self, net: ExitResNet, way: int) -> None:
+        super().__init__()
+        self.out = Way(net, way)
+        self.rule = net.rule
+        self.way, self.point = way, net.point
+
+    def forward(self, h_nchw: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        h_nchw = self.out.stretch(h_nchw)
+        logits_nk: Tensor = self.out.head(h_nchw)
+        leaves_n = self.rule.leaves(logits_nk, exit_index=self.way, point=self.point)
+        return h_nchw, leaves_n, logits_nk, self.out.executed_nu.clone()
+
+
+class Exit(nn.Module):
+    """A way out, and all that lies behind it for whoever stays."""
+
+    def __init__(self, way: Any, rest: Any) -> None:
+        super().__init__()
+        self.way = way
+        self.rest = rest
+
+    def forward(self, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        h_nchw, leaves_n, logits_nk, executed_nu = self.way(h_nchw)
+        if not bool(leaves_n):
+            logits_nk, executed_nu = self.rest(h_nchw)
+        return logits_nk, executed_nu
+
+
+class WithExits(nn.Module):
+    """The nested exits as one module, which can be traced: its branches stay."""
+
+    def __init__(self, graph: Any) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        return self.graph(x_nchw)  # type: ignore[no-any-return]
+
+
+def branching_gates(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
+    """Return a gated ResNet whose gated blocks are branches."""
+    assert isinstance(net, GatedResNet)
+    branches: dict[str, Any] = {}
+    h_nchw = net.trunk.stem(probe_nchw[:1])
+    for index, block in enumerate(net.blocks):
+        skip = Skip(block, net.merge)
+        if isinstance(block.residual, RemovedResidual):
+            h_nchw = skip(h_nchw)
+            continue
+        if not net.policy.always_on[index]:
+            branches[str(index)] = scripted(Branch(traced(block, h_nchw), traced(skip, h_nchw)))
+        h_nchw = block(h_nchw)
+    return Gated(net, branches)
+
+
+def branching_exits(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
+    """Return a ResNet with exits in which what lies behind an exit is a branch."""
+    assert isinstance(net, ExitResNet)
+    before = [probe_nchw[:1]]
+    before += [state for state, _ in zip(net.states(probe_nchw[:1]), range(net.last), strict=False)]
+    graph: Any = traced(Way(net, net.last), before[net.last])
+    for way in reversed(range(net.last)):
+        graph = scripted(Exit(traced(WayOrOn(net, way), before[way]), graph))
+    return WithExits(graph)
+
+
+def _trace_plan(net: GatedResNet) -> tuple[Tensor, Tensor]:
+    """Return the ones of what always runs (U,), and which column each block has (B, U)."""
+    units = net.units()
+    columns = block_columns(units)
+    place_bu = torch.zeros(len(columns), len(units))
+    place_bu[torch.arange(len(columns)), torch.tensor(columns)] = 1
+    return 1 - place_bu.sum(dim=0), place_bu

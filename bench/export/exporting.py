@@ -1,0 +1,141 @@
+"""From a finished run to a file: rebuild, write down, read back, compare, and only then keep.
+
+Owns the order of these steps and what is said of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from bench.engine.building import Workplace, rebuild
+from bench.engine.single import first_images
+from bench.errors import BenchError, ConfigError, NotExecutable, Unsupported
+from bench.export.attempts import Attempt, FileFormat, Made, attempts
+from bench.export.checking import Agreement, compare
+from bench.export.description import Description, describe
+from bench.export.onnx_file import require_onnx
+from bench.measure.equivalence import MIN_IMAGES
+from bench.measure.modes import evaluating
+from bench.method import DynamicNet
+from bench.records.record import RunRecord
+from bench.storage import make_folder, write_atomically
+from bench.training.reporter import Reporter
+
+SUFFIXES: dict[FileFormat, str] = {
+    "torchscript": ".pt",
+    "onnx": ".onnx",
+    "safetensors": ".safetensors",
+}
+FOLDER = "exports"
+_LONGEST_REASON = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file that was written, what it says of itself, and how well it agrees with the run."""
+
+    path: Path
+    size_bytes: int
+    description: Description
+    agreement: Agreement
+
+    def sentence(self) -> str:
+        """Say all of this to a person."""
+        return (
+            f"{self.path} ({self.size_bytes / 1e6:.2f} MB): {self.description.sentence()};"
+            f" largest difference to the run {self.agreement.largest_difference:.1e}"
+            f" on {self.agreement.images} images."
+        )
+
+
+def export_record(
+    record: RunRecord,
+    place: Workplace,
+    *,
+    file_format: FileFormat,
+    point: str | None = None,
+    out: Path | None = None,
+) -> Exported:
+    """Write the inference network of one operating point, the first unless named.
+
+    Raises:
+        ConfigError: there is no such point, or a package is missing.
+        Unsupported: the network cannot be written in this format; the message says why.
+    """
+    if file_format == "onnx":
+        require_onnx()
+    number = _number_of(record, point)
+    x_nchw = first_images(record.spec, place, count=MIN_IMAGES)
+    if len(x_nchw) < MIN_IMAGES:
+        raise Unsupported(f"{len(x_nchw)} test images; the check needs {MIN_IMAGES}.")
+    run = rebuild(record, place)[number].net
+    _check_executable(record, run, x_nchw)
+    described = describe(record, number, place, [unit.name for unit in run.units()])
+    shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
+    tries = attempts(shipped, described, x_nchw=x_nchw, file_format=file_format)
+    made, agreement = _first_that_agrees(tries, run, x_nchw, reporter=place.reporter)
+    name = _tame(f"{record.run}-{described.point}".rstrip("-")) + SUFFIXES[file_format]
+    path = place.store.results_dir / FOLDER / name if out is None else out
+    if path.is_dir():
+        path = path / name
+    make_folder(path.parent)
+    write_atomically(path, made.data)
+    return Exported(path, len(made.data), made.description, agreement)
+
+
+def _number_of(record: RunRecord, point: str | None) -> int:
+    names = [measured.name for measured in record.points]
+    if not names:
+        raise ConfigError(f"{record.run} is not finished.", hint="Run it again.")
+    if point is None:
+        return 0
+    if point not in names:
+        known = ", ".join(filter(None, names)) or "only one, without a name"
+        raise ConfigError(
+            f"{record.run} has no operating point '{point}'.", hint=f"Its points: {known}."
+        )
+    return names.index(point)
+
+
+def _check_executable(record: RunRecord, run: DynamicNet, x_nchw: Tensor) -> None:
+    try:
+        with evaluating(run):
+            run.execute(x_nchw[:1])
+    except NotExecutable as error:
+        raise Unsupported(f"{record.run} cannot be exported: {error.message}.") from error
+
+
+def _first_that_agrees(
+    tries: Iterable[Attempt], run: DynamicNet, x_nchw: Tensor, *, reporter: Reporter
+) -> tuple[Made, Agreement]:
+    failed: dict[str, list[str]] = {}  # forms by reason
+    for described, make in tries:
+        try:
+            made = make()
+            agreement = compare(run, made.answer, x_nchw)
+        except Exception as error:  # a graph is made of any code: it fails with any exception
+            failed.setdefault(_one_line(error), []).append(described.sentence())
+            continue
+        for reason, forms in failed.items():
+            reporter.note(f"Not as '{forms[0]}': {reason}")
+        return made, agreement
+    raise Unsupported(
+        f"The network cannot be exported in this format. {' '.join(failed)}",
+        hint="As safetensors any network with a skipping path can be.",
+    )
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, BenchError):
+        return error.message
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}"
+
+
+def _tame(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text)

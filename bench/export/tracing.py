@@ -1,0 +1,66 @@
+"""Recording what a module computes as a graph of torch operators, without a word of warning.
+
+Owns which warnings are known and harmless here: torch has announced the end of TorchScript, which
+is what two of the formats are; and that a trace may hold only for the images it was made with is
+what the comparison with the run is for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import floordiv, mod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_DEPRECATED = r"`torch\.jit\.\w+` is (deprecated|not supported)"
+
+
+def _tracer_warning() -> type[Warning]:
+    jit: Any = torch.jit
+    found: type[Warning] = jit.TracerWarning
+    return found
+
+
+@contextmanager
+def deprecation_known() -> Iterator[None]:
+    """Keep quiet about the end of torch.jit, and about nothing else."""
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):
+            warnings.filterwarnings("ignore", _DEPRECATED, category)
+        yield
+
+
+class _FieldsByKernel(TorchFunctionMode):
+    """Writes pooling onto a grid of equal fields as pooling with that kernel: ONNX has no other.
+
+    Onto a single field it stays what it is.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is F.adaptive_avg_pool2d and len(args) == 2 and not given:
+            x_nchw, fields = args
+            wanted = (fields, fields) if isinstance(fields, int) else tuple(fields)
+            sides = tuple(map(int, x_nchw.shape[2:]))
+            if wanted != (1, 1) and None not in wanted and not any(map(mod, sides, wanted)):
+                return F.avg_pool2d(x_nchw, tuple(map(floordiv, sides, wanted)))
+        return func(*args, **given)
+
+
+def traced(module: nn.Module, *examples: Tensor) -> Any:
+    """Return the graph of `module`; calls of scripted modules in it stay calls."""
+    with deprecation_known(), torch.no_grad(), _FieldsByKernel():
+        warnings.filterwarnings("ignore", category=_tracer_warning())
+        return torch.jit.trace(module, examples, check_trace=False)  # type: ignore[no-untyped-call]
+
+
+def scripted(module: nn.Module) -> Any:
+    """Return the module compiled: what is a branch in Python is a branch in the graph."""
+    with deprecation_known():
+        return torch.jit.script(module)

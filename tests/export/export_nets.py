@@ -1,0 +1,102 @@
+"""A network of every registered method on small images, deciding both ways; no tests here."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from bench.engine.plan import METHODS
+from bench.export.attempts import FileFormat, Made, attempts
+from bench.export.description import Description, SourceNote, SourcePointNote
+from bench.method import DerivedMethod, DynamicNet, Source
+from bench.networks.resnet import Backbone
+from bench.testing import made_up
+from bench.testing.workbench import Workbench
+
+BACKBONE = Backbone("resnet14", made_up.CLASSES, made_up.SHAPE, "B")
+NOT_EXECUTABLE = "shuffled_masks"
+
+
+@functools.cache
+def images() -> Tensor:
+    return made_up.images(256, seed=31)
+
+
+@functools.cache
+def described_net(name: str) -> tuple[DynamicNet, Description]:
+    """Return the first operating point of a stirred network, and its description."""
+    bench = Workbench(METHODS.get(name)(), None)
+    subject = bench._subject(BACKBONE.name, BACKBONE.shortcut)
+    point = subject.points[0]
+    point.net.eval()
+    note = None if subject.source is None else source_note(subject.source)
+    return point.net, Description(
+        skipbench="0",
+        run=f"{name}-made-up",
+        method=name,
+        settings=bench.config.model_dump(mode="json"),
+        variant="",
+        point=point.name,
+        backbone=BACKBONE.name,
+        shortcut=BACKBONE.shortcut,
+        num_classes=BACKBONE.num_classes,
+        class_names=("",) * BACKBONE.num_classes,
+        image_shape=BACKBONE.image_shape,
+        mean=(0.5,),
+        std=(0.25,),
+        units=tuple(unit.name for unit in point.net.units()),
+        unit_macs={},
+        dense_macs=1,
+        dead_blocks=(),
+        source=note,
+    )
+
+
+def source_note(source: Source) -> SourceNote:
+    points = tuple(
+        SourcePointNote(name=p.name, block_rates=dict(p.block_rates), nflops=p.nflops)
+        for p in source.points
+    )
+    return SourceNote(method="resnet", settings={}, points=points)
+
+
+def best(name: str, file_format: FileFormat) -> Made:
+    """Return the first attempt of a format; it must succeed and agree."""
+    net, described = described_net(name)
+    shipped = net.inference_net()
+    made = next(iter(attempts(shipped, described, x_nchw=images(), file_format=file_format)))
+    with torch.no_grad():
+        done = made.make()
+        agree(net, done)
+    return done
+
+
+def agree(net: DynamicNet, made: Made) -> None:
+    """Compare as the command does, but to the size of the logits: made-up ones may be large."""
+    logits_nk, executed_nu = made.answer(images())
+    expected = net.execute(images())
+    scale = max(1.0, float(expected.logits.abs().max()))
+    # A position of SACT may stand on either side of its threshold.
+    same_n = (executed_nu == expected.executed).all(dim=1)
+    assert int(same_n.sum()) >= len(same_n) - 1
+    difference_n = (logits_nk - expected.logits).abs().amax(dim=1)
+    assert float(difference_n[same_n].max()) <= 1e-4 * scale
+
+
+def both_ways(net: DynamicNet) -> bool:
+    """Whether some image runs what another one skips."""
+    with torch.no_grad():
+        executed_nu = net.execute(images()).executed
+    return bool((executed_nu != executed_nu[0]).any())
+
+
+def names(kind: str = "") -> list[str]:
+    """Return registered methods with a skipping path, all or those that decide so."""
+    found = [name for name in METHODS.names() if name != NOT_EXECUTABLE]
+    return [name for name in found if kind in ("", METHODS.get(name).tags.decision)]
+
+
+def is_derived(name: str) -> bool:
+    return issubclass(METHODS.get(name), DerivedMethod)

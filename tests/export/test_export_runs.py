@@ -1,0 +1,123 @@
+"""From a run on disk to a file, by the command."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bench.api import Folders, export, run
+from bench.cli import app
+from bench.errors import ConfigError, Unsupported
+from bench.export import load_exported
+from bench.export.attempts import FileFormat
+from bench.export.branching import Gated
+from bench.options import run_options
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    """Return results with an SGAD and its static projection and shuffled masks, on digits."""
+    place = Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
+    options = run_options(
+        {
+            "methods": "sgad",
+            "dataset": "digits",
+            "backbone": "resnet8",
+            "recipe": "smoke",
+            "controls": "static_projection,shuffled_masks",
+            "latency": "off",
+        },
+        file=None,
+    )
+    outcome = run(options, place)
+    assert len(outcome.records) == 4 and not outcome.failures
+    return place
+
+
+def command(folders: Folders, *words: str) -> Any:
+    return CliRunner().invoke(app, ["export", *words, "--results-dir", str(folders.results)])
+
+
+def test_the_command_says_in_one_line_what_it_wrote(folders: Folders, tmp_path: Path) -> None:
+    out = tmp_path / "sgad.pt"
+    done = command(folders, "sgad", "--format", "torchscript", "--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert "real branches" in done.stdout and "256 images" in done.stdout
+    assert out.stat().st_size > 10_000
+    assert [path.name for path in tmp_path.iterdir()] == ["sgad.pt"]
+
+
+@pytest.mark.filterwarnings(r"ignore:.torch\.jit:FutureWarning")
+def test_the_examples_of_the_document_run(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    formats: dict[FileFormat, str] = {"torchscript": "pt", "onnx": "onnx", "safetensors": ""}
+    for file_format, suffix in formats.items():
+        out = tmp_path / f"sgad.{suffix or file_format}"
+        export("sgad", folders, file_format=file_format, out=out)
+    monkeypatch.chdir(tmp_path)
+    document = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    assert len(examples) == 3
+    for source in examples:
+        names: dict[str, Any] = {}
+        exec(source, names)
+        answer = names["output"].logits if "output" in names else names["logits"]
+        assert answer.shape[1] == 10
+
+
+@pytest.mark.parametrize("name", ["sgad", "static_projection"])
+def test_weights_of_a_run_are_loaded_without_the_results(folders: Folders, name: str) -> None:
+    exported = export(name, folders, file_format="safetensors")
+    assert exported.path.parent == folders.results / "exports"
+    assert exported.agreement.largest_difference == 0
+    net = load_exported(exported.path).net
+    with torch.no_grad():
+        assert net.execute(torch.zeros(2, 1, 8, 8)).logits.shape == (2, 10)
+
+
+def test_a_control_that_cannot_run_alone_is_not_exported(folders: Folders) -> None:
+    with pytest.raises(Unsupported, match="cannot be exported: its cost"):
+        export("shuffled_masks", folders, file_format="torchscript")
+
+
+def test_a_point_that_is_not_there_is_named(folders: Folders) -> None:
+    with pytest.raises(ConfigError, match="no operating point 'p=1'"):
+        export("sgad", folders, file_format="safetensors", point="p=1")
+
+
+def test_without_onnx_the_command_says_how_to_install_it(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = command(folders, "sgad", "--format", "onnx")
+    assert done.exit_code == 2
+    assert "skipbench[export]" in done.stderr
+
+
+def test_what_does_not_agree_is_replaced_by_a_form_that_does(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(self: Gated, x_nchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x_nchw.new_zeros(1, 10), self.fixed_u[None]
+
+    monkeypatch.setattr(Gated, "forward", wrong)
+    exported = export("sgad", folders, file_format="torchscript", out=tmp_path)
+    assert (exported.description.form, exported.description.batch) == ("masked", "any")
+    assert exported.path.parent == tmp_path
+
+
+def test_nothing_is_written_where_no_form_agrees(
+    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.export.checking.ATOL", -1.0)
+    with pytest.raises(Unsupported, match="cannot be exported in this format"):
+        export("sgad", folders, file_format="torchscript", out=tmp_path / "a.pt")
+    assert list(tmp_path.iterdir()) == []
