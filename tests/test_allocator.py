@@ -1,4 +1,4 @@
-"""Freed memory is kept: the same pages serve the next tensor."""
+"""Freed memory is kept: training steps stop having the kernel clear the same pages again."""
 
 import platform
 import subprocess
@@ -10,28 +10,26 @@ COUNT_FAULTS = """
 import resource, sys
 import torch
 from bench.allocator import keep_freed_memory
+from bench.networks.resnet import Backbone
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 torch.set_num_threads(1)
+net = Backbone("resnet8", 10, (3, 32, 32)).build().train()
+x = torch.randn(64, 3, 32, 32).contiguous(memory_format=torch.channels_last)
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-def work():
-    alive = [torch.ones(1 << 22) for _ in range(6)]
-
-
-for _ in range(3):
-    work()
-before = faults()
-for _ in range(5):
-    work()
+for step in range(6):
+    if step == 3:
+        before = faults()
+    net(x).square().sum().backward()
 print(faults() - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_tensors_of_16_mib_stop_faulting_pages_in_anew() -> None:
+def test_training_steps_stop_faulting_their_pages_in_anew() -> None:
     def faults(setting: str) -> int:
         command = [sys.executable, "-c", COUNT_FAULTS, setting]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    assert faults("kept") < 0.1 * faults("default")
+    assert faults("kept") < 0.2 * faults("default")
