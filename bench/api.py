@@ -1,4 +1,4 @@
-"""What the command line and notebooks call: run, results, pareto, latency.
+"""What the command line and notebooks call: run, results, pareto, latency, figures.
 
 Owns the order of the steps of a comparison; every step lives in its own room.
 """
@@ -296,17 +296,54 @@ def pareto(
         ConfigError: there is nothing to draw, or several data sets and none chosen.
     """
     found, _ = results(folders)
-    names = sorted({row["dataset"] for row in found if row["accuracy"] is not None})
-    if dataset is None and len(names) == 1:
-        dataset = names[0]
-    if dataset is None or dataset not in names:
-        known = f"Recorded: {', '.join(names)}." if names else "Start with: bench run"
-        what = f"on '{dataset}'" if dataset else "to draw: choose with --dataset"
-        raise ConfigError(f"There are no finished runs {what}.", hint=known)
+    names = [row["dataset"] for row in found if row["accuracy"] is not None]
+    dataset = _one_dataset(names, dataset, start="bench run")
     chosen = [row for row in found if row["dataset"] == dataset]
     target = out or folders.results / "figures" / f"pareto-{dataset}-{x}.html"
     _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
     return target
+
+
+def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = None) -> list[Path]:
+    """Draw the latency figures of all timed runs on one data set; return the files.
+
+    Raises:
+        ConfigError: nothing was timed, or several data sets were and none is chosen.
+    """
+    from bench.records.store import RunStore
+    from bench.report.saving import was_timed
+
+    records = [r for r in RunStore(folders.results).load_all().records if was_timed(r)]
+    name = _one_dataset([r.spec.dataset.name for r in records], dataset, start="bench latency RUN")
+    chosen = [record for record in records if record.spec.dataset.name == name]
+    return draw_latency(Outcome(chosen), folders, out=out)
+
+
+def draw_latency(outcome: Outcome, folders: Folders, *, out: Path | None = None) -> list[Path]:
+    """Draw time against MACs and ranks of timed runs, per data set; return the files drawn."""
+    from bench.records.store import RunStore
+    from bench.report.latency_figures import draw_figures
+
+    if not can_draw():
+        return []
+    folder = out or folders.results / "figures"
+    return draw_figures(outcome.records, RunStore(folders.results), folder)
+
+
+def _one_dataset(names: Sequence[str], chosen: str | None, *, start: str) -> str:
+    """Return the data set to draw: the one chosen, or the only one.
+
+    Raises:
+        ConfigError: it is not among `names`, or there are several and none is chosen.
+    """
+    known = sorted(set(names))
+    if chosen is None and len(known) == 1:
+        return known[0]
+    if chosen is None or chosen not in known:
+        what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
+        hint = f"Recorded: {', '.join(known)}." if known else f"Start with: {start}"
+        raise ConfigError(f"There are no finished runs {what}.", hint=hint)
+    return chosen
 
 
 def rows_of(outcome: Outcome) -> list[Row]:
