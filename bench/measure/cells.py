@@ -57,8 +57,7 @@ def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(lane.rounds),
-        "cpu_time_per_wall_time": round(lane.meter.cpu_share, 3),
-        "load_average_1min": lane.meter.highest_load,
+        **lane.meter.sharing.values(),
     }
     ms_n = lane.ms_n
     record = LatencyCell(
@@ -88,7 +87,7 @@ def _numbers(lane: Lane, *, baseline: Lane) -> dict[str, object]:
         "p99_ms": tail_ms(ms_n, 0.99),
         "interval_ms": median_interval(ms_n),
         "converged": has_converged(ms_n),
-        "contended": lane.meter.contended(threads=lane.setup.threads),
+        "contended": lane.meter.sharing.contended(threads=lane.setup.threads),
     }
     if baseline.rounds:
         numbers["dense_ms"] = float(np.median(baseline.ms_n))
