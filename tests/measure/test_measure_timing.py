@@ -101,7 +101,10 @@ def test_switches_are_put_back_even_after_an_error() -> None:
 
 
 def test_profiles_are_found_by_name() -> None:
-    assert profile_named("publish").round_s == 60 and profile_named("publish").rounds == 5
+    assert profile_named("publish").round_s == 60 and profile_named("publish").rounds == 6
+    assert profile_named("publish").processes == 3
+    part = profile_named("publish").part
+    assert (part.rounds, part.max_time_s, part.round_s, part.processes) == (2, 200, 60, 1)
     assert all(profile.rounds >= 5 for profile in PROFILES.values())
     with pytest.raises(UnknownNameError, match="Did you mean 'publish'"):
         profile_named("publsh")
