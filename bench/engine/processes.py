@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -53,9 +53,9 @@ def measure_in_processes(
         with tempfile.TemporaryDirectory(prefix="bench-latency-") as name:
             folder = Path(name)
             save_arrays(folder, IMAGES_FILE, {"images_nchw": images_nchw.cpu().numpy()})
-            job = _job(records, place, part._replace(seed=task.seed + number))
+            job = job_of(records, place, part._replace(seed=task.seed + number))
             (folder / JOB_FILE).write_text(json.dumps(job))
-            _run(folder, place, progress=progress)
+            run_process("timing_process", folder, place, progress=progress)
             found.append(read_cells(folder))
     return {
         name: [
@@ -101,7 +101,8 @@ def line_of_progress(what: str, share: float) -> str:
     return json.dumps([_PROGRESS, what, share])
 
 
-def _job(records: Sequence[RunRecord], place: Workplace, task: Task) -> dict[str, object]:
+def job_of(records: Sequence[RunRecord], place: Workplace, task: Task) -> dict[str, object]:
+    """Return what a process needs to know to rebuild and measure the networks of `records`."""
     return {
         "results_dir": str(place.store.results_dir),
         "runs": [record.run for record in records],
@@ -113,8 +114,22 @@ def _job(records: Sequence[RunRecord], place: Workplace, task: Task) -> dict[str
     }
 
 
-def _run(folder: Path, place: Workplace, *, progress: Progress) -> None:
-    command = [sys.executable, "-m", "bench.engine.timing_process", str(folder)]
+def run_process(
+    module: str,
+    folder: Path,
+    place: Workplace,
+    *,
+    progress: Progress,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Run a module of this package on `folder` in a fresh process, and pass on what it says.
+
+    `variables` are added to its environment.
+
+    Raises:
+        RunFailed: it ended with an error.
+    """
+    command = [sys.executable, "-m", f"bench.engine.{module}", str(folder)]
     paths = os.pathsep.join(path for path in sys.path if path)
     errors = folder / "stderr.txt"
     with (
@@ -124,7 +139,7 @@ def _run(folder: Path, place: Workplace, *, progress: Progress) -> None:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths},
+            env={**os.environ, "PYTHONPATH": paths, **(variables or {})},
         ) as process,
     ):
         assert process.stdout is not None

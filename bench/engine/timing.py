@@ -14,6 +14,7 @@ from bench.config import RunSpec
 from bench.engine.building import Workplace
 from bench.engine.measuring import Task, measure_here, subject_name
 from bench.engine.processes import measure_in_processes
+from bench.engine.resources import with_resources
 from bench.engine.single import first_images
 from bench.measure.cells import MeasuredCell
 from bench.measure.profiles import profile_named
@@ -55,12 +56,15 @@ def time_records(
             f"({chosen.name} profile, {_counted(threads, 'thread')}, "
             f"{_counted(chosen.processes, 'process')})"
         )
-        bar = _bar(place.reporter, steps=chosen.processes * (1 + 2 * len(batch_sizes)))
+        steps = chosen.processes * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
+        bar = _bar(place.reporter, steps=steps)
         task = Task(tuple(batch_sizes), chosen, threads)
         if chosen.processes == 1:
             cells = measure_here(members, place, images, task=task, progress=bar)
         else:
             cells = measure_in_processes(members, place, images, task=task, progress=bar)
+        if chosen.energy_s:
+            cells = with_resources(cells, members, place, images, task=task, progress=bar)
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.engine.building import Workplace
@@ -25,6 +26,7 @@ from bench.engine.processes import (
 )
 from bench.errors import BenchError
 from bench.measure.profiles import Profile
+from bench.records.record import RunRecord
 from bench.records.store import RunStore, load_arrays
 from bench.training.reporter import Silent
 
@@ -34,27 +36,46 @@ class _Forwarding(Silent):
         print(line_of_note(message), flush=True)
 
 
+class Job(NamedTuple):
+    """What one process has to do; `given` is the job as it was written."""
+
+    records: list[RunRecord]
+    place: Workplace
+    images_nchw: Tensor
+    task: Task
+    given: dict[str, Any]
+
+
+def open_job(folder: Path) -> Job:
+    """Return the job in `folder`; methods from plugin files are known afterwards."""
+    given = json.loads((folder / JOB_FILE).read_text())
+    for file in given["plugins"]:
+        METHODS.add_file(Path(file))
+    store = RunStore(Path(given["results_dir"]))
+    device = torch.device(given["device"])
+    place = Workplace(_no_images(given["dataset"]), store, device, _Forwarding())
+    images = torch.from_numpy(load_arrays(folder, IMAGES_FILE)["images_nchw"])
+    task = given["task"] | {"profile": Profile(**given["profile"])}
+    return Job(
+        [store.get(run) for run in given["runs"]],
+        place,
+        images.to(device),
+        Task(**task | {"batch_sizes": tuple(task["batch_sizes"])}),
+        given,
+    )
+
+
 def main(folder: Path) -> None:
     """Measure the job in `folder`."""
-    job = json.loads((folder / JOB_FILE).read_text())
-    for file in job["plugins"]:
-        METHODS.add_file(Path(file))
-    store = RunStore(Path(job["results_dir"]))
-    place = Workplace(_no_images(job["dataset"]), store, torch.device(job["device"]), _Forwarding())
-    images = torch.from_numpy(load_arrays(folder, IMAGES_FILE)["images_nchw"])
+    job = open_job(folder)
     cells = measure_here(
-        [store.get(run) for run in job["runs"]],
-        place,
-        images.to(place.device),
-        task=_task(job),
+        job.records,
+        job.place,
+        job.images_nchw,
+        task=job.task,
         progress=lambda what, share: print(line_of_progress(what, share), flush=True),
     )
     write_cells(folder, cells)
-
-
-def _task(job: dict[str, Any]) -> Task:
-    given = job["task"] | {"profile": Profile(**job["profile"])}
-    return Task(**given | {"batch_sizes": tuple(given["batch_sizes"])})
 
 
 def _no_images(description: dict[str, Any]) -> Dataset:

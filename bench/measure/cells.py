@@ -27,6 +27,7 @@ from bench.measure.timing import Index
 from bench.records.record import Environment, LatencyCell
 
 Count = npt.NDArray[np.int32]
+_NO_PASS = "not measured with this profile"
 _WORST: dict[str, Any] = {
     "cpu_time_per_wall_time": min,
     "others_cpu_share": max,
@@ -96,6 +97,8 @@ def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
         latency_ms=None,
         contended=bool(lane.rounds) and sharing.contended(threads=setup.threads),
         reason=lane.failure,
+        memory_reason=_NO_PASS,
+        energy_reason=_NO_PASS,
         environment=Environment(values=values),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -18,7 +18,8 @@ class Profile:
     Warm-up lasts at least `warmup_calls` calls and `warmup_s` seconds, then on until every unit has
     run or `coverage_images` images have been seen. With several `processes` each is a fresh one
     that proves, warms up and times its part of the rounds: drift between processes is seen by no
-    statistic within one.
+    statistic within one. `energy_s` seconds go to a pass for energy, after one for memory; 0: there
+    is neither.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Profile:
     warmup_s: float = 1.0
     coverage_images: int = 1024
     processes: int = 1
+    energy_s: float = 0.0
 
     @property
     def part(self) -> Profile:
@@ -54,7 +56,7 @@ PROFILES: Mapping[str, Profile] = {
             coverage_images=128,
         ),
         Profile("default", round_s=0.4, max_time_s=8.0),
-        Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3),
+        Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3, energy_s=10.0),
     )
 }
 

@@ -22,6 +22,7 @@ QUICK = Profile(
     warmup_s=0.0,
     coverage_images=16,
     processes=3,
+    energy_s=0.1,
 )
 
 
@@ -62,6 +63,16 @@ def test_three_processes_make_one_cell_and_are_told_apart(
         assert len(set(first)) > 1, "each process has an order of its own"
 
 
+def test_memory_and_energy_have_a_number_or_a_reason(record: RunRecord) -> None:
+    alone, batch = record.points[0].latency[-2:]
+    for cell in (alone, batch):
+        assert (cell.memory_mib is None) == bool(cell.memory_reason)
+        assert (cell.energy_mj_per_image is None) == bool(cell.energy_reason)
+    if alone.memory_mib is not None and batch.memory_mib is not None:
+        weights_mib = record.points[0].params_inference * 4 / 2**20
+        assert weights_mib < alone.memory_mib < batch.memory_mib < weights_mib + 50
+
+
 def test_a_process_that_ends_early_says_why_and_nothing_is_recorded(
     folders: api.Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +94,7 @@ def test_any_list_of_batch_sizes_is_timed_and_tables_show_their_own(
     cells = {cell.batch_size: cell for cell in outcome.records[0].points[0].latency[-4:]}
     assert list(cells) == [1, 32, 128, 256]
     assert [cell.scenario for cell in cells.values()] == ["stream", "batch", "batch", "batch"]
+    assert {cell.memory_reason for cell in cells.values()} == {"not measured with this profile"}
     (row,) = api.rows_of(outcome)
     assert row["speedup_b1"] == cells[1].speedup and row["speedup_b256"] == cells[256].speedup
     assert row["latency_ms_b1"] == cells[1].latency_ms
