@@ -1,17 +1,18 @@
-"""What the command line and notebooks call: run, results, pareto, latency, export.
+"""What the command line and notebooks call: run, results, pareto, latency, figures, export.
 
 Owns the order of the steps of a comparison; every step lives in its own room.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, results
 from bench.errors import BenchError, ConfigError
+from bench.folders import Folders, default_data_dir, default_results_dir
 
 if TYPE_CHECKING:
     import torch
@@ -21,27 +22,32 @@ if TYPE_CHECKING:
     from bench.export.exporting import Exported
     from bench.networks.weights import Weights
     from bench.options import RunOptions
-    from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
-    from bench.records.store import Problem, RunStore
+    from bench.records.store import RunStore
     from bench.report.rows import Row
     from bench.training.reporter import Reporter
 
+__all__ = [
+    "Failure",
+    "Folders",
+    "Outcome",
+    "default_data_dir",
+    "default_results_dir",
+    "draw_latency",
+    "draw_run",
+    "export",
+    "figures",
+    "latency",
+    "pareto",
+    "results",
+    "rows_of",
+    "run",
+]
+
 Notify = Callable[[str], None]
 Profile = Literal["smoke", "default", "publish"]
-Axis = Literal["nflops", "macs", "latency_ms"]
 FileFormat = Literal["torchscript", "onnx", "safetensors"]
 LATENCY_BATCH_SIZES = (1, 256)
-
-
-def default_results_dir() -> Path:
-    """Return $BENCH_RESULTS, or ./results."""
-    return Path(os.environ.get("BENCH_RESULTS") or "results")
-
-
-def default_data_dir() -> Path:
-    """Return $BENCH_DATA, or ./data."""
-    return Path(os.environ.get("BENCH_DATA") or "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,6 @@ class Outcome:
 
     records: list[RunRecord]
     failures: list[Failure] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where results and data lie."""
-
-    results: Path = field(default_factory=default_results_dir)
-    data: Path = field(default_factory=default_data_dir)
 
 
 def run(
@@ -129,13 +127,6 @@ def _announce(
             f"No smaller static network: {weights.name} does not fit one. "
             "Run one with its own weights: --methods resnet --backbone ... --pretrained ..."
         )
-
-
-def can_draw() -> bool:
-    """Whether figures can be drawn here; a run works without them."""
-    from importlib.util import find_spec
-
-    return find_spec("matplotlib") is not None
 
 
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
@@ -299,90 +290,11 @@ def export(
     return export_record(record, place, file_format=file_format, point=point, out=out)
 
 
-def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Row], list[Problem]]:
-    """Return one row per operating point of all records, and the records that cannot be read.
-
-    Raises:
-        ConfigError: `expression` is not KEY=VALUE or names an unknown key.
-    """
-    from bench.records.store import RunStore
-    from bench.report.rows import filter_rows, rows
-
-    inventory = RunStore(folders.results).load_all()
-    found = rows(inventory.records)
-    if expression is not None:
-        found = filter_rows(found, expression)
-    return found, inventory.problems
-
-
-def pareto(
-    folders: Folders,
-    *,
-    x: Axis = "nflops",
-    dataset: str | None = None,
-    published: bool = False,
-    out: Path | None = None,
-) -> Path:
-    """Draw accuracy against cost of all finished runs on one data set; return the file.
-
-    Raises:
-        ConfigError: there is nothing to draw, or several data sets and none chosen.
-    """
-    found, _ = results(folders)
-    names = sorted({row["dataset"] for row in found if row["accuracy"] is not None})
-    if dataset is None and len(names) == 1:
-        dataset = names[0]
-    if dataset is None or dataset not in names:
-        known = f"Recorded: {', '.join(names)}." if names else "Start with: bench run"
-        what = f"on '{dataset}'" if dataset else "to draw: choose with --dataset"
-        raise ConfigError(f"There are no finished runs {what}.", hint=known)
-    chosen = [row for row in found if row["dataset"] == dataset]
-    target = out or folders.results / "figures" / f"pareto-{dataset}-{x}.html"
-    _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
-    return target
-
-
 def rows_of(outcome: Outcome) -> list[Row]:
     """Return the rows of what a command did."""
     from bench.report.rows import rows
 
     return rows(outcome.records)
-
-
-def draw_outcome(outcome: Outcome, folders: Folders) -> Path | None:
-    """Draw the runs of one command into the results folder; return the file, if one was drawn."""
-    found = [row for row in rows_of(outcome) if row["accuracy"] is not None]
-    if not found or not can_draw():
-        return None
-    target = folders.results / "figures" / f"run-{found[0]['dataset']}.png"
-    _draw(found, x="nflops", papers=[], out=target)
-    return target
-
-
-def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: Path) -> None:
-    from bench.storage import make_folder, write_atomically
-
-    make_folder(out.parent)
-    if out.suffix == ".html":
-        from bench.report.page import pareto_page
-
-        write_atomically(out, pareto_page(found, x=x, published=papers).encode())
-        return
-    from bench.report.figures import pareto_figure, save_figure
-
-    save_figure(pareto_figure(found, x=x, published=papers), out)
-
-
-def _papers(found: Sequence[Row]) -> list[PublishedPoint]:
-    from bench.records.published import load_published
-
-    backbones = {row["backbone"] for row in found}
-    return [
-        point
-        for backbone in sorted(backbones)
-        for point in load_published(str(found[0]["dataset"]), backbone)
-        if point.accuracy is not None and point.nflops is not None
-    ]
 
 
 def _check_same_data(records: Sequence[RunRecord], fingerprint: str) -> None:

@@ -132,7 +132,7 @@ def run(
         with TerminalReporter(stderr()) as reporter:
             outcome = api.run(options, folders, reporter=reporter, forget=fresh)
         show_table(api.rows_of(outcome))
-        figure = api.draw_outcome(outcome, folders)
+        figure = api.draw_run(outcome.records, folders)
         if figure is not None:
             stderr().print(f"Pareto plot: {figure}", soft_wrap=True, highlight=False)
         for failure in outcome.failures:
@@ -210,7 +210,9 @@ def latency(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Time finished runs on this machine, together, and add the figures to their records.
+    """Time finished runs on this machine, together, and add the numbers to their records.
+
+    Then show the table and draw time against MACs, and where their orders disagree.
 
     * `bench latency sgad-cifar10 --profile publish`
     """
@@ -219,10 +221,11 @@ def latency(
         from bench.terminal import TerminalReporter
 
         load_plugins(plugin)
+        folders = chosen_folders(results_dir, data_dir)
         with TerminalReporter(stderr()) as reporter:
             outcome = api.latency(
                 runs,
-                chosen_folders(results_dir, data_dir),
+                folders,
                 batch_sizes=_whole_numbers(batch_sizes),
                 profile=profile,
                 device=device,
@@ -231,6 +234,27 @@ def latency(
                 reporter=reporter,
             )
         show_table(api.rows_of(outcome))
+        for figure in api.draw_latency(outcome.records, folders):
+            stderr().print(f"Figure: {figure}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def figures(
+    dataset: Annotated[str | None, typer.Option(help="Default: the only one timed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder. Default: RESULTS/figures.")] = None,
+    results_dir: ResultsDir = None,
+    debug: Debug = False,
+) -> None:
+    """Draw time against MACs, and where their orders disagree, from all runs that were timed.
+
+    * `bench figures --dataset cifar10 --out paper/`
+    """
+    with errors_shown(debug):
+        from bench import api
+
+        folders = chosen_folders(results_dir, None)
+        for path in api.figures(folders, dataset=dataset, out=out):
+            typer.echo(path)
 
 
 @app.command()

@@ -33,6 +33,7 @@ class Registry(Generic[T]):
         self.base = base
         self._added: dict[str, type[T]] = {}
         self._found: dict[str, EntryPoint] | None = None
+        self.files: list[Path] = []  # the plugin files added, for processes started from this one
 
     def names(self) -> list[str]:
         """Return all names, sorted, importing nothing."""
@@ -104,6 +105,7 @@ class Registry(Generic[T]):
             )
         for item in items:
             self.add(item, source=source)
+        self.files.append(path.absolute())
         return [str(item.name) for item in items]
 
     def _entry_points(self) -> dict[str, EntryPoint]:

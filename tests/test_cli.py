@@ -120,6 +120,18 @@ def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(
     record = json.loads(next(copy.glob("runs/sgad-*/record.json")).read_text())["record"]
     sizes = [cell["batch_size"] for cell in record["points"][0]["latency"]]
     assert sizes == [1, 256, 1, 8]
+    drawn = [line for line in outcome.stderr.splitlines() if line.startswith("Figure: ")]
+    assert len(drawn) == 1 and Path(drawn[0].removeprefix("Figure: ")).is_file()
+
+
+def test_the_latency_figures_are_drawn_from_the_records(results: Path, tmp_path: Path) -> None:
+    outcome = _bench("figures", "--out", str(tmp_path), results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    files = [Path(line) for line in outcome.stdout.splitlines()]
+    assert [f.name for f in files] == ["time-vs-macs-digits.png", "ranks-digits.png"]
+    assert all(file.stat().st_size > 5_000 for file in files)
+    wrong = _bench("figures", "--dataset", "cifar10", results=results)
+    assert wrong.exit_code == 2 and "Recorded: digits" in wrong.stderr
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "backbones", "recipes", "runs"])

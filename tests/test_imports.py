@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up. A room may import from rooms of lower floors and from itself.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("bench", "bench.errors", "bench.seeding"),
+    ("bench", "bench.errors", "bench.folders", "bench.seeding"),
     ("bench.allocator", "bench.storage", "bench.registry", "bench.recipes", "bench.analysis"),
     ("bench.config", "bench.networks", "bench.data"),
     ("bench.records.record", "bench.method", "bench.options"),
@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.training", "bench.terminal"),
     ("bench.engine", "bench.testing", "bench.scaffold"),
     ("bench.report", "bench.export"),
+    ("bench.drawing",),
     ("bench.api",),
     ("bench.commands",),
     ("bench.cli",),

@@ -124,6 +124,7 @@ def test_a_good_plugin_file_is_registered(
     assert methods.get("quiet").__module__ == "bench_plugin_mine"
     assert set(methods.names()) >= {*BUILT_IN, "quiet"}
     assert "quiet" not in new_registry().names()
+    assert [file.name for file in methods.files] == ["mine.py"] and methods.files[0].is_absolute()
 
 
 def test_a_plugin_file_may_define_several_methods_and_a_base_of_its_own(

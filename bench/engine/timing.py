@@ -1,7 +1,8 @@
 """Latency of finished runs: networks rebuilt, timed together, cells added to their records.
 
 Owns which networks meet in one measurement: all operating points that share data, backbone and
-normalisation, against one dense network. How time is taken is bench.measure.latency's business.
+normalisation, against one dense network. Who measures is measuring.py, in this process, or
+processes.py, in several; how time is taken is bench.measure.latency's business.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from bench.config import RunSpec
-from bench.engine.building import Workplace, dense_net, rebuild
+from bench.engine.building import Workplace
+from bench.engine.measuring import Task, measure_here, subject_name
+from bench.engine.processes import measure_in_processes
+from bench.engine.resources import with_resources
 from bench.engine.single import first_images
-from bench.errors import BenchError
 from bench.measure.cells import MeasuredCell
-from bench.measure.latency import measure_latency
 from bench.measure.profiles import profile_named
-from bench.method import DynamicNet
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import save_arrays
 from bench.training.reporter import Reporter
@@ -49,30 +50,34 @@ def time_records(
         if len(images) < MIN_IMAGES:
             place.reporter.note(f"No latency: {len(images)} test images, {MIN_IMAGES} needed.")
             continue
-        nets = _networks(members, place)
+        count = sum(len(record.points) for record in members)
         place.reporter.note(
-            f"Timing {len(nets)} networks against the dense {spec.backbone.name} "
-            f"({chosen.name} profile, {threads} thread)"
+            f"Timing {count} networks against the dense {spec.backbone.name} "
+            f"({chosen.name} profile, {_counted(threads, 'thread')}, "
+            f"{_counted(chosen.processes, 'process')})"
         )
-        cells = measure_latency(
-            {name: net for name, net in nets.items()},
-            dense_net(spec, place),
-            images_nchw=images,
-            batch_sizes=batch_sizes,
-            profile=chosen,
-            device=place.device,
-            threads=threads,
-            seed=0,
-            progress=_bar(place.reporter, batch_sizes=len(batch_sizes)),
-        )
+        steps = chosen.processes * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
+        bar = _bar(place.reporter, steps=steps)
+        task = Task(tuple(batch_sizes), chosen, threads)
+        if chosen.processes == 1:
+            cells = measure_here(members, place, images, task=task, progress=bar)
+        else:
+            cells = measure_in_processes(members, place, images, task=task, progress=bar)
+        if chosen.energy_s:
+            cells = with_resources(cells, members, place, images, task=task, progress=bar)
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
 
 
-def _bar(reporter: Reporter, *, batch_sizes: int) -> Callable[[str, float], None]:
+def _counted(count: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"1 {noun}" if count == 1 else f"{count} {plural}"
+
+
+def _bar(reporter: Reporter, *, steps: int) -> Callable[[str, float], None]:
     """Show how much of each step is done, in thousandths: the proof, then per size two steps."""
-    steps, step, done = 1 + 2 * batch_sizes, 0, 1000
+    step, done = 0, 1000
     reporter.run_started("latency")
 
     def advance(text: str, share: float) -> None:
@@ -93,31 +98,13 @@ def _meeting(spec: RunSpec) -> tuple[object, ...]:
     return (spec.dataset.fingerprint, spec.backbone, spec.normalisation)
 
 
-def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, DynamicNet]:
-    nets: dict[str, DynamicNet] = {}
-    for record in records:
-        try:
-            points = rebuild(record, place)
-        except BenchError as error:
-            place.reporter.note(f"{record.run} is not timed: {error.message}")
-            continue
-        dead = [frozenset(point.dead_blocks) for point in record.points]
-        for point, blocks in zip(points, dead, strict=True):
-            nets[_name(record, point.name)] = point.net.inference_net(dead_blocks=blocks)
-    return nets
-
-
-def _name(record: RunRecord, point: str) -> str:
-    return f"{record.run}/{point}"
-
-
 def _with_cells(
     record: RunRecord, cells: dict[str, list[MeasuredCell]], place: Workplace
 ) -> RunRecord:
     folder = place.store.folder(record.spec)
     points: list[PointRecord] = []
     for number, point in enumerate(record.points):
-        measured = cells.get(_name(record, point.name), [])
+        measured = cells.get(subject_name(record, point.name), [])
         kept: list[LatencyCell] = list(point.latency)
         for cell in measured:
             stamp = "".join(c for c in cell.record.measured_at if c.isalnum())

@@ -1,6 +1,6 @@
 """From the samples of a lane to a cell of the record, beside the baseline's lane.
 
-Owns no clock; the statistics are speed.py.
+Also puts the cells of several processes together. Owns no clock; the statistics are speed.py.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,24 +23,51 @@ from bench.measure.speed import (
     paired_speedup,
     tail_ms,
 )
-from bench.measure.timing import Index, RoundSamples
+from bench.measure.timing import Index
 from bench.records.record import Environment, LatencyCell
+
+Count = npt.NDArray[np.int32]
+_NO_PASS = "not measured with this profile"
+_WORST: dict[str, Any] = {
+    "cpu_time_per_wall_time": min,
+    "others_cpu_share": max,
+    "steal_share": max,
+    "load_average_1min": max,
+    "latency_rounds": sum,
+}
+"""How numbers that each process has for itself become one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawLatency:
     """Every timed call of a cell: its round, the images it saw, its milliseconds per image.
 
-    `image_nb` are positions among the images given to `measure_latency`.
+    `image_nb` are positions among the images given to `measure_latency`; `process_n` tells the
+    processes apart where several measured.
     """
 
-    round_n: npt.NDArray[np.int32]
+    round_n: Count
     image_nb: Index
     ms_n: Ms
+    process_n: Count
 
-    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays by name, for an .npz file."""
-        return {"round_n": self.round_n, "image_nb": self.image_nb, "ms_n": self.ms_n}
+        return {
+            "round_n": self.round_n,
+            "image_nb": self.image_nb,
+            "ms_n": self.ms_n,
+            "process_n": self.process_n,
+        }
+
+    def rounds(self) -> list[Ms]:
+        """Return the milliseconds of each round, in order."""
+        return [self.ms_n[self.round_n == number] for number in np.unique(self.round_n)]
+
+    def process_of_rounds(self) -> list[int]:
+        """Return the process of each round, in the same order."""
+        first_n = np.unique(self.round_n, return_index=True)[1]
+        return [int(process) for process in self.process_n[first_n]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,34 +81,74 @@ class MeasuredCell:
 
 def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
     """Return the cell of a lane that has been measured or has failed."""
-    setup = lane.setup
+    setup, sharing = lane.setup, lane.meter.sharing
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(lane.rounds),
         "images_at_a_time": lane.portion or None,
-        "cpu_time_per_wall_time": round(lane.meter.cpu_share, 3),
-        "load_average_1min": lane.meter.highest_load,
+        **sharing.values(),
     }
-    ms_n = lane.ms_n
     record = LatencyCell(
         scenario="stream" if lane.batch_size == 1 else "batch",
         batch_size=lane.batch_size,
         profile=setup.profile.name,
         device=str(setup.device),
         threads=setup.threads,
-        n=len(ms_n),
+        n=len(lane.ms_n),
         latency_ms=None,
+        contended=bool(lane.rounds) and sharing.contended(threads=setup.threads),
         reason=lane.failure,
+        memory_reason=_NO_PASS,
+        energy_reason=_NO_PASS,
         environment=Environment(values=values),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if len(ms_n):
-        record = record.model_copy(update=_numbers(lane, baseline=baseline))
-    return MeasuredCell(record, _raw(lane), lane.proof.sentence)
+    raw = _raw(lane)
+    base = raw if lane is baseline else _raw(baseline)
+    numbers = _numbers(raw, baseline=base)
+    return MeasuredCell(record.model_copy(update=numbers), raw, lane.proof.sentence)
 
 
-def _numbers(lane: Lane, *, baseline: Lane) -> dict[str, object]:
-    ms_n = lane.ms_n
+def merged(parts: Sequence[MeasuredCell], *, baselines: Sequence[MeasuredCell]) -> MeasuredCell:
+    """Return one cell of what several processes measured, beside the baselines of the same.
+
+    All rounds count alike; the mark of contention and what was seen of it are the worst of all. A
+    cell that failed in one process has no latency.
+    """
+    raw = _joined(parts)
+    base = raw if parts[0] is baselines[0] else _joined(baselines)
+    failures = [part.record.reason for part in parts if part.record.latency_ms is None]
+    values = parts[0].record.environment.values | {
+        key: _together(key, parts) for key in _WORST if key in parts[0].record.environment.values
+    }
+    update: dict[str, Any] = {
+        **dict.fromkeys(_NUMBERS),
+        "n": len(raw.ms_n),
+        "converged": False,
+        "contended": any(part.record.contended for part in parts),
+        "reason": failures[0] if failures else "",
+        "environment": Environment(values=values | {"latency_processes": len(parts)}),
+        "measured_at": max(part.record.measured_at for part in parts),
+        **_numbers(raw, baseline=base),
+    }
+    return MeasuredCell(parts[0].record.model_copy(update=update), raw, parts[0].equivalence)
+
+
+_NUMBERS = (
+    *("latency_ms", "mean_ms", "iqr_ms", "p90_ms", "p99_ms", "interval_ms", "dense_ms"),
+    *("speedup", "speedup_interval", "verdict"),
+)
+
+
+def _together(key: str, parts: Sequence[MeasuredCell]) -> object:
+    found = [part.record.environment.values[key] for part in parts]
+    return None if None in found else _WORST[key](found)
+
+
+def _numbers(raw: RawLatency, *, baseline: RawLatency) -> dict[str, object]:
+    ms_n = raw.ms_n
+    if not len(ms_n):
+        return {}
     numbers: dict[str, object] = {
         "latency_ms": float(np.median(ms_n)),
         "mean_ms": float(ms_n.mean()),
@@ -89,14 +157,13 @@ def _numbers(lane: Lane, *, baseline: Lane) -> dict[str, object]:
         "p99_ms": tail_ms(ms_n, 0.99),
         "interval_ms": median_interval(ms_n),
         "converged": has_converged(ms_n),
-        "contended": lane.meter.contended(threads=lane.setup.threads),
     }
-    if baseline.rounds:
+    if len(baseline.ms_n):
         numbers["dense_ms"] = float(np.median(baseline.ms_n))
-    if lane is baseline:
+    if raw is baseline:
         return numbers | {"speedup": 1.0, "verdict": "baseline"}
-    if baseline.rounds:
-        speedup = _speedup(baseline.rounds, lane.rounds)
+    if len(baseline.ms_n):
+        speedup = _speedup(baseline, raw)
         numbers |= {
             "speedup": speedup.ratio,
             "speedup_interval": speedup.interval,
@@ -105,13 +172,13 @@ def _numbers(lane: Lane, *, baseline: Lane) -> dict[str, object]:
     return numbers
 
 
-def _speedup(baseline: Sequence[RoundSamples], own: Sequence[RoundSamples]) -> Speedup:
+def _speedup(baseline: RawLatency, own: RawLatency) -> Speedup:
     # Of each round, the calls both made: the slower network has seen fewer of the same images.
     pairs: list[tuple[Ms, Ms]] = []
-    for base, mine in zip(baseline, own, strict=False):
-        both = min(len(base.ms_n), len(mine.ms_n))
-        pairs.append((base.ms_n[:both], mine.ms_n[:both]))
-    return paired_speedup(pairs)
+    for base, mine in zip(baseline.rounds(), own.rounds(), strict=False):
+        both = min(len(base), len(mine))
+        pairs.append((base[:both], mine[:both]))
+    return paired_speedup(pairs, processes=own.process_of_rounds()[: len(pairs)])
 
 
 def _raw(lane: Lane) -> RawLatency:
@@ -121,4 +188,24 @@ def _raw(lane: Lane) -> RawLatency:
         np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
         np.concatenate(images or [np.empty((0, lane.batch_size), dtype=np.int32)]),
         lane.ms_n,
+        np.zeros(sum(lengths), dtype=np.int32),
+    )
+
+
+def _joined(parts: Sequence[MeasuredCell]) -> RawLatency:
+    """Put the calls of processes 0, 1, ... one after the other, rounds numbered on.
+
+    None at all where a process has none: its rounds would be missing beside the others'.
+    """
+    raws = [part.raw for part in parts]
+    if not all(len(raw.ms_n) for raw in raws):
+        raws = [RawLatency(*(array[:0] for array in raws[0].arrays().values()))]
+    starts = np.cumsum([0, *(len(raw.rounds()) for raw in raws)])
+    rounds = [raw.round_n + start for raw, start in zip(raws, starts[:-1], strict=True)]
+    processes = [np.full(len(raw.ms_n), number) for number, raw in enumerate(raws)]
+    return RawLatency(
+        np.concatenate(rounds).astype(np.int32),
+        np.concatenate([raw.image_nb for raw in raws]),
+        np.concatenate([raw.ms_n for raw in raws]),
+        np.concatenate(processes).astype(np.int32),
     )

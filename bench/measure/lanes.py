@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.measure.contention import ContentionMeter
 from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.measure.speed import Ms, has_converged
 from bench.measure.timing import (
-    ContentionMeter,
     Index,
     RoundSamples,
     fastest_portion,

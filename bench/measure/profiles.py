@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.errors import UnknownNameError
 
@@ -15,7 +16,10 @@ class Profile:
     All networks take turns in `rounds` rounds of at least `round_s` seconds and `round_calls`
     calls each. More rounds follow until every cell has converged or one has spent `max_time_s`.
     Warm-up lasts at least `warmup_calls` calls and `warmup_s` seconds, then on until every unit has
-    run or `coverage_images` images have been seen.
+    run or `coverage_images` images have been seen. With several `processes` each is a fresh one
+    that proves, warms up and times its part of the rounds: drift between processes is seen by no
+    statistic within one. `energy_s` seconds go to a pass for energy, after one for memory; 0: there
+    is neither.
     """
 
     name: str
@@ -26,6 +30,18 @@ class Profile:
     warmup_calls: int = 10
     warmup_s: float = 1.0
     coverage_images: int = 1024
+    processes: int = 1
+    energy_s: float = 0.0
+
+    @property
+    def part(self) -> Profile:
+        """What one of the processes does."""
+        return replace(
+            self,
+            rounds=math.ceil(self.rounds / self.processes),
+            max_time_s=self.max_time_s / self.processes,
+            processes=1,
+        )
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -40,7 +56,7 @@ PROFILES: Mapping[str, Profile] = {
             coverage_images=128,
         ),
         Profile("default", round_s=0.4, max_time_s=8.0),
-        Profile("publish", round_s=60.0, max_time_s=600.0),
+        Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3, energy_s=10.0),
     )
 }
 

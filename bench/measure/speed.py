@@ -5,6 +5,7 @@ Pure functions on arrays of milliseconds; owns no clock and no network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,14 +77,17 @@ def interquartile_ms(ms_n: Ms) -> float:
     return float(high - low)
 
 
-def paired_speedup(rounds: Sequence[tuple[Ms, Ms]], *, seed: int = 0) -> Speedup:
+def paired_speedup(
+    rounds: Sequence[tuple[Ms, Ms]], *, processes: Sequence[int] | None = None, seed: int = 0
+) -> Speedup:
     """Return the speed-up from rounds of (baseline ms, subject ms), pair by pair the same images.
 
     The ratio is the median over the rounds of median(baseline) / median(subject). Its interval is
     a bootstrap on two levels. Rounds are drawn with replacement, because drift of the machine moves
     a whole round and no statistic within a round sees it: with five rounds the interval spans
     about the range of the rounds' ratios. Within a drawn round the pairs are drawn, because both
-    networks saw the same images and hard images cost both more.
+    networks saw the same images and hard images cost both more. Where `processes` says in which
+    process each round was timed, processes are drawn first and rounds within them.
 
     Raises:
         ValueError: there is no round, or a round without pairs.
@@ -93,7 +97,7 @@ def paired_speedup(rounds: Sequence[tuple[Ms, Ms]], *, seed: int = 0) -> Speedup
     rng = np.random.default_rng(seed)
     ratio = float(np.median([np.median(base) / np.median(own) for base, own in rounds]))
     ratios_rd = np.stack([_resampled_ratios(base, own, rng=rng) for base, own in rounds])
-    picked = rng.integers(len(rounds), size=(_DRAWS, len(rounds)))
+    picked = _drawn_rounds(processes or [0] * len(rounds), rng=rng)
     within = rng.integers(_ROUND_DRAWS, size=picked.shape)
     draws = np.append(np.median(ratios_rd[picked, within], axis=1), ratio)
     low, high = (float(end) for end in np.quantile(draws, _LEVELS))
@@ -106,6 +110,20 @@ def verdict_of(interval: Interval) -> SpeedVerdict:
     if interval.low > 1:
         return "faster"
     return "slower" if interval.high < 1 else "indistinguishable"
+
+
+def _drawn_rounds(processes: Sequence[int], *, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Return rounds (draws, rounds): a process, then as many rounds as its share, in turn."""
+    members = [np.flatnonzero(np.array(processes) == one) for one in dict.fromkeys(processes)]
+    each = math.ceil(len(processes) / len(members))
+    picked = np.empty((_DRAWS, each * len(members)), dtype=np.intp)
+    for slot in range(0, picked.shape[1], each):
+        chosen = rng.integers(len(members), size=_DRAWS) if len(members) > 1 else np.zeros(_DRAWS)
+        for number, rounds in enumerate(members):
+            mine = np.flatnonzero(chosen == number)
+            places = rng.integers(len(rounds), size=(len(mine), each))
+            picked[mine, slot : slot + each] = rounds[places]
+    return picked
 
 
 def _resampled_ratios(base: Ms, own: Ms, *, rng: np.random.Generator) -> Ms:

@@ -1,4 +1,4 @@
-"""The clock: warm-up by coverage, timed calls, and whether the machine was shared meanwhile.
+"""The clock: warm-up by coverage, and timed calls.
 
 Wall time of one call from the input on the device to the logits ready, synchronised on both
 sides. Owns no networks, no statistics and no record.
@@ -6,10 +6,8 @@ sides. Owns no networks, no statistics and no record.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.measure.environment import load_average
 from bench.measure.profiles import Profile
 from bench.measure.speed import Ms
 from bench.networks.inference import Call, in_portions
 
 Index = npt.NDArray[np.int32]
 _MS = 1e-6  # milliseconds in a nanosecond
-_LEAST_CPU_SHARE = 0.95
 PORTIONS = (32, 64, 128)
 _TRIES = 2
 
@@ -132,47 +128,3 @@ def time_round(
         images.append(query.image_b)
     image_nb = np.stack(images)
     return RoundSamples(np.array(took_ns) * _MS / image_nb.shape[1], image_nb)
-
-
-def is_contended(cpu_share: float, load: float | None, *, threads: int, cores: int | None) -> bool:
-    """Whether others took the machine: CPU time / wall time too low, or more load than cores.
-
-    With several threads the CPU share says little, so only the load counts.
-    """
-    starved = threads == 1 and cpu_share < _LEAST_CPU_SHARE
-    crowded = load is not None and cores is not None and load > cores
-    return starved or crowded
-
-
-@dataclass(slots=True)
-class ContentionMeter:
-    """CPU time, wall time and the highest load over the spans it is entered for."""
-
-    wall_ns: Callable[[], int] = time.perf_counter_ns
-    cpu_ns: Callable[[], int] = time.process_time_ns
-    load: Callable[[], float | None] = load_average
-    cores: int | None = field(default_factory=os.cpu_count)
-    cpu_spent_ns: int = 0
-    wall_spent_ns: int = 0
-    highest_load: float | None = None
-
-    def __enter__(self) -> ContentionMeter:
-        self.cpu_spent_ns -= self.cpu_ns()
-        self.wall_spent_ns -= self.wall_ns()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.wall_spent_ns += self.wall_ns()
-        self.cpu_spent_ns += self.cpu_ns()
-        load = self.load()
-        if load is not None:
-            self.highest_load = max(load, self.highest_load or 0.0)
-
-    @property
-    def cpu_share(self) -> float:
-        """CPU time / wall time; 1 before anything was measured."""
-        return self.cpu_spent_ns / self.wall_spent_ns if self.wall_spent_ns else 1.0
-
-    def contended(self, *, threads: int) -> bool:
-        """Whether the machine was shared while this meter ran."""
-        return is_contended(self.cpu_share, self.highest_load, threads=threads, cores=self.cores)

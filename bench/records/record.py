@@ -69,7 +69,10 @@ class LatencyCell(Frozen):
     """Latency of one point at one batch size on one machine, by the rules in docs/latency.md.
 
     All times are milliseconds per image, except `batch_*`. `latency_ms` is None where nothing could
-    be timed; `reason` says why. `speedup` is the paired ratio dense / this.
+    be timed; `reason` says why. `speedup` is the paired ratio dense / this. `memory_mib` is the
+    peak of one call, weights included; energy is that of the whole device. Both come from passes
+    of their own, None with a reason where there were none; cells older than these fields have
+    neither.
     """
 
     scenario: Literal["stream", "batch"]
@@ -92,6 +95,10 @@ class LatencyCell(Frozen):
     contended: bool = False
     reason: str = ""
     raw_file: str = ""
+    memory_mib: float | None = None
+    memory_reason: str = ""
+    energy_mj_per_image: float | None = None
+    energy_reason: str = ""
     environment: Environment
     measured_at: str
 

@@ -38,6 +38,8 @@ EXTRAS = (
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
     *("role", "decision", "source", "gated_blocks"),
     *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
+    *("realised_b1", "realised_b256", "speedup_low_b1", "speedup_high_b1"),
+    *("speedup_low_b256", "speedup_high_b256", "contended_b1", "contended_b256"),
 )
 """More about each row; these may change with the version."""
 
@@ -50,6 +52,8 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
 
     Fractions are 0-1, `macs` per image, latencies milliseconds per image; None where a value was
     not measured. `dense` marks networks that run every block of their backbone on every image.
+    `realised_*` is the speed-up over the ideal one, 1 / nFLOPs; its interval is that of the
+    speed-up times nFLOPs.
     """
     found = [row for record in records for row in _rows_of(record)]
     for row in found:
@@ -150,7 +154,7 @@ def _of_point(record: RunRecord, point: PointRecord) -> Row:
         "gated_blocks": len(point.gated_blocks),
         **_dynamics(point.dynamics),
         "dense": not point.gated_blocks and same_cost and record.role != "control",
-        **_latencies(point.latency),
+        **_latencies(point),
     }
 
 
@@ -164,20 +168,31 @@ def _dynamics(dynamics: Dynamics | None) -> Row:
     }
 
 
-def _latencies(cells: Sequence[LatencyCell]) -> Row:
-    alone = _newest(cells, "stream", 1)
-    batch = _newest(cells, "batch", 256)
-    measured = {} if batch is None else {"speedup_b256": batch.speedup}
-    if batch is not None:
-        measured["verdict_b256"] = batch.verdict  # type: ignore[assignment]
+def _latencies(point: PointRecord) -> Row:
+    measured: Row = {}
+    for size in (1, 256):
+        cell = newest_cell(point.latency, size)
+        if cell is not None:
+            measured |= {f"{key}_b{size}": value for key, value in _speed(cell, point).items()}
+    alone = newest_cell(point.latency, 1)
     if alone is None:
-        return dict(measured)
+        return measured
     return measured | {
         "latency_ms_b1": alone.latency_ms,
-        "speedup_b1": alone.speedup,
-        "verdict_b1": alone.verdict,
         "latency_device": f"{alone.device}, {_threads(alone.threads)}",
         "latency_reason": alone.reason,
+    }
+
+
+def _speed(cell: LatencyCell, point: PointRecord) -> Row:
+    ratio, interval = cell.speedup, cell.speedup_interval
+    return {
+        "speedup": ratio,
+        "speedup_low": None if interval is None else interval.low,
+        "speedup_high": None if interval is None else interval.high,
+        "realised": None if ratio is None else ratio * point.nflops,
+        "verdict": cell.verdict,
+        "contended": None if cell.latency_ms is None else cell.contended,
     }
 
 
@@ -185,8 +200,9 @@ def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def _newest(cells: Sequence[LatencyCell], scenario: str, batch_size: int) -> LatencyCell | None:
-    matching = [c for c in cells if c.scenario == scenario and c.batch_size == batch_size]
+def newest_cell(cells: Sequence[LatencyCell], batch_size: int) -> LatencyCell | None:
+    """Return the cell of this batch size that was measured last."""
+    matching = [cell for cell in cells if cell.batch_size == batch_size]
     return max(matching, key=lambda cell: cell.measured_at, default=None)
 
 

@@ -22,6 +22,8 @@ _MARKS = (
     ("*", "star"),
 )
 GREY = "#7F7F7F"
+DAGGER = "†"
+CONTENDED_NOTE = f"{DAGGER} timed while other processes took part of the machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ def styles(
     judges = sorted({canonical_name(method) for method in controls} - set(own))
     found |= {name: Style(DENSE.colour, *_mark(i)) for i, name in enumerate(judges)}
     return found | {name: Style(GREY, *_mark(len(own) + i)) for i, name in enumerate(foreign)}
+
+
+def mark_of(number: int) -> Style:
+    """Return the style of the `number`-th of several lines that have no name of a method."""
+    return Style(_COLOURS[number % len(_COLOURS)], *_mark(number))
 
 
 def greyed(colour: str) -> str:

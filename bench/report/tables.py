@@ -14,6 +14,7 @@ from bench.errors import UnknownNameError
 from bench.report.dynamics import dynamics_parts
 from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent, without_restated
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
+from bench.report.style import CONTENDED_NOTE, DAGGER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +166,8 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         notes.append("nFLOPs and training costs are relative to each row's own backbone")
     if any(group.mean_of("speedup_b1") is not None for group in groups):
         notes.append(_MARK_NOTE)
+    if any(_shared(group, suffix) for group in groups for suffix in ("b1", "b256")):
+        notes.append(CONTENDED_NOTE)
     devices = sorted({d for g in groups for r in g.rows if (d := r["latency_device"])})
     if devices:
         apart = "" if len(devices) == 1 else " (compare within one machine only)"
@@ -235,4 +238,8 @@ def _speed(group: Group, suffix: str) -> str:
         return "- "
     # Seeds that disagree have no common verdict.
     mark = _MARKS.get(group.one_of(f"verdict_{suffix}") or "", " ")
-    return f"{ratio:.2f}x{mark}"
+    return f"{ratio:.2f}x{mark}" + (DAGGER if _shared(group, suffix) else "")
+
+
+def _shared(group: Group, suffix: str) -> bool:
+    return any(row[f"contended_{suffix}"] for row in group.rows)

@@ -81,7 +81,8 @@ def test_every_timed_call_is_kept_with_its_round_and_its_images(
             theirs = dense.raw.image_nb[dense.raw.round_n == number]
             both = min(len(mine), len(theirs))
             assert both >= TINY.round_calls and (mine[:both] == theirs[:both]).all()
-        assert raw.arrays().keys() == {"round_n", "image_nb", "ms_n"}
+        assert raw.arrays().keys() == {"round_n", "image_nb", "ms_n", "process_n"}
+        assert not raw.process_n.any()
 
 
 def test_the_order_of_images_differs_between_rounds_and_repeats_with_the_seed(

@@ -142,3 +142,20 @@ def test_a_speedup_without_pairs_is_refused() -> None:
     for rounds in ([], [(np.empty(0), np.empty(0))], [(np.ones(2), np.ones(3))]):
         with pytest.raises(ValueError, match="at least one pair"):
             paired_speedup(rounds)
+
+
+def test_processes_that_differ_widen_the_interval_to_their_range() -> None:
+    # Two rounds each of three processes: within one all is equal, one process is a third off.
+    ratios = [2.0, 2.0, 2.0, 2.0, 3.0, 3.0]
+    rounds = [(np.full(8, ratio), np.full(8, 1.0)) for ratio in ratios]
+    known = paired_speedup(rounds, processes=[0, 0, 1, 1, 2, 2])
+    assert known.ratio == 2.0
+    assert (known.interval.low, known.interval.high) == (2.0, 3.0)
+    one = paired_speedup(rounds, processes=[0] * 6)
+    assert one == paired_speedup(rounds)
+
+
+def test_processes_of_unequal_rounds_are_drawn_alike() -> None:
+    rounds = [(np.full(8, ratio), np.full(8, 1.0)) for ratio in (1.0, 2.0, 2.0, 2.0, 2.0)]
+    found = paired_speedup(rounds, processes=[0, 1, 1, 1, 1])
+    assert found.ratio == 2.0 and found.interval.low == 1.0

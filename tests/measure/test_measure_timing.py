@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.errors import UnknownNameError
 from bench.measure.modes import full_fp32, using_threads
 from bench.measure.profiles import PROFILES, Profile, profile_named
-from bench.measure.timing import ContentionMeter, Query, is_contended, queries, time_round, warm_up
+from bench.measure.timing import Query, queries, time_round, warm_up
 
 CPU = torch.device("cpu")
 SHORT = Profile("short", round_s=0.02, max_time_s=1.0, warmup_calls=3, warmup_s=0.0)
@@ -90,44 +90,6 @@ def test_warm_up_lasts_for_its_time(images: Callable[..., Tensor]) -> None:
     assert time.perf_counter() - begin >= 0.05
 
 
-@pytest.mark.parametrize(
-    ("cpu_share", "load", "threads", "contended"),
-    [
-        (0.99, 1.0, 1, False),
-        (0.94, 1.0, 1, True),
-        (0.94, 1.0, 2, False),
-        (0.99, 2.1, 1, True),
-        (0.99, 2.0, 1, False),
-        (0.99, None, 1, False),
-    ],
-)
-def test_a_machine_is_shared_where_cpu_time_is_short_or_load_exceeds_the_cores(
-    cpu_share: float, load: float | None, threads: int, contended: bool
-) -> None:
-    assert is_contended(cpu_share, load, threads=threads, cores=2) is contended
-    assert not is_contended(0.99, load, threads=threads, cores=None)
-
-
-def test_the_meter_adds_up_its_spans_and_keeps_the_highest_load() -> None:
-    meter = ContentionMeter(
-        wall_ns=iter([0, 100, 500, 600]).__next__,
-        cpu_ns=iter([0, 98, 200, 280]).__next__,
-        load=iter([1.5, 0.5]).__next__,
-        cores=2,
-    )
-    for _ in range(2):
-        with meter:
-            pass
-    assert meter.cpu_share == pytest.approx(178 / 200) and meter.highest_load == 1.5
-    assert meter.contended(threads=1) and not meter.contended(threads=2)
-
-
-def test_a_sleeping_process_is_seen_by_the_real_clocks() -> None:
-    with ContentionMeter(load=lambda: None) as meter:
-        time.sleep(0.05)
-    assert meter.cpu_share < 0.5 and meter.contended(threads=1)
-
-
 def test_switches_are_put_back_even_after_an_error() -> None:
     threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     with pytest.raises(RuntimeError), using_threads(threads + 1), full_fp32():
@@ -139,7 +101,10 @@ def test_switches_are_put_back_even_after_an_error() -> None:
 
 
 def test_profiles_are_found_by_name() -> None:
-    assert profile_named("publish").round_s == 60 and profile_named("publish").rounds == 5
+    assert profile_named("publish").round_s == 60 and profile_named("publish").rounds == 6
+    assert profile_named("publish").processes == 3
+    part = profile_named("publish").part
+    assert (part.rounds, part.max_time_s, part.round_s, part.processes) == (2, 200, 60, 1)
     assert all(profile.rounds >= 5 for profile in PROFILES.values())
     with pytest.raises(UnknownNameError, match="Did you mean 'publish'"):
         profile_named("publsh")

@@ -137,3 +137,19 @@ def test_an_unknown_filter_key_gets_the_nearest(comparison: list[RunRecord]) -> 
     assert "method" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="not KEY=VALUE"):
         filter_rows(rows(comparison), "sgad")
+
+
+def test_the_realised_share_is_the_speed_up_over_the_ideal_one(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
+) -> None:
+    cells = (
+        make_cell(latency_ms=2.0, speedup=1.5),
+        make_cell(latency_ms=None, batch_size=256),
+        make_cell(latency_ms=1.0, speedup=9.0, batch_size=32),
+    )
+    (row,) = rows([make_record(points=(make_point(nflops=0.5, latency=cells),))])
+    assert row["realised_b1"] == pytest.approx(0.75)
+    assert (row["speedup_low_b1"], row["speedup_high_b1"]) == pytest.approx((1.47, 1.53))
+    assert row["contended_b1"] is False
+    for key in ("speedup", "speedup_low", "speedup_high", "realised", "verdict", "contended"):
+        assert row[f"{key}_b256"] is None

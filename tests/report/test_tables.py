@@ -161,3 +161,13 @@ def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord
     known = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": 30.0}
     unknown = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": None}
     assert (spent(known), spent(unknown)) == ("30", "8+?")
+
+
+def test_what_was_timed_on_a_shared_machine_has_a_dagger(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
+) -> None:
+    quiet = make_cell(latency_ms=2.0, speedup=1.5)
+    assert "†" not in shown([make_record(points=(make_point(latency=(quiet,)),))])
+    shared = quiet.model_copy(update={"contended": True})
+    text = shown([make_record(points=(make_point(latency=(shared,)),))])
+    assert "1.50x▲†" in text and "† timed while other processes took part of the machine" in text

@@ -1,0 +1,148 @@
+"""Figures of finished runs: which records go into one, and where the file lies.
+
+Owns no drawing itself: report does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import ConfigError
+from bench.folders import Folders
+
+if TYPE_CHECKING:
+    from bench.records.published import PublishedPoint
+    from bench.records.record import RunRecord
+    from bench.records.store import Problem
+    from bench.report.rows import Row
+
+Axis = Literal["nflops", "macs", "latency_ms"]
+
+
+def can_draw() -> bool:
+    """Whether figures can be drawn here; a run works without them."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Row], list[Problem]]:
+    """Return one row per operating point of all records, and the records that cannot be read.
+
+    Raises:
+        ConfigError: `expression` is not KEY=VALUE or names an unknown key.
+    """
+    from bench.records.store import RunStore
+    from bench.report.rows import filter_rows, rows
+
+    inventory = RunStore(folders.results).load_all()
+    found = rows(inventory.records)
+    if expression is not None:
+        found = filter_rows(found, expression)
+    return found, inventory.problems
+
+
+def pareto(
+    folders: Folders,
+    *,
+    x: Axis = "nflops",
+    dataset: str | None = None,
+    published: bool = False,
+    out: Path | None = None,
+) -> Path:
+    """Draw accuracy against cost of all finished runs on one data set; return the file.
+
+    Raises:
+        ConfigError: there is nothing to draw, or several data sets and none chosen.
+    """
+    found, _ = results(folders)
+    names = [row["dataset"] for row in found if row["accuracy"] is not None]
+    dataset = _one_dataset(names, dataset, start="bench run")
+    chosen = [row for row in found if row["dataset"] == dataset]
+    target = out or folders.results / "figures" / f"pareto-{dataset}-{x}.html"
+    _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
+    return target
+
+
+def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = None) -> list[Path]:
+    """Draw the latency figures of all timed runs on one data set; return the files.
+
+    Raises:
+        ConfigError: nothing was timed, or several data sets were and none is chosen.
+    """
+    from bench.records.store import RunStore
+    from bench.report.saving import was_timed
+
+    records = [r for r in RunStore(folders.results).load_all().records if was_timed(r)]
+    name = _one_dataset([r.spec.dataset.name for r in records], dataset, start="bench latency RUN")
+    chosen = [record for record in records if record.spec.dataset.name == name]
+    return draw_latency(chosen, folders, out=out)
+
+
+def draw_latency(
+    records: Sequence[RunRecord], folders: Folders, *, out: Path | None = None
+) -> list[Path]:
+    """Draw time against MACs and ranks of timed runs, per data set; return the files drawn."""
+    from bench.records.store import RunStore
+    from bench.report.latency_figures import draw_figures
+
+    if not can_draw():
+        return []
+    folder = out or folders.results / "figures"
+    return draw_figures(records, RunStore(folders.results), folder)
+
+
+def _one_dataset(names: Sequence[str], chosen: str | None, *, start: str) -> str:
+    """Return the data set to draw: the one chosen, or the only one.
+
+    Raises:
+        ConfigError: it is not among `names`, or there are several and none is chosen.
+    """
+    known = sorted(set(names))
+    if chosen is None and len(known) == 1:
+        return known[0]
+    if chosen is None or chosen not in known:
+        what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
+        hint = f"Recorded: {', '.join(known)}." if known else f"Start with: {start}"
+        raise ConfigError(f"There are no finished runs {what}.", hint=hint)
+    return chosen
+
+
+def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
+    """Draw the runs of one command into the results folder; return the file, if one was drawn."""
+    from bench.report.rows import rows
+
+    found = [row for row in rows(records) if row["accuracy"] is not None]
+    if not found or not can_draw():
+        return None
+    target = folders.results / "figures" / f"run-{found[0]['dataset']}.png"
+    _draw(found, x="nflops", papers=[], out=target)
+    return target
+
+
+def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: Path) -> None:
+    from bench.storage import make_folder, write_atomically
+
+    make_folder(out.parent)
+    if out.suffix == ".html":
+        from bench.report.page import pareto_page
+
+        write_atomically(out, pareto_page(found, x=x, published=papers).encode())
+        return
+    from bench.report.figures import pareto_figure, save_figure
+
+    save_figure(pareto_figure(found, x=x, published=papers), out)
+
+
+def _papers(found: Sequence[Row]) -> list[PublishedPoint]:
+    from bench.records.published import load_published
+
+    backbones = {row["backbone"] for row in found}
+    return [
+        point
+        for backbone in sorted(backbones)
+        for point in load_published(str(found[0]["dataset"]), backbone)
+        if point.accuracy is not None and point.nflops is not None
+    ]

@@ -1,0 +1,74 @@
+"""Finished runs timed in this process: their networks rebuilt and measured beside the dense one.
+
+Owns no record and no other process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from bench.engine.building import Workplace, dense_net, rebuild
+from bench.errors import BenchError
+from bench.measure.cells import MeasuredCell
+from bench.measure.lanes import Progress
+from bench.measure.latency import measure_latency
+from bench.measure.profiles import Profile
+from bench.method import DynamicNet
+from bench.records.record import RunRecord
+
+
+class Task(NamedTuple):
+    """What is to be measured of each network, and how."""
+
+    batch_sizes: tuple[int, ...]
+    profile: Profile
+    threads: int
+    seed: int = 0
+
+
+def measure_here(
+    records: Sequence[RunRecord],
+    place: Workplace,
+    images_nchw: Tensor,
+    *,
+    task: Task,
+    progress: Progress,
+) -> dict[str, list[MeasuredCell]]:
+    """Return the cells by `subject_name`, and those of the dense network under "dense".
+
+    A run whose network cannot be rebuilt is noted and left out.
+    """
+    return measure_latency(
+        _networks(records, place),
+        dense_net(records[0].spec, place),
+        images_nchw=images_nchw,
+        batch_sizes=task.batch_sizes,
+        profile=task.profile,
+        device=place.device,
+        threads=task.threads,
+        seed=task.seed,
+        progress=progress,
+    )
+
+
+def subject_name(record: RunRecord, point: str) -> str:
+    """Return what an operating point is called while it is measured."""
+    return f"{record.run}/{point}"
+
+
+def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, DynamicNet]:
+    nets: dict[str, DynamicNet] = {}
+    for record in records:
+        try:
+            points = rebuild(record, place)
+        except BenchError as error:
+            place.reporter.note(f"{record.run} is not timed: {error.message}")
+            continue
+        dead = [frozenset(point.dead_blocks) for point in record.points]
+        for point, blocks in zip(points, dead, strict=True):
+            net = point.net.inference_net(dead_blocks=blocks)
+            nets[subject_name(record, point.name)] = net
+    return nets

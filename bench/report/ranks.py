@@ -1,0 +1,156 @@
+"""Where the order of networks by MACs and their order by time disagree.
+
+A pair disagrees where one network needs fewer MACs and is slower, and the 95 % intervals of their
+speed-ups do not overlap. Only networks timed together are ranked. Owns no drawing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.records.record import Interval
+from bench.report.saving import Network, names_of
+
+_SAME_MACS = 0.01
+"""MACs that differ by less than 1 % count as equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A network, or the dense one, with its MACs and speed-ups relative to the dense one.
+
+    `speedups` holds the paired speed-up and its interval per batch size.
+    """
+
+    name: str
+    nflops: float
+    speedups: dict[int, tuple[float, Interval]]
+    contended: frozenset[int] = frozenset()
+    dense: bool = False
+
+    def slower_than(self, other: Ranked, *, batch_size: int) -> bool:
+        """Whether the whole interval of the speed-up lies below that of `other`."""
+        own, theirs = self.speedups[batch_size][1], other.speedups[batch_size][1]
+        return own.high < theirs.low
+
+    def cheaper_than(self, other: Ranked) -> bool:
+        """Whether it needs fewer MACs, by 1 % or more."""
+        return self.nflops < other.nflops * (1 - _SAME_MACS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Networks that were timed together at one or two batch sizes; `left_out` were not."""
+
+    networks: tuple[Ranked, ...]
+    batch_sizes: tuple[int, ...]
+    machine: str
+    left_out: int = 0
+    synthetic: bool = False
+
+    @property
+    def by_macs(self) -> list[Ranked]:
+        """Fewest MACs first."""
+        return sorted(self.networks, key=lambda one: (one.nflops, one.name))
+
+    def by_time(self, batch_size: int) -> list[Ranked]:
+        """Fastest first."""
+        return sorted(self.networks, key=lambda one: (-one.speedups[batch_size][0], one.nflops))
+
+    def disagreements(self, batch_size: int) -> list[tuple[Ranked, Ranked]]:
+        """Return the pairs (cheaper, faster): the first needs fewer MACs and is slower."""
+        return [
+            (a, b)
+            for a in self.networks
+            for b in self.networks
+            if a.cheaper_than(b) and a.slower_than(b, batch_size=batch_size)
+        ]
+
+    def slow_for_their_macs(self, batch_size: int) -> set[str]:
+        """Return the names of the networks that are slower than one that needs more MACs."""
+        return {cheaper.name for cheaper, _ in self.disagreements(batch_size)}
+
+
+def ranking_of(networks: Sequence[Network]) -> Ranking | None:
+    """Return the ranking of the largest set timed together, with the dense network; or None.
+
+    The batch sizes are the smallest and the largest at which all of the set were timed.
+    """
+    timed = [network for network in networks if not network.dense and _sizes(network)]
+    sets: dict[tuple[object, ...], list[Network]] = defaultdict(list)
+    for network in timed:
+        sets[_session(network)].append(network)
+    members = max(sets.values(), key=_many_and_new, default=[])
+    if len(members) < 2:
+        return None
+    sizes = _sizes(members[0])
+    cell = members[0].cells[sizes[0]]
+    unique = Interval(low=1.0, high=1.0)
+    dense = Ranked(
+        f"dense {members[0].row['backbone']}", 1.0, dict.fromkeys(sizes, (1.0, unique)), dense=True
+    )
+    return Ranking(
+        (*(_ranked(name, network, sizes) for name, network in _named(members)), dense),
+        sizes,
+        f"{cell.device}, {cell.threads} thread{'' if cell.threads == 1 else 's'}",
+        left_out=len(timed) - len(members),
+        synthetic=any(network.row["synthetic"] for network in members),
+    )
+
+
+def headline(ranking: Ranking) -> str:
+    """Return the finding: how many networks are slower than one that needs more MACs."""
+    sizes, count = ranking.batch_sizes, len(ranking.networks)
+    pairs = [len(ranking.disagreements(size)) for size in sizes]
+    if not any(pairs):
+        where = _listed([str(size) for size in sizes])
+        return f"No network is slower than one that needs more MACs, at batch {where}"
+    slow = [len(ranking.slow_for_their_macs(size)) for size in sizes]
+    parts = [f"{number} at batch {size}" for number, size in zip(slow, sizes, strict=True)]
+    parts[0] = f"{slow[0]} of {count} networks at batch {sizes[0]}"
+    return (
+        f"Slower than a network that needs more MACs: {_listed(parts)} "
+        f"({_listed([str(n) for n in pairs])} of {count * (count - 1) // 2} pairs)"
+    )
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(parts)
+
+
+def _sizes(network: Network) -> tuple[int, ...]:
+    known = [size for size, cell in network.cells.items() if cell.speedup_interval is not None]
+    return tuple(sorted({min(known), max(known)})) if known else ()
+
+
+def _session(network: Network) -> tuple[object, ...]:
+    """Return what two networks share only if their ratios have the same numerator."""
+    cells = [network.cells[size] for size in _sizes(network)]
+    return tuple((c.batch_size, c.device, c.threads, c.dense_ms) for c in cells)
+
+
+def _many_and_new(members: Sequence[Network]) -> tuple[int, str]:
+    return len(members), max(cell.measured_at for m in members for cell in m.cells.values())
+
+
+def _ranked(name: str, network: Network, sizes: Sequence[int]) -> Ranked:
+    speedups: dict[int, tuple[float, Interval]] = {}
+    for size in sizes:
+        cell = network.cells[size]
+        assert cell.speedup is not None and cell.speedup_interval is not None
+        speedups[size] = cell.speedup, cell.speedup_interval
+    contended = frozenset(size for size in sizes if network.cells[size].contended)
+    return Ranked(name, network.nflops, speedups, contended)
+
+
+def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
+    by_method: dict[str, list[Network]] = defaultdict(list)
+    for network in networks:
+        by_method[network.row["method"]].append(network)
+    return [
+        (f"{method} {name}".strip(), network)
+        for method, members in by_method.items()
+        for name, network in zip(names_of(members), members, strict=True)
+    ]

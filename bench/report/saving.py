@@ -1,0 +1,183 @@
+"""Time beside MACs, call by call: what the two latency figures show of each network.
+
+Every number is relative to the dense network that was timed in the same rounds, so networks of
+several commands fit on one pair of axes. Reads the arrays beside the records; owns no drawing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.errors import RecordError
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.store import RunStore, load_arrays
+from bench.report.rows import Row, newest_cell, rows
+
+Shares = npt.NDArray[np.float64]
+
+_SAME_COST = 1e-3
+_DISTINCT = 12
+_BINS = 8
+
+
+class Bin(NamedTuple):
+    """The calls of one cost: their MACs and time relative to the dense network's."""
+
+    macs: float
+    median: float
+    low: float
+    high: float
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One operating point with its newest timed cell per batch size, and its row.
+
+    `dense_ms` of a cell is the median of the dense network in the same rounds; two cells that
+    share it were timed together.
+    """
+
+    row: Row
+    arrays_file: str
+    cells: dict[int, LatencyCell]
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the plain network itself, which the baseline stands for already."""
+        return bool(self.row["dense"])
+
+    @property
+    def nflops(self) -> float:
+        return float(self.row["nflops"])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """The timed calls of a network at batch 1: MACs and time, relative to the dense network."""
+
+    network: Network
+    cell: LatencyCell
+    macs_n: Shares
+    time_n: Shares
+
+    @property
+    def bins(self) -> list[Bin]:
+        """The calls by distinct cost; in eight parts of equal size where costs are many."""
+        return [self._bin(part) for part in _parts(self.macs_n)]
+
+    def _bin(self, part: npt.NDArray[np.intp]) -> Bin:
+        median, low, high = np.quantile(self.time_n[part], (0.5, 0.25, 0.75))
+        return Bin(
+            float(self.macs_n[part].mean()), float(median), float(low), float(high), len(part)
+        )
+
+    @property
+    def realised(self) -> float:
+        """The time that MACs promise / the time taken, image by image; 1 is ideal.
+
+        Of each cost the median time counts, as often as the cost occurred: an interrupted call
+        weighs nothing, and easy images are compared with what easy images promise.
+        """
+        bins = self.bins
+        taken = sum(b.calls * b.median for b in bins)
+        return sum(b.calls * b.macs for b in bins) / taken
+
+
+def was_timed(record: RunRecord) -> bool:
+    """Whether a point of the run has a measured latency."""
+    return any(cell.latency_ms is not None for point in record.points for cell in point.latency)
+
+
+def networks_of(records: Sequence[RunRecord]) -> list[Network]:
+    """Return the operating points that were timed, with their newest cell per batch size."""
+    found = []
+    for record in records:
+        for row, point in zip(rows([record]), record.points, strict=False):
+            cells = _timed(point)
+            if cells:
+                found.append(Network(row, point.arrays_file, cells))
+    return found
+
+
+def names_of(networks: Sequence[Network]) -> list[str]:
+    """Name each network of one method by what tells it from the others; nothing if it is alone."""
+    words = [_words(network.row) for network in networks]
+    if len(set(map(tuple, words))) < len(words):
+        for own, network in zip(words, networks, strict=True):
+            own.append(network.row["run"].rpartition("-")[2])
+    common = set(words[0]).intersection(*words[1:]) if words else set()
+    return [" ".join(word for word in own if word not in common) for own in words]
+
+
+def _words(row: Row) -> list[str]:
+    return [*str(row["variant"] or "").split(), row["recipe"], f"seed={row['seed']}"]
+
+
+def samples_of(networks: Sequence[Network], store: RunStore) -> tuple[list[Samples], int]:
+    """Return the calls at batch 1 of the networks that have them, and how many have none."""
+    found = []
+    for network in networks:
+        samples = _samples(network, store)
+        if samples is not None:
+            found.append(samples)
+    return found, len(networks) - len(found)
+
+
+def _timed(point: PointRecord) -> dict[int, LatencyCell]:
+    sizes = {cell.batch_size for cell in point.latency}
+    newest = {size: newest_cell(point.latency, size) for size in sorted(sizes)}
+    return {
+        size: cell
+        for size, cell in newest.items()
+        if cell is not None and cell.latency_ms is not None and cell.dense_ms is not None
+    }
+
+
+def _samples(network: Network, store: RunStore) -> Samples | None:
+    cell = network.cells.get(1)
+    if cell is None or cell.dense_ms is None or not network.row["dense_macs"]:
+        return None
+    folder = store.runs_dir / network.row["run"]
+    try:
+        raw = load_arrays(folder, cell.raw_file)
+        macs_n = load_arrays(folder, network.arrays_file)["macs_n"]
+    except (RecordError, KeyError):
+        return None
+    image_n = raw["image_nb"][:, 0]
+    macs = macs_n[image_n].astype(np.float64) / network.row["dense_macs"]
+    return Samples(network, cell, macs, raw["ms_n"].astype(np.float64) / cell.dense_ms)
+
+
+def _parts(macs_n: Shares) -> list[npt.NDArray[np.intp]]:
+    """Return the positions of the calls of each bin, by rising cost."""
+    found: dict[float, list[int]] = defaultdict(list)
+    for position, cost in enumerate(np.round(macs_n / _SAME_COST)):
+        found[float(cost)].append(position)
+    if len(found) <= _DISTINCT:
+        return [np.array(found[cost]) for cost in sorted(found)]
+    return list(np.array_split(np.argsort(macs_n, kind="stable"), _BINS))
+
+
+def dense_networks(found: Sequence[Samples]) -> list[str]:
+    """Return what 1 stands for on both axes, one line per machine setting."""
+    spans: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    macs: dict[str, float] = {}
+    for samples in found:
+        row, cell = samples.network.row, samples.cell
+        spans[row["backbone"], cell.threads, cell.device].append(cell.dense_ms or 0.0)
+        macs[row["backbone"]] = row["dense_macs"] / 1e6
+    lines = []
+    for (backbone, threads, device), times in spans.items():
+        ends = sorted({f"{min(times):.2f}", f"{max(times):.2f}"}, key=float)
+        where = f"{device}, {threads} thread{'' if threads == 1 else 's'}"
+        lines.append(
+            f"dense {backbone}: {macs[backbone]:.1f} M MACs, {' to '.join(ends)} ms ({where})"
+        )
+    return lines

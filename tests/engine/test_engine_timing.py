@@ -1,0 +1,100 @@
+"""Latency of finished runs: several fresh processes make one cell, and say who they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import api
+from bench.engine import processes
+from bench.errors import RunFailed
+from bench.measure.profiles import PROFILES, Profile
+from bench.options import run_options
+from bench.records.record import LatencyCell, RunRecord
+from bench.records.store import RunStore, load_arrays
+
+QUICK = Profile(
+    "publish",
+    round_s=0.01,
+    max_time_s=0.03,
+    rounds=3,
+    warmup_calls=2,
+    warmup_s=0.0,
+    coverage_images=16,
+    processes=3,
+    energy_s=0.1,
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> api.Folders:
+    """A results folder with one small SGAD run."""
+    made = api.Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
+    options = {"methods": "sgad", "backbone": "resnet8", "recipe": "smoke", "controls": "none"}
+    api.run(run_options(options | {"latency": "off", "device": "cpu"}, file=None), made)
+    return made
+
+
+@pytest.fixture
+def record(folders: api.Folders, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
+    """The run after a quick `publish` measurement by three processes."""
+    monkeypatch.setitem(PROFILES, "publish", QUICK)  # type: ignore[arg-type]
+    outcome = api.latency(["sgad"], folders, profile="publish", batch_sizes=(1, 32), device="cpu")
+    return outcome.records[0]
+
+
+def test_three_processes_make_one_cell_and_are_told_apart(
+    record: RunRecord, folders: api.Folders
+) -> None:
+    cells: tuple[LatencyCell, ...] = record.points[0].latency[-2:]
+    assert [(cell.batch_size, cell.profile) for cell in cells] == [(1, "publish"), (32, "publish")]
+    for cell in cells:
+        raw = load_arrays(RunStore(folders.results).folder_of(record), cell.raw_file)
+        rounds = [set(raw["round_n"][raw["process_n"] == one]) for one in range(3)]
+        assert set(raw["process_n"]) == {0, 1, 2} and all(rounds)
+        assert rounds[0] | rounds[1] | rounds[2] == set(range(sum(map(len, rounds))))
+        assert not rounds[0] & rounds[1] and not rounds[1] & rounds[2]
+        assert cell.n == len(raw["ms_n"]) and cell.latency_ms == np.median(raw["ms_n"])
+        assert cell.environment.values["latency_processes"] == 3
+        assert cell.environment.values["latency_rounds"] == sum(map(len, rounds))
+        assert cell.speedup_interval is not None and cell.speedup is not None
+        assert cell.speedup_interval.low <= cell.speedup <= cell.speedup_interval.high
+        first = [raw["image_nb"][raw["process_n"] == one][0, 0] for one in range(3)]
+        assert len(set(first)) > 1, "each process has an order of its own"
+
+
+def test_memory_and_energy_have_a_number_or_a_reason(record: RunRecord) -> None:
+    alone, batch = record.points[0].latency[-2:]
+    for cell in (alone, batch):
+        assert (cell.memory_mib is None) == bool(cell.memory_reason)
+        assert (cell.energy_mj_per_image is None) == bool(cell.energy_reason)
+    if alone.memory_mib is not None and batch.memory_mib is not None:
+        weights_mib = record.points[0].params_inference * 4 / 2**20
+        assert weights_mib < alone.memory_mib < batch.memory_mib < weights_mib + 50
+
+
+def test_a_process_that_ends_early_says_why_and_nothing_is_recorded(
+    folders: api.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROFILES, "publish", QUICK)  # type: ignore[arg-type]
+    monkeypatch.setattr(processes, "IMAGES_FILE", "elsewhere.npz")
+    before = RunStore(folders.results).get("sgad")
+    with pytest.raises(RunFailed, match=r"status 1: .*images\.npz is missing") as caught:
+        api.latency(["sgad"], folders, profile="publish", batch_sizes=(1,), device="cpu")
+    assert "--profile default" in str(caught.value.hint)
+    assert RunStore(folders.results).get("sgad") == before
+
+
+def test_any_list_of_batch_sizes_is_timed_and_tables_show_their_own(
+    folders: api.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
+    monkeypatch.setitem(PROFILES, "default", one)  # type: ignore[arg-type]
+    outcome = api.latency(["sgad"], folders, batch_sizes=(1, 32, 128, 256), device="cpu")
+    cells = {cell.batch_size: cell for cell in outcome.records[0].points[0].latency[-4:]}
+    assert list(cells) == [1, 32, 128, 256]
+    assert [cell.scenario for cell in cells.values()] == ["stream", "batch", "batch", "batch"]
+    assert {cell.memory_reason for cell in cells.values()} == {"not measured with this profile"}
+    (row,) = api.rows_of(outcome)
+    assert row["speedup_b1"] == cells[1].speedup and row["speedup_b256"] == cells[256].speedup
+    assert row["latency_ms_b1"] == cells[1].latency_ms

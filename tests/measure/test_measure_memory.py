@@ -1,0 +1,113 @@
+"""Memory of one call and energy of many: numbers on made-up counters, reasons without any."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.measure import memory
+from bench.measure.energy import counter_of, energy_mj_per_image, rapl_counter
+from bench.measure.memory import peak_memory_mib
+
+ALLOCATING = """
+import torch
+from bench.measure.memory import peak_memory_mib
+net = torch.nn.Linear(1024, 1024, bias=False)  # 4 MiB of weights
+call = lambda x: torch.ones(len(x), 1024, 1024).sum()  # 4 MiB per image, at its peak
+print(peak_memory_mib(call, torch.zeros(8, 1), net=net).value)
+"""
+
+
+def no_call(x_nchw: Tensor) -> None:
+    del x_nchw
+
+
+def test_the_peak_holds_the_weights_and_what_one_call_needs() -> None:
+    done = subprocess.run([sys.executable, "-c", ALLOCATING], capture_output=True, text=True)
+    if done.stdout.strip() == "None":
+        pytest.skip("this system does not tell the peak of a single call")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(4 + 8 * 4, abs=3)
+
+
+def test_without_the_counters_of_linux_there_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    found = peak_memory_mib(no_call, torch.zeros(2, 1), net=nn.Identity())
+    assert found.value is None and "does not tell" in found.reason
+    monkeypatch.setattr(memory, "_RESET", tmp_path / "none" / "clear_refs")
+    assert peak_memory_mib(no_call, torch.zeros(2, 1), net=nn.Identity()).value is None
+
+
+def test_growth_is_from_the_size_before_to_the_peak(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    status = tmp_path / "status"
+    status.write_text("VmHWM:\t  9000 kB\nVmRSS:\t  1000 kB\n")
+    monkeypatch.setattr(memory, "_STATUS", status)
+    monkeypatch.setattr(memory, "_RESET", tmp_path / "clear_refs")
+
+    def call(x_nchw: Tensor) -> None:
+        if len(x_nchw) > 1:
+            status.write_text("VmHWM:\t  3048 kB\nVmRSS:\t  1000 kB\n")
+
+    assert peak_memory_mib(call, torch.zeros(2, 1), net=nn.Identity()).value == 2.0
+    assert (tmp_path / "clear_refs").read_text() == "5"
+
+
+def package(powercap: Path, name: str, energy_uj: int) -> Callable[[int], None]:
+    folder = powercap / name
+    folder.mkdir()
+    (folder / "max_energy_range_uj").write_text("1000000\n")
+    write = (folder / "energy_uj").write_text
+    write(f"{energy_uj}\n")
+    return lambda value: print(write(f"{value}\n"))
+
+
+def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
+    first, second = package(tmp_path, "intel-rapl:0", 900_000), package(tmp_path, "intel-rapl:1", 0)
+    package(tmp_path, "intel-rapl:0:0", 5)
+    counter, reason = rapl_counter(tmp_path)
+    assert counter is not None and reason == ""
+    assert counter() == 0.0
+    first(100_000)  # begun again: 0.2 J
+    second(300_000)
+    assert counter() == pytest.approx(0.5)
+    first(400_000)
+    assert counter() == pytest.approx(0.8)
+
+
+def test_without_a_counter_there_is_a_reason(tmp_path: Path) -> None:
+    assert rapl_counter(tmp_path / "none") == (
+        None,
+        "this system has no energy counter of the processor",
+    )
+    (tmp_path / "intel-rapl:0").mkdir()
+    counter, reason = rapl_counter(tmp_path)
+    assert counter is None and "cannot be read: FileNotFoundError" in reason
+
+
+def test_a_gpu_without_pynvml_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    counter, reason = counter_of(torch.device("cuda"))
+    assert counter is None and reason.startswith("pynvml is not installed")
+
+
+def test_energy_is_divided_by_the_images_of_the_whole_time() -> None:
+    now_s = 0.0
+
+    def call() -> int:
+        nonlocal now_s
+        now_s += 4.0
+        return 8
+
+    # 20 W for three calls until 10 s have passed: 240 J for 24 images.
+    energy = energy_mj_per_image(call, lambda: 7.0 + 20 * now_s, seconds=10, clock=lambda: now_s)
+    assert energy == pytest.approx(10_000)
