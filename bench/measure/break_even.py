@@ -20,6 +20,7 @@ from bench.networks.padded_rows import Dilation, grid_of
 from bench.networks.position_crowd import Rows
 from bench.networks.positions import PositionHalting, kind_of
 from bench.networks.resnet import Block, Residual
+from bench.networks.unit import DynamicNet
 
 _STEPS = 8  # shares are told apart in eighths
 _ROUNDS, _ROUND_S = 3, 0.004
@@ -51,6 +52,22 @@ def measure_break_even(
                 share = _break_even(alive[0], shape, torch.device(device))
                 found[kind_of(stage.shape, batch_size)] = share
     return found
+
+
+def use_break_even(net: DynamicNet, batch_size: int, device: torch.device) -> None:
+    """Measure the shares of a network whose positions halt, and have it use them from now on."""
+    if isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting):
+        shares = measure_break_even(net, batch_size, device)
+        net.policy.break_even = {**(net.policy.break_even or {}), **shares}
+
+
+def break_even_values(net: DynamicNet) -> dict[str, object]:
+    """Return for a record the shares in use, and the share of blocks masked in the last call."""
+    if not (isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting)):
+        return {}
+    ways = list(net.policy.how_it_ran.values())
+    masked = ways.count("masked") / len(ways) if ways else None
+    return {"break_even_shares": net.policy.break_even, "blocks_masked_in_last_call": masked}
 
 
 def _break_even(block: Block, shape: tuple[int, int, int, int], device: torch.device) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.measure.break_even import break_even_values
 from bench.measure.lanes import Lane
 from bench.measure.speed import (
     Ms,
@@ -86,6 +87,7 @@ def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(lane.rounds),
         "images_at_a_time": lane.portion or None,
+        **break_even_values(lane.proof.net),
         **sharing.values(),
     }
     record = LatencyCell(

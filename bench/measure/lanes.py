@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.measure.break_even import use_break_even
 from bench.measure.contention import ContentionMeter
 from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
@@ -103,6 +104,7 @@ class Lane:
             self.portion = fastest_portion(
                 timed_call(net), next(inputs).x_nchw, device=setup.device
             )
+            use_break_even(net, self.portion, setup.device)
             call = in_portions(traced_call(net), self.portion)
             warm_up(call, inputs, profile=setup.profile, device=setup.device)
 

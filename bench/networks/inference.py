@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bench.networks.folding import fold_batch_norms
 from bench.networks.kernels import use_fused_kernels
+from bench.networks.position_scores import fold_scores
 
 Net = TypeVar("Net", bound=nn.Module)
 Call = Callable[[Tensor], Tensor]
@@ -26,6 +27,7 @@ def fast_copy(net: Net, probe_nchw: Tensor) -> Net:
     """
     fast = copy.deepcopy(net).eval()
     fold_batch_norms(fast, probe_nchw)
+    fold_scores(fast)
     use_fused_kernels(fast, probe_nchw)
     return fast
 

@@ -37,6 +37,18 @@ def test_folding_leaves_the_original_network_alone() -> None:
     assert net(x).executed.shape == (4, BLOCKS + 2)
 
 
+@torch.no_grad()
+def test_a_norm_behind_a_linear_layer_is_folded_too() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    x = 2 * torch.randn(32, 5) + 1
+    net.train()(x)
+    expected = net.eval()(x)
+    fold_batch_norms(net, x)
+    assert isinstance(net[1], nn.Identity)
+    torch.testing.assert_close(net(x), expected)
+
+
 class _Odd(nn.Module):
     """A norm in front, a convolution read by two norms, a norm used twice, and a plain pair."""
 
