@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
+import torch
 
 from bench.engine.plan import METHODS, method_config
 from bench.errors import ConfigError
+from bench.measure.modes import evaluating
+from bench.networks.inference import fast_copy
 from bench.testing import Check, checks_of
+from bench.testing.made_up import images
+from bench.testing.workbench import Workbench
 
 NAMES = METHODS.names()
 over_names = pytest.mark.parametrize("name", NAMES)
@@ -22,6 +28,22 @@ def test_a_registered_method_keeps_the_contract(check: Check) -> None:
     outcome.require()
     if outcome.status == "exempt":
         pytest.skip(f"exempt: {outcome.detail}")
+
+
+@over_names
+def test_the_fast_copy_that_is_timed_computes_the_same_also_in_float64(name: str) -> None:
+    method, x = METHODS.get(name)(), images(24, seed=3)
+    if "execution" in method.tags.exempt:
+        pytest.skip(f"exempt: {method.tags.exempt['execution']}")
+    for subject in Workbench(method, None).train():
+        for point in subject.points[:2]:
+            for net, given in ((point.net, x), (deepcopy(point.net).double(), x.double())):
+                with evaluating(net):
+                    expected = net(given)
+                    output = fast_copy(net, given[:2]).execute(given)
+                assert torch.equal(output.executed, expected.executed)
+                allowed = 1e-5 * max(10.0, float(expected.logits.abs().max()))
+                torch.testing.assert_close(output.logits, expected.logits, atol=allowed, rtol=0)
 
 
 @over_names

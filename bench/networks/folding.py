@@ -20,9 +20,10 @@ Norm = nn.BatchNorm2d | nn.BatchNorm1d
 def fold_batch_norms(net: nn.Module, probe_nchw: Tensor) -> None:
     """Fold, in place, every batch norm that only ever follows one convolution or linear layer.
 
-    An Identity is left in its place. `probe_nchw` (N, C, H, W) is run once in eval mode to see what follows what: by its `forward`,
-    in which every unit runs. A norm in front of a layer stays. What else a layer's output is used
-    for cannot be seen: compare the network with itself before trusting it.
+    An Identity is left in its place. `probe_nchw` (N, C, H, W) is run once in eval mode to see what
+    follows what: by `forward`, in which every unit runs. A norm in front of a layer stays. What
+    else a layer's output is used for cannot be seen: compare the network with itself before
+    trusting it.
     """
     net.eval()
     pairs = _pairs(net, probe_nchw)

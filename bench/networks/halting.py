@@ -134,7 +134,7 @@ class HaltingResNet(DynamicNet):
         return crowd.finish()
 
     def _new_trace(self, state_nchw: Tensor) -> _Trace:
-        return _Trace(self._columns, self._always_on_u.repeat(state_nchw.shape[0], 1))
+        return _Trace(self._columns, self._always_on_u.float().repeat(state_nchw.shape[0], 1))
 
 
 class _Trace:

@@ -38,7 +38,7 @@ class LocalScore(nn.Module):
         features_rc = features.permute(0, 2, 3, 1).view(rows_rc.shape) * grid.inside_r1
         for part in places.parts(rows_rc.shape[1]):
             z_m1 = convolve_at(features_rc, self.conv, part.near_3m)
-            out_r1.index_copy_(0, part.row_m, z_m1)
+            out_r1.index_copy_(0, part.row_m, z_m1.to(out_r1.dtype))
 
 
 class PositionScore(nn.Module):
