@@ -13,8 +13,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bench.export.branching import branching_exits, branching_gates
 from bench.export.description import Batch, Form
+from bench.networks.branching import branching_exits, branching_gates
 from bench.networks.exits import ExitResNet
 from bench.networks.folding import fold_batch_norms
 from bench.networks.gated import GatedResNet

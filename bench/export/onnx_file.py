@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bench.errors import ConfigError
 from bench.export.checking import Answer
 from bench.export.description import KEY, Description
-from bench.export.tracing import traced
+from bench.networks.tracing import traced
 
 _OPSET = 17
 _OUTPUTS = ["logits", "executed"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.export.checking import Answer
 from bench.export.description import KEY, Description
-from bench.export.tracing import deprecation_known, scripted, traced
+from bench.networks.tracing import deprecation_known, frozen, scripted, traced
 
 _DOCUMENT = f"{KEY}.json"
 
@@ -46,7 +46,7 @@ def torchscript_bytes(module: nn.Module, example_nchw: Tensor, described: Descri
     buffer = io.BytesIO()
     with deprecation_known(), torch.no_grad():
         extra = {_DOCUMENT: described.model_dump_json()}
-        torch.jit.save(torch.jit.freeze(graph), buffer, _extra_files=extra)
+        torch.jit.save(frozen(graph), buffer, _extra_files=extra)
     return buffer.getvalue()
 
 

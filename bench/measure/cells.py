@@ -87,6 +87,7 @@ def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(lane.rounds),
         "images_at_a_time": lane.portion or None,
+        "as_graph": lane.in_graph,
         **break_even_values(lane.proof.net),
         **sharing.values(),
     }

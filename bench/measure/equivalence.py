@@ -13,11 +13,12 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from bench.errors import EquivalenceError
 from bench.measure.modes import evaluating, full_fp32
-from bench.networks.inference import fast_copy
+from bench.networks.inference import GraphCall, fast_copy
 from bench.networks.unit import DynamicNet, Output
 
 MIN_IMAGES = 256
@@ -71,6 +72,19 @@ def check_execution(
     if seen.other:
         _prove_in_double(right, x_nchw[sorted(seen.other)], made_fast=masked is not None)
     return _sentence(seen, len(x_nchw))
+
+
+def graph_agrees(graph: GraphCall, net: DynamicNet, x_nchw: Tensor, *, atol: float = 1e-4) -> bool:
+    """Whether a graph for one image gives the logits and the trace of `execute`, image by image."""
+    with evaluating(net), full_fp32():
+        for n in range(len(x_nchw)):
+            one_nchw = x_nchw[n : n + 1]
+            (logits_1k, executed_1u), expected = graph(one_nchw), net.execute(one_nchw)
+            allowed = max(atol, _RTOL * float(expected.logits.abs().max()))
+            difference = _largest_difference(logits_1k, expected.logits)
+            if not (difference <= allowed and torch.equal(executed_1u, expected.executed)):
+                return False
+    return True
 
 
 def _sentence(seen: _Seen, count: int) -> str:

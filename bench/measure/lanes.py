@@ -5,7 +5,7 @@ A failure ends its own lane and nothing else. Owns no statistics but the stop ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeGuard
 
@@ -21,14 +21,16 @@ from bench.measure.profiles import Profile
 from bench.measure.speed import Ms, has_converged
 from bench.measure.timing import (
     Index,
+    Query,
     RoundSamples,
+    faster,
     fastest_portion,
     queries,
     time_round,
     warm_up,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.inference import Call, in_portions
+from bench.networks.inference import Call, GraphCall, in_portions
 from bench.networks.policy import EverythingRuns
 from bench.networks.unit import DynamicNet
 from bench.records.record import Environment
@@ -36,6 +38,7 @@ from bench.seeding import derive
 
 Progress = Callable[[str, float], None]
 _MAX_ROUNDS = 1000
+_TRIED = 32  # images for which two forms of a network are compared
 
 
 class Setup(NamedTuple):
@@ -51,19 +54,24 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A network and what came of its equivalence check: a sentence, or why there is none."""
+    """A network and what came of its equivalence check: a sentence, or why there is none.
+
+    `graph` is the same network for one image as a graph, if there is one.
+    """
 
     name: str
     net: DynamicNet
     sentence: str = ""
     failure: str = ""
+    graph: GraphCall | None = None
 
 
 @dataclass(slots=True)
 class Lane:
     """One network at one batch size while it is being measured.
 
-    `portion` is how many images of a batch it runs at a time; 0 until that was tried out.
+    `portion` is how many images of a batch it runs at a time, and `in_graph` whether single images
+    run as a graph, once that was tried out.
     """
 
     proof: Proof
@@ -71,6 +79,7 @@ class Lane:
     setup: Setup
     failure: str = ""
     portion: int = 0
+    in_graph: bool = False
     rounds: list[RoundSamples] = field(default_factory=list)
     meter: ContentionMeter = field(default_factory=ContentionMeter)
 
@@ -97,16 +106,18 @@ class Lane:
                 torch.cuda.empty_cache()
 
     def warm_up(self) -> None:
-        """Find the portion of a batch that is fastest, then run until lazy work is over."""
+        """Find the form that is fastest, then run until lazy work is over."""
         setup, net = self.setup, self.proof.net
         inputs = queries(setup.images_nchw, self._order("warm-up"), batch_size=self.batch_size)
         with evaluating(net):
-            self.portion = fastest_portion(
-                timed_call(net), next(inputs).x_nchw, device=setup.device
-            )
-            use_break_even(net, self.portion, setup.device)
-            call = in_portions(traced_call(net), self.portion)
-            warm_up(call, inputs, profile=setup.profile, device=setup.device)
+            if self.batch_size == 1:
+                use_break_even(net, 1, setup.device)
+                self.in_graph = self._graph_is_faster(inputs)
+            else:
+                first = next(inputs).x_nchw
+                self.portion = fastest_portion(timed_call(net), first, device=setup.device)
+                use_break_even(net, self.portion, setup.device)
+            warm_up(self._traced, inputs, profile=setup.profile, device=setup.device)
 
     def run_round(self) -> None:
         """Time one round, on an order of the images that only round and batch size determine."""
@@ -114,12 +125,32 @@ class Lane:
         inputs = queries(self.setup.images_nchw, order, batch_size=self.batch_size)
         with evaluating(self.proof.net), self.meter:
             samples = time_round(
-                in_portions(timed_call(self.proof.net), self.portion),
-                inputs,
-                profile=self.setup.profile,
-                device=self.setup.device,
+                self._timed, inputs, profile=self.setup.profile, device=self.setup.device
             )
         self.rounds.append(samples)
+
+    def _graph_is_faster(self, inputs: Iterator[Query]) -> bool:
+        graph = self.proof.graph
+        if graph is None:
+            return False
+        eager, few = timed_call(self.proof.net), [next(inputs).x_nchw for _ in range(_TRIED)]
+        return faster(lambda x_nchw: graph(x_nchw)[0], eager, few)
+
+    @property
+    def _timed(self) -> Call:
+        graph = self.proof.graph
+        if self.in_graph and graph is not None:
+            return lambda x_nchw: graph(x_nchw)[0]
+        call = timed_call(self.proof.net)
+        return in_portions(call, self.portion) if self.portion else call
+
+    @property
+    def _traced(self) -> Call:
+        graph = self.proof.graph
+        if self.in_graph and graph is not None:
+            return lambda x_nchw: graph(x_nchw)[1]
+        call = traced_call(self.proof.net)
+        return in_portions(call, self.portion) if self.portion else call
 
     def _order(self, round_: int | str) -> Index:
         rng = np.random.default_rng(derive(self.setup.seed, "latency", self.batch_size, round_))

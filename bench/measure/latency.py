@@ -8,7 +8,8 @@ becomes a cell with a reason. Owns the protocol; the clock is timing.py, the num
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,11 +17,11 @@ from torch import Tensor
 from bench.allocator import keep_freed_memory
 from bench.measure.cells import MeasuredCell, cell_of
 from bench.measure.environment import describe_environment
-from bench.measure.equivalence import MIN_IMAGES, check_execution
+from bench.measure.equivalence import MIN_IMAGES, check_execution, graph_agrees
 from bench.measure.lanes import Lane, Progress, Proof, Setup, reason_of, run_rounds
 from bench.measure.modes import using_threads
 from bench.measure.profiles import Profile
-from bench.networks.inference import fast_copy
+from bench.networks.inference import fast_copy, graph_of_one
 from bench.networks.unit import DynamicNet
 
 DENSE = "dense"
@@ -62,7 +63,9 @@ def measure_latency(
     tell = progress or _say_nothing
     with using_threads(threads):
         setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
-        proofs = _prove({DENSE: dense, **subjects}, images_nchw, tell=tell)
+        graphs = profile.graphs and 1 in batch_sizes
+        prove = _prove_with_graph if graphs else _prove
+        proofs = _prove_all({DENSE: dense, **subjects}, images_nchw, prove, tell=tell)
         cells: dict[str, list[MeasuredCell]] = {name: [] for name in proofs}
         for size in batch_sizes:
             lanes = _measure_batch_size(list(proofs.values()), size, setup=setup, tell=tell)
@@ -71,19 +74,37 @@ def measure_latency(
     return cells
 
 
-def _prove(
-    nets: Mapping[str, DynamicNet], images_nchw: Tensor, *, tell: Progress
+def _prove_all(
+    nets: Mapping[str, DynamicNet],
+    images_nchw: Tensor,
+    prove: Callable[[str, DynamicNet, Tensor], Proof],
+    *,
+    tell: Progress,
 ) -> dict[str, Proof]:
     proofs: dict[str, Proof] = {}
     for done, (name, net) in enumerate(nets.items()):
         tell(f"{name}: execute == forward?", done / len(nets))
         try:
-            fast = fast_copy(net, images_nchw[:_PROBE_IMAGES])
-            sentence = check_execution(fast, images_nchw[:MIN_IMAGES], masked=net)
-            proofs[name] = Proof(name, fast, sentence)
+            proofs[name] = prove(name, net, images_nchw[:MIN_IMAGES])
         except Exception as error:
             proofs[name] = Proof(name, net, failure=reason_of(error))
     return proofs
+
+
+def _prove(name: str, net: DynamicNet, x_nchw: Tensor) -> Proof:
+    fast = fast_copy(net, x_nchw[:_PROBE_IMAGES])
+    return Proof(name, fast, check_execution(fast, x_nchw, masked=net))
+
+
+def _prove_with_graph(name: str, net: DynamicNet, x_nchw: Tensor) -> Proof:
+    proof = _prove(name, net, x_nchw)
+    try:
+        graph = graph_of_one(net, x_nchw[:_PROBE_IMAGES])
+        agrees = graph is not None and graph_agrees(graph, proof.net, x_nchw)
+    except Exception:
+        # A policy that cannot be recorded: the network runs as it is.
+        return proof
+    return replace(proof, graph=graph) if agrees else proof
 
 
 def _measure_batch_size(

@@ -7,7 +7,7 @@ sides. Owns no networks, no statistics and no record.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +69,17 @@ def fastest_portion(call: Call, x_nchw: Tensor, *, device: torch.device) -> int:
         portioned(x_nchw)
         took_ns[size] = min(_nanoseconds(portioned, x_nchw) for _ in range(_TRIES))
     return min(took_ns, key=took_ns.__getitem__)
+
+
+def faster(one: Call, other: Call, inputs: Sequence[Tensor]) -> bool:
+    """Whether `one` is faster than `other` on these inputs, taking turns, by the median."""
+    took_ns: dict[Call, list[int]] = {one: [], other: []}
+    for x_nchw in (*inputs, *inputs):
+        for call in took_ns:
+            took_ns[call].append(_nanoseconds(call, x_nchw))
+    # The first half is warm-up.
+    half = len(inputs)
+    return bool(np.median(took_ns[one][half:]) < np.median(took_ns[other][half:]))
 
 
 def _nanoseconds(call: Call, x_nchw: Tensor) -> int:

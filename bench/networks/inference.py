@@ -1,7 +1,8 @@
 """The copy of a network that is timed: the same function, as fast as this machine can run it.
 
 Owns what is done to every network alike, the dense one included: folded batch norms, fused kernels,
-large batches in portions that fit the caches. Decides nothing and owns no clock.
+single images as one graph, large batches in portions that fit the caches. Decides nothing and owns
+no clock.
 """
 
 from __future__ import annotations
@@ -13,23 +14,51 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from bench.networks.branching import branching_exits, branching_gates
+from bench.networks.exits import ExitResNet
 from bench.networks.folding import fold_batch_norms
-from bench.networks.kernels import use_fused_kernels
+from bench.networks.gated import GatedResNet
+from bench.networks.kernels import use_fused_kernels, use_graph_kernels
 from bench.networks.position_scores import fold_scores
+from bench.networks.tracing import frozen, scripted, traced
+from bench.networks.unit import DynamicNet
 
 Net = TypeVar("Net", bound=nn.Module)
 Call = Callable[[Tensor], Tensor]
+GraphCall = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def fast_copy(net: Net, probe_nchw: Tensor) -> Net:
     """Return a copy in eval mode with batch norms folded away and fused kernels where torch has
     them. `probe_nchw` (N, C, H, W) are images like those to come. The copy is for inference only.
     """
-    fast = copy.deepcopy(net).eval()
-    fold_batch_norms(fast, probe_nchw)
-    fold_scores(fast)
+    fast = _folded_copy(net, probe_nchw)
     use_fused_kernels(fast, probe_nchw)
     return fast
+
+
+def graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
+    """Return a network for one image (1, C, H, W) as a single graph: logits and trace.
+
+    Decisions are branches of the graph; between them nothing of Python is left. None for a kind of
+    network of which there is no such graph, or on an accelerator.
+    """
+    if probe_nchw.device.type != "cpu" or not isinstance(net, GatedResNet | ExitResNet):
+        return None
+    copied = _folded_copy(net, probe_nchw).requires_grad_(False)
+    use_graph_kernels(copied, probe_nchw)
+    one_nchw = probe_nchw[:1]
+    gated = isinstance(copied, GatedResNet)
+    module = branching_gates(copied, one_nchw) if gated else branching_exits(copied, one_nchw)
+    graph: GraphCall = frozen(scripted(traced(module.eval(), one_nchw).eval()))
+    return graph
+
+
+def _folded_copy(net: Net, probe_nchw: Tensor) -> Net:
+    copied = copy.deepcopy(net).eval()
+    fold_batch_norms(copied, probe_nchw)
+    fold_scores(copied)
+    return copied
 
 
 def in_portions(call: Call, size: int) -> Call:

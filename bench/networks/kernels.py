@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from bench.networks.resnet import Block, Head, Residual, Stem
 
+Sides = dict[nn.Module, tuple[int, int]]  # of what each convolution reads
+
 # What a kernel's memory layout is chosen for; it works for all other sizes too.
 _TYPICAL_BATCH = 16
 
@@ -37,9 +39,19 @@ def use_fused_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
     `probe_nchw` (N, C, H, W) is run once to see the sizes of the feature maps. Weights are packed
     once: do not train the network afterwards. Where torch has no such kernels nothing changes.
     """
-    if not kernels_available(probe_nchw):
-        return
-    sides: dict[nn.Module, tuple[int, int]] = {}
+    if kernels_available(probe_nchw):
+        _replace(net, _sides(net, probe_nchw), PackedConvolution)
+
+
+@torch.no_grad()
+def use_graph_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
+    """The same for a network that is to become a graph, where other kernels can be recorded."""
+    if kernels_available(probe_nchw) and hasattr(torch.ops.mkldnn_prepacked, "conv2d_run"):
+        _replace(net, _sides(net, probe_nchw), GraphConvolution)
+
+
+def _sides(net: nn.Module, probe_nchw: Tensor) -> Sides:
+    sides: Sides = {}
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         sides[module] = given[0].shape[2], given[0].shape[3]
@@ -51,14 +63,18 @@ def use_fused_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+    return sides
+
+
+def _replace(net: nn.Module, sides: Sides, packing: Packing) -> None:
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, Stem) and _is_folded(child.conv, child.bn, sides):
-                parent.register_module(name, FusedStem(child, sides))
+            if type(child) is Stem and _is_folded(child.conv, child.bn, sides):
+                parent.register_module(name, FusedStem(child, sides, packing))
             elif type(child) is Head:
                 parent.register_module(name, DirectHead(child))
             elif type(child) is Block and _can_fuse(child, sides):
-                parent.register_module(name, FusedBlock(child, sides))
+                parent.register_module(name, FusedBlock(child, sides, packing))
 
 
 class PackedConvolution:
@@ -86,14 +102,39 @@ class PackedConvolution:
         return out
 
 
+class GraphConvolution(nn.Module):
+    """The same in a form that can be recorded in a graph; a sum is a pass of its own."""
+
+    def __init__(self, conv: nn.Conv2d, side: tuple[int, int]) -> None:
+        super().__init__()
+        pack: Any = torch.ops.mkldnn_prepacked.conv2d_prepack
+        padding, stride, dilation = _pair(conv.padding), _pair(conv.stride), _pair(conv.dilation)
+        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
+        fixed = (weight, bias, stride, padding, dilation, conv.groups, [1, conv.in_channels, *side])
+        self.clipped, self.plain = pack(*fixed, "relu"), pack(*fixed, "none")
+
+    def relu(self, x_nchw: Tensor) -> Tensor:
+        """Return ReLU(conv(x) + bias)."""
+        out: Tensor = torch.ops.mkldnn_prepacked.conv2d_run(x_nchw, self.clipped)
+        return out
+
+    def relu_of_sum(self, x_nchw: Tensor, other_nchw: Tensor) -> Tensor:
+        """Return ReLU(conv(x) + bias + other)."""
+        out: Tensor = torch.ops.mkldnn_prepacked.conv2d_run(x_nchw, self.plain)
+        return out.add_(other_nchw).relu_()
+
+
+Packing = type[PackedConvolution] | type[GraphConvolution]
+
+
 class FusedStem(Stem):
     """A folded stem in one kernel. Like all here, calling it runs no hooks: at batch 1 what a
     module call adds is a tenth of a block."""
 
-    def __init__(self, stem: Stem, sides: dict[nn.Module, tuple[int, int]]) -> None:
+    def __init__(self, stem: Stem, sides: Sides, packing: Packing) -> None:
         nn.Module.__init__(self)
         self.conv, self.bn = stem.conv, stem.bn
-        self._packed = PackedConvolution(stem.conv, sides[stem.conv])
+        self._packed = packing(stem.conv, sides[stem.conv])
 
     def forward(self, x: Tensor) -> Tensor:
         return self._packed.relu(x)
@@ -118,14 +159,14 @@ class DirectHead(Head):
 class FusedBlock(Block):
     """A folded block in two kernels; its residual alone still runs as before."""
 
-    def __init__(self, block: Block, sides: dict[nn.Module, tuple[int, int]]) -> None:
+    def __init__(self, block: Block, sides: Sides, packing: Packing) -> None:
         nn.Module.__init__(self)
         self.c_out, self.stride = block.c_out, block.stride
         self.residual, self.shortcut = block.residual, block.shortcut
         assert isinstance(block.residual, Residual)
         conv1, conv2 = block.residual.conv1, block.residual.conv2
-        self._first = PackedConvolution(conv1, sides[conv1])
-        self._second = PackedConvolution(conv2, sides[conv2])
+        self._first = packing(conv1, sides[conv1])
+        self._second = packing(conv2, sides[conv2])
         identity = isinstance(block.shortcut, nn.Identity)
         self._shortcut = None if identity else block.shortcut.forward
 
@@ -136,7 +177,7 @@ class FusedBlock(Block):
     __call__ = forward
 
 
-def _can_fuse(block: Block, sides: dict[nn.Module, tuple[int, int]]) -> bool:
+def _can_fuse(block: Block, sides: Sides) -> bool:
     residual = block.residual
     return (
         isinstance(residual, Residual)
@@ -145,7 +186,7 @@ def _can_fuse(block: Block, sides: dict[nn.Module, tuple[int, int]]) -> bool:
     )
 
 
-def _is_folded(conv: nn.Module, norm: nn.Module, sides: dict[nn.Module, tuple[int, int]]) -> bool:
+def _is_folded(conv: nn.Module, norm: nn.Module, sides: Sides) -> bool:
     return conv in sides and isinstance(norm, nn.Identity)
 
 

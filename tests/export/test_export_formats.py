@@ -17,7 +17,7 @@ from bench.export.attempts import FileFormat, Made, attempts
 from bench.export.checking import compare
 from bench.export.description import KEY
 from bench.export.exporting import _first_that_agrees
-from bench.export.tracing import deprecation_known
+from bench.networks.tracing import deprecation_known
 from bench.networks.unit import DynamicNet, Output
 from bench.training.reporter import Silent
 

@@ -16,7 +16,7 @@ from bench.cli import app
 from bench.errors import ConfigError, Unsupported
 from bench.export import load_exported
 from bench.export.attempts import FileFormat
-from bench.export.branching import Gated
+from bench.networks.branching import Gated
 from bench.options import run_options
 
 

@@ -12,8 +12,9 @@ from gated_nets import BLOCKS, MERGES, images, per_unit_net, seasoned
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from bench.measure.equivalence import graph_agrees
 from bench.networks import kernels
-from bench.networks.inference import fast_copy
+from bench.networks.inference import fast_copy, graph_of_one
 from bench.networks.kernels import FusedBlock, FusedStem, kernels_available
 from bench.networks.unit import DynamicNet
 
@@ -95,3 +96,35 @@ def test_a_fused_trunk_calls_one_kernel_per_convolution_and_no_relu_or_sum() -> 
     assert not {"aten::relu", "aten::relu_", "aten::add", "aten::batch_norm"} & calls.keys()
     pointwise = sum(count for key, count in calls.items() if "_convolution_pointwise" in key)
     assert pointwise == 1 + 2 * BLOCKS
+
+
+def graph_equals_network(net: DynamicNet, x: torch.Tensor) -> None:
+    graph = graph_of_one(net, x[:2])
+    assert graph is not None and graph_agrees(graph, fast_copy(net, x[:2]), x)
+    other = fast_copy(net, x[:2])
+    other.trunk.head.linear.bias.data[0] += 1  # type: ignore[union-attr]
+    assert not graph_agrees(graph, other, x)
+
+
+@with_and_without_kernels
+@pytest.mark.parametrize("merge", sorted(MERGES))
+def test_a_gated_network_as_one_graph_decides_image_by_image(
+    fused: bool, merge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        without_kernels(monkeypatch)
+    net, x = per_unit_net(merge, "B"), images(12, seed=9)
+    with torch.no_grad():
+        assert len({tuple(row) for row in net(x).executed.tolist()}) > 3
+    graph_equals_network(net, x)
+
+
+def test_a_network_with_exits_as_one_graph_leaves_image_by_image() -> None:
+    net, x = exit_nets.calibrated("entropy"), images(24, seed=9)
+    with torch.no_grad():
+        assert len(set(net(x).terms["way_n"].tolist())) == 3
+    graph_equals_network(net, x)
+
+
+def test_there_is_no_graph_of_a_network_that_halts() -> None:
+    assert graph_of_one(halting_nets.seasoned("image"), halting_nets.images(2)) is None

@@ -47,9 +47,6 @@ class TableGates(Policy):
         self.gates_mb = (torch.rand(_MASKS, backbone.num_blocks, generator=draws) < share).float()
 
     def rows(self, x_nchw: Tensor) -> Tensor:
-        if len(x_nchw) == 1:
-            row = int(float(x_nchw[0, 0, 5, 5]) * 1e6) % _MASKS
-            return self.gates_mb[row : row + 1]
         return self.gates_mb[(x_nchw[:, 0, 5, 5].double() * 1e6).long() % _MASKS]
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:

@@ -12,24 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.export.tracing import scripted, traced
 from bench.networks.execution import Merge
 from bench.networks.exits import ExitResNet
 from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.policy import UpFront
 from bench.networks.resnet import Block
+from bench.networks.tracing import scripted, traced
 from bench.networks.unit import DynamicNet, RemovedResidual
 
 
 class Branch(nn.Module):
-    """A block that runs if its gate (1,) is open."""
+    """A block that runs if its gate, a boolean (1,), is open."""
 
     def __init__(self, run: Any, skip: Any) -> None:
         super().__init__()
         self.run = run
         self.skip = skip
 
-    def forward(self, gate_n: Tensor, h_nchw: Tensor) -> Tensor:
-        if bool(gate_n > 0.5):  # noqa: SIM108
+    def forward(self, open_n: Tensor, h_nchw: Tensor) -> Tensor:
+        if bool(open_n):  # noqa: SIM108
             out = self.run(h_nchw)
         else:
             out = self.skip(h_nchw)
@@ -55,30 +56,36 @@ class Gated(nn.Module):
         super().__init__()
         self.net = net
         self.branches = nn.ModuleDict(branches)
-        fixed_u, place_bu = _trace_plan(net)
-        self.register_buffer("fixed_u", fixed_u)
-        self.register_buffer("place_bu", place_bu)
+        fixed_u, place_gu = _trace_plan(net, [int(index) for index in branches])
+        self.register_buffer("fixed_1u", fixed_u[None])
+        self.register_buffer("place_gu", place_gu)
 
-    fixed_u: Tensor
-    place_bu: Tensor
+    fixed_1u: Tensor
+    place_gu: Tensor
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         h_nchw = self.net.trunk.stem(x_nchw)
         decisions = self.net.policy.begin(x_nchw, h_nchw)
-        ran: list[Tensor] = []
+        # All at once where all are known: an operation per block is a part of what skipping saves.
+        known_nb = decisions.gates_nb > 0.5 if isinstance(decisions, UpFront) else None
+        opens: list[Tensor] = []
         for index, block in enumerate(self.net.blocks):
             gate_n = decisions.gate(index, h_nchw)
             if isinstance(block.residual, RemovedResidual):
                 h_nchw = self.net.merge.skipped(block, block.shortcut(h_nchw))
-                ran.append(x_nchw.new_zeros(1))
             elif gate_n is None:
                 h_nchw = block(h_nchw)
-                ran.append(x_nchw.new_ones(1))
             else:
-                h_nchw = self.branches[str(index)](gate_n, h_nchw)
-                ran.append((gate_n > 0.5).float())
-        executed_nu = self.fixed_u + torch.stack(ran, dim=1) @ self.place_bu
-        return self.net.trunk.head(h_nchw), executed_nu
+                open_n = gate_n > 0.5 if known_nb is None else known_nb[:, index]
+                h_nchw = self.branches[str(index)](open_n, h_nchw)
+                opens.append(open_n)
+        return self.net.trunk.head(h_nchw), self._executed(opens)
+
+    def _executed(self, opens: list[Tensor]) -> Tensor:
+        if not opens:
+            return self.fixed_1u.clone()
+        ran_ng = torch.stack(opens, dim=1).to(self.place_gu.dtype)
+        return torch.addmm(self.fixed_1u, ran_ng, self.place_gu)
 
 
 class Way(nn.Module):
@@ -167,10 +174,16 @@ def branching_exits(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     return WithExits(graph)
 
 
-def _trace_plan(net: GatedResNet) -> tuple[Tensor, Tensor]:
-    """Return the ones of what always runs (U,), and which column each block has (B, U)."""
+def _trace_plan(net: GatedResNet, gated: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the ones of what always runs (U,), and which column each gated block has (G, U)."""
     units = net.units()
     columns = block_columns(units)
-    place_bu = torch.zeros(len(columns), len(units))
-    place_bu[torch.arange(len(columns)), torch.tensor(columns)] = 1
-    return 1 - place_bu.sum(dim=0), place_bu
+    place_gu = torch.zeros(len(gated), len(units))
+    fixed_u = torch.ones(len(units))
+    for row, b in enumerate(gated):
+        place_gu[row, columns[b]] = 1
+        fixed_u[columns[b]] = 0
+    for b, block in enumerate(net.blocks):
+        if isinstance(block.residual, RemovedResidual):
+            fixed_u[columns[b]] = 0
+    return fixed_u, place_gu

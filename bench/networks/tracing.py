@@ -64,3 +64,9 @@ def scripted(module: nn.Module) -> Any:
     """Return the module compiled: what is a branch in Python is a branch in the graph."""
     with deprecation_known():
         return torch.jit.script(module)
+
+
+def frozen(graph: Any) -> Any:
+    """Return the compiled module with its weights as constants."""
+    with deprecation_known(), torch.no_grad():
+        return torch.jit.freeze(graph)
