@@ -9,7 +9,12 @@ from bench.data.load import load_dataset
 from bench.engine.building import Workplace
 from bench.engine.plan import METHODS, Request, make_plan
 from bench.engine.single import perform
+from bench.measure.latency import measure_latency
+from bench.measure.profiles import profile_named
+from bench.networks.gated import GatedResNet
+from bench.networks.resnet import Backbone
 from bench.records.store import RunStore
+from bench.testing.made_up import images
 from bench.training.reporter import Silent
 
 pytestmark = [
@@ -38,3 +43,22 @@ def test_every_method_trains_and_really_skips_on_cuda(
         record = perform(item.spec, place)
     assert record.status == "finished"
     assert "identical masks" in record.points[0].equivalence
+
+
+@pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "branchynet", "act", "sact"])
+def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path) -> None:
+    backbone = Backbone("resnet14", 10, (3, 16, 16))
+    method = METHODS.get(name)()
+    net = method.build(backbone, method.Config()).cuda().eval()
+    x_nchw = images(256, seed=1, shape=(3, 16, 16)).cuda()
+    cells = measure_latency(
+        {"subject": net},
+        GatedResNet(backbone).cuda().eval(),
+        images_nchw=x_nchw,
+        batch_sizes=(1, 8, 128),
+        profile=profile_named("smoke"),
+        device="cuda",
+    )
+    for cell in cells["subject"]:
+        assert cell.record.reason == "" and cell.record.latency_ms is not None
+        assert cell.record.device.startswith("cuda") and "identical masks" in cell.equivalence
