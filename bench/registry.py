@@ -33,7 +33,12 @@ class Registry(Generic[T]):
         self.base = base
         self._added: dict[str, type[T]] = {}
         self._found: dict[str, EntryPoint] | None = None
-        self.files: list[Path] = []  # the plugin files added, for processes started from this one
+        self._files: dict[str, Path] = {}  # by the name of what was added from it
+
+    @property
+    def files(self) -> list[Path]:
+        """The plugin files of what is registered, for processes started from this one."""
+        return list(dict.fromkeys(self._files[name] for name in self._added if name in self._files))
 
     def names(self) -> list[str]:
         """Return all names, sorted, importing nothing."""
@@ -105,7 +110,7 @@ class Registry(Generic[T]):
             )
         for item in items:
             self.add(item, source=source)
-        self.files.append(path.absolute())
+            self._files[item.name] = path.absolute()
         return [str(item.name) for item in items]
 
     def _entry_points(self) -> dict[str, EntryPoint]:
