@@ -15,9 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.branching import branching_exits, branching_gates
+from bench.networks.branching_halting import branching_halting
 from bench.networks.exits import ExitResNet
 from bench.networks.folding import fold_batch_norms
 from bench.networks.gated import GatedResNet
+from bench.networks.halting import HaltingResNet
+from bench.networks.halting_policy import ImageHalting
 from bench.networks.kernels import use_fused_kernels, use_graph_kernels
 from bench.networks.position_scores import fold_scores
 from bench.networks.tracing import frozen, scripted, traced
@@ -43,13 +46,19 @@ def graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
     Decisions are branches of the graph; between them nothing of Python is left. None for a kind of
     network of which there is no such graph, or on an accelerator.
     """
-    if probe_nchw.device.type != "cpu" or not isinstance(net, GatedResNet | ExitResNet):
+    if probe_nchw.device.type != "cpu":
         return None
-    copied = _folded_copy(net, probe_nchw).requires_grad_(False)
+    copied, one_nchw = _folded_copy(net, probe_nchw).requires_grad_(False), probe_nchw[:1]
     use_graph_kernels(copied, probe_nchw)
-    one_nchw = probe_nchw[:1]
-    gated = isinstance(copied, GatedResNet)
-    module = branching_gates(copied, one_nchw) if gated else branching_exits(copied, one_nchw)
+    module: nn.Module | None = None
+    if isinstance(copied, GatedResNet):
+        module = branching_gates(copied, one_nchw)
+    elif isinstance(copied, ExitResNet):
+        module = branching_exits(copied, one_nchw)
+    elif isinstance(copied, HaltingResNet) and isinstance(copied.policy, ImageHalting):
+        module = branching_halting(copied, one_nchw)
+    if module is None:
+        return None
     graph: GraphCall = frozen(scripted(traced(module.eval(), one_nchw).eval()))
     return graph
 

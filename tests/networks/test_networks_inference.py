@@ -126,5 +126,14 @@ def test_a_network_with_exits_as_one_graph_leaves_image_by_image() -> None:
     graph_equals_network(net, x)
 
 
-def test_there_is_no_graph_of_a_network_that_halts() -> None:
-    assert graph_of_one(halting_nets.seasoned("image"), halting_nets.images(2)) is None
+@pytest.mark.parametrize("dead", [frozenset[str](), frozenset({"block2", "block4"})])
+def test_a_network_that_halts_as_one_graph_halts_image_by_image(dead: frozenset[str]) -> None:
+    net = halting_nets.seasoned("image").inference_net(dead_blocks=dead)
+    x = halting_nets.images(24)
+    with torch.no_grad():
+        assert len({tuple(row) for row in net(x).executed.tolist()}) > 1
+    graph_equals_network(net, x)
+
+
+def test_there_is_no_graph_of_a_network_whose_positions_halt() -> None:
+    assert graph_of_one(halting_nets.seasoned("position"), halting_nets.images(2)) is None
