@@ -26,7 +26,9 @@ _BATCH = 128
 _SINGLES = 8
 _IMAGES_PER_EXCUSE = 256
 # Of the largest logit: what float32 can hold after some thirty layers.
-_RTOL, _RTOL_DOUBLE = 1e-5, 1e-9
+_RTOL = 1e-5
+# In float64 some numbers are still rounded to float32, as the weights that halting gives.
+_RTOL_DOUBLE = 1e-6
 
 
 @dataclass(slots=True)
