@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -50,12 +51,8 @@ def measure_in_processes(
     part = task._replace(profile=task.profile.part)
     found: list[dict[str, list[MeasuredCell]]] = []
     for number in range(task.profile.processes):
-        with tempfile.TemporaryDirectory(prefix="bench-latency-") as name:
-            folder = Path(name)
-            save_arrays(folder, IMAGES_FILE, {"images_nchw": images_nchw.cpu().numpy()})
-            job = job_of(records, place, part._replace(seed=task.seed + number))
-            (folder / JOB_FILE).write_text(json.dumps(job))
-            run_process("timing_process", folder, place, progress=progress)
+        job = job_of(records, place, part._replace(seed=task.seed + number))
+        with answered("timing_process", job, images_nchw, place, progress=progress) as folder:
             found.append(read_cells(folder))
     return {
         name: [
@@ -114,21 +111,39 @@ def job_of(records: Sequence[RunRecord], place: Workplace, task: Task) -> dict[s
     }
 
 
-def run_process(
+@contextmanager
+def answered(
+    module: str,
+    job: Mapping[str, object],
+    images_nchw: Tensor,
+    place: Workplace,
+    *,
+    progress: Progress,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Path]:
+    """Have a module of this package do a job in a fresh process; its answer lies in the folder.
+
+    What it says is passed on; `variables` are added to its environment.
+
+    Raises:
+        RunFailed: it ended with an error.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-latency-") as name:
+        folder = Path(name)
+        save_arrays(folder, IMAGES_FILE, {"images_nchw": images_nchw.cpu().numpy()})
+        (folder / JOB_FILE).write_text(json.dumps(job))
+        _run(module, folder, place, progress=progress, variables=variables or {})
+        yield folder
+
+
+def _run(
     module: str,
     folder: Path,
     place: Workplace,
     *,
     progress: Progress,
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, str],
 ) -> None:
-    """Run a module of this package on `folder` in a fresh process, and pass on what it says.
-
-    `variables` are added to its environment.
-
-    Raises:
-        RunFailed: it ended with an error.
-    """
     command = [sys.executable, "-m", f"bench.engine.{module}", str(folder)]
     paths = os.pathsep.join(path for path in sys.path if path)
     errors = folder / "stderr.txt"
@@ -139,7 +154,7 @@ def run_process(
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, **(variables or {})},
+            env={**os.environ, "PYTHONPATH": paths, **variables},
         ) as process,
     ):
         assert process.stdout is not None

@@ -7,21 +7,18 @@ resource_process.py.
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from bench.engine.building import Workplace
 from bench.engine.measuring import Task, subject_name
-from bench.engine.processes import IMAGES_FILE, JOB_FILE, job_of, run_process
+from bench.engine.processes import answered, job_of
 from bench.errors import RunFailed
 from bench.measure.cells import MeasuredCell
 from bench.measure.lanes import Progress
 from bench.records.record import RunRecord
-from bench.records.store import save_arrays
 
 RESULT_FILE = "resources.json"
 # Every larger tensor gets pages of its own, given back when it is freed: the resident set is then
@@ -72,12 +69,17 @@ def _measured(
     return MeasuredCell(updated, cell.raw, cell.equivalence)
 
 
-def _in_a_process(job: dict[str, object], place: Workplace, images_nchw: Tensor) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="bench-resources-") as name:
-        folder = Path(name)
-        save_arrays(folder, IMAGES_FILE, {"images_nchw": images_nchw.cpu().numpy()})
-        (folder / JOB_FILE).write_text(json.dumps(job))
-        run_process("resource_process", folder, place, progress=_say_nothing, variables=_ALLOCATION)
+def _in_a_process(
+    job: Mapping[str, object], place: Workplace, images_nchw: Tensor
+) -> dict[str, Any]:
+    with answered(
+        "resource_process",
+        job,
+        images_nchw,
+        place,
+        progress=_say_nothing,
+        variables=_ALLOCATION,
+    ) as folder:
         values: dict[str, Any] = json.loads((folder / RESULT_FILE).read_text())
         return values
 

@@ -82,9 +82,9 @@ def graph_agrees(graph: GraphCall, net: DynamicNet, x_nchw: Tensor, *, atol: flo
         for n in range(len(x_nchw)):
             one_nchw = x_nchw[n : n + 1]
             (logits_1k, executed_1u), expected = graph(one_nchw), net.execute(one_nchw)
-            allowed = max(atol, _RTOL * float(expected.logits.abs().max()))
             difference = _largest_difference(logits_1k, expected.logits)
-            if not (difference <= allowed and torch.equal(executed_1u, expected.executed)):
+            within = difference <= _allowed(expected.logits, atol)
+            if not (within and torch.equal(executed_1u, expected.executed)):
                 return False
     return True
 
@@ -119,7 +119,7 @@ def _compare(
         seen.other[first + n] = net.units()[int(differs_nu[n].nonzero()[0])].name
     same_n = ~other_n
     difference = _largest_difference(skipping.logits[same_n], masked.logits[same_n])
-    allowed = max(atol, _RTOL * float(masked.logits.abs().max()))
+    allowed = _allowed(masked.logits, atol)
     if not difference <= allowed:  # so that NaN fails too
         raise EquivalenceError(
             f"The logits of the skipping path and the masked path differ by up to"
@@ -148,6 +148,10 @@ def _prove_in_double(net: DynamicNet, x_nchw: Tensor, *, made_fast: bool) -> Non
         raise EquivalenceError(
             f"In float64 the logits of the two paths differ by up to {difference:.1e}."
         )
+
+
+def _allowed(logits_nk: Tensor, atol: float) -> float:
+    return max(atol, _RTOL * float(logits_nk.abs().max()))
 
 
 def _largest_difference(a_nk: Tensor, b_nk: Tensor) -> float:

@@ -138,18 +138,19 @@ class Lane:
 
     @property
     def _timed(self) -> Call:
-        graph = self.proof.graph
-        if self.in_graph and graph is not None:
-            return lambda x_nchw: graph(x_nchw)[0]
-        call = timed_call(self.proof.net)
-        return in_portions(call, self.portion) if self.portion else call
+        """The call that gives logits, in the form found fastest."""
+        return self._in_form(timed_call(self.proof.net), 0)
 
     @property
     def _traced(self) -> Call:
+        """The same call, giving the trace."""
+        return self._in_form(traced_call(self.proof.net), 1)
+
+    def _in_form(self, call: Call, output: int) -> Call:
+        """Return `call`, or the graph in its place; `output` is which of the graph's it gives."""
         graph = self.proof.graph
         if self.in_graph and graph is not None:
-            return lambda x_nchw: graph(x_nchw)[1]
-        call = traced_call(self.proof.net)
+            return lambda x_nchw: graph(x_nchw)[output]
         return in_portions(call, self.portion) if self.portion else call
 
     def _order(self, round_: int | str) -> Index:

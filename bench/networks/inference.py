@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,21 +46,23 @@ def graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
     Decisions are branches of the graph; between them nothing of Python is left. None for a kind of
     network of which there is no such graph, or on an accelerator.
     """
-    if probe_nchw.device.type != "cpu":
+    record = _recording_of(net)
+    if record is None or probe_nchw.device.type != "cpu":
         return None
     copied, one_nchw = _folded_copy(net, probe_nchw).requires_grad_(False), probe_nchw[:1]
     use_graph_kernels(copied, probe_nchw)
-    module: nn.Module | None = None
-    if isinstance(copied, GatedResNet):
-        module = branching_gates(copied, one_nchw)
-    elif isinstance(copied, ExitResNet):
-        module = branching_exits(copied, one_nchw)
-    elif isinstance(copied, HaltingResNet) and isinstance(copied.policy, ImageHalting):
-        module = branching_halting(copied, one_nchw)
-    if module is None:
-        return None
-    graph: GraphCall = frozen(scripted(traced(module.eval(), one_nchw).eval()))
+    graph: GraphCall = frozen(scripted(traced(record(copied, one_nchw).eval(), one_nchw).eval()))
     return graph
+
+
+def _recording_of(net: DynamicNet) -> Callable[[Any, Tensor], nn.Module] | None:
+    if isinstance(net, GatedResNet):
+        return branching_gates
+    if isinstance(net, ExitResNet):
+        return branching_exits
+    if isinstance(net, HaltingResNet) and isinstance(net.policy, ImageHalting):
+        return branching_halting
+    return None
 
 
 def _folded_copy(net: Net, probe_nchw: Tensor) -> Net:
