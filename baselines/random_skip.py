@@ -41,6 +41,7 @@ from bench.method import (
     Reference,
     Source,
     Tags,
+    Uniform,
     Unit,
 )
 from bench.networks.execution import GateOutput
@@ -122,7 +123,9 @@ class RandomGates(Policy):
 class RandomSkipConfig(MethodConfig):
     """Settings of random skipping in training and at test time."""
 
-    keep: float = Field(0.6, gt=0, le=1, description="probability that a gated block runs")
+    keep: Annotated[float, Uniform(0.3, 0.9)] = Field(
+        0.6, gt=0, le=1, description="probability that a gated block runs"
+    )
     spared: Spared = Field("first", description=_SPARED_DESCRIPTION)
     seed: NonNegativeInt = Field(0, description=_SEED_DESCRIPTION)
 

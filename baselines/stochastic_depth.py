@@ -24,7 +24,7 @@ validation images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,7 @@ from bench.method import (
     Phase,
     Reference,
     Tags,
+    Uniform,
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
@@ -54,7 +55,9 @@ _PUBLISHED = OptimizerSpec(lr=0.1, weight_decay=1e-4, schedule="step", milestone
 class StochasticDepthConfig(MethodConfig):
     """Settings of stochastic depth; the defaults are the paper's."""
 
-    last_survival: float = Field(0.5, gt=0, le=1, description="p_L, of the last block")
+    last_survival: Annotated[float, Uniform(0.3, 0.9)] = Field(
+        0.5, gt=0, le=1, description="p_L, of the last block"
+    )
     drawn: Literal["per mini-batch", "per image"] = Field(
         "per mini-batch", description="which images lose a block together"
     )

@@ -6,17 +6,15 @@ Owns the order of the steps of a comparison; every step lives in its own room.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, results
-from bench.errors import BenchError, ConfigError
+from bench.errors import BenchError
 from bench.folders import Folders, default_data_dir, default_results_dir
 
 if TYPE_CHECKING:
-    import torch
-
     from bench.engine.building import Workplace
     from bench.engine.plan import Planned
     from bench.export.exporting import Exported
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
     from bench.records.record import RunRecord
     from bench.records.store import RunStore
     from bench.report.rows import Row
+    from bench.sweep.ledger import Listener
+    from bench.sweep.options import SweepOptions
+    from bench.sweep.sweeping import Swept
     from bench.training.reporter import Reporter
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "results",
     "rows_of",
     "run",
+    "sweep",
 ]
 
 Notify = Callable[[str], None]
@@ -82,7 +84,8 @@ def run(
         UserError: the request cannot be served as given; nothing has been started.
     """
     from bench.data.load import load_dataset
-    from bench.engine.building import Workplace
+    from bench.engine.building import Workplace, check_same_data
+    from bench.engine.devices import pick_device
     from bench.engine.judging import judge
     from bench.engine.plan import make_plan, request_of
     from bench.networks.weights import read_weights
@@ -96,7 +99,8 @@ def run(
     sources = [store.get(name) for name in options.sources]
     request = request_of(options, sources=[source.spec for source in sources])
     data = load_dataset(options.dataset, data_dir=folders.data)
-    _check_same_data(sources, data.info.fingerprint)
+    for source in sources:
+        check_same_data(source.spec, data)
     plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
     make_folder(folders.results)
     place = Workplace(data, store, device, reporter or Silent(), weights)
@@ -155,25 +159,6 @@ def track(records: Sequence[RunRecord], store: RunStore, *, notify: Notify) -> N
         if not result.logged:
             notify(f"MLflow: {result.detail}. Later: bench mlflow sync.")
             return
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the torch device called auto, cpu, cuda or cuda:N.
-
-    Raises:
-        ConfigError: there is no such device on this machine.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"'{name}' is not a device.", hint="Use auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("There is no CUDA device on this machine.", hint="Use --device cpu.")
-    return device
 
 
 def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
@@ -238,7 +223,8 @@ def latency(
         DataError: the data set at hand is not the one a run was trained on.
     """
     from bench.data.load import load_dataset
-    from bench.engine.building import Workplace
+    from bench.engine.building import Workplace, check_same_data
+    from bench.engine.devices import pick_device
     from bench.engine.timing import time_records
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
@@ -249,7 +235,8 @@ def latency(
     for name in dict.fromkeys(record.spec.dataset.name for record in records):
         members = [record for record in records if record.spec.dataset.name == name]
         data = load_dataset(dataset or name, data_dir=folders.data)
-        _check_same_data(members, data.info.fingerprint)
+        for member in members:
+            check_same_data(member.spec, data)
         place = Workplace(data, store, pick_device(device), reporter or Silent())
         done = time_records(
             members, place, profile=profile, batch_sizes=batch_sizes, threads=threads
@@ -277,7 +264,8 @@ def export(
         Unsupported: the network cannot be written in this format.
     """
     from bench.data.load import load_dataset
-    from bench.engine.building import Workplace
+    from bench.engine.building import Workplace, check_same_data
+    from bench.engine.devices import pick_device
     from bench.export.exporting import export_record
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
@@ -285,9 +273,30 @@ def export(
     store = RunStore(folders.results)
     record = store.get(run)
     data = load_dataset(dataset or record.spec.dataset.name, data_dir=folders.data)
-    _check_same_data([record], data.info.fingerprint)
+    check_same_data(record.spec, data)
     place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
     return export_record(record, place, file_format=file_format, point=point, out=out)
+
+
+def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swept:
+    """Try settings and seeds with Ray Tune; trials that are recorded are not run again.
+
+    Raises:
+        UserError: the request cannot be served as given; nothing has been started.
+    """
+    from bench.engine.judging import judge
+    from bench.records.store import RunStore
+    from bench.storage import make_folder
+    from bench.sweep.sweeping import sweep as perform_sweep
+
+    results_dir = make_folder(folders.results)
+    swept = perform_sweep(
+        options, results_dir=results_dir, data_dir=folders.data, listener=listener
+    )
+    store = RunStore(results_dir)
+    records = judge(swept.records, store)
+    track(records, store, notify=listener.note)
+    return replace(swept, records=records)
 
 
 def rows_of(outcome: Outcome) -> list[Row]:
@@ -295,14 +304,3 @@ def rows_of(outcome: Outcome) -> list[Row]:
     from bench.report.rows import rows
 
     return rows(outcome.records)
-
-
-def _check_same_data(records: Sequence[RunRecord], fingerprint: str) -> None:
-    from bench.errors import DataError
-
-    for record in records:
-        if record.spec.dataset.fingerprint != fingerprint:
-            raise DataError(
-                f"{record.run} was trained on other images called '{record.spec.dataset.name}'.",
-                hint="Point --data-dir to the data set of that run.",
-            )

@@ -20,6 +20,7 @@ from bench.commands.frame import (
     stderr,
     stdout,
 )
+from bench.commands.sweep import sweep
 from bench.errors import ConfigError
 
 app = typer.Typer(
@@ -34,6 +35,8 @@ app = typer.Typer(
 app.add_typer(method.app, name="method")
 app.add_typer(data.app, name="data")
 app.add_typer(mlflow.app, name="mlflow")
+
+app.command()(sweep)
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]

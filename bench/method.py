@@ -19,14 +19,17 @@ from bench.errors import ConfigError, NotExecutable
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
+from bench.spaces import Choice, LogUniform, Uniform, Whole
 
 __all__ = [
     "Backbone",
     "Batch",
     "Budget",
+    "Choice",
     "ConfigError",
     "DerivedMethod",
     "DynamicNet",
+    "LogUniform",
     "LossTerms",
     "Method",
     "MethodConfig",
@@ -40,12 +43,18 @@ __all__ = [
     "Source",
     "SourcePoint",
     "Tags",
+    "Uniform",
     "Unit",
+    "Whole",
 ]
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's settings: frozen, finite, unknown keys refused."""
+    """Base of every method's settings: frozen, finite, unknown keys refused.
+
+    A range beside a setting says where `bench sweep` looks for it by default:
+    `tau: Annotated[float, LogUniform(0.001, 0.1)] = 0.01`.
+    """
 
     # Not finite is not JSON: the settings would come back from a record as null.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

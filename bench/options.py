@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, ValidationError, field_validator
 
@@ -52,7 +52,17 @@ class RunOptions(Frozen):
         return self.backbone or ("resnet14" if self.dataset in _SMALL_IMAGES else "resnet32")
 
 
+Options = TypeVar("Options", bound=RunOptions)
+
+
 def run_options(given: Mapping[str, Any], *, file: Path | None = None) -> RunOptions:
+    """Return the options of `bench run`; the rest as `read_options`."""
+    return read_options(RunOptions, given, file=file)
+
+
+def read_options(
+    model: type[Options], given: Mapping[str, Any], *, file: Path | None = None
+) -> Options:
     """Return the options in `given` (None means not given) laid over those of a YAML file.
 
     Raises:
@@ -67,16 +77,18 @@ def run_options(given: Mapping[str, Any], *, file: Path | None = None) -> RunOpt
             for group, fields in value.items():
                 groups[group] = {**groups.get(group, {}), **fields}
             value = groups
+        if key == "params":
+            value = {**(merged.get("params") or {}), **value}
         merged[key] = value
     try:
-        return RunOptions.model_validate(merged)
+        return model.model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         source = f" in {file}" if file is not None else ""
         raise ConfigError(
             f"Option '{key}'{source}: {first['msg']} (given: {first.get('input')!r}).",
-            hint=f"Options: {', '.join(RunOptions.model_fields)}.",
+            hint=f"Options: {', '.join(model.model_fields)}.",
         ) from error
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,7 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
+    LogUniform,
     LossTerms,
     Method,
     MethodConfig,
@@ -60,10 +61,14 @@ _PUBLISHED_CURRICULUM, _PUBLISHED_JOINT = 5000, 2000
 class BlockDropConfig(MethodConfig):
     """Settings of BlockDrop; the defaults are those of the authors' code where it has them."""
 
-    penalty: float = Field(5.0, ge=0, description="reward lost by a wrong answer, joint phase")
+    penalty: Annotated[float, LogUniform(1, 20)] = Field(
+        5.0, ge=0, description="reward lost by a wrong answer, joint phase"
+    )
     curriculum_penalty: float = Field(1.0, ge=0, description="the same in the curriculum phase")
     bound: float = Field(0.8, gt=0.5, le=1, description="a in s' = a s + (1-a)(1-s)")
-    entropy_weight: float = Field(0.1, ge=0, description="entropy bonus, curriculum phase")
+    entropy_weight: Annotated[float, LogUniform(0.01, 1)] = Field(
+        0.1, ge=0, description="entropy bonus, curriculum phase"
+    )
     entropy: Literal["as released", "full"] = Field(
         "as released", description="-s' log s' alone, or both halves of the entropy"
     )
@@ -72,9 +77,13 @@ class BlockDropConfig(MethodConfig):
     )
     curriculum_share: float = Field(0.25, gt=0, lt=1, description="of the epochs, when scaled down")
     ramp: float = Field(0.5, gt=0, le=1, description="share of the curriculum until all sampled")
-    policy_lr: float = Field(1e-3, gt=0, description="Adam, curriculum; published value")
+    policy_lr: Annotated[float, LogUniform(1e-4, 1e-2)] = Field(
+        1e-3, gt=0, description="Adam, curriculum; published value"
+    )
     joint_lr: float = Field(1e-4, gt=0, description="Adam, joint phase; published value")
-    joint_policy_lr_scale: float = Field(1.0, gt=0, description="times joint_lr for the policy")
+    joint_policy_lr_scale: Annotated[float, LogUniform(0.3, 10)] = Field(
+        1.0, gt=0, description="times joint_lr for the policy"
+    )
 
 
 class PolicyNet(Policy):

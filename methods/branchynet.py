@@ -35,6 +35,7 @@ from bench.method import (
     Backbone,
     Batch,
     Budget,
+    Choice,
     DynamicNet,
     LossTerms,
     Method,
@@ -59,7 +60,9 @@ class BranchyNetConfig(MethodConfig):
     weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = Field(
         (1.0, 1.0, 1.0), description="of the cross-entropies of exit 1, exit 2 and the trunk"
     )
-    head: HeadKind = Field("pooled", description="what classifies at an exit")
+    head: Annotated[HeadKind, Choice(("pooled", "grid"))] = Field(
+        "pooled", description="what classifies at an exit"
+    )
     budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
         (0.25, 0.5, 1.0, 2.0, 4.0), description="p: exits are taken in proportion to p^k"
     )

@@ -33,6 +33,7 @@ from bench.method import (
     Backbone,
     Batch,
     Budget,
+    Choice,
     DynamicNet,
     Method,
     MethodConfig,
@@ -52,7 +53,7 @@ _EPOCHS = 20  # no schedule is known
 class CdlConfig(MethodConfig):
     """Settings of CDL; all reconstructed."""
 
-    head: Literal["grid", "pooled"] = Field(
+    head: Annotated[Literal["grid", "pooled"], Choice(("grid", "pooled"))] = Field(
         "grid", description="the features of an exit: means over 4x4 fields, or over the map"
     )
     budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(

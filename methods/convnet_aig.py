@@ -40,6 +40,7 @@ from bench.method import (
     Budget,
     ConfigError,
     DynamicNet,
+    LogUniform,
     LossTerms,
     Method,
     MethodConfig,
@@ -48,6 +49,7 @@ from bench.method import (
     Phase,
     Reference,
     Tags,
+    Uniform,
     Unit,
 )
 from bench.networks.execution import GateResidual
@@ -63,12 +65,16 @@ _PUBLISHED_EPOCHS, _PUBLISHED_BATCH = 350, 256
 class AigConfig(MethodConfig):
     """Settings of ConvNet-AIG; the defaults are those of the authors' code for CIFAR-10."""
 
-    target: float = Field(0.6, ge=0, lt=1, description="share of a batch asked to run each block")
+    target: Annotated[float, Uniform(0.3, 0.9)] = Field(
+        0.6, ge=0, lt=1, description="share of a batch asked to run each block"
+    )
     targets: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (), description="one target per block, in place of `target`; 1: the block has no gate"
     )
-    target_weight: float = Field(2.0, ge=0, description="lambda, weight of the target loss")
-    gate_lr_scale: float = Field(
+    target_weight: Annotated[float, LogUniform(0.5, 5)] = Field(
+        2.0, ge=0, description="lambda, weight of the target loss"
+    )
+    gate_lr_scale: Annotated[float, LogUniform(0.3, 10)] = Field(
         1.0, gt=0, description="learning rate of the gates, times the trunk's"
     )
 

@@ -38,7 +38,9 @@ from bench.method import (
     Backbone,
     Batch,
     Budget,
+    Choice,
     DynamicNet,
+    LogUniform,
     Method,
     MethodConfig,
     Phase,
@@ -57,14 +59,18 @@ _EPOCHS = 20  # no schedule is known
 class LearnedExitConfig(MethodConfig):
     """Settings of learned exits; all reconstructed."""
 
-    head: HeadKind = Field("grid", description="what classifies at an exit")
+    head: Annotated[HeadKind, Choice(("grid", "pooled"))] = Field(
+        "grid", description="what classifies at an exit"
+    )
     lambdas: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
         (0.05, 0.1, 0.2, 0.4, 0.8), description="price of a dense network's MACs, in errors"
     )
     loss: Literal["excess", "error"] = Field(
         "excess", description="what counts as wrong: only what the whole network gets right, or all"
     )
-    ridge: float = Field(1e-3, gt=0, description="penalty on the squares of the rules' weights")
+    ridge: Annotated[float, LogUniform(1e-4, 0.1)] = Field(
+        1e-3, gt=0, description="penalty on the squares of the rules' weights"
+    )
 
 
 def losses_by_way_out(logits_wmk: Tensor, labels_m: Tensor, *, kind: str) -> Tensor:

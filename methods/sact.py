@@ -28,6 +28,7 @@ Published on CIFAR-10 (authors' Readme): ResNet-32, tau 0.01: 91.82 %, nFLOPs 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import Field
 from torch import nn
@@ -36,12 +37,14 @@ from bench.method import (
     Backbone,
     Budget,
     DynamicNet,
+    LogUniform,
     Method,
     MethodConfig,
     OptimizerSpec,
     Phase,
     Reference,
     Tags,
+    Uniform,
 )
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import LocalScore, PositionHalting, PositionScore
@@ -54,9 +57,13 @@ _SLOPE, _BN_EPS = 0.1, 1e-3
 class SactConfig(MethodConfig):
     """Settings of SACT; all but `side_lr_scale` as in the authors' code for CIFAR-10."""
 
-    tau: float = Field(0.01, ge=0, description="weight of the ponder cost: the knob")
+    tau: Annotated[float, LogUniform(1e-3, 0.1)] = Field(
+        0.01, ge=0, description="weight of the ponder cost: the knob"
+    )
     eps: float = Field(0.01, gt=0, lt=0.5, description="halt once the scores reach 1 - eps")
-    halting_bias: float = Field(-3.0, description="where z starts: everything runs at first")
+    halting_bias: Annotated[float, Uniform(-4, -1)] = Field(
+        -3.0, description="where z starts: everything runs at first"
+    )
     side_lr_scale: float = Field(
         10.0, gt=0, description="learning rate of the scores, times the ResNet's; 1 if published"
     )

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
+    LogUniform,
     LossTerms,
     Method,
     MethodConfig,
@@ -50,6 +51,7 @@ from bench.method import (
     Phase,
     Reference,
     Tags,
+    Uniform,
     Unit,
 )
 from bench.networks.gated import GatedResNet
@@ -65,14 +67,22 @@ _PUBLISHED_LF_EPOCHS = 60
 class SgadConfig(MethodConfig):
     """Settings of SGAD; all that the text does not state is in `Sgad.tags.reconstructed`."""
 
-    alpha: float = Field(1.0, ge=0, description="weight of the ResNet's cross-entropy")
-    beta: float = Field(1.0, ge=0, description="weight of |D - d|, BMNet's regulariser")
-    gamma: float = Field(0.3, ge=0, description="weight of SGNet's cross-entropy")
+    alpha: Annotated[float, LogUniform(0.3, 3)] = Field(
+        1.0, ge=0, description="weight of the ResNet's cross-entropy"
+    )
+    beta: Annotated[float, LogUniform(0.3, 3)] = Field(
+        1.0, ge=0, description="weight of |D - d|, BMNet's regulariser"
+    )
+    gamma: Annotated[float, LogUniform(0.1, 1)] = Field(
+        0.3, ge=0, description="weight of SGNet's cross-entropy"
+    )
     reading: Literal["d_max", "beta"] = Field("d_max", description="which symbol is the knob")
     guideline: Literal["per image", "constant"] = Field(
         "per image", description="D of each image, or for all the mean D of the batch"
     )
-    d_max: float = Field(0.6, gt=0, le=1, description="largest share of blocks asked to drop")
+    d_max: Annotated[float, Uniform(0.3, 1)] = Field(
+        0.6, gt=0, le=1, description="largest share of blocks asked to drop"
+    )
     kappa: float = Field(5.0, gt=0, description="curvature of the map from v to D")
     normalise_v: Literal["v_max", "none"] = Field("v_max", description="unit of v in the map")
     complexity: Literal["mf", "lf"] = Field("mf", description="one go, or fine-tuned from MF")
@@ -87,7 +97,7 @@ class SgadConfig(MethodConfig):
         "undecided",
         description="first weights of SGNet's last layer: v near 0, or as large as usual",
     )
-    side_lr_scale: float = Field(
+    side_lr_scale: Annotated[float, LogUniform(1, 10)] = Field(
         1.0, gt=0, description="learning rate of BMNet and SGNet, times the ResNet's"
     )
 

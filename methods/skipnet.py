@@ -35,7 +35,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,7 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
+    LogUniform,
     LossTerms,
     Method,
     MethodConfig,
@@ -76,15 +77,21 @@ class SkipNetConfig(MethodConfig):
     """Settings of SkipNet; the defaults are those of the authors' CIFAR code where it has them."""
 
     gate: Literal["rnn", "ff1", "ff2"] = Field("rnn", description="RNNGate, FFGate-I or -II")
-    alpha: float = Field(0.1, ge=0, description="reward for skipping everything")
+    alpha: Annotated[float, LogUniform(0.05, 4)] = Field(
+        0.1, ge=0, description="reward for skipping everything"
+    )
     beta: float = Field(1.0, ge=0, description="weight of the cross-entropy in the returns")
-    rl_weight: float = Field(0.01, ge=0, description="weight of REINFORCE in HRL")
+    rl_weight: Annotated[float, LogUniform(1e-3, 0.1)] = Field(
+        0.01, ge=0, description="weight of REINFORCE in HRL"
+    )
     rl_batch: Literal["sum", "mean"] = Field("sum", description="REINFORCE over the batch")
     temperature: float = Field(1.0, gt=0, description="divides the log-odds before HRL")
     hrl_statistics: Literal["frozen", "updated"] = Field(
         "frozen", description="running statistics of batch norms during HRL"
     )
-    hrl_lr: float = Field(1e-4, gt=0, description="SGD in HRL; published value")
+    hrl_lr: Annotated[float, LogUniform(1e-4, 1e-2)] = Field(
+        1e-4, gt=0, description="SGD in HRL; published value"
+    )
     hrl_lr_scaling: Literal["inverse", "none"] = Field(
         "inverse", description="when scaled down: keep lr times epochs as published, or lr"
     )

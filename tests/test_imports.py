@@ -18,11 +18,12 @@ ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench", "bench.errors", "bench.folders", "bench.seeding"),
     ("bench.allocator", "bench.storage", "bench.registry", "bench.recipes", "bench.analysis"),
-    ("bench.config", "bench.networks", "bench.data"),
+    ("bench.config", "bench.networks", "bench.data", "bench.spaces"),
     ("bench.records.record", "bench.method", "bench.options"),
     ("bench.phases", "bench.records", "bench.measure"),
     ("bench.training", "bench.terminal"),
     ("bench.engine", "bench.testing", "bench.scaffold"),
+    ("bench.sweep",),
     ("bench.report", "bench.export"),
     ("bench.drawing",),
     ("bench.api",),
@@ -33,7 +34,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 # What a run works without; only the functions that need them import them.
 OPTIONAL = {
     *("ray", "mlflow", "plotly", "matplotlib", "jinja2", "tabulate", "sklearn", "yaml", "PIL"),
-    *("onnx", "onnxruntime"),
+    *("onnx", "onnxruntime", "optuna"),
 }
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "numpy", "plotly", "matplotlib"}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.config import RunSpec
 from bench.data.images import Dataset
 from bench.engine.plan import METHODS, method_config
-from bench.errors import RecordError, WeightsError
+from bench.errors import DataError, RecordError, WeightsError
 from bench.method import DerivedMethod, DynamicNet, Method, MethodConfig, Point, Source, SourcePoint
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
@@ -105,6 +105,19 @@ def parent_of(spec: RunSpec, place: Workplace) -> RunRecord:
             hint="Run it first; the same command does both.",
         )
     return parent
+
+
+def check_same_data(spec: RunSpec, dataset: Dataset) -> None:
+    """Check that `dataset` holds the images of `spec`.
+
+    Raises:
+        DataError: they are others of the same name.
+    """
+    if spec.dataset.fingerprint != dataset.info.fingerprint:
+        raise DataError(
+            f"{spec.run} was trained on other images called '{spec.dataset.name}'.",
+            hint="Point --data-dir to the data set of that run.",
+        )
 
 
 def method_of(spec: RunSpec) -> tuple[Method, MethodConfig]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import torch
 from safetensors.torch import save
@@ -25,7 +26,7 @@ from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.environment import describe_environment
 from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating
-from bench.measure.point import point_arrays, point_record
+from bench.measure.point import mean_macs, point_arrays, point_record
 from bench.method import DerivedMethod, DynamicNet, Point
 from bench.networks.resnet import ResNet
 from bench.networks.weights import trunk_bytes
@@ -80,21 +81,22 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     net = build(spec, place)
     if spec.compiled:
         net.compile()
-    images = _training_images(spec, place)
+    costs = _Costs(unit_macs(net), dense_macs(backbone_of(spec, place)))
+    train_set, held_out = _split(spec, place)
     history, phases = train(
         net,
         method.phases(config, spec.budget),
-        images=images,
+        images=_training_images(train_set, spec, place),
         settings=Settings(spec.seed, place.device, spec.precision),
         checkpoint=Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
         reporter=place.reporter,
+        watch=None if held_out is None else partial(_watched, held_out, spec, costs),
     )
-    if method.tags.calibrates and images.held_out is not None:
+    if method.tags.calibrates and held_out is not None:
         with evaluating(net):
-            method.calibrate(net, config, list(_batches(images.held_out, spec)))
-    costs = _Costs(unit_macs(net), dense_macs(backbone_of(spec, place)))
+            method.calibrate(net, config, list(_batches(held_out, spec)))
     points = [
-        _measure(number, point, spec, place, costs)
+        _measure(number, point, spec, place, costs, held_out=held_out)
         for number, point in enumerate(method.operating_points(net, config))
     ]
     _keep_weights(net, points[0], spec, place)
@@ -138,14 +140,19 @@ def _record(
     )
 
 
-def _training_images(spec: RunSpec, place: Workplace) -> TrainingImages:
-    info, train_set, held_out = place.dataset.info, place.dataset.train, None
-    if spec.held_out > 0:
-        train_set, held_out = hold_out(train_set, spec.held_out, seed=spec.seed)
-        held_out = held_out.to(place.device)
+def _split(spec: RunSpec, place: Workplace) -> tuple[ImageSet, ImageSet | None]:
+    """Return the images to train on and those held out, both on the device."""
+    train_set = place.dataset.train
+    if spec.held_out == 0:
+        return train_set.to(place.device), None
+    rest, held_out = hold_out(train_set, spec.held_out, seed=spec.seed)
+    return rest.to(place.device), held_out.to(place.device)
+
+
+def _training_images(train_set: ImageSet, spec: RunSpec, place: Workplace) -> TrainingImages:
     mean, std = spec.normalisation
-    padded = pad_images(train_set.to(place.device), info.pad)
-    return TrainingImages(padded, info.flip, mean, std, held_out)
+    padded = pad_images(train_set, place.dataset.info.pad)
+    return TrainingImages(padded, place.dataset.info.flip, mean, std)
 
 
 def _batches(images: ImageSet, spec: RunSpec) -> Iterator[Batch]:
@@ -167,8 +174,21 @@ class _Costs:
     dense: int
 
 
+def _watched(held_out: ImageSet, spec: RunSpec, costs: _Costs, net: DynamicNet) -> dict[str, float]:
+    """Return accuracy and nFLOPs of `net` on the held-out images."""
+    evaluation = evaluate(net, _batches(held_out, spec), num_images=len(held_out))
+    macs = mean_macs(evaluation, net=net, unit_macs=costs.units)
+    return {"accuracy_held_out": evaluation.accuracy, "nflops_held_out": macs / costs.dense}
+
+
 def _measure(
-    number: int, point: Point, spec: RunSpec, place: Workplace, costs: _Costs
+    number: int,
+    point: Point,
+    spec: RunSpec,
+    place: Workplace,
+    costs: _Costs,
+    *,
+    held_out: ImageSet | None,
 ) -> PointRecord:
     test = place.dataset.test.to(place.device)
     name = f"evaluation {point.name}".strip()
@@ -187,6 +207,9 @@ def _measure(
     )
     arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
     save_arrays(place.store.folder(spec), file, arrays)
+    if held_out is not None:
+        watched = _watched(held_out, spec, costs, point.net)
+        measured = measured.model_copy(update=watched)
     if measured.distinct_masks == 1:
         return measured
     dynamics = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)

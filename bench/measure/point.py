@@ -57,6 +57,12 @@ def point_record(
     )
 
 
+def mean_macs(evaluation: Evaluation, *, net: DynamicNet, unit_macs: Mapping[str, int]) -> float:
+    """Return the mean MACs per image, policy included."""
+    macs_u = [unit_macs[unit.name] for unit in net.units()]
+    return macs_per_image(evaluation.executed_nu, macs_u).mean().item()
+
+
 def point_arrays(
     evaluation: Evaluation, *, net: DynamicNet, unit_macs: Mapping[str, int]
 ) -> dict[str, npt.NDArray[Any]]:

@@ -13,14 +13,14 @@ from pydantic import Field
 from bench.config import Frozen, RunSpec
 
 SCHEMA_VERSION = 1
-Status = Literal["finished", "failed"]
+Status = Literal["finished", "failed", "stopped"]
 Role = Literal["dense", "dynamic", "control"]
 SpeedVerdict = Literal["faster", "slower", "indistinguishable", "baseline"]
 
 
 class EpochRow(Frozen):
-    """One epoch of training. `values` holds the mean of every loss part, `accuracy_train`,
-    and `accuracy_held_out` where images are held out."""
+    """One epoch of training. `values` holds the mean of every loss part, `accuracy_train`, and
+    `accuracy_held_out` and `nflops_held_out` where images are held out."""
 
     phase: str
     epoch: int
@@ -126,7 +126,9 @@ class PointRecord(Frozen):
     MACs are means per image over the test set, with the population standard deviation;
     `nflops` = macs / MACs of the dense backbone. `block_rates` is the share of images that ran each
     block. `arrays_file` holds `correct_bits` (bit-packed), `executed_nu`, `macs_n` and `loss_n`.
-    `dynamics` is None where all images get the same mask.
+    `dynamics` is None where all images get the same mask. `accuracy_held_out` and
+    `nflops_held_out` are measured on training images that were held out: what settings may be
+    chosen by.
     """
 
     name: str
@@ -147,12 +149,15 @@ class PointRecord(Frozen):
     latency: tuple[LatencyCell, ...] = ()
     equivalence: str = ""
     dynamics: Dynamics | None = None
+    accuracy_held_out: float | None = None
+    nflops_held_out: float | None = None
 
 
 class RunRecord(Frozen):
     """Everything known about one run.
 
     `role` and `decision` are the method's tags; None and "" in records made before they were kept.
+    "stopped" is a trial that a sweep's scheduler ended early: it has a history and no points.
     """
 
     schema_version: int = SCHEMA_VERSION

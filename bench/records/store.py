@@ -29,7 +29,7 @@ import numpy as np
 from bench.config import RunSpec
 from bench.errors import RecordError
 from bench.records.document import decode, encode
-from bench.records.record import RunRecord
+from bench.records.record import RunRecord, Status
 from bench.storage import make_folder, storage_errors, write_atomically
 
 RECORD_FILE = "record.json"
@@ -74,8 +74,8 @@ class RunStore:
         """Return the folder of a record, whether it exists or not."""
         return self._folder_named(record.run)
 
-    def find(self, spec: RunSpec) -> RunRecord | None:
-        """Return the finished record with the key of `spec`, if there is one.
+    def find(self, spec: RunSpec, *, status: Status = "finished") -> RunRecord | None:
+        """Return the record with the key of `spec` and this status, if there is one.
 
         A damaged record counts as none, so that the run is done again.
 
@@ -88,7 +88,7 @@ class RunStore:
                 record = _read(folder)
         except RecordError:
             return None
-        if record is None or record.status != "finished" or record.spec.key != spec.key:
+        if record is None or record.status != status or record.spec.key != spec.key:
             return None
         return record
 

@@ -11,17 +11,15 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bench.allocator import keep_freed_memory
-from bench.data.augment import Batch, PaddedImages, eval_batches, steps_per_epoch, train_batches
-from bench.data.images import ImageSet
+from bench.data.augment import Batch, PaddedImages, steps_per_epoch, train_batches
 from bench.errors import CheckpointError, DivergedError
-from bench.measure.accuracy import evaluate
 from bench.measure.cost import counted_macs
 from bench.method import DynamicNet, Phase
 from bench.recipes import Precision
@@ -34,16 +32,18 @@ from bench.training.reporter import Reporter
 _CHECKPOINT_EVERY_S = 20.0
 _COUNTED_IMAGES = 8
 
+Watch = Callable[[DynamicNet], Mapping[str, float]]
+"""What is measured of the network after each epoch, on images that are not trained on."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingImages:
-    """What is trained on, on the device: padded images, their treatment, held-out images."""
+    """What is trained on, on the device: padded images and their treatment."""
 
     padded: PaddedImages
     flip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    held_out: ImageSet | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,11 @@ def train(
     settings: Settings,
     checkpoint: Checkpoint,
     reporter: Reporter,
+    watch: Watch | None = None,
 ) -> tuple[list[EpochRow], list[PhaseCost]]:
     """Train `net` in place through all phases; return the history and what each phase spent.
+
+    What `watch` measures stands in each epoch's row beside the losses; its time does not count.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -98,10 +101,12 @@ def train(
         net.load_state_dict(position.net)
         log = _Log.load(position.log)
         start_phase, start_epoch = position.phase, position.epoch
+        for row in log.rows:
+            reporter.epoch_finished(row)
     for number, phase in enumerate(phases):
         if number < start_phase or phase.epochs == 0:
             continue
-        stretch = _Stretch(number, phase, net, images, settings, reporter)
+        stretch = _Stretch(number, phase, net, images, settings, reporter, watch)
         if position is not None and number == start_phase:
             stretch.optimizer.load_state_dict(position.optimizer)
         first = start_epoch if number == start_phase else 0
@@ -131,8 +136,9 @@ class _Stretch:
         images: TrainingImages,
         settings: Settings,
         reporter: Reporter,
+        watch: Watch | None,
     ) -> None:
-        self.number, self.phase, self.net = number, phase, net
+        self.number, self.phase, self.net, self.watch = number, phase, net, watch
         self.images, self.settings, self.reporter = images, settings, reporter
         self.batch_size = min(phase.batch_size, len(images.padded))
         self.steps = steps_per_epoch(len(images.padded), batch_size=self.batch_size)
@@ -161,11 +167,12 @@ class _Stretch:
             log.rows.append(row)
             spent = log.costs[-1]
             log.costs[-1] = spent.model_copy(update={"wall_s": spent.wall_s + row.wall_s})
-            self.reporter.epoch_finished(row)
             last = epoch + 1 == phase.epochs
             if last or time.monotonic() - saved_at > _CHECKPOINT_EVERY_S:
                 checkpoint.save(self._position(epoch + 1, log))
                 saved_at = time.monotonic()
+            # Last: a listener may end the process here.
+            self.reporter.epoch_finished(row)
 
     def _position(self, next_epoch: int, log: _Log) -> Position:
         return Position(
@@ -189,8 +196,8 @@ class _Stretch:
         values = {name: float(total) / self.steps for name, total in sums.items()}
         self._check_finite(values, epoch)
         wall_s = time.perf_counter() - started
-        if self.images.held_out is not None:
-            values["accuracy_held_out"] = self._held_out_accuracy(self.images.held_out)
+        if self.watch is not None:
+            values |= self.watch(self.net)
         return EpochRow(
             phase=self.phase.name,
             epoch=epoch + 1,
@@ -239,10 +246,6 @@ class _Stretch:
                 f"'{self.phase.name}' (learning rate {self.phase.optimizer.lr:g}).",
                 hint="Likely a learning rate that is too large for this start.",
             )
-
-    def _held_out_accuracy(self, held_out: ImageSet) -> float:
-        batches = eval_batches(held_out, batch_size=512, mean=self.images.mean, std=self.images.std)
-        return evaluate(self.net, batches, num_images=len(held_out)).accuracy
 
     def _forward_macs_per_image(self) -> float:
         """Count the forward MACs of one loss, on a copy, at the middle of the phase."""

@@ -23,7 +23,7 @@ class Reporter(Protocol):
         """Some images have been trained on; must not touch the device."""
 
     def epoch_finished(self, row: EpochRow) -> None:
-        """An epoch is complete and recorded."""
+        """An epoch is complete and recorded: now, or before training was interrupted."""
 
     def note(self, message: str) -> None:
         """Something a user should know, such as a checkpoint that had to be set aside."""

@@ -1,0 +1,149 @@
+"""The command `bench sweep`, thin: parse, call api, show trials while they run and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bench.commands.frame import (
+    DataDir,
+    Debug,
+    Plugins,
+    ResultsDir,
+    chosen_folders,
+    errors_shown,
+    load_plugins,
+    stderr,
+    stdout,
+)
+
+
+def sweep(
+    methods: Annotated[
+        str | None, typer.Option(help="Names with commas, or all. Default: sgad.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METHOD.KEY=RANGE, repeatable: 0.1,0.3,1 or uniform:0.3:0.9 or loguniform:0.01:1 "
+            "or int:2:8. Without any, a method is searched over its own ranges."
+        ),
+    ] = None,
+    search: Annotated[
+        Literal["grid", "random", "optuna"] | None,
+        typer.Option(help="Default: grid where all ranges are lists, else random."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Settings tried for each method. Default: 8.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="With commas. Default: 0.")] = None,
+    scheduler: Annotated[
+        Literal["fifo", "asha", "median"] | None,
+        typer.Option(help="Who is stopped early. Default: fifo, nobody."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Choose by accuracy at no more than this nFLOPs. Default: hypervolume."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="A name or a folder of images. Default: digits.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Default: resnet32, or resnet14 for embedded data.")
+    ] = None,
+    shortcut: Annotated[Literal["A", "B"] | None, typer.Option(help="At stage borders.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="smoke, quick, finetune, fair, paper. Default: quick.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Weights of a trained ResNet to start from.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE for all trials."),
+    ] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option()] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile", help="Train with torch.compile.")
+    ] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training images to choose by. Default: a tenth."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    cpus_per_trial: Annotated[
+        int | None, typer.Option(min=1, help="Cores and threads. Default: 1.")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(min=0, help="A fraction lets trials share one.")
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds after which a trial has failed.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, or auto. Default: this machine.")
+    ] = None,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with these options.")] = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Try settings and seeds with Ray Tune; every trial is a run like those of `bench run`.
+
+    A trial that is recorded is not run again; the same command continues after an interruption.
+    What is chosen is chosen on held-out training images.
+
+    * `bench sweep --methods sgad --param sgad.d_max=0.4,0.6,0.8 --param sgad.gamma=0.1,0.3`
+    * `bench sweep --methods sgad,blockdrop --samples 8 --budget 0.7 --scheduler asha`
+    * `bench sweep --methods all --search optuna --samples 16 --seeds 0,1,2`
+    """
+    with errors_shown(debug):
+        from bench import api
+        from bench.engine.plan import parse_settings
+        from bench.options import read_options
+        from bench.report.sweep_board import SweepBoard
+        from bench.report.sweeps import sweep_tables
+        from bench.spaces import parse_params
+        from bench.sweep.options import SweepOptions
+
+        load_plugins(plugin)
+        params = {name: str(space) for name, space in parse_params(param or []).items()}
+        given = {
+            "methods": methods,
+            "params": params,
+            "search": search,
+            "samples": samples,
+            "seeds": seeds,
+            "scheduler": scheduler,
+            "budget": budget,
+            "dataset": dataset,
+            "backbone": backbone,
+            "shortcut": shortcut,
+            "recipe": recipe,
+            "epochs": epochs,
+            "pretrained": pretrained,
+            "settings": parse_settings(set_ or []),
+            "precision": precision,
+            "compiled": compiled,
+            "held_out": held_out,
+            "device": device,
+            "cpus_per_trial": cpus_per_trial,
+            "gpus_per_trial": gpus_per_trial,
+            "time_limit_s": time_limit,
+            "address": address,
+        }
+        options = read_options(SweepOptions, given, file=config)
+        folders = chosen_folders(results_dir, data_dir)
+        with SweepBoard(stderr()) as board:
+            swept = api.sweep(options, folders, listener=board)
+        for part in sweep_tables(swept.sweep):
+            stdout().print(part)
+        figure = api.draw_run(swept.records, folders)
+        if figure is not None:
+            stderr().print(f"Pareto plot: {figure}", soft_wrap=True, highlight=False)
+        if any(trial.status == "failed" for trial in swept.sweep.trials):
+            raise typer.Exit(1)

@@ -1,0 +1,255 @@
+"""The state of a sweep: which trials there are, how far each is, and what its search is told.
+
+A trial that is recorded is found again here and not run. Owns the states of trials and writes the
+records of those that could not write their own; starts nothing and knows no Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from bench.analysis.pareto import Point
+from bench.errors import ConfigError
+from bench.records.record import Environment, EpochRow, RunRecord, Status
+from bench.records.store import RunStore
+from bench.sweep.objective import Objective
+from bench.sweep.trials import Planner, Trial, held_out_points, point_of
+from bench.sweep.tries import Proposals, Try
+
+State = Literal["running", "finished", "recorded", "stopped", "failed"]
+_STATUS_OF: dict[State, Status] = {
+    "finished": "finished",
+    "recorded": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+}
+
+
+@dataclass(slots=True, eq=False)
+class Progress:
+    """How far one trial is. `points` are (nFLOPs, accuracy) on held-out images: the last epoch's,
+    at the end those of the operating points. `trial` is None where the settings were refused."""
+
+    tried: Try
+    seed: int
+    trial: Trial | None
+    state: State = "running"
+    reason: str = ""
+    history: list[EpochRow] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+    score: float | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+    begun: float | None = None  # seconds of a monotonic clock
+    wall_s: float = 0.0
+
+    @property
+    def run(self) -> str:
+        """The name of the run; "" where there is none."""
+        return "" if self.trial is None else self.trial.spec.run
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the run has in all."""
+        return 0 if self.trial is None else self.trial.spec.budget.epochs
+
+    @property
+    def share(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        if self.state != "running":
+            return 1.0
+        return min(1.0, len(self.history) / self.epochs) if self.epochs else 0.0
+
+
+class Listener(Protocol):
+    """Is told how a sweep goes."""
+
+    def began(self, ledger: Ledger) -> None:
+        """A sweep is about to begin."""
+
+    def changed(self, progress: Progress) -> None:
+        """A trial has begun, done an epoch, or ended."""
+
+    def note(self, message: str) -> None:
+        """Something a user should know."""
+
+
+class Ledger:
+    """All trials of one sweep, in the order in which they were asked for."""
+
+    def __init__(
+        self,
+        searches: Sequence[Proposals],
+        planner: Planner,
+        store: RunStore,
+        *,
+        seeds: Sequence[int],
+        objective: Objective,
+        listener: Listener,
+        stopped_count: bool,
+    ) -> None:
+        """`stopped_count`: trials that an earlier sweep stopped early are not taken up again."""
+        self.objective, self.progress = objective, list[Progress]()
+        self.total = sum(search.total for search in searches) * len(seeds)
+        self._planner, self._store, self._seeds = planner, store, tuple(seeds)
+        self._listener, self._stopped_count = listener, stopped_count
+        self._turns = deque(searches)
+        self._search_of = dict[int, Proposals]()
+        self._waiting = deque[Progress]()
+
+    @property
+    def results_dir(self) -> Path:
+        return self._store.results_dir
+
+    def note(self, progress: Progress, message: str) -> None:
+        """Pass on what a trial says."""
+        self._listener.note(f"{progress.run}: {message}")
+
+    def next_trial(self) -> Progress | None:
+        """Return the next trial that is not recorded yet; None when there are no more.
+
+        Recorded ones on the way are settled at once.
+        """
+        for progress in iter(self._take, None):
+            found = self._recorded(progress)
+            if found is None and progress.trial is not None:
+                return progress
+            if found is not None:
+                self._settle_by(progress, found)
+        return None
+
+    def _take(self) -> Progress | None:
+        while not self._waiting:
+            if not self._turns:
+                return None
+            search = self._turns.popleft()
+            tried = search.ask()
+            if tried is None:
+                continue
+            self._turns.append(search)  # the methods take turns
+            self._search_of[id(tried)] = search
+            self._waiting.extend(self._trials_of(tried))
+        progress = self._waiting.popleft()
+        self.progress.append(progress)
+        if progress.trial is None or self._is_twin(progress):
+            reason = progress.reason or "the same run as another trial"
+            progress.trial = None
+            self.settle(progress, "failed", reason)
+        return progress
+
+    def _is_twin(self, progress: Progress) -> bool:
+        return any(p.run == progress.run for p in self.progress if p is not progress)
+
+    def _trials_of(self, tried: Try) -> list[Progress]:
+        try:
+            trials = self._planner.trials(tried, self._seeds)
+        except ConfigError as error:
+            return [Progress(tried, s, None, reason=error.message) for s in self._seeds]
+        return [Progress(tried, trial.seed, trial) for trial in trials]
+
+    def _recorded(self, progress: Progress) -> RunRecord | None:
+        if progress.trial is None:
+            return None
+        found = self._store.find(progress.trial.spec)
+        if found is None and self._stopped_count:
+            found = self._store.find(progress.trial.spec, status="stopped")
+        return found
+
+    def _settle_by(self, progress: Progress, record: RunRecord) -> None:
+        progress.history = list(record.history)
+        progress.points = held_out_points(record) or _last_point(progress.history)
+        state: State = "recorded" if record.status == "finished" else "stopped"
+        progress.wall_s = record.wall_s
+        self.settle(progress, state, record.reason)
+
+    def begin(self, progress: Progress) -> None:
+        """A trial has its resources and starts, or starts again elsewhere from its checkpoint."""
+        progress.begun, progress.history = time.monotonic(), []
+        self._listener.changed(progress)
+
+    def epoch(self, progress: Progress, row: EpochRow) -> None:
+        """Take an epoch of a trial."""
+        progress.history.append(row)
+        progress.points = _last_point(progress.history)
+        if progress.points:
+            progress.score = self.objective.score(progress.points)
+        self._listener.changed(progress)
+
+    def settle(self, progress: Progress, state: State, reason: str = "") -> None:
+        """End a trial; when all seeds of its settings have ended, tell the search."""
+        progress.state, progress.reason = state, " ".join(reason.split())
+        if progress.begun is not None:
+            progress.wall_s = time.monotonic() - progress.begun
+        progress.score = self.objective.score(progress.points) if progress.points else None
+        if state in {"stopped", "failed"}:
+            self._write(progress)
+        self._tell(progress.tried)
+        self._listener.changed(progress)
+
+    def _tell(self, tried: Try) -> None:
+        mine = [p for p in (*self.progress, *self._waiting) if p.tried is tried]
+        if any(p.state == "running" for p in mine):
+            return
+        search = self._search_of.pop(id(tried), None)
+        scores = [p.score for p in mine if p.score is not None and p.state != "failed"]
+        if search is not None:
+            search.tell(tried, sum(scores) / len(scores) if scores else None)
+
+    def _write(self, progress: Progress) -> None:
+        """Write the record of a trial that was ended from outside."""
+        if progress.trial is None or progress.begun is None:
+            return
+        spec = progress.trial.spec
+        if self._store.find(spec) is not None:
+            return
+        dataset = self._planner.dataset
+        record = RunRecord(
+            run=spec.run,
+            spec=spec,
+            status="stopped" if progress.state == "stopped" else "failed",
+            reason=progress.reason,
+            dataset_title=dataset.info.title,
+            synthetic=dataset.info.synthetic,
+            test_images=len(dataset.test),
+            history=tuple(progress.history),
+            environment=Environment(values=progress.environment),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_s=progress.wall_s,
+        )
+        self._store.save(record)
+
+    def records(self) -> Iterator[RunRecord]:
+        """Yield the records of all trials that have one."""
+        for progress in self.progress:
+            if progress.trial is not None and progress.state != "running":
+                found = self._store.find(progress.trial.spec, status=_STATUS_OF[progress.state])
+                if found is not None:
+                    yield found
+
+    def best(self, method: str) -> list[Progress]:
+        """Return the trials, one for each seed, of the settings of a method with the highest mean
+        score, among settings of which every seed has ended well and keeps to the budget."""
+        groups: dict[int, list[Progress]] = {}
+        for progress in self.progress:
+            if progress.tried.method == method:
+                groups.setdefault(id(progress.tried), []).append(progress)
+        fit = [group for group in groups.values() if all(map(self._counts, group))]
+        return max(fit, key=_mean_score, default=[])
+
+    def _counts(self, progress: Progress) -> bool:
+        ended_well = progress.state in {"finished", "recorded"} and progress.score is not None
+        return ended_well and self.objective.allows(progress.points)
+
+
+def _mean_score(group: Sequence[Progress]) -> float:
+    return sum(progress.score or 0.0 for progress in group) / len(group)
+
+
+def _last_point(history: Sequence[EpochRow]) -> list[Point]:
+    point = point_of(history[-1].values) if history else None
+    return [] if point is None else [point]

@@ -1,0 +1,55 @@
+"""How good a trial is, from accuracy and cost on held-out images: one number, larger is better.
+
+Owns the two objectives and their words. The test set has no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.analysis.pareto import Point, hypervolume
+
+DENSE_COST = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Accuracy at no more than `budget` nFLOPs; without a budget, the hypervolume.
+
+    With a budget, a trial within it counts by its accuracy and any other by how far it lies beyond,
+    always below all that keep to it (Deb 2000: feasibility first). The hypervolume is the area
+    between a trial's own points and the corner of no use: as dear as the dense network, and no
+    better than guessing.
+    """
+
+    budget: float | None
+    num_classes: int
+
+    def score(self, points: Iterable[Point]) -> float:
+        """Return the score of a trial with these points (nFLOPs, accuracy).
+
+        Raises:
+            ValueError: there are no points.
+        """
+        listed = list(points)
+        if self.budget is None:
+            return hypervolume(listed, worst_cost=DENSE_COST, worst_accuracy=1 / self.num_classes)
+        budget = self.budget
+        return max(accuracy if nflops <= budget else budget - nflops for nflops, accuracy in listed)
+
+    def allows(self, points: Iterable[Point]) -> bool:
+        """Whether a trial with these points keeps to the budget, if there is one."""
+        return self.budget is None or any(nflops <= self.budget for nflops, _ in points)
+
+    def sentence(self) -> str:
+        """Return what is chosen by, in words."""
+        if self.budget is None:
+            return (
+                "largest hypervolume of (nFLOPs, accuracy) on held-out training images, "
+                f"from the corner ({DENSE_COST:g}, {1 / self.num_classes:g})"
+            )
+        return (
+            "highest accuracy on held-out training images "
+            f"at no more than {self.budget:g} of the dense network's MACs"
+        )

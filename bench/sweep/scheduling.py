@@ -1,0 +1,338 @@
+"""Trials on Ray Tune: on this machine, or on the cluster at an address.
+
+Tune places trials, asks the ledger what to try next and decides which to stop; each trial runs in a
+process of its own beside its Ray worker, and what it finds comes back to the driver, which alone
+writes what trials cannot write themselves. The only module that knows Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigError
+from bench.measure.environment import usable_cores
+from bench.records.record import EpochRow
+from bench.sweep.ledger import Ledger, Progress
+from bench.sweep.objective import Objective
+from bench.sweep.options import SweepOptions
+from bench.sweep.shelf import collect, place_of, put_away
+from bench.sweep.supervising import Job, watched
+from bench.sweep.trials import point_of
+
+PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"
+# A trial that raises has a record and is over; one whose process or machine died may try again.
+_RESTARTS = 2
+# Trials are stopped after a ninth and after a third of their training: of three that got there,
+# one goes on.
+_KEEP_ONE_OF, _FIRST_RUNG = 3, 11
+_OBJECT_STORE_BYTES = 128 * 2**20
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def schedule(ledger: Ledger, options: SweepOptions, job_of: Callable[[Progress, str], Job]) -> None:
+    """Run all trials of `ledger` that are not recorded; returns when all have ended.
+
+    `job_of` gives the job of a trial on a device.
+
+    Raises:
+        ConfigError: Ray is missing, there is no cluster, or no machine of it can take a trial.
+        KeyboardInterrupt: the user interrupted; trials that ran keep their checkpoints.
+    """
+    first = ledger.next_trial()
+    if first is None:
+        return
+    with _ray(options.address) as (ray, scratch):
+        resources = _resources(options, ray.nodes())
+        device = options.device
+        if device == "auto":
+            device = "cuda" if resources["gpu"] else "cpu"
+        _fit(ledger, first, options, resources, lambda p: job_of(p, device), scratch=scratch)
+
+
+@contextmanager
+def _ray(address: str) -> Iterator[tuple[Any, Path]]:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.tune
+    except ImportError:
+        raise ConfigError(
+            "A sweep needs Ray Tune, which is not installed.",
+            hint="pip install 'ray[tune]', or run the settings one by one with bench run.",
+        ) from None
+    # Sockets lie in here, and their paths may not be long: not the results folder.
+    scratch = Path(tempfile.mkdtemp(prefix="bench-ray-"))
+    started = not ray.is_initialized()
+    try:
+        if started:
+            _connect(ray, address, scratch)
+        for name in ("ray", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield ray, scratch
+    finally:
+        if started:
+            ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _connect(ray: Any, address: str, scratch: Path) -> None:
+    common = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if not address:
+        ray.init(
+            address="local",
+            num_cpus=max(1, int(usable_cores())),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            _temp_dir=str(scratch),
+            **common,
+        )
+        return
+    try:
+        ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"There is no Ray cluster at '{address}': {said}",
+            hint="Start one (docs/cluster.md), or leave --address out to use this machine.",
+        ) from None
+
+
+def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what a trial takes, a GPU where there are some and the user did not say.
+
+    Raises:
+        ConfigError: no machine has as much.
+    """
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = options.gpus_per_trial
+    if gpus is None:
+        wanted = options.device.startswith("cuda")
+        found = options.device == "auto" and any(node.get("GPU") for node in alive)
+        gpus = 1.0 if wanted or found else 0.0
+    needed = {"cpu": float(options.cpus_per_trial), "gpu": gpus}
+    if not any(all(node.get(k.upper(), 0) >= v for k, v in needed.items()) for node in alive):
+        machines = "; ".join(
+            f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in alive
+        )
+        raise ConfigError(
+            f"No machine can take a trial of {needed['cpu']:g} CPUs and {gpus:g} GPUs.",
+            hint=f"There are: {machines}. See --cpus-per-trial and --gpus-per-trial.",
+        )
+    return needed
+
+
+def _fit(
+    ledger: Ledger,
+    first: Progress,
+    options: SweepOptions,
+    resources: dict[str, float],
+    job_of: Callable[[Progress], Job],
+    *,
+    scratch: Path,
+) -> None:
+    from ray import tune
+
+    desk = _Desk(ledger, first, job_of)
+    config = tune.TuneConfig(
+        metric=SCORE,
+        mode="max",
+        search_alg=_searcher(desk),
+        scheduler=_scheduler(options.scheduler),
+        num_samples=ledger.total,
+        reuse_actors=True,
+        trial_dirname_creator=lambda trial: str(trial.trial_id),
+    )
+    run = tune.RunConfig(
+        name="sweep",
+        storage_path=str(scratch / "tune"),
+        verbose=0,
+        callbacks=[_callback(desk)],
+        failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+    )
+    with _silenced():
+        tune.Tuner(
+            tune.with_resources(run_trial, resources), tune_config=config, run_config=run
+        ).fit()
+
+
+def _scheduler(name: str) -> Any:
+    from ray.tune import schedulers
+
+    if name == "asha":
+        return schedulers.ASHAScheduler(
+            time_attr=PERCENT,
+            max_t=100,
+            grace_period=_FIRST_RUNG,
+            reduction_factor=_KEEP_ONE_OF,
+        )
+    if name == "median":
+        return schedulers.MedianStoppingRule(
+            time_attr=PERCENT, grace_period=_FIRST_RUNG, min_samples_required=3
+        )
+    return None  # Tune's own: first in, first out
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep Tune's own tables off the terminal; what matters of them the ledger tells."""
+    with Path(os.devnull).open("w") as nowhere:
+        before, sys.stdout = sys.stdout, nowhere
+        try:
+            yield
+        finally:
+            sys.stdout = before
+
+
+class _Desk:
+    """Between Tune, which knows trials by ids, and the ledger."""
+
+    def __init__(self, ledger: Ledger, first: Progress, job_of: Callable[[Progress], Job]) -> None:
+        self._ledger, self._job_of = ledger, job_of
+        self._first: Progress | None = first
+        self._by_id: dict[str, Progress] = {}
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Tune pickles what it is given, to restore an experiment; ours is continued from records.
+        return (object, ())
+
+    def propose(self, trial_id: str) -> dict[str, Any] | None:
+        progress, self._first = self._first or self._ledger.next_trial(), None
+        if progress is None:
+            return None
+        self._by_id[trial_id] = progress
+        return {"job": self._job_of(progress).text()}
+
+    def started(self, trial_id: str) -> None:
+        self._ledger.begin(self._by_id[trial_id])
+
+    def result(self, trial_id: str, told: Mapping[str, Any]) -> None:
+        progress = self._by_id[trial_id]
+        progress.environment = told["environment"]
+        for message in told["notes"]:
+            self._ledger.note(progress, message)
+        for row in told["rows"]:
+            self._ledger.epoch(progress, EpochRow.model_validate(row))
+        if told["end"] is not None:
+            state, what = told["end"]
+            if state == "finished":
+                progress.points = [(nflops, accuracy) for nflops, accuracy in what]
+            self._ledger.settle(progress, state, "" if state == "finished" else what)
+
+    def take_in(self, files: Mapping[str, bytes]) -> None:
+        put_away(files, self._ledger.results_dir)
+
+    def over(self, trial_id: str) -> None:
+        progress = self._by_id[trial_id]
+        if progress.state == "running":
+            done = f"epoch {len(progress.history)} of {progress.epochs}"
+            self._ledger.settle(progress, "stopped", f"stopped early by the scheduler at {done}")
+
+    def died(self, trial_id: str) -> None:
+        progress = self._by_id[trial_id]
+        if progress.state == "running":
+            reason = f"its worker or machine died {_RESTARTS + 1} times: memory used up?"
+            self._ledger.settle(progress, "failed", reason)
+
+
+def _searcher(desk: _Desk) -> Any:
+    from ray.tune.search import Searcher
+
+    class Asking(Searcher):
+        def set_search_properties(self, *_: Any, **__: Any) -> bool:
+            return True
+
+        def suggest(self, trial_id: str) -> Any:
+            return desk.propose(trial_id) or Searcher.FINISHED
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            del trial_id, result, error
+
+        def save(self, checkpoint_path: str) -> None:
+            del checkpoint_path  # the records are what a sweep is continued from
+
+        def restore(self, checkpoint_path: str) -> None:
+            del checkpoint_path
+
+    return Asking()
+
+
+def _callback(desk: _Desk) -> Any:
+    import ray
+    from ray import tune
+
+    class Listening(tune.Callback):
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            desk.started(trial.trial_id)
+
+        def on_trial_result(
+            self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
+        ) -> None:
+            if FILES in result:
+                desk.take_in(ray.get(result[FILES]))
+            desk.result(trial.trial_id, json.loads(result[TOLD]))
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            desk.over(trial.trial_id)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            desk.died(trial.trial_id)
+
+    return Listening()
+
+
+def run_trial(config: Mapping[str, Any]) -> None:
+    """Do one trial in this Ray worker, telling Tune each epoch and the end."""
+    import ray
+    from ray import tune
+
+    job = Job(**json.loads(config["job"]))
+    objective = Objective(job.budget, job.num_classes)
+    total = int(job.spec["budget"]["epochs"])
+    with place_of(job) as placed, watched(placed) as talk:
+        told = _nothing()
+        done = 0
+        for said in talk:
+            if said.kind == "started":
+                told["environment"] = said.what
+            elif said.kind == "note":
+                told["notes"].append(said.what)
+            elif said.kind == "epoch":
+                told["rows"].append(said.what)
+                done += 1
+                point = point_of(said.what["values"])
+                # The last epoch is told with the end, so that nobody stops a trial that is over.
+                if done < total and point is not None:
+                    percent, score = 100 * done / total, objective.score([point])
+                    tune.report({PERCENT: percent, SCORE: score, TOLD: json.dumps(told)})
+                    told = _nothing(told["environment"])
+            else:
+                told["end"] = [said.kind, said.what]
+        points = told["end"][1] if told["end"][0] == "finished" else []
+        score = objective.score(points) if points else float("-inf")
+        report: dict[str, Any] = {PERCENT: 100, SCORE: score, TOLD: json.dumps(told)}
+        files = collect(placed, job)
+        if files is not None:
+            report[FILES] = ray.put(files)
+        tune.report(report)
+
+
+def _nothing(environment: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"environment": environment or {}, "notes": [], "rows": [], "end": None}

@@ -1,0 +1,221 @@
+"""One sweep from options to the choice: plan, schedule, keep the document up to date.
+
+Owns the order of the steps and the name of a sweep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.config import canonical_json
+from bench.data.load import load_dataset
+from bench.engine.plan import METHODS
+from bench.errors import RecordError
+from bench.networks.weights import read_weights
+from bench.records.record import RunRecord
+from bench.records.store import RunStore
+from bench.records.sweep import SweepRecord, TrialRow, load_sweep, save_sweep
+from bench.sweep.ledger import Ledger, Listener, Progress
+from bench.sweep.objective import Objective
+from bench.sweep.options import SweepOptions
+from bench.sweep.scheduling import schedule
+from bench.sweep.shelf import sign
+from bench.sweep.supervising import Job
+from bench.sweep.trials import Planner, planner, spaces_of
+from bench.sweep.tries import Proposals, proposals
+
+_SAVE_EVERY_S = 5.0
+# What changes where and how fast a sweep runs, and none of its results.
+_NOT_IN_NAME = ("address", "cpus_per_trial", "gpus_per_trial", "device", "time_limit_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A sweep after its end, or up to where it was interrupted."""
+
+    sweep: SweepRecord
+    records: list[RunRecord]
+
+
+def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener: Listener) -> Swept:
+    """Run all trials that are not recorded yet, and choose the best of each method.
+
+    Raises:
+        UserError: the request cannot be served as given; nothing has been started.
+        KeyboardInterrupt: the user interrupted; what is done is kept, and the document says so.
+    """
+    store = RunStore(results_dir)
+    dataset = load_dataset(options.dataset, data_dir=data_dir)
+    weights = None if options.pretrained is None else read_weights(options.pretrained)
+    plan = planner(options, dataset, weights)
+    name = name_of(options, plan)
+    searches = _searches(options, plan, known=_known(store.results_dir, name))
+    book = _Book(name, options, plan, store, listener)
+    ledger = Ledger(
+        searches,
+        plan,
+        store,
+        seeds=options.seeds,
+        objective=Objective(options.budget, dataset.info.num_classes),
+        listener=book,
+        stopped_count=options.scheduler != "fifo",
+    )
+    book.began(ledger)
+    with sign(store.results_dir) as shared:
+        jobs = _Jobs(options, store.results_dir, data_dir.absolute(), shared, ledger.objective)
+        try:
+            schedule(ledger, options, jobs.job_of)
+            book.close(ended=True)
+        finally:
+            book.close(ended=False)
+    return Swept(book.record(ended=True), list(ledger.records()))
+
+
+def name_of(options: SweepOptions, plan: Planner) -> str:
+    """Return the name of a sweep: what it is about, and a hash of all that matters to it."""
+    told = options.model_dump(mode="json", exclude=set(_NOT_IN_NAME))
+    told |= {"data": plan.dataset.info.fingerprint, "held_out": plan.request.held_out}
+    told["pretrained"] = None if plan.weights is None else plan.weights.sha256
+    digest = hashlib.sha256(canonical_json(told).encode()).hexdigest()[:8]
+    methods = "_".join(plan.request.methods)[:40]
+    return f"{methods}-{plan.dataset.info.name}-{options.backbone_name}-{digest}"
+
+
+def _searches(
+    options: SweepOptions, plan: Planner, *, known: Sequence[TrialRow]
+) -> list[Proposals]:
+    """Return one search for each method; what nobody could run is refused here.
+
+    Raises:
+        ConfigError: ranges do not fit the search, or the first settings of a method are refused.
+    """
+    found: list[Proposals] = []
+    for method in plan.request.methods:
+        spaces = spaces_of(method, options)
+        before = [row.settings for row in known if row.method == method]
+        again = proposals(options.search, method, spaces, samples=options.samples, known=before)
+        probe = proposals(options.search, method, spaces, samples=options.samples).ask()
+        if probe is not None:
+            plan.trials(probe, options.seeds)
+        found.append(again)
+    return found
+
+
+def _known(results_dir: Path, name: str) -> Sequence[TrialRow]:
+    """Return the trials of this sweep up to where it was interrupted."""
+    with suppress(RecordError):
+        earlier = load_sweep(results_dir, name)
+        if earlier is not None:
+            seeds = {row.seed for row in earlier.trials}
+            return [row for row in earlier.trials if row.seed == min(seeds)]
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    options: SweepOptions
+    results_dir: Path
+    data_dir: Path
+    shared: Path
+    objective: Objective
+
+    def job_of(self, progress: Progress, device: str) -> Job:
+        trial, options = progress.trial, self.options
+        assert trial is not None
+        return Job(
+            spec=trial.spec.model_dump(mode="json"),
+            needs=None if trial.needs is None else trial.needs.model_dump(mode="json"),
+            dataset=self._dataset(),
+            data_dir=str(self.data_dir),
+            results_dir=str(self.results_dir),
+            weights=None if options.pretrained is None else str(options.pretrained.absolute()),
+            plugins=[str(path) for path in METHODS.files],
+            device=device,
+            threads=options.cpus_per_trial,
+            time_limit_s=options.time_limit_s,
+            shared=str(self.shared),
+            budget=self.objective.budget,
+            num_classes=self.objective.num_classes,
+        )
+
+    def _dataset(self) -> str:
+        """Return the name, or the folder as it is found from anywhere."""
+        folder = Path(self.options.dataset).expanduser()
+        return str(folder.absolute()) if folder.exists() else self.options.dataset
+
+
+class _Book:
+    """Keeps the document of a sweep on disk while it runs; passes all on to the listener."""
+
+    def __init__(
+        self, name: str, options: SweepOptions, plan: Planner, store: RunStore, listener: Listener
+    ) -> None:
+        self._name, self._options, self._plan = name, options, plan
+        self._store, self._listener = store, listener
+        self._created = datetime.now(UTC).isoformat(timespec="seconds")
+        self._saved_at, self._closed = float("-inf"), False
+        self._ledger: Ledger | None = None
+
+    def began(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._listener.began(ledger)
+
+    def changed(self, progress: Progress) -> None:
+        self._listener.changed(progress)
+        if progress.state != "running" and time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            save_sweep(self.record(ended=False), self._store.results_dir)
+            self._saved_at = time.monotonic()
+
+    def note(self, message: str) -> None:
+        self._listener.note(message)
+
+    def close(self, *, ended: bool) -> None:
+        """Write the document for the last time; the first call counts."""
+        if not self._closed:
+            self._closed = True
+            save_sweep(self.record(ended=ended), self._store.results_dir)
+
+    def record(self, *, ended: bool) -> SweepRecord:
+        assert self._ledger is not None
+        ledger = self._ledger
+        methods = dict.fromkeys(progress.tried.method for progress in ledger.progress)
+        best = {method: ledger.best(method) for method in methods}
+        return SweepRecord(
+            name=self._name,
+            options=self._told(),
+            criterion=ledger.objective.sentence(),
+            held_out=self._plan.request.held_out,
+            created=self._created,
+            ended=ended,
+            trials=tuple(_row(progress) for progress in ledger.progress),
+            chosen={m: tuple(p.run for p in group) for m, group in best.items() if group},
+        )
+
+    def _told(self) -> dict[str, Any]:
+        """Return the options, without the places of this machine."""
+        told = self._options.model_dump(mode="json", exclude={"address"})
+        told["dataset"] = self._plan.dataset.info.name
+        if self._options.pretrained is not None:
+            told["pretrained"] = self._options.pretrained.name
+        return told
+
+
+def _row(progress: Progress) -> TrialRow:
+    return TrialRow(
+        method=progress.tried.method,
+        settings=dict(progress.tried.settings),
+        seed=progress.seed,
+        run=progress.run,
+        status=progress.state,
+        reason=progress.reason,
+        points=tuple(progress.points),
+        score=progress.score,
+        wall_s=progress.wall_s,
+    )
