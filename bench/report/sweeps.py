@@ -5,9 +5,10 @@ Owns columns and words; the trials come from sweep documents and from the ledger
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ _STYLES = {
 }
 _WELL = frozenset({"finished", "recorded"})
 _FEW_TRIALS = 3
+_MEASURED = ("acc. %\nheld out", "nFLOPs", "score")
 
 
 def live_table(
@@ -43,51 +45,88 @@ def live_table(
 
     running = [p for p in progress if p.state == "running" and p.begun is not None]
     ended = [p for p in progress if p.state != "running"]
-    shown = [*ended[len(ended) - max(1, rows - len(running)) :], *running]
-    table = _trial_table()
-    for item in shown:
+    table = _table("")
+    table.add_column("trial", overflow="fold", ratio=1)
+    for title in ("seed", "state", "epoch", *_MEASURED, "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for item in (*ended[max(0, len(ended) - max(1, rows - len(running))) :], *running):
         now = time.monotonic()
-        spent = item.wall_s or (0.0 if item.begun is None else now - item.begun)
-        table.add_row(*_cells(_Line.of_progress(item), spent_s=spent))
+        spent_s = item.wall_s or (0.0 if item.begun is None else now - item.begun)
+        table.add_row(
+            Text(_name(item)),
+            str(item.seed),
+            _state(item.state),
+            f"{len(item.history)}/{item.epochs}",
+            *_measured(item.points),
+            _number(item.score),
+            _duration(spent_s),
+        )
     return Group(table, Text(_counts(progress, total=total, elapsed_s=elapsed_s), "dim"))
 
 
 def ended_line(progress: Progress) -> str:
     """Return one line about a trial that has ended, for terminals that cannot be redrawn."""
-    line = _Line.of_progress(progress)
-    what = f"{line.name} seed {line.seed}: {line.state}"
-    measured = f", {line.accuracy} % at {line.nflops} on held-out images" if line.accuracy else ""
-    return what + measured + (f" ({line.reason})" if line.reason else "")
+    accuracy, nflops = _measured(progress.points)
+    measured = f", {accuracy} % at {nflops} on held-out images" if accuracy else ""
+    reason = f" ({progress.reason})" if progress.reason else ""
+    return f"{_name(progress)} seed {progress.seed}: {progress.state}{measured}{reason}"
 
 
 def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
-    """Return the trials by score, what was chosen by which criterion, and what settings did."""
+    """Return the trials of each method by score, what was chosen by what, what settings did."""
     from rich.text import Text
 
-    table = _trial_table()
-    ranked = sorted(sweep.trials, key=lambda t: -(t.score if t.score is not None else -1e9))
-    chosen = {run for runs in sweep.chosen.values() for run in runs}
-    for trial in ranked:
-        line = _Line.of_row(trial)
-        mark = " *" if trial.run in chosen else ""
-        table.add_row(*_cells(line._replace(name=line.name + mark), spent_s=trial.wall_s))
-    parts: list[RenderableType] = [table]
+    methods = dict.fromkeys(trial.method for trial in sweep.trials)
+    parts: list[RenderableType] = [_method_table(sweep, method) for method in methods]
     parts += [Text(f"  {note}", "dim") for note in notes(sweep)]
     found = effects(sweep.trials)
     if found:
         parts.append(_effects_table(found))
-        parts.append(
-            Text(
-                "  rank correlation over the trials of a method: +1 rises with it, -1 falls", "dim"
-            )
-        )
+        parts.append(Text("  Spearman's rank correlation over the trials of a method", "dim"))
     return parts
+
+
+def _method_table(sweep: SweepRecord, method: str) -> Table:
+    mine = [trial for trial in sweep.trials if trial.method == method]
+    chosen = sweep.chosen.get(method, ())
+    names = list(dict.fromkeys(name for trial in mine for name in trial.settings))
+    table = _table(method)
+    for name in names:
+        table.add_column(name.removeprefix(f"{method}."), justify="right")
+    for title in ("seed", "state", *_MEASURED, "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for trial in sorted(mine, key=_by_score):
+        settings = [str(trial.settings.get(name, "")) for name in names]
+        mark = "* " if trial.run in chosen else ""
+        table.add_row(
+            *settings,
+            f"{mark}{trial.seed}",
+            _state(trial.status),
+            *_measured(trial.points),
+            _number(trial.score),
+            _duration(trial.wall_s),
+        )
+    return table
+
+
+def _by_score(trial: TrialRow) -> float:
+    return math.inf if trial.score is None else -trial.score
 
 
 def notes(sweep: SweepRecord) -> list[str]:
     """Return how many tries there were, and who chose what by what."""
     tries = Counter(t.method for t in sweep.trials)
     found = [f"* chosen by the {sweep.criterion} ({sweep.held_out:,} images; no test image)"]
+    found += [
+        f"{written(t.settings)} seed {t.seed} {t.status}: {t.reason}"
+        for t in sweep.trials
+        if t.status == "failed"
+    ]
+    stopped = sum(t.status == "stopped" for t in sweep.trials)
+    if stopped:
+        found.append(
+            f"{stopped} stopped early by the scheduler: shown as they were then"
+        )
     for method in tries:
         if method not in sweep.chosen:
             found.append(f"{method}: nothing chosen: no settings ended well within the budget")
@@ -140,29 +179,8 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
-class _Line(NamedTuple):
-    name: str
-    seed: int
-    state: str
-    epochs: str
-    accuracy: str
-    nflops: str
-    score: str
-    reason: str
-
-    @classmethod
-    def of_progress(cls, p: Progress) -> _Line:
-        epochs = f"{len(p.history)}/{p.epochs}" if p.trial is not None else ""
-        name = _name(p.tried.method, p.tried.settings)
-        return cls(name, p.seed, p.state, epochs, *_measured(p.points), _number(p.score), p.reason)
-
-    @classmethod
-    def of_row(cls, t: TrialRow) -> _Line:
-        name = _name(t.method, t.settings)
-        return cls(name, t.seed, t.status, "", *_measured(t.points), _number(t.score), t.reason)
-
-
-def _name(method: str, settings: Mapping[str, Any]) -> str:
+def _name(progress: Progress) -> str:
+    method, settings = progress.tried.method, progress.tried.settings
     short = {name.removeprefix(f"{method}."): value for name, value in settings.items()}
     return f"{method} {written(short)}".strip()
 
@@ -180,39 +198,28 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _trial_table() -> Table:
+def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("trial", overflow="fold", ratio=1)
-    for title in ("seed", "state", "epoch", "acc. %\nheld out", "nFLOPs", "score", "time"):
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
-
-
-def _cells(line: _Line, *, spent_s: float) -> list[RenderableType]:
-    from rich.text import Text
-
-    name = f"{line.name}\n  {line.reason}" if line.reason else line.name
-    state = Text(line.state, _STYLES[line.state])
-    spent = _duration(spent_s) if spent_s else ""
-    texts = [line.epochs, line.accuracy, line.nflops, line.score, spent]
-    return [Text(name), str(line.seed), state, *map(Text, texts)]
-
-
-def _effects_table(found: Sequence[Effect]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title="what each setting did",
+    return Table(
+        title=title,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
+
+
+def _state(state: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(state, _STYLES[state])
+
+
+def _effects_table(found: Sequence[Effect]) -> Table:
+    table = _table("what each setting did")
     table.add_column("method")
     table.add_column("setting")
     for title in ("trials", "accuracy", "nFLOPs"):

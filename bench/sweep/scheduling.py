@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from bench.sweep.shelf import collect, place_of, put_away
 from bench.sweep.supervising import Job, watched
 from bench.sweep.trials import point_of
 
-PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"
+METHOD, PERCENT, SCORE, TOLD, FILES = "method", "percent", "score", "told", "files"
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
 # Trials are stopped after a ninth and after a third of their training: of three that got there,
@@ -152,8 +153,6 @@ def _fit(
 
     desk = _Desk(ledger, first, job_of)
     config = tune.TuneConfig(
-        metric=SCORE,
-        mode="max",
         search_alg=_searcher(desk),
         scheduler=_scheduler(options.scheduler),
         num_samples=ledger.total,
@@ -174,20 +173,39 @@ def _fit(
 
 
 def _scheduler(name: str) -> Any:
+    """Return who stops trials early, for each method on its own; None for nobody."""
     from ray.tune import schedulers
 
-    if name == "asha":
+    def rule() -> Any:
+        measure: dict[str, Any] = {"time_attr": PERCENT, "metric": SCORE, "mode": "max"}
+        if name == "median":
+            return schedulers.MedianStoppingRule(
+                **measure, grace_period=_FIRST_RUNG, min_samples_required=3
+            )
         return schedulers.ASHAScheduler(
-            time_attr=PERCENT,
-            max_t=100,
-            grace_period=_FIRST_RUNG,
-            reduction_factor=_KEEP_ONE_OF,
+            **measure, max_t=100, grace_period=_FIRST_RUNG, reduction_factor=_KEEP_ONE_OF
         )
-    if name == "median":
-        return schedulers.MedianStoppingRule(
-            time_attr=PERCENT, grace_period=_FIRST_RUNG, min_samples_required=3
-        )
-    return None  # Tune's own: first in, first out
+
+    class Among(schedulers.FIFOScheduler):
+        """Methods learn at different speeds: a trial is judged among those of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self._rules: dict[str, Any] = defaultdict(rule)
+
+        def on_trial_add(self, controller: Any, trial: Any) -> None:
+            self._rules[trial.config[METHOD]].on_trial_add(controller, trial)
+
+        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
+            return self._rules[trial.config[METHOD]].on_trial_result(controller, trial, result)
+
+        def on_trial_complete(self, controller: Any, trial: Any, result: Any) -> None:
+            self._rules[trial.config[METHOD]].on_trial_complete(controller, trial, result)
+
+        def on_trial_remove(self, controller: Any, trial: Any) -> None:
+            self._rules[trial.config[METHOD]].on_trial_remove(controller, trial)
+
+    return None if name == "fifo" else Among()
 
 
 @contextmanager
@@ -218,7 +236,7 @@ class _Desk:
         if progress is None:
             return None
         self._by_id[trial_id] = progress
-        return {"job": self._job_of(progress).text()}
+        return {METHOD: progress.tried.method, "job": self._job_of(progress).text()}
 
     def started(self, trial_id: str) -> None:
         self._ledger.begin(self._by_id[trial_id])

@@ -1,0 +1,56 @@
+"""Files of trials that were done where the results folder is not seen."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.errors import RecordError
+from bench.sweep.shelf import collect, place_of, put_away, sign
+from bench.sweep.supervising import Job
+
+
+def _job(results: Path, shared: Path) -> Job:
+    return Job(
+        spec={},
+        needs=None,
+        dataset="digits",
+        data_dir="",
+        results_dir=str(results),
+        weights=None,
+        plugins=[],
+        device="cpu",
+        threads=1,
+        time_limit_s=None,
+        shared=str(shared),
+        budget=None,
+        num_classes=10,
+    )
+
+
+def test_who_sees_the_results_folder_works_there(tmp_path: Path) -> None:
+    with sign(tmp_path) as shared, place_of(_job(tmp_path, shared)) as placed:
+        assert placed.results_dir == str(tmp_path)
+        assert collect(placed, _job(tmp_path, shared)) is None
+    assert list((tmp_path / "sweeps").iterdir()) == []
+
+
+def test_who_does_not_sends_what_was_made(tmp_path: Path) -> None:
+    job = _job(tmp_path / "far away", tmp_path / "not here")
+    with place_of(job) as placed:
+        run = Path(placed.results_dir) / "runs" / "a-run"
+        run.mkdir(parents=True)
+        (run / "record.json").write_bytes(b"{}")
+        (run / "point0.npz").write_bytes(b"numbers")
+        (run / ".record.json.tmp").write_bytes(b"half")
+        files = collect(placed, job)
+    assert files == {"a-run/record.json": b"{}", "a-run/point0.npz": b"numbers"}
+    assert not Path(placed.results_dir).exists()
+    put_away(files, tmp_path / "home")
+    assert (tmp_path / "home/runs/a-run/point0.npz").read_bytes() == b"numbers"
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "x", "a/b/c", "/etc/x", "../record.json"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecordError, match="not taken"):
+        put_away({name: b""}, tmp_path / "home")
+    assert list(tmp_path.rglob("x")) == []

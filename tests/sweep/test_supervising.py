@@ -1,0 +1,172 @@
+"""Trials in processes of their own: what they say, and how sudden ends are told."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.data.load import load_dataset
+from bench.engine.plan import METHODS, Request
+from bench.records.record import EpochRow
+from bench.records.store import RunStore
+from bench.sweep.supervising import Job, Said, watched
+from bench.sweep.trials import Planner, Trial
+from bench.sweep.tries import Try
+
+SLEEPER = """
+import os, signal, time
+from baselines.resnet import DenseResNet
+
+class Bad(DenseResNet):
+    name = "{name}"
+
+    def build(self, backbone, config):
+        {deed}
+        return super().build(backbone, config)
+"""
+
+
+def _trial(tmp_path: Path, method: str = "resnet", *, epochs: int = 3) -> tuple[Trial, Job]:
+    dataset = load_dataset("digits", data_dir=tmp_path)
+    request = Request(("resnet",), "resnet8", "quick", epochs=epochs, held_out=100)
+    [trial] = Planner(request, dataset, None).trials(Try(method, 0, {}), [0])
+    job = Job(
+        spec=trial.spec.model_dump(mode="json"),
+        needs=None,
+        dataset="digits",
+        data_dir=str(tmp_path),
+        results_dir=str(tmp_path / "results"),
+        weights=None,
+        plugins=[],
+        device="cpu",
+        threads=1,
+        time_limit_s=None,
+        shared="",
+        budget=None,
+        num_classes=10,
+    )
+    return trial, job
+
+
+def _bad(tmp_path: Path, name: str, deed: str) -> Job:
+    """A job of a method that does `deed` before it can be trained."""
+    file = tmp_path / f"{name}.py"
+    file.write_text(SLEEPER.format(name=name, deed=deed))
+    METHODS.add_file(file)
+    _, job = _trial(tmp_path, name)
+    return replace(job, plugins=[str(file)])
+
+
+def _last(job: Job) -> Said:
+    with watched(job) as talk:
+        return list(talk)[-1]
+
+
+def test_a_trial_tells_its_epochs_and_leaves_the_record_of_an_ordinary_run(tmp_path: Path) -> None:
+    trial, job = _trial(tmp_path)
+    with watched(job) as talk:
+        said = list(talk)
+    assert [item.kind for item in said] == ["started", "epoch", "epoch", "epoch", "finished"]
+    assert said[0].what["torch"]
+    record = RunStore(Path(job.results_dir)).find(trial.spec)
+    assert record is not None
+    rows = [EpochRow.model_validate(item.what) for item in said if item.kind == "epoch"]
+    assert tuple(rows) == record.history
+    assert rows[-1].values["nflops_held_out"] == pytest.approx(1)
+    [point] = record.points
+    assert said[-1].what == [[point.nflops_held_out, point.accuracy_held_out]]
+
+
+def test_a_trial_that_nobody_listens_to_ends_and_tells_its_epochs_again_when_continued(
+    tmp_path: Path,
+) -> None:
+    trial, job = _trial(tmp_path, epochs=4)
+    with watched(job) as talk:
+        for said in talk:
+            if said.kind == "epoch":
+                break
+    assert RunStore(Path(job.results_dir)).find(trial.spec) is None
+    with watched(job) as talk:
+        epochs = [said.what["epoch"] for said in talk if said.kind == "epoch"]
+    assert epochs == [1, 2, 3, 4]
+
+
+def test_a_trial_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
+    job = replace(_bad(tmp_path, "hangs", "time.sleep(1000)"), time_limit_s=8)
+    started = time.monotonic()
+    said = _last(job)
+    assert said == Said("failed", "not done within the time limit of 8 s")
+    assert time.monotonic() - started < 30
+
+
+def test_a_trial_that_is_killed_is_said_to_have_used_up_the_memory_most_likely(
+    tmp_path: Path,
+) -> None:
+    said = _last(_bad(tmp_path, "eats", "os.kill(os.getpid(), signal.SIGKILL)"))
+    assert said.kind == "failed"
+    assert "memory" in said.what
+
+
+def test_other_signals_and_exits_are_told_by_name_and_last_words(tmp_path: Path) -> None:
+    assert "SIGSEGV" in _last(_bad(tmp_path, "faults", "os.kill(os.getpid(), 11)")).what
+    said = _last(_bad(tmp_path, "leaves", "import sys; sys.exit('no more money')"))
+    assert "no more money" in said.what
+
+
+def test_a_trial_that_raises_says_why_and_has_a_record_of_it(tmp_path: Path) -> None:
+    job = _bad(tmp_path, "raises", "raise ValueError('seven is odd')")
+    said = _last(job)
+    assert said.kind == "failed"
+    assert "seven is odd" in said.what
+    [record] = RunStore(Path(job.results_dir)).load_all().records
+    assert record.status == "failed"
+    assert "seven is odd" in record.reason
+
+
+def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    said = _last(_bad(tmp_path, "greedy", "import torch; torch.zeros(10**15)"))
+    assert said.kind == "failed"
+    assert "alloc" in said.what
+
+
+def test_when_the_watcher_is_killed_the_trial_ends_too(tmp_path: Path) -> None:
+    _, job = _trial(tmp_path, epochs=500)
+    source, sink = os.pipe()
+    watcher = os.fork()
+    if watcher == 0:  # pragma: no cover
+        try:
+            _watch_forever(job, sink)
+        finally:
+            os._exit(0)
+    os.close(sink)
+    with os.fdopen(source) as pids:
+        trial = int(pids.readline())
+    os.kill(watcher, signal.SIGKILL)
+    os.waitpid(watcher, 0)
+    _wait_until_gone(trial)
+
+
+def _watch_forever(job: Job, sink: int) -> None:
+    with watched(job) as talk:
+        for said in talk:
+            if said.kind == "epoch":
+                children = subprocess.run(
+                    ["pgrep", "-P", str(os.getpid())], capture_output=True, text=True
+                ).stdout.split()
+                os.write(sink, f"{children[0]}\n".encode())
+                threading.Event().wait()
+
+
+def _wait_until_gone(pid: int) -> None:
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"process {pid} is still there")
