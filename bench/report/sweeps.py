@@ -124,9 +124,7 @@ def notes(sweep: SweepRecord) -> list[str]:
     ]
     stopped = sum(t.status == "stopped" for t in sweep.trials)
     if stopped:
-        found.append(
-            f"{stopped} stopped early by the scheduler: shown as they were then"
-        )
+        found.append(f"{stopped} stopped early by the scheduler: shown as they were then")
     for method in tries:
         if method not in sweep.chosen:
             found.append(f"{method}: nothing chosen: no settings ended well within the budget")

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections import defaultdict
@@ -35,6 +36,7 @@ _RESTARTS = 2
 # Trials are stopped after a ninth and after a third of their training: of three that got there,
 # one goes on.
 _KEEP_ONE_OF, _FIRST_RUNG = 3, 11
+_ANSWER_WITHIN_S = 10.0
 _OBJECT_STORE_BYTES = 128 * 2**20
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -107,13 +109,26 @@ def _connect(ray: Any, address: str, scratch: Path) -> None:
         )
         return
     try:
+        _knock(address)
         ray.init(address=address, **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"There is no Ray cluster at '{address}': {said}",
             hint="Start one (docs/cluster.md), or leave --address out to use this machine.",
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Ask whether anybody listens: Ray itself would go on trying for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_WITHIN_S):
+            pass
 
 
 def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[str, float]:

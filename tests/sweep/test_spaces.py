@@ -48,7 +48,7 @@ def test_a_range_reads_as_it_is_written(text: str, space: Space) -> None:
     ],
 )
 def test_what_is_no_range_is_refused_in_words(text: str) -> None:
-    with pytest.raises(ConfigError, match="--param sgad.gamma"):
+    with pytest.raises(ConfigError, match=r"--param sgad\.gamma"):
         parse_space(text, owner="--param sgad.gamma")
 
 

@@ -1,0 +1,70 @@
+"""What tests of sweeps share: a listener that remembers, a planner on digits, ledgers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.data.load import load_dataset
+from bench.engine.plan import Request
+from bench.records.record import EpochRow
+from bench.records.store import RunStore
+from bench.spaces import Choice, Space
+from bench.sweep.ledger import Ledger, Progress
+from bench.sweep.objective import Objective
+from bench.sweep.trials import Planner
+from bench.sweep.tries import Proposals, proposals
+
+
+@dataclass
+class Remembering:
+    """A listener that keeps what it is told."""
+
+    notes: list[str] = field(default_factory=list)
+    states: list[tuple[str, str]] = field(default_factory=list)
+
+    def began(self, ledger: Ledger) -> None:
+        del ledger
+
+    def changed(self, progress: Progress) -> None:
+        self.states.append((progress.run, progress.state))
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def small_planner(folder: Path) -> Planner:
+    dataset = load_dataset("digits", data_dir=folder)
+    request = Request(("sgad",), "resnet8", "quick", epochs=3, held_out=100)
+    return Planner(request, dataset, None)
+
+
+def small_ledger(
+    folder: Path,
+    searches: Sequence[Proposals],
+    *,
+    seeds: Sequence[int] = (0,),
+    budget: float | None = 0.8,
+    stopped_count: bool = False,
+    listener: Remembering | None = None,
+) -> Ledger:
+    return Ledger(
+        searches,
+        small_planner(folder),
+        RunStore(folder / "results"),
+        seeds=seeds,
+        objective=Objective(budget, 10),
+        listener=listener or Remembering(),
+        stopped_count=stopped_count,
+    )
+
+
+def gammas(*values: object) -> Proposals:
+    spaces: dict[str, Space] = {"sgad.gamma": Choice(values)}
+    return proposals("grid", "sgad", spaces, samples=None)
+
+
+def epoch_row(number: int, accuracy: float, nflops: float) -> EpochRow:
+    values = {"accuracy_held_out": accuracy, "nflops_held_out": nflops}
+    return EpochRow(phase="all", epoch=number, lr=0.1, images_per_s=1, wall_s=1, values=values)
