@@ -95,6 +95,7 @@ class Estimate:
     cost_error: float
     degrees: float
     bounds: Bounds
+    level: float
     p_value: float
     covers_training: bool
 
@@ -177,6 +178,7 @@ def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimat
         cost_error=math.sqrt(of_costs),
         degrees=degrees,
         bounds=Bounds(value - half, value + half),
+        level=level,
         p_value=two_sided_p(t, degrees),
         covers_training=all(part.seeds != 1 for part in parts),
     )

@@ -71,15 +71,16 @@ def pareto(df: pd.DataFrame, *, cost: str = "macs") -> pd.DataFrame:
     >>> import bench
     >>> df = bench.load_results("results/reference")
     >>> bench.pareto(df).method.tolist()[-2:]
-    ['learned_exit', 'cdl']
+    ['cdl', 'resnet']
     """
     if cost not in df.columns:
         raise ConfigError(f"There is no column '{cost}'.", hint="Example: bench.pareto(df)")
-    kept: list[Any] = []
-    for _, part in df.groupby("dataset", sort=True):
-        points = part[[cost, "accuracy"]].astype(float).to_numpy().tolist()
-        kept += [part.index[place] for place in front([(x, y) for x, y in points])]
-    return df.loc[kept]
+    kept: list[int] = []
+    values = df[[cost, "accuracy"]].astype(float).to_numpy()
+    for _, places in sorted(df.groupby("dataset").indices.items()):
+        points = [(float(x), float(y)) for x, y in values[places]]
+        kept += [int(places[index]) for index in front(points)]
+    return df.iloc[kept]
 
 
 def verdicts(

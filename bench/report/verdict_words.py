@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interval
 from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Outside, Verdict
 from bench.report.rows import budgets_differ
@@ -52,6 +53,20 @@ def context(family: Family, answers: Sequence[Told]) -> str:
     return " ".join(sentences)
 
 
+def accuracy_words(family: Family, point: str) -> str:
+    """Return the accuracy of an operating point over seeds, or that one seed has no interval."""
+    points = [p for r in family.records for p in family.points(r) if p.name == point]
+    accuracies = [one.accuracy for one in points]
+    text = f"{100 * mean(accuracies):.2f} %"
+    spread, bounds = sample_sd(accuracies), t_interval(accuracies)
+    if spread is None or bounds is None:
+        low, high = wilson_interval(points[0].correct, family.first.test_images)
+        images = f"from the sampling of test images alone {100 * low:.2f} to {100 * high:.2f} %"
+        return f"{text} (n=1, no interval over seeds; {images}, Wilson)"
+    ends = f"{100 * bounds.low:.2f} to {100 * bounds.high:.2f} %"
+    return f"{text} (n={len(points)}, sd {100 * spread:.2f}, 95 % t-interval over seeds {ends})"
+
+
 def _verdict(about: Told, verdict: Verdict) -> str:
     found = verdict.comparison
     kind = "time" if about.axis != "macs" else "MACs"
@@ -66,7 +81,7 @@ def _verdict(about: Told, verdict: Verdict) -> str:
     reached = f"{100 * found.accuracy:.2f} % against {100 * found.static_accuracy:.2f} %"
     return (
         f"{_axis(about.axis)}: {name} a static network of the same cost. {_sentence_case(where)} "
-        f"it reaches {reached} ({_line(about.static)}), {_points(found.gain, verdict.level)}; "
+        f"it reaches {reached} ({_line(about.static)}), {_points(found.gain)}; "
         f"{_p_values(verdict)}.{_single_points(verdict) if several else ''}"
     )
 
@@ -92,7 +107,7 @@ def _outside(about: Told, found: Outside) -> str:
         f"{_axis(about.axis)}: no verdict, no static network of that cost was {done}. Beside the "
         f"nearest, {_name(nearest)}, it has {found.cost / found.nearest_cost:.2f} times the {kind} "
         f"and {100 * found.accuracy:.2f} % against "
-        f"{100 * (found.accuracy - found.gain.value):.2f} %, {_points(found.gain, 0.95)}"
+        f"{100 * (found.accuracy - found.gain.value):.2f} %, {_points(found.gain)}"
         f"{_dominated(found)}."
     )
 
@@ -105,9 +120,9 @@ def _dominated(found: Outside) -> str:
     return ""
 
 
-def _points(gain: Estimate, level: float) -> str:
+def _points(gain: Estimate) -> str:
     size = f"a difference of {100 * gain.value:+.2f} points"
-    return f"{size} ({100 * level:.0f} % interval {_ends(gain)})"
+    return f"{size} ({100 * gain.level:.0f} % interval {_ends(gain)})"
 
 
 def _ends(gain: Estimate) -> str:
@@ -119,9 +134,8 @@ def _p_values(verdict: Verdict) -> str:
     alone = f"p {_p(verdict.p_value)}"
     if verdict.family == 1:
         return f"{alone}, the only one judged here"
-    return (
-        f"{alone}, {_p(verdict.p_holm)} by Holm's rule for {verdict.family} methods, which decides"
-    )
+    family = f"by Holm's rule for {verdict.family} methods, which decides"
+    return f"{alone}; {family}, p {_p(verdict.p_holm)}"
 
 
 def _p(value: float) -> str:

@@ -32,7 +32,7 @@ from bench.report.verdict_inputs import (
     in_time,
     same_test,
 )
-from bench.report.verdict_words import Told, context, told
+from bench.report.verdict_words import Told, accuracy_words, context, told
 
 Statics = Literal["dense", "dense and static controls"]
 
@@ -58,7 +58,10 @@ class AxisVerdict:
 
 @dataclass(frozen=True, slots=True)
 class MethodVerdict:
-    """All that is said about one method, in numbers and as a text of a few sentences."""
+    """All that is said about one method, in numbers and as a text of a few sentences.
+
+    `accuracies` has one text for each operating point.
+    """
 
     label: str
     method: str
@@ -70,6 +73,7 @@ class MethodVerdict:
     seeds: int
     images: int
     dense_epochs: float | None
+    accuracies: tuple[str, ...]
     axes: tuple[AxisVerdict, ...]
     sentence: str
 
@@ -236,12 +240,10 @@ def _method_verdict(
     about = [_told_of(family, answer, verdict, placing) for answer, verdict in answers]
     axes = tuple(_axis_verdict(one) for one in about)
     spec = family.first.spec
-    where = f"{family.label} ({family.backbone}, {spec.dataset.name})"
-    parts = [
-        f"{where}.",
-        *(axis.sentence for axis in axes),
-        context(family, about),
-    ]
+    accuracies = tuple(accuracy_words(family, name) for name in family.point_names)
+    reached = f": {accuracies[0]}" if len(accuracies) == 1 else ""
+    start = f"{family.label} ({family.backbone}, {spec.dataset.name}){reached}."
+    parts = [start, *(axis.sentence for axis in axes), context(family, about)]
     return MethodVerdict(
         label=family.label,
         method=spec.method,
@@ -253,6 +255,7 @@ def _method_verdict(
         seeds=len(family.records),
         images=family.first.test_images,
         dense_epochs=family.total,
+        accuracies=accuracies,
         axes=axes,
         sentence=" ".join(parts),
     )
