@@ -58,10 +58,12 @@ class Outside:
     """No static network has the cost of the method: the nearest one, and the difference to it.
 
     `gain` is the accuracy of the method's nearest point, of cost `cost`, less that of the static
-    network at position `nearest`. It is no verdict: the costs differ.
+    network at position `nearest`. It is no verdict: the costs differ. `cost_error` is the standard
+    error of the cost that timing leaves.
     """
 
     cost: float
+    cost_error: float
     accuracy: float
     nearest: int
     nearest_cost: float
@@ -233,4 +235,5 @@ def _outside(
     own, nearest = (int(k) for k in np.unravel_index(int(ratio.argmin()), ratio.shape))
     gain = estimate(_Difference(own, method.points + nearest), [method, *statics], level=level)
     cost, accuracy = float(method.cost_p[own]), float(method.accuracy_p[own])
-    return Outside(cost, accuracy, nearest, float(static_cost[nearest]), gain, curve.range)
+    error, nearest_cost = float(method.cost_se_p[own]), float(static_cost[nearest])
+    return Outside(cost, error, accuracy, nearest, nearest_cost, gain, curve.range)

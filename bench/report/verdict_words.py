@@ -113,9 +113,11 @@ def _outside(about: Told, found: Outside) -> str:
 
 
 def _dominated(found: Outside) -> str:
-    if found.cost > found.nearest_cost and found.gain.bounds.high < 0:
+    # Two standard errors: a network that may well cost the same is not called dearer.
+    low, high = found.cost - 2 * found.cost_error, found.cost + 2 * found.cost_error
+    if low > found.nearest_cost and found.gain.bounds.high < 0:
         return ": dearer and less accurate"
-    if found.cost < found.nearest_cost and found.gain.bounds.low > 0:
+    if high < found.nearest_cost and found.gain.bounds.low > 0:
         return ": cheaper and more accurate"
     return ""
 

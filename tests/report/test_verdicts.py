@@ -168,6 +168,14 @@ def test_a_cost_that_no_static_network_has_gets_no_verdict(shelf: Shelf) -> None
     assert found.sentence.count("dearer and less accurate") == 2
 
 
+def test_a_time_that_may_be_the_same_is_not_called_dearer(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.85, 0.8), speedups=(0.985,))  # the interval is 2 % to each side
+    told = shelf.judged()["sgad"].on("time at batch 1").sentence
+    assert "1.02 times the time" in told
+    assert "dearer" not in told
+
+
 def test_without_static_networks_of_the_recipe_the_reason_is_told(shelf: Shelf) -> None:
     add_static(shelf, recipe="fair")
     shelf.run("sgad", (0.9, 0.8))
