@@ -1,0 +1,29 @@
+"""Results in a notebook, without importing anything before it is used.
+
+    import bench
+
+    df = bench.load_results("results/reference")  # one row per operating point
+    bench.pareto(df)  # the rows that no other row beats
+    bench.verdicts(df)  # better or worse than a static network of the same cost?
+
+Owns the names only; what they do is bench.report.notebook.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_FROM_NOTEBOOK = ("load_results", "pareto", "verdicts")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FROM_NOTEBOOK:
+        raise AttributeError(f"module 'bench' has no attribute '{name}'")
+    # By name: the package is the lowest floor and imports nothing above it.
+    from importlib import import_module
+
+    return getattr(import_module("bench.report.notebook"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_NOTEBOOK})

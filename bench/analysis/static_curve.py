@@ -1,0 +1,93 @@
+"""What static networks reach at each cost: the line through the best of them, and gains over it.
+
+Between two measured networks the line is straight; outside the measured costs there is none. Pure
+functions of numbers; owns no uncertainty and no words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.analysis.pareto import front
+from bench.analysis.statistics import Bounds
+
+Array = np.ndarray[Any, Any]
+
+END_TOLERANCE = 0.01
+"""A cost this share beyond the cheapest or the dearest static network counts as its cost."""
+
+
+class Corners(NamedTuple):
+    """Which points bend the curve, by rising cost; and the dearest one, if it is no corner.
+
+    A dominated network that costs more than all corners does not lift the curve, but it was run:
+    up to its cost the answer is the accuracy of the last corner.
+    """
+
+    corners: tuple[int, ...]
+    dearest: int | None
+
+
+def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Array) -> Corners:
+    """Return the corners of the upper front of some points.
+
+    Raises:
+        ValueError: there are no points.
+    """
+    points = [(float(c), float(a)) for c, a in zip(cost_p, accuracy_p, strict=True)]
+    if not points:
+        raise ValueError("a curve needs points")
+    kept: list[int] = []
+    for index in front(points):
+        if not kept or points[index] != points[kept[-1]]:
+            kept.append(index)
+    dearest = max(range(len(points)), key=lambda index: points[index][0])
+    return Corners(tuple(kept), dearest if points[dearest][0] > points[kept[-1]][0] else None)
+
+
+class Curve(NamedTuple):
+    """A piecewise linear curve: costs that rise, and an accuracy at each."""
+
+    cost_k: Array
+    accuracy_k: Array
+
+    @property
+    def range(self) -> Bounds:
+        return Bounds(float(self.cost_k[0]), float(self.cost_k[-1]))
+
+    def at(self, cost: float) -> float:
+        """Return the accuracy at `cost`; beyond an end that of the end: ask `covers` first."""
+        return float(np.interp(cost, self.cost_k, self.accuracy_k))
+
+    def covers(self, cost: float) -> bool:
+        """Whether networks of that cost, or on both sides of it, were measured."""
+        low, high = self.range
+        return low * (1 - END_TOLERANCE) <= cost <= high * (1 + END_TOLERANCE)
+
+
+def curve_through(corners: Corners, *, cost_p: Array, accuracy_p: Array) -> Curve:
+    """Return the curve through `corners`; the points may have moved since these were chosen."""
+    chosen = list(corners.corners)
+    cost_k, accuracy_k = cost_p[chosen], accuracy_p[chosen]
+    if corners.dearest is not None:
+        cost_k = np.append(cost_k, cost_p[corners.dearest])
+        accuracy_k = np.append(accuracy_k, accuracy_k[-1])
+    return Curve(cost_k, accuracy_k)
+
+
+def common_range(a: Curve, b: Curve) -> Bounds | None:
+    """Return the costs that both curves cover, or None if that is less than a tolerance."""
+    low, high = max(a.range.low, b.range.low), min(a.range.high, b.range.high)
+    return Bounds(low, high) if high > low * (1 + END_TOLERANCE) else None
+
+
+def mean_over(curve: Curve, costs: Bounds) -> float:
+    """Return the mean accuracy of `curve` over a range of costs: the area under it, exactly."""
+    inside = curve.cost_k[(curve.cost_k > costs.low) & (curve.cost_k < costs.high)]
+    at_k = np.concatenate(([costs.low], inside, [costs.high]))
+    height_k = np.interp(at_k, curve.cost_k, curve.accuracy_k)
+    area = float((np.diff(at_k) * (height_k[1:] + height_k[:-1]) / 2).sum())
+    return area / (costs.high - costs.low)

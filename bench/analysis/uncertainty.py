@@ -1,0 +1,225 @@
+"""How sure a number is that comes from several runs on the same images: seeds, images, timing.
+
+Any smooth statistic of accuracies and costs is made linear at the estimate (the delta method).
+What a run contributes on an image is then one number, and its variance has the parts of a table of
+seeds by images. docs/statistics.md gives the formula in words and what was simulated. Pure
+functions of numbers; only numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.analysis.statistics import Bounds
+from bench.analysis.student import critical_value, two_sided_p
+
+Array = np.ndarray[Any, Any]
+Statistic = Callable[[Array, Array], float]
+"""From the accuracies (P,) and costs (P,) of all points, group after group, to a number."""
+
+_ACCURACY_STEP = 1e-4
+_COST_STEP = 1e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Runs that differ only in the seed: S seeds, P operating points, N test images.
+
+    `correct_spn` holds 0 or 1. Costs are (S, P) where a run has one of each point, or (S, P, N)
+    where each image has its own, which is resampled with the image. `cost_se_p` (P,) is the
+    standard error of a mean cost that neither seeds nor images account for, as timing has.
+    """
+
+    correct_spn: Array
+    cost: Array
+    cost_se_p: Array
+
+    def __post_init__(self) -> None:
+        shape = self.correct_spn.shape
+        if len(shape) != 3 or 0 in shape:
+            raise ValueError(f"correct_spn has shape {shape}, not (seeds, points, images)")
+        if self.cost.shape not in (shape, shape[:2]):
+            raise ValueError(f"costs of shape {self.cost.shape} do not fit {shape}")
+        if self.cost_se_p.shape != shape[1:2]:
+            raise ValueError(f"{self.cost_se_p.shape} standard errors for {shape[1]} points")
+
+    @property
+    def seeds(self) -> int:
+        return int(self.correct_spn.shape[0])
+
+    @property
+    def points(self) -> int:
+        return int(self.correct_spn.shape[1])
+
+    @property
+    def images(self) -> int:
+        return int(self.correct_spn.shape[2])
+
+    @property
+    def accuracy_p(self) -> Array:
+        mean_p: Array = self.correct_spn.mean(axis=(0, 2))
+        return mean_p
+
+    @property
+    def cost_p(self) -> Array:
+        mean_p: Array = self.cost.mean(axis=0 if self.cost.ndim == 2 else (0, 2))
+        return mean_p
+
+
+def runs(correct_spn: Array, cost: Array, *, cost_se_p: Array | None = None) -> Runs:
+    """Return `Runs` of plain arrays; without `cost_se_p` the costs are exact, or sampled."""
+    correct = np.asarray(correct_spn, dtype=float)
+    points = correct.shape[1] if correct.ndim == 3 else 0
+    errors = np.zeros(points) if cost_se_p is None else np.asarray(cost_se_p, dtype=float)
+    return Runs(correct, np.asarray(cost, dtype=float), errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number, its standard error and its parts, its t-interval and the p-value against 0.
+
+    `degrees` is that of the t distribution, infinite where no seed variance enters.
+    `covers_training` is False where a side has one seed: then the interval knows nothing of how
+    much another training would have changed.
+    """
+
+    value: float
+    standard_error: float
+    seed_error: float
+    image_error: float
+    cost_error: float
+    degrees: float
+    bounds: Bounds
+    level: float
+    p_value: float
+    covers_training: bool
+
+
+def estimate(statistic: Statistic, groups: Sequence[Runs], *, level: float = 0.95) -> Estimate:
+    """Return `statistic` of `groups`, on the same images in the same order, with its interval.
+
+    Raises:
+        ValueError: there are no groups, or they were not evaluated on equally many images.
+    """
+    if not groups or len({group.images for group in groups}) != 1:
+        raise ValueError("groups are compared on the same images")
+    accuracy_p = np.concatenate([group.accuracy_p for group in groups])
+    cost_p = np.concatenate([group.cost_p for group in groups])
+    by_accuracy, by_cost = _slopes(statistic, accuracy_p, cost_p)
+    edges = np.cumsum([group.points for group in groups])[:-1]
+    parts = [
+        _parts(group, accuracy, cost)
+        for group, accuracy, cost in zip(
+            groups, np.split(by_accuracy, edges), np.split(by_cost, edges), strict=True
+        )
+    ]
+    return _combined(statistic(accuracy_p, cost_p), parts, level=level)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parts:
+    """What one group contributes: per image, and the variances of the statistic."""
+
+    influence_n: Array
+    seed_variance: float
+    interaction_variance: float
+    cost_variance: float
+    seeds: int
+
+
+def _parts(group: Runs, by_accuracy_p: Array, by_cost_p: Array) -> _Parts:
+    seeds, _, images = group.correct_spn.shape
+    by_cost = by_cost_p if by_cost_p.any() else None
+    influence_sn = np.einsum("p,spn->sn", by_accuracy_p, group.correct_spn)
+    if by_cost is not None and group.cost.ndim == 3:
+        influence_sn = influence_sn + np.einsum("p,spn->sn", by_cost, group.cost)
+    elif by_cost is not None:
+        influence_sn = influence_sn + (group.cost @ by_cost)[:, None]
+    mean_n = influence_sn.mean(axis=0)
+    cost_variance = float(((by_cost_p * group.cost_se_p) ** 2).sum())
+    used = seeds if by_accuracy_p.any() or by_cost_p.any() else 0
+    if seeds == 1:
+        return _Parts(mean_n, 0.0, 0.0, cost_variance, used)
+    mean_s = influence_sn.mean(axis=1)
+    rest_sn = influence_sn - mean_n - mean_s[:, None] + mean_n.mean()
+    interaction = float((rest_sn**2).sum()) / max(1, (seeds - 1) * (images - 1))
+    seed_variance = float(mean_s.var(ddof=1)) / seeds
+    return _Parts(mean_n, seed_variance, interaction / (images * seeds), cost_variance, used)
+
+
+def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimate:
+    """Add the variances: seeds, images less what both contain, timing.
+
+    The degrees of freedom are Welch's and Satterthwaite's; only seeds are few.
+    """
+    total_n = np.sum([part.influence_n for part in parts], axis=0)
+    images = len(total_n)
+    of_images = float(total_n.var(ddof=1)) / images if images > 1 else 0.0
+    # The disagreement of seeds on single images is in both the seed and the image variance.
+    of_images = max(0.0, of_images - sum(part.interaction_variance for part in parts))
+    of_seeds = sum(part.seed_variance for part in parts)
+    of_costs = sum(part.cost_variance for part in parts)
+    variance = of_images + of_seeds + of_costs
+    few = sum(part.seed_variance**2 / (part.seeds - 1) for part in parts if part.seeds > 1)
+    degrees = variance**2 / few if few else math.inf
+    error = math.sqrt(variance)
+    half = critical_value(level, degrees) * error if error else 0.0
+    t = value / error if error else math.copysign(math.inf, value) if value else 0.0
+    return Estimate(
+        value=value,
+        standard_error=error,
+        seed_error=math.sqrt(of_seeds),
+        image_error=math.sqrt(of_images),
+        cost_error=math.sqrt(of_costs),
+        degrees=degrees,
+        bounds=Bounds(value - half, value + half),
+        level=level,
+        p_value=two_sided_p(t, degrees),
+        covers_training=all(part.seeds != 1 for part in parts),
+    )
+
+
+def _slopes(statistic: Statistic, accuracy_p: Array, cost_p: Array) -> tuple[Array, Array]:
+    """Return the derivatives of `statistic` by every accuracy and every cost."""
+    by_accuracy, by_cost = np.zeros(len(accuracy_p)), np.zeros(len(cost_p))
+    for point in range(len(accuracy_p)):
+        up, down = accuracy_p.copy(), accuracy_p.copy()
+        up[point] += _ACCURACY_STEP
+        down[point] -= _ACCURACY_STEP
+        change = statistic(up, cost_p) - statistic(down, cost_p)
+        by_accuracy[point] = _or_zero(change) / (2 * _ACCURACY_STEP)
+        step = _COST_STEP * abs(cost_p[point])
+        dearer, cheaper = cost_p.copy(), cost_p.copy()
+        dearer[point] += step
+        cheaper[point] -= step
+        change = statistic(accuracy_p, dearer) - statistic(accuracy_p, cheaper)
+        by_cost[point] = _or_zero(change) / (2 * step) if step else 0.0
+    return by_accuracy, by_cost
+
+
+def _or_zero(change: float) -> float:
+    """Return 0 for what is rounding, so that points without influence have none."""
+    return change if abs(change) > 1e-13 else 0.0
+
+
+def difference(a_sn: Array, b_sn: Array, *, level: float = 0.95) -> Estimate:
+    """Return accuracy(a) - accuracy(b) of two groups, (seeds, images) each, same images.
+
+    Seeds are not paired: seed 0 of one network has nothing in common with seed 0 of another.
+
+    Raises:
+        ValueError: the arrays are not (seeds, images), or not on equally many images.
+    """
+    groups = [_without_cost(a_sn), _without_cost(b_sn)]
+    return estimate(lambda accuracy_p, _: float(accuracy_p[0] - accuracy_p[1]), groups, level=level)
+
+
+def _without_cost(correct_sn: Array) -> Runs:
+    if correct_sn.ndim != 2:
+        raise ValueError(f"shape {correct_sn.shape} is not (seeds, images)")
+    return runs(correct_sn[:, None, :], np.ones((len(correct_sn), 1)))

@@ -1,0 +1,259 @@
+"""From records and their arrays to the numbers that verdicts are made of.
+
+Owns which runs differ only in the seed, which networks count as static, and what a cost is in MACs
+and in time; owns no statistics (bench.analysis) and no sentences (verdicts.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.analysis.uncertainty import Array, Runs
+from bench.config import RunSpec
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.report.rows import newest_cell
+
+Axis = Literal["macs", "time at batch 1", "time at batch 256"]
+AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
+BATCH_OF: Mapping[Axis, int] = {"time at batch 1": 1, "time at batch 256": 256}
+Placing = Literal["same rounds", "same machine"]
+"""Which static networks have a time to compare: those timed beside the same dense network, or also
+other backbones timed on the same machine, whose milliseconds are from other rounds."""
+
+ReadArrays = Callable[[RunRecord, PointRecord], Mapping[str, Array]]
+_HALF_WIDTH = 2 * 1.959964
+
+
+class Unusable(Exception):
+    """There is no number on this axis; the message says why, for a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Runs that differ in nothing but the seed, by rising seed."""
+
+    records: tuple[RunRecord, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        return self.records[0]
+
+    @property
+    def label(self) -> str:
+        parts = (self.first.spec.method, self.first.variant)
+        return " ".join(part for part in parts if part)
+
+    @property
+    def backbone(self) -> str:
+        return self.first.spec.backbone.name
+
+    @property
+    def static(self) -> bool:
+        """Whether every image runs the same, and nothing decides."""
+        points = [point for record in self.records for point in record.points]
+        return all(not point.gated_blocks and point.macs_std == 0 for point in points)
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is a backbone as it is, all of it."""
+        whole = all(
+            abs(point.macs - record.dense_macs) <= 1e-6 * record.dense_macs
+            for record in self.records
+            for point in record.points
+        )
+        return self.static and whole and not self.control
+
+    @property
+    def control(self) -> bool:
+        return self.first.role == "control"
+
+    @property
+    def trained(self) -> float:
+        """Mean training cost in dense epochs, without what the runs started from."""
+        costs = [record.training.dense_epochs for record in self.records if record.training]
+        return math.fsum(costs) / len(costs) if costs else 0.0
+
+    @property
+    def total(self) -> float | None:
+        """Mean training cost with that of the start; None where nobody knows it."""
+        starts = [r.training.pretraining_dense_epochs if r.training else None for r in self.records]
+        known = [start for start in starts if start is not None]
+        return self.trained + math.fsum(known) / len(known) if len(known) == len(starts) else None
+
+    @property
+    def start(self) -> str | None:
+        """The weights file that all runs start from, if there is one."""
+        initial = self.first.spec.initial
+        return initial.name if initial is not None and initial.kind == "file" else None
+
+    @property
+    def point_names(self) -> tuple[str, ...]:
+        """The operating points that all seeds have, in the first one's order."""
+        common = set.intersection(*({p.name for p in r.points} for r in self.records))
+        return tuple(point.name for point in self.first.points if point.name in common)
+
+    def points(self, record: RunRecord) -> list[PointRecord]:
+        by_name = {point.name: point for point in record.points}
+        return [by_name[name] for name in self.point_names]
+
+
+def families(records: Sequence[RunRecord]) -> list[Family]:
+    """Return the finished runs with seeds together, in the order of their names."""
+    by_run = {record.run: record for record in records}
+    found: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.run):
+        if record.status == "finished" and record.points:
+            found[seedless(record.spec, by_run)].append(record)
+    return [Family(tuple(sorted(group, key=_seed))) for group in found.values()]
+
+
+def seedless(spec: RunSpec, by_run: Mapping[str, RunRecord]) -> str:
+    """Return what runs of other seeds share with `spec`, as text.
+
+    A run that starts from another one shares that one's seedless text: seed 1 starts from the dense
+    network of seed 1.
+    """
+    content: dict[str, Any] = spec.model_dump(mode="json", exclude={"seed"})
+    if spec.initial is not None and spec.initial.kind == "run":
+        source = by_run.get(spec.initial.name)
+        content["initial"] = (
+            re.sub(r"-s\d+-[0-9a-f]+$", "", spec.initial.name)
+            if source is None
+            else seedless(source.spec, by_run)
+        )
+    return json.dumps(content, sort_keys=True)
+
+
+def same_test(a: Family, b: Family) -> bool:
+    """Whether both were evaluated on the same images, trained by the same recipe."""
+    one, other = a.first, b.first
+    same_images = one.spec.dataset == other.spec.dataset and one.test_images == other.test_images
+    return same_images and one.spec.budget.recipe == other.spec.budget.recipe
+
+
+def in_macs(family: Family, read: ReadArrays, *, unit: float) -> Runs:
+    """Return accuracy and MACs, in units of `unit` MACs; those of each image where they differ.
+
+    Raises:
+        Unusable: arrays are missing or do not fit.
+    """
+    correct_spn, macs_spn = _arrays(family, read)
+    if family.static:
+        macs_spn = macs_spn.mean(axis=2)
+    return Runs(correct_spn, macs_spn / unit, np.zeros(correct_spn.shape[1]))
+
+
+def in_time(family: Family, read: ReadArrays, *, batch_size: int) -> Runs:
+    """Return accuracy and time, in units of the dense network's in the same rounds.
+
+    The dense network itself takes exactly 1: how unsure the ratio is stands in the other's
+    speed-up, whose interval is paired with it.
+
+    Raises:
+        Unusable: not timed, or on several devices; arrays are missing or do not fit.
+    """
+    correct_spn, _ = _arrays(family, read)
+    seeds, points, _ = correct_spn.shape
+    if family.dense:
+        return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
+    cells = cells_of(family, batch_size)
+    time_sp = np.array([[1 / _ratio(cell) for cell in row] for row in cells])
+    error_sp = np.array([[_ratio_error(cell) for cell in row] for row in cells])
+    return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
+
+
+def in_other_rounds(family: Family, read: ReadArrays, *, dense: Family, batch_size: int) -> Runs:
+    """Return accuracy and time of a static network over that of `dense`, timed in other rounds.
+
+    Drift of the machine between the rounds is not in the standard error.
+
+    Raises:
+        Unusable: one of them was not timed, or not in the same way.
+    """
+    correct_spn, _ = _arrays(family, read)
+    own, other = cells_of(family, batch_size), cells_of(dense, batch_size)
+    if _how(own[0][0]) != _how(other[0][0]):
+        raise Unusable(f"{family.backbone} and {dense.backbone} were timed in different ways")
+    base, base_error = _mean_ms([row[0] for row in other])
+    time_sp = np.array([[cell.latency_ms for cell in row] for row in own], dtype=float) / base
+    errors = [_mean_ms(list(column))[1] / base for column in zip(*own, strict=True)]
+    relative = base_error / base * time_sp.mean(axis=0)
+    return Runs(correct_spn, time_sp, np.hypot(np.array(errors), relative))
+
+
+def cells_of(family: Family, batch_size: int) -> list[list[LatencyCell]]:
+    """Return the newest cells, by seed and point.
+
+    Raises:
+        Unusable: a point was not timed, or not all in the same way.
+    """
+    found: list[list[LatencyCell]] = []
+    for record in family.records:
+        row: list[LatencyCell] = []
+        for point in family.points(record):
+            cell = newest_cell(point.latency, batch_size)
+            if cell is None or cell.latency_ms is None:
+                raise Unusable(cell.reason if cell is not None and cell.reason else "not timed")
+            row.append(cell)
+        found.append(row)
+    if len({_how(cell) for row in found for cell in row}) > 1:
+        raise Unusable("timed on several devices or with several numbers of threads")
+    return found
+
+
+def _how(cell: LatencyCell) -> tuple[Any, ...]:
+    return (cell.device, cell.threads)
+
+
+def _ratio(cell: LatencyCell) -> float:
+    if not cell.speedup or cell.speedup_interval is None:
+        raise Unusable("timed without a dense network beside it")
+    return cell.speedup
+
+
+def _ratio_error(cell: LatencyCell) -> float:
+    assert cell.speedup_interval is not None
+    return (1 / cell.speedup_interval.low - 1 / cell.speedup_interval.high) / _HALF_WIDTH
+
+
+def _mean_ms(cells: Sequence[LatencyCell]) -> tuple[float, float]:
+    """Return the mean milliseconds of seeds, and its standard error."""
+    times, errors = [], []
+    for cell in cells:
+        if cell.latency_ms is None or cell.interval_ms is None:
+            raise Unusable("timed without an interval")
+        times.append(cell.latency_ms)
+        errors.append((cell.interval_ms.high - cell.interval_ms.low) / _HALF_WIDTH)
+    return math.fsum(times) / len(times), math.hypot(*errors) / len(times)
+
+
+def _arrays(family: Family, read: ReadArrays) -> tuple[Array, Array]:
+    """Return which images were right, and the MACs of each image, both (S, P, N)."""
+    correct, macs = [], []
+    for record in family.records:
+        for point in family.points(record):
+            arrays = read(record, point)
+            images = record.test_images
+            bits, spent = arrays.get("correct_bits"), arrays.get("macs_n")
+            if bits is None or len(bits) * 8 < images:
+                raise Unusable("which images were right is not on record")
+            correct.append(np.unpackbits(bits, count=images).astype(float))
+            if spent is not None and len(spent) != images:
+                raise Unusable("the MACs on record are of other images")
+            macs.append(np.full(images, point.macs) if spent is None else spent)
+    shape = (len(family.records), len(family.point_names), -1)
+    if not correct:
+        raise Unusable("the seeds have no operating point in common")
+    return np.stack(correct).reshape(shape), np.stack(macs).reshape(shape)
+
+
+def _seed(record: RunRecord) -> int:
+    return record.spec.seed

@@ -1,0 +1,215 @@
+"""The sentences that verdicts generate: sizes, intervals, p-values, seeds, images, budgets.
+
+Owns the words only; every number comes with a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interval
+from bench.analysis.uncertainty import Estimate
+from bench.analysis.verdict import Outside, Verdict
+from bench.report.rows import budgets_differ
+from bench.report.verdict_inputs import Axis, Family, Placing
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a sentence about one method on one axis is made of. `static`: the networks used."""
+
+    axis: Axis
+    verdict: Verdict | None
+    outside: Outside | None
+    reason: str
+    family: Family
+    static: tuple[Family, ...]
+    placing: Placing
+
+
+def told(about: Told) -> str:
+    """Return the sentence of one axis: the verdict, or why there is none."""
+    if about.verdict is not None:
+        return _verdict(about, about.verdict)
+    if about.outside is not None:
+        return _outside(about, about.outside)
+    return f"{_axis(about.axis)}: no verdict, {about.reason}."
+
+
+def context(family: Family, answers: Sequence[Told]) -> str:
+    """Return what must stand beside the verdicts on one method: seeds, images, recipe, budgets."""
+    static = _static_of(answers)
+    if not static:
+        return f"{_count(len(family.records), 'seed')}, {family.first.test_images:,} test images."
+    sentences = [_sampling(family, static), _budgets(family, static)]
+    timed = [about for about in answers if about.axis != "macs" and about.static]
+    apart = sorted({s.backbone for about in timed for s in about.static} - {family.backbone})
+    if apart:
+        drift = "drift of the machine between them is not in the interval"
+        sentences.append(f"{' and '.join(apart)} was timed in other rounds: {drift}.")
+    if any(_contended(about) for about in timed):
+        sentences.append("Other programs ran while it was timed.")
+    return " ".join(sentences)
+
+
+def accuracy_words(family: Family, point: str) -> str:
+    """Return the accuracy of an operating point over seeds, or that one seed has no interval."""
+    points = [p for r in family.records for p in family.points(r) if p.name == point]
+    accuracies = [one.accuracy for one in points]
+    text = f"{100 * mean(accuracies):.2f} %"
+    spread, bounds = sample_sd(accuracies), t_interval(accuracies)
+    if spread is None or bounds is None:
+        low, high = wilson_interval(points[0].correct, family.first.test_images)
+        images = f"from the sampling of test images alone {100 * low:.2f} to {100 * high:.2f} %"
+        return f"{text} (n=1, no interval over seeds; {images}, Wilson)"
+    ends = f"{100 * bounds.low:.2f} to {100 * bounds.high:.2f} %"
+    return f"{text} (n={len(points)}, sd {100 * spread:.2f}, 95 % t-interval over seeds {ends})"
+
+
+def _verdict(about: Told, verdict: Verdict) -> str:
+    found = verdict.comparison
+    kind = "time" if about.axis != "macs" else "MACs"
+    whole = f"{about.family.backbone}'s {kind}"
+    name = f"{verdict.outcome} {'from' if verdict.outcome.startswith('not') else 'than'}"
+    several = found.costs.high > found.costs.low
+    where = (
+        f"on average from {found.costs.low:.2f} to {found.costs.high:.2f} of {whole}"
+        if several
+        else f"at {found.costs.low:.2f} of {whole}"
+    )
+    reached = f"{100 * found.accuracy:.2f} % against {100 * found.static_accuracy:.2f} %"
+    return (
+        f"{_axis(about.axis)}: {name} a static network of the same cost. {_sentence_case(where)} "
+        f"it reaches {reached} ({_line(about.static)}), {_points(found.gain)}; "
+        f"{_p_values(verdict)}.{_single_points(verdict) if several else ''}"
+    )
+
+
+def _single_points(verdict: Verdict) -> str:
+    """Return the gains of the points one by one: their mean may hide that some gain."""
+    inside = [point for point in verdict.comparison.points if point.gain is not None]
+    told_of = [
+        f"{100 * point.gain.value:+.2f} at {point.cost:.2f} ({_ends(point.gain)})"
+        for point in sorted(inside, key=lambda point: point.cost)
+        if point.gain is not None
+    ]
+    return f" Point by point, not corrected: {', '.join(told_of)}." if told_of else ""
+
+
+def _outside(about: Told, found: Outside) -> str:
+    kind = "MACs" if about.axis == "macs" else "time"
+    (nearest,) = about.static
+    done = "run" if about.axis == "macs" else "timed"
+    if about.axis != "macs" and about.placing == "same rounds":
+        done += " in the same rounds"
+    return (
+        f"{_axis(about.axis)}: no verdict, no static network of that cost was {done}. Beside the "
+        f"nearest, {_name(nearest)}, it has {found.cost / found.nearest_cost:.2f} times the {kind} "
+        f"and {100 * found.accuracy:.2f} % against "
+        f"{100 * (found.accuracy - found.gain.value):.2f} %, {_points(found.gain)}"
+        f"{_dominated(found)}."
+    )
+
+
+def _dominated(found: Outside) -> str:
+    # Two standard errors: a network that may well cost the same is not called dearer.
+    low, high = found.cost - 2 * found.cost_error, found.cost + 2 * found.cost_error
+    if low > found.nearest_cost and found.gain.bounds.high < 0:
+        return ": dearer and less accurate"
+    if high < found.nearest_cost and found.gain.bounds.low > 0:
+        return ": cheaper and more accurate"
+    return ""
+
+
+def _points(gain: Estimate) -> str:
+    size = f"a difference of {100 * gain.value:+.2f} points"
+    return f"{size} ({100 * gain.level:.0f} % interval {_ends(gain)})"
+
+
+def _ends(gain: Estimate) -> str:
+    low, high = (100 * end for end in gain.bounds)
+    return f"{low:+.2f} to {high:+.2f}"
+
+
+def _p_values(verdict: Verdict) -> str:
+    alone = f"p {_p(verdict.p_value)}"
+    if verdict.family == 1:
+        return f"{alone}, the only one judged here"
+    family = f"by Holm's rule for {verdict.family} methods, which decides"
+    return f"{alone}; {family}, p {_p(verdict.p_holm)}"
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
+
+
+def _sampling(family: Family, static: Sequence[Family]) -> str:
+    own, other = len(family.records), [len(one.records) for one in static]
+    images = f"{family.first.test_images:,} test images"
+    seeds = f"n={own} for the method, n={_range(other)} for static, {images}"
+    if min(own, *other) > 1:
+        starts = sorted({one.start for one in (family, *static) if one.start})
+        shared = f", but not other starting weights than {', '.join(starts)}" if starts else ""
+        return f"Seeds: {seeds}; the intervals cover other seeds and other images{shared}."
+    whose = "training" if own == 1 and max(other) == 1 else "training where n=1"
+    warning = f"do not cover the variance of {whose}: another seed may reverse them"
+    return f"Seeds: {seeds}; the intervals cover other images and {warning}."
+
+
+def _budgets(family: Family, static: Sequence[Family]) -> str:
+    costs = [family.total, *(one.total for one in static)]
+    spent = f"{_spent(family)} against {' and '.join(dict.fromkeys(map(_spent, static)))}"
+    text = f"Recipe {family.first.spec.budget.recipe}, training in dense epochs: {spent} for static"
+    if None in costs:
+        return f"{text} (+?: a start of unknown cost), so equal budgets cannot be claimed."
+    return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."
+
+
+def _spent(family: Family) -> str:
+    total = family.total
+    return f"{family.trained:.3g}+?" if total is None else f"{total:.3g}"
+
+
+def _line(static: Sequence[Family]) -> str:
+    names = list(dict.fromkeys(_name(one) for one in static))
+    return names[0] if len(names) == 1 else f"straight line through {' and '.join(names)}"
+
+
+def _name(static: Family) -> str:
+    return static.label if static.control else static.backbone
+
+
+def _axis(axis: Axis) -> str:
+    return "In MACs" if axis == "macs" else f"In {axis}"
+
+
+def _static_of(answers: Sequence[Told]) -> list[Family]:
+    found: list[Family] = []
+    for about in answers:
+        found.extend(one for one in about.static if one not in found)
+    return found
+
+
+def _contended(about: Told) -> bool:
+    size = 1 if about.axis == "time at batch 1" else 256
+    return any(
+        cell.contended
+        for record in about.family.records
+        for point in record.points
+        for cell in point.latency
+        if cell.batch_size == size
+    )
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,286 @@
+"""Is a method better than a static network of the same cost? The verdicts, and their sentences.
+
+Owns which methods are judged together and what is said; the numbers come from bench.analysis, and
+how records become numbers is verdict_inputs.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from bench.analysis.uncertainty import Array, Runs
+from bench.analysis.verdict import LEVEL, Comparison, Outside, Verdict, compare, decide
+from bench.errors import RecordError
+from bench.records.record import PointRecord, RunRecord
+from bench.records.store import RunStore, load_arrays
+from bench.report.verdict_inputs import (
+    AXES,
+    BATCH_OF,
+    Axis,
+    Family,
+    Placing,
+    ReadArrays,
+    Unusable,
+    cells_of,
+    families,
+    in_macs,
+    in_other_rounds,
+    in_time,
+    same_test,
+)
+from bench.report.verdict_words import Told, accuracy_words, context, told
+
+Statics = Literal["dense", "dense and static controls"]
+
+
+@dataclass(frozen=True, slots=True)
+class AxisVerdict:
+    """The answer on one axis: a verdict, or a difference to a network of another cost, or neither.
+
+    Costs are shares of the MACs, or of the time, of the method's own backbone run whole. `reason`
+    says why there is no verdict. `static` names the networks compared with, `static_seeds` their
+    seeds, `static_dense_epochs` their training, None where the start's is not known.
+    """
+
+    axis: Axis
+    verdict: Verdict | None = None
+    outside: Outside | None = None
+    reason: str = ""
+    static: tuple[str, ...] = ()
+    static_seeds: tuple[int, ...] = ()
+    static_dense_epochs: tuple[float | None, ...] = ()
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodVerdict:
+    """All that is said about one method, in numbers and as a text of a few sentences.
+
+    `accuracies` has one text for each operating point.
+    """
+
+    label: str
+    method: str
+    variant: str
+    dataset: str
+    backbone: str
+    recipe: str
+    control: bool
+    seeds: int
+    images: int
+    dense_epochs: float | None
+    accuracies: tuple[str, ...]
+    axes: tuple[AxisVerdict, ...]
+    sentence: str
+
+    def on(self, axis: Axis) -> AxisVerdict:
+        """Return the answer on `axis`."""
+        return next(found for found in self.axes if found.axis == axis)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One method on one axis, before the methods are judged together."""
+
+    axis: Axis
+    found: Comparison | Outside | None
+    reason: str
+    statics: tuple[Family, ...]
+
+
+def judge(
+    records: Sequence[RunRecord],
+    store: RunStore,
+    *,
+    statics: Statics = "dense",
+    placing: Placing = "same rounds",
+    level: float = LEVEL,
+) -> list[MethodVerdict]:
+    """Return a verdict on every method among `records` that is no dense network.
+
+    Methods on one data set are judged together on each axis, and their p-values are corrected for
+    that by Holm's rule; controls are corrected among themselves. With `statics` "dense and static
+    controls", networks such as the static projection are part of the static curve as well.
+    """
+    read = _reader(store)
+    found = families(records)
+    judged = [family for family in found if not family.dense]
+    answers = {
+        (number, axis): _answer(
+            family,
+            [other for other in found if _is_static(other, statics) and other is not family],
+            read,
+            axis=axis,
+            placing=placing,
+            level=level,
+        )
+        for number, family in enumerate(judged)
+        for axis in AXES
+    }
+    verdicts = _decided(judged, answers, level=level)
+    return [
+        _method_verdict(
+            family, [(answers[n, a], verdicts.get((n, a))) for a in AXES], placing=placing
+        )
+        for n, family in enumerate(judged)
+    ]
+
+
+def _is_static(family: Family, statics: Statics) -> bool:
+    return family.dense or (statics != "dense" and family.static)
+
+
+def _reader(store: RunStore) -> ReadArrays:
+    @cache
+    def read(run: str, file: str) -> dict[str, Array]:
+        return dict(load_arrays(store.runs_dir / run, file))
+
+    def of_point(record: RunRecord, point: PointRecord) -> dict[str, Array]:
+        try:
+            return read(record.run, point.arrays_file)
+        except RecordError as error:
+            raise Unusable(error.message) from None
+
+    return of_point
+
+
+def _answer(
+    family: Family,
+    statics: Sequence[Family],
+    read: ReadArrays,
+    *,
+    axis: Axis,
+    placing: Placing,
+    level: float,
+) -> _Answer:
+    comparable = [other for other in statics if same_test(family, other)]
+    try:
+        own = _runs(family, read, axis=axis, unit=family.first.dense_macs)
+        placed = _placed(family, comparable, read, axis=axis, placing=placing)
+    except Unusable as error:
+        return _Answer(axis, None, str(error), ())
+    found = compare(own, [runs for _, runs in placed], level=level)
+    reason = ""
+    if found is None:
+        recipe = family.first.spec.budget.recipe
+        beside = "" if axis == "macs" or not comparable else " was timed in the same rounds"
+        reason = f"no static network{beside or f' was run with the recipe {recipe}'}"
+    return _Answer(axis, found, reason, tuple(other for other, _ in placed))
+
+
+def _runs(family: Family, read: ReadArrays, *, axis: Axis, unit: float) -> Runs:
+    if axis == "macs":
+        return in_macs(family, read, unit=unit)
+    return in_time(family, read, batch_size=BATCH_OF[axis])
+
+
+def _placed(
+    family: Family,
+    statics: Sequence[Family],
+    read: ReadArrays,
+    *,
+    axis: Axis,
+    placing: Placing,
+) -> list[tuple[Family, Runs]]:
+    """Return the static networks that have a cost on this axis, with it."""
+    unit = family.first.dense_macs
+    if axis == "macs":
+        return [(other, in_macs(other, read, unit=unit)) for other in statics]
+    size, backbone = BATCH_OF[axis], family.first.spec.backbone
+    beside = [other for other in statics if other.first.spec.backbone == backbone]
+    found = []
+    for other in beside:
+        try:
+            found.append((other, in_time(other, read, batch_size=size)))
+        except Unusable:
+            continue
+    if placing == "same rounds":
+        return found
+    timed_dense = next((other for other in beside if other.dense and _timed(other, size)), None)
+    for other in statics:
+        if timed_dense is None or other in beside or not _timed(other, size):
+            continue
+        runs = in_other_rounds(other, read, dense=timed_dense, batch_size=size)
+        found.append((other, runs))
+    return found
+
+
+def _timed(family: Family, batch_size: int) -> bool:
+    try:
+        cells_of(family, batch_size)
+    except Unusable:
+        return False
+    return True
+
+
+def _decided(
+    judged: Sequence[Family], answers: dict[tuple[int, Axis], _Answer], *, level: float
+) -> dict[tuple[int, Axis], Verdict]:
+    """Return the verdicts; those on one axis, data set and kind of network are made at once."""
+    together: dict[tuple[object, ...], list[tuple[int, Axis]]] = defaultdict(list)
+    for (number, axis), answer in answers.items():
+        if isinstance(answer.found, Comparison):
+            family = judged[number]
+            together[axis, family.first.spec.dataset, family.control].append((number, axis))
+    found: dict[tuple[int, Axis], Verdict] = {}
+    for keys in together.values():
+        comparisons = [answers[key].found for key in keys]
+        members = [one for one in comparisons if isinstance(one, Comparison)]
+        found.update(zip(keys, decide(members, level=level), strict=True))
+    return found
+
+
+def _method_verdict(
+    family: Family, answers: Sequence[tuple[_Answer, Verdict | None]], *, placing: Placing
+) -> MethodVerdict:
+    about = [_told_of(family, answer, verdict, placing) for answer, verdict in answers]
+    axes = tuple(_axis_verdict(one) for one in about)
+    spec = family.first.spec
+    accuracies = tuple(accuracy_words(family, name) for name in family.point_names)
+    reached = f": {accuracies[0]}" if len(accuracies) == 1 else ""
+    start = f"{family.label} ({family.backbone}, {spec.dataset.name}){reached}."
+    parts = [start, *(axis.sentence for axis in axes), context(family, about)]
+    return MethodVerdict(
+        label=family.label,
+        method=spec.method,
+        variant=family.first.variant,
+        dataset=spec.dataset.name,
+        backbone=family.backbone,
+        recipe=spec.budget.recipe,
+        control=family.control,
+        seeds=len(family.records),
+        images=family.first.test_images,
+        dense_epochs=family.total,
+        accuracies=accuracies,
+        axes=axes,
+        sentence=" ".join(parts),
+    )
+
+
+def _told_of(family: Family, answer: _Answer, verdict: Verdict | None, placing: Placing) -> Told:
+    outside = answer.found if isinstance(answer.found, Outside) else None
+    used: tuple[int, ...] = ()
+    if verdict is not None:
+        used = verdict.comparison.static
+    elif outside is not None:
+        used = (outside.nearest,)
+    static = tuple(answer.statics[number] for number in used)
+    reason = "no static network of that cost was run" if outside is not None else answer.reason
+    return Told(answer.axis, verdict, outside, reason, family, static, placing)
+
+
+def _axis_verdict(about: Told) -> AxisVerdict:
+    return AxisVerdict(
+        axis=about.axis,
+        verdict=about.verdict,
+        outside=about.outside,
+        reason=about.reason,
+        static=tuple(one.label if one.control else one.backbone for one in about.static),
+        static_seeds=tuple(len(one.records) for one in about.static),
+        static_dense_epochs=tuple(one.total for one in about.static),
+        sentence=told(about),
+    )

@@ -1,0 +1,345 @@
+"""Verdicts from records: which runs go together, what is compared, and what the sentences say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bench
+from bench.config import InitialWeights
+from bench.errors import ConfigError
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.store import RunStore, save_arrays
+from bench.report.verdict_inputs import families
+from bench.report.verdicts import MethodVerdict, judge
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+IMAGES = 2000
+DENSE_MACS = {"resnet20": 40_551_040, "resnet32": 68_862_592}
+Make = Callable[..., Any]
+
+
+class Shelf:
+    """A results folder that is filled with made-up runs."""
+
+    def __init__(self, folder: Path, record: Make, point: Make, cell: Make) -> None:
+        self.store = RunStore(folder)
+        self.record, self.point, self.cell = record, point, cell
+        self.rng = np.random.default_rng(0)
+        self.ease_n = self.rng.random(IMAGES)
+
+    def run(
+        self,
+        method: str,
+        *points: tuple[float, float],
+        speedups: tuple[float, ...] = (),
+        **extra: Any,
+    ) -> RunRecord:
+        """Add a run with points of (accuracy, nFLOPs), and the speed-up of each where timed."""
+        backbone = extra.get("backbone", "resnet32")
+        made = []
+        for number, (accuracy, nflops) in enumerate(points):
+            latency: tuple[LatencyCell, ...] = ()
+            if speedups:
+                latency = (self.cell(latency_ms=2 / speedups[number], speedup=speedups[number]),)
+            name = f"p={number}" if len(points) > 1 else ""
+            one: PointRecord = self.point(
+                name,
+                accuracy=accuracy,
+                nflops=nflops,
+                backbone=backbone,
+                latency=latency,
+                test_images=IMAGES,
+            )
+            made.append(one.model_copy(update={"arrays_file": f"point{number}.npz"}))
+        record: RunRecord = self.record(
+            method, points=tuple(made), test_images=IMAGES, epochs=extra.pop("epochs", 30), **extra
+        )
+        self.save(record)
+        return record
+
+    def save(self, record: RunRecord) -> None:
+        for point in record.points:
+            hard_n = self.ease_n + 0.02 * self.rng.standard_normal(IMAGES)
+            right_n = hard_n < np.quantile(hard_n, point.accuracy)
+            spread = 0.1 if point.gated_blocks else 0.0
+            macs_n = point.macs * (1 + spread * self.rng.standard_normal(IMAGES))
+            folder = self.store.folder(record.spec)
+            arrays = {"correct_bits": np.packbits(right_n), "macs_n": macs_n}
+            save_arrays(folder, point.arrays_file, arrays)
+        self.store.save(record)
+
+    def judged(self, **options: Any) -> dict[str, MethodVerdict]:
+        records = self.store.load_all().records
+        return {found.method: found for found in judge(records, self.store, **options)}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, make_record: Make, make_point: Make, make_cell: Make) -> Shelf:
+    return Shelf(tmp_path, make_record, make_point, make_cell)
+
+
+def add_static(shelf: Shelf, seeds: int = 1, **extra: Any) -> None:
+    for seed in range(seeds):
+        shelf.run("resnet", (0.92 + 0.002 * seed, 1.0), seed=seed, speedups=(1.0,), **extra)
+        shelf.run("resnet", (0.90 - 0.002 * seed, 1.0), seed=seed, backbone="resnet20", **extra)
+
+
+def test_macs_and_time_are_judged_apart(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.95, 0.8), speedups=(1.0,))
+    found = shelf.judged()["sgad"]
+    macs, time = found.on("macs"), found.on("time at batch 1")
+    assert macs.verdict is not None
+    assert macs.verdict.outcome == "better"
+    assert macs.static == ("resnet20", "resnet32")
+    # Half-way in MACs from 0.589 to 1: 0.9103; in time it costs as much as the whole network.
+    gain = macs.verdict.comparison.gain
+    assert gain.value == pytest.approx(0.95 - 0.9103, abs=0.002)
+    assert time.verdict is not None
+    assert time.static == ("resnet32",)
+    assert time.verdict.comparison.gain.value == pytest.approx(0.03, abs=0.002)
+    assert "In MACs: better than a static network of the same cost. At 0.80 of" in found.sentence
+    assert "In time at batch 1: better than a static network" in found.sentence
+    assert "In time at batch 256: no verdict, not timed." in found.sentence
+
+
+def test_one_seed_is_warned_about_and_three_are_not(shelf: Shelf) -> None:
+    add_static(shelf, seeds=1)
+    shelf.run("sgad", (0.88, 0.8))
+    warned = shelf.judged()["sgad"].sentence
+    assert "worse than a static network" in warned
+    assert "n=1 for the method, n=1 for static, 2,000 test images" in warned
+    assert "do not cover the variance of training: another seed may reverse them" in warned
+    # Wilson's interval of 1,760 of 2,000.
+    alone = "(n=1, no interval over seeds; from the sampling of test images alone 86.50 to 89.35 %"
+    assert alone in warned
+
+
+def test_seeds_are_one_group_and_their_spread_counts(shelf: Shelf) -> None:
+    add_static(shelf, seeds=3)
+    for seed in range(3):
+        shelf.run("sgad", (0.89 + 0.02 * seed, 0.8), seed=seed)
+    found = shelf.judged()["sgad"]
+    verdict = found.on("macs").verdict
+    assert found.seeds == 3
+    assert verdict is not None
+    assert verdict.outcome == "not distinguishable"
+    assert verdict.comparison.gain.covers_training
+    assert verdict.comparison.gain.seed_error == pytest.approx(0.02 / 3**0.5, rel=0.1)
+    assert "not distinguishable from a static network of the same cost" in found.sentence
+    assert "n=3 for the method, n=3 for static" in found.sentence
+    assert "another seed" not in found.sentence
+    assert "91.00 % (n=3, sd 2.00, 95 % t-interval over seeds 86.03 to 95.97 %)" in found.sentence
+
+
+def test_several_points_are_judged_by_their_curve_and_told_one_by_one(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("cdl", (0.80, 0.5), (0.91, 0.7), (0.925, 0.95))
+    found = shelf.judged()["cdl"].on("macs")
+    assert found.verdict is not None
+    costs = found.verdict.comparison.costs
+    assert costs.low == pytest.approx(DENSE_MACS["resnet20"] / DENSE_MACS["resnet32"])
+    assert costs.high == pytest.approx(0.95, abs=0.01)
+    assert [point.gain is None for point in found.verdict.comparison.points] == [True, False, False]
+    assert "on average from 0.59 to 0.95" in found.sentence.lower()
+    assert "Point by point, not corrected: " in found.sentence
+
+
+def test_a_cost_that_no_static_network_has_gets_no_verdict(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("blockdrop", (0.90, 1.2), speedups=(0.5,))
+    found = shelf.judged()["blockdrop"]
+    assert [axis.verdict for axis in found.axes] == [None, None, None]
+    outside = found.on("macs").outside
+    assert outside is not None
+    assert outside.cost == pytest.approx(1.2, abs=0.01)
+    assert "no verdict, no static network of that cost was run. Beside the nearest, resnet32, " in (
+        found.sentence
+    )
+    assert "2.00 times the time" in found.sentence
+    assert found.sentence.count("dearer and less accurate") == 2
+
+
+def test_a_time_that_may_be_the_same_is_not_called_dearer(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.85, 0.8), speedups=(0.985,))  # the interval is 2 % to each side
+    told = shelf.judged()["sgad"].on("time at batch 1").sentence
+    assert "1.02 times the time" in told
+    assert "dearer" not in told
+
+
+def test_without_static_networks_of_the_recipe_the_reason_is_told(shelf: Shelf) -> None:
+    add_static(shelf, recipe="fair")
+    shelf.run("sgad", (0.9, 0.8))
+    found = shelf.judged()["sgad"]
+    assert found.on("macs").reason == "no static network was run with the recipe quick"
+    assert "In MACs: no verdict, no static network was run with the recipe quick." in found.sentence
+
+
+def test_missing_arrays_are_a_reason_and_not_a_failure(shelf: Shelf) -> None:
+    add_static(shelf)
+    record = shelf.run("sgad", (0.9, 0.8))
+    (shelf.store.folder_of(record) / "point0.npz").unlink()
+    assert "is missing" in shelf.judged()["sgad"].on("macs").reason
+
+
+def test_unequal_and_unknown_budgets_are_told(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.9, 0.8), dense_epochs=57.0)
+    shelf.run("cdl", (0.9, 0.8), dense_epochs=31.0)
+    shelf.run("act", (0.9, 0.8), pretraining_dense_epochs=None)
+    found = shelf.judged()
+    told = "in dense epochs: 57 against 30 for static: budgets differ by more than 10 %."
+    assert told in found["sgad"].sentence
+    assert "in dense epochs: 31 against 30 for static." in found["cdl"].sentence
+    assert "30+? against 30 for static (+?: a start of unknown cost)" in found["act"].sentence
+
+
+def test_methods_are_corrected_together_and_controls_among_themselves(shelf: Shelf) -> None:
+    add_static(shelf)
+    for method in ("sgad", "cdl", "act"):
+        shelf.run(method, (0.9, 0.8))
+    control = shelf.run("random_skip", (0.7, 0.8))
+    shelf.store.save(control.model_copy(update={"role": "control"}))
+    found = {name: verdict.on("macs").verdict for name, verdict in shelf.judged().items()}
+    assert {name: verdict and verdict.family for name, verdict in found.items()} == {
+        **dict.fromkeys(("sgad", "cdl", "act"), 3),
+        "random_skip": 1,
+    }
+    assert "by Holm's rule for 3 methods, which decides, " in shelf.judged()["act"].sentence
+    assert "the only one judged here" in shelf.judged()["random_skip"].sentence
+
+
+def test_static_controls_are_in_the_curve_on_request(shelf: Shelf) -> None:
+    add_static(shelf)
+    projection = shelf.run("static_projection", (0.93, 1.0))
+    point = projection.points[0].model_copy(update={"macs": 0.7 * projection.dense_macs})
+    projection = projection.model_copy(update={"role": "control", "points": (point,)})
+    shelf.save(projection)
+    shelf.run("sgad", (0.92, 0.7))
+    plain = shelf.judged()["sgad"].on("macs")
+    with_control = shelf.judged(statics="dense and static controls")["sgad"].on("macs")
+    assert plain.verdict is not None
+    assert with_control.verdict is not None
+    assert plain.verdict.outcome == "better"
+    assert "static_projection" in with_control.static
+    assert with_control.verdict.comparison.gain.value < 0
+
+
+def test_other_backbones_have_a_time_only_on_request(shelf: Shelf) -> None:
+    shelf.run("resnet", (0.92, 1.0), speedups=(1.0,))
+    small = shelf.run("resnet", (0.90, 1.0), backbone="resnet20")
+    cell = shelf.cell(latency_ms=1.0, speedup=1.0)
+    cell = cell.model_copy(update={"interval_ms": cell.speedup_interval})
+    (point,) = small.points
+    small = small.model_copy(update={"points": (point.model_copy(update={"latency": (cell,)}),)})
+    shelf.store.save(small)
+    (whole,) = [r for r in shelf.store.load_all().records if r.spec.backbone.name == "resnet32"]
+    timed = whole.points[0].latency[0].model_copy(update={"interval_ms": cell.speedup_interval})
+    whole_point = whole.points[0].model_copy(update={"latency": (timed,)})
+    shelf.store.save(whole.model_copy(update={"points": (whole_point,)}))
+    shelf.run("sgad", (0.91, 0.8), speedups=(1 / 0.75,))
+    strict = shelf.judged()["sgad"]
+    loose = shelf.judged(placing="same machine")["sgad"]
+    assert strict.on("time at batch 1").verdict is None
+    verdict = loose.on("time at batch 1").verdict
+    assert verdict is not None
+    # Half-way in time between 0.5 and 1 times the whole network's.
+    assert verdict.comparison.gain.value == pytest.approx(0.0, abs=0.002)
+    assert verdict.comparison.gain.cost_error > 0
+    assert "resnet20 was timed in other rounds" in loose.sentence
+
+
+def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
+    make_record: Make,
+) -> None:
+    dense = [make_record("resnet", seed=seed) for seed in range(2)]
+    started = []
+    for seed, source in enumerate(dense):
+        record = make_record("sgad", seed=seed)
+        initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
+        spec = record.spec.model_copy(update={"initial": initial})
+        started.append(record.model_copy(update={"spec": spec, "run": spec.run}))
+    assert [len(family.records) for family in families([*dense, *started])] == [2, 2]
+    assert [len(family.records) for family in families(started)] == [2]
+    assert [len(family.records) for family in families(started[::-1])] == [2]
+
+
+def test_the_order_of_records_changes_nothing(shelf: Shelf) -> None:
+    add_static(shelf, seeds=2)
+    for seed in range(2):
+        shelf.run("sgad", (0.9, 0.8), seed=seed)
+    records = shelf.store.load_all().records
+    one, other = judge(records, shelf.store), judge(records[::-1], shelf.store)
+    assert [v.sentence for v in one] == [v.sentence for v in other]
+
+
+def test_a_notebook_gets_tables(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.95, 0.8))
+    shelf.run("act", (0.7, 0.9))
+    shelf.run("cdl", status="failed", reason="no")
+    df = bench.load_results(shelf.store.results_dir)
+    assert len(df) == 5
+    assert bench.pareto(df)["method"].tolist() == ["resnet", "sgad"]
+    assert len(bench.pareto(df.iloc[0:0])) == 0
+    found = bench.verdicts(df[df.method != "act"])
+    assert sorted(set(found["method"])) == ["sgad"]
+    assert found[found.axis == "macs"]["outcome"].tolist() == ["better"]
+    assert found[found.axis == "macs"]["covers_training"].tolist() == [False]
+    everything = bench.verdicts(shelf.store.results_dir)
+    assert set(everything["method"]) == {"sgad", "act"}
+
+
+def test_what_a_notebook_cannot_give_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no results folder"):
+        bench.load_results(tmp_path / "nowhere")
+    empty = bench.load_results(tmp_path)
+    assert len(empty) == 0
+    assert len(bench.verdicts(empty)) == 0
+    with pytest.raises(ConfigError, match="no column 'watts'"):
+        bench.pareto(empty, cost="watts")
+    empty.attrs.clear()
+    with pytest.raises(ConfigError, match="which folder"):
+        bench.verdicts(empty)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bench.nothing  # noqa: B018
+
+
+def test_an_unreadable_record_is_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "broken").mkdir(parents=True)
+    (tmp_path / "runs" / "broken" / "record.json").write_text("{")
+    with pytest.warns(UserWarning, match="'broken' is not counted"):
+        assert len(bench.load_results(tmp_path)) == 0
+
+
+def test_importing_bench_imports_nothing() -> None:
+    script = (
+        "import sys, bench; dir(bench)\n"
+        "print([n for n in sys.modules if n.startswith('bench') or n in ('numpy', 'pandas')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "['bench']"
+
+
+def test_the_reference_runs_are_told_truly() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        df = bench.load_results(REFERENCE)
+    found = bench.verdicts(df)
+    macs = found[(found.axis == "macs")].set_index(["method", "variant"])
+    sact = macs.loc[("sact", "tau=0.05")]
+    # 91.73 % at 0.5889 and 92.63 % at 1: 91.97 % at 0.6982.
+    assert sact["outcome"] == "worse"
+    assert sact["gain"] == pytest.approx(0.9118 - 0.9197, abs=1e-4)
+    assert macs.loc[("blockdrop", "penalty=5"), "reason"].startswith("no static network of that")
+    assert not found["covers_training"].any()
+    assert all("another seed may reverse them" in text for text in found["paragraph"])
