@@ -6,6 +6,7 @@ What lies where and the sentence in the title come from plane.py; this module on
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +53,8 @@ def pareto_figure(
     known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     _draw_front(axes, plane)
     _draw_curves(axes, plane, known)
-    ours = {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.placed}
+    ours = _draw_crowd(axes, plane, known)
+    ours |= {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.in_full}
     others = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
     frame(axes, plane.x_label, "test accuracy, %")
     axes.margins(0.08, 0.08)
@@ -77,6 +79,31 @@ def _style_of(placed: Placed, known: Mapping[str, Style]) -> Style:
 
 def _legend_name(placed: Placed) -> str:
     return "dense networks" if placed.group.dense else str(placed.group.first["method"])
+
+
+def _draw_crowd(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> dict[str, Artist]:
+    """Draw those that are too many to be drawn in full; return one mark per legend entry."""
+    in_full = set(plane.in_full)
+    found: dict[str, list[Placed]] = defaultdict(list)
+    for placed in plane.placed:
+        if placed not in in_full:
+            found[_legend_name(placed)].append(placed)
+    marks: dict[str, Artist] = {}
+    for name, members in found.items():
+        style = _style_of(members[0], known)
+        look = {"color": style.colour, "marker": style.mark, "linestyle": "none"}
+        axes.plot(
+            [placed.cost for placed in members],
+            [100 * placed.group.accuracy for placed in members],
+            **look,
+            markersize=4,
+            markeredgewidth=0,
+            alpha=0.25,
+            zorder=2,
+            rasterized=True,
+        )
+        (marks[name],) = axes.plot([], [], **look, markersize=8)
+    return marks
 
 
 def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
@@ -146,6 +173,8 @@ def _draw_front(axes: Axes, plane: Plane) -> None:
 
 def _draw_curves(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> None:
     """Join the operating points of one training: between them lie all thresholds not tried."""
+    if plane.crowded:
+        return
     for points in plane.curves:
         costs = [placed.cost for placed in points]
         heights = [100 * placed.group.accuracy for placed in points]
@@ -186,10 +215,9 @@ def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Pla
 
 
 def _label_points(axes: Axes, plane: Plane) -> None:
-    places = [(placed.cost, 100 * placed.group.accuracy) for placed in plane.placed]
-    corners = _steps(plane)
-    lines = list(itertools.pairwise(corners))
-    for placed in plane.placed:
+    in_full = plane.in_full
+    lines = list(itertools.pairwise(_steps(plane)))
+    for placed in in_full:
         low, high = _in_percent(placed)[1]
         lines.append(((placed.cost, low), (placed.cost, high)))
     if plane.dense is not None:
@@ -198,22 +226,35 @@ def _label_points(axes: Axes, plane: Plane) -> None:
         lines.append(((left, height), (right, height)))
     place_labels(
         axes,
-        places,
-        [_point_label(plane, placed) for placed in plane.placed],
+        [(placed.cost, 100 * placed.group.accuracy) for placed in in_full],
+        _labels(plane, in_full),
         marks=[(foreign.cost, 100 * foreign.accuracy) for foreign in plane.published],
         lines=lines,
     )
 
 
-def _point_label(plane: Plane, placed: Placed) -> str:
+def _labels(plane: Plane, in_full: Sequence[Placed]) -> list[str]:
+    """Return a name for each; none for controls, which the legend names.
+
+    With one control of each kind per method, names would cover the plot.
+    """
+    runs: dict[str, set[str]] = defaultdict(set)
+    for placed in plane.placed:
+        runs[str(placed.group.first["method"])].add(placed.group.first["run"])
+    # The last point of a curve speaks for it.
+    spoken_for = {p for points in plane.curves for p in points[:-1] if not plane.crowded}
+    silent = spoken_for | {placed for placed in in_full if placed.group.control}
+    several = {method for method, own in runs.items() if len(own) > 1}
+    return [
+        "" if placed in silent and not placed.group.dense else _point_label(plane, placed, several)
+        for placed in in_full
+    ]
+
+
+def _point_label(plane: Plane, placed: Placed, several: set[str]) -> str:
     first = placed.group.first
     if placed.group.dense:
         return str(first["backbone"])
-    if placed.group.control:
-        return ""  # the legend names it; with one of each per method, names would cover the plot
-    if any(placed in points[:-1] for points in plane.curves):
-        return ""  # the last point of a curve speaks for it
     method = str(first["method"])
-    runs = {p.group.first["run"] for p in plane.placed if p.group.first["method"] == method}
-    text = method if len(runs) == 1 else str(first["variant"] or method)
+    text = str(first["variant"] or method) if method in several else method
     return text if first["backbone"] == plane.reference else f"{text} ({first['backbone']})"

@@ -7,10 +7,12 @@ wrote is escaped before it enters the page.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from bench.analysis.statistics import Bounds
 from bench.errors import ConfigError
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.groups import Group
@@ -20,7 +22,7 @@ from bench.report.style import DENSE, GREY, Style, greyed, styles
 from bench.report.tables import document_table
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure, Scatter
+    from plotly.graph_objects import Figure, Scatter, Scattergl
 
 _BUTTONS = ["zoom2d", "pan2d", "resetScale2d", "toImage"]
 # Black vanishes on a dark page; this grey stands out on both.
@@ -87,7 +89,7 @@ def pareto_page(
         pareto_div(plane),
         f'<ul class="notes">{notes}</ul>',
         "<h2>Our runs</h2>",
-        html_table(_cells(rows), caption="One line per run and operating point."),
+        _our_table(rows, plane),
     ]
     if plane.published:
         parts += ["<h2>Published numbers</h2>", _published_table(plane.published)]
@@ -132,6 +134,17 @@ def html_table(cells: Sequence[Mapping[str, str]], *, caption: str) -> str:
     )
 
 
+def _our_table(rows: Sequence[Row], plane: Plane) -> str:
+    if not plane.crowded:
+        return html_table(_cells(rows), caption="One line per run and operating point.")
+    shown = [row for placed in plane.in_full for row in placed.group.rows]
+    caption = (
+        "One line per run and operating point of the networks drawn in full. "
+        f"All {len(rows):,} lines: bench results --format csv."
+    )
+    return html_table(_cells(shown), caption=caption)
+
+
 def _cells(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return the cells of the table; the page is about one data set and does not repeat it."""
     return [
@@ -159,8 +172,11 @@ def _figure(plane: Plane) -> Figure:
     if plane.placed:
         figure.add_trace(_front(plane))
     named: set[str] = set()
-    for placed in plane.placed:
-        figure.add_trace(_ours(placed, known, named))
+    in_full = set(plane.in_full)
+    for members in _by_name(p for p in plane.placed if p not in in_full):
+        figure.add_trace(_crowd(members, known, named))
+    for members in _by_name(plane.in_full):
+        figure.add_trace(_ours(members, known, named))
     for foreign in plane.published:
         figure.add_trace(_theirs(foreign, known, named))
     _lay_out(figure, plane)
@@ -181,27 +197,67 @@ def _front(plane: Plane) -> Scatter:
     )
 
 
-def _ours(placed: Placed, known: Mapping[str, Style], named: set[str]) -> Scatter:
+def _by_name(placed: Iterable[Placed]) -> list[list[Placed]]:
+    """Return what shares an entry of the legend: a trace of its own for each point takes minutes
+    where there are thousands."""
+    found: dict[str, list[Placed]] = defaultdict(list)
+    for one in placed:
+        found[_legend_name(one)].append(one)
+    return list(found.values())
+
+
+def _legend_name(placed: Placed) -> str:
+    return "dense networks" if placed.group.dense else str(placed.group.first["method"])
+
+
+def _style_of(placed: Placed, known: Mapping[str, Style]) -> Style:
+    group = placed.group
+    return _DENSE if group.dense else known[canonical_name(str(group.first["method"]))]
+
+
+def _ours(members: Sequence[Placed], known: Mapping[str, Style], named: set[str]) -> Scatter:
     import plotly.graph_objects as go
 
-    group = placed.group
-    method = str(group.first["method"])
-    style = _DENSE if group.dense else known[canonical_name(method)]
-    bounds = group.accuracy_bounds
-    bars: dict[str, Any] = {"visible": False}
-    if bounds is not None:
-        up, down = 100 * (bounds.high - group.accuracy), 100 * (group.accuracy - bounds.low)
-        bars = {"array": [up], "arrayminus": [down], "thickness": 1.2, "color": style.colour}
+    style = _style_of(members[0], known)
     return go.Scatter(
-        x=[placed.cost],
-        y=[100 * group.accuracy],
-        error_y=bars,
-        mode="markers",
+        **_places(members, named),
+        error_y=_bars(members, style),
         marker={"symbol": style.symbol, "color": style.colour, "size": 11},
-        hovertext=[_hover(group)],
-        hoverinfo="text",
-        **_legend("dense networks" if group.dense else method, named),
     )
+
+
+def _crowd(members: Sequence[Placed], known: Mapping[str, Style], named: set[str]) -> Scattergl:
+    """Return pale marks, drawn by the graphics card: thousands of elements slow a page down."""
+    import plotly.graph_objects as go
+
+    style = _style_of(members[0], known)
+    marker = {"symbol": style.symbol, "color": style.colour, "size": 6, "opacity": 0.35}
+    return go.Scattergl(**_places(members, named), marker=marker)
+
+
+def _places(members: Sequence[Placed], named: set[str]) -> dict[str, Any]:
+    return {
+        "x": [placed.cost for placed in members],
+        "y": [100 * placed.group.accuracy for placed in members],
+        "mode": "markers",
+        "hovertext": [_hover(placed.group) for placed in members],
+        "hoverinfo": "text",
+        **_legend(_legend_name(members[0]), named),
+    }
+
+
+def _bars(members: Sequence[Placed], style: Style) -> dict[str, Any]:
+    """Return the error bars; one without an interval has a bar of no length."""
+    groups = [placed.group for placed in members]
+    if all(group.accuracy_bounds is None for group in groups):
+        return {"visible": False}
+    ends = [group.accuracy_bounds or Bounds(group.accuracy, group.accuracy) for group in groups]
+    return {
+        "array": [100 * (e.high - g.accuracy) for e, g in zip(ends, groups, strict=True)],
+        "arrayminus": [100 * (g.accuracy - e.low) for e, g in zip(ends, groups, strict=True)],
+        "thickness": 1.2,
+        "color": style.colour,
+    }
 
 
 def _theirs(foreign: Foreign, known: Mapping[str, Style], named: set[str]) -> Scatter:
