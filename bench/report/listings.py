@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from bench.report.columns import LONG, plain_columns
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bench.method import Method
+    from bench.records.record import RunRecord
 
 
-def listing(what: str, results_dir: Path) -> Table:
+def listing(what: str, results_dir: Path) -> RenderableType:
     """Return the table of methods, datasets, backbones, recipes or runs."""
     tables = {
         "methods": _methods,
@@ -94,13 +99,24 @@ def _recipes() -> Table:
     return table
 
 
-def _runs(results_dir: Path) -> Table:
+def _runs(results_dir: Path) -> RenderableType:
+    from rich.text import Text
+
+    from bench.records.index import digests
     from bench.records.store import RunStore
 
-    table = _table("run", "status", "variant", "created")
-    inventory = RunStore(results_dir).load_all()
-    for record in inventory.records:
-        table.add_row(record.run, record.status, record.variant, record.created)
-    for problem in inventory.problems:
-        table.add_row(problem.name, "not counted", problem.reason, "")
+    heads = ("run", "status", "variant", "created")
+    found = digests(RunStore(results_dir), _described_run, name="list")
+    lines = [[run, *cells] for run, cells in found.of.items()]
+    lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
+    if len(lines) > LONG:
+        return plain_columns(heads, lines, left=range(len(heads)))
+    table = _table(*heads)
+    for line in lines:
+        # Text, so that a name in square brackets is not taken for markup.
+        table.add_row(*map(Text, line))
     return table
+
+
+def _described_run(record: RunRecord) -> list[str]:
+    return [record.status, record.variant, record.created]
