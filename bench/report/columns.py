@@ -30,7 +30,7 @@ def long_table(
 def plain_columns(
     heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)
 ) -> Text:
-    """Return `lines` under `heads`, one row each, nothing wrapped and nothing cut.
+    """Return `lines` under `heads`, one row each, nothing cut; a narrow terminal wraps them.
 
     The columns at the places in `left` are aligned to the left, all others to the right.
     """
@@ -40,7 +40,7 @@ def plain_columns(
     cells = [[" ".join(cell.split()) for cell in line] for line in (heads, *lines)]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     head, *rest = (_aligned(line, widths, left) for line in cells)
-    text = Text(no_wrap=True, overflow="ignore")
+    text = Text(overflow="fold")
     text.append(head, "bold")
     return text.append("\n" + "\n".join(rest))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.canvas import frame, new_figure, save_figure, stamp, wrapped, write_notes
@@ -52,7 +52,9 @@ def pareto_figure(
     theirs = [foreign.point.method for foreign in plane.published]
     known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     _draw_front(axes, plane)
-    _draw_curves(axes, plane, known)
+    if not plane.crowded:
+        _draw_curves(axes, plane, known)
+        _draw_shuffled(axes, plane, known)
     ours = _draw_crowd(axes, plane, known)
     ours |= {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.in_full}
     others = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
@@ -91,7 +93,7 @@ def _draw_crowd(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> dict[st
     marks: dict[str, Artist] = {}
     for name, members in found.items():
         style = _style_of(members[0], known)
-        look = {"color": style.colour, "marker": style.mark, "linestyle": "none"}
+        look: dict[str, Any] = {"color": style.colour, "marker": style.mark, "linestyle": "none"}
         axes.plot(
             [placed.cost for placed in members],
             [100 * placed.group.accuracy for placed in members],
@@ -108,7 +110,6 @@ def _draw_crowd(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> dict[st
 
 def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
     height, (low, high) = _in_percent(placed)
-    _draw_shuffled(axes, placed, style)
     drawn = axes.errorbar(
         [placed.cost],
         [height],
@@ -124,22 +125,24 @@ def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
     return mark
 
 
-def _draw_shuffled(axes: Axes, placed: Placed, style: Style) -> None:
-    """Draw where the network falls when every image follows another image's decisions."""
-    shuffled = placed.group.mean_of("shuffled_accuracy")
-    if shuffled is None or placed.group.control:
-        return
-    heights = [100 * placed.group.accuracy, 100 * shuffled]
-    axes.plot([placed.cost] * 2, heights, color=style.colour, linewidth=0.8, alpha=0.5, zorder=3)
-    axes.plot(
-        [placed.cost],
-        [heights[1]],
-        marker="_",
-        markersize=9,
-        color=style.colour,
-        linestyle="none",
-        zorder=3,
-    )
+def _draw_shuffled(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> None:
+    """Draw where each network falls when every image follows another image's decisions."""
+    for placed in plane.placed:
+        shuffled = placed.group.mean_of("shuffled_accuracy")
+        if shuffled is None or placed.group.control:
+            continue
+        colour = _style_of(placed, known).colour
+        heights = [100 * placed.group.accuracy, 100 * shuffled]
+        axes.plot([placed.cost] * 2, heights, color=colour, linewidth=0.8, alpha=0.5, zorder=3)
+        axes.plot(
+            [placed.cost],
+            [heights[1]],
+            marker="_",
+            markersize=9,
+            color=colour,
+            linestyle="none",
+            zorder=3,
+        )
 
 
 def _in_percent(placed: Placed) -> tuple[float, tuple[float, float]]:
@@ -173,8 +176,6 @@ def _draw_front(axes: Axes, plane: Plane) -> None:
 
 def _draw_curves(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> None:
     """Join the operating points of one training: between them lie all thresholds not tried."""
-    if plane.crowded:
-        return
     for points in plane.curves:
         costs = [placed.cost for placed in points]
         heights = [100 * placed.group.accuracy for placed in points]
@@ -234,21 +235,27 @@ def _label_points(axes: Axes, plane: Plane) -> None:
 
 
 def _labels(plane: Plane, in_full: Sequence[Placed]) -> list[str]:
-    """Return a name for each; none for controls, which the legend names.
-
-    With one control of each kind per method, names would cover the plot.
-    """
+    """Return a name for each, or none where others speak for it."""
     runs: dict[str, set[str]] = defaultdict(set)
     for placed in plane.placed:
         runs[str(placed.group.first["method"])].add(placed.group.first["run"])
-    # The last point of a curve speaks for it.
-    spoken_for = {p for points in plane.curves for p in points[:-1] if not plane.crowded}
-    silent = spoken_for | {placed for placed in in_full if placed.group.control}
     several = {method for method, own in runs.items() if len(own) > 1}
-    return [
-        "" if placed in silent and not placed.group.dense else _point_label(plane, placed, several)
-        for placed in in_full
-    ]
+    silent = _silent(plane, in_full)
+    return ["" if one in silent else _point_label(plane, one, several) for one in in_full]
+
+
+def _silent(plane: Plane, in_full: Sequence[Placed]) -> set[Placed]:
+    """Return those that get no name.
+
+    Controls, because the legend names them and names would cover the plot; all points of a curve
+    but its last; in a crowd, all of a method but its most accurate.
+    """
+    gated = [placed for placed in in_full if not placed.group.dense]
+    silent = {placed for placed in gated if placed.group.control}
+    if plane.crowded:
+        best = {_legend_name(p): p for p in sorted(gated, key=lambda p: p.group.accuracy)}
+        return silent | {placed for placed in gated if placed is not best[_legend_name(placed)]}
+    return silent | {p for points in plane.curves for p in points[:-1] if not p.group.dense}
 
 
 def _point_label(plane: Plane, placed: Placed, several: set[str]) -> str:

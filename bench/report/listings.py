@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from bench.method import Method
-    from bench.records.record import RunRecord
 
 
 def listing(what: str, results_dir: Path) -> RenderableType:
@@ -102,12 +101,12 @@ def _recipes() -> Table:
 def _runs(results_dir: Path) -> RenderableType:
     from rich.text import Text
 
-    from bench.records.index import digests
     from bench.records.store import RunStore
+    from bench.report.rows import stored_runs
 
     heads = ("run", "status", "variant", "created")
-    found = digests(RunStore(results_dir), _described_run, name="list")
-    lines = [[run, *cells] for run, cells in found.of.items()]
+    found = stored_runs(RunStore(results_dir))
+    lines = [[run, *(flat[key] for key in heads[1:])] for run, flat in found.of.items()]
     lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
     if len(lines) > LONG:
         return plain_columns(heads, lines, left=range(len(heads)))
@@ -116,7 +115,3 @@ def _runs(results_dir: Path) -> RenderableType:
         # Text, so that a name in square brackets is not taken for markup.
         table.add_row(*map(Text, line))
     return table
-
-
-def _described_run(record: RunRecord) -> list[str]:
-    return [record.status, record.variant, record.created]

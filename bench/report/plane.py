@@ -132,7 +132,8 @@ class Plane:
             found.append(f"{_counted(self.left_out, 'network')} without measured latency, left out")
         if self.failed:
             found.append(f"{_counted(self.failed, 'run')} failed, left out")
-        if any(group.mean_of("shuffled_accuracy") is not None for group in in_full):
+        shuffled = [group.mean_of("shuffled_accuracy") for group in in_full]
+        if not self.crowded and any(accuracy is not None for accuracy in shuffled):
             found.append("thin lines: down to the accuracy with masks shuffled among the images")
         if self.published:
             found.append("published: as their sources print them, counted and trained otherwise")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.errors import ConfigError
-from bench.records.index import digests
+from bench.records.index import Digests, digests
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem, RunStore
 
@@ -72,15 +72,26 @@ class Stored(NamedTuple):
 def stored_rows(store: RunStore) -> Stored:
     """Return what `rows` says of all records of `store`; only what has changed is read."""
     keys = (*KEYS, *EXTRAS)
-    found = digests(store, _values, name="rows")
-    lists = (values for of_run in found.of.values() for values in of_run)
+    found = stored_runs(store)
+    lists = (values for flat in found.of.values() for values in flat["rows"])
     filled = [dict(zip(keys, values, strict=True)) for values in lists]
     return Stored(_with_notes(filled), found.problems)
 
 
-def _values(record: RunRecord) -> list[list[Any]]:
-    """Return the rows of a record without their keys, which are the same everywhere."""
-    return [[row[key] for key in (*KEYS, *EXTRAS)] for row in _rows_of(record)]
+def stored_runs(store: RunStore) -> Digests:
+    """Return `status`, `variant` and `created` of each run in `store`, and what `rows` are made of;
+    only what has changed is read."""
+    return digests(store, _flat, name="rows")
+
+
+def _flat(record: RunRecord) -> dict[str, Any]:
+    """Return what tables need of a record; rows without their keys, the same for all."""
+    return {
+        "status": record.status,
+        "variant": record.variant,
+        "created": record.created,
+        "rows": [[row[key] for key in (*KEYS, *EXTRAS)] for row in _rows_of(record)],
+    }
 
 
 def _with_notes(found: list[Row]) -> list[Row]:
