@@ -35,13 +35,10 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
         ConfigError: `expression` is not KEY=VALUE or names an unknown key.
     """
     from bench.records.store import RunStore
-    from bench.report.rows import filter_rows, rows
+    from bench.report.rows import filter_rows, stored_rows
 
-    inventory = RunStore(folders.results).load_all()
-    found = rows(inventory.records)
-    if expression is not None:
-        found = filter_rows(found, expression)
-    return found, inventory.problems
+    found, problems = stored_rows(RunStore(folders.results))
+    return found if expression is None else filter_rows(found, expression), problems
 
 
 def pareto(

@@ -5,18 +5,20 @@ Needs no network: both lie in the arrays of finished runs. Owns which dense run 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.analysis.statistics import rank_correlation
+from bench.config import RunSpec
 from bench.errors import RecordError
+from bench.records.index import digests
 from bench.records.record import Dynamics, PointRecord, RunRecord
 from bench.records.store import RunStore, load_arrays
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Judge = dict[str, Any]
 
 
 def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
@@ -28,7 +30,7 @@ def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
     waiting = [r for r in records if any(_is_open(point) for point in r.points)]
     if not waiting:
         return list(records)
-    dense = [r for r in store.load_all().records if _is_dense(r)]
+    dense = [entry for entry in digests(store, _as_judge, name="dense").of.values() if entry]
     judged = {record.run: _judged(record, dense, store) for record in waiting}
     for record in judged.values():
         store.update(record)
@@ -46,7 +48,26 @@ def _is_dense(record: RunRecord) -> bool:
     )
 
 
-def _judged(record: RunRecord, dense: Sequence[RunRecord], store: RunStore) -> RunRecord:
+def _as_judge(record: RunRecord) -> Judge:
+    """Return what the choice of a judge depends on, and where its losses lie; {} if not dense."""
+    if not _is_dense(record):
+        return {}
+    spec = record.spec
+    return {
+        "run": record.run,
+        "of": _subject(spec),
+        "recipe": spec.budget.recipe,
+        "seed": spec.seed,
+        "created": record.created,
+        "arrays_file": record.points[0].arrays_file,
+    }
+
+
+def _subject(spec: RunSpec) -> Judge:
+    return {part: getattr(spec, part).model_dump(mode="json") for part in ("dataset", "backbone")}
+
+
+def _judged(record: RunRecord, dense: Sequence[Judge], store: RunStore) -> RunRecord:
     loss_n, name = _difficulty(record, dense, store)
     points: list[PointRecord] = []
     for point in record.points:
@@ -81,25 +102,21 @@ def _correlation(
 
 
 def _difficulty(
-    record: RunRecord, dense: Sequence[RunRecord], store: RunStore
+    record: RunRecord, dense: Sequence[Judge], store: RunStore
 ) -> tuple[npt.NDArray[Any] | None, str]:
-    spec = record.spec
-    same = [
-        other
-        for other in dense
-        if other.spec.dataset == spec.dataset and other.spec.backbone == spec.backbone
-    ]
-    same.sort(key=lambda other: (_likeness(other, record), other.created), reverse=True)
+    subject = _subject(record.spec)
+    same = [other for other in dense if other["of"] == subject]
+    same.sort(key=lambda other: (_likeness(other, record), other["created"]), reverse=True)
     for other in same:
         try:
-            arrays = load_arrays(store.folder_of(other), other.points[0].arrays_file)
+            arrays = load_arrays(store.runs_dir / other["run"], other["arrays_file"])
         except RecordError:
             continue
         if "loss_n" in arrays:
-            return np.asarray(arrays["loss_n"], dtype=float), other.run
+            return np.asarray(arrays["loss_n"], dtype=float), other["run"]
     return None, ""
 
 
-def _likeness(other: RunRecord, record: RunRecord) -> tuple[bool, bool]:
-    theirs, ours = other.spec, record.spec
-    return theirs.budget.recipe == ours.budget.recipe, theirs.seed == ours.seed
+def _likeness(other: Judge, record: RunRecord) -> tuple[bool, bool]:
+    spec = record.spec
+    return other["recipe"] == spec.budget.recipe, other["seed"] == spec.seed

@@ -97,15 +97,15 @@ class RunStore:
         if not self.runs_dir.is_dir():
             return []
         with storage_errors(self.runs_dir):
-            folders = sorted(self.runs_dir.iterdir())
-        return [path.name for path in folders if os.path.lexists(path / RECORD_FILE)]
+            folders = sorted(os.listdir(self.runs_dir))
+        return [name for name in folders if self._has_record(name)]
 
     def load_all(self) -> Inventory:
         """Read every record; those that cannot be read are listed, never counted."""
         inventory = Inventory([], [])
         for name in self.names():
             try:
-                inventory.records.append(self._load(name))
+                inventory.records.append(self.load(name))
             except RecordError as error:
                 inventory.problems.append(Problem(name, error.message))
         return inventory
@@ -118,7 +118,7 @@ class RunStore:
         """
         match = self._resolve(name)
         try:
-            return self._load(match)
+            return self.load(match)
         except RecordError as error:
             raise RecordError(
                 f"The record of run '{match}' cannot be used: {error.message}.",
@@ -147,7 +147,12 @@ class RunStore:
             raise RecordError(f"The record of run '{record.run}' belongs to another spec.")
         return self.save(record)
 
-    def _load(self, name: str) -> RunRecord:
+    def load(self, name: str) -> RunRecord:
+        """Return the record in the folder `name`.
+
+        Raises:
+            RecordError: it is gone or damaged; the message is the reason in a few words.
+        """
         folder = self._folder_named(name)
         try:
             record = _read(folder)
@@ -160,10 +165,14 @@ class RunStore:
     def _folder_named(self, name: str) -> Path:
         return self.runs_dir / _plain(name)
 
+    def _has_record(self, name: str) -> bool:
+        # Joined as text: a Path for each of thousands of runs takes as long as asking for it.
+        return os.path.lexists(f"{self.runs_dir}{os.sep}{name}{os.sep}{RECORD_FILE}")
+
     def _resolve(self, name: str) -> str:
-        known = self.names()
-        if name in known:
+        if _is_plain(name) and self._has_record(name):
             return name
+        known = self.names()
         matches = [run for run in known if name and _starts(run, name)]
         if len(matches) == 1:
             return matches[0]
@@ -263,9 +272,13 @@ def _plain(name: str) -> str:
     Raises:
         RecordError: it has a path in it, or is empty.
     """
-    if not name or name in {".", ".."} or set(name) & set("/\\\0:"):
+    if not _is_plain(name):
         raise RecordError(f"'{name}' is not a plain file name.", hint="The record is damaged.")
     return name
+
+
+def _is_plain(name: str) -> bool:
+    return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0:")
 
 
 def _starts(run: str, beginning: str) -> bool:

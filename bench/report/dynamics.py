@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bench.report.columns import LONG, long_table
 from bench.report.groups import Group
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
+_TITLE = "Is it dynamic?"
+_HEADS = ("method", "dropped", "masks", "cost ±", "shuffled", "difficulty", "never run")
 _EXPLAINED = (
     "dropped: mean share of gated blocks that an image does not run; "
     "cost ±: spread of nFLOPs over images; "
@@ -29,28 +32,31 @@ def dynamics_parts(groups: Sequence[Group]) -> list[RenderableType]:
     gated = [group for group in groups if any(row["gated_blocks"] for row in group.rows)]
     if not gated:
         return []
-    return [_table(gated), Text(f"  {_EXPLAINED}", style="dim")]
+    lines = [_cells(group) for group in gated]
+    table = long_table(_TITLE, _HEADS, lines) if len(lines) > LONG else _table(lines)
+    return [table, Text(f"  {_EXPLAINED}", style="dim")]
 
 
-def _table(groups: Sequence[Group]) -> Table:
+def _table(lines: Sequence[Sequence[str]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
-        title="Is it dynamic?",
+        title=_TITLE,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("method", overflow="fold", max_width=30)
-    for title in ("dropped", "masks", "cost ±", "shuffled", "difficulty"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("never run", overflow="fold", max_width=24)
-    for group in groups:
-        table.add_row(*(Text(cell) for cell in _cells(group)))
+    first, *middle, last = _HEADS
+    table.add_column(first, overflow="fold", max_width=30)
+    for head in middle:
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column(last, overflow="fold", max_width=24)
+    for line in lines:
+        table.add_row(*map(Text, line))
     return table
 
 

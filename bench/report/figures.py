@@ -6,8 +6,9 @@ What lies where and the sentence in the title come from plane.py; this module on
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.canvas import frame, new_figure, save_figure, stamp, wrapped, write_notes
@@ -51,8 +52,11 @@ def pareto_figure(
     theirs = [foreign.point.method for foreign in plane.published]
     known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     _draw_front(axes, plane)
-    _draw_curves(axes, plane, known)
-    ours = {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.placed}
+    if not plane.crowded:
+        _draw_curves(axes, plane, known)
+        _draw_shuffled(axes, plane, known)
+    ours = _draw_crowd(axes, plane, known)
+    ours |= {_legend_name(p): _draw_group(axes, p, _style_of(p, known)) for p in plane.in_full}
     others = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
     frame(axes, plane.x_label, "test accuracy, %")
     axes.margins(0.08, 0.08)
@@ -79,9 +83,33 @@ def _legend_name(placed: Placed) -> str:
     return "dense networks" if placed.group.dense else str(placed.group.first["method"])
 
 
+def _draw_crowd(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> dict[str, Artist]:
+    """Draw those that are too many to be drawn in full; return one mark per legend entry."""
+    in_full = set(plane.in_full)
+    found: dict[str, list[Placed]] = defaultdict(list)
+    for placed in plane.placed:
+        if placed not in in_full:
+            found[_legend_name(placed)].append(placed)
+    marks: dict[str, Artist] = {}
+    for name, members in found.items():
+        style = _style_of(members[0], known)
+        look: dict[str, Any] = {"color": style.colour, "marker": style.mark, "linestyle": "none"}
+        axes.plot(
+            [placed.cost for placed in members],
+            [100 * placed.group.accuracy for placed in members],
+            **look,
+            markersize=4,
+            markeredgewidth=0,
+            alpha=0.25,
+            zorder=2,
+            rasterized=True,
+        )
+        (marks[name],) = axes.plot([], [], **look, markersize=8)
+    return marks
+
+
 def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
     height, (low, high) = _in_percent(placed)
-    _draw_shuffled(axes, placed, style)
     drawn = axes.errorbar(
         [placed.cost],
         [height],
@@ -97,22 +125,24 @@ def _draw_group(axes: Axes, placed: Placed, style: Style) -> Artist:
     return mark
 
 
-def _draw_shuffled(axes: Axes, placed: Placed, style: Style) -> None:
-    """Draw where the network falls when every image follows another image's decisions."""
-    shuffled = placed.group.mean_of("shuffled_accuracy")
-    if shuffled is None or placed.group.control:
-        return
-    heights = [100 * placed.group.accuracy, 100 * shuffled]
-    axes.plot([placed.cost] * 2, heights, color=style.colour, linewidth=0.8, alpha=0.5, zorder=3)
-    axes.plot(
-        [placed.cost],
-        [heights[1]],
-        marker="_",
-        markersize=9,
-        color=style.colour,
-        linestyle="none",
-        zorder=3,
-    )
+def _draw_shuffled(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> None:
+    """Draw where each network falls when every image follows another image's decisions."""
+    for placed in plane.placed:
+        shuffled = placed.group.mean_of("shuffled_accuracy")
+        if shuffled is None or placed.group.control:
+            continue
+        colour = _style_of(placed, known).colour
+        heights = [100 * placed.group.accuracy, 100 * shuffled]
+        axes.plot([placed.cost] * 2, heights, color=colour, linewidth=0.8, alpha=0.5, zorder=3)
+        axes.plot(
+            [placed.cost],
+            [heights[1]],
+            marker="_",
+            markersize=9,
+            color=colour,
+            linestyle="none",
+            zorder=3,
+        )
 
 
 def _in_percent(placed: Placed) -> tuple[float, tuple[float, float]]:
@@ -186,10 +216,9 @@ def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Pla
 
 
 def _label_points(axes: Axes, plane: Plane) -> None:
-    places = [(placed.cost, 100 * placed.group.accuracy) for placed in plane.placed]
-    corners = _steps(plane)
-    lines = list(itertools.pairwise(corners))
-    for placed in plane.placed:
+    in_full = plane.in_full
+    lines = list(itertools.pairwise(_steps(plane)))
+    for placed in in_full:
         low, high = _in_percent(placed)[1]
         lines.append(((placed.cost, low), (placed.cost, high)))
     if plane.dense is not None:
@@ -198,22 +227,41 @@ def _label_points(axes: Axes, plane: Plane) -> None:
         lines.append(((left, height), (right, height)))
     place_labels(
         axes,
-        places,
-        [_point_label(plane, placed) for placed in plane.placed],
+        [(placed.cost, 100 * placed.group.accuracy) for placed in in_full],
+        _labels(plane, in_full),
         marks=[(foreign.cost, 100 * foreign.accuracy) for foreign in plane.published],
         lines=lines,
     )
 
 
-def _point_label(plane: Plane, placed: Placed) -> str:
+def _labels(plane: Plane, in_full: Sequence[Placed]) -> list[str]:
+    """Return a name for each, or none where others speak for it."""
+    runs: dict[str, set[str]] = defaultdict(set)
+    for placed in plane.placed:
+        runs[str(placed.group.first["method"])].add(placed.group.first["run"])
+    several = {method for method, own in runs.items() if len(own) > 1}
+    silent = _silent(plane, in_full)
+    return ["" if one in silent else _point_label(plane, one, several) for one in in_full]
+
+
+def _silent(plane: Plane, in_full: Sequence[Placed]) -> set[Placed]:
+    """Return those that get no name.
+
+    Controls, because the legend names them and names would cover the plot; all points of a curve
+    but its last; in a crowd, all of a method but its most accurate.
+    """
+    gated = [placed for placed in in_full if not placed.group.dense]
+    silent = {placed for placed in gated if placed.group.control}
+    if plane.crowded:
+        best = {_legend_name(p): p for p in sorted(gated, key=lambda p: p.group.accuracy)}
+        return silent | {placed for placed in gated if placed is not best[_legend_name(placed)]}
+    return silent | {p for points in plane.curves for p in points[:-1] if not p.group.dense}
+
+
+def _point_label(plane: Plane, placed: Placed, several: set[str]) -> str:
     first = placed.group.first
     if placed.group.dense:
         return str(first["backbone"])
-    if placed.group.control:
-        return ""  # the legend names it; with one of each per method, names would cover the plot
-    if any(placed in points[:-1] for points in plane.curves):
-        return ""  # the last point of a curve speaks for it
     method = str(first["method"])
-    runs = {p.group.first["run"] for p in plane.placed if p.group.first["method"] == method}
-    text = method if len(runs) == 1 else str(first["variant"] or method)
+    text = str(first["variant"] or method) if method in several else method
     return text if first["backbone"] == plane.reference else f"{text} ({first['backbone']})"

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from bench.report.columns import LONG, plain_columns
+
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from bench.method import Method
 
 
-def listing(what: str, results_dir: Path) -> Table:
+def listing(what: str, results_dir: Path) -> RenderableType:
     """Return the table of methods, datasets, backbones, recipes or runs."""
     tables = {
         "methods": _methods,
@@ -94,13 +98,20 @@ def _recipes() -> Table:
     return table
 
 
-def _runs(results_dir: Path) -> Table:
-    from bench.records.store import RunStore
+def _runs(results_dir: Path) -> RenderableType:
+    from rich.text import Text
 
-    table = _table("run", "status", "variant", "created")
-    inventory = RunStore(results_dir).load_all()
-    for record in inventory.records:
-        table.add_row(record.run, record.status, record.variant, record.created)
-    for problem in inventory.problems:
-        table.add_row(problem.name, "not counted", problem.reason, "")
+    from bench.records.store import RunStore
+    from bench.report.rows import stored_runs
+
+    heads = ("run", "status", "variant", "created")
+    found = stored_runs(RunStore(results_dir))
+    lines = [[run, *(flat[key] for key in heads[1:])] for run, flat in found.of.items()]
+    lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
+    if len(lines) > LONG:
+        return plain_columns(heads, lines, left=range(len(heads)))
+    table = _table(*heads)
+    for line in lines:
+        # Text, so that a name in square brackets is not taken for markup.
+        table.add_row(*map(Text, line))
     return table

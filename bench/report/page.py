@@ -1,7 +1,7 @@
 """The interactive Pareto page: one HTML file that needs no network, with a table for every reader.
 
-Owns the page and its style; what lies where comes from plane.py. Whatever a plugin or a paper
-wrote is escaped before it enters the page.
+Owns the page and its style; the plot comes from traces.py. Whatever a plugin or a paper wrote is
+escaped before it enters the page.
 """
 
 from __future__ import annotations
@@ -9,23 +9,14 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from string import Template
-from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigError
-from bench.records.published import PublishedPoint, canonical_name
-from bench.report.groups import Group
-from bench.report.plane import Foreign, Placed, Plane, headline, plane_of
+from bench.records.published import PublishedPoint
+from bench.report.plane import Foreign, Plane, headline, plane_of
 from bench.report.rows import Row
-from bench.report.style import DENSE, GREY, Style, greyed, styles
 from bench.report.tables import document_table
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure, Scatter
+from bench.report.traces import pareto_traces, published_cells
 
 _BUTTONS = ["zoom2d", "pan2d", "resetScale2d", "toImage"]
-# Black vanishes on a dark page; this grey stands out on both.
-_DENSE = Style("#767676", DENSE.mark, DENSE.symbol)
-
 PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>
@@ -87,7 +78,7 @@ def pareto_page(
         pareto_div(plane),
         f'<ul class="notes">{notes}</ul>',
         "<h2>Our runs</h2>",
-        html_table(_cells(rows), caption="One line per run and operating point."),
+        _our_table(rows, plane),
     ]
     if plane.published:
         parts += ["<h2>Published numbers</h2>", _published_table(plane.published)]
@@ -105,7 +96,7 @@ def pareto_div(plane: Plane) -> str:
     Raises:
         ConfigError: plotly is not installed.
     """
-    figure = _figure(plane)
+    figure = pareto_traces(plane)
     return str(
         figure.to_html(
             full_html=False,
@@ -132,6 +123,17 @@ def html_table(cells: Sequence[Mapping[str, str]], *, caption: str) -> str:
     )
 
 
+def _our_table(rows: Sequence[Row], plane: Plane) -> str:
+    if not plane.crowded:
+        return html_table(_cells(rows), caption="One line per run and operating point.")
+    shown = [row for placed in plane.in_full for row in placed.group.rows]
+    caption = (
+        "One line per run and operating point of the networks drawn in full. "
+        f"All {len(rows):,} lines: bench results --format csv."
+    )
+    return html_table(_cells(shown), caption=caption)
+
+
 def _cells(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return the cells of the table; the page is about one data set and does not repeat it."""
     return [
@@ -146,165 +148,6 @@ def _summary(plane: Plane) -> str:
     return f"{networks} on {plane.dataset or 'no data set'}: test accuracy against {plane.x_label}."
 
 
-def _figure(plane: Plane) -> Figure:
-    try:
-        import plotly.graph_objects as go
-    except ImportError:
-        raise ConfigError(
-            "The interactive page needs plotly, which is not installed.", hint="pip install plotly"
-        ) from None
-    theirs = [foreign.point.method for foreign in plane.published]
-    known = styles(plane.methods, controls=plane.controls, theirs=theirs)
-    figure = go.Figure()
-    if plane.placed:
-        figure.add_trace(_front(plane))
-    named: set[str] = set()
-    for placed in plane.placed:
-        figure.add_trace(_ours(placed, known, named))
-    for foreign in plane.published:
-        figure.add_trace(_theirs(foreign, known, named))
-    _lay_out(figure, plane)
-    return figure
-
-
-def _front(plane: Plane) -> Scatter:
-    import plotly.graph_objects as go
-
-    along = plane.front
-    return go.Scatter(
-        x=[placed.cost for placed in along],
-        y=[100 * placed.group.accuracy for placed in along],
-        mode="lines",
-        line={"shape": "hv", "color": GREY, "width": 1.5},
-        name="Pareto front of our runs",
-        hoverinfo="skip",
-    )
-
-
-def _ours(placed: Placed, known: Mapping[str, Style], named: set[str]) -> Scatter:
-    import plotly.graph_objects as go
-
-    group = placed.group
-    method = str(group.first["method"])
-    style = _DENSE if group.dense else known[canonical_name(method)]
-    bounds = group.accuracy_bounds
-    bars: dict[str, Any] = {"visible": False}
-    if bounds is not None:
-        up, down = 100 * (bounds.high - group.accuracy), 100 * (group.accuracy - bounds.low)
-        bars = {"array": [up], "arrayminus": [down], "thickness": 1.2, "color": style.colour}
-    return go.Scatter(
-        x=[placed.cost],
-        y=[100 * group.accuracy],
-        error_y=bars,
-        mode="markers",
-        marker={"symbol": style.symbol, "color": style.colour, "size": 11},
-        hovertext=[_hover(group)],
-        hoverinfo="text",
-        **_legend("dense networks" if group.dense else method, named),
-    )
-
-
-def _theirs(foreign: Foreign, known: Mapping[str, Style], named: set[str]) -> Scatter:
-    import plotly.graph_objects as go
-
-    point = foreign.point
-    style = known[canonical_name(point.method)]
-    colour = greyed(style.colour)
-    return go.Scatter(
-        x=[foreign.cost],
-        y=[100 * foreign.accuracy],
-        mode="markers",
-        marker={"symbol": f"{style.symbol}-open", "color": colour, "size": 10},
-        hovertext=[_lines(f"published: {point.method}", *_published_cells(foreign).items())],
-        hoverinfo="text",
-        **_legend(f"published: {point.method}", named),
-    )
-
-
-def _legend(name: str, named: set[str]) -> dict[str, Any]:
-    """Return the legend's settings: traces of one name are one entry and hide together."""
-    first = name not in named
-    named.add(name)
-    return {"name": html.escape(name), "legendgroup": name, "showlegend": first}
-
-
-def _hover(group: Group) -> str:
-    first = group.first
-    latency, spread = group.mean_of("latency_ms_b1"), group.accuracy_sd
-    seeds = ", ".join(str(row["seed"]) for row in group.rows)
-    accuracy = f"{100 * group.accuracy:.2f} %"
-    return _lines(
-        group.label,
-        ("backbone", first["backbone"]),
-        ("accuracy", accuracy if spread is None else f"{accuracy} ± {100 * spread:.2f} (sd)"),
-        ("nFLOPs", f"{group.mean_of('nflops') or 0:.3f}, policy included"),
-        ("without policy", f"{group.mean_of('nflops_backbone') or 0:.3f}"),
-        ("MACs", f"{(group.mean_of('macs') or 0) / 1e6:.2f} M per image"),
-        ("batch 1", "not measured" if latency is None else f"{latency:.2f} ms"),
-        *_dynamics(group),
-        ("recipe", f"{first['recipe']}, {first['train_epochs']} epochs"),
-        ("training", _training(group)),
-        ("seed" if group.seeds == 1 else "seeds", seeds),
-    )
-
-
-def _dynamics(group: Group) -> list[tuple[str, str]]:
-    shuffled, difficulty = group.mean_of("shuffled_loss"), group.mean_of("difficulty_correlation")
-    if shuffled is None:
-        return []
-    found = [
-        ("distinct masks", f"{group.mean_of('distinct_masks') or 0:,.0f}"),
-        ("spread of nFLOPs over images", f"{group.mean_of('nflops_std') or 0:.3f} (sd)"),
-        ("masks shuffled", f"{-100 * shuffled:+.2f} points"),
-    ]
-    if difficulty is not None:
-        found.append(("cost and difficulty", f"{difficulty:+.2f} (rank correlation)"))
-    return found
-
-
-def _training(group: Group) -> str:
-    total = group.mean_of("total_dense_epochs")
-    cost = "cost unknown" if total is None else f"{total:.0f} dense epochs"
-    return ", ".join(text for text in (cost, group.first["budget_note"]) if text)
-
-
-def _lines(head: str, *pairs: tuple[str, object]) -> str:
-    rest = [f"{name}: {html.escape(str(value))}" for name, value in pairs if value]
-    return "<br>".join([f"<b>{html.escape(head)}</b>", *rest])
-
-
-def _published_cells(foreign: Foreign) -> dict[str, str]:
-    point = foreign.point
-    return {
-        "method": point.method,
-        "variant": point.variant,
-        "backbone": point.backbone,
-        "accuracy %": f"{100 * foreign.accuracy:.2f}",
-        "nFLOPs": "" if point.nflops is None else f"{point.nflops:.3f}",
-        "MMACs": "" if point.macs is None else f"{point.macs / 1e6:.2f}",
-        "source": point.source,
-        "note": point.note,
-    }
-
-
 def _published_table(published: Sequence[Foreign]) -> str:
     caption = "As their sources print them: other recipes, other ways of counting."
-    return html_table([_published_cells(foreign) for foreign in published], caption=caption)
-
-
-def _lay_out(figure: Figure, plane: Plane) -> None:
-    quiet = {"gridcolor": "rgba(127,127,127,0.25)", "zeroline": False, "automargin": True}
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 60, "r": 10, "t": 20, "b": 60},
-        xaxis={"title": {"text": html.escape(plane.x_label)}, **quiet},
-        yaxis={"title": {"text": "test accuracy, %"}, **quiet},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": "#0072B2"},
-        hoverlabel={"bgcolor": "#30343b", "font": {"color": "#ffffff"}, "align": "left"},
-    )
-    if plane.dense is not None:
-        height = 100 * plane.dense.group.accuracy
-        figure.add_hline(y=height, line={"dash": "dot", "color": GREY, "width": 1.2})
+    return html_table([published_cells(foreign) for foreign in published], caption=caption)

@@ -23,7 +23,11 @@ _KEEPS_WITHIN = 0.005
 """A network that loses less than half a point "keeps" the accuracy of the dense one."""
 
 
-@dataclass(frozen=True, slots=True)
+MOST_IN_FULL = 80
+"""More networks than this are a crowd: with bars and a name each, nothing could be read."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Placed:
     """A group with its cost on the axis (a ratio, millions of MACs, or milliseconds)."""
 
@@ -75,6 +79,23 @@ class Plane:
         return [self.placed[i] for i in front([(p.cost, p.group.accuracy) for p in self.placed])]
 
     @property
+    def crowded(self) -> bool:
+        """Whether only `in_full` gets bars and a name, and the rest a pale mark."""
+        return len(self.placed) > MOST_IN_FULL
+
+    @property
+    def in_full(self) -> list[Placed]:
+        """All our networks; in a crowd, the front and the best dense one of each backbone."""
+        if not self.crowded:
+            return list(self.placed)
+        best: dict[str, Placed] = {}
+        for placed in sorted(self.placed, key=_accurate_and_cheap):
+            if placed.group.dense:
+                best[_backbone(placed.group)] = placed
+        chosen = {*self.front, *best.values()}
+        return [placed for placed in self.placed if placed in chosen]
+
+    @property
     def curves(self) -> list[list[Placed]]:
         """Our networks that are several operating points of one training, by rising cost."""
         found: dict[str, list[Placed]] = {}
@@ -102,7 +123,8 @@ class Plane:
 
     def notes(self) -> list[str]:
         """Return what must stand below the plot, bars first."""
-        found = [_bars([placed.group for placed in self.placed])]
+        in_full = [placed.group for placed in self.in_full]
+        found = [_bars(in_full), self._crowd()]
         found += short_footnotes([placed.group for placed in self.placed])
         if self.x == "latency_ms" and "; " in self.x_label:
             found.append("latencies come from different machines: compare within one only")
@@ -110,7 +132,8 @@ class Plane:
             found.append(f"{_counted(self.left_out, 'network')} without measured latency, left out")
         if self.failed:
             found.append(f"{_counted(self.failed, 'run')} failed, left out")
-        if any(p.group.mean_of("shuffled_accuracy") is not None for p in self.placed):
+        shuffled = [group.mean_of("shuffled_accuracy") for group in in_full]
+        if not self.crowded and any(accuracy is not None for accuracy in shuffled):
             found.append("thin lines: down to the accuracy with masks shuffled among the images")
         if self.published:
             found.append("published: as their sources print them, counted and trained otherwise")
@@ -119,6 +142,12 @@ class Plane:
         if self.published_below:
             found.append(f"{_counted(self.published_below, 'published point')} far below, left out")
         return [note for note in found if note]
+
+    def _crowd(self) -> str:
+        if not self.crowded:
+            return ""
+        few = f"{len(self.in_full)} of {len(self.placed):,} networks in full"
+        return f"{few}: the front and the best dense one of each backbone; the others pale"
 
 
 def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint] = ()) -> Plane:

@@ -1,18 +1,22 @@
 """Records as flat rows: one dictionary per operating point, with keys that stay.
 
 Everything a reader or a script sees of the runs (tables, JSON, figures, pages) starts from these
-rows. Owns the keys and the notes on unequal training; owns no rendering.
+rows. Owns the keys, the notes on unequal training, and what the index keeps of a record for rows;
+owns no rendering.
 """
 
 from __future__ import annotations
 
 import difflib
 import statistics
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from bench.errors import ConfigError
+from bench.records.index import Digests, digests
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
+from bench.records.store import Problem, RunStore
 
 Row = dict[str, Any]
 
@@ -55,9 +59,45 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     `realised_*` is the speed-up over the ideal one, 1 / nFLOPs; its interval is that of the
     speed-up times nFLOPs.
     """
-    found = [row for record in records for row in _rows_of(record)]
+    return _with_notes([row for record in records for row in _rows_of(record)])
+
+
+class Stored(NamedTuple):
+    """The rows of all records of a store, and the records that cannot be read."""
+
+    rows: list[Row]
+    problems: list[Problem]
+
+
+def stored_rows(store: RunStore) -> Stored:
+    """Return what `rows` says of all records of `store`; only what has changed is read."""
+    keys = (*KEYS, *EXTRAS)
+    found = stored_runs(store)
+    lists = (values for flat in found.of.values() for values in flat["rows"])
+    filled = [dict(zip(keys, values, strict=True)) for values in lists]
+    return Stored(_with_notes(filled), found.problems)
+
+
+def stored_runs(store: RunStore) -> Digests:
+    """Return `status`, `variant` and `created` of each run in `store`, and what `rows` are made of;
+    only what has changed is read."""
+    return digests(store, _flat, name="rows")
+
+
+def _flat(record: RunRecord) -> dict[str, Any]:
+    """Return what tables need of a record; rows without their keys, the same for all."""
+    return {
+        "status": record.status,
+        "variant": record.variant,
+        "created": record.created,
+        "rows": [[row[key] for key in (*KEYS, *EXTRAS)] for row in _rows_of(record)],
+    }
+
+
+def _with_notes(found: list[Row]) -> list[Row]:
+    costs = _dense_costs(found)
     for row in found:
-        row["budget_note"] = _budget_note(row, found)
+        row["budget_note"] = _budget_note(row, costs)
     return found
 
 
@@ -206,23 +246,29 @@ def newest_cell(cells: Sequence[LatencyCell], batch_size: int) -> LatencyCell | 
     return max(matching, key=lambda cell: cell.measured_at, default=None)
 
 
-def _budget_note(row: Row, all_rows: Sequence[Row]) -> str:
+def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
+    """Return the dense networks' median training cost, where known, by what must be the same."""
+    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for row in all_rows:
+        if row["dense"] and row["total_dense_epochs"]:
+            found[_setting(row)].append(row["total_dense_epochs"])
+    return {setting: statistics.median(costs) for setting, costs in found.items()}
+
+
+def _setting(row: Row) -> tuple[str, ...]:
+    return row["dataset"], row["backbone"], row["recipe"]
+
+
+def _budget_note(row: Row, dense_costs: Mapping[tuple[str, ...], float]) -> str:
     """Say how the training cost of `row` compares with the dense network's, if it is not equal."""
     if not is_measured(row) or row["dense"]:
         return ""
-    same = ("dataset", "backbone", "recipe")
-    dense = [
-        other["total_dense_epochs"]
-        for other in all_rows
-        if other["dense"] and all(other[key] == row[key] for key in same)
-    ]
-    costs = [cost for cost in dense if cost]
-    own = row["total_dense_epochs"]
+    own, usual = row["total_dense_epochs"], dense_costs.get(_setting(row))
     if own is None:
         return "pretraining of unknown cost"
-    if not costs:
+    if usual is None:
         return "no dense run of the same recipe"
-    ratio = own / statistics.median(costs)
+    ratio = own / usual
     if 1 / (1 + BUDGET_TOLERANCE) <= ratio <= 1 + BUDGET_TOLERANCE:
         return ""
     return f"trained for {ratio:.2g} times the dense network's cost"

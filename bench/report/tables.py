@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
+from bench.report.columns import LONG, long_table
 from bench.report.dynamics import dynamics_parts
 from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent, without_restated
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
@@ -175,16 +176,28 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Table:
+def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> RenderableType:
+    first = groups[0].first
+    recipes = sorted({group.first["recipe"] for group in groups})
+    kind = " (synthetic data)" if any(g.first["synthetic"] for g in groups) else ""
+    title = f"{first['dataset']}{kind}, recipe {' and '.join(recipes)}"
+    alone = len(recipes) == 1
+    lines = [
+        [group.label if alone else f"{group.label}, {group.first['recipe']}"]
+        + [column.cell(group) for column in columns]
+        for group in groups
+    ]
+    heads = ["method", *(column.title for column in columns)]
+    return long_table(title, heads, lines) if len(lines) > LONG else _boxed(title, heads, lines)
+
+
+def _boxed(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    first = groups[0].first
-    recipes = sorted({group.first["recipe"] for group in groups})
-    kind = " (synthetic data)" if any(g.first["synthetic"] for g in groups) else ""
     table = Table(
-        title=f"{first['dataset']}{kind}, recipe {' and '.join(recipes)}",
+        title=title,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -192,12 +205,11 @@ def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Tabl
         pad_edge=False,
     )
     table.add_column("method", overflow="fold", max_width=30)
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    for group in groups:
-        label = group.label if len(recipes) == 1 else f"{group.label}, {group.first['recipe']}"
+    for head in heads[1:]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for line in lines:
         # Text, so that a name in square brackets is not taken for markup.
-        table.add_row(Text(label), *(Text(column.cell(group)) for column in columns))
+        table.add_row(*map(Text, line))
     return table
 
 

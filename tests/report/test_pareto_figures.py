@@ -21,6 +21,7 @@ from bench.report.page import html_table, pareto_page
 from bench.report.plane import headline, plane_of
 from bench.report.rows import Row, rows
 from bench.report.style import greyed, styles
+from bench.report.traces import pareto_traces
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -346,3 +347,64 @@ def test_latencies_of_two_machines_are_not_compared_silently(
     ]
     notes = plane_of(rows(records), x="latency_ms").notes()
     assert "latencies come from different machines: compare within one only" in notes
+
+
+def crowd(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
+    """One hundred networks, the tenth of which are on the front, and two dense ones."""
+
+    def one(method: str, accuracy: float, nflops: float, number: int) -> RunRecord:
+        point = make_point(accuracy=accuracy, nflops=nflops)
+        return make_record(method, variant=f"v{number}", points=(point,))
+
+    found = [one("resnet", 0.90 + 0.01 * n, 1.0, n) for n in range(2)]
+    for n in range(100):
+        below = 0.0 if n % 10 == 0 else 0.02
+        cost = 0.3 + 0.005 * n
+        found.append(one("sgad" if n % 2 else "blockdrop", 0.8 + 0.001 * n - below, cost, n))
+    return rows(found)
+
+
+def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    many = crowd(make_record, make_point)
+    plane = plane_of(many, x="nflops")
+    names = {placed.group.first["variant"] for placed in plane.in_full}
+    assert names == {"v1"} | {f"v{n}" for n in range(0, 100, 10)}
+    assert plane.placed[0].group.first["variant"] == "v0"
+    figure = pareto_figure(many)
+    text = words(figure).replace("\n", " ")
+    assert "11 of 102 networks in full" in text
+    # One name of a method, its most accurate; the legend has both methods.
+    assert "v90" in text
+    assert not re.search(r"v[1-8]0\b", text)
+    assert {"sgad", "blockdrop", "dense networks"} <= set(words(figure).split("\n"))
+
+
+def test_the_page_of_a_crowd_has_all_points_and_few_traces(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    many = crowd(make_record, make_point)
+    plane = plane_of(many, x="nflops")
+    traces = pareto_traces(plane).data
+    marks = [trace for trace in traces if trace.mode == "markers"]
+    assert sorted(x for trace in marks for x in trace.x) == sorted(p.cost for p in plane.placed)
+    assert len(marks) == 5  # dense, sgad and blockdrop pale; dense and blockdrop in full
+    assert sum(trace.showlegend for trace in marks) == 3
+    page = pareto_page(many)
+    assert page.count('<th scope="row">') == 11
+    assert "All 102 lines: bench results --format csv." in page
+
+
+def test_points_of_one_entry_keep_their_own_bars_and_words(comparison: list[RunRecord]) -> None:
+    plane = plane_of(rows(comparison), x="nflops")
+    trace = next(t for t in pareto_traces(plane).data if t.name == "sgad")
+    own = [placed for placed in plane.placed if placed.group.first["method"] == "sgad"]
+    assert len(trace.x) == len(own) == 2
+    for place, placed in enumerate(own):
+        bounds = placed.group.accuracy_bounds
+        assert bounds is not None
+        assert trace.x[place] == placed.cost
+        assert trace.y[place] + trace.error_y.array[place] == pytest.approx(100 * bounds.high)
+        assert trace.y[place] - trace.error_y.arrayminus[place] == pytest.approx(100 * bounds.low)
+        assert str(placed.group.first["variant"]) in trace.hovertext[place]

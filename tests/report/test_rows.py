@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from bench.errors import ConfigError
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.report.rows import KEYS, budgets_differ, filter_rows, rows
+from bench.records.store import RunStore
+from bench.report.rows import KEYS, budgets_differ, filter_rows, rows, stored_rows
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -153,3 +155,21 @@ def test_the_realised_share_is_the_speed_up_over_the_ideal_one(
     assert row["contended_b1"] is False
     for key in ("speedup", "speedup_low", "speedup_high", "realised", "verdict", "contended"):
         assert row[f"{key}_b256"] is None
+
+
+def test_rows_from_the_index_are_the_rows_of_the_records(
+    tmp_path: Path, comparison: list[RunRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.records.index.FEWEST", 1)
+    monkeypatch.setattr("bench.records.index._SETTLED_S", -60.0)
+    store = RunStore(tmp_path)
+    for record in comparison:
+        store.save(record)
+    want = rows(store.load_all().records)
+    for _ in range(2):
+        found = stored_rows(store)
+        assert found == (want, [])
+        assert [list(map(type, row.values())) for row in found.rows] == [
+            list(map(type, row.values())) for row in want
+        ]
+    assert (tmp_path / ".cache" / "rows.json").exists()

@@ -1,0 +1,124 @@
+"""What a reader needs of every record, kept beside the records so that few are read again.
+
+    <results>/.cache/<name>.json   a line with stamp and checksum, then {run: [signature, digest]}
+
+The records are the truth and the index never is: an entry counts only while the file it was made
+from has the same signature, and only for the code that made it. An index that is absent, damaged or
+cannot be written costs time and nothing else. Processes do not wait for each other: each writes
+what it saw, whole, and the last one wins. Damaged records never enter. Owns no digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bench.errors import RecordError, StorageError
+from bench.records.record import SCHEMA_VERSION, RunRecord
+from bench.records.store import RECORD_FILE, Problem, RunStore
+from bench.storage import make_folder, write_atomically
+
+FOLDER = ".cache"
+FEWEST = 200
+"""Fewer records than this are read in a moment: no index is written for them."""
+
+_SETTLED_S = 2.0
+"""A file changed more recently might change once more and keep its signature."""
+
+_ROOM = ("document", "index", "record", "store")
+_READERS = ("bench.config", "bench.recipes", *(f"bench.records.{m}" for m in _ROOM))
+
+T = TypeVar("T")
+Signature = list[int]
+Entries = Mapping[str, tuple[Signature, Any]]
+
+
+class Digests(NamedTuple):
+    """The digests of all readable records by run, sorted by name, and all unreadable records."""
+
+    of: dict[str, Any]
+    problems: list[Problem]
+
+
+def digests(store: RunStore, digest: Callable[[RunRecord], Any], *, name: str) -> Digests:
+    """Return `digest` of every record in `store`; only what has changed is read.
+
+    `name` is that of the index. `digest` returns what JSON gives back as it was (no tuples), and
+    depends on nothing but the record and the module that it is defined in.
+    """
+    path = store.results_dir / FOLDER / f"{name}.json"
+    stamp = _stamp(digest)
+    known = {} if stamp is None else _read(path, stamp)
+    now_ns = time.time_ns()
+    kept: dict[str, tuple[Signature, Any]] = {}
+    found = Digests({}, [])
+    for run in store.names():
+        signature = _signature(store.runs_dir / run / RECORD_FILE)
+        entry = known.get(run)
+        if entry is None or signature is None or entry[0] != signature:
+            try:
+                value = digest(store.load(run))
+            except RecordError as error:
+                found.problems.append(Problem(run, error.message))
+                continue
+        else:
+            value = entry[1]
+        found.of[run] = value
+        if signature is not None and max(signature[:2]) < now_ns - _SETTLED_S * 1e9:
+            kept[run] = (signature, value)
+    if stamp is not None and len(kept) >= FEWEST and _differ(kept, known):
+        _write(path, stamp, kept)
+    return found
+
+
+def _differ(kept: Entries, known: Entries) -> bool:
+    return kept.keys() != known.keys() or any(kept[run][0] != known[run][0] for run in kept)
+
+
+def _signature(path: Path) -> Signature | None:
+    """Return what changes whenever the file does: times of content and of entry, size, number."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return [status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino]
+
+
+def _stamp(digest: Callable[[RunRecord], Any]) -> str | None:
+    """Return the checksum of the code that digests depend on; None where it cannot be read."""
+    code = hashlib.sha256(f"{SCHEMA_VERSION} {digest.__qualname__}".encode())
+    for module in (*_READERS, digest.__module__):
+        try:
+            code.update(Path(str(sys.modules[module].__file__)).read_bytes())
+        except (OSError, KeyError):
+            return None
+    return code.hexdigest()
+
+
+def _read(path: Path, stamp: str) -> Entries:
+    """Return the entries of an index made by the same code; none if anything is wrong with it."""
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+        if json.loads(head) != _head(stamp, body):
+            return {}
+        return {str(run): (entry[0], entry[1]) for run, entry in json.loads(body).items()}
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _write(path: Path, stamp: str, entries: Entries) -> None:
+    body = json.dumps(entries, separators=(",", ":")).encode()
+    with suppress(StorageError):
+        make_folder(path.parent)
+        write_atomically(path, json.dumps(_head(stamp, body)).encode() + b"\n" + body)
+
+
+def _head(stamp: str, body: bytes) -> dict[str, str]:
+    return {"stamp": stamp, "sha256": hashlib.sha256(body).hexdigest()}
