@@ -153,6 +153,8 @@ class RunRecord(Frozen):
     """Everything known about one run.
 
     `role` and `decision` are the method's tags; None and "" in records made before they were kept.
+    `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
+    not what is added later. Empty in older records.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -172,6 +174,7 @@ class RunRecord(Frozen):
     training: TrainingRecord | None = None
     history: tuple[EpochRow, ...] = ()
     points: tuple[PointRecord, ...] = ()
+    files: dict[str, str] = Field(default_factory=dict)
     environment: Environment
     created: str
     wall_s: float = 0.0

@@ -163,7 +163,25 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_epoch_and_the_cause(
     phase = _Explodes("p", epochs=2, batch_size=16, optimizer=OptimizerSpec(lr=0.1))
     with pytest.raises(DivergedError, match="nan in epoch 1 of phase 'p'") as caught:
         _run_phase(phase, tmp_path)
-    assert "learning rate" in str(caught.value.hint)
+    assert "likely a learning rate (0.1) that is too large" in caught.value.message
+    assert "--set train.lr" in str(caught.value.hint)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_long_before_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.training.loop._LOOK_EVERY_STEPS", 4)
+    seen: list[float] = []
+
+    class Explodes(_Explodes):
+        def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+            seen.append(progress)
+            return super().loss(net, batch, progress)
+
+    phase = Explodes("p", epochs=2, batch_size=2, optimizer=OptimizerSpec(lr=0.1))
+    with pytest.raises(DivergedError, match="nan in epoch 1"):
+        _run_phase(phase, tmp_path)
+    assert len(seen) == 1 + 4, "one to count its MACs, then as many steps as are taken on trust"
 
 
 def test_parameters_outside_the_phase_stay_as_they_are(tmp_path: Path) -> None:
