@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from bench.errors import StorageError
 
@@ -93,6 +93,16 @@ def remove_leftovers(folder: Path, *, name: str = "*") -> list[Path]:
     return removed
 
 
+def temporary_beside(path: Path) -> Path:
+    """Return a name for a temporary file that `remove_leftovers` knows as one of `path`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def is_ours(handle: int) -> bool:
+    """Lock a temporary file just created; False if one who removes leftovers was quicker."""
+    return try_lock(handle) != "taken" and os.fstat(handle).st_nlink > 0
+
+
 def try_lock(handle: int) -> Literal["held", "taken", "unknown"]:
     """Lock an open file for this process without waiting; the kernel frees it with the process.
 
@@ -128,11 +138,11 @@ def set_aside(path: Path) -> Path | None:
 
 def _replace(path: Path, content: bytes) -> None:
     while True:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        temporary = temporary_beside(path)
         try:
             # "x" and not mkstemp: it gets the permissions that the user's umask gives a new file.
             with temporary.open("xb") as file:
-                if not _is_ours(file):
+                if not is_ours(file.fileno()):
                     continue
                 file.write(content)
                 file.flush()
@@ -144,11 +154,6 @@ def _replace(path: Path, content: bytes) -> None:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-def _is_ours(file: BinaryIO) -> bool:
-    """Whether a file just created is safe from those who remove leftovers: they may be quicker."""
-    return try_lock(file.fileno()) != "taken" and os.fstat(file.fileno()).st_nlink > 0
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from comparing import assert_same_run, run_folder, snapshot
 from conftest import Faults, Nursery
 
+from bench.data import cache
+
 OFTEN = "import bench.training.loop as loop; loop._CHECKPOINT_EVERY_S = 0.0\n"
 AT_A_CALL = """
 import os, signal
@@ -68,7 +70,7 @@ OTHER = ("run", "--methods", "resnet", *RUN[3:])
 def reference(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of the run without any interruption, and of another run."""
     folder = tmp_path_factory.mktemp("reference")
-    for command in (RUN, OTHER):
+    for command in (OTHER, RUN):  # the dense run judges the other one
         done = nursery.run(*command, results=folder, before=OFTEN)
         assert done.wait() == 0, done.said
     return folder
@@ -144,6 +146,33 @@ pathlib.Path.unlink = unlinking
 """
     assert nursery.run(*RUN, "--fresh", results=results, before=dying).wait() == -9
     _assert_nothing_lost(results, reference, before, nursery)
+    faults.over(kind)
+
+
+DECODING = """
+import os, signal, sys
+from pathlib import Path
+from bench.data import cache
+from bench.data.digits import load_digits
+if {dies}:
+    os.replace = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+cache.save(load_digits(), Path({path!r}), source="x")
+sys.exit(0)
+"""
+
+
+def test_a_kill_while_decoded_data_is_written_leaves_nothing_behind(
+    tmp_path: Path, nursery: Nursery, faults: Faults
+) -> None:
+    kind = "kill -9 while decoded data is written"
+    faults.trying(kind)
+    path = tmp_path / "data" / cache.FILE_NAME
+    for dies, status in ((True, -9), (False, 0)):
+        code = DECODING.format(dies=dies, path=str(path))
+        assert nursery.run(results=tmp_path, before=code).wait() == status
+        assert path.exists() != dies
+    assert [file.name for file in path.parent.iterdir()] == [cache.FILE_NAME]
+    assert cache.load(path, source="x") is not None
     faults.over(kind)
 
 
