@@ -97,10 +97,9 @@ def test_a_latency_that_cannot_be_kept_leaves_the_record_as_it_was(
     results = mount("size=8m")
     shutil.copytree(finished, results, dirs_exist_ok=True)
     before = record_in(run_folder(results, "resnet"))
-    with (results / "filler").open("wb", buffering=0) as filler:
-        with suppress(OSError):
-            while True:
-                filler.write(b"\0" * 4096)
+    with (results / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(b"\0" * 4096)
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
     _refused(nursery.run(*time_it, results=results), "the disk is full")
     assert record_in(run_folder(results, "resnet")) == before

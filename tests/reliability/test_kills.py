@@ -71,8 +71,10 @@ def reference(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """Results of the run without any interruption, and of another run."""
     folder = tmp_path_factory.mktemp("reference")
     for command in (OTHER, RUN):  # the dense run judges the other one
+        since = time.monotonic()
         done = nursery.run(*command, results=folder, before=OFTEN)
         assert done.wait() == 0, done.said
+    (folder / "duration_s").write_text(str(time.monotonic() - since))
     return folder
 
 
@@ -114,16 +116,45 @@ def test_a_kill_while_a_file_is_written_loses_nothing(
     faults.over(kind)
 
 
-@pytest.mark.parametrize("share", [0.04 + 0.9 * random.Random(n).random() for n in range(12)])
+@pytest.mark.parametrize("share", [(n + random.Random(n).random()) / 12 for n in range(12)])
 def test_a_kill_at_any_moment_loses_nothing(
     share: float, results: Path, reference: Path, nursery: Nursery, faults: Faults
 ) -> None:
     kind = "kill -9 at a random moment of a run"
     before = snapshot(run_folder(results, "resnet"))
     command = nursery.start(*RUN, results=results, before=OFTEN)
-    time.sleep(share * 3.0)
+    time.sleep(share * float((reference / "duration_s").read_text()))
     command.kill()
+    killed = command.wait() == -9  # it may have been quicker this time
+    faults.tried[kind] += killed
+    _assert_nothing_lost(results, reference, before, nursery)
+    faults.survived[kind] += killed
+
+
+DURING = """
+import os, signal
+import bench.engine.single as single
+told, calls = single._told, 0
+def dying(batches, reporter):
+    global calls
+    calls += 1
+    for batch in told(batches, reporter):
+        yield batch
+        if calls == {number}:
+            os.kill(os.getpid(), signal.SIGKILL)
+single._told = dying
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_kill_during_the_evaluation_loses_nothing(
+    number: int, results: Path, reference: Path, nursery: Nursery, faults: Faults
+) -> None:
+    kind = "kill -9 during the evaluation"
     faults.trying(kind)
+    before = snapshot(run_folder(results, "resnet"))
+    dying = OFTEN + DURING.format(number=number)
+    assert nursery.run(*RUN, results=results, before=dying).wait() == -9
     _assert_nothing_lost(results, reference, before, nursery)
     faults.over(kind)
 

@@ -1,5 +1,7 @@
 """The loop: it learns, continues bit for bit, notices broken checkpoints and broken losses."""
 
+import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from torch.nn import functional
 
 from bench.data.augment import Batch, pad_images
 from bench.data.images import ImageSet
-from bench.errors import DivergedError
+from bench.errors import CheckpointError, DivergedError
 from bench.method import Budget, DynamicNet, LossTerms, Method, OptimizerSpec, Phase
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
@@ -221,3 +223,13 @@ def test_bf16_autocast_trains_in_fp32_weights(tmp_path: Path) -> None:
     )
     assert rows[-1].values["loss"] < rows[0].values["loss"]
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_whole_checkpoint_of_another_version_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    write = io.BytesIO()
+    torch.save({"identity": "x", "position": 3}, write)
+    digest = hashlib.sha256(write.getvalue()).hexdigest().encode()
+    path.write_bytes(digest + b"\n" + write.getvalue())
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Checkpoint(path, identity="x").load()
