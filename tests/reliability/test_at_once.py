@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from comparing import assert_same_run, record_in, run_folder
-from conftest import SMALL, Command, Faults, Nursery
+from bench_processes import SMALL, Command, Nursery
+from fault_counts import Faults
+from run_comparing import assert_same_run, record_in, run_folder
 
 QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
 RESNET = ("run", "--methods", "resnet", *QUICK)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from comparing import assert_same_run, record_in, run_folder, snapshot
-from conftest import SMALL, WITHOUT, Faults, Nursery
+from bench_processes import SMALL, WITHOUT, Nursery
+from fault_counts import Faults
+from run_comparing import assert_same_run, record_in, run_folder, snapshot
 
 from bench.data import cache
 from bench.data.digits import load_digits
 from bench.data.images import Dataset
 from bench.errors import CheckpointError, RecordError
+from bench.records.database import is_damaged
 from bench.records.document import decode
 from bench.records.record import RunRecord
 from bench.records.store import RunStore, load_arrays
@@ -239,7 +243,7 @@ def test_a_damaged_mlflow_database_costs_no_record_and_is_built_anew(
 ) -> None:
     kind = "mlflow.db damaged, then bench mlflow sync"
     content = (in_mlflow / "mlflow.db").read_bytes()
-    for number, damaged in enumerate(damages(content, count=12, seed=8)):
+    for number, damaged in enumerate(damages(content, count=6, seed=8)):
         faults.trying(kind)
         results = tmp_path / f"r{number}"
         shutil.copytree(in_mlflow / "runs", results / "runs")
@@ -248,9 +252,33 @@ def test_a_damaged_mlflow_database_costs_no_record_and_is_built_anew(
         done = nursery.run("mlflow", "sync", results=results, absent=())
         assert done.wait() == 0 and "Traceback" not in done.said, done.said
         asides = list(results.glob("mlflow.db.broken-*"))
+        assert bool(asides) or len(damaged) == len(content)
         assert not asides or "damaged, set aside as mlflow.db.broken-1" in done.said
+        with closing(sqlite3.connect(results / "mlflow.db")) as database:
+            names = database.execute("SELECT value FROM tags WHERE key = 'skipbench.run'")
+            assert names.fetchall() == [(run_folder(in_mlflow, "sgad").name,)]
         assert snapshot(results / "runs") == before
         faults.over(kind)
+
+
+def test_every_cut_in_an_mlflow_database_is_seen(
+    in_mlflow: Path, tmp_path: Path, faults: Faults
+) -> None:
+    kind = "mlflow.db cut"
+    content = (in_mlflow / "mlflow.db").read_bytes()
+    draw = random.Random(9)
+    for length in [
+        1,
+        100,
+        4096,
+        len(content) - 1,
+        *(draw.randrange(1, len(content)) for _ in range(40)),
+    ]:
+        faults.trying(kind)
+        (tmp_path / "mlflow.db").write_bytes(content[:length])
+        assert is_damaged(tmp_path)
+        faults.over(kind)
+    assert not is_damaged(in_mlflow)
 
 
 def test_a_run_goes_on_beside_a_damaged_mlflow_database_and_says_the_way_out(

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from comparing import assert_same_run, record_in, run_folder, snapshot
-from conftest import SMALL, Command, Faults, Nursery
+from bench_processes import SMALL, Command, Nursery
+from fault_counts import Faults
+from run_comparing import assert_same_run, record_in, run_folder, snapshot
 
 OFTEN = "import bench.training.loop as loop; loop._CHECKPOINT_EVERY_S = 0.0\n"
 QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comparing import record_in, run_folder
-from conftest import SMALL, Faults, Nursery
+from bench_processes import SMALL, Nursery
+from fault_counts import Faults
+from run_comparing import record_in, run_folder
 
 ABSURD = """
 from baselines.resnet import DenseResNet

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from comparing import assert_same_run, run_folder, snapshot
-from conftest import Faults, Nursery
+from bench_processes import Nursery
+from fault_counts import Faults
+from run_comparing import assert_same_run, run_folder, snapshot
 
 from bench.data import cache
 

@@ -16,7 +16,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, WITHOUT, Faults, Nursery
+from bench_processes import SMALL, WITHOUT, Nursery
+from fault_counts import Faults
 from mlflow.tracking import MlflowClient
 
 from bench.records.record import RunRecord
