@@ -14,6 +14,7 @@ from bench.storage import set_aside
 
 DATABASE_FILE = "mlflow.db"
 _BUSY_S = 20.0
+_HEADER_BYTES = 100
 
 
 def uri_of(results_dir: Path) -> str:
@@ -27,6 +28,8 @@ def is_damaged(results_dir: Path) -> bool:
     if not path.is_file():
         return False
     try:
+        if _ends_within_a_page(path):
+            return True
         with closing(sqlite3.connect(path, timeout=_BUSY_S)) as database:
             found: list[tuple[str]] = database.execute("PRAGMA integrity_check(1)").fetchall()
             return found != [("ok",)]
@@ -35,6 +38,19 @@ def is_damaged(results_dir: Path) -> bool:
         return "malformed" in str(error)
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         return True
+    except OSError:
+        return False
+
+
+def _ends_within_a_page(path: Path) -> bool:
+    """Whether the file was cut where SQLite would read zeros instead of complaining."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    size_bytes = path.stat().st_size
+    # Two bytes at 16; 1 stands for 65,536, which has no room in them.
+    page_bytes = int.from_bytes(header[16:18], "big")
+    page_bytes = 65536 if page_bytes == 1 else max(page_bytes, 1)
+    return 0 < size_bytes < _HEADER_BYTES or size_bytes % page_bytes > 0
 
 
 def set_database_aside(results_dir: Path) -> Path | None:
