@@ -90,6 +90,7 @@ def run(
     from bench.engine.plan import make_plan, request_of
     from bench.networks.weights import read_weights
     from bench.records.store import RunStore
+    from bench.records.upkeep import forget as forget_run
     from bench.storage import make_folder
     from bench.training.reporter import Silent
 
@@ -106,7 +107,8 @@ def run(
     place = Workplace(data, store, device, reporter or Silent(), weights)
     _announce(plan, request.methods, weights=weights, notify=place.reporter.note)
     if forget:
-        _forget(plan, place.store)
+        for item in plan:
+            forget_run(place.store, item.spec, note=place.reporter.note)
     outcome = _perform_all(plan, place)
     outcome = Outcome(judge(outcome.records, place.store), outcome.failures)
     if options.latency != "off":
@@ -142,13 +144,6 @@ def _draw_masks(record: RunRecord, store: RunStore) -> None:
     if not target.exists():
         arrays = {point.name: load_arrays(folder, point.arrays_file) for point in record.points}
         save_figure(masks_figure(record, arrays), target)
-
-
-def _forget(plan: Sequence[Planned], store: RunStore) -> None:
-    import shutil
-
-    for item in plan:
-        shutil.rmtree(store.folder(item.spec))
 
 
 def track(records: Sequence[RunRecord], store: RunStore, *, notify: Notify) -> None:

@@ -20,8 +20,8 @@ def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
         from bench.records.tracking import sync as sync_records
 
         results = sync_records(RunStore(chosen_folders(results_dir, None).results))
-        for run_name, result in results.items():
-            typer.echo(f"{run_name}: {result.detail}")
+        for name, result in results.items():
+            typer.echo(f"{name}: {result.detail}")
         if not all(result.logged for result in results.values()):
             raise typer.Exit(1)
 

@@ -6,7 +6,6 @@ Owns no file formats.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -29,19 +28,29 @@ def written_whole(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target` that replaces it if the block succeeds."""
     with storage_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
-        temporary = Path(name)
+        temporary, handle = _new_file(target)
         try:
             yield temporary
             _allow_reading(temporary)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+            os.close(handle)
+    storage.remove_leftovers(target.parent, name=target.name)
+
+
+def _new_file(target: Path) -> tuple[Path, int]:
+    """Return a new private file and a handle, whose lock says that its writer is alive."""
+    while True:
+        temporary = storage.temporary_beside(target)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        if storage.is_ours(handle):
+            return temporary, handle
+        os.close(handle)
 
 
 def _allow_reading(path: Path) -> None:
-    # mkstemp makes files private; a data folder is often shared, so give what open() would give.
+    # The temporary file is private; a data folder is often shared, so give what open() would give.
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)

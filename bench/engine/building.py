@@ -22,6 +22,7 @@ from bench.networks.resnet import Backbone
 from bench.networks.weights import Weights, check_fit, read_weights
 from bench.records.record import RunRecord
 from bench.records.store import TRUNK_FILE, WEIGHTS_FILE, RunStore
+from bench.records.upkeep import checked_file
 from bench.training.reporter import Reporter
 
 
@@ -62,14 +63,14 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
 
     Raises:
         WeightsError: the run's weights are missing or broken.
-        RecordError: the run it was derived from is missing.
+        RecordError: they were changed since, or the run it was derived from is missing.
     """
     method, config = method_of(record.spec)
     if isinstance(method, DerivedMethod):
         net = build(record.spec, place)
     else:
         net = _placed(method.build(backbone_of(record.spec, place), config), place.device)
-    path = place.store.folder(record.spec) / WEIGHTS_FILE
+    path = checked_file(place.store, record, WEIGHTS_FILE)
     try:
         net.load_state_dict(load_file(path))
     except Exception as error:
@@ -158,7 +159,7 @@ def _starting_weights(spec: RunSpec, place: Workplace) -> Weights | None:
     if spec.initial is None:
         return None
     if spec.initial.kind == "run":
-        return read_weights(place.store.folder(parent_of(spec, place).spec) / TRUNK_FILE)
+        return read_weights(checked_file(place.store, parent_of(spec, place), TRUNK_FILE))
     if place.weights is None or place.weights.sha256 != spec.initial.identity:
         raise WeightsError(f"This run starts from the file {spec.initial.name}.")
     return place.weights

@@ -6,6 +6,7 @@ Needs no network: both lie in the arrays of finished runs. Owns which dense run 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,26 @@ def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
     if not waiting:
         return list(records)
     dense = [entry for entry in digests(store, _as_judge, name="dense").of.values() if entry]
-    judged = {record.run: _judged(record, dense, store) for record in waiting}
-    for record in judged.values():
-        store.update(record)
+    judged: dict[str, RunRecord] = {}
+    for record in waiting:
+        # With damaged arrays, or when another process does the run again, it stays open.
+        with suppress(RecordError):
+            judged[record.run] = _kept(_judged(record, dense, store), store)
     return [judged.get(record.run, record) for record in records]
+
+
+def _kept(judged: RunRecord, store: RunStore) -> RunRecord:
+    """Save what was found, beside whatever others have added meanwhile; return the record."""
+    found = {point.name: point.dynamics for point in judged.points}
+
+    def change(now: RunRecord) -> RunRecord:
+        points = (
+            p.model_copy(update={"dynamics": found.get(p.name, p.dynamics)}) if _is_open(p) else p
+            for p in now.points
+        )
+        return now.model_copy(update={"points": tuple(points)})
+
+    return store.amend(judged.run, change)
 
 
 def _is_open(point: PointRecord) -> bool:
@@ -97,8 +114,10 @@ def _correlation(
 ) -> float | None:
     if loss_n is None:
         return None
-    macs_n = load_arrays(store.folder_of(record), point.arrays_file)["macs_n"]
-    return rank_correlation(macs_n, loss_n)
+    arrays = load_arrays(store.folder_of(record), point.arrays_file)
+    if len(arrays.get("macs_n", ())) != len(loss_n):
+        raise RecordError(f"The arrays of {record.run} are not those of the test images.")
+    return rank_correlation(arrays["macs_n"], loss_n)
 
 
 def _difficulty(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +21,7 @@ from bench.config import RunSpec
 from bench.data.augment import Batch, eval_batches, pad_images
 from bench.data.images import ImageSet, hold_out
 from bench.engine.building import Workplace, backbone_of, build, method_of, parent_of
-from bench.errors import BenchError, NotExecutable, Unsupported
+from bench.errors import BenchError, NotExecutable, StorageError, Unsupported
 from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
 from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.environment import describe_environment
@@ -32,6 +33,7 @@ from bench.networks.resnet import ResNet
 from bench.networks.weights import trunk_bytes
 from bench.records.record import Dynamics, PhaseCost, PointRecord, RunRecord, TrainingRecord
 from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE, save_arrays
+from bench.records.upkeep import at_work, fingerprints, sound_record
 from bench.seeding import generator, seed_globally
 from bench.storage import write_atomically
 from bench.training.checkpoint import Checkpoint
@@ -48,19 +50,30 @@ def perform(spec: RunSpec, place: Workplace) -> RunRecord:
 
     A run that fails leaves a record that says why, and raises.
     """
-    found = place.store.find(spec)
-    if found is not None:
+    found = sound_record(place.store, spec)
+    checkpoint = place.store.runs_dir / spec.run / CHECKPOINT_FILE
+    if found is not None and not checkpoint.exists():
         return found
+    with at_work(place.store, spec, note=place.reporter.note) as found:
+        # Found now: another process was at it, or one was killed just after it kept its record.
+        record = found if found is not None else _done(spec, place)
+        checkpoint.unlink(missing_ok=True)
+    return record
+
+
+def _done(spec: RunSpec, place: Workplace) -> RunRecord:
     place.reporter.run_started(spec.run)
     started = time.perf_counter()
     try:
         record = _perform(spec, place, started)
     except Exception as error:
         reason = error.message if isinstance(error, BenchError) else repr(error)
-        place.store.save(_record(spec, place, status="failed", reason=reason, started=started))
+        failed = _record(spec, place, status="failed", reason=reason, started=started)
+        # Where not even that can be kept, what went wrong first is what has to be said.
+        with suppress(StorageError):
+            place.store.save(failed)
         raise
     place.store.save(record)
-    (place.store.folder(spec) / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
 
 
@@ -116,8 +129,14 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             "training": _training_record(spec, place, phases, dense=costs.dense, parent=parent),
             "history": tuple(history),
             "points": tuple(points),
+            "files": fingerprints(place.store.folder(spec), _files(points)),
         }
     )
+
+
+def _files(points: Sequence[PointRecord]) -> list[str]:
+    arrays = [point.arrays_file for point in points]
+    return [*arrays, WEIGHTS_FILE, INFERENCE_FILE, TRUNK_FILE]
 
 
 def _record(

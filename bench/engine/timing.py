@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bench.config import RunSpec
 from bench.engine.building import Workplace
@@ -16,6 +17,7 @@ from bench.engine.measuring import Task, measure_here, subject_name
 from bench.engine.processes import measure_in_processes
 from bench.engine.resources import with_resources
 from bench.engine.single import first_images
+from bench.errors import RecordError
 from bench.measure.cells import MeasuredCell
 from bench.measure.profiles import profile_named
 from bench.records.record import LatencyCell, PointRecord, RunRecord
@@ -101,17 +103,29 @@ def _meeting(spec: RunSpec) -> tuple[object, ...]:
 def _with_cells(
     record: RunRecord, cells: dict[str, list[MeasuredCell]], place: Workplace
 ) -> RunRecord:
-    folder = place.store.folder(record.spec)
-    points: list[PointRecord] = []
-    for number, point in enumerate(record.points):
-        measured = cells.get(subject_name(record, point.name), [])
-        kept: list[LatencyCell] = list(point.latency)
-        for cell in measured:
-            stamp = "".join(c for c in cell.record.measured_at if c.isalnum())
-            file = f"latency{number}-b{cell.record.batch_size}-{stamp}.npz"
-            save_arrays(folder, file, cell.raw.arrays())
-            kept.append(cell.record.model_copy(update={"raw_file": file}))
-        points.append(point.model_copy(update={"latency": tuple(kept)}))
-    updated = record.model_copy(update={"points": tuple(points)})
-    place.store.update(updated)
-    return updated
+    folder = place.store.folder_of(record)
+
+    def change(now: RunRecord) -> RunRecord:
+        points: list[PointRecord] = []
+        for number, point in enumerate(now.points):
+            kept: list[LatencyCell] = list(point.latency)
+            for cell in cells.get(subject_name(now, point.name), []):
+                file = _free_name(folder, number, cell.record)
+                save_arrays(folder, file, cell.raw.arrays())
+                kept.append(cell.record.model_copy(update={"raw_file": file}))
+            points.append(point.model_copy(update={"latency": tuple(kept)}))
+        return now.model_copy(update={"points": tuple(points)})
+
+    try:
+        return place.store.amend(record.run, change)
+    except RecordError as error:
+        place.reporter.note(f"The latency of {record.run} is not kept: {error.message}")
+        return record
+
+
+def _free_name(folder: Path, number: int, cell: LatencyCell) -> str:
+    """Return a new name for raw samples: a clock set back gives the same second twice."""
+    stamp = "".join(c for c in cell.measured_at if c.isalnum())
+    base = f"latency{number}-b{cell.batch_size}-{stamp}"
+    endings = ("", *(f"-{again}" for again in range(2, 1000)))
+    return next(f"{base}{e}.npz" for e in endings if not (folder / f"{base}{e}.npz").exists())

@@ -158,6 +158,8 @@ class RunRecord(Frozen):
 
     `role` and `decision` are the method's tags; None and "" in records made before they were kept.
     "stopped" is a trial that a sweep's scheduler ended early: it has a history and no points.
+    `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
+    not what is added later. Empty in older records.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -177,6 +179,7 @@ class RunRecord(Frozen):
     training: TrainingRecord | None = None
     history: tuple[EpochRow, ...] = ()
     points: tuple[PointRecord, ...] = ()
+    files: dict[str, str] = Field(default_factory=dict)
     environment: Environment
     created: str
     wall_s: float = 0.0

@@ -18,9 +18,8 @@ import difflib
 import io
 import os
 import zipfile
-import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +28,23 @@ import numpy as np
 from bench.config import RunSpec
 from bench.errors import RecordError
 from bench.records.document import decode, encode
+from bench.records.lock import locked
 from bench.records.record import RunRecord, Status
-from bench.storage import make_folder, storage_errors, write_atomically
+from bench.storage import (
+    make_folder,
+    remove_leftovers,
+    set_aside,
+    storage_errors,
+    write_atomically,
+)
 
 RECORD_FILE = "record.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRUNK_FILE = "trunk.safetensors"
 INFERENCE_FILE = "inference.safetensors"
 MASKS_FIGURE = "masks.png"
+_EDIT_LOCK = ".record.lock"
+_PATIENCE_S = 60.0
 
 
 class Problem(NamedTuple):
@@ -61,14 +69,12 @@ class RunStore:
         self.runs_dir = self.results_dir / "runs"
 
     def folder(self, spec: RunSpec) -> Path:
-        """Create and return the folder of `spec`; a damaged record in it is set aside.
+        """Create and return the folder of `spec`.
 
         Raises:
             StorageError: the results folder is read-only, full or gone.
         """
-        folder = make_folder(self._folder_named(spec.run))
-        _set_aside_if_broken(folder)
-        return folder
+        return make_folder(self._folder_named(spec.run))
 
     def folder_of(self, record: RunRecord) -> Path:
         """Return the folder of a record, whether it exists or not."""
@@ -128,24 +134,43 @@ class RunStore:
     def save(self, record: RunRecord) -> Path:
         """Write `record` into its folder, whole or not at all; return the file.
 
+        A damaged record in its place is set aside.
+
         Raises:
             StorageError: the results folder is read-only, full or gone.
         """
         folder = make_folder(self._folder_named(record.run))
-        _set_aside_if_broken(folder)
-        write_atomically(folder / RECORD_FILE, encode(record))
+        with _edited(folder):
+            _set_aside_if_broken(folder)
+            write_atomically(folder / RECORD_FILE, encode(record))
         return folder / RECORD_FILE
 
-    def update(self, record: RunRecord) -> Path:
-        """Replace the record of a run that is on disk already, e.g. after a new latency.
+    def amend(self, run: str, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
+        """Replace the record of a run by what `change` makes of it as it is now; return that.
+
+        Nobody else changes it meanwhile, so of two that add something at once both are kept.
 
         Raises:
-            RecordError: the run has no readable record of the same spec.
+            RecordError: the run has no readable record, or `change` makes that of another spec.
             StorageError: the results folder is read-only, full or gone.
         """
-        if self.get(record.run).spec.key != record.spec.key:
-            raise RecordError(f"The record of run '{record.run}' belongs to another spec.")
-        return self.save(record)
+        folder = self._folder_named(run)
+        if not folder.is_dir():
+            raise RecordError(f"There is no run '{run}' in {self.runs_dir}.")
+        with _edited(folder):
+            remove_leftovers(folder)
+            before = self.load(run)
+            after = change(before)
+            if (after.run, after.spec.key) != (run, before.spec.key):
+                raise RecordError(f"The record of run '{run}' belongs to another spec.")
+            write_atomically(folder / RECORD_FILE, encode(after))
+        return after
+
+    def set_aside_broken(self, spec: RunSpec) -> Path | None:
+        """Set a damaged record of `spec` aside; return where it lies now, None if there is none."""
+        folder = self.folder(spec)
+        with _edited(folder):
+            return _set_aside_if_broken(folder)
 
     def load(self, name: str) -> RunRecord:
         """Return the record in the folder `name`.
@@ -211,19 +236,24 @@ def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray[Any, Any]]:
     """
     path = folder / _plain(name)
     try:
-        with path.open("rb") as file:  # np.load leaves the file open when it refuses it
-            return _arrays_in(np.load(file, allow_pickle=False))
+        with zipfile.ZipFile(path) as archive:
+            return {
+                member.filename.removesuffix(".npy"): _array_in(archive.read(member))
+                for member in archive.infolist()
+            }
     except FileNotFoundError:
         raise RecordError(f"The array file {path} is missing.", hint=_AGAIN) from None
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # damaged bytes make these readers fail in any way
         raise RecordError(f"The array file {path} cannot be read: {error}", hint=_AGAIN) from None
 
 
-def _arrays_in(loaded: object) -> dict[str, np.ndarray[Any, Any]]:
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise ValueError("not an .npz file")
-    with loaded:
-        return {key: loaded[key] for key in loaded.files}
+def _array_in(data: bytes) -> np.ndarray[Any, Any]:
+    """Return the array of a whole member: reading less would leave its checksum unchecked."""
+    stream = io.BytesIO(data)
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    if stream.read(1):
+        raise ValueError("more bytes than its header says")
+    return np.asarray(array)
 
 
 _AGAIN = "Run it again with --fresh to measure anew."
@@ -249,21 +279,18 @@ def _read(folder: Path) -> RunRecord | None:
     return record
 
 
-def _set_aside_if_broken(folder: Path) -> None:
+def _edited(folder: Path) -> AbstractContextManager[None]:
+    """Let one process at a time change the record in `folder`; it takes moments."""
+    return locked(folder / _EDIT_LOCK, note=lambda _: None, patience_s=_PATIENCE_S)
+
+
+def _set_aside_if_broken(folder: Path) -> Path | None:
     with storage_errors(folder / RECORD_FILE):
         try:
             _read(folder)
         except RecordError:
-            # Another process may have set it aside a moment ago.
-            with suppress(FileNotFoundError):
-                (folder / RECORD_FILE).rename(_free_name(folder))
-
-
-def _free_name(folder: Path) -> Path:
-    number = 1
-    while os.path.lexists(folder / f"{RECORD_FILE}.broken-{number}"):
-        number += 1
-    return folder / f"{RECORD_FILE}.broken-{number}"
+            return set_aside(folder / RECORD_FILE)
+    return None
 
 
 def _plain(name: str) -> str:

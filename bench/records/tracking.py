@@ -13,15 +13,19 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import BenchError, StorageError
+from bench.records.database import DATABASE_FILE, is_damaged, set_database_aside, uri_of
 from bench.records.document import content_sha256
+from bench.records.lock import locked
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE, RunStore
+from bench.storage import make_folder
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "skipbench"
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
+_LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
 _LONGEST_PARAM = 500
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
 # An absent server must not hold up a run: MLflow alone would try for minutes.
@@ -49,7 +54,7 @@ class TrackingResult:
 
 def default_uri(results_dir: Path) -> str:
     """Return $MLFLOW_TRACKING_URI, else the database in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results_dir.absolute()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or uri_of(results_dir)
 
 
 def log_record(
@@ -73,9 +78,14 @@ def log_record(
 def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, TrackingResult]:
     """Log every readable record of `store` that MLflow lacks or holds in an older state.
 
-    Returns what happened to each run, by name; never raises for MLflow's sake.
+    A damaged database in the results folder is set aside and built anew, for it holds nothing that
+    the records do not. Returns what happened to each run, by name, and under "mlflow.db" what
+    happened to that; never raises for MLflow's sake.
     """
-    return log_records(store.load_all().records, store, tracking_uri=tracking_uri)
+    uri = tracking_uri or default_uri(store.results_dir)
+    own = uri == uri_of(store.results_dir)
+    results = _database_mended(store.results_dir) if own else {}
+    return results | log_records(store.load_all().records, store, tracking_uri=uri)
 
 
 def log_records(
@@ -96,27 +106,67 @@ class _Job:
 def _log_all(jobs: Sequence[_Job], uri: str, results_dir: Path) -> list[TrackingResult]:
     with _quiet():
         try:
-            client, experiment = _connect(uri, results_dir)
+            # Of two at once both would find a run missing, or the database not made yet.
+            with _alone(results_dir):
+                client, experiment = _connect(uri, results_dir)
+                return _log_each(client, experiment, jobs, uri, results_dir)
         except Exception as error:
             # One answer for all: an absent server is not asked again for every record.
-            return [_refusal(uri, error)] * len(jobs)
-        return [_attempt(client, experiment, job, uri=uri) for job in jobs]
+            return [_refusal(uri, error, results_dir)] * len(jobs)
 
 
-def _attempt(
-    client: MlflowClient, experiment: Experiment, job: _Job, *, uri: str
-) -> TrackingResult:
+def _log_each(
+    client: MlflowClient,
+    experiment: Experiment,
+    jobs: Sequence[_Job],
+    uri: str,
+    results_dir: Path,
+) -> list[TrackingResult]:
+    results: list[TrackingResult] = []
+    for job in jobs:
+        try:
+            results.append(_log(client, experiment, job.record, files=job.files))
+        except Exception as error:
+            # A sink may fail in any way of its own; none of them is worth a finished training.
+            results.append(_refusal(uri, error, results_dir))
+            if not _answers(client):
+                break
+    return results + results[-1:] * (len(jobs) - len(results))
+
+
+def _answers(client: MlflowClient) -> bool:
     try:
-        return _log(client, experiment, job.record, files=job.files)
-    except Exception as error:
-        # A sink may fail in any way of its own; none of them is worth a finished training.
-        return _refusal(uri, error)
+        return client.get_experiment_by_name(EXPERIMENT) is not None
+    except Exception:
+        return False
 
 
-def _refusal(uri: str, error: Exception) -> TrackingResult:
+def _alone(results_dir: Path) -> AbstractContextManager[None]:
+    folder = make_folder(results_dir)
+    return locked(folder / _LOCK_FILE, note=lambda _: None, patience_s=_PATIENCE_S)
+
+
+def _database_mended(results_dir: Path) -> dict[str, TrackingResult]:
+    """Set the database aside if it is damaged; say so."""
+    if not is_damaged(results_dir):
+        return {}
+    try:
+        with _alone(results_dir):
+            aside = set_database_aside(results_dir)
+    except StorageError as error:
+        return {DATABASE_FILE: TrackingResult(False, f"damaged: {error.message}")}
+    name = "gone" if aside is None else aside.name
+    return {DATABASE_FILE: TrackingResult(True, f"damaged, set aside as {name}; built anew")}
+
+
+def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
     if isinstance(error, ImportError):
         return TrackingResult(False, "MLflow is not installed; the record on disk is complete")
+    if isinstance(error, BenchError):
+        return TrackingResult(False, error.message)
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if uri == uri_of(results_dir) and is_damaged(results_dir):
+        reason = "the database is damaged; the records are complete, and a sync builds it anew"
     return TrackingResult(False, f"MLflow at {uri} did not take the record: {reason[:200]}")
 
 
@@ -182,7 +232,7 @@ def _write(client: MlflowClient, run_id: str, record: RunRecord, *, files: Seque
 
     created = _epoch_ms(record.created)
     metrics = [Metric(name, value, created, step) for name, value, step in history(record)]
-    now = int(time.time() * 1000)
+    now = _later_than_before(client, run_id, record)
     metrics += [Metric(name, value, now, _last_step(record)) for name, value in finals(record)]
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
@@ -194,6 +244,15 @@ def _write(client: MlflowClient, run_id: str, record: RunRecord, *, files: Seque
         client.log_artifact(run_id, str(path))
     status = "FINISHED" if record.status == "finished" else "FAILED"
     client.set_terminated(run_id, status, end_time=created + int(record.wall_s * 1000))
+
+
+def _later_than_before(client: MlflowClient, run_id: str, record: RunRecord) -> int:
+    """Return the time in ms, or just after what was logged: MLflow shows the latest, by clocks."""
+    now = int(time.time() * 1000)
+    for name, _ in finals(record)[:1]:
+        times = [metric.timestamp for metric in client.get_metric_history(run_id, name)]
+        now = max([now, *(at + 1 for at in times)])
+    return now
 
 
 def params(record: RunRecord) -> dict[str, str]:
@@ -258,7 +317,7 @@ def _dynamics(point: PointRecord) -> dict[str, float]:
 
 def _timed(cells: Sequence[LatencyCell]) -> dict[str, float]:
     values: dict[str, float] = {}
-    for cell in sorted(cells, key=lambda cell: cell.measured_at):
+    for cell in cells:  # as they were measured, whatever the clock said
         suffix = f"b{cell.batch_size}" if cell.scenario == "batch" else "b1"
         newest = {f"latency_ms_{suffix}": cell.latency_ms, f"speedup_{suffix}": cell.speedup}
         values |= {name: value for name, value in newest.items() if value is not None}

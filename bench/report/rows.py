@@ -241,9 +241,8 @@ def _threads(count: int) -> str:
 
 
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int) -> LatencyCell | None:
-    """Return the cell of this batch size that was measured last."""
-    matching = [cell for cell in cells if cell.batch_size == batch_size]
-    return max(matching, key=lambda cell: cell.measured_at, default=None)
+    """Return the cell of this batch size that was measured last: clocks may go back, lists grow."""
+    return next((cell for cell in reversed(cells) if cell.batch_size == batch_size), None)
 
 
 def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[str, ...], float]:

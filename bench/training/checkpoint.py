@@ -63,10 +63,14 @@ class Checkpoint:
         digest, data = content[:_DIGEST_LENGTH], content[_DIGEST_LENGTH + 1 :]
         if hashlib.sha256(data).hexdigest().encode() != digest:
             raise CheckpointError(f"The checkpoint {self.path} is truncated or damaged.")
-        fields = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        if fields.pop("identity") != self.identity:
+        try:
+            fields = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            identity, position = fields.pop("identity"), Position(**fields)
+        except Exception as error:  # whole, and of another version of this program or of torch
+            raise CheckpointError(f"The checkpoint {self.path} cannot be read: {error}.") from error
+        if identity != self.identity:
             raise CheckpointError(f"The checkpoint {self.path} belongs to another run.")
-        return Position(**fields)
+        return position
 
     def set_aside(self) -> Path:
         """Rename a checkpoint that cannot be used; return its new name."""

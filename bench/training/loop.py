@@ -30,6 +30,7 @@ from bench.training.optimizer import build_optimizer, learning_rate, set_learnin
 from bench.training.reporter import Reporter
 
 _CHECKPOINT_EVERY_S = 20.0
+_LOOK_EVERY_STEPS = 64
 _COUNTED_IMAGES = 8
 
 Watch = Callable[[DynamicNet], Mapping[str, float]]
@@ -91,7 +92,7 @@ def train(
     What `watch` measures stands in each epoch's row beside the losses; its time does not count.
 
     Raises:
-        DivergedError: the loss of an epoch is not finite.
+        DivergedError: a loss is not finite.
     """
     keep_freed_memory()
     position = _resume(checkpoint, reporter)
@@ -193,6 +194,9 @@ class _Stretch:
         for step, batch in enumerate(self._batches("order", epoch)):
             self._step(batch, first_step + step, sums)
             self.reporter.advanced(len(batch))
+            # An epoch may take an hour; a look at every step would hold up the device.
+            if (step + 1) % _LOOK_EVERY_STEPS == 0:
+                self._check_finite({name: float(total) for name, total in sums.items()}, epoch)
         values = {name: float(total) / self.steps for name, total in sums.items()}
         self._check_finite(values, epoch)
         wall_s = time.perf_counter() - started
@@ -243,8 +247,9 @@ class _Stretch:
         if broken:
             raise DivergedError(
                 f"'{broken[0]}' is {values[broken[0]]} in epoch {epoch + 1} of phase "
-                f"'{self.phase.name}' (learning rate {self.phase.optimizer.lr:g}).",
-                hint="Likely a learning rate that is too large for this start.",
+                f"'{self.phase.name}': likely a learning rate ({self.phase.optimizer.lr:g}) "
+                "that is too large for this start.",
+                hint="Run again with a smaller learning rate: --set train.lr=...",
             )
 
     def _forward_macs_per_image(self) -> float:

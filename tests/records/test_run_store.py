@@ -140,6 +140,7 @@ def test_a_truncated_record_is_set_aside_when_its_run_starts_again(
         broken = b"{" * number
         damage(store, record, broken)
         folder = store.folder(record.spec)
+        store.set_aside_broken(record.spec)
         assert not (folder / RECORD_FILE).exists()
         assert (folder / f"record.json.broken-{number}").read_bytes() == broken
     damage(store, record, b"{{{")
@@ -151,7 +152,7 @@ def test_a_truncated_record_is_set_aside_when_its_run_starts_again(
 def test_a_healthy_record_is_not_set_aside(store: RunStore, make_record: MakeRecord) -> None:
     record = make_record()
     store.save(record)
-    store.folder(record.spec)
+    assert store.set_aside_broken(record.spec) is None
     assert store.find(record.spec) == record
 
 
@@ -188,17 +189,28 @@ def test_a_misspelt_run_gets_the_nearest_name(store: RunStore, make_record: Make
     assert record.run in (caught.value.hint or "")
 
 
-def test_an_update_replaces_the_record(store: RunStore, make_record: MakeRecord) -> None:
+def test_an_amendment_starts_from_what_is_on_disk(store: RunStore, make_record: MakeRecord) -> None:
+    record = make_record()
+    store.save(record.model_copy(update={"reason": "by another"}))
+    made = store.amend(record.run, lambda now: now.model_copy(update={"wall_s": 1.0}))
+    assert store.get(record.run) == made
+    assert (made.wall_s, made.reason) == (1.0, "by another")
+
+
+def test_an_amendment_of_an_absent_run_is_refused(store: RunStore, make_record: MakeRecord) -> None:
+    with pytest.raises(RecordError, match="There is no run"):
+        store.amend(make_record().run, lambda now: now)
+    assert not store.results_dir.exists()
+
+
+def test_an_amendment_cannot_make_another_run_of_it(
+    store: RunStore, make_record: MakeRecord
+) -> None:
     record = make_record()
     store.save(record)
-    newer = record.model_copy(update={"wall_s": 1.0})
-    store.update(newer)
-    assert store.get(record.run).wall_s == 1.0
-
-
-def test_an_update_of_an_absent_run_is_refused(store: RunStore, make_record: MakeRecord) -> None:
-    with pytest.raises(RecordError, match="There is no run"):
-        store.update(make_record())
+    with pytest.raises(RecordError, match="another spec"):
+        store.amend(record.run, lambda now: make_record(seed=5))
+    assert store.get(record.run) == record
 
 
 def test_no_temporary_file_is_left(store: RunStore, make_record: MakeRecord) -> None:

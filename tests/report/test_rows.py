@@ -58,12 +58,12 @@ def test_an_unmeasured_latency_is_none(make_record: MakeRecord) -> None:
     assert (row["latency_ms_b1"], row["speedup_b1"], row["speedup_b256"]) == (None, None, None)
 
 
-def test_the_newest_measurement_counts(
+def test_the_last_measurement_counts_even_if_the_clock_was_set_back(
     make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
 ) -> None:
     cells = (
-        make_cell(latency_ms=2.0, speedup=1.9, measured_at="2026-11-02T00:00:00+00:00"),
-        make_cell(latency_ms=4.0, speedup=1.1, measured_at="2026-11-01T00:00:00+00:00"),
+        make_cell(latency_ms=4.0, speedup=1.1, measured_at="2026-11-02T00:00:00+00:00"),
+        make_cell(latency_ms=2.0, speedup=1.9, measured_at="2026-11-01T00:00:00+00:00"),
         make_cell(latency_ms=1.0, speedup=1.5, batch_size=256),
         make_cell(latency_ms=1.0, speedup=3.0, batch_size=32),
     )

@@ -1,5 +1,7 @@
 """The loop: it learns, continues bit for bit, notices broken checkpoints and broken losses."""
 
+import hashlib
+import io
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from torch.nn import functional
 
 from bench.data.augment import Batch, pad_images
 from bench.data.images import ImageSet
-from bench.errors import DivergedError
+from bench.errors import CheckpointError, DivergedError
 from bench.method import Budget, DynamicNet, LossTerms, Method, OptimizerSpec, Phase
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
@@ -163,7 +165,25 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_epoch_and_the_cause(
     phase = _Explodes("p", epochs=2, batch_size=16, optimizer=OptimizerSpec(lr=0.1))
     with pytest.raises(DivergedError, match="nan in epoch 1 of phase 'p'") as caught:
         _run_phase(phase, tmp_path)
-    assert "learning rate" in str(caught.value.hint)
+    assert "likely a learning rate (0.1) that is too large" in caught.value.message
+    assert "--set train.lr" in str(caught.value.hint)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_long_before_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.training.loop._LOOK_EVERY_STEPS", 4)
+    seen: list[float] = []
+
+    class Explodes(_Explodes):
+        def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+            seen.append(progress)
+            return super().loss(net, batch, progress)
+
+    phase = Explodes("p", epochs=2, batch_size=2, optimizer=OptimizerSpec(lr=0.1))
+    with pytest.raises(DivergedError, match="nan in epoch 1"):
+        _run_phase(phase, tmp_path)
+    assert len(seen) == 1 + 4, "one to count its MACs, then as many steps as are taken on trust"
 
 
 def test_parameters_outside_the_phase_stay_as_they_are(tmp_path: Path) -> None:
@@ -203,3 +223,13 @@ def test_bf16_autocast_trains_in_fp32_weights(tmp_path: Path) -> None:
     )
     assert rows[-1].values["loss"] < rows[0].values["loss"]
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_whole_checkpoint_of_another_version_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    write = io.BytesIO()
+    torch.save({"identity": "x", "position": 3}, write)
+    digest = hashlib.sha256(write.getvalue()).hexdigest().encode()
+    path.write_bytes(digest + b"\n" + write.getvalue())
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Checkpoint(path, identity="x").load()

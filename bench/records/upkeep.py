@@ -1,0 +1,118 @@
+"""Before a run is worked on: alone with its folder, leftovers gone, whatever is damaged set aside.
+
+Owns the lock of a run and the check of the files that its record names; trains and measures
+nothing. A file that is missing is no damage: weights may be deleted to save space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.config import RunSpec
+from bench.errors import RecordError
+from bench.records.lock import locked
+from bench.records.record import RunRecord
+from bench.records.store import MASKS_FIGURE, RECORD_FILE, RunStore
+from bench.storage import remove_leftovers, set_aside, storage_errors
+
+Note = Callable[[str], None]
+_WORK_LOCK = ".work.lock"
+
+
+def sound_record(store: RunStore, spec: RunSpec) -> RunRecord | None:
+    """Return the finished record of `spec` if it and all of its files are as they were written."""
+    found = store.find(spec)
+    return None if found is None or _damaged(store, found) else found
+
+
+@contextmanager
+def at_work(store: RunStore, spec: RunSpec, *, note: Note) -> Iterator[RunRecord | None]:
+    """Be the only one that works on the run of `spec`; yield its finished record if there is one.
+
+    `note` hears who is waited for, and what was damaged and is set aside, so that it is made again.
+
+    Raises:
+        StorageError: the results folder is read-only, full or gone.
+    """
+    folder = store.folder(spec)
+    with locked(folder / _WORK_LOCK, note=note):
+        remove_leftovers(folder)
+        yield _finished(store, spec, note=note)
+
+
+def forget(store: RunStore, spec: RunSpec, *, note: Note) -> None:
+    """Delete all that is known of the run of `spec`, when nobody works on it any more.
+
+    Raises:
+        StorageError: the system refuses it.
+    """
+    folder = store.folder(spec)
+    with locked(folder / _WORK_LOCK, note=note), storage_errors(folder):
+        # First, so that a kill in the middle leaves no record of files that are gone.
+        (folder / RECORD_FILE).unlink(missing_ok=True)
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif not path.name.startswith("."):
+                path.unlink(missing_ok=True)
+        remove_leftovers(folder)
+
+
+def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of those files that are there."""
+    with storage_errors(folder):
+        paths = [folder / name for name in names]
+        return {path.name: _sha256(path) for path in paths if path.is_file()}
+
+
+def checked_file(store: RunStore, record: RunRecord, name: str) -> Path:
+    """Return a file of a run; one that its record does not name, or that is gone, unchecked.
+
+    Raises:
+        RecordError: its content is not what was written.
+    """
+    path = store.folder_of(record) / name
+    if name in _damaged(store, record, [name]):
+        raise RecordError(
+            f"The file {path} was changed after it was written.",
+            hint="'bench run' with the options of that run sets it aside and makes it again.",
+        )
+    return path
+
+
+def _finished(store: RunStore, spec: RunSpec, *, note: Note) -> RunRecord | None:
+    folder = store.folder(spec)
+    aside = store.set_aside_broken(spec)
+    if aside is not None:
+        note(f"The record of {spec.run} is damaged: set aside as {aside.name}, made again.")
+    found = store.find(spec)
+    damaged = [] if found is None else _damaged(store, found)
+    if not damaged:
+        return found
+    for name in (*damaged, RECORD_FILE):
+        moved = set_aside(folder / name)
+        if moved is not None and name != RECORD_FILE:
+            note(f"{name} of {spec.run} is damaged: set aside as {moved.name}, made again.")
+    with storage_errors(folder):
+        (folder / MASKS_FIGURE).unlink(missing_ok=True)
+    return None
+
+
+def _damaged(store: RunStore, record: RunRecord, names: Iterable[str] | None = None) -> list[str]:
+    """Return those files, of all or of `names`, that are there and not as the record has them."""
+    folder = store.folder_of(record)
+    asked = record.files if names is None else [name for name in names if name in record.files]
+    return [
+        name
+        for name, found in fingerprints(folder, asked).items()
+        if found != record.files.get(name)
+    ]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
