@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bench.config import tame
 from bench.errors import ConfigError
 from bench.folders import Folders
 
@@ -61,7 +62,7 @@ def pareto(
     names = [row["dataset"] for row in found if row["accuracy"] is not None]
     dataset = _one_dataset(names, dataset, start="bench run")
     chosen = [row for row in found if row["dataset"] == dataset]
-    target = out or folders.results / "figures" / f"pareto-{dataset}-{x}.html"
+    target = out or folders.results / "figures" / f"pareto-{tame(dataset)}-{x}.html"
     _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
     return target
 
@@ -117,7 +118,7 @@ def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
     found = [row for row in rows(records) if row["accuracy"] is not None]
     if not found or not can_draw():
         return None
-    target = folders.results / "figures" / f"run-{found[0]['dataset']}.png"
+    target = folders.results / "figures" / f"run-{tame(found[0]['dataset'])}.png"
     _draw(found, x="nflops", papers=[], out=target)
     return target
 

@@ -5,18 +5,16 @@ Needs no network: both lie in the arrays of finished runs. Owns which dense run 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from bench.analysis.statistics import rank_correlation
 from bench.errors import RecordError
+from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import Dynamics, PointRecord, RunRecord
-from bench.records.store import RunStore, load_arrays
-
-Arrays = Mapping[str, npt.NDArray[Any]]
+from bench.records.store import RunStore
 
 
 def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
@@ -47,12 +45,14 @@ def _is_dense(record: RunRecord) -> bool:
 
 
 def _judged(record: RunRecord, dense: Sequence[RunRecord], store: RunStore) -> RunRecord:
-    loss_n, name = _difficulty(record, dense, store)
+    macs = {point.name: _macs_of(record, point, store) for point in record.points if _is_open(point)}
+    images = max(map(len, macs.values()))
+    loss_n, name = _difficulty(record, dense, store, images=images)
     points: list[PointRecord] = []
     for point in record.points:
         dynamics = point.dynamics
         if dynamics is not None and _is_open(point):
-            found = _correlation(record, point, loss_n, store=store)
+            found = None if loss_n is None else rank_correlation(macs[point.name], loss_n)
             dynamics = _with_correlation(dynamics, found, name)
         points.append(point.model_copy(update={"dynamics": dynamics}))
     return record.model_copy(update={"points": tuple(points)})
@@ -71,17 +71,13 @@ def _with_correlation(dynamics: Dynamics, found: float | None, name: str) -> Dyn
     )
 
 
-def _correlation(
-    record: RunRecord, point: PointRecord, loss_n: npt.NDArray[Any] | None, *, store: RunStore
-) -> float | None:
-    if loss_n is None:
-        return None
-    macs_n = load_arrays(store.folder_of(record), point.arrays_file)["macs_n"]
-    return rank_correlation(macs_n, loss_n)
+def _macs_of(record: RunRecord, point: PointRecord, store: RunStore) -> npt.NDArray[Any]:
+    arrays = read_arrays(store.folder_of(record), point.arrays_file)
+    return numbers_in(arrays, "macs_n", axes=1)
 
 
 def _difficulty(
-    record: RunRecord, dense: Sequence[RunRecord], store: RunStore
+    record: RunRecord, dense: Sequence[RunRecord], store: RunStore, *, images: int
 ) -> tuple[npt.NDArray[Any] | None, str]:
     spec = record.spec
     same = [
@@ -92,11 +88,12 @@ def _difficulty(
     same.sort(key=lambda other: (_likeness(other, record), other.created), reverse=True)
     for other in same:
         try:
-            arrays = load_arrays(store.folder_of(other), other.points[0].arrays_file)
+            arrays = read_arrays(store.folder_of(other), other.points[0].arrays_file)
+            loss_n = numbers_in(arrays, "loss_n", axes=1)
         except RecordError:
             continue
-        if "loss_n" in arrays:
-            return np.asarray(arrays["loss_n"], dtype=float), other.run
+        if len(loss_n) == images:
+            return loss_n.astype(float), other.run
     return None, ""
 
 

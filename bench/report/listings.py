@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
+
+from bench.plain_text import one_line
 
 if TYPE_CHECKING:
     from bench.method import Method
@@ -32,6 +35,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _add(table: Table, *cells: str, style: str | None = None) -> None:
+    """Add a row of text: names of others are neither markup nor several lines."""
+    table.add_row(*(Text(one_line(cell)) for cell in cells), style=style)
+
+
 def _methods() -> Table:
     from bench.engine.plan import METHODS
     from bench.errors import PluginError
@@ -47,9 +55,9 @@ def _methods() -> Table:
             broken.append((name, error.message))
     for methods in found.values():
         for method in methods:
-            table.add_row(*_described(method))
+            _add(table, *_described(method))
     for name, reason in broken:
-        table.add_row(name, "broken", reason, "", style="red")
+        _add(table, name, "broken", reason, "", style="red")
     return table
 
 
@@ -68,8 +76,8 @@ def _datasets() -> Table:
     table = _table("data set", "classes", "embedded", "what it is")
     for card in DATASETS.values():
         embedded = "yes" if card.embedded else "no"
-        table.add_row(card.name, str(card.num_classes), embedded, card.summary)
-    table.add_row("FOLDER", "any", "", "a folder with train/ and test/, one folder per class")
+        _add(table, card.name, str(card.num_classes), embedded, card.summary)
+    _add(table, "FOLDER", "any", "", "a folder with train/ and test/, one folder per class")
     return table
 
 
@@ -80,7 +88,7 @@ def _backbones() -> Table:
     table = _table("backbone", "blocks", "MACs at 3x32x32, shortcut A, 10 classes")
     for name in BACKBONES:
         backbone = Backbone(name, 10, (3, 32, 32))
-        table.add_row(name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
+        _add(table, name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
     return table
 
 
@@ -90,7 +98,7 @@ def _recipes() -> Table:
     table = _table("recipe", "epochs", "start", "what it is for")
     for recipe in RECIPES.values():
         epochs = "published" if recipe.epochs is None else str(recipe.epochs)
-        table.add_row(recipe.name, epochs, recipe.start, recipe.summary)
+        _add(table, recipe.name, epochs, recipe.start, recipe.summary)
     return table
 
 
@@ -100,7 +108,7 @@ def _runs(results_dir: Path) -> Table:
     table = _table("run", "status", "variant", "created")
     inventory = RunStore(results_dir).load_all()
     for record in inventory.records:
-        table.add_row(record.run, record.status, record.variant, record.created)
+        _add(table, record.run, record.status, record.variant, record.created)
     for problem in inventory.problems:
-        table.add_row(problem.name, "not counted", problem.reason, "")
+        _add(table, problem.name, "not counted", problem.reason, "")
     return table

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.errors import RecordError
+from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.store import RunStore
 from bench.report.rows import Row, newest_cell, rows
 
 Shares = npt.NDArray[np.float64]
@@ -142,17 +143,26 @@ def _timed(point: PointRecord) -> dict[int, LatencyCell]:
 
 def _samples(network: Network, store: RunStore) -> Samples | None:
     cell = network.cells.get(1)
-    if cell is None or cell.dense_ms is None or not network.row["dense_macs"]:
+    if cell is None or not cell.dense_ms or not network.row["dense_macs"]:
         return None
     folder = store.runs_dir / network.row["run"]
     try:
-        raw = load_arrays(folder, cell.raw_file)
-        macs_n = load_arrays(folder, network.arrays_file)["macs_n"]
-    except (RecordError, KeyError):
+        raw = read_arrays(folder, cell.raw_file)
+        macs_n = numbers_in(read_arrays(folder, network.arrays_file), "macs_n", axes=1)
+        image_n = numbers_in(raw, "image_nb", axes=2)[:, 0]
+        ms_n = numbers_in(raw, "ms_n", axes=1)
+    except RecordError:
         return None
-    image_n = raw["image_nb"][:, 0]
+    if not _belong_together(image_n, ms_n, images=len(macs_n)) or macs_n.min() < 0:
+        return None
     macs = macs_n[image_n].astype(np.float64) / network.row["dense_macs"]
-    return Samples(network, cell, macs, raw["ms_n"].astype(np.float64) / cell.dense_ms)
+    return Samples(network, cell, macs, ms_n.astype(np.float64) / cell.dense_ms)
+
+
+def _belong_together(image_n: npt.NDArray[Any], ms_n: npt.NDArray[Any], *, images: int) -> bool:
+    """Whether there is one time, longer than none, per call, and each call names an image."""
+    whole = image_n.dtype.kind in "ui" and len(image_n) == len(ms_n)
+    return whole and 0 <= image_n.min() <= image_n.max() < images and 0 < ms_n.min()
 
 
 def _parts(macs_n: Shares) -> list[npt.NDArray[np.intp]]:

@@ -6,9 +6,11 @@ groups.py. Loads pandas and rich only when a table is made.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
 from bench.report.dynamics import dynamics_parts
@@ -94,12 +96,26 @@ def _json(all_rows: Sequence[Row]) -> str:
 def _csv(all_rows: Sequence[Row]) -> str:
     table = to_dataframe(all_rows)
     table["reconstructed"] = [" ".join(row["reconstructed"]) for row in all_rows]
-    return str(table.to_csv(index=False, lineterminator="\n"))
+    return str(table.map(_no_formula).to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: Any) -> Any:
+    """Return a cell that a spreadsheet does not calculate: a text that could be a formula is quoted.
+
+    Numbers stay numbers.
+    """
+    starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if starts else value
 
 
 def _markdown(all_rows: Sequence[Row]) -> str:
-    cells = _document(all_rows).map(lambda text: text.replace("|", "\\|"))
+    cells = _document(all_rows).map(_markdown_text)
     return str(cells.to_markdown(index=False, disable_numparse=True)) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    """Return `text` so that Markdown shows it: no cell border, no HTML, no link, no image."""
+    return re.sub(r"([\\|`\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
 def _latex(all_rows: Sequence[Row]) -> str:
@@ -184,7 +200,8 @@ def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Tabl
     recipes = sorted({group.first["recipe"] for group in groups})
     kind = " (synthetic data)" if any(g.first["synthetic"] for g in groups) else ""
     table = Table(
-        title=f"{first['dataset']}{kind}, recipe {' and '.join(recipes)}",
+        # Text, so that a name in square brackets is not taken for markup.
+        title=Text(f"{first['dataset']}{kind}, recipe {' and '.join(recipes)}"),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -196,7 +213,6 @@ def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Tabl
         table.add_column(column.title, justify="right", no_wrap=True)
     for group in groups:
         label = group.label if len(recipes) == 1 else f"{group.label}, {group.first['recipe']}"
-        # Text, so that a name in square brackets is not taken for markup.
         table.add_row(Text(label), *(Text(column.cell(group)) for column in columns))
     return table
 
