@@ -31,9 +31,7 @@ def _guarded(console: Console) -> Console:
 
 
 class _Guard(RenderHook):
-    def process_renderables(
-        self, renderables: list[ConsoleRenderable]
-    ) -> list[ConsoleRenderable]:
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Guarded(renderable) for renderable in renderables]
 
 

@@ -98,4 +98,3 @@ def _first_words(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = "" if mark is None else f" (line {mark.line + 1}, column {mark.column + 1})"
     return f"{' '.join(problem.split())[:200]}{where}"
-

@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.errors import PluginError, UnknownNameError
 from bench.plain_text import one_line
@@ -24,7 +24,7 @@ T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
 RESERVED_NAMES = ("all", "none", "shallower", "train")
 """What no method can be called: words that mean something else where methods are named."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 """What a name may be: it becomes part of folders, of tables and of `--set NAME.KEY=VALUE`."""
 _BUILT_IN = "skipbench"
 
@@ -156,12 +156,18 @@ class Registry(Generic[T]):
         if not NAME.fullmatch(name) or name in RESERVED_NAMES:
             raise PluginError(
                 f"{source}: '{one_line(name, longest=80)}' cannot be the name of a {self.kind}.",
-                hint="Letters, digits, - and _ only, at most 40, the first no sign; "
+                hint="Letters, digits, - and _ only, at most 40, a letter first; "
                 f"and none of {', '.join(RESERVED_NAMES)}.",
             )
         missing = [field for field in ("name", "reference", "tags") if not hasattr(item, field)]
         if missing:
             raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
+        wrong = [field for field, kind in _declared(self._base()) if not _is_of(item, field, kind)]
+        if wrong:
+            raise PluginError(
+                f"{source}: {item.__name__} has another kind of {', '.join(wrong)} than"
+                f" {self.base} declares."
+            )
         if item.name != name:  # type: ignore[attr-defined]
             raise PluginError(
                 f"{source} is registered as '{name}' but calls itself '{item.name}'.",  # type: ignore[attr-defined]
@@ -193,6 +199,27 @@ def _said(error: BaseException) -> str:
         return one_line(f"{type(error).__name__}: {error}")
     except Exception:  # an exception of a plugin's own may fail even at this
         return type(error).__name__
+
+
+def _declared(base: type) -> list[tuple[str, Any]]:
+    """Return the class variables that `base` declares, with their types."""
+    hints = get_type_hints(base).items()
+    return [(field, get_args(hint)[0]) for field, hint in hints if get_origin(hint) is ClassVar]
+
+
+def _is_of(item: type, field: str, kind: Any) -> bool:
+    value = getattr(item, field, None)
+    if get_origin(kind) is type:  # a class, which must do without arguments
+        return isinstance(value, type) and issubclass(value, get_args(kind)) and _starts(value)
+    return isinstance(value, kind)
+
+
+def _starts(item: type) -> bool:
+    try:
+        item()
+    except Exception:  # it is somebody's code
+        return False
+    return True
 
 
 def _unfinished(item: type) -> list[str]:

@@ -45,7 +45,9 @@ def _is_dense(record: RunRecord) -> bool:
 
 
 def _judged(record: RunRecord, dense: Sequence[RunRecord], store: RunStore) -> RunRecord:
-    macs = {point.name: _macs_of(record, point, store) for point in record.points if _is_open(point)}
+    macs = {
+        point.name: _macs_of(record, point, store) for point in record.points if _is_open(point)
+    }
     images = max(map(len, macs.values()))
     loss_n, name = _difficulty(record, dense, store, images=images)
     points: list[PointRecord] = []

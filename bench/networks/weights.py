@@ -239,7 +239,8 @@ def _our_name(key: str, stages: list[int], path: Path) -> str:
     match = re.match(r"layer([123])\.(\d{1,4})\.(.+)$", key)
     if match is None:
         raise WeightsError(
-            f"{path} has a layer '{one_line(key, longest=100)}' that no CIFAR ResNet of depth 6n+2 has.", hint=_READABLE
+            f"{path} has a layer '{one_line(key, longest=100)}' that no CIFAR ResNet of depth 6n+2 has.",
+            hint=_READABLE,
         )
     block = sum(stages[: int(match[1]) - 1]) + int(match[2])
     part = match[3]

@@ -54,7 +54,9 @@ def _unpacked_bytes(path: Path) -> int:
     """Return what the arrays of a file say that they take; what is no archive takes its size."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(max(info.file_size, _array_bytes(archive, info)) for info in archive.filelist)
+            return sum(
+                max(info.file_size, _array_bytes(archive, info)) for info in archive.filelist
+            )
     except Exception:  # a damaged archive may raise anything; load_arrays says what is wrong
         return path.stat().st_size
 

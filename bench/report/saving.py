@@ -162,7 +162,7 @@ def _samples(network: Network, store: RunStore) -> Samples | None:
 def _belong_together(image_n: npt.NDArray[Any], ms_n: npt.NDArray[Any], *, images: int) -> bool:
     """Whether there is one time, longer than none, per call, and each call names an image."""
     whole = image_n.dtype.kind in "ui" and len(image_n) == len(ms_n)
-    return whole and 0 <= image_n.min() <= image_n.max() < images and 0 < ms_n.min()
+    return whole and 0 <= image_n.min() <= image_n.max() < images and ms_n.min() > 0
 
 
 def _parts(macs_n: Shares) -> list[npt.NDArray[np.intp]]:
