@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 
+from bench.plain_text import tame
 from bench.recipes import Budget, Precision
 
 SPEC_VERSION = 1
@@ -90,8 +90,3 @@ class RunSpec(Frozen):
 def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys, no spaces, and no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def tame(text: str) -> str:
-    """Return `text` as part of a file name: letters, digits, _ and . only, at most 40."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip(".")[:40] or "unnamed"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.config import tame
 from bench.errors import ConfigError
 from bench.folders import Folders
+from bench.plain_text import tame
 
 if TYPE_CHECKING:
     from bench.records.published import PublishedPoint

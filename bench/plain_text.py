@@ -7,6 +7,7 @@ Markdown, LaTeX and CSV take for code is theirs to escape.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 LONGEST = 500
@@ -33,6 +34,11 @@ def shown(value: object, *, longest: int = 80) -> str:
         return one_line(repr(value), longest=longest)
     except (ValueError, RecursionError):  # numbers of thousands of digits have no repr
         return f"a {type(value).__name__} too large to show"
+
+
+def tame(text: str) -> str:
+    """Return `text` as part of a file name: letters, digits, _ and . only, at most 40."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip(".")[:40] or "unnamed"
 
 
 def _shown(letter: str) -> bool:

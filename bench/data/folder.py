@@ -118,7 +118,7 @@ def stamp(folder: Path, listings: Sequence[Listing]) -> str:
 
 def image_size(file: Path) -> tuple[int, int]:
     """Return (height, width) of an image file."""
-    with _opened(file) as image:
+    with _without_remarks(), _opened(file) as image:
         size_hw = image.height, image.width
     if max(size_hw) > LONGEST_SIDE:
         raise DataError(
@@ -127,6 +127,14 @@ def image_size(file: Path) -> tuple[int, int]:
             hint="Resize the images first; nothing is resized here.",
         )
     return size_hw
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep Pillow's remarks on damaged metadata quiet; what counts is whether pixels are read."""
+    with warnings.catch_warnings():  # not in the threads that decode: they share the filters
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
@@ -139,11 +147,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            # Damaged metadata, or many pixels: what counts here is whether the pixels are read.
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                yield image
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
     except Exception as error:  # a damaged image may raise anything
         said = one_line(str(error)) or type(error).__name__
         raise DataError(
@@ -170,6 +175,7 @@ def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded
 
     all_grey = True
     with (
+        _without_remarks(),
         item_progress(title, total=count) as advance,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
@@ -230,7 +236,8 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
     )
     mean, std = channel_statistics(train)
     info = DatasetInfo(
-        name=f"folder-{plain_name(folder)}",  # so that a folder called cifar10 is not taken for CIFAR-10
+        # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
+        name=f"folder-{plain_name(folder)}",
         title=f"Images in {plain_name(folder)}/",
         class_names=tuple(_text(name) for name in splits[0].class_names),
         channels=channels,

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.config import tame
 from bench.data import cache, cifar
 from bench.data.catalogue import DATASETS
 from bench.data.cifar import Network
 from bench.data.images import Dataset
 from bench.errors import DataError, UnknownNameError
-from bench.plain_text import one_line
+from bench.plain_text import one_line, tame
 
 Status = Literal["ok", "missing", "incomplete", "broken", "embedded"]
 

@@ -103,8 +103,8 @@ def check_fit(weights: Weights, backbone: Backbone) -> None:
         key = wrong[0]
         raise WeightsError(
             f"{weights.name} does not fit {backbone.name} (shortcut {backbone.shortcut}, "
-            f"{backbone.num_classes} classes): '{one_line(key, longest=100)}' is {given.get(key, 'missing')}, "
-            f"expected {shapes.get(key, 'nothing')}.",
+            f"{backbone.num_classes} classes): '{one_line(key, longest=100)}' is "
+            f"{given.get(key, 'missing')}, expected {shapes.get(key, 'nothing')}.",
             hint="Check the number of classes and the shortcut (A or B) they were trained with.",
         )
 
@@ -239,7 +239,8 @@ def _our_name(key: str, stages: list[int], path: Path) -> str:
     match = re.match(r"layer([123])\.(\d{1,4})\.(.+)$", key)
     if match is None:
         raise WeightsError(
-            f"{path} has a layer '{one_line(key, longest=100)}' that no CIFAR ResNet of depth 6n+2 has.",
+            f"{path} has a layer '{one_line(key, longest=100)}' that no CIFAR ResNet of depth 6n+2"
+            " has.",
             hint=_READABLE,
         )
     block = sum(stages[: int(match[1]) - 1]) + int(match[2])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.config import tame
+from bench.plain_text import tame
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.canvas import save_figure

@@ -100,10 +100,7 @@ def _csv(all_rows: Sequence[Row]) -> str:
 
 
 def _no_formula(value: Any) -> Any:
-    """Return a cell that a spreadsheet does not calculate: a text that could be a formula is quoted.
-
-    Numbers stay numbers.
-    """
+    """Return a cell that no spreadsheet calculates: what looks like a formula is made a text."""
     starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
     return f"'{value}" if starts else value
 
