@@ -130,13 +130,14 @@ def _announce(
 
 
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
-    from bench.records.store import MASKS_FIGURE, load_arrays
+    from bench.records.arrays import read_arrays
+    from bench.records.store import MASKS_FIGURE
     from bench.report.figures import masks_figure, save_figure
 
     folder = store.folder_of(record)
     target = folder / MASKS_FIGURE
     if not target.exists():
-        arrays = {point.name: load_arrays(folder, point.arrays_file) for point in record.points}
+        arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
         save_figure(masks_figure(record, arrays), target)
 
 

@@ -7,6 +7,7 @@ Owns no place on disk; store.py opens the files.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ from bench.records.store import load_arrays
 LARGEST_BYTES = 1 << 30
 """Uncompressed, all arrays of a file together; 10,000 images of 100 units take some megabytes."""
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def read_arrays(folder: Path, name: str) -> Arrays:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import RecordError
+from bench.plain_text import one_line
 from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
@@ -181,7 +182,7 @@ def dense_networks(found: Sequence[Samples]) -> list[str]:
     macs: dict[str, float] = {}
     for samples in found:
         row, cell = samples.network.row, samples.cell
-        spans[row["backbone"], cell.threads, cell.device].append(cell.dense_ms or 0.0)
+        spans[row["backbone"], cell.threads, one_line(cell.device)].append(cell.dense_ms or 0.0)
         macs[row["backbone"]] = row["dense_macs"] / 1e6
     lines = []
     for (backbone, threads, device), times in spans.items():
