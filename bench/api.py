@@ -249,7 +249,7 @@ def latency(
     timed: list[RunRecord] = []
     for name in dict.fromkeys(record.spec.dataset.name for record in records):
         members = [record for record in records if record.spec.dataset.name == name]
-        data = load_dataset(dataset or name, data_dir=folders.data)
+        data = load_dataset(dataset or _recorded(name), data_dir=folders.data)
         _check_same_data(members, data.info.fingerprint)
         place = Workplace(data, store, pick_device(device), reporter or Silent())
         done = time_records(
@@ -285,7 +285,8 @@ def export(
 
     store = RunStore(folders.results)
     record = store.get(run)
-    data = load_dataset(dataset or record.spec.dataset.name, data_dir=folders.data)
+    name = dataset or _recorded(record.spec.dataset.name)
+    data = load_dataset(name, data_dir=folders.data)
     _check_same_data([record], data.info.fingerprint)
     place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
     return export_record(record, place, file_format=file_format, point=point, out=out)
@@ -296,6 +297,19 @@ def rows_of(outcome: Outcome) -> list[Row]:
     from bench.report.rows import rows
 
     return rows(outcome.records)
+
+
+def _recorded(name: str) -> str:
+    """Return the data set that a record names; a path in it is not followed."""
+    from bench.data.catalogue import DATASETS
+    from bench.errors import DataError
+
+    if name not in DATASETS:
+        raise DataError(
+            f"The run was trained on '{name}', a folder whose place no record keeps.",
+            hint="Give the folder with --dataset.",
+        )
+    return name
 
 
 def _check_same_data(records: Sequence[RunRecord], fingerprint: str) -> None:

@@ -71,7 +71,9 @@ def list_splits(folder: Path) -> tuple[Listing, Listing]:
 def _list_split(folder: Path) -> Listing:
     from PIL import Image
 
-    if not folder.is_dir():
+    with storage_errors(folder):
+        found = folder.is_dir()
+    if not found:
         raise DataError(f"There is no folder {folder}.", hint=LAYOUT)
     Image.init()
     suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}

@@ -215,7 +215,7 @@ def test_any_bytes_are_plain_data_or_refused(content: bytes) -> None:
 )
 def test_a_batch_of_another_shape_is_refused(change: dict[str, Any]) -> None:
     fields = {"data": np.zeros((3, 3072), np.uint8), "labels": [0, 1, 2], **change}
-    with pytest.raises(DataError, match="does not hold rows|not plain data"):
+    with pytest.raises(DataError, match=r"does not hold rows|not plain data"):
         read_split({"x": pickle.dumps(fields, 2)}, ["x"], labels_key="labels", num_classes=10)
 
 
