@@ -233,7 +233,7 @@ def test_a_batch_of_another_shape_is_refused(change: dict[str, Any]) -> None:
         "data:,x",
     ],
 )
-def test_an_odd_mirror_is_refused_and_reads_no_local_file(url: str, tmp_path: Path) -> None:
+def test_an_odd_mirror_is_refused_and_leaves_nothing(url: str, tmp_path: Path) -> None:
     wanted = RemoteFile("passwd", os.path.getsize("/etc/passwd"), "0" * 32, "http://[")
     with pytest.raises(DataError, match="Cannot download"):
         download(wanted, folder=tmp_path, bases=[url], hint="")
