@@ -136,13 +136,14 @@ def _announce(
 
 
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
-    from bench.records.store import MASKS_FIGURE, load_arrays
+    from bench.records.arrays import read_arrays
+    from bench.records.store import MASKS_FIGURE
     from bench.report.figures import masks_figure, save_figure
 
     folder = store.folder_of(record)
     target = folder / MASKS_FIGURE
     if not target.exists():
-        arrays = {point.name: load_arrays(folder, point.arrays_file) for point in record.points}
+        arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
         save_figure(masks_figure(record, arrays), target)
 
 
@@ -229,7 +230,7 @@ def latency(
     timed: list[RunRecord] = []
     for name in dict.fromkeys(record.spec.dataset.name for record in records):
         members = [record for record in records if record.spec.dataset.name == name]
-        data = load_dataset(dataset or name, data_dir=folders.data)
+        data = load_dataset(dataset or _recorded(name), data_dir=folders.data)
         for member in members:
             check_same_data(member.spec, data)
         place = Workplace(data, store, pick_device(device), reporter or Silent())
@@ -267,7 +268,8 @@ def export(
 
     store = RunStore(folders.results)
     record = store.get(run)
-    data = load_dataset(dataset or record.spec.dataset.name, data_dir=folders.data)
+    name = dataset or _recorded(record.spec.dataset.name)
+    data = load_dataset(name, data_dir=folders.data)
     check_same_data(record.spec, data)
     place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
     return export_record(record, place, file_format=file_format, point=point, out=out)
@@ -299,3 +301,16 @@ def rows_of(outcome: Outcome) -> list[Row]:
     from bench.report.rows import rows
 
     return rows(outcome.records)
+
+
+def _recorded(name: str) -> str:
+    """Return the data set that a record names; a path in it is not followed."""
+    from bench.data.catalogue import DATASETS
+    from bench.errors import DataError
+
+    if name not in DATASETS:
+        raise DataError(
+            f"The run was trained on '{name}', a folder whose place no record keeps.",
+            hint="Give the folder with --dataset.",
+        )
+    return name

@@ -137,7 +137,7 @@ def run(
         show_table(api.rows_of(outcome))
         figure = api.draw_run(outcome.records, folders)
         if figure is not None:
-            stderr().print(f"Pareto plot: {figure}", soft_wrap=True, highlight=False)
+            stderr().print(f"Pareto plot: {figure}", markup=False, soft_wrap=True, highlight=False)
         for failure in outcome.failures:
             stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
         if outcome.failures:
@@ -238,7 +238,7 @@ def latency(
             )
         show_table(api.rows_of(outcome))
         for figure in api.draw_latency(outcome.records, folders):
-            stderr().print(f"Figure: {figure}", soft_wrap=True, highlight=False)
+            stderr().print(f"Figure: {figure}", markup=False, soft_wrap=True, highlight=False)
 
 
 @app.command()

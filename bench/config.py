@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 
+from bench.plain_text import tame
 from bench.recipes import Budget, Precision
 
 SPEC_VERSION = 1
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""What every generator of random numbers, and every table, has room for."""
 
 
 class Frozen(BaseModel):
@@ -62,8 +64,8 @@ class RunSpec(Frozen):
     dataset: DatasetSpec
     backbone: BackboneSpec
     budget: Budget
-    seed: NonNegativeInt
-    normalisation: tuple[tuple[float, ...], tuple[float, ...]]
+    seed: Seed
+    normalisation: tuple[tuple[FiniteFloat, ...], tuple[FiniteFloat, ...]]
     precision: Precision = "fp32"
     compiled: bool = False
     held_out: NonNegativeInt = 0
@@ -78,7 +80,7 @@ class RunSpec(Frozen):
     def run(self) -> str:
         """The name of the run's folder: readable first, the key last."""
         parts = [self.method, self.dataset.name, self.backbone.name, f"s{self.seed}", self.key]
-        return "-".join(_tame(part) for part in parts)
+        return "-".join(tame(part) for part in parts)
 
     def canonical_json(self) -> str:
         """Return the spec as JSON that does not depend on the order of keys."""
@@ -88,7 +90,3 @@ class RunSpec(Frozen):
 def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys, no spaces, and no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _tame(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip(".")[:40] or "unnamed"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.errors import ConfigError
 from bench.folders import Folders
+from bench.plain_text import tame
 
 if TYPE_CHECKING:
     from bench.records.published import PublishedPoint
@@ -58,7 +59,7 @@ def pareto(
     names = [row["dataset"] for row in found if row["accuracy"] is not None]
     dataset = _one_dataset(names, dataset, start="bench run")
     chosen = [row for row in found if row["dataset"] == dataset]
-    target = out or folders.results / "figures" / f"pareto-{dataset}-{x}.html"
+    target = out or folders.results / "figures" / f"pareto-{tame(dataset)}-{x}.html"
     _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
     return target
 
@@ -114,7 +115,7 @@ def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
     found = [row for row in rows(records) if row["accuracy"] is not None]
     if not found or not can_draw():
         return None
-    target = folders.results / "figures" / f"run-{found[0]['dataset']}.png"
+    target = folders.results / "figures" / f"run-{tame(found[0]['dataset'])}.png"
     _draw(found, x="nflops", papers=[], out=target)
     return target
 

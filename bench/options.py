@@ -7,36 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, NonNegativeInt, ValidationError, field_validator
 
-from bench.config import Frozen
+from bench.config import Frozen, Seed
 from bench.errors import ConfigError
+from bench.plain_text import shown
+from bench.plain_yaml import LONGEST_TEXT, UnreadableYamlError, read_yaml
+from bench.reading import read_limited, reason_of
 from bench.recipes import Precision
 
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "synthetic")
+_LONGEST_ERROR = 300
+Name = Annotated[str, Field(max_length=4096)]  # a path is the longest that a name can be
+Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class RunOptions(Frozen):
     """The options of `bench run`; the defaults are the demo."""
 
-    methods: tuple[str, ...] = DEMO_METHODS
-    dataset: str = "digits"
-    backbone: str = ""
+    methods: tuple[Name, ...] = DEMO_METHODS
+    dataset: Name = "digits"
+    backbone: Name = ""
     shortcut: Literal["A", "B"] = "A"
-    recipe: str = "quick"
-    epochs: NonNegativeInt | None = None
-    seeds: tuple[NonNegativeInt, ...] = Field((0,), min_length=1)
-    device: str = "auto"
+    recipe: Name = "quick"
+    epochs: Epochs | None = None
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
+    device: Name = "auto"
     pretrained: Path | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     precision: Precision = "fp32"
     compiled: bool = False
     held_out: NonNegativeInt = 0
-    controls: tuple[str, ...] = ("all",)
-    sources: tuple[str, ...] = ()
+    controls: tuple[Name, ...] = ("all",)
+    sources: tuple[Name, ...] = ()
     latency: Literal["smoke", "default", "publish", "off"] = "smoke"
 
     @field_validator("methods", "seeds", "controls", "sources", mode="before")
@@ -68,39 +74,53 @@ def read_options(
     Raises:
         ConfigError: the file cannot be read, or an option is unknown or has a wrong value.
     """
-    merged = _read_yaml(file) if file is not None else {}
+    merged = {} if file is None else _of_file(model, file)
     for key, value in given.items():
-        if value is None:
-            continue
-        if key == "settings":
-            groups = dict(merged.get("settings") or {})
-            for group, fields in value.items():
-                groups[group] = {**groups.get(group, {}), **fields}
-            value = groups
-        if key == "params":
-            value = {**(merged.get("params") or {}), **value}
-        merged[key] = value
+        if value is not None:
+            if key == "settings":
+                value = _laid_over(merged, value)
+            if key == "params":
+                value = {**merged.get("params", {}), **value}
+            merged[key] = value
+    return _validated(model, merged, source="")
+
+
+def _of_file(model: type[Options], file: Path) -> dict[str, Any]:
+    """Return the options that a file gives, checked, so that an error can name the file."""
+    given = _read_yaml(file)
+    checked = _validated(model, given, source=f" in {file}")
+    return {key: getattr(checked, key) for key in given}
+
+
+def _laid_over(merged: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    groups: dict[str, Any] = dict(merged.get("settings") or {})
+    for group, fields in settings.items():
+        groups[group] = {**groups.get(group, {}), **fields}
+    return groups
+
+
+def _validated(model: type[Options], given: Mapping[str, Any], *, source: str) -> Options:
     try:
-        return model.model_validate(merged)
+        return model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        source = f" in {file}" if file is not None else ""
+        key = ".".join(str(part) for part in first["loc"])[:_LONGEST_ERROR]
         raise ConfigError(
-            f"Option '{key}'{source}: {first['msg']} (given: {first.get('input')!r}).",
+            f"Option '{key}'{source}: {first['msg'][:_LONGEST_ERROR]}"
+            f" (given: {shown(first.get('input'))}).",
             hint=f"Options: {', '.join(model.model_fields)}.",
-        ) from error
+        ) from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The configuration {file} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The configuration {file} is not YAML: {error}") from error
+        loaded = read_yaml(read_limited(file, limit_bytes=LONGEST_TEXT).decode())
+    except OSError as error:
+        raise ConfigError(f"The configuration {file} cannot be read: {reason_of(error)}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"The configuration {file} cannot be read: it is not UTF-8.") from None
+    except UnreadableYamlError as error:
+        raise ConfigError(f"The configuration {file} cannot be read: {error}.") from None
     if not isinstance(loaded, dict):
         raise ConfigError(
             f"The configuration {file} must map options to values.",

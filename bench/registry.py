@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.errors import PluginError, UnknownNameError
+from bench.plain_text import one_line
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
 RESERVED_NAMES = ("all", "none", "shallower", "train")
 """What no method can be called: words that mean something else where methods are named."""
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+"""What a name may be: it becomes part of folders, of tables and of `--set NAME.KEY=VALUE`."""
 _BUILT_IN = "skipbench"
 
 
@@ -33,6 +38,7 @@ class Registry(Generic[T]):
         self.base = base
         self._added: dict[str, type[T]] = {}
         self._found: dict[str, EntryPoint] | None = None
+        self._claims: dict[str, list[str]] = {}  # packages by a name that several of them offer
         self._files: dict[str, Path] = {}  # by the name of what was added from it
 
     @property
@@ -59,12 +65,19 @@ class Registry(Generic[T]):
         entry = self._entry_points().get(name)
         if entry is None:
             raise UnknownNameError(self.kind, name, self.names())
-        try:
-            found = entry.load()
-        except Exception as error:
+        if name in self._claims:
             raise PluginError(
-                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: "
-                f"{type(error).__name__}: {error}",
+                f"The {self.kind} '{name}' is offered by several packages: "
+                f"{', '.join(self._claims[name])}.",
+                hint="Remove all but one of them; which one is meant cannot be known.",
+            )
+        try:
+            with redirect_stdout(sys.stderr):  # what it prints is no result of ours
+                found = entry.load()
+        # A module that ends in sys.exit() must not end this process without a word.
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: {_said(error)}",
                 hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
             ) from error
         self._check(found, name=name, source=entry.value)
@@ -116,10 +129,17 @@ class Registry(Generic[T]):
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._found is None:
             found: dict[str, EntryPoint] = {}
+            origins: dict[str, set[str]] = {}
             # Built-ins last: a stranger's package cannot take a built-in's name.
             for entry in sorted(entry_points(group=self.group), key=_is_built_in):
                 found[entry.name] = entry
+                origins.setdefault(entry.name, set()).add(_origin(entry))
             self._found = found
+            self._claims = {
+                name: sorted(packages)
+                for name, packages in origins.items()
+                if len(packages) > 1 and _BUILT_IN not in packages
+            }
         return self._found
 
     def _base(self) -> type[Any]:
@@ -133,9 +153,21 @@ class Registry(Generic[T]):
     def _check(self, item: object, *, name: str, source: str) -> None:
         if not isinstance(item, type) or not self._fits(item):
             raise PluginError(f"{source} is not a complete subclass of {self.base}.")
+        if not NAME.fullmatch(name) or name in RESERVED_NAMES:
+            raise PluginError(
+                f"{source}: '{one_line(name, longest=80)}' cannot be the name of a {self.kind}.",
+                hint="Letters, digits, - and _ only, at most 40, a letter first; "
+                f"and none of {', '.join(RESERVED_NAMES)}.",
+            )
         missing = [field for field in ("name", "reference", "tags") if not hasattr(item, field)]
         if missing:
             raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
+        wrong = [field for field, kind in _declared(self._base()) if not _is_of(item, field, kind)]
+        if wrong:
+            raise PluginError(
+                f"{source}: {item.__name__} has another kind of {', '.join(wrong)} than"
+                f" {self.base} declares."
+            )
         if item.name != name:  # type: ignore[attr-defined]
             raise PluginError(
                 f"{source} is registered as '{name}' but calls itself '{item.name}'.",  # type: ignore[attr-defined]
@@ -150,15 +182,44 @@ def _imported(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # what it prints is no result of ours
+            spec.loader.exec_module(module)
     # A script that ends in sys.exit() must not end this process without a word.
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise PluginError(
-            f"The plugin {path} cannot be imported: {type(error).__name__}: {error}",
+            f"The plugin {path} cannot be imported: {_said(error)}",
             hint="Run it with Python alone to see where; --debug shows the traceback here.",
         ) from error
     return module
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return one_line(f"{type(error).__name__}: {error}")
+    except Exception:  # an exception of a plugin's own may fail even at this
+        return type(error).__name__
+
+
+def _declared(base: type) -> list[tuple[str, Any]]:
+    """Return the class variables that `base` declares, with their types."""
+    hints = get_type_hints(base).items()
+    return [(field, get_args(hint)[0]) for field, hint in hints if get_origin(hint) is ClassVar]
+
+
+def _is_of(item: type, field: str, kind: Any) -> bool:
+    value = getattr(item, field, None)
+    if get_origin(kind) is type:  # a class, which must do without arguments
+        return isinstance(value, type) and issubclass(value, get_args(kind)) and _starts(value)
+    return isinstance(value, kind)
+
+
+def _starts(item: type) -> bool:
+    try:
+        item()
+    except Exception:  # it is somebody's code
+        return False
+    return True
 
 
 def _unfinished(item: type) -> list[str]:

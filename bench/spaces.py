@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.errors import ConfigError
+from bench.plain_yaml import UnreadableYamlError, read_yaml
 
 _FORMS = "Values with commas, uniform:LOW:HIGH, loguniform:LOW:HIGH or int:LOW:HIGH."
 
@@ -164,11 +165,9 @@ def _ends(text: str, owner: str) -> tuple[float, float]:
 
 
 def _values(text: str, owner: str) -> tuple[Any, ...]:
-    import yaml
-
     try:
-        values = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
+        values = read_yaml(f"[{text}]")
+    except UnreadableYamlError:
         values = None
     if not isinstance(values, list) or not values or None in values:
         raise ConfigError(f"{owner}: '{text}' is not a range.", hint=_FORMS)

@@ -16,8 +16,23 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up. A room may import from rooms of lower floors and from itself.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("bench", "bench.errors", "bench.folders", "bench.seeding"),
-    ("bench.allocator", "bench.storage", "bench.registry", "bench.recipes", "bench.analysis"),
+    (
+        "bench",
+        "bench.errors",
+        "bench.folders",
+        "bench.plain_text",
+        "bench.reading",
+        "bench.seeding",
+    ),
+    (
+        "bench.allocator",
+        "bench.console",
+        "bench.plain_yaml",
+        "bench.storage",
+        "bench.registry",
+        "bench.recipes",
+        "bench.analysis",
+    ),
     ("bench.config", "bench.networks", "bench.data", "bench.spaces"),
     ("bench.records.record", "bench.method", "bench.options"),
     ("bench.phases", "bench.records", "bench.measure"),

@@ -46,7 +46,10 @@ def errors_shown(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             raise
-        stderr().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
+        from bench.plain_text import one_line
+
+        said = f"Unexpected {type(error).__name__}: {one_line(str(error))}"
+        stderr().print(said, markup=False, highlight=False)
         stderr().print("This is a fault in bench; --debug shows where.")
         raise typer.Exit(1) from error
 
@@ -80,13 +83,13 @@ def show_table(rows: list[dict[str, Any]]) -> None:
 
 def stdout() -> Any:
     """Return the console for tables and answers."""
-    from rich.console import Console
+    from bench.console import output_console
 
-    return Console()
+    return output_console()
 
 
 def stderr() -> Any:
     """Return the console for progress, notes and errors."""
-    from rich.console import Console
+    from bench.console import error_console
 
-    return Console(stderr=True)
+    return error_console()

@@ -10,7 +10,7 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ import torch
 
 from bench.data.images import ImageSet
 from bench.errors import DataError
+from bench.plain_text import one_line
 
 _SIDE = 32
+LARGEST_MEMBER_BYTES = 256 << 20  # the training images of CIFAR-100 take 148 MiB
+LARGEST_ARCHIVE_BYTES = 1 << 30  # of all members, unpacked
 _CHANNELS = 3
 
 
@@ -37,20 +40,39 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_members(archive: Path, names: Collection[str]) -> dict[str, bytes]:
-    """Return the contents of the archive's regular files called `names`."""
+    """Return the contents of the archive's regular files called `names`.
+
+    Raises:
+        DataError: it is damaged, lacks one of them, has one twice, or unpacks to more than the
+            limits allow.
+    """
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, mode="r|gz") as tar:
-            for member in tar:
-                if member.name in names and member.isreg():
-                    stream = tar.extractfile(member)
-                    found[member.name] = stream.read() if stream else b""
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"Cannot read the archive {archive}: {error}.") from error
+            for member in _within_limits(tar):
+                # Links, pipes and devices are no regular files, whatever they are called.
+                if member.name not in names or not member.isreg():
+                    continue
+                if member.name in found:
+                    raise tarfile.ReadError(f"it has {member.name} twice")
+                stream = tar.extractfile(member)
+                found[member.name] = stream.read() if stream else b""
+    # A damaged header may raise any of these.
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        raise DataError(f"Cannot read the archive {archive}: {one_line(str(error))}.") from error
     missing = sorted(set(names) - set(found))
     if missing:
         raise DataError(f"The archive {archive} has no {', '.join(missing)}.")
     return found
+
+
+def _within_limits(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    total_bytes = 0
+    for member in tar:
+        total_bytes += member.size
+        if not 0 <= member.size <= LARGEST_MEMBER_BYTES or total_bytes > LARGEST_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it unpacks to {total_bytes:,} bytes and more")
+        yield member
 
 
 def unpickle(content: bytes) -> Any:
@@ -59,7 +81,9 @@ def unpickle(content: bytes) -> Any:
         # Python 2 wrote array bytes as text; latin1 maps them back one to one.
         return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise anything at all
-        raise DataError(f"A batch of the archive is not plain data: {error}.") from error
+        raise DataError(
+            f"A batch of the archive is not plain data: {one_line(str(error))}."
+        ) from error
 
 
 def read_split(
@@ -88,7 +112,7 @@ def _batch(
         or rows.shape[1:] != (row_length,)
         or not isinstance(labels, list)
         or len(labels) != len(rows)
-        or not all(isinstance(label, int) and 0 <= label < num_classes for label in labels)
+        or not all(type(label) is int and 0 <= label < num_classes for label in labels)
     ):
         raise DataError(
             f"A batch of the archive does not hold rows of {row_length} bytes under 'data' and one"

@@ -23,6 +23,7 @@ from bench.errors import DataError
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
+SCHEMES = ("https://", "http://", "file://")  # a mirror may be a folder that many share
 MIRROR_VARIABLE = "BENCH_DATA_MIRROR"
 
 
@@ -97,6 +98,8 @@ def _fill(url: str, part: Path, *, file: RemoteFile) -> None:
 
 def _fetch_more(url: str, part: Path, *, file: RemoteFile) -> str | None:
     """Append what one answer brings; return why it ended, if it did not end well."""
+    if not url.lower().startswith(SCHEMES):
+        return f"its address does not begin with one of {', '.join(SCHEMES)}"
     start = _size_bytes(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
     try:

@@ -1,17 +1,20 @@
 """Data sets as folders of image files: train/ and test/, each with one folder per class.
 
-Owns listing and decoding. Any image format that Pillow reads is fine.
+Owns listing and decoding. Images are read as they are stored: nothing is resized or turned. Only
+formats that Pillow decodes by itself are read, never one that it hands to another program.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,11 +22,18 @@ import torch
 from bench.data.identity import channel_statistics, fingerprint, in_canonical_order
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.data.progress import item_progress
+from bench.data.storage import storage_errors
 from bench.errors import DataError
+from bench.plain_text import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LAYOUT = "A data set folder has train/ and test/, and in each one folder of images per class."
 CHUNK_IMAGES = 256
 PAD_SHARE = 8  # training crops move by up to an eighth of the side, as is usual for CIFAR
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI")
+LONGEST_SIDE = 4096
 GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa", "RGBX")
 
@@ -61,18 +71,22 @@ def list_splits(folder: Path) -> tuple[Listing, Listing]:
 def _list_split(folder: Path) -> Listing:
     from PIL import Image
 
-    if not folder.is_dir():
+    with storage_errors(folder):
+        found = folder.is_dir()
+    if not found:
         raise DataError(f"There is no folder {folder}.", hint=LAYOUT)
-    suffixes = Image.registered_extensions()
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and _visible(path))
+    Image.init()
+    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
+    classes = [path for path in _entries(folder) if path.is_dir()]
     files: list[Path] = []
     labels: list[int] = []
     for label, class_folder in enumerate(classes):
-        inside = sorted(
-            path
-            for path in class_folder.iterdir()
-            if path.suffix.lower() in suffixes and _visible(path)
-        )
+        inside = [path for path in _entries(class_folder) if path.suffix.lower() in suffixes]
+        odd = [path for path in inside if not path.is_file()]
+        if odd:
+            raise DataError(
+                f"{odd[0]} is not a regular file.", hint="A link must lead to an image file."
+            )
         if not inside:
             raise DataError(f"There are no images in {class_folder}.", hint=LAYOUT)
         files += inside
@@ -82,8 +96,10 @@ def _list_split(folder: Path) -> Listing:
     return Listing(tuple(path.name for path in classes), tuple(files), tuple(labels))
 
 
-def _visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted, without hidden names."""
+    with storage_errors(folder):
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -95,27 +111,63 @@ def stamp(folder: Path, listings: Sequence[Listing]) -> str:
     """Return a hash of names, sizes and times of all files: changes when the folder does."""
     total = hashlib.sha256()
     for file in (file for listing in listings for file in listing.files):
-        status = file.stat()
-        name = file.relative_to(folder).as_posix()
-        total.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        with storage_errors(folder):
+            status = file.stat()
+        name = os.fsencode(file.relative_to(folder).as_posix())
+        total.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return total.hexdigest()
 
 
 def image_size(file: Path) -> tuple[int, int]:
     """Return (height, width) of an image file."""
+    with _without_remarks(), _opened(file) as image:
+        size_hw = image.height, image.width
+    if max(size_hw) > LONGEST_SIDE:
+        raise DataError(
+            f"{file} is {_size(size_hw)} pixels (height x width); sides up to {LONGEST_SIDE} are"
+            " read.",
+            hint="Resize the images first; nothing is resized here.",
+        )
+    return size_hw
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep Pillow's remarks on damaged metadata quiet; what counts is whether pixels are read."""
+    with warnings.catch_warnings():  # not in the threads that decode: they share the filters
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """Open an image file of one of FORMATS.
+
+    Raises:
+        DataError: it cannot be read, or not all of it.
+    """
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"Cannot read the image {file}: {error}.") from error
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+    except Exception as error:  # a damaged image may raise anything
+        said = one_line(str(error)) or type(error).__name__
+        raise DataError(
+            f"Cannot read the image {file}: {said}.", hint=f"Read are {', '.join(FORMATS)}."
+        ) from error
 
 
 def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded:
     """Decode all files of a split, in threads; every image must have the size `size_hw`."""
     count = len(listing.files)
-    images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
+    try:
+        images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
+    except MemoryError:
+        raise DataError(
+            f"{count:,} images of {_size(size_hw)} pixels do not fit into memory.",
+            hint="Data sets are held in memory whole: use smaller or fewer images.",
+        ) from None
     starts = range(0, count, CHUNK_IMAGES)
 
     def decode_chunk(start: int) -> tuple[int, bool]:
@@ -125,6 +177,7 @@ def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded
 
     all_grey = True
     with (
+        _without_remarks(),
         item_progress(title, total=count) as advance,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
@@ -137,16 +190,11 @@ def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded
 
 def _decode_into(target_hwc: np.ndarray[Any, Any], file: Path) -> bool:
     """Decode one image into its place; return whether the file was grey."""
-    from PIL import Image
-
     expected_hw = target_hwc.shape[:2]
-    try:
-        with Image.open(file) as image:
-            mode, found_hw = image.mode, (image.height, image.width)
-            if found_hw == expected_hw and mode in GREY_MODES + COLOUR_MODES:
-                target_hwc[:] = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"Cannot read the image {file}: {error}.") from error
+    with _opened(file) as image:
+        mode, found_hw = image.mode, (image.height, image.width)
+        if found_hw == expected_hw and mode in GREY_MODES + COLOUR_MODES:
+            target_hwc[:] = np.asarray(image.convert("RGB"))
     if found_hw != expected_hw:
         raise DataError(
             f"{file} is {_size(found_hw)} pixels (height x width), expected {_size(expected_hw)}.",
@@ -164,11 +212,21 @@ def _size(size_hw: tuple[int, ...]) -> str:
     return "x".join(map(str, size_hw))
 
 
+def plain_name(folder: Path) -> str:
+    """Return the name of a folder as text that can be shown and stored, whatever it is called."""
+    return one_line(_text(folder.name), longest=100)
+
+
+def _text(name: str) -> str:
+    # Bytes of a name that are no UTF-8 come as half letters, which no file or hash takes.
+    return name.encode(errors="backslashreplace").decode()
+
+
 def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
     """Decode a listed data set folder; one channel if every file is grey, else three."""
     size_hw = image_size(splits[0].files[0])
     decoded = [
-        decode(listing, size_hw=size_hw, title=f"Decoding {folder.name}/{split}")
+        decode(listing, size_hw=size_hw, title=f"Decoding {plain_name(folder)}/{split}")
         for listing, split in zip(splits, ("train", "test"), strict=True)
     ]
     channels = 1 if all(split.grey for split in decoded) else 3
@@ -180,9 +238,10 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
     )
     mean, std = channel_statistics(train)
     info = DatasetInfo(
-        name=f"folder-{folder.name}",  # so that a folder called cifar10 is not taken for CIFAR-10
-        title=f"Images in {folder.name}/",
-        class_names=splits[0].class_names,
+        # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
+        name=f"folder-{plain_name(folder)}",
+        title=f"Images in {plain_name(folder)}/",
+        class_names=tuple(_text(name) for name in splits[0].class_names),
         channels=channels,
         height=size_hw[0],
         width=size_hw[1],

@@ -16,7 +16,8 @@ from bench.data import cache, cifar
 from bench.data.catalogue import DATASETS
 from bench.data.cifar import Network
 from bench.data.images import Dataset
-from bench.errors import UnknownNameError
+from bench.errors import DataError, UnknownNameError
+from bench.plain_text import one_line, tame
 
 Status = Literal["ok", "missing", "incomplete", "broken", "embedded"]
 
@@ -55,9 +56,12 @@ def fetch(name: str, *, data_dir: Path) -> Dataset:
 
 
 def _folder_of(name: str) -> Path:
-    folder = Path(name).expanduser()
-    if any(separator in name for separator in ("/", os.sep)) or folder.exists():
-        return folder.resolve()
+    try:
+        folder = Path(name).expanduser()
+        if any(separator in name for separator in ("/", os.sep)) or folder.exists():
+            return folder.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null, a loop, ~nobody
+        raise DataError(f"There is no folder {one_line(name)}: {one_line(str(error))}.") from None
     raise UnknownNameError("data set", name, DATASETS)
 
 
@@ -77,8 +81,8 @@ def _load_folder(folder: Path, *, data_dir: Path) -> Dataset:
 
 def _folder_cache(folder: Path, *, data_dir: Path) -> Path:
     # Two folders may have the same last name.
-    place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    return data_dir / f"folder-{folder.name}-{place}" / cache.FILE_NAME
+    place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    return data_dir / f"folder-{tame(folder.name)}-{place}" / cache.FILE_NAME
 
 
 def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:

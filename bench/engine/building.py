@@ -63,7 +63,8 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
 
     Raises:
         WeightsError: the run's weights are missing or broken.
-        RecordError: they were changed since, or the run it was derived from is missing.
+        RecordError: they were changed since, the run it was derived from is missing, or its
+            points are not the record's.
     """
     method, config = method_of(record.spec)
     if isinstance(method, DerivedMethod):
@@ -77,7 +78,13 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
         raise WeightsError(
             f"The weights of the run {record.run} cannot be read: {error}"
         ) from error
-    return list(method.operating_points(net, config))
+    points = list(method.operating_points(net, config))
+    if [point.name for point in points] != [measured.name for measured in record.points]:
+        raise RecordError(
+            f"The record of {record.run} has other operating points than its network.",
+            hint="Run it again with --fresh.",
+        )
+    return points
 
 
 def source_of(record: RunRecord, place: Workplace) -> Source:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from bench.analysis.statistics import rank_correlation
 from bench.config import RunSpec
 from bench.errors import RecordError
+from bench.records.arrays import numbers_in, read_arrays
 from bench.records.index import digests
 from bench.records.record import Dynamics, PointRecord, RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.store import RunStore
 
 Judge = dict[str, Any]
 
@@ -85,12 +85,16 @@ def _subject(spec: RunSpec) -> Judge:
 
 
 def _judged(record: RunRecord, dense: Sequence[Judge], store: RunStore) -> RunRecord:
-    loss_n, name = _difficulty(record, dense, store)
+    macs = {
+        point.name: _macs_of(record, point, store) for point in record.points if _is_open(point)
+    }
+    images = max(map(len, macs.values()))
+    loss_n, name = _difficulty(record, dense, store, images=images)
     points: list[PointRecord] = []
     for point in record.points:
         dynamics = point.dynamics
         if dynamics is not None and _is_open(point):
-            found = _correlation(record, point, loss_n, store=store)
+            found = None if loss_n is None else rank_correlation(macs[point.name], loss_n)
             dynamics = _with_correlation(dynamics, found, name)
         points.append(point.model_copy(update={"dynamics": dynamics}))
     return record.model_copy(update={"points": tuple(points)})
@@ -109,30 +113,25 @@ def _with_correlation(dynamics: Dynamics, found: float | None, name: str) -> Dyn
     )
 
 
-def _correlation(
-    record: RunRecord, point: PointRecord, loss_n: npt.NDArray[Any] | None, *, store: RunStore
-) -> float | None:
-    if loss_n is None:
-        return None
-    arrays = load_arrays(store.folder_of(record), point.arrays_file)
-    if len(arrays.get("macs_n", ())) != len(loss_n):
-        raise RecordError(f"The arrays of {record.run} are not those of the test images.")
-    return rank_correlation(arrays["macs_n"], loss_n)
+def _macs_of(record: RunRecord, point: PointRecord, store: RunStore) -> npt.NDArray[Any]:
+    arrays = read_arrays(store.folder_of(record), point.arrays_file)
+    return numbers_in(arrays, "macs_n", axes=1)
 
 
 def _difficulty(
-    record: RunRecord, dense: Sequence[Judge], store: RunStore
+    record: RunRecord, dense: Sequence[Judge], store: RunStore, *, images: int
 ) -> tuple[npt.NDArray[Any] | None, str]:
     subject = _subject(record.spec)
     same = [other for other in dense if other["of"] == subject]
     same.sort(key=lambda other: (_likeness(other, record), other["created"]), reverse=True)
     for other in same:
         try:
-            arrays = load_arrays(store.runs_dir / other["run"], other["arrays_file"])
+            arrays = read_arrays(store.runs_dir / other["run"], other["arrays_file"])
+            loss_n = numbers_in(arrays, "loss_n", axes=1)
         except RecordError:
             continue
-        if "loss_n" in arrays:
-            return np.asarray(arrays["loss_n"], dtype=float), other["run"]
+        if len(loss_n) == images:
+            return loss_n.astype(float), other["run"]
     return None, ""
 
 

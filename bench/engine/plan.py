@@ -29,6 +29,7 @@ from bench.method import DerivedMethod, Method, MethodConfig
 from bench.networks.resnet import Backbone, Shortcut
 from bench.networks.weights import Weights, check_fit
 from bench.options import RunOptions
+from bench.plain_text import one_line, shown
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
 from bench.registry import METHODS_GROUP, Registry
 
@@ -105,7 +106,7 @@ def _check_settings(request: Request, names: Sequence[str]) -> None:
     unknown = set(request.settings) - {*names, TRAIN_GROUP, DENSE}
     if unknown:
         raise ConfigError(
-            f"--set speaks of '{min(unknown)}', which is not in this run.",
+            f"--set speaks of '{one_line(min(unknown), longest=80)}', which is not in this run.",
             hint=f"In this run: {', '.join([*names, TRAIN_GROUP])}.",
         )
 
@@ -136,12 +137,12 @@ def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Reque
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Parse `METHOD.KEY=VALUE` items; values are read as YAML scalars.
+    """Parse `METHOD.KEY=VALUE` items; values are read as YAML.
 
     Raises:
-        ConfigError: an item has another form.
+        ConfigError: an item has another form, or its value cannot be read.
     """
-    import yaml
+    from bench.plain_yaml import UnreadableYamlError, read_yaml
 
     parsed: dict[str, dict[str, Any]] = {}
     for item in items:
@@ -149,12 +150,14 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
         group, dot, key = path.strip().partition(".")
         if not (equals and dot and group and key):
             raise ConfigError(
-                f"--set {item}: not of the form METHOD.KEY=VALUE.", hint="Like sgad.d_max=0.8."
+                f"--set {one_line(item, longest=80)}: not of the form METHOD.KEY=VALUE.",
+                hint="Like sgad.d_max=0.8.",
             )
         try:
-            parsed.setdefault(group, {})[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value cannot be read.") from error
+            parsed.setdefault(group, {})[key] = read_yaml(text)
+        except UnreadableYamlError as error:
+            said = one_line(item, longest=80)
+            raise ConfigError(f"--set {said}: the value cannot be read: {error}.") from None
     return parsed
 
 
@@ -295,7 +298,7 @@ def _validated(model: type[M], given: Mapping[str, Any], *, owner: str) -> M:
         return model.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "?"
+        key = one_line(".".join(str(part) for part in first["loc"]) or "?", longest=80)
         known = sorted(model.model_fields)
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
@@ -304,6 +307,6 @@ def _validated(model: type[M], given: Mapping[str, Any], *, owner: str) -> M:
                 hint=f"{'Nearest' if near is not known else 'Known'}: {', '.join(near) or 'none'}.",
             ) from error
         raise ConfigError(
-            f"{owner}.{key} = {first.get('input')!r}: {first['msg']}.",
+            f"{owner}.{key} = {shown(first.get('input'))}: {one_line(first['msg'])}.",
             hint=f"The settings of {owner}: {', '.join(known)}.",
         ) from error

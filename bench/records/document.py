@@ -16,7 +16,11 @@ from pydantic import ValidationError
 
 from bench.config import canonical_json
 from bench.errors import RecordError
+from bench.plain_text import one_line, shown
 from bench.records.record import SCHEMA_VERSION, RunRecord
+
+LARGEST_BYTES = 64 << 20
+"""A record has some kilobytes; its arrays lie elsewhere."""
 
 
 def encode(record: RunRecord) -> bytes:
@@ -44,6 +48,8 @@ def decode(data: bytes) -> RunRecord:
         RecordError: truncated, changed since it was written, or of another schema; the message is
             the reason in a few words.
     """
+    if len(data) > LARGEST_BYTES:
+        raise RecordError(f"larger than {LARGEST_BYTES >> 20} MiB")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -55,22 +61,44 @@ def decode(data: bytes) -> RunRecord:
     if _sha256(content) != document["sha256"]:
         raise RecordError("its content does not match its checksum: changed after it was written")
     try:
-        return RunRecord.model_validate(content)
+        record = RunRecord.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecordError(f"does not fit the schema: {where}: {first['msg']}") from None
+        raise RecordError(
+            f"does not fit the schema: {one_line(where, longest=100)}: {one_line(first['msg'])}"
+        ) from None
+    _check_sense(record)
+    return record
+
+
+def _check_sense(record: RunRecord) -> None:
+    """Refuse what fits the schema, field by field, and cannot have been measured."""
+    if record.run != record.spec.run:
+        raise RecordError("its name is not that of its spec")
+    for point in record.points:
+        total = record.test_images
+        if point.correct > total or abs(point.accuracy * total - point.correct) > 0.51:
+            raise RecordError(
+                f"its accuracy {point.accuracy:.4g} is not {point.correct} of {total} images"
+            )
+    mean, std = record.spec.normalisation
+    if not 0 < len(mean) == len(std) or min(std) <= 0:
+        raise RecordError("its normalisation is not one mean and one deviation per channel")
 
 
 def _check_version(version: object) -> None:
     if version != SCHEMA_VERSION:
-        raise RecordError(f"has schema version {version!r}, this program reads {SCHEMA_VERSION}")
+        raise RecordError(
+            f"has schema version {shown(version)}, this program reads {SCHEMA_VERSION}"
+        )
 
 
 def _sha256(content: object) -> str:
     try:
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-    except ValueError:  # a NaN written by somebody else's hand
+    # A NaN written by somebody else's hand, half a letter, or lists in lists without end.
+    except (ValueError, RecursionError):
         return ""
 
 

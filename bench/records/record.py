@@ -6,7 +6,7 @@ record names. Owns no disk access.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,15 @@ SCHEMA_VERSION = 1
 Status = Literal["finished", "failed", "stopped"]
 Role = Literal["dense", "dynamic", "control"]
 SpeedVerdict = Literal["faster", "slower", "indistinguishable", "baseline"]
+
+# What a number may be: whoever reads a record computes with it and draws it.
+_ROUNDING = 1e-6
+Share = Annotated[float, Field(ge=-_ROUNDING, le=1 + _ROUNDING)]
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+Signed = Annotated[float, Field(ge=-1 - _ROUNDING, le=1 + _ROUNDING)]
+Block = Annotated[str, Field(pattern=r"^block[0-9]{1,4}$")]
+Number = Annotated[int, Field(ge=1, le=10**9)]
 
 
 class EpochRow(Frozen):
@@ -34,8 +43,8 @@ class PhaseCost(Frozen):
     """What one phase spent: counted forward MACs per training image, times images, times epochs."""
 
     name: str
-    epochs: int
-    macs_per_image: float
+    epochs: Count
+    macs_per_image: Amount
     wall_s: float
 
 
@@ -44,12 +53,12 @@ class TrainingRecord(Frozen):
     over the training set, all phases; `pretraining_dense_epochs` what the run started from had
     cost before, None where nobody knows (a user's weights file)."""
 
-    train_images: int
+    train_images: Count
     phases: tuple[PhaseCost, ...]
-    epochs: int
-    dense_epochs: float
-    pretraining_epochs: int | None
-    pretraining_dense_epochs: float | None
+    epochs: Count
+    dense_epochs: Amount
+    pretraining_epochs: Count | None
+    pretraining_dense_epochs: Amount | None
 
 
 class Environment(Frozen):
@@ -61,8 +70,8 @@ class Environment(Frozen):
 class Interval(Frozen):
     """A 95 % interval."""
 
-    low: float
-    high: float
+    low: Amount
+    high: Amount
 
 
 class LatencyCell(Frozen):
@@ -76,28 +85,28 @@ class LatencyCell(Frozen):
     """
 
     scenario: Literal["stream", "batch"]
-    batch_size: int
+    batch_size: Number
     profile: str
     device: str
-    threads: int
-    n: int
-    latency_ms: float | None
-    mean_ms: float | None = None
-    iqr_ms: float | None = None
-    p90_ms: float | None = None
-    p99_ms: float | None = None
+    threads: Number
+    n: Count
+    latency_ms: Amount | None
+    mean_ms: Amount | None = None
+    iqr_ms: Amount | None = None
+    p90_ms: Amount | None = None
+    p99_ms: Amount | None = None
     interval_ms: Interval | None = None
-    dense_ms: float | None = None
-    speedup: float | None = None
+    dense_ms: Amount | None = None
+    speedup: Amount | None = None
     speedup_interval: Interval | None = None
     verdict: SpeedVerdict | None = None
     converged: bool = False
     contended: bool = False
     reason: str = ""
     raw_file: str = ""
-    memory_mib: float | None = None
+    memory_mib: Amount | None = None
     memory_reason: str = ""
-    energy_mj_per_image: float | None = None
+    energy_mj_per_image: Amount | None = None
     energy_reason: str = ""
     environment: Environment
     measured_at: str
@@ -112,10 +121,10 @@ class Dynamics(Frozen):
     `difficulty_of` names that network's run. None where there is no number, with a reason.
     """
 
-    shuffled_accuracy: float | None = None
-    shuffled_loss: float | None = None
+    shuffled_accuracy: Share | None = None
+    shuffled_loss: Signed | None = None
     shuffled_reason: str = ""
-    difficulty_correlation: float | None = None
+    difficulty_correlation: Signed | None = None
     difficulty_of: str = ""
     difficulty_reason: str = ""
 
@@ -132,19 +141,19 @@ class PointRecord(Frozen):
     """
 
     name: str
-    accuracy: float
-    correct: int
-    macs: float
-    macs_std: float
-    nflops: float
-    nflops_backbone: float
-    params: int
-    params_inference: int
-    block_rates: dict[str, float]
-    gated_blocks: tuple[str, ...]
-    dead_blocks: tuple[str, ...]
-    distinct_masks: int
-    mean_drop: float
+    accuracy: Share
+    correct: Count
+    macs: Amount
+    macs_std: Amount
+    nflops: Amount
+    nflops_backbone: Amount
+    params: Count
+    params_inference: Count
+    block_rates: dict[Block, Share]
+    gated_blocks: tuple[Block, ...]
+    dead_blocks: tuple[Block, ...]
+    distinct_masks: Count
+    mean_drop: Signed
     arrays_file: str
     latency: tuple[LatencyCell, ...] = ()
     equivalence: str = ""
@@ -172,9 +181,9 @@ class RunRecord(Frozen):
     decision: str = ""
     dataset_title: str = ""
     synthetic: bool = False
-    test_images: int = 0
-    dense_macs: int = 0
-    unit_macs: dict[str, int] = Field(default_factory=dict)
+    test_images: Count = 0
+    dense_macs: Count = 0
+    unit_macs: dict[str, Count] = Field(default_factory=dict)
     reconstructed: tuple[str, ...] = ()
     training: TrainingRecord | None = None
     history: tuple[EpochRow, ...] = ()

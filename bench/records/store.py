@@ -15,6 +15,7 @@ encoding (document.py).
 from __future__ import annotations
 
 import difflib
+import errno
 import io
 import os
 import zipfile
@@ -27,7 +28,8 @@ import numpy as np
 
 from bench.config import RunSpec
 from bench.errors import RecordError
-from bench.records.document import decode, encode
+from bench.reading import read_limited, reason_of
+from bench.records.document import LARGEST_BYTES, decode, encode
 from bench.records.lock import locked
 from bench.records.record import RunRecord, Status
 from bench.storage import (
@@ -268,11 +270,15 @@ def _member(key: str) -> zipfile.ZipInfo:
 def _read(folder: Path) -> RunRecord | None:
     path = folder / RECORD_FILE
     try:
-        data = path.read_bytes()
+        data = read_limited(path, limit_bytes=LARGEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IsADirectoryError:
         raise RecordError("a folder stands where the file should be") from None
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.EFBIG}:
+            raise
+        raise RecordError(reason_of(error)) from None
     record = decode(data)
     if record.run != folder.name:
         raise RecordError(f"it is the record of another run, '{record.run}'")

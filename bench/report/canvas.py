@@ -5,11 +5,12 @@ Same figure, same bytes: no dates, no random ids, no global state of pyplot. Own
 
 from __future__ import annotations
 
+import functools
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from bench.errors import ConfigError
 from bench.report.style import GREY
@@ -19,11 +20,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+P = ParamSpec("P")
 _METADATA: Mapping[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
+
+
+def literal(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Make a function draw names as they are written: a $ in one is a $, not a formula."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        try:
+            import matplotlib
+        except ImportError:
+            return draw(*args, **kwargs)  # which says so
+        with matplotlib.rc_context({"text.parse_math": False}):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:

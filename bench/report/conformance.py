@@ -18,14 +18,14 @@ _STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow"}
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Return one row per check: its name, what came of it, what it proves and what is wrong."""
-    table = Table(box=None, pad_edge=False, title=summary(outcomes), title_justify="left")
+    table = Table(box=None, pad_edge=False, title=Text(summary(outcomes)), title_justify="left")
     table.title_style = "bold"
     table.add_column("check", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
     table.add_column("what it proves", overflow="fold")
     for outcome in outcomes:
         status = Text(outcome.status, style=_STYLES[outcome.status])
-        table.add_row(outcome.check, status, _told(outcome))
+        table.add_row(Text(outcome.check), status, _told(outcome))
     return table
 
 

@@ -13,6 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
+
+from bench.plain_text import one_line
 
 _CORE = (
     *("torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
@@ -43,7 +46,7 @@ def report(results_dir: Path, data_dir: Path) -> Table:
         table.add_column(column, overflow="fold")
     for check in checks(results_dir, data_dir):
         mark = "[green]ok[/]" if check.works else "[yellow]--[/]"
-        table.add_row(mark, check.what, check.detail)
+        table.add_row(mark, check.what, Text(one_line(check.detail)))
     return table
 
 

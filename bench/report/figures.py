@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records.published import PublishedPoint, canonical_name
-from bench.report.canvas import frame, new_figure, save_figure, stamp, wrapped, write_notes
+from bench.report.canvas import frame, literal, new_figure, save_figure, stamp, wrapped, write_notes
 from bench.report.labels import Spot, place_labels
 from bench.report.masks import masks_figure
 from bench.report.plane import Foreign, Placed, Plane, headline, plane_of
@@ -28,6 +28,7 @@ Place = Literal["upper left", "lower left"]
 __all__ = ["masks_figure", "pareto_figure", "save_figure"]
 
 
+@literal
 def pareto_figure(
     rows: Sequence[Row],
     *,

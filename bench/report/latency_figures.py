@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.plain_text import tame
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.canvas import save_figure
@@ -30,8 +31,8 @@ def draw_figures(records: Sequence[RunRecord], store: RunStore, folder: Path) ->
         samples, missing = samples_of(networks, store)
         if any(not each.network.dense for each in samples):
             figure = time_figure(samples, without_samples=missing)
-            drawn.append(save_figure(figure, folder / f"time-vs-macs-{name}.png"))
+            drawn.append(save_figure(figure, folder / f"time-vs-macs-{tame(name)}.png"))
         ranking = ranking_of(networks)
         if ranking is not None:
-            drawn.append(save_figure(rank_figure(ranking), folder / f"ranks-{name}.png"))
+            drawn.append(save_figure(rank_figure(ranking), folder / f"ranks-{tame(name)}.png"))
     return drawn

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
+from bench.plain_text import one_line
 from bench.report.columns import LONG, plain_columns
 
 if TYPE_CHECKING:
@@ -36,6 +38,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
+def _add(table: Table, *cells: str, style: str | None = None) -> None:
+    """Add a row of text: names of others are neither markup nor several lines."""
+    table.add_row(*(Text(one_line(cell)) for cell in cells), style=style)
+
+
 def _methods() -> Table:
     from bench.engine.plan import METHODS
     from bench.errors import PluginError
@@ -51,9 +58,9 @@ def _methods() -> Table:
             broken.append((name, error.message))
     for methods in found.values():
         for method in methods:
-            table.add_row(*_described(method))
+            _add(table, *_described(method))
     for name, reason in broken:
-        table.add_row(name, "broken", reason, "", style="red")
+        _add(table, name, "broken", reason, "", style="red")
     return table
 
 
@@ -72,8 +79,8 @@ def _datasets() -> Table:
     table = _table("data set", "classes", "embedded", "what it is")
     for card in DATASETS.values():
         embedded = "yes" if card.embedded else "no"
-        table.add_row(card.name, str(card.num_classes), embedded, card.summary)
-    table.add_row("FOLDER", "any", "", "a folder with train/ and test/, one folder per class")
+        _add(table, card.name, str(card.num_classes), embedded, card.summary)
+    _add(table, "FOLDER", "any", "", "a folder with train/ and test/, one folder per class")
     return table
 
 
@@ -84,7 +91,7 @@ def _backbones() -> Table:
     table = _table("backbone", "blocks", "MACs at 3x32x32, shortcut A, 10 classes")
     for name in BACKBONES:
         backbone = Backbone(name, 10, (3, 32, 32))
-        table.add_row(name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
+        _add(table, name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
     return table
 
 
@@ -94,12 +101,11 @@ def _recipes() -> Table:
     table = _table("recipe", "epochs", "start", "what it is for")
     for recipe in RECIPES.values():
         epochs = "published" if recipe.epochs is None else str(recipe.epochs)
-        table.add_row(recipe.name, epochs, recipe.start, recipe.summary)
+        _add(table, recipe.name, epochs, recipe.start, recipe.summary)
     return table
 
 
 def _runs(results_dir: Path) -> RenderableType:
-    from rich.text import Text
 
     from bench.records.store import RunStore
     from bench.report.rows import stored_runs
@@ -109,9 +115,10 @@ def _runs(results_dir: Path) -> RenderableType:
     lines = [[run, *(flat[key] for key in heads[1:])] for run, flat in found.of.items()]
     lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
     if len(lines) > LONG:
-        return plain_columns(heads, lines, left=range(len(heads)))
+        return plain_columns(
+            heads, [[one_line(cell) for cell in line] for line in lines], left=range(len(heads))
+        )
     table = _table(*heads)
     for line in lines:
-        # Text, so that a name in square brackets is not taken for markup.
-        table.add_row(*map(Text, line))
+        _add(table, *line)
     return table

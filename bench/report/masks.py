@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ConfigError
+from bench.plain_text import one_line
+from bench.records.arrays import numbers_in
 from bench.records.published import canonical_name
 from bench.records.record import PointRecord, RunRecord
-from bench.report.canvas import frame, new_figure, stamp, wrapped
+from bench.report.canvas import frame, literal, new_figure, stamp, wrapped
 from bench.report.style import GREY, Style, styles
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
+@literal
 def masks_figure(record: RunRecord, arrays: Mapping[str, Arrays]) -> Figure:
     """Return the execution rate per block and the histogram of cost per image, of all points.
 
@@ -44,10 +47,11 @@ def masks_figure(record: RunRecord, arrays: Mapping[str, Arrays]) -> Figure:
         else:
             _draw_line(rates, point, style)
         if point.name in arrays:
-            macs_n = np.asarray(arrays[point.name]["macs_n"], dtype=float)
-            _draw_costs(costs, macs_n / record.dense_macs, style)
+            macs_n = numbers_in(arrays[point.name], "macs_n", axes=1).astype(float)
+            _draw_costs(costs, macs_n / max(record.dense_macs, 1), style)
     frame(rates, "block, in order of execution (grey: always runs)", "share of images that run it")
-    frame(costs, f"MACs per image / dense {record.spec.backbone.name}", "share of images")
+    backbone = one_line(record.spec.backbone.name)
+    frame(costs, f"MACs per image / dense {backbone}", "share of images")
     rates.set_ylim(-0.04, 1.06)
     rates.xaxis.get_major_locator().set_params(integer=True)
     figure.suptitle(wrapped(masks_headline(record), 100), x=0.01, ha="left", fontsize=11)
@@ -61,19 +65,19 @@ def masks_figure(record: RunRecord, arrays: Mapping[str, Arrays]) -> Figure:
 
 def masks_headline(record: RunRecord) -> str:
     """Return in one sentence how much of the network the run executes."""
-    label = " ".join(part for part in (record.spec.method, record.variant) if part)
+    label = one_line(f"{record.spec.method} {record.variant}")
     over = f"over {record.test_images:,} test images"
     first, *more = record.points
     blocks = f"{_blocks(first):.1f} of {len(first.block_rates)} blocks"
     if more:
-        others = ", ".join(f"{_blocks(point):.1f} at {point.name}" for point in more)
-        return f"{label} runs {blocks} on average at {first.name}, {others}, {over}"
+        others = ", ".join(f"{_blocks(point):.1f} at {_label(point)}" for point in more)
+        return f"{label} runs {blocks} on average at {_label(first)}, {others}, {over}"
     masks = "1 mask" if first.distinct_masks == 1 else f"{first.distinct_masks:,} different masks"
     return f"{label} runs {blocks} on average, in {masks}, {over}"
 
 
 def _label(point: PointRecord) -> str:
-    return point.name or "the network"
+    return one_line(point.name) or "the network"
 
 
 def _blocks(point: PointRecord) -> float:
@@ -100,7 +104,7 @@ def _draw_line(axes: Axes, point: PointRecord, style: Style) -> None:
         marker=style.mark,
         color=style.colour,
         linewidth=1.2,
-        label=point.name,
+        label=_label(point),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from bench.report.canvas import new_figure, stamp, wrapped, write_notes
+from bench.report.canvas import literal, new_figure, stamp, wrapped, write_notes
 from bench.report.ranks import Ranked, Ranking, headline
 from bench.report.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, mark_of
 
@@ -22,6 +22,7 @@ _ROW_IN = 0.27
 _Side = Literal["left", "right"]
 
 
+@literal
 def rank_figure(ranking: Ranking) -> Figure:
     """Return the ranks by MACs and by time at each batch size, crossings in colour.
 

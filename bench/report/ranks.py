@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.plain_text import one_line
 from bench.records.record import Interval
 from bench.report.saving import Network, names_of
 
@@ -94,7 +95,7 @@ def ranking_of(networks: Sequence[Network]) -> Ranking | None:
     return Ranking(
         (*(_ranked(name, network, sizes) for name, network in _named(members)), dense),
         sizes,
-        f"{cell.device}, {cell.threads} thread{'' if cell.threads == 1 else 's'}",
+        f"{one_line(cell.device)}, {cell.threads} thread{'' if cell.threads == 1 else 's'}",
         left_out=len(timed) - len(members),
         synthetic=any(network.row["synthetic"] for network in members),
     )

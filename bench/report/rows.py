@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.errors import ConfigError
+from bench.plain_text import one_line
 from bench.records.index import Digests, digests
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem, RunStore
@@ -57,9 +58,9 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     Fractions are 0-1, `macs` per image, latencies milliseconds per image; None where a value was
     not measured. `dense` marks networks that run every block of their backbone on every image.
     `realised_*` is the speed-up over the ideal one, 1 / nFLOPs; its interval is that of the
-    speed-up times nFLOPs.
+    speed-up times nFLOPs. Texts are plain and on one line, whatever a record holds.
     """
-    return _with_notes([row for record in records for row in _rows_of(record)])
+    return _with_notes([_plain(row) for record in records for row in _rows_of(record)])
 
 
 class Stored(NamedTuple):
@@ -90,7 +91,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
         "status": record.status,
         "variant": record.variant,
         "created": record.created,
-        "rows": [[row[key] for key in (*KEYS, *EXTRAS)] for row in _rows_of(record)],
+        "rows": [[row[key] for key in (*KEYS, *EXTRAS)] for row in map(_plain, _rows_of(record))],
     }
 
 
@@ -122,6 +123,16 @@ def budgets_differ(costs: Sequence[float | None]) -> bool:
     if len(known) < len(costs):
         return len(costs) > 1
     return bool(known) and max(known) > min(known) * (1 + BUDGET_TOLERANCE)
+
+
+def _plain(row: Row) -> Row:
+    return {key: _plain_value(value) for key, value in row.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain_value(item) for item in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _rows_of(record: RunRecord) -> list[Row]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.errors import RecordError
+from bench.plain_text import one_line
+from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.store import RunStore
 from bench.report.rows import Row, newest_cell, rows
 
 Shares = npt.NDArray[np.float64]
@@ -142,17 +144,26 @@ def _timed(point: PointRecord) -> dict[int, LatencyCell]:
 
 def _samples(network: Network, store: RunStore) -> Samples | None:
     cell = network.cells.get(1)
-    if cell is None or cell.dense_ms is None or not network.row["dense_macs"]:
+    if cell is None or not cell.dense_ms or not network.row["dense_macs"]:
         return None
     folder = store.runs_dir / network.row["run"]
     try:
-        raw = load_arrays(folder, cell.raw_file)
-        macs_n = load_arrays(folder, network.arrays_file)["macs_n"]
-    except (RecordError, KeyError):
+        raw = read_arrays(folder, cell.raw_file)
+        macs_n = numbers_in(read_arrays(folder, network.arrays_file), "macs_n", axes=1)
+        image_n = numbers_in(raw, "image_nb", axes=2)[:, 0]
+        ms_n = numbers_in(raw, "ms_n", axes=1)
+    except RecordError:
         return None
-    image_n = raw["image_nb"][:, 0]
+    if not _belong_together(image_n, ms_n, images=len(macs_n)) or macs_n.min() < 0:
+        return None
     macs = macs_n[image_n].astype(np.float64) / network.row["dense_macs"]
-    return Samples(network, cell, macs, raw["ms_n"].astype(np.float64) / cell.dense_ms)
+    return Samples(network, cell, macs, ms_n.astype(np.float64) / cell.dense_ms)
+
+
+def _belong_together(image_n: npt.NDArray[Any], ms_n: npt.NDArray[Any], *, images: int) -> bool:
+    """Whether there is one time, longer than none, per call, and each call names an image."""
+    whole = image_n.dtype.kind in "ui" and len(image_n) == len(ms_n)
+    return whole and 0 <= image_n.min() <= image_n.max() < images and ms_n.min() > 0
 
 
 def _parts(macs_n: Shares) -> list[npt.NDArray[np.intp]]:
@@ -171,7 +182,7 @@ def dense_networks(found: Sequence[Samples]) -> list[str]:
     macs: dict[str, float] = {}
     for samples in found:
         row, cell = samples.network.row, samples.cell
-        spans[row["backbone"], cell.threads, cell.device].append(cell.dense_ms or 0.0)
+        spans[row["backbone"], cell.threads, one_line(cell.device)].append(cell.dense_ms or 0.0)
         macs[row["backbone"]] = row["dense_macs"] / 1e6
     lines = []
     for (backbone, threads, device), times in spans.items():

@@ -6,9 +6,11 @@ groups.py. Loads pandas and rich only when a table is made.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
 from bench.report.columns import LONG, long_table
@@ -95,12 +97,23 @@ def _json(all_rows: Sequence[Row]) -> str:
 def _csv(all_rows: Sequence[Row]) -> str:
     table = to_dataframe(all_rows)
     table["reconstructed"] = [" ".join(row["reconstructed"]) for row in all_rows]
-    return str(table.to_csv(index=False, lineterminator="\n"))
+    return str(table.map(_no_formula).to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: Any) -> Any:
+    """Return a cell that no spreadsheet calculates: what looks like a formula is made a text."""
+    starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if starts else value
 
 
 def _markdown(all_rows: Sequence[Row]) -> str:
-    cells = _document(all_rows).map(lambda text: text.replace("|", "\\|"))
+    cells = _document(all_rows).map(_markdown_text)
     return str(cells.to_markdown(index=False, disable_numparse=True)) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    """Return `text` so that Markdown shows it: no cell border, no HTML, no link, no image."""
+    return re.sub(r"([\\|`\[\]])", r"\\\1", html.escape(text, quote=False))
 
 
 def _latex(all_rows: Sequence[Row]) -> str:
@@ -197,7 +210,8 @@ def _boxed(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> 
     from rich.text import Text
 
     table = Table(
-        title=title,
+        # Text, so that a name in square brackets is not taken for markup.
+        title=Text(title),
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

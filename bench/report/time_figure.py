@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.report.canvas import frame, new_figure, stamp, wrapped, write_notes
+from bench.report.canvas import frame, literal, new_figure, stamp, wrapped, write_notes
 from bench.report.saving import Samples, dense_networks, names_of
 from bench.report.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, mark_of
 
@@ -24,6 +24,7 @@ _FEWEST_CALLS = 5
 _WIDE = 22
 
 
+@literal
 def time_figure(found: Sequence[Samples], *, without_samples: int = 0) -> Figure:
     """Return time per image against its executed MACs at batch 1, both relative to the dense net.
 

@@ -18,6 +18,7 @@ from bench.analysis.pareto import Point
 from bench.errors import ConfigError
 from bench.records.record import Environment, EpochRow, RunRecord, Status
 from bench.records.store import RunStore
+from bench.records.upkeep import sound_record
 from bench.sweep.objective import Objective
 from bench.sweep.trials import Planner, Trial, held_out_points, point_of
 from bench.sweep.tries import Proposals, Try
@@ -155,7 +156,7 @@ class Ledger:
     def _recorded(self, progress: Progress) -> RunRecord | None:
         if progress.trial is None:
             return None
-        found = self._store.find(progress.trial.spec)
+        found = sound_record(self._store, progress.trial.spec)
         if found is None and self._stopped_count:
             found = self._store.find(progress.trial.spec, status="stopped")
         return found

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Iterable
 from typing import Any, get_args, get_type_hints
 
 from bench.errors import BenchError
 from bench.method import Method, MethodConfig, Tags
-from bench.registry import RESERVED_NAMES
+from bench.registry import NAME, RESERVED_NAMES
 from bench.testing.outcome import Shortfall
 from bench.testing.stirring import gated_columns
 from bench.testing.workbench import Subject, Workbench
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-
 
 def metadata(bench: Workbench, known_checks: Iterable[str]) -> None:
     method = bench.method
-    if not _NAME.fullmatch(method.name) or method.name in RESERVED_NAMES:
+    if not NAME.fullmatch(method.name) or method.name in RESERVED_NAMES:
         raise Shortfall(
             f"'{method.name}' cannot be a method's name.",
             f"letters, digits, - and _ only, and none of {', '.join(RESERVED_NAMES)}.",

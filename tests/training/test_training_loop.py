@@ -17,7 +17,7 @@ from bench.networks.resnet import Backbone
 from bench.records.record import EpochRow
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
+from bench.training.loop import Settings, TrainingImages, Watch, train
 from bench.training.reporter import Silent
 from methods.blockdrop import BlockDrop, BlockDropConfig
 from methods.sgad import Sgad, SgadConfig
@@ -28,15 +28,14 @@ BUDGET = Budget(
 )
 
 
-def _images(held_out: int = 0) -> TrainingImages:
+def _images() -> TrainingImages:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(64) % 4
     pixels = torch.randint(0, 60, (64, 8, 8, 1), generator=generator)
     for label in range(4):
         pixels[labels == label, 2 * label : 2 * label + 2] += 150
     images = ImageSet(pixels.to(torch.uint8), labels)
-    kept = images.take(torch.arange(held_out)) if held_out else None
-    return TrainingImages(pad_images(images, 0), False, (0.3,), (0.3,), kept)
+    return TrainingImages(pad_images(images, 0), False, (0.3,), (0.3,))
 
 
 class _KilledError(Exception):
@@ -136,15 +135,16 @@ class _Explodes(_Plain):
         return LossTerms(total, {"loss": total})
 
 
-def _run_phase(phase: Phase, tmp_path: Path, held_out: int = 0) -> list[EpochRow]:
+def _run_phase(phase: Phase, tmp_path: Path, *, watch: Watch | None = None) -> list[EpochRow]:
     seed_globally(0, "build")
     rows, costs = train(
         GatedResNet(BACKBONE),
         [phase],
-        images=_images(held_out),
+        images=_images(),
         settings=Settings(0, torch.device("cpu")),
         checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
         reporter=Silent(),
+        watch=watch,
     )
     assert [cost.name for cost in costs] == [phase.name]
     return rows
@@ -152,11 +152,37 @@ def _run_phase(phase: Phase, tmp_path: Path, held_out: int = 0) -> list[EpochRow
 
 def test_it_learns_and_says_so(tmp_path: Path) -> None:
     optimizer = OptimizerSpec(lr=0.05)
-    rows = _run_phase(_Plain("p", epochs=15, batch_size=16, optimizer=optimizer), tmp_path, 32)
+    rows = _run_phase(_Plain("p", epochs=15, batch_size=16, optimizer=optimizer), tmp_path)
     assert rows[-1].values["loss"] < rows[0].values["loss"] / 2
     assert rows[-1].values["accuracy_train"] > 0.9
-    assert rows[-1].values["accuracy_held_out"] > 0.9
     assert [row.epoch for row in rows] == list(range(1, 16))
+
+
+def test_what_is_watched_after_an_epoch_stands_in_its_row(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def watch(net: DynamicNet) -> dict[str, float]:
+        seen.append(net.training)
+        return {"accuracy_held_out": len(seen) / 10}
+
+    phase = _Plain("p", epochs=3, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+    rows = _run_phase(phase, tmp_path, watch=watch)
+    assert [row.values["accuracy_held_out"] for row in rows] == [0.1, 0.2, 0.3]
+
+
+def test_a_continued_training_tells_the_epochs_before_it_again(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    class Telling(_KillAfter):
+        def epoch_finished(self, row: EpochRow) -> None:
+            told.append(row.epoch)
+            super().epoch_finished(row)
+
+    with pytest.raises(_KilledError):
+        _train(Sgad(), SgadConfig(), tmp_path / "checkpoint", reporter=Telling(2))
+    _train(Sgad(), SgadConfig(), tmp_path / "checkpoint", reporter=Telling(99))
+    assert told[:2] == [1, 2]
+    assert told[-4:] == [1, 2, 3, 4]
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_the_epoch_and_the_cause(
