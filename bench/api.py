@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.options import RunOptions
     from bench.records.record import RunRecord
     from bench.records.store import RunStore
+    from bench.records.sweep import SweepRecord
     from bench.report.rows import Row
     from bench.sweep.ledger import Listener
     from bench.sweep.options import SweepOptions
@@ -147,11 +148,17 @@ def _draw_masks(record: RunRecord, store: RunStore) -> None:
         save_figure(masks_figure(record, arrays), target)
 
 
-def track(records: Sequence[RunRecord], store: RunStore, *, notify: Notify) -> None:
+def track(
+    records: Sequence[RunRecord],
+    store: RunStore,
+    *,
+    notify: Notify,
+    sweeps: Sequence[SweepRecord] = (),
+) -> None:
     """Log records to MLflow; what goes wrong there is said, and loses nothing."""
     from bench.records.tracking import log_records
 
-    for result in log_records(records, store).values():
+    for result in log_records(records, store, sweeps=sweeps).values():
         if not result.logged:
             notify(f"MLflow: {result.detail}. Later: bench mlflow sync.")
             return
@@ -292,7 +299,7 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
     )
     store = RunStore(results_dir)
     records = judge(swept.records, store)
-    track(records, store, notify=listener.note)
+    track(records, store, notify=listener.note, sweeps=[swept.sweep])
     return replace(swept, records=records)
 
 

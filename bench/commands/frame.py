@@ -5,6 +5,8 @@ Owns no command and no work; imports nothing heavy on top.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +41,9 @@ def errors_shown(debug: bool) -> Iterator[None]:
         show_error(error, stderr())
         raise typer.Exit(error.exit_status) from error
     except KeyboardInterrupt as error:
-        stderr().print("Interrupted. Finished runs are kept; the same command continues.")
+        again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        stderr().print("Interrupted. Finished runs are kept. Continue with:", highlight=False)
+        stderr().print(f"  {again}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from error
     except typer.Exit:
         raise

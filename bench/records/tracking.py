@@ -2,39 +2,50 @@
 
 The record on disk is the truth. A missing or unreachable MLflow gives a TrackingResult that says
 so and never an exception; what was not logged can be logged later by `sync`, and what is logged
-already is left alone. Owns the mapping from a record to params, metrics, tags and artifacts.
+already is left alone. A sweep is a parent run and its trials are its children. Owns the talk with
+MLflow; what it is told of a record is mlflow_fields.py's.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, StorageError
 from bench.records.database import DATABASE_FILE, is_damaged, set_database_aside, uri_of
 from bench.records.document import content_sha256
 from bench.records.lock import locked
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.mlflow_fields import (
+    epoch_ms,
+    finals,
+    history,
+    last_step,
+    params,
+    sweep_metrics,
+    sweep_params,
+    tags,
+)
+from bench.records.record import RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE, RunStore
+from bench.records.sweep import SweepRecord, load_sweeps
 from bench.storage import make_folder
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "skipbench"
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
+SWEEP_TAG, PARENT_TAG = "skipbench.sweep", "mlflow.parentRunId"
 _LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
-_LONGEST_PARAM = 500
+_PAGE = 1000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
 # An absent server must not hold up a run: MLflow alone would try for minutes.
 _ENVIRONMENT = {
@@ -57,24 +68,6 @@ def default_uri(results_dir: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or uri_of(results_dir)
 
 
-def log_record(
-    record: RunRecord,
-    store_folder: Path,
-    *,
-    results_dir: Path,
-    tracking_uri: str | None = None,
-    figures: Sequence[Path] = (),
-) -> TrackingResult:
-    """Copy `record` into MLflow unless it is there already; never raises.
-
-    A record that has changed updates its MLflow run. `store_folder` holds the record's files;
-    its record.json, inference weights and figure of the masks, where present, and `figures`
-    become artifacts.
-    """
-    job = _Job(record, _files(store_folder, figures))
-    return _log_all([job], tracking_uri or default_uri(results_dir), results_dir)[0]
-
-
 def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, TrackingResult]:
     """Log every readable record of `store` that MLflow lacks or holds in an older state.
 
@@ -85,14 +78,26 @@ def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, Track
     uri = tracking_uri or default_uri(store.results_dir)
     own = uri == uri_of(store.results_dir)
     results = _database_mended(store.results_dir) if own else {}
-    return results | log_records(store.load_all().records, store, tracking_uri=uri)
+    sweeps, _ = load_sweeps(store.results_dir)
+    records = store.load_all().records
+    return results | log_records(records, store, sweeps=sweeps, tracking_uri=uri)
 
 
 def log_records(
-    records: Sequence[RunRecord], store: RunStore, *, tracking_uri: str | None = None
+    records: Sequence[RunRecord],
+    store: RunStore,
+    *,
+    sweeps: Sequence[SweepRecord] = (),
+    tracking_uri: str | None = None,
 ) -> dict[str, TrackingResult]:
-    """Log `records` of `store` over one connection; the rest as `sync`."""
-    jobs = [_Job(record, _files(store.folder_of(record), ())) for record in records]
+    """Log `records` of `store` over one connection; the rest as `sync`.
+
+    Those that are trials of one of `sweeps` become children of its run; of several, the first's.
+    """
+    parents = {trial.run: s for s in reversed(sweeps) for trial in s.trials if trial.run}
+    jobs = [
+        _Job(record, _files(store.folder_of(record)), parents.get(record.run)) for record in records
+    ]
     results = _log_all(jobs, tracking_uri or default_uri(store.results_dir), store.results_dir)
     return {job.record.run: result for job, result in zip(jobs, results, strict=True)}
 
@@ -101,6 +106,18 @@ def log_records(
 class _Job:
     record: RunRecord
     files: list[Path]
+    sweep: SweepRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One experiment of an MLflow, and the runs in it: (run, sha256) tags by name of the run."""
+
+    client: MlflowClient
+    experiment_id: str
+    uri: str
+    results_dir: Path
+    known: dict[str, Run]
 
 
 def _log_all(jobs: Sequence[_Job], uri: str, results_dir: Path) -> list[TrackingResult]:
@@ -108,28 +125,26 @@ def _log_all(jobs: Sequence[_Job], uri: str, results_dir: Path) -> list[Tracking
         try:
             # Of two at once both would find a run missing, or the database not made yet.
             with _alone(results_dir):
-                client, experiment = _connect(uri, results_dir)
-                return _log_each(client, experiment, jobs, uri, results_dir)
+                client, experiment_id = _connect(uri, results_dir)
+                known = _known_runs(client, experiment_id)
+                return _log_each(jobs, _Place(client, experiment_id, uri, results_dir, known))
         except Exception as error:
             # One answer for all: an absent server is not asked again for every record.
             return [_refusal(uri, error, results_dir)] * len(jobs)
 
 
-def _log_each(
-    client: MlflowClient,
-    experiment: Experiment,
-    jobs: Sequence[_Job],
-    uri: str,
-    results_dir: Path,
-) -> list[TrackingResult]:
+def _log_each(jobs: Sequence[_Job], place: _Place) -> list[TrackingResult]:
+    sweeps = {job.sweep.name: job.sweep for job in jobs if job.sweep is not None}
+    parents = {name: _log_sweep(sweep, place) for name, sweep in sweeps.items()}
     results: list[TrackingResult] = []
     for job in jobs:
+        parent = None if job.sweep is None else parents[job.sweep.name]
         try:
-            results.append(_log(client, experiment, job.record, files=job.files))
+            results.append(_log(job, place, parent=parent))
         except Exception as error:
             # A sink may fail in any way of its own; none of them is worth a finished training.
-            results.append(_refusal(uri, error, results_dir))
-            if not _answers(client):
+            results.append(_refusal(place.uri, error, place.results_dir))
+            if not _answers(place.client):
                 break
     return results + results[-1:] * (len(jobs) - len(results))
 
@@ -185,55 +200,91 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _connect(uri: str, results_dir: Path) -> tuple[MlflowClient, Experiment]:
+def _connect(uri: str, results_dir: Path) -> tuple[MlflowClient, str]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        # Without a location, artifacts of a local database land in the current directory.
-        remote = uri.startswith(("http:", "https:", "databricks"))
-        location = None if remote else (results_dir.absolute() / "mlruns").as_uri()
-        client.create_experiment(EXPERIMENT, artifact_location=location)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None
-    return client, experiment
+    if experiment is not None:
+        return client, str(experiment.experiment_id)
+    # Without a location, artifacts of a local database land in the current directory.
+    remote = uri.startswith(("http:", "https:", "databricks"))
+    location = None if remote else (results_dir.absolute() / "mlruns").as_uri()
+    return client, str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
-def _log(
-    client: MlflowClient, experiment: Experiment, record: RunRecord, *, files: Sequence[Path]
-) -> TrackingResult:
-    sha = content_sha256(record)
-    known = _logged_run(client, experiment, record.run)
-    if known is not None and known.data.tags.get(SHA_TAG) == sha:
+def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:
+    """Return what is logged already by its name here: one question for thousands of records."""
+    known: dict[str, Run] = {}
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+        for run in page:
+            name = run.data.tags.get(RUN_TAG) or run.data.tags.get(SWEEP_TAG)
+            if name is not None:
+                known.setdefault(name, run)
+        token = page.token
+        if not token:
+            return known
+
+
+def _log(job: _Job, place: _Place, *, parent: str | None) -> TrackingResult:
+    record, client = job.record, place.client
+    sha, known = content_sha256(record), place.known.get(record.run)
+    orphan = parent is not None and (known is None or PARENT_TAG not in known.data.tags)
+    if known is not None and known.data.tags.get(SHA_TAG) == sha and not orphan:
         return TrackingResult(True, "already logged")
     run = known or client.create_run(
-        experiment.experiment_id,
-        start_time=_epoch_ms(record.created),
+        place.experiment_id,
+        start_time=epoch_ms(record.created),
         run_name=record.run,
         tags={RUN_TAG: record.run},
     )
-    _write(client, run.info.run_id, record, files=files)
+    place.known[record.run] = run
+    if orphan and parent is not None:
+        client.set_tag(run.info.run_id, PARENT_TAG, parent)
+    _write(client, run.info.run_id, record, files=job.files)
     # Last, so that a copy broken off half way is taken up again.
     client.set_tag(run.info.run_id, SHA_TAG, sha)
     return TrackingResult(True, "updated" if known else "logged")
 
 
-def _logged_run(client: MlflowClient, experiment: Experiment, name: str) -> Run | None:
-    # Names of runs hold letters, digits and ._- only, so the quotes need no escape.
-    found = client.search_runs(
-        [experiment.experiment_id], f"tags.`{RUN_TAG}` = '{name}'", max_results=1
+def _log_sweep(sweep: SweepRecord, place: _Place) -> str:
+    """Log a sweep as the parent of its trials; return the id of its run."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    client, known = place.client, place.known.get(sweep.name)
+    run = known or client.create_run(
+        place.experiment_id,
+        start_time=epoch_ms(sweep.created),
+        run_name=sweep.name,
+        tags={SWEEP_TAG: sweep.name},
     )
-    return found[0] if found else None
+    place.known[sweep.name] = run
+    run_id, now = str(run.info.run_id), int(time.time() * 1000)
+    if known is None:
+        parameters = [Param(name, value) for name, value in sweep_params(sweep).items()]
+        for start in range(0, len(parameters), _PARAMS_PER_BATCH):
+            client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_BATCH])
+    metrics = [Metric(name, value, now, 0) for name, value in sweep_metrics(sweep).items()]
+    told = {"skipbench.criterion": sweep.criterion, "skipbench.chosen": str(sweep.chosen)}
+    client.log_batch(run_id, metrics=metrics, tags=[RunTag(*item) for item in told.items()])
+    client.set_terminated(run_id, "FINISHED" if sweep.ended else "KILLED")
+    return run_id
+
+
+def _files(folder: Path) -> list[Path]:
+    candidates = [folder / name for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE)]
+    return [path for path in candidates if path.is_file()]
 
 
 def _write(client: MlflowClient, run_id: str, record: RunRecord, *, files: Sequence[Path]) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
-    created = _epoch_ms(record.created)
+    created = epoch_ms(record.created)
     metrics = [Metric(name, value, created, step) for name, value, step in history(record)]
     now = _later_than_before(client, run_id, record)
-    metrics += [Metric(name, value, now, _last_step(record)) for name, value in finals(record)]
+    metrics += [Metric(name, value, now, last_step(record)) for name, value in finals(record)]
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
     parameters = [Param(name, value) for name, value in params(record).items()]
@@ -253,99 +304,3 @@ def _later_than_before(client: MlflowClient, run_id: str, record: RunRecord) -> 
         times = [metric.timestamp for metric in client.get_metric_history(run_id, name)]
         now = max([now, *(at + 1 for at in times)])
     return now
-
-
-def params(record: RunRecord) -> dict[str, str]:
-    """Return the spec as flat MLflow parameters: budget.optimizer.lr and the like."""
-    return {
-        _tame(name): text[:_LONGEST_PARAM]
-        for name, text in _flatten(record.spec.model_dump(mode="json"))
-    }
-
-
-def history(record: RunRecord) -> list[tuple[str, float, int]]:
-    """Return (metric, value, step) of every epoch; the step counts epochs over all phases."""
-    return [
-        (_tame(f"train/{name}"), value, step)
-        for step, row in enumerate(record.history)
-        for name, value in (row.values | {"lr": row.lr, "images_per_s": row.images_per_s}).items()
-    ]
-
-
-def finals(record: RunRecord) -> list[tuple[str, float]]:
-    """Return (metric, value) of every operating point, prefixed by the name of the point."""
-    return [
-        (_tame(f"{point.name}/{name}" if point.name else name), value)
-        for point in record.points
-        for name, value in (_measured(point) | _timed(point.latency)).items()
-    ]
-
-
-def tags(record: RunRecord) -> dict[str, str]:
-    """Return what MLflow's table of runs can be filtered by."""
-    values = {
-        "skipbench.key": record.spec.key,
-        "skipbench.status": record.status,
-        "skipbench.reason": record.reason[:_LONGEST_PARAM],
-        "skipbench.variant": record.variant,
-        "skipbench.synthetic": str(record.synthetic).lower(),
-        "mlflow.source.git.commit": str(record.environment.values.get("git_commit") or ""),
-    }
-    return {name: value for name, value in values.items() if value}
-
-
-def _measured(point: PointRecord) -> dict[str, float]:
-    return {
-        "accuracy": point.accuracy,
-        "nflops": point.nflops,
-        "nflops_backbone": point.nflops_backbone,
-        "macs": point.macs,
-        "params": float(point.params),
-        **_dynamics(point),
-    }
-
-
-def _dynamics(point: PointRecord) -> dict[str, float]:
-    if point.dynamics is None:
-        return {}
-    values = {
-        "shuffled_accuracy": point.dynamics.shuffled_accuracy,
-        "difficulty_correlation": point.dynamics.difficulty_correlation,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _timed(cells: Sequence[LatencyCell]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for cell in cells:  # as they were measured, whatever the clock said
-        suffix = f"b{cell.batch_size}" if cell.scenario == "batch" else "b1"
-        newest = {f"latency_ms_{suffix}": cell.latency_ms, f"speedup_{suffix}": cell.speedup}
-        values |= {name: value for name, value in newest.items() if value is not None}
-    return values
-
-
-def _files(folder: Path, figures: Sequence[Path]) -> list[Path]:
-    own = [folder / name for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE)]
-    candidates = [*own, *figures]
-    return [path for path in candidates if path.is_file()]
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, str(value)
-
-
-def _tame(name: str) -> str:
-    """Return `name` with only the characters that MLflow takes in keys."""
-    return re.sub(r"[^A-Za-z0-9_\-. /]", "_", name).strip("/. ")[:240] or "unnamed"
-
-
-def _epoch_ms(timestamp: str) -> int:
-    return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
-
-
-def _last_step(record: RunRecord) -> int:
-    return max(0, len(record.history) - 1)

@@ -11,9 +11,17 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from bench.records.mlflow_fields import finals, params
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
-from bench.records.store import INFERENCE_FILE, RunStore
-from bench.records.tracking import EXPERIMENT, default_uri, finals, log_record, params, sync
+from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
+from bench.records.sweep import SweepRecord, TrialRow, save_sweep
+from bench.records.tracking import (
+    EXPERIMENT,
+    TrackingResult,
+    default_uri,
+    log_records,
+    sync,
+)
 
 MakeRecord = Callable[..., RunRecord]
 
@@ -30,6 +38,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One results folder for the module: creating MLflow's database takes seconds."""
     return tmp_path_factory.mktemp("results")
+
+
+def log_one(record: RunRecord, results: Path, uri: str | None = None) -> TrackingResult:
+    return log_records([record], RunStore(results), tracking_uri=uri)[record.run]
 
 
 def logged(results: Path, name: str) -> list[Run]:
@@ -51,11 +63,9 @@ def test_a_record_arrives_whole_and_only_once(
     store.save(record)
     folder = store.folder_of(record)
     (folder / INFERENCE_FILE).write_bytes(b"weights")
-    figure = shared_results / "figure.png"
-    figure.write_bytes(b"picture")
+    (folder / MASKS_FIGURE).write_bytes(b"picture")
 
-    first = log_record(record, folder, results_dir=shared_results, figures=[figure])
-    again = log_record(record, folder, results_dir=shared_results, figures=[figure])
+    first, again = log_one(record, shared_results), log_one(record, shared_results)
     assert (first.logged, first.detail) == (True, "logged")
     assert (again.logged, again.detail) == (True, "already logged")
 
@@ -74,7 +84,7 @@ def test_a_record_arrives_whole_and_only_once(
         (step, row.values["loss"]) for step, row in enumerate(record.history)
     ]
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert names == {"record.json", INFERENCE_FILE, "figure.png"}
+    assert names == {"record.json", INFERENCE_FILE, MASKS_FIGURE}
 
     cells = (make_cell(latency_ms=3.5, speedup=1.4),)
     points = (make_point("t=0.5", latency=cells),)
@@ -103,12 +113,60 @@ def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(
     assert run.data.tags["skipbench.reason"] == "the loss is not a number"
 
 
+def test_a_sweep_is_the_parent_of_its_trials_whoever_logged_them_first(
+    shared_results: Path, make_record: MakeRecord
+) -> None:
+    store = RunStore(shared_results)
+    records = [make_record("sgad", seed=seed) for seed in (11, 12)]
+    for record in records:
+        store.save(record)
+    log_one(records[0], shared_results)
+    trials = tuple(
+        TrialRow(
+            method="sgad",
+            settings={"sgad.gamma": 0.3},
+            seed=11 + number,
+            run=record.run,
+            status="finished",
+            points=((0.5, 0.9),),
+            score=0.9 + number / 100,
+        )
+        for number, record in enumerate(records)
+    )
+    sweep = SweepRecord(
+        name="sgad-digits-resnet8-12345678",
+        options={"methods": ["sgad"], "params": {"sgad.gamma": "0.3"}},
+        criterion="highest accuracy on held-out training images",
+        held_out=100,
+        created="2026-11-01T10:00:00+00:00",
+        ended=True,
+        trials=trials,
+        chosen={"sgad": (records[1].run,)},
+    )
+    save_sweep(sweep, shared_results)
+    results = sync(store)
+    assert [results[record.run].detail for record in records] == ["updated", "logged"]
+    assert {sync(store)[record.run].detail for record in records} == {"already logged"}
+    client = MlflowClient(default_uri(shared_results))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (parent,) = client.search_runs(
+        [experiment.experiment_id], f"tags.`skipbench.sweep` = '{sweep.name}'"
+    )
+    assert parent.data.params["params.sgad.gamma"] == "0.3"
+    assert parent.data.metrics["trials_finished"] == 2
+    assert parent.data.metrics["best_score/sgad"] == 0.91
+    for record in records:
+        (child,) = logged(shared_results, record.run)
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
 def test_mlflow_prints_and_phones_nothing_even_when_it_creates_its_database(
     tmp_path: Path,
     make_record: MakeRecord,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    result = log_record(make_record(seed=3), tmp_path, results_dir=tmp_path)
+    result = log_one(make_record(seed=3), tmp_path)
     assert result.logged
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert capfd.readouterr() == ("", "")
@@ -120,7 +178,7 @@ def test_mlflow_prints_and_phones_nothing_even_when_it_creates_its_database(
 def test_an_unreachable_mlflow_is_told_and_not_raised(
     tmp_path: Path, make_record: MakeRecord, uri: str
 ) -> None:
-    result = log_record(make_record(), tmp_path, results_dir=tmp_path, tracking_uri=uri)
+    result = log_one(make_record(), tmp_path, uri)
     assert not result.logged
     assert uri in result.detail
 
