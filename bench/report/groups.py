@@ -6,14 +6,14 @@ Owns the grouping and the numbers that tables, figures and pages print; owns no 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
 from bench.report.rows import Row, budgets_differ, is_measured
 
-_SAME = ("dataset", "backbone", "method", "variant", "recipe", "pretraining", "train_epochs")
+_SAME_NAME = ("dataset", "backbone", "method", "variant", "recipe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Group:
     """
 
     rows: tuple[Row, ...]
+    apart: str = ""
+    """The settings that tell it from other groups of its method and variant."""
 
     @property
     def first(self) -> Row:
@@ -36,8 +38,9 @@ class Group:
 
     @property
     def label(self) -> str:
-        """Method and variant."""
-        return " ".join(part for part in (self.first["method"], self.first["variant"]) if part)
+        """Method and variant, and where that is not enough, the settings that differ."""
+        parts = (self.first["method"], self.first["variant"], self.apart)
+        return " ".join(part for part in parts if part)
 
     @property
     def dense(self) -> bool:
@@ -80,9 +83,29 @@ def group_seeds(rows: Iterable[Row]) -> list[Group]:
     found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if is_measured(row):
-            found[tuple(row[key] for key in _SAME)].append(row)
-    groups = [Group(tuple(sorted(group, key=_seed_and_run))) for group in found.values()]
-    return sorted(groups, key=_largest_first)
+            found[row["family"], row["point"]].append(row)
+    seeds = [group for rows in found.values() for group in _of_one_kind(rows)]
+    groups = [Group(tuple(sorted(group, key=_seed_and_run))) for group in seeds]
+    return sorted(_told_apart(groups), key=_largest_first)
+
+
+def _of_one_kind(rows: list[Row]) -> list[list[Row]]:
+    """Return the rows together; each alone where a seed comes twice: they differ in their start."""
+    seeds = {row["seed"] for row in rows}
+    return [rows] if len(seeds) == len(rows) else [[row] for row in rows]
+
+
+def _told_apart(groups: Sequence[Group]) -> Iterator[Group]:
+    """Yield the groups, those of one name with the settings in which they differ."""
+    by_name: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    for group in groups:
+        by_name[tuple(group.first[key] for key in _SAME_NAME)].append(group)
+    for same in by_name.values():
+        settings = [set(group.first["settings"] or ()) for group in same]
+        common = set.intersection(*settings)
+        for group in same:
+            differing = [item for item in group.first["settings"] or () if item not in common]
+            yield replace(group, apart=", ".join(differing))
 
 
 def without_restated(groups: Sequence[Group]) -> list[Group]:

@@ -8,11 +8,14 @@ owns no rendering.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bench.config import RunSpec, canonical_json
 from bench.errors import ConfigError
 from bench.plain_text import one_line
 from bench.records.index import Digests, digests
@@ -41,13 +44,14 @@ EXTRAS = (
     ),
     *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
-    *("role", "decision", "source", "gated_blocks"),
+    *("role", "decision", "source", "gated_blocks", "family", "settings"),
     *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
     *("realised_b1", "realised_b256", "speedup_low_b1", "speedup_high_b1"),
     *("speedup_low_b256", "speedup_high_b256", "contended_b1", "contended_b256"),
 )
 """More about each row; these may change with the version."""
 
+_SEED_AND_KEY = re.compile(r"-s\d+-[0-9a-f]+$")
 BUDGET_TOLERANCE = 0.1
 """Training costs that differ by less than this share count as equal."""
 
@@ -155,6 +159,8 @@ def _of_run(record: RunRecord) -> Row:
         "backbone": spec.backbone.name,
         "recipe": spec.budget.recipe,
         "seed": spec.seed,
+        "family": family_of(spec),
+        "settings": _settings(spec),
         "status": record.status,
         "reason": record.reason,
         "dense_macs": record.dense_macs,
@@ -164,6 +170,32 @@ def _of_run(record: RunRecord) -> Row:
         "pretraining": "none" if spec.initial is None else spec.initial.name,
         **_training(record),
     }
+
+
+def family_of(spec: RunSpec) -> str:
+    """Return what runs that differ in nothing but the seed have in common, as 12 hex digits.
+
+    A start from a run of another seed is the same start.
+    """
+    content: dict[str, Any] = spec.model_dump(mode="json", exclude={"seed"})
+    if spec.initial is not None and spec.initial.kind == "run":
+        content["initial"] = _SEED_AND_KEY.sub("", spec.initial.name)
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
+
+
+def _settings(spec: RunSpec) -> list[str]:
+    """Return all that a user can set of a run and no column shows, as "key=value"."""
+    start = "" if spec.initial is None else _SEED_AND_KEY.sub("", spec.initial.name)
+    training = {
+        "epochs": spec.budget.epochs,
+        "batch_size": spec.budget.batch_size,
+        **spec.budget.optimizer.model_dump(mode="json"),
+        "held_out": spec.held_out,
+        "precision": spec.precision,
+        "start": start,
+    }
+    listed = [f"{key}={value}" for key, value in spec.config.items()]
+    return listed + [f"train.{key}={value}" for key, value in training.items()]
 
 
 def _source(record: RunRecord) -> str | None:

@@ -122,6 +122,11 @@ def notes(sweep: SweepRecord) -> list[str]:
         for t in sweep.trials
         if t.status == "failed"
     ]
+    if sweep.options.get("pretrained"):
+        found.append(
+            f"all trials start from {sweep.options['pretrained']}: if that was trained on the "
+            "images held out here, accuracy on them is too high"
+        )
     stopped = sum(t.status == "stopped" for t in sweep.trials)
     if stopped:
         found.append(f"{stopped} stopped early by the scheduler: shown as they were then")

@@ -96,7 +96,8 @@ def _json(all_rows: Sequence[Row]) -> str:
 
 def _csv(all_rows: Sequence[Row]) -> str:
     table = to_dataframe(all_rows)
-    table["reconstructed"] = [" ".join(row["reconstructed"]) for row in all_rows]
+    for key in ("reconstructed", "settings"):
+        table[key] = [" ".join(row[key]) for row in all_rows]
     return str(table.map(_no_formula).to_csv(index=False, lineterminator="\n"))
 
 

@@ -9,6 +9,7 @@ How it learns. Rounding passes the gradient of sigmoid(z) through, and blocks ha
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
+    LogUniform,
     LossTerms,
     Method,
     MethodConfig,
@@ -34,7 +36,9 @@ from bench.networks.resnet import WIDTHS
 
 
 class LearnedGatesConfig(MethodConfig):
-    cost: float = Field(0.5, ge=0, description="price of running all blocks, beside the loss")
+    cost: Annotated[float, LogUniform(0.1, 2)] = Field(
+        0.5, ge=0, description="price of running all blocks, beside the loss"
+    )
 
 
 class Gates(Policy):

@@ -37,6 +37,7 @@ _RESTARTS = 2
 # one goes on.
 _KEEP_ONE_OF, _FIRST_RUNG = 3, 11
 _ANSWER_WITHIN_S = 10.0
+_SCRATCH = "bench-ray-"
 _OBJECT_STORE_BYTES = 128 * 2**20
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,7 +83,8 @@ def _ray(address: str) -> Iterator[tuple[Any, Path]]:
             hint="pip install 'ray[tune]', or run the settings one by one with bench run.",
         ) from None
     # Sockets lie in here, and their paths may not be long: not the results folder.
-    scratch = Path(tempfile.mkdtemp(prefix="bench-ray-"))
+    _remove_left_behind()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
     started = not ray.is_initialized()
     try:
         if started:
@@ -94,6 +96,24 @@ def _ray(address: str) -> Iterator[tuple[Any, Path]]:
         if started:
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_left_behind() -> None:
+    """Remove what drivers that were killed have left: Ray's logs and sockets."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*-*"):
+        driver = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if driver.isdigit() and not _is_alive(int(driver)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True
 
 
 def _connect(ray: Any, address: str, scratch: Path) -> None:
