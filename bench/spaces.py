@@ -20,8 +20,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.errors import ConfigError
+from bench.plain_text import one_line, shown
 from bench.plain_yaml import UnreadableYamlError, read_yaml
 
+_LARGEST = 1e15
 _FORMS = "Values with commas, uniform:LOW:HIGH, loguniform:LOW:HIGH or int:LOW:HIGH."
 
 
@@ -110,12 +112,14 @@ def parse_params(items: list[str]) -> dict[str, Space]:
         group, dot, key = path.strip().partition(".")
         if not (equals and dot and group and key):
             raise ConfigError(
-                f"--param {item}: not of the form METHOD.KEY=RANGE.",
+                f"--param {one_line(item)}: not of the form METHOD.KEY=RANGE.",
                 hint="Like sgad.gamma=0.1,0.3,1.",
             )
-        if f"{group}.{key}" in parsed:
-            raise ConfigError(f"--param {group}.{key} is given twice.", hint=_FORMS)
-        parsed[f"{group}.{key}"] = parse_space(text, owner=f"--param {group}.{key}")
+        name = f"{group}.{key}"
+        owner = f"--param {one_line(name)}"
+        if name in parsed:
+            raise ConfigError(f"{owner} is given twice.", hint=_FORMS)
+        parsed[name] = parse_space(text, owner=owner)
     return parsed
 
 
@@ -150,7 +154,7 @@ def _between(kind: str, ends: str, owner: str) -> Space:
     if kind != "int":
         return Uniform(low, high) if kind == "uniform" else LogUniform(low, high)
     if low != int(low) or high != int(high):
-        raise ConfigError(f"{owner}: int:{ends} has ends that are not whole.")
+        raise ConfigError(f"{owner}: int:{one_line(ends)} has ends that are not whole.")
     return Whole(int(low), int(high))
 
 
@@ -158,9 +162,11 @@ def _ends(text: str, owner: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(":"))
     except ValueError:
-        raise ConfigError(f"{owner}: '{text}' is not LOW:HIGH.", hint=_FORMS) from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"{owner}: {shown(text)} is not LOW:HIGH.", hint=_FORMS) from None
+    if not low < high:
         raise ConfigError(f"{owner}: {low:g} is not below {high:g}.", hint=_FORMS)
+    if max(-low, high) > _LARGEST:
+        raise ConfigError(f"{owner}: a range ends at most at {_LARGEST:g}.", hint=_FORMS)
     return low, high
 
 
@@ -170,7 +176,7 @@ def _values(text: str, owner: str) -> tuple[Any, ...]:
     except UnreadableYamlError:
         values = None
     if not isinstance(values, list) or not values or None in values:
-        raise ConfigError(f"{owner}: '{text}' is not a range.", hint=_FORMS)
+        raise ConfigError(f"{owner}: {shown(text)} is not a range.", hint=_FORMS)
     if any(value in values[:place] for place, value in enumerate(values)):
-        raise ConfigError(f"{owner}: a value stands twice in '{text}'.")
+        raise ConfigError(f"{owner}: a value stands twice in {shown(text)}.")
     return tuple(values)

@@ -127,7 +127,9 @@ class Optuna:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         for settings in known:
-            self._study.enqueue_trial(dict(settings))
+            self._study.enqueue_trial(
+                {name: _told_to_optuna(value, spaces[name]) for name, value in settings.items()}
+            )
         self._trials: dict[int, Any] = {}
 
     def ask(self) -> Try | None:
@@ -136,7 +138,8 @@ class Optuna:
         number, self._asked = self._asked, self._asked + 1
         trial = self._study.ask(self._distributions)
         self._trials[number] = trial
-        settings = {name: tidy(value, self._spaces[name]) for name, value in trial.params.items()}
+        told = trial.params.items()
+        settings = {name: _told_by_optuna(value, self._spaces[name]) for name, value in told}
         return Try(self._method, number, settings)
 
     def tell(self, tried: Try, score: float | None) -> None:
@@ -160,12 +163,21 @@ def _optuna() -> Any:
     return optuna
 
 
+def _told_to_optuna(value: Any, space: Space) -> Any:
+    return space.values.index(value) if isinstance(space, Choice) else value
+
+
+def _told_by_optuna(value: Any, space: Space) -> Any:
+    return space.values[value] if isinstance(space, Choice) else tidy(value, space)
+
+
 def _distribution(space: Space) -> Any:
     from optuna import distributions
 
     match space:
         case Choice():
-            return distributions.CategoricalDistribution(space.values)
+            # By their place: a value may be a list, which Optuna does not take.
+            return distributions.CategoricalDistribution(range(len(space.values)))
         case Whole():
             return distributions.IntDistribution(space.low, space.high)
         case Uniform():

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from bench.config import InitialWeights
 from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.report.groups import group_seeds, spent
@@ -171,3 +172,31 @@ def test_what_was_timed_on_a_shared_machine_has_a_dagger(
     shared = quiet.model_copy(update={"contended": True})
     text = shown([make_record(points=(make_point(latency=(shared,)),))])
     assert "1.50x▲†" in text and "† timed while other processes took part of the machine" in text
+
+
+def test_runs_that_differ_in_a_setting_are_not_taken_for_seeds_and_are_told_apart(
+    make_record: MakeRecord,
+) -> None:
+    record = make_record("sgad")
+    others = []
+    for gamma in (0.1, 0.3):
+        spec = record.spec.model_copy(update={"config": {"gamma": gamma, "beta": 1}})
+        others.append(record.model_copy(update={"spec": spec, "run": spec.run}))
+    groups = group_seeds(rows(others))
+    assert [group.seeds for group in groups] == [1, 1]
+    assert {group.apart for group in groups} == {"gamma=0.1", "gamma=0.3"}
+
+
+def test_the_same_seed_twice_is_two_networks_and_not_two_seeds(make_record: MakeRecord) -> None:
+    start = InitialWeights(kind="run", name="sgad-x-s0-0123456789ab", identity="0123456789ab")
+    other = start.model_copy(update={"name": "sgad-x-s0-ba9876543210"})
+    record = make_record("static_projection")
+    records = []
+    for initial in (start, other):
+        spec = record.spec.model_copy(update={"initial": initial})
+        records.append(record.model_copy(update={"spec": spec, "run": spec.run}))
+    assert [group.seeds for group in group_seeds(rows(records))] == [1, 1]
+    one = start.model_copy(update={"name": "sgad-x-s1-ba9876543210"})
+    spec = record.spec.model_copy(update={"initial": one, "seed": 1})
+    seeds = [records[0], record.model_copy(update={"spec": spec, "run": spec.run})]
+    assert [group.seeds for group in group_seeds(rows(seeds))] == [2]
