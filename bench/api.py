@@ -5,6 +5,7 @@ Owns the order of the steps of a comparison; every step lives in its own room.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
     from bench.training.reporter import Reporter
 
 __all__ = [
+    "CampaignOutcome",
     "Failure",
     "Folders",
     "Outcome",
+    "campaign",
     "default_data_dir",
     "default_results_dir",
     "draw_latency",
@@ -119,6 +122,49 @@ def run(
         for record in outcome.records:
             _draw_masks(record, place.store)
     track(outcome.records, place.store, notify=place.reporter.note)
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignOutcome:
+    """What a campaign has done so far; `left` counts the steps that were not begun."""
+
+    records: list[RunRecord]
+    failures: list[Failure]
+    left: int
+
+
+def campaign(
+    steps: Sequence[RunOptions],
+    folders: Folders,
+    *,
+    hours: float | None = None,
+    reporter: Reporter | None = None,
+) -> CampaignOutcome:
+    """Do one run command after the other; finished runs are found again, so it continues itself.
+
+    No step is begun after `hours`. A step that cannot be served as given is a failure like any
+    other: a night's work does not end at its first step.
+    """
+    from bench.training.reporter import Silent
+
+    told = reporter or Silent()
+    begun = time.monotonic()
+    outcome = CampaignOutcome([], [], 0)
+    for number, options in enumerate(steps, start=1):
+        if hours is not None and time.monotonic() - begun > hours * 3600:
+            return replace(outcome, left=len(steps) - number + 1)
+        name = f"step {number} of {len(steps)}"
+        told.note(
+            f"{name}: {', '.join(options.methods)}, seeds {', '.join(map(str, options.seeds))}"
+        )
+        try:
+            done = run(options, folders, reporter=told)
+        except BenchError as error:
+            outcome.failures.append(Failure(name, error.message))
+            continue
+        outcome.records.extend(done.records)
+        outcome.failures.extend(done.failures)
     return outcome
 
 

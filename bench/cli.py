@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from bench.commands import data, method, mlflow
+from bench.commands.campaign import campaign
 from bench.commands.frame import (
     DataDir,
     Debug,
@@ -37,6 +38,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(mlflow.app, name="mlflow")
 
 app.command()(sweep)
+app.command()(campaign)
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]

@@ -58,7 +58,7 @@ class RunOptions(Frozen):
         return self.backbone or ("resnet14" if self.dataset in _SMALL_IMAGES else "resnet32")
 
 
-Options = TypeVar("Options", bound=RunOptions)
+Options = TypeVar("Options", bound=Frozen)
 
 
 def run_options(given: Mapping[str, Any], *, file: Path | None = None) -> RunOptions:
@@ -83,6 +83,48 @@ def read_options(
                 value = {**merged.get("params", {}), **value}
             merged[key] = value
     return _validated(model, merged, source="")
+
+
+class Campaign(Frozen):
+    """Many commands in one file: each of `steps` is the options of one `bench run`, laid over
+    `common`."""
+
+    about: str = ""
+    common: dict[str, Any] = Field(default_factory=dict)
+    steps: tuple[dict[str, Any], ...] = Field(min_length=1)
+
+
+def read_campaign(file: Path, *, weights_dir: Path | None = None) -> list[RunOptions]:
+    """Return the options of each step of the campaign in `file`, in order.
+
+    Weights that a step names and that do not lie there are looked for in `weights_dir`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a step has an unknown option or a wrong value.
+    """
+    campaign = _validated(Campaign, _read_yaml(file), source=f" in {file}")
+    steps: list[RunOptions] = []
+    for number, step in enumerate(campaign.steps, start=1):
+        given = {**campaign.common, **step}
+        settings = _validated(RunOptions, step, source=f" in step {number} of {file}").settings
+        common = _validated(RunOptions, campaign.common, source=f" in common of {file}").settings
+        given["settings"] = _laid_over({"settings": common}, settings)
+        options = _validated(RunOptions, given, source=f" in step {number} of {file}")
+        if options.pretrained is not None and not options.pretrained.exists():
+            options = options.model_copy(update={"pretrained": _found(options, weights_dir, file)})
+        steps.append(options)
+    return steps
+
+
+def _found(options: RunOptions, folder: Path | None, file: Path) -> Path:
+    assert options.pretrained is not None
+    name = options.pretrained.name
+    if folder is not None and (folder / name).is_file():
+        return folder / name
+    raise ConfigError(
+        f"The campaign {file} starts from {name}, which is not here.",
+        hint="Give the folder in which it lies with --weights-dir.",
+    )
 
 
 def _of_file(model: type[Options], file: Path) -> dict[str, Any]:

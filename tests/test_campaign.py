@@ -1,0 +1,94 @@
+"""Many run commands in one file: read, laid over what is common, done once, continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench import api
+from bench.cli import app
+from bench.errors import ConfigError
+from bench.folders import Folders
+from bench.options import read_campaign
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "campaign.yaml"
+SMALL = """
+common: {backbone: resnet8, recipe: smoke, controls: [none], latency: "off",
+         settings: {train: {lr: 0.05}}}
+steps:
+  - {methods: [resnet]}
+  - {methods: [sgad], settings: {sgad: {d_max: 0.9}}}
+"""
+
+
+def _bench(*arguments: str, results: Path) -> Result:
+    return CliRunner(env={"BENCH_RESULTS": str(results)}).invoke(app, list(arguments))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    file = tmp_path / "campaign.yaml"
+    file.write_text(SMALL)
+    return file
+
+
+def test_a_step_is_laid_over_what_is_common_setting_by_setting(small: Path) -> None:
+    first, second = read_campaign(small)
+    assert first.methods == ("resnet",)
+    assert first.settings == {"train": {"lr": 0.05}}
+    assert second.settings == {"train": {"lr": 0.05}, "sgad": {"d_max": 0.9}}
+    assert second.backbone == "resnet8"
+
+
+def test_the_reference_campaign_can_be_read_where_its_weights_lie(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"resnet32-d509ac18\.th") as caught:
+        read_campaign(REFERENCE)
+    assert "--weights-dir" in str(caught.value)
+    for name in ("resnet32-d509ac18.th", "resnet20-12fca82f.th"):
+        (tmp_path / name).write_bytes(b"")
+    steps = read_campaign(REFERENCE, weights_dir=tmp_path)
+    assert len(steps) > 15
+    assert {step.dataset for step in steps} == {"cifar10"}
+    assert sum(len(step.seeds) == 3 for step in steps) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps: []", "steps"),
+        ("steps: [{methods: [resnet], epoch: 3}]", "'epoch' in step 1"),
+        ("steps: [{epochs: -1}]", "'epochs' in step 1"),
+        ("common: {x: 1}\nsteps: [{}]", "'x' in common"),
+        ("stps: []", "stps"),
+        ("- 1", "must map"),
+    ],
+)
+def test_what_is_no_campaign_is_said(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "campaign.yaml"
+    file.write_text(text)
+    result = _bench("campaign", str(file), results=tmp_path)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr.replace("\n", " ")
+
+
+def test_a_campaign_runs_its_steps_goes_on_after_a_bad_one_and_does_nothing_twice(
+    tmp_path: Path, small: Path
+) -> None:
+    small.write_text(SMALL + "  - {methods: [nobody]}\n  - {methods: [resnet], seeds: [1]}\n")
+    first = _bench("campaign", str(small), results=tmp_path)
+    assert first.exit_code == 1, first.output
+    assert "Failed: step 3 of 4: Unknown method 'nobody'" in first.stderr
+    assert "4 of 4 steps." in first.stderr
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/record.json")}
+    assert len(before) == 3
+    assert _bench("campaign", str(small), results=tmp_path).exit_code == 1
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/record.json")} == before
+
+
+def test_no_step_is_begun_when_the_time_is_up(tmp_path: Path, small: Path) -> None:
+    outcome = api.campaign(read_campaign(small), Folders(tmp_path, tmp_path), hours=0.0)
+    assert (outcome.records, outcome.left) == ([], 2)
+    result = _bench("campaign", str(small), "--hours", "0", results=tmp_path)
+    assert "0 of 2 steps; the same command continues." in result.stderr
