@@ -9,7 +9,6 @@ How it learns. Rounding passes the gradient of sigmoid(z) through, and blocks ha
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +20,6 @@ from bench.method import (
     Batch,
     Budget,
     DynamicNet,
-    LogUniform,
     LossTerms,
     Method,
     MethodConfig,
@@ -36,9 +34,7 @@ from bench.networks.resnet import WIDTHS
 
 
 class LearnedGatesConfig(MethodConfig):
-    cost: Annotated[float, LogUniform(0.1, 2)] = Field(
-        0.5, ge=0, description="price of running all blocks, beside the loss"
-    )
+    cost: float = Field(0.5, ge=0, description="price of running all blocks, beside the loss")
 
 
 class Gates(Policy):
