@@ -19,8 +19,8 @@ from bench.errors import ConfigError
 from bench.records.record import Environment, EpochRow, RunRecord, Status
 from bench.records.store import RunStore
 from bench.records.upkeep import sound_record
-from bench.sweep.objective import Objective
-from bench.sweep.trials import Planner, Trial, held_out_points, point_of
+from bench.sweep.objective import Objective, point_of
+from bench.sweep.trials import Planner, Trial, held_out_points
 from bench.sweep.tries import Proposals, Try
 
 State = Literal["running", "finished", "recorded", "stopped", "failed"]

@@ -5,7 +5,7 @@ Owns the two objectives and their words. The test set has no part in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bench.analysis.pareto import Point, hypervolume
@@ -53,3 +53,10 @@ class Objective:
             "highest accuracy on held-out training images "
             f"at no more than {self.budget:g} of the dense network's MACs"
         )
+
+
+def point_of(row: Mapping[str, float]) -> Point | None:
+    """Return (nFLOPs, accuracy) on held-out images after an epoch, from the values of its row."""
+    if "nflops_held_out" not in row or "accuracy_held_out" not in row:
+        return None
+    return row["nflops_held_out"], row["accuracy_held_out"]

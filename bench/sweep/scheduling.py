@@ -2,7 +2,7 @@
 
 Tune places trials, asks the ledger what to try next and decides which to stop; each trial runs in a
 process of its own beside its Ray worker, and what it finds comes back to the driver, which alone
-writes what trials cannot write themselves. The only module that knows Ray.
+writes what trials cannot write themselves. This and worker.py are all that knows Ray.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from bench.errors import ConfigError
 from bench.measure.environment import usable_cores
 from bench.records.record import EpochRow
 from bench.sweep.ledger import Ledger, Progress
-from bench.sweep.objective import Objective
 from bench.sweep.options import SweepOptions
-from bench.sweep.shelf import collect, place_of, put_away
-from bench.sweep.supervising import Job, watched
-from bench.sweep.trials import point_of
+from bench.sweep.shelf import put_away
+from bench.sweep.supervising import Job
+from bench.sweep.worker import FILES, JOB, METHOD, PERCENT, SCORE, TOLD, run_trial
 
-METHOD, PERCENT, SCORE, TOLD, FILES = "method", "percent", "score", "told", "files"
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
 # Trials are stopped after a ninth and after a third of their training: of three that got there,
@@ -271,7 +269,7 @@ class _Desk:
         if progress is None:
             return None
         self._by_id[trial_id] = progress
-        return {METHOD: progress.tried.method, "job": self._job_of(progress).text()}
+        return {METHOD: progress.tried.method, JOB: self._job_of(progress).text()}
 
     def started(self, trial_id: str) -> None:
         self._ledger.begin(self._by_id[trial_id])
@@ -349,43 +347,3 @@ def _callback(desk: _Desk) -> Any:
             desk.died(trial.trial_id)
 
     return Listening()
-
-
-def run_trial(config: Mapping[str, Any]) -> None:
-    """Do one trial in this Ray worker, telling Tune each epoch and the end."""
-    import ray
-    from ray import tune
-
-    job = Job(**json.loads(config["job"]))
-    objective = Objective(job.budget, job.num_classes)
-    total = int(job.spec["budget"]["epochs"])
-    with place_of(job) as placed, watched(placed) as talk:
-        told = _nothing()
-        done = 0
-        for said in talk:
-            if said.kind == "started":
-                told["environment"] = said.what
-            elif said.kind == "note":
-                told["notes"].append(said.what)
-            elif said.kind == "epoch":
-                told["rows"].append(said.what)
-                done += 1
-                point = point_of(said.what["values"])
-                # The last epoch is told with the end, so that nobody stops a trial that is over.
-                if done < total and point is not None:
-                    percent, score = 100 * done / total, objective.score([point])
-                    tune.report({PERCENT: percent, SCORE: score, TOLD: json.dumps(told)})
-                    told = _nothing(told["environment"])
-            else:
-                told["end"] = [said.kind, said.what]
-        points = told["end"][1] if told["end"][0] == "finished" else []
-        score = objective.score(points) if points else float("-inf")
-        report: dict[str, Any] = {PERCENT: 100, SCORE: score, TOLD: json.dumps(told)}
-        files = collect(placed, job)
-        if files is not None:
-            report[FILES] = ray.put(files)
-        tune.report(report)
-
-
-def _nothing(environment: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {"environment": environment or {}, "notes": [], "rows": [], "end": None}

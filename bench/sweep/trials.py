@@ -5,7 +5,7 @@ Owns what is varied and the meaning of a try; proposes and runs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,10 +111,3 @@ def held_out_points(record: RunRecord) -> list[Point]:
         for point in record.points
         if point.nflops_held_out is not None and point.accuracy_held_out is not None
     ]
-
-
-def point_of(row: Mapping[str, float]) -> Point | None:
-    """Return (nFLOPs, accuracy) on held-out images after an epoch, from the values of its row."""
-    if "nflops_held_out" not in row or "accuracy_held_out" not in row:
-        return None
-    return row["nflops_held_out"], row["accuracy_held_out"]

@@ -1,0 +1,57 @@
+"""What a Ray worker does of a trial: watch its process, and tell Tune each epoch and the end.
+
+Imports nothing heavy: a worker stays small, and what a trial needs is gone with its process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bench.sweep.objective import Objective, point_of
+from bench.sweep.shelf import collect, place_of
+from bench.sweep.supervising import Job, watched
+
+METHOD, JOB = "method", "job"
+PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"
+
+
+def run_trial(config: Mapping[str, Any]) -> None:
+    """Do one trial in this worker."""
+    import ray
+    from ray import tune
+
+    job = Job(**json.loads(config[JOB]))
+    objective = Objective(job.budget, job.num_classes)
+    total = int(job.spec["budget"]["epochs"])
+    with place_of(job) as placed, watched(placed) as talk:
+        told = _nothing()
+        done = 0
+        for said in talk:
+            if said.kind == "started":
+                told["environment"] = said.what
+            elif said.kind == "note":
+                told["notes"].append(said.what)
+            elif said.kind == "epoch":
+                told["rows"].append(said.what)
+                done += 1
+                point = point_of(said.what["values"])
+                # The last epoch is told with the end, so that nobody stops a trial that is over.
+                if done < total and point is not None:
+                    percent, score = 100 * done / total, objective.score([point])
+                    tune.report({PERCENT: percent, SCORE: score, TOLD: json.dumps(told)})
+                    told = _nothing(told["environment"])
+            else:
+                told["end"] = [said.kind, said.what]
+        points = told["end"][1] if told["end"][0] == "finished" else []
+        score = objective.score(points) if points else float("-inf")
+        report: dict[str, Any] = {PERCENT: 100, SCORE: score, TOLD: json.dumps(told)}
+        files = collect(placed, job)
+        if files is not None:
+            report[FILES] = ray.put(files)
+        tune.report(report)
+
+
+def _nothing(environment: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"environment": environment or {}, "notes": [], "rows": [], "end": None}
