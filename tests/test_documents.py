@@ -111,3 +111,20 @@ def test_the_guide_lists_all_checks_in_their_own_words() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", GUIDE.read_text(), re.MULTILINE)
     told = [(name, proves) for name, proves in rows if name in suite.CHECKS]
     assert told == [(found.name, found.proves) for found in suite._DEFINITIONS]
+
+
+def leaves(found: Any, words: tuple[str, ...] = ("bench",)) -> Iterator[tuple[str, str]]:
+    """Yield each command with what its help says."""
+    if not hasattr(found, "commands"):
+        yield " ".join(words), found.help or ""
+    for name, command in getattr(found, "commands", {}).items():
+        yield from leaves(command, (*words, name))
+
+
+@pytest.mark.parametrize(("command", "told"), [*leaves(typer.main.get_command(app))])
+def test_the_help_of_a_command_shows_examples_that_are_understood(command: str, told: str) -> None:
+    examples = re.findall(r"`(bench [^`]+)`", told.partition("*")[2])
+    mine = [example for example in examples if example.startswith(command)]
+    assert mine
+    for example in mine:
+        parse(example)
