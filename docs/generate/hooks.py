@@ -16,17 +16,17 @@ from notebooks import as_markdown
 ROOT = Path(__file__).parents[2]
 _PAGES: dict[str, str] = {}
 _API = {
-    "Results in a notebook": [
+    "results in a notebook": [
         "bench.report.notebook.load_results",
         "bench.report.notebook.pareto",
         "bench.report.notebook.verdicts",
     ],
-    "What the commands do": [
+    "what the commands do": [
         *(f"bench.api.{name}" for name in ("run", "sweep", "latency", "export", "rows_of")),
         *(f"bench.drawing.{name}" for name in ("results", "pareto", "figures")),
         *("bench.api.Outcome", "bench.api.Failure", "bench.folders.Folders"),
     ],
-    "What they can be told": ["bench.options.RunOptions", "bench.sweep.options.SweepOptions"],
+    "what they can be told": ["bench.options.RunOptions", "bench.sweep.options.SweepOptions"],
 }
 
 
@@ -65,7 +65,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
 
 
 def _reference(title: str, names: list[str]) -> str:
-    return f"\n\n## {title}\n\n" + "\n\n".join(f"::: {name}" for name in names)
+    return f"\n\n## Reference: {title}\n\n" + "\n\n".join(f"::: {name}" for name in names)
 
 
 def _in_nav(nav: Any) -> list[str]:

@@ -24,6 +24,11 @@ from bench.spaces import search_space
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference"
 _DATASETS = ("CIFAR-10", "CIFAR-100", "MNIST", "ImageNet")
+_LEAD = re.compile(r"\A((?:How|What|When) [^.:]{3,40}\.|Reference:|Expected|Published)(?=\s)")
+_SOURCES = (
+    "*Published*: in the paper or in the authors' code. *Reconstructed*: stated in neither, filled "
+    "in here. `bench sweep` searches the range unless it is told another."
+)
 _ROLES = ("dense", "dynamic", "control")
 
 
@@ -96,7 +101,7 @@ def _markdown(docstring: str) -> str:
 
 def _block(block: str) -> str:
     if not all(line.startswith("    ") for line in block.splitlines()):
-        return block
+        return _LEAD.sub(r"**\1**", block)
     return f"```text\n{textwrap.dedent(block)}\n```"
 
 
@@ -104,20 +109,21 @@ def _settings(method: type[Method], first: type[Method]) -> str:
     fields = method.Config.model_fields
     spaces = search_space(method.Config)
     usual = {name: _shown(field) for name, field in first.Config.model_fields.items()}
+    derived = method is not first and issubclass(method.Config, first.Config)
     lines = []
     for name, field in fields.items():
-        if method is not first and usual.get(name) == _shown(field):
+        if derived and usual.get(name) == _shown(field):
             continue
         source = "reconstructed" if name in method.tags.reconstructed else "published"
         cells = (f"`{name}`", *_shown(field), str(spaces.get(name, "")), _told(field), source)
         lines.append(cells)
     what = f"## Settings of `{method.name}`"
-    if method is not first:
+    if derived:
         what += f"\n\nThe same as those of `{first.name}`, but for:"
     if not lines:
         return f"## Settings of `{method.name}`\n\nNone of its own."
     header = ("name", "default", "values", "range searched", "what it is", "source")
-    return f"{what}\n\n{_table(header, lines)}"
+    return f"{what}\n\n{_table(header, lines)}\n\n{_SOURCES}"
 
 
 def _told(field: Any) -> str:
@@ -148,7 +154,8 @@ def _published(stem: str) -> str:
     ]
     if not points:
         return "## Published numbers\n\nNone that could be put beside ours."
-    header = ("variant", "data", "backbone", "accuracy, %", "nFLOPs", "source", "note")
+    header = ("variant", "data", "backbone", "accuracy, %", "nFLOPs", "million MACs", "source",
+              "note")  # fmt: skip
     table = _table(header, [(p.variant, data, p.backbone, *_numbers(p)) for data, p in points])
     return (
         "## Published numbers\n\nAs their sources print them; not measured here, and with other "
@@ -156,10 +163,11 @@ def _published(stem: str) -> str:
     )
 
 
-def _numbers(point: PublishedPoint) -> tuple[str, str, str, str]:
+def _numbers(point: PublishedPoint) -> tuple[str, ...]:
     accuracy = "" if point.accuracy is None else f"{100 * point.accuracy:.2f}"
     nflops = "" if point.nflops is None else f"{point.nflops:.3f}"
-    return accuracy, nflops, point.source, point.note
+    macs = "" if point.macs is None else f"{point.macs / 1e6:.1f}"
+    return accuracy, nflops, macs, point.source, point.note
 
 
 def _reference_rows() -> list[dict[str, Any]]:
