@@ -24,7 +24,7 @@ from bench.spaces import search_space
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference"
 _DATASETS = ("CIFAR-10", "CIFAR-100", "MNIST", "ImageNet")
-_LEAD = re.compile(r"\A((?:How|What|When) [^.:]{3,40}\.|Reference:|Expected|Published)(?=\s)")
+_LEAD = re.compile(r"\A((?:How|What|When) [^.:]{3,40}\.|Reference:|Expected|Published)(?=\s|\Z)")
 _SOURCES = (
     "*Published*: in the paper or in the authors' code. *Reconstructed*: stated in neither, filled "
     "in here. `bench sweep` searches the range unless it is told another."
@@ -153,7 +153,7 @@ def _published(stem: str) -> str:
         if canonical_name(point.method) == known
     ]
     if not points:
-        return "## Published numbers\n\nNone that could be put beside ours."
+        return "## Published numbers\n\nNone in our collection."
     header = ("variant", "data", "backbone", "accuracy, %", "nFLOPs", "million MACs", "source",
               "note")  # fmt: skip
     table = _table(header, [(p.variant, data, p.backbone, *_numbers(p)) for data, p in points])
