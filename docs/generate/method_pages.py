@@ -123,7 +123,8 @@ def _settings(method: type[Method], first: type[Method]) -> str:
     if not lines:
         return f"## Settings of `{method.name}`\n\nNone of its own."
     header = ("name", "default", "values", "range searched", "what it is", "source")
-    return f"{what}\n\n{_table(header, lines)}\n\n{_SOURCES}"
+    legend = f"\n\n{_SOURCES}" if method is first else ""
+    return f"{what}\n\n{_table(header, lines)}{legend}"
 
 
 def _told(field: Any) -> str:
