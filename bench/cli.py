@@ -312,7 +312,12 @@ def list_(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """List what there is to choose from."""
+    """List what there is to choose from.
+
+    * `bench list methods`
+    * `bench list methods --plugin my_method.py`
+    * `bench list runs --results-dir results/reference`
+    """
     with errors_shown(debug):
         from bench.report import listings
 
@@ -322,7 +327,11 @@ def list_(
 
 @app.command()
 def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Say what works on this machine and what does not."""
+    """Say what works on this machine and what does not.
+
+    * `bench doctor`
+    * `bench doctor --data-dir /data/images`
+    """
     with errors_shown(debug):
         from bench.report import doctor as checks
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -74,9 +76,15 @@ def test_the_method_in_the_readme_keeps_the_contract(tmp_path: Path) -> None:
     assert failures(methods.get("contrast")) == []
 
 
-def in_the_example(block: str) -> dict[str, Any]:
-    """Return the names of the new package's module after the lines of `block`."""
-    names: dict[str, Any] = {"__name__": "my_method"}
+@pytest.fixture
+def in_the_example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Return what gives the names of the new package's module after the lines of a block."""
+    module = ModuleType("my_method")
+    monkeypatch.setitem(sys.modules, "my_method", module)  # annotations are looked up there
+    return lambda block: after(block, vars(module))
+
+
+def after(block: str, names: dict[str, Any]) -> dict[str, Any]:
     for source in (package_files("my_method")["src/my_method.py"], block):
         exec(compile(source, "my_method.py", "exec"), names)
     return names
@@ -92,13 +100,15 @@ def guide_block(first_line: str) -> str:
     [("in place of Gates and BlockByBlock", "MyMethod"), ("below MyMethod", "TwoPhases")],
 )
 def test_what_the_guide_puts_into_the_example_keeps_the_contract(
-    first_line: str, method: str
+    first_line: str, method: str, in_the_example: Callable[[str], dict[str, Any]]
 ) -> None:
     names = in_the_example(guide_block(first_line))
     assert failures(names[method]) == []
 
 
-def test_the_guide_shows_how_to_check_from_python(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_guide_shows_how_to_check_from_python(
+    capsys: pytest.CaptureFixture[str], in_the_example: Callable[[str], dict[str, Any]]
+) -> None:
     in_the_example(guide_block("anywhere"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 19
@@ -111,3 +121,20 @@ def test_the_guide_lists_all_checks_in_their_own_words() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", GUIDE.read_text(), re.MULTILINE)
     told = [(name, proves) for name, proves in rows if name in suite.CHECKS]
     assert told == [(found.name, found.proves) for found in suite._DEFINITIONS]
+
+
+def leaves(found: Any, words: tuple[str, ...] = ("bench",)) -> Iterator[tuple[str, str]]:
+    """Yield each command with what its help says."""
+    if not hasattr(found, "commands"):
+        yield " ".join(words), found.help or ""
+    for name, command in getattr(found, "commands", {}).items():
+        yield from leaves(command, (*words, name))
+
+
+@pytest.mark.parametrize(("command", "told"), [*leaves(typer.main.get_command(app))])
+def test_the_help_of_a_command_shows_examples_that_are_understood(command: str, told: str) -> None:
+    examples = re.findall(r"`(bench [^`]+)`", told.partition("*")[2])
+    mine = [text.partition(" > ")[0] for text in examples if text.startswith(command)]
+    assert mine
+    for example in mine:
+        parse(example)

@@ -13,7 +13,11 @@ app = typer.Typer(no_args_is_help=True, help="Fetch, import and verify data sets
 
 @app.command()
 def fetch(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Download a data set: `bench data fetch cifar10`."""
+    """Download a data set, resumed where it broke off, and check it.
+
+    * `bench data fetch cifar10`
+    * `bench data fetch cifar100 --data-dir /data/images`
+    """
     with errors_shown(debug):
         from bench.data.load import fetch as fetch_data
 
@@ -23,7 +27,10 @@ def fetch(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
 
 @app.command(name="import")
 def import_(name: str, folder: Path, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Import a folder with train/ and test/: `bench data import cifar10 FOLDER`."""
+    """Import a folder with train/ and test/, one folder of images per class in each.
+
+    * `bench data import cifar10 path/to/folder`
+    """
     with errors_shown(debug):
         from bench.data.importing import import_folder
 
@@ -33,7 +40,10 @@ def import_(name: str, folder: Path, data_dir: DataDir = None, debug: Debug = Fa
 
 @app.command()
 def verify(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
-    """Check the files of a data set: `bench data verify cifar10`."""
+    """Check the files of a data set.
+
+    * `bench data verify cifar10`
+    """
     with errors_shown(debug):
         from bench.data.load import verify as verify_data
 

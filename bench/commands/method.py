@@ -22,7 +22,10 @@ def new(
     out: Annotated[Path | None, typer.Option(help="The new folder. Default: ./NAME.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Write an installable package with a small method that works: `bench method new my_method`."""
+    """Write an installable package with a small method that works.
+
+    * `bench method new my_method`
+    """
     with errors_shown(debug):
         from bench.registry import METHODS_GROUP, Registry
         from bench.scaffold import new_package

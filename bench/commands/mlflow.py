@@ -14,7 +14,11 @@ app = typer.Typer(no_args_is_help=True, help="Bring records into MLflow, and loo
 
 @app.command()
 def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
-    """Log all records that MLflow lacks, each once."""
+    """Log all records that MLflow lacks, each once.
+
+    * `bench mlflow sync`
+    * `bench mlflow sync --results-dir results/reference`
+    """
     with errors_shown(debug):
         from bench.records.store import RunStore
         from bench.records.tracking import sync as sync_records
@@ -32,7 +36,11 @@ def ui(
     results_dir: ResultsDir = None,
     debug: Debug = False,
 ) -> None:
-    """Open MLflow's own pages on these results, until interrupted."""
+    """Open MLflow's own pages on these results, until interrupted.
+
+    * `bench mlflow ui`
+    * `bench mlflow ui --port 5001`
+    """
     with errors_shown(debug):
         import subprocess
 

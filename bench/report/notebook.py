@@ -32,10 +32,11 @@ def load_results(path: str | Path | None = None) -> pd.DataFrame:
     Raises:
         ConfigError: there is no such folder.
 
-    >>> import bench
-    >>> df = bench.load_results("results/reference")
-    >>> df[df.role == "dense"][["backbone", "accuracy", "macs"]].to_numpy().tolist()
-    [['resnet20', 0.9173, 40551040.0], ['resnet32', 0.9263, 68862592.0]]
+    Examples:
+        >>> import bench
+        >>> df = bench.load_results("results/reference")
+        >>> df[df.role == "dense"][["backbone", "accuracy", "macs"]].to_numpy().tolist()
+        [['resnet20', 0.9173, 40551040.0], ['resnet32', 0.9263, 68862592.0]]
     """
     import warnings
 
@@ -68,10 +69,11 @@ def pareto(df: pd.DataFrame, *, cost: str = "macs") -> pd.DataFrame:
     Raises:
         ConfigError: there is no such column.
 
-    >>> import bench
-    >>> df = bench.load_results("results/reference")
-    >>> bench.pareto(df).method.tolist()[-2:]
-    ['cdl', 'resnet']
+    Examples:
+        >>> import bench
+        >>> df = bench.load_results("results/reference")
+        >>> bench.pareto(df).method.tolist()[-2:]
+        ['cdl', 'resnet']
     """
     if cost not in df.columns:
         raise ConfigError(f"There is no column '{cost}'.", hint="Example: bench.pareto(df)")
@@ -100,10 +102,11 @@ def verdicts(
     Raises:
         ConfigError: the table does not say where it was read, or there is no such folder.
 
-    >>> import bench
-    >>> found = bench.verdicts("results/reference")
-    >>> found[(found.method == "sact") & (found.axis == "macs")].outcome.item()
-    'worse'
+    Examples:
+        >>> import bench
+        >>> found = bench.verdicts("results/reference")
+        >>> found[(found.method == "sact") & (found.axis == "macs")].outcome.item()
+        'worse'
     """
     import pandas as pd
 

@@ -1,0 +1,229 @@
+"""Pages of the built-in methods, from what their files say and what was recorded.
+
+Owns the text of one page per file in methods/ and baselines/: the module's docstring, the settings,
+numbers from papers and our reference runs. Knows nothing of MkDocs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic_core import PydanticUndefined
+
+from bench.engine.plan import METHODS
+from bench.method import Method
+from bench.records.published import PublishedPoint, canonical_name, load_published
+from bench.spaces import search_space
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "results" / "reference"
+_DATASETS = ("CIFAR-10", "CIFAR-100", "MNIST", "ImageNet")
+_LEAD = re.compile(r"\A((?:How|What|When) [^.:]{3,40}\.|Reference:|Expected|Published)(?=\s|\Z)")
+_SOURCES = (
+    "*Published*: in the paper or in the authors' code. *Reconstructed*: stated in neither, filled "
+    "in here. `bench sweep` searches the range unless it is told another."
+)
+_ROLES = ("dense", "dynamic", "control")
+
+
+def method_pages() -> dict[str, str]:
+    """Return the Markdown of each page by its place in the site, dense first, controls last."""
+    rows, told = _reference_rows(), _sentences()
+    return {f"methods/{_stem(methods[0])}.md": _page(methods, rows, told) for methods in _by_file()}
+
+
+def _by_file() -> list[list[type[Method]]]:
+    """Return the built-in methods, those of one file together."""
+    found: dict[str, list[type[Method]]] = {}
+    built_in = [METHODS.get(name) for name in METHODS.names()]
+    for method in built_in:
+        if method.__module__.partition(".")[0] in {"methods", "baselines"}:
+            found.setdefault(method.__module__, []).append(method)
+    groups = [sorted(group, key=lambda method: len(method.name)) for group in found.values()]
+    return sorted(groups, key=lambda group: (_ROLES.index(group[0].tags.role), _stem(group[0])))
+
+
+def _stem(method: type[Method]) -> str:
+    return method.__module__.rpartition(".")[2]
+
+
+def _page(
+    methods: Sequence[type[Method]], rows: Sequence[dict[str, Any]], told: dict[str, list[str]]
+) -> str:
+    module = sys.modules[methods[0].__module__]
+    title, _, body = inspect.cleandoc(module.__doc__ or "").partition("\n")
+    names = [method.name for method in methods]
+    mine = [row for row in rows if row["method"] in names]
+    parts = [
+        f"# {title.rstrip('.')}",
+        _facts(methods),
+        _markdown(body),
+        *(_settings(method, methods[0]) for method in methods),
+        _published(_stem(methods[0])),
+        _measured(mine, [line for name in names for line in told.get(name, [])]),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _facts(methods: Sequence[type[Method]]) -> str:
+    first = methods[0]
+    path = first.__module__.replace(".", "/") + ".py"
+    names = ", ".join(f"`{method.name}`" for method in methods)
+    decides = (
+        "decides nothing"
+        if first.tags.decision == "static"
+        else (f"decides: {first.tags.decision}")
+    )
+    notes = f"In the harness: {names}; {decides}. [Its code](../../{path})"
+    anchor = _anchor(_stem(first))
+    return notes + (f", and [what else is known of it](../methods.md#{anchor})." if anchor else ".")
+
+
+def _anchor(stem: str) -> str:
+    for line in (ROOT / "docs" / "methods.md").read_text().splitlines():
+        words = re.split(r"\W+", line.lstrip("#").partition(":")[0])
+        if line.startswith("##") and stem in words:
+            return re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
+    return "controls" if stem in {"shuffled_masks", "static_projection"} else ""
+
+
+def _markdown(docstring: str) -> str:
+    """Return paragraphs as they are and indented formulas as blocks of code."""
+    blocks = re.split(r"\n\s*\n", docstring.strip("\n"))
+    return "\n\n".join(_block(block) for block in blocks if block.strip())
+
+
+def _block(block: str) -> str:
+    if not all(line.startswith("    ") for line in block.splitlines()):
+        return _LEAD.sub(r"**\1**", block)
+    return f"```text\n{textwrap.dedent(block)}\n```"
+
+
+def _settings(method: type[Method], first: type[Method]) -> str:
+    fields = method.Config.model_fields
+    spaces = search_space(method.Config)
+    usual = {name: _shown(field) for name, field in first.Config.model_fields.items()}
+    derived = method is not first and issubclass(method.Config, first.Config)
+    lines = []
+    for name, field in fields.items():
+        if derived and usual.get(name) == _shown(field):
+            continue
+        source = "reconstructed" if name in method.tags.reconstructed else "published"
+        cells = (f"`{name}`", *_shown(field), str(spaces.get(name, "")), _told(field), source)
+        lines.append(cells)
+    what = f"## Settings of `{method.name}`"
+    if derived:
+        what += f"\n\nThe same as those of `{first.name}`, but for:"
+    if not lines:
+        return f"## Settings of `{method.name}`\n\nNone of its own."
+    header = ("name", "default", "values", "range searched", "what it is", "source")
+    legend = f"\n\n{_SOURCES}" if method is first else ""
+    return f"{what}\n\n{_table(header, lines)}{legend}"
+
+
+def _told(field: Any) -> str:
+    return field.description or ""
+
+
+def _shown(field: Any) -> tuple[str, str]:
+    default = "" if field.default is PydanticUndefined else field.default
+    if isinstance(default, tuple):
+        default = ", ".join(str(value) for value in default)
+    return ("none" if default is None else str(default)), _values(field.annotation)
+
+
+def _values(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(str(value) for value in get_args(annotation))
+    plain = {float: "number", int: "whole number", str: "text"}
+    return plain.get(annotation, "numbers")
+
+
+def _published(stem: str) -> str:
+    known = canonical_name(stem.replace("_", ""))
+    points = [
+        (dataset, point)
+        for dataset in _DATASETS
+        for point in load_published(dataset)
+        if canonical_name(point.method) == known
+    ]
+    if not points:
+        return "## Published numbers\n\nNone in our collection."
+    header = ("variant", "data", "backbone", "accuracy, %", "nFLOPs", "million MACs", "source",
+              "note")  # fmt: skip
+    table = _table(header, [(p.variant, data, p.backbone, *_numbers(p)) for data, p in points])
+    return (
+        "## Published numbers\n\nAs their sources print them; not measured here, and with other "
+        f"recipes than ours ([all of them](../../results/published/README.md)).\n\n{table}"
+    )
+
+
+def _numbers(point: PublishedPoint) -> tuple[str, ...]:
+    accuracy = "" if point.accuracy is None else f"{100 * point.accuracy:.2f}"
+    nflops = "" if point.nflops is None else f"{point.nflops:.3f}"
+    macs = "" if point.macs is None else f"{point.macs / 1e6:.1f}"
+    return accuracy, nflops, macs, point.source, point.note
+
+
+def _reference_rows() -> list[dict[str, Any]]:
+    from bench.records.store import RunStore
+    from bench.report.rows import rows
+
+    return rows(RunStore(REFERENCE).load_all().records)
+
+
+def _sentences() -> dict[str, list[str]]:
+    from bench.records.store import RunStore
+    from bench.report.verdicts import judge
+
+    store = RunStore(REFERENCE)
+    told: dict[str, list[str]] = {}
+    for found in judge(store.load_all().records, store):
+        told.setdefault(found.method, []).append(f"{found.variant}. {found.on('macs').sentence}")
+    return told
+
+
+def _measured(rows: Sequence[dict[str, Any]], told: Sequence[str]) -> str:
+    if not rows:
+        return "## Our reference runs\n\nNone yet."
+    header = ("variant", "backbone", "accuracy, %", "nFLOPs", "speed-up, batch 1",
+              "speed-up, batch 256", "epochs")  # fmt: skip
+    table = _table(header, [_measured_row(row) for row in rows])
+    verdicts = "\n".join(f"- {sentence}" for sentence in told)
+    return (
+        "## Our reference runs\n\nCIFAR-10, one seed, a short budget; a speed-up is on one CPU "
+        "thread, with its 95 % interval ([what they say](../results.md)).\n\n"
+        f"{table}\n\n{verdicts}"
+    )
+
+
+def _measured_row(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["variant"] or "-",
+        row["backbone"],
+        f"{100 * row['accuracy']:.2f}",
+        f"{row['nflops']:.3f}",
+        _speedup(row, "b1"),
+        _speedup(row, "b256"),
+        str(row["train_epochs"]),
+    )
+
+
+def _speedup(row: dict[str, Any], batch: str) -> str:
+    value = row[f"speedup_{batch}"]
+    if value is None:
+        return ""
+    low, high = row[f"speedup_low_{batch}"], row[f"speedup_high_{batch}"]
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    texts = [" | ".join(header), " | ".join("---" for _ in header)]
+    texts += [" | ".join(cell.strip().replace("|", "\\|") for cell in line) for line in lines]
+    return "\n".join(f"| {text} |" for text in texts)
