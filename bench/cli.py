@@ -20,6 +20,7 @@ from bench.commands.frame import (
     stderr,
     stdout,
 )
+from bench.commands.report import report
 from bench.commands.sweep import sweep
 from bench.errors import ConfigError
 
@@ -37,6 +38,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(mlflow.app, name="mlflow")
 
 app.command()(sweep)
+app.command()(report)
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]
