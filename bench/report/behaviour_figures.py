@@ -67,6 +67,8 @@ def behaviour_figure(behaviour: Behaviour) -> Figure:
     frame(costs, "MACs per image / dense", "share of images")
     frame(difficulty, "tenth of the images, easiest to hardest", "MACs per image / dense")
     rates.set_ylim(-0.04, 1.06)
+    # The same range for all networks: what hardly varies must not look like a trend.
+    difficulty.set_ylim(0, 1.04 * _dearest(points))
     for axes in (rates, difficulty):
         axes.xaxis.get_major_locator().set_params(integer=True)
     _say_what_is_missing(costs, [p.share_n for p in points])
@@ -144,6 +146,11 @@ def _draw_point(
     difficulty.plot(tenths, mean, color=style.colour, marker=style.mark, linewidth=1.2)
     if of == 1:
         difficulty.fill_between(tenths, low, high, color=style.colour, alpha=0.2, linewidth=0)
+
+
+def _dearest(points: Sequence[PointBehaviour]) -> float:
+    costs = [float(shown.share_n.max()) for shown in points if shown.share_n is not None]
+    return max([1.0, *costs])
 
 
 def _say_what_is_missing(axes: Axes, values: Sequence[object]) -> None:

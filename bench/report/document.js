@@ -26,12 +26,14 @@ function sortBy(head) {
 for (const button of document.querySelectorAll("table.sortable thead button")) {
   button.addEventListener("click", () => sortBy(button.closest("th")));
 }
-// On a narrow page the legend would take more room than the plot.
+// On a narrow page the legend would take more room than the plot, and the axis needs two lines.
 const narrow = window.matchMedia("(max-width: 48rem)");
-function fitLegends() {
+function fitPlots() {
   for (const plot of document.querySelectorAll(".plotly-graph-div")) {
-    if (window.Plotly) window.Plotly.relayout(plot, { showlegend: !narrow.matches });
+    plot.wholeTitle ??= plot.layout.xaxis.title.text;
+    const title = narrow.matches ? plot.wholeTitle.replace(" (", "<br>(") : plot.wholeTitle;
+    window.Plotly.relayout(plot, { showlegend: !narrow.matches, "xaxis.title.text": title });
   }
 }
-narrow.addEventListener("change", fitLegends);
-fitLegends();
+narrow.addEventListener("change", fitPlots);
+fitPlots();

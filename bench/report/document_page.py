@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
 from bench.plain_text import plain
+from bench.records.record import PointRecord
 from bench.report.behaviour import Behaviour, behaviour_table
 from bench.report.behaviour_figures import (
     TestImages,
@@ -43,6 +44,10 @@ _HEADINGS = {
     "holes": "Failures and holes",
     "environment": "Environment",
 }
+_PANELS = (
+    "How often each block runs; cost of single images (dashed: mean); mean cost against "
+    "difficulty, the loss of the dense network (band: the middle half)."
+)
 _OTHER_ROUNDS = (
     "milliseconds of different sets of rounds are not paired; the verdicts in time use ratios "
     "within the same rounds only"
@@ -159,16 +164,22 @@ def _chart(plane: Plane, div_id: str, more: Sequence[str]) -> Mapping[str, Any]:
 
 def _shown(behaviour: Behaviour, images: TestImages | None) -> Mapping[str, Any]:
     record = behaviour.record
-    seed = f"Seed {record.spec.seed}; {record.test_images:,} test images."
     return {
-        "label": behaviour.label,
+        "label": f"{behaviour.label}{' (control)' if behaviour.control else ''}",
         "uri": svg_uri(behaviour_figure(behaviour)),
         "alt": behaviour_alt(behaviour),
-        "caption": f"How often each block runs; cost of single images (dashed: mean); cost against "
-        f"difficulty (loss of the dense network). {seed}",
+        "caption": f"{_PANELS} Seed {record.spec.seed}; {record.test_images:,} test images.",
         "strips": [] if images is None else _strips(behaviour, images),
+        "facts": "; ".join(_facts(shown.point) for shown in behaviour.points),
         "sentences": [*behaviour.missing, *_same_cost(behaviour)],
     }
+
+
+def _facts(point: PointRecord) -> str:
+    masks = "1 mask" if point.distinct_masks == 1 else f"{point.distinct_masks:,} distinct masks"
+    loss = None if point.dynamics is None else point.dynamics.shuffled_loss
+    shuffled = "" if loss is None else f", shuffled {-100 * loss:+.2f} points"
+    return f"{point.name}{': ' if point.name else ''}{masks}{shuffled}"
 
 
 def _same_cost(behaviour: Behaviour) -> list[str]:
@@ -181,12 +192,12 @@ def _strips(behaviour: Behaviour, images: TestImages) -> list[Picture]:
     if found is None:
         return []
     at = f" at {found.point}" if found.point else ""
-    parts = (("least", found.cheapest, found.as_cheap), ("highest", found.dearest, found.as_dear))
+    parts = (("lowest", found.cheapest, found.as_cheap), ("highest", found.dearest, found.as_dear))
     pictures = []
     for word, positions, alike in parts:
         names = ", ".join(images.names(positions))
-        share = f"{alike:,} images cost the same" if alike > 1 else "the only one at the end"
-        caption = f"{len(positions)} images of {word} cost{at} ({share})."
+        share = f"; {alike:,} images share the {word}" if alike > 1 else ""
+        caption = f"{len(positions)} images of {word} cost{at}{share}."
         alt = f"{len(positions)} test images of {word} cost: {names}"
         pictures.append(Picture(strip_uri(images, positions), alt, caption))
     return pictures
@@ -197,9 +208,11 @@ def _latency_pictures(document: Document) -> list[Picture]:
     if document.ranking is not None:
         line = f"{ranks_headline(document.ranking)}."
         uri = svg_uri(rank_figure(document.ranking))
-        found.append(Picture(uri, f"Ranks by MACs and by time. {line}", line))
+        caption = "By MACs in the middle, by time at the sides; fewest and fastest on top."
+        found.append(Picture(uri, f"Ranks by MACs and by time. {line}", caption))
     if any(not samples.network.dense for samples in document.samples):
         figure = time_figure(document.samples, without_samples=document.without_samples)
         line = f"{time_headline(document.samples)}."
-        found.append(Picture(svg_uri(figure), f"Time against executed MACs. {line}", line))
+        caption = "Does an image that runs less also take less time?"
+        found.append(Picture(svg_uri(figure), f"Time against executed MACs. {line}", caption))
     return found
