@@ -72,8 +72,8 @@ def _start_cost(record: RunRecord) -> str:
 def _recipes(records: Sequence[RunRecord]) -> ReportTable:
     by_recipe: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        budget = record.spec.budget.model_dump(mode="json")
-        by_recipe[json.dumps([budget, record.spec.precision], sort_keys=True)].append(record)
+        content = [record.spec.budget.model_dump(mode="json"), record.spec.precision]
+        by_recipe[json.dumps(content, sort_keys=True)].append(record)
     lines = []
     for same in by_recipe.values():
         budget, optimizer = same[0].spec.budget, same[0].spec.budget.optimizer
