@@ -5,7 +5,7 @@ Pure numbers from a record and its arrays, for one seed; owns no drawing and no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,18 +64,19 @@ class Behaviour:
 
 
 def behaviours_of(
-    records: Sequence[RunRecord], store: RunStore
+    records: Sequence[RunRecord], store: RunStore, *, apart: Mapping[str, str]
 ) -> tuple[list[Behaviour], list[str]]:
     """Return the behaviour of the networks with gates, and the labels of those left out.
 
-    Of several seeds the first is shown. Where there are more than MOST_SHOWN networks, the most
-    accurate of each method on each backbone are.
+    `apart` holds, by run, the settings that tell a network from others of its name. Of several
+    seeds the first is shown. Where there are more than MOST_SHOWN networks, the most accurate of
+    each method on each backbone are.
     """
     gated = [family for family in families(records) if _has_gates(family)]
     chosen = gated if len(gated) <= MOST_SHOWN else _best(gated)
-    left_out = [one_line(family.label) for family in gated if family not in chosen]
+    left_out = [_label(family, apart) for family in gated if family not in chosen]
     losses = _Losses(records, store)
-    found = [_behaviour(family, store, losses) for family in chosen]
+    found = [_behaviour(family, store, losses, label=_label(family, apart)) for family in chosen]
     return sorted(found, key=lambda one: (one.control, one.label)), left_out
 
 
@@ -88,6 +89,10 @@ def behaviour_table(found: Sequence[Behaviour]) -> ReportTable:
         "Difficulty: rank correlation of an image's MACs with the dense network's loss on it."
     )
     return table_of("behaviour", caption, lines)
+
+
+def _label(family: Family, apart: Mapping[str, str]) -> str:
+    return one_line(f"{family.label} {apart.get(family.first.run, '')}")
 
 
 def _has_gates(family: Family) -> bool:
@@ -146,7 +151,7 @@ class _Losses:
         return [other for other in found if other.points]
 
 
-def _behaviour(family: Family, store: RunStore, losses: _Losses) -> Behaviour:
+def _behaviour(family: Family, store: RunStore, losses: _Losses, *, label: str) -> Behaviour:
     record = family.first
     missing: list[str] = []
     loss_n: Numbers | None = None
@@ -156,7 +161,7 @@ def _behaviour(family: Family, store: RunStore, losses: _Losses) -> Behaviour:
         missing.append(f"Cost against difficulty is missing: {error.message}")
     points = tuple(_point(record, point, store, loss_n, missing) for point in record.points)
     return Behaviour(
-        label=one_line(family.label),
+        label=label,
         record=record,
         control=family.control,
         points=points,

@@ -153,7 +153,9 @@ def _holes(records: Sequence[RunRecord], problems: Sequence[Problem]) -> ReportT
     lines: dict[tuple[str, str, str], None] = {}
     for record in records:
         if record.status != "finished":
-            lines[record.run, f"the run {record.status}", record.reason or "no reason given"] = None
+            lines[
+                record.run, f"the run {record.status}", record.reason or "no reason on record"
+            ] = None
     for problem in problems:
         lines[problem.name, "its record is not counted", problem.reason] = None
     for record, point in _points(records):
@@ -171,16 +173,16 @@ def _missing(point: PointRecord) -> Iterable[tuple[str, str]]:
         yield "latency", "not timed"
     for cell in point.latency:
         if cell.latency_ms is None and cell.batch_size not in sizes:
-            yield f"latency at batch {cell.batch_size}", cell.reason or "no reason given"
+            yield f"latency at batch {cell.batch_size}", cell.reason or "no reason on record"
     dynamics = point.dynamics
     if dynamics is None:
         if point.gated_blocks:
             yield "shuffled masks, difficulty", "one mask for all, or a record from before"
         return
     if dynamics.shuffled_accuracy is None:
-        yield "shuffled masks", dynamics.shuffled_reason or "no reason given"
+        yield "shuffled masks", dynamics.shuffled_reason or "no reason on record"
     if dynamics.difficulty_correlation is None:
-        yield "cost against difficulty", dynamics.difficulty_reason or "no reason given"
+        yield "cost against difficulty", dynamics.difficulty_reason or "no reason on record"
 
 
 def _single(records: Sequence[RunRecord]) -> list[tuple[str, str]]:

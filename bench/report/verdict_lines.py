@@ -43,9 +43,13 @@ class ShortAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VerdictLine:
-    """One method: its name, a short answer for each axis, and the whole paragraph."""
+    """One method: its name, a short answer for each axis, and the whole paragraph.
+
+    `apart` are the settings in which it differs from others of its name, or nothing.
+    """
 
     label: str
+    apart: str
     backbone: str
     control: bool
     seeds: int
@@ -54,12 +58,14 @@ class VerdictLine:
     paragraph: str
 
 
-def verdict_lines(verdicts: Sequence[MethodVerdict]) -> list[VerdictLine]:
-    """Return a line for each verdict, methods first, then controls."""
-    ordered = sorted(verdicts, key=lambda verdict: (verdict.control, verdict.label))
+def verdict_lines(verdicts: Sequence[MethodVerdict], apart: Sequence[str]) -> list[VerdictLine]:
+    """Return a line for each verdict, methods first, then controls; `apart` has a text for each."""
+    pairs = zip(verdicts, apart, strict=True)
+    ordered = sorted(pairs, key=lambda pair: (pair[0].control, pair[0].label, pair[1]))
     return [
         VerdictLine(
             label=one_line(verdict.label),
+            apart=one_line(differs),
             backbone=one_line(verdict.backbone),
             control=verdict.control,
             seeds=verdict.seeds,
@@ -67,7 +73,7 @@ def verdict_lines(verdicts: Sequence[MethodVerdict]) -> list[VerdictLine]:
             answers=tuple(_short(verdict.on(axis)) for axis in AXES),
             paragraph=one_line(verdict.sentence, longest=20_000),
         )
-        for verdict in ordered
+        for verdict, differs in ordered
     ]
 
 
@@ -83,7 +89,7 @@ def verdict_table(lines: Sequence[VerdictLine]) -> ReportTable:
     """Return one line per method and axis."""
     cells = [
         {
-            "network": line.label,
+            "network": f"{line.label} {line.apart}".strip(),
             "backbone": line.backbone,
             "kind": "control" if line.control else "method",
             "at equal": answer.title,

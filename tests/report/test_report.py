@@ -173,6 +173,20 @@ def test_each_method_has_a_short_verdict_and_a_paragraph(document: Document) -> 
     assert 'class="outcome worse"' in page and sgad.paragraph in html.unescape(page)
 
 
+def test_networks_of_one_name_are_told_apart_by_their_settings(
+    make_record: MakeRecord, make_point: Any, tmp_path: Path
+) -> None:
+    points = (make_point(nflops=0.8),)
+    made = [
+        make_record("sgad", variant="MF", config={"gamma": gamma}, points=points)
+        for gamma in (0.1, 0.3)
+    ]
+    document = document_of(made, RunStore(tmp_path))
+    assert [line.apart for line in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
+    assert [one.label for one in document.behaviours] == ["sgad MF gamma=0.1", "sgad MF gamma=0.3"]
+    assert "n=1, gamma=0.3" in document_page(document)
+
+
 def test_the_paper_stands_beside_ours(document: Document) -> None:
     lines = lines_of(document, "published")
     dense = next(line for line in lines if line["our network"] == "resnet")
