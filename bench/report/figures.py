@@ -221,6 +221,7 @@ def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Pla
             frameon=False,
             alignment="left",
             borderaxespad=0.0,
+            labelspacing=0.25,
             fontsize=9,
             title_fontsize=9,
         )
