@@ -1,4 +1,4 @@
-"""What the command line and notebooks call: run, results, pareto, latency, figures, export.
+"""What the command line and notebooks call: run, results, pareto, report, latency, figures, export.
 
 Owns the order of the steps of a comparison; every step lives in its own room.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, results
+from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, report, results
 from bench.errors import BenchError
 from bench.folders import Folders, default_data_dir, default_results_dir
 
@@ -44,6 +44,7 @@ __all__ = [
     "figures",
     "latency",
     "pareto",
+    "report",
     "results",
     "rows_of",
     "run",

@@ -21,6 +21,7 @@ from bench.commands.frame import (
     stderr,
     stdout,
 )
+from bench.commands.report import report
 from bench.commands.sweep import sweep
 from bench.errors import ConfigError
 
@@ -39,6 +40,7 @@ app.add_typer(mlflow.app, name="mlflow")
 
 app.command()(sweep)
 app.command()(campaign)
+app.command()(report)
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
     from bench.records.store import Problem
+    from bench.report.behaviour_figures import TestImages
     from bench.report.rows import Row
 
 Axis = Literal["nflops", "macs", "latency_ms"]
@@ -77,6 +78,63 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
     name = _one_dataset([r.spec.dataset.name for r in records], dataset, start="bench latency RUN")
     chosen = [record for record in records if record.spec.dataset.name == name]
     return draw_latency(chosen, folders, out=out)
+
+
+def report(folders: Folders, *, dataset: str | None = None, out: Path | None = None) -> list[Path]:
+    """Write the report on one data set: the page, its tables and figures; return the files.
+
+    Pictures of images are in it where the data set is at hand without the network.
+
+    Raises:
+        ConfigError: there are no finished runs, or several data sets and none is chosen.
+    """
+    from bench.records.published import load_published
+    from bench.records.store import RunStore
+    from bench.records.sweep import load_sweeps
+    from bench.report.document import document_of
+    from bench.report.document_files import write_report
+
+    store = RunStore(folders.results)
+    records, problems = store.load_all()
+    measured = [record.spec.dataset.name for record in records if record.points]
+    name = _one_dataset(measured, dataset, start="bench run")
+    chosen = [record for record in records if record.spec.dataset.name == name]
+    sweeps, broken = load_sweeps(folders.results)
+    document = document_of(
+        chosen,
+        store,
+        problems=[*problems, *broken],
+        sweeps=sweeps,
+        published=load_published(name),
+    )
+    images, reason = _test_images(chosen, folders)
+    folder = out or folders.results / "report" / tame(name)
+    return write_report(document, folder, images=images, images_reason=reason)
+
+
+def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestImages | None, str]:
+    """Return the test images that the records are about, or why there are none.
+
+    A name that is no built-in data set is a folder's: no record is followed to one.
+    """
+    from bench.data.catalogue import DATASETS
+    from bench.data.load import load_dataset
+    from bench.errors import BenchError
+    from bench.report.behaviour_figures import TestImages
+
+    spec = records[0].spec.dataset
+    if spec.name not in DATASETS:
+        return None, "the data set is a folder whose place no record keeps."
+    try:
+        data = load_dataset(spec.name, data_dir=folders.data, network="forbidden")
+    except BenchError:
+        return None, f"the images are not in {folders.data}; fetch them with bench data fetch."
+    fingerprints = {record.spec.dataset.fingerprint for record in records}
+    if fingerprints != {data.info.fingerprint}:
+        return None, "the data set at hand is not the one of the runs."
+    test = data.test
+    found = TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
+    return found, ""
 
 
 def draw_latency(

@@ -53,6 +53,7 @@ def pareto_figure(
     theirs = [foreign.point.method for foreign in plane.published]
     known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     _draw_front(axes, plane)
+    _draw_static(axes, plane)
     if not plane.crowded:
         _draw_curves(axes, plane, known)
         _draw_shuffled(axes, plane, known)
@@ -175,6 +176,15 @@ def _draw_front(axes: Axes, plane: Plane) -> None:
         axes.axhline(height, color="black", linewidth=0.9, linestyle=":", zorder=1, label=label)
 
 
+def _draw_static(axes: Axes, plane: Plane) -> None:
+    """Draw what static networks reach at each cost: what a dynamic one has to beat."""
+    for number, line in enumerate(plane.static_curves):
+        costs, heights = zip(*line, strict=True)
+        label = "static curve" if number == 0 else None
+        at_heights = [100 * height for height in heights]
+        axes.plot(costs, at_heights, "k-", linewidth=1.4, alpha=0.8, zorder=2, label=label)
+
+
 def _draw_curves(axes: Axes, plane: Plane, known: Mapping[str, Style]) -> None:
     """Join the operating points of one training: between them lie all thresholds not tried."""
     for points in plane.curves:
@@ -211,6 +221,7 @@ def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Pla
             frameon=False,
             alignment="left",
             borderaxespad=0.0,
+            labelspacing=0.25,
             fontsize=9,
             title_fontsize=9,
         )

@@ -38,17 +38,17 @@ def masks_figure(record: RunRecord, arrays: Mapping[str, Arrays]) -> Figure:
         raise ConfigError(f"Run '{record.run}' has no operating point: it {record.status}.")
     figure = new_figure(9.0, 4.4)
     rates, costs = figure.subplots(1, 2)
-    known = styles(_label(point) for point in record.points)
-    _shade_fixed(rates, record.points[0])
+    known = styles(point_label(point) for point in record.points)
+    shade_fixed(rates, record.points[0])
     for point in record.points:
-        style = known[canonical_name(_label(point))]
+        style = known[canonical_name(point_label(point))]
         if len(record.points) == 1:
-            _draw_bars(rates, point, style)
+            draw_bars(rates, point, style)
         else:
-            _draw_line(rates, point, style)
+            draw_line(rates, point, style)
         if point.name in arrays:
             macs_n = numbers_in(arrays[point.name], "macs_n", axes=1).astype(float)
-            _draw_costs(costs, macs_n / max(record.dense_macs, 1), style)
+            draw_costs(costs, macs_n / max(record.dense_macs, 1), style)
     frame(rates, "block, in order of execution (grey: always runs)", "share of images that run it")
     backbone = one_line(record.spec.backbone.name)
     frame(costs, f"MACs per image / dense {backbone}", "share of images")
@@ -70,13 +70,14 @@ def masks_headline(record: RunRecord) -> str:
     first, *more = record.points
     blocks = f"{_blocks(first):.1f} of {len(first.block_rates)} blocks"
     if more:
-        others = ", ".join(f"{_blocks(point):.1f} at {_label(point)}" for point in more)
-        return f"{label} runs {blocks} on average at {_label(first)}, {others}, {over}"
+        others = ", ".join(f"{_blocks(point):.1f} at {point_label(point)}" for point in more)
+        return f"{label} runs {blocks} on average at {point_label(first)}, {others}, {over}"
     masks = "1 mask" if first.distinct_masks == 1 else f"{first.distinct_masks:,} different masks"
     return f"{label} runs {blocks} on average, in {masks}, {over}"
 
 
-def _label(point: PointRecord) -> str:
+def point_label(point: PointRecord) -> str:
+    """Return what an operating point is called in a legend."""
     return one_line(point.name) or "the network"
 
 
@@ -84,31 +85,35 @@ def _blocks(point: PointRecord) -> float:
     return sum(point.block_rates.values())
 
 
-def _shade_fixed(axes: Axes, point: PointRecord) -> None:
+def shade_fixed(axes: Axes, point: PointRecord) -> None:
+    """Shade the blocks that always run."""
     for block, name in enumerate(point.block_rates):
         if name not in point.gated_blocks:
             axes.axvspan(block - 0.5, block + 0.5, color=GREY, alpha=0.15, linewidth=0)
 
 
-def _draw_bars(axes: Axes, point: PointRecord, style: Style) -> None:
+def draw_bars(axes: Axes, point: PointRecord, style: Style) -> None:
+    """Draw the execution rate of each block as bars."""
     axes.bar(range(len(point.block_rates)), list(point.block_rates.values()), color=style.colour)
     for block, name in enumerate(point.block_rates):
         if name in point.dead_blocks:
             axes.text(block, 0.02, "never", ha="center", va="bottom", rotation=90, fontsize=8)
 
 
-def _draw_line(axes: Axes, point: PointRecord, style: Style) -> None:
+def draw_line(axes: Axes, point: PointRecord, style: Style) -> None:
+    """Draw the execution rate of each block as a line, where several points share the axes."""
     axes.plot(
         range(len(point.block_rates)),
         list(point.block_rates.values()),
         marker=style.mark,
         color=style.colour,
         linewidth=1.2,
-        label=_label(point),
+        label=point_label(point),
     )
 
 
-def _draw_costs(axes: Axes, share_n: np.ndarray[Any, Any], style: Style) -> None:
+def draw_costs(axes: Axes, share_n: np.ndarray[Any, Any], style: Style) -> None:
+    """Draw the histogram of the cost of single images, and its mean."""
     edges = np.linspace(0.0, max(1.0, float(share_n.max())), 41)
     weights = np.full(len(share_n), 1 / len(share_n))
     axes.hist(share_n, bins=edges.tolist(), weights=weights, color=style.colour, alpha=0.6)

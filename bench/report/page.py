@@ -96,14 +96,26 @@ def pareto_div(plane: Plane) -> str:
     Raises:
         ConfigError: plotly is not installed.
     """
-    figure = pareto_traces(plane)
+    return _plot(plane, div_id="pareto", include_plotlyjs=True)
+
+
+def plot_html(plane: Plane, *, div_id: str) -> str:
+    """Return the interactive plot as HTML for a page that has plotly already.
+
+    Raises:
+        ConfigError: plotly is not installed.
+    """
+    return _plot(plane, div_id=div_id, include_plotlyjs=False)
+
+
+def _plot(plane: Plane, *, div_id: str, **options: bool) -> str:
     return str(
-        figure.to_html(
+        pareto_traces(plane).to_html(
             full_html=False,
-            include_plotlyjs=True,
-            div_id="pareto",
+            div_id=div_id,
             default_height="34rem",
             config={"responsive": True, "displaylogo": False, "modeBarButtons": [_BUTTONS]},
+            **options,
         )
     )
 

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
+
 from bench.analysis.pareto import front
+from bench.analysis.static_curve import corners_of, curve_through
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.groups import Group, group_seeds, short_footnotes, without_restated
@@ -77,6 +80,15 @@ class Plane:
     def front(self) -> list[Placed]:
         """The Pareto front of our own runs, by rising cost."""
         return [self.placed[i] for i in front([(p.cost, p.group.accuracy) for p in self.placed])]
+
+    @property
+    def static_curves(self) -> list[list[tuple[float, float]]]:
+        """The line through the best dense networks of each recipe, (cost, accuracy), by cost."""
+        by_recipe: dict[str, list[Placed]] = {}
+        for placed in self.placed:
+            if placed.group.dense:
+                by_recipe.setdefault(str(placed.group.first["recipe"]), []).append(placed)
+        return [_static_line(dense) for dense in by_recipe.values() if len(dense) > 1]
 
     @property
     def crowded(self) -> bool:
@@ -266,6 +278,13 @@ def _beaten_by(plane: Plane, best: Placed) -> str:
     other = max(judges, key=_accurate_and_cheap)
     name = _backbone(other.group) if other.group.dense else _name(other)
     return f", but {name} {_percent(other)} {plane.cost_in_words(other)}"
+
+
+def _static_line(dense: Sequence[Placed]) -> list[tuple[float, float]]:
+    cost_p = np.array([placed.cost for placed in dense])
+    accuracy_p = np.array([placed.group.accuracy for placed in dense])
+    curve = curve_through(corners_of(cost_p, accuracy_p), cost_p=cost_p, accuracy_p=accuracy_p)
+    return list(zip(curve.cost_k.tolist(), curve.accuracy_k.tolist(), strict=True))
 
 
 def _cost(group: Group, x: str, reference_macs: float) -> float | None:

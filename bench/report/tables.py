@@ -98,21 +98,21 @@ def _csv(all_rows: Sequence[Row]) -> str:
     table = to_dataframe(all_rows)
     for key in ("reconstructed", "settings"):
         table[key] = [" ".join(row[key]) for row in all_rows]
-    return str(table.map(_no_formula).to_csv(index=False, lineterminator="\n"))
+    return str(table.map(no_formula).to_csv(index=False, lineterminator="\n"))
 
 
-def _no_formula(value: Any) -> Any:
+def no_formula(value: Any) -> Any:
     """Return a cell that no spreadsheet calculates: what looks like a formula is made a text."""
     starts = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
     return f"'{value}" if starts else value
 
 
 def _markdown(all_rows: Sequence[Row]) -> str:
-    cells = _document(all_rows).map(_markdown_text)
+    cells = _document(all_rows).map(markdown_text)
     return str(cells.to_markdown(index=False, disable_numparse=True)) + "\n"
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Return `text` so that Markdown shows it: no cell border, no HTML, no link, no image."""
     return re.sub(r"([\\|`\[\]])", r"\\\1", html.escape(text, quote=False))
 

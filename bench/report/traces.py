@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.analysis.statistics import Bounds
@@ -39,9 +40,11 @@ def pareto_traces(plane: Plane) -> Figure:
     theirs = [foreign.point.method for foreign in plane.published]
     known = styles(plane.methods, controls=plane.controls, theirs=theirs)
     figure = go.Figure()
+    named: set[str] = set()
     if plane.placed:
         figure.add_trace(_front(plane))
-    named: set[str] = set()
+    for line in plane.static_curves:
+        figure.add_trace(_static(line, named))
     in_full = set(plane.in_full)
     for members in _by_name(p for p in plane.placed if p not in in_full):
         figure.add_trace(_crowd(members, known, named))
@@ -67,6 +70,19 @@ def _front(plane: Plane) -> Scatter:
     )
 
 
+def _static(line: Sequence[tuple[float, float]], named: set[str]) -> Scatter:
+    import plotly.graph_objects as go
+
+    return go.Scatter(
+        x=[cost for cost, _ in line],
+        y=[100 * accuracy for _, accuracy in line],
+        mode="lines",
+        line={"color": _DENSE.colour, "width": 2.5},
+        hoverinfo="skip",
+        **_legend("static curve", named),
+    )
+
+
 def _by_name(placed: Iterable[Placed]) -> list[list[Placed]]:
     """Return what shares an entry of the legend: a trace of its own for each point takes minutes
     where there are thousands."""
@@ -82,7 +98,10 @@ def _legend_name(placed: Placed) -> str:
 
 def _style_of(placed: Placed, known: Mapping[str, Style]) -> Style:
     group = placed.group
-    return _DENSE if group.dense else known[canonical_name(str(group.first["method"]))]
+    if group.dense:
+        return _DENSE
+    style = known[canonical_name(str(group.first["method"]))]
+    return replace(style, colour=_DENSE.colour) if style.colour == DENSE.colour else style
 
 
 def _ours(members: Sequence[Placed], known: Mapping[str, Style], named: set[str]) -> Scatter:

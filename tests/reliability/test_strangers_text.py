@@ -16,6 +16,8 @@ from bench.console import output_console
 from bench.plain_text import one_line, plain, shown
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
+from bench.report.document import document_of
+from bench.report.document_page import document_page
 from bench.report.figures import masks_figure, pareto_figure, save_figure
 from bench.report.listings import listing
 from bench.report.page import pareto_page
@@ -92,6 +94,21 @@ def test_a_page_has_the_elements_of_a_page_without_odd_names(
     page = pareto_page(rows(spoken(make_record, WORDS[what])))
     found = elements(page)
     assert found.tags == tame.tags
+    assert not {name for name in found.attributes if name.startswith("on")}
+    assert "\x1b" not in page and "\u202e" not in page and "\ud800" not in page
+    page.encode()
+
+
+@pytest.mark.parametrize("what", WORDS)
+def test_a_report_has_the_elements_of_one_without_odd_names(
+    what: str, make_record: Callable[..., RunRecord], tmp_path: Path
+) -> None:
+    def report(word: str) -> str:
+        return document_page(document_of(spoken(make_record, word), RunStore(tmp_path)))
+
+    page = report(WORDS[what])
+    found = elements(page)
+    assert found.tags == elements(report("tame")).tags
     assert not {name for name in found.attributes if name.startswith("on")}
     assert "\x1b" not in page and "\u202e" not in page and "\ud800" not in page
     page.encode()

@@ -1,0 +1,39 @@
+"use strict";
+// Sort a table by the column whose button is pressed; empty cells stay last.
+const collator = new Intl.Collator("en", { numeric: true });
+const numberIn = (text) => {
+  const plain = text.replace(/,/g, "").replace(/ %$|x$/, "");
+  return plain !== "" && isFinite(plain) ? Number(plain) : null;
+};
+function compare(a, b) {
+  const x = numberIn(a), y = numberIn(b);
+  return x !== null && y !== null ? x - y : collator.compare(a, b);
+}
+function sortBy(head) {
+  const down = head.getAttribute("aria-sort") === "ascending";
+  const body = head.closest("table").tBodies[0];
+  const text = (row) => row.cells[head.cellIndex].textContent.trim();
+  const rows = Array.from(body.rows);
+  rows.sort((r, s) => {
+    const a = text(r), b = text(s);
+    if (a === "" || b === "") return (a === "") - (b === "");
+    return down ? compare(b, a) : compare(a, b);
+  });
+  for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.append(...rows);
+}
+for (const button of document.querySelectorAll("table.sortable thead button")) {
+  button.addEventListener("click", () => sortBy(button.closest("th")));
+}
+// On a narrow page the legend would take more room than the plot, and the axis needs two lines.
+const narrow = window.matchMedia("(max-width: 48rem)");
+function fitPlots() {
+  for (const plot of document.querySelectorAll(".plotly-graph-div")) {
+    plot.wholeTitle ??= plot.layout.xaxis.title.text;
+    const title = narrow.matches ? plot.wholeTitle.replace(" (", "<br>(") : plot.wholeTitle;
+    window.Plotly.relayout(plot, { showlegend: !narrow.matches, "xaxis.title.text": title });
+  }
+}
+narrow.addEventListener("change", fitPlots);
+fitPlots();

@@ -1,0 +1,172 @@
+"""What a report says of one data set: all its numbers and sentences, from records alone.
+
+Owns which parts there are and what each is made of; owns no page (document_page.py), no files
+(document_files.py) and no images, which come from whoever has the data set at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.plain_text import one_line
+from bench.records.published import PublishedPoint, canonical_name
+from bench.records.record import RunRecord
+from bench.records.store import Problem, RunStore
+from bench.records.sweep import SweepRecord
+from bench.report.behaviour import Behaviour, behaviour_table, behaviours_of
+from bench.report.groups import group_seeds
+from bench.report.making import making_tables
+from bench.report.plane import Plane, plane_of
+from bench.report.ranks import Ranking, ranking_of
+from bench.report.ranks import headline as ranks_headline
+from bench.report.report_table import ReportTable, table_of
+from bench.report.rows import Row, rows
+from bench.report.saving import Samples, networks_of, samples_of
+from bench.report.side_by_side import other_papers, paper_table
+from bench.report.tables import document_table
+from bench.report.verdict_inputs import families
+from bench.report.verdict_lines import VerdictLine, verdict_lines, verdict_summary, verdict_table
+from bench.report.verdicts import judge
+
+NOT_SHOWN = (
+    "Gradient magnitude per block, and maps of where SACT's images ponder: they need the trained "
+    "weights, and this report is made of records and their arrays alone."
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """A report on one data set; `by_time` and `ranking` are None where nothing was timed."""
+
+    dataset: str
+    title: str
+    synthetic: bool
+    rows: tuple[Row, ...]
+    published: tuple[PublishedPoint, ...]
+    verdicts: tuple[VerdictLine, ...]
+    summary: tuple[str, ...]
+    by_macs: Plane
+    by_time: Plane | None
+    paper: ReportTable
+    others: ReportTable
+    behaviours: tuple[Behaviour, ...]
+    behaviours_left_out: tuple[str, ...]
+    ranking: Ranking | None
+    samples: tuple[Samples, ...]
+    without_samples: int
+    making: tuple[ReportTable, ...]
+
+    @property
+    def tables(self) -> list[ReportTable]:
+        """All tables that are written beside the page, in the order of the page."""
+        found = [
+            verdict_table(self.verdicts),
+            results_table(self),
+            self.paper,
+            self.others,
+            behaviour_table(self.behaviours),
+            *([] if self.ranking is None else [ranks_table(self.ranking)]),
+            *self.making,
+        ]
+        return [table for table in found if table.lines]
+
+    @property
+    def scope(self) -> str:
+        """What the report covers, in one sentence."""
+        done = {row["run"] for row in self.rows if row["status"] == "finished"}
+        failed = {row["run"] for row in self.rows if row["status"] != "finished"}
+        seeds = sorted({row["seed"] for row in self.rows})
+        recipes = sorted({str(row["recipe"]) for row in self.rows})
+        one = "seed" if len(seeds) == 1 else "seeds"
+        rest = f", {len(failed)} failed or stopped" if failed else ""
+        names = f"recipe{'' if len(recipes) == 1 else 's'} {', '.join(recipes)}"
+        listed = ", ".join(map(str, seeds[:8])) + (" ..." if len(seeds) > 8 else "")
+        return f"{len(done)} finished runs{rest}; {one} {listed}; {names}."
+
+
+def document_of(
+    records: Sequence[RunRecord],
+    store: RunStore,
+    *,
+    problems: Sequence[Problem] = (),
+    sweeps: Sequence[SweepRecord] = (),
+    published: Sequence[PublishedPoint] = (),
+) -> Document:
+    """Return the report of `records`, all of one data set; arrays are read from `store`.
+
+    Raises:
+        ConfigError: the records are of several data sets.
+    """
+    found = rows(records)
+    plottable = [point for point in published if point.plottable]
+    by_macs = plane_of(found, x="nflops", published=_same_backbones(plottable, found))
+    by_time = plane_of(found, x="latency_ms")
+    apart = _apart(found)
+    judged = [family for family in families(records) if not family.dense]
+    lines = verdict_lines(
+        judge(records, store), [apart.get(family.first.run, "") for family in judged]
+    )
+    behaviours, left_out = behaviours_of(records, store, apart=apart)
+    networks = networks_of(records)
+    samples, missing = samples_of(networks, store)
+    titles = [record.dataset_title for record in records if record.dataset_title]
+    return Document(
+        dataset=by_macs.dataset,
+        title=one_line(titles[0]) if titles else by_macs.dataset,
+        synthetic=by_macs.synthetic,
+        rows=tuple(found),
+        published=tuple(published),
+        verdicts=tuple(lines),
+        summary=tuple(verdict_summary(lines)),
+        by_macs=by_macs,
+        by_time=by_time if by_time.placed else None,
+        paper=paper_table(published, found),
+        others=other_papers(published, found),
+        behaviours=tuple(behaviours),
+        behaviours_left_out=tuple(left_out),
+        ranking=ranking_of(networks),
+        samples=tuple(samples),
+        without_samples=missing,
+        making=tuple(making_tables(records, problems, _about(sweeps, records))),
+    )
+
+
+def results_table(document: Document) -> ReportTable:
+    """Return one line per run and operating point."""
+    lines = [
+        {title: text for title, text in line.items() if title != "data"}
+        for line in document_table(document.rows)
+    ]
+    return table_of("results", "One line per run and operating point.", lines)
+
+
+def ranks_table(ranking: Ranking) -> ReportTable:
+    """Return the networks by MACs, with their rank and speed-up at each batch size."""
+    lines = []
+    orders = {size: ranking.by_time(size) for size in ranking.batch_sizes}
+    for place, network in enumerate(ranking.by_macs, start=1):
+        line = {"network": network.name, "nFLOPs": f"{network.nflops:.3f}", "rank": str(place)}
+        for size in ranking.batch_sizes:
+            ratio, interval = network.speedups[size]
+            line[f"rank, batch {size}"] = str(orders[size].index(network) + 1)
+            line[f"speed-up, batch {size}"] = f"{ratio:.2f}"
+            line[f"95 %, batch {size}"] = f"{interval.low:.2f} to {interval.high:.2f}"
+        lines.append(line)
+    return table_of("ranks", f"{ranks_headline(ranking)}. Rank 1: fewest MACs, fastest.", lines)
+
+
+def _apart(found: Sequence[Row]) -> dict[str, str]:
+    """Return, by run, the settings in which a network differs from others of its name."""
+    return {row["run"]: group.apart for group in group_seeds(found) for row in group.rows}
+
+
+def _same_backbones(points: Sequence[PublishedPoint], found: Sequence[Row]) -> list[PublishedPoint]:
+    ours = {canonical_name(str(row["backbone"])) for row in found}
+    return [point for point in points if canonical_name(point.backbone) in ours]
+
+
+def _about(sweeps: Sequence[SweepRecord], records: Sequence[RunRecord]) -> list[SweepRecord]:
+    """Return the sweeps that have a trial among `records`."""
+    known = {record.run for record in records}
+    return [sweep for sweep in sweeps if any(trial.run in known for trial in sweep.trials)]

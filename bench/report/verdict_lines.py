@@ -1,0 +1,139 @@
+"""The verdicts in a few words each: what stands first on the report page.
+
+Owns the short forms; the numbers and the full sentences come from verdicts.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.analysis.uncertainty import Estimate
+from bench.plain_text import one_line
+from bench.report.report_table import ReportTable, table_of
+from bench.report.verdict_inputs import AXES, Axis
+from bench.report.verdicts import AxisVerdict, MethodVerdict
+
+NO_VERDICT = "no verdict"
+OUTCOMES = ("better", "worse", "not distinguishable", NO_VERDICT)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortAnswer:
+    """One axis in a few words: one of OUTCOMES, the gain and its interval in points (None where
+    there is no number), and why there is no verdict."""
+
+    axis: Axis
+    outcome: str
+    points: tuple[float, float, float] | None
+    why: str
+
+    @property
+    def gain(self) -> str:
+        """The gain and the ends of its interval, or nothing."""
+        if self.points is None:
+            return ""
+        gain, low, high = self.points
+        return f"{gain:+.2f} ({low:+.2f} to {high:+.2f})"
+
+    @property
+    def title(self) -> str:
+        return "MACs" if self.axis == "macs" else self.axis
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictLine:
+    """One method: its name, a short answer for each axis, and the whole paragraph.
+
+    `apart` are the settings in which it differs from others of its name, or nothing.
+    """
+
+    label: str
+    apart: str
+    backbone: str
+    control: bool
+    seeds: int
+    images: int
+    answers: tuple[ShortAnswer, ...]
+    paragraph: str
+
+
+def verdict_lines(verdicts: Sequence[MethodVerdict], apart: Sequence[str]) -> list[VerdictLine]:
+    """Return a line for each verdict, methods first, then controls; `apart` has a text for each."""
+    pairs = zip(verdicts, apart, strict=True)
+    ordered = sorted(pairs, key=lambda pair: (pair[0].control, pair[0].label, pair[1]))
+    return [
+        VerdictLine(
+            label=one_line(verdict.label),
+            apart=one_line(differs),
+            backbone=one_line(verdict.backbone),
+            control=verdict.control,
+            seeds=verdict.seeds,
+            images=verdict.images,
+            answers=tuple(_short(verdict.on(axis)) for axis in AXES),
+            paragraph=one_line(verdict.sentence, longest=20_000),
+        )
+        for verdict, differs in ordered
+    ]
+
+
+def verdict_summary(lines: Sequence[VerdictLine]) -> list[str]:
+    """Return a sentence for each axis: how many methods are better, worse and so on."""
+    methods = [line for line in lines if not line.control]
+    if not methods:
+        return ["No method was run, so there is nothing to judge."]
+    return [_summary(methods, number, axis) for number, axis in enumerate(AXES)]
+
+
+def verdict_table(lines: Sequence[VerdictLine]) -> ReportTable:
+    """Return one line per method and axis."""
+    cells = [
+        {
+            "network": f"{line.label} {line.apart}".strip(),
+            "backbone": line.backbone,
+            "kind": "control" if line.control else "method",
+            "at equal": answer.title,
+            "verdict": answer.outcome,
+            **_in_columns(answer),
+            "why none": answer.why,
+            "seeds": str(line.seeds),
+            "test images": str(line.images),
+        }
+        for line in lines
+        for answer in line.answers
+    ]
+    caption = "Each network against the static curve at its own cost; Holm's rule decides."
+    return table_of("verdicts", caption, cells)
+
+
+def _summary(methods: Sequence[VerdictLine], number: int, axis: Axis) -> str:
+    outcomes = [line.answers[number].outcome for line in methods]
+    counts = {name: outcomes.count(name) for name in OUTCOMES}
+    parts = [f"{count} {name}" for name, count in counts.items() if count]
+    what = "MACs" if axis == "macs" else axis
+    of = "1 method" if len(methods) == 1 else f"{len(methods)} methods"
+    return f"At equal {what}, of {of}: {', '.join(parts)}."
+
+
+def _short(answer: AxisVerdict) -> ShortAnswer:
+    if answer.verdict is not None:
+        gain = _gain(answer.verdict.comparison.gain)
+        return ShortAnswer(answer.axis, answer.verdict.outcome, gain, "")
+    if answer.outside is not None:
+        ratio = answer.outside.cost / answer.outside.nearest_cost
+        nearest = one_line(answer.static[0]) if answer.static else "the nearest"
+        kind = "MACs" if answer.axis == "macs" else "time"
+        why = f"no static network of its cost; beside {nearest} at {ratio:.2f} times its {kind}"
+        return ShortAnswer(answer.axis, NO_VERDICT, _gain(answer.outside.gain), why)
+    return ShortAnswer(answer.axis, NO_VERDICT, None, one_line(answer.reason))
+
+
+def _in_columns(answer: ShortAnswer) -> dict[str, str]:
+    numbers = answer.points or (None, None, None)
+    texts = ["" if number is None else f"{number:+.2f}" for number in numbers]
+    return dict(zip(("gain, points", "95 %, low", "95 %, high"), texts, strict=True))
+
+
+def _gain(gain: Estimate) -> tuple[float, float, float]:
+    low, high = gain.bounds
+    return 100 * gain.value, 100 * low, 100 * high

@@ -1,0 +1,364 @@
+"""The report: what it says, what is escaped, that it needs no network, and that it works."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.errors import ConfigError
+from bench.folders import Folders
+from bench.records.published import load_published
+from bench.records.record import Dynamics, RunRecord
+from bench.records.store import Problem, RunStore, save_arrays
+from bench.records.sweep import SweepRecord, TrialRow, save_sweep
+from bench.report.behaviour import by_difficulty
+from bench.report.behaviour_figures import TestImages, strip_uri
+from bench.report.document import Document, document_of
+from bench.report.document_files import write_report
+from bench.report.document_page import document_page
+from bench.report.report_table import csv_text, latex, markdown, table_of
+
+MakeRecord = Callable[..., RunRecord]
+IMAGES = 400
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def network(
+    make_record: MakeRecord,
+    make_point: Any,
+    method: str,
+    *,
+    accuracy: float,
+    nflops: float,
+    backbone: str = "resnet32",
+    variant: str = "",
+    latency: Any = (),
+) -> RunRecord:
+    point = make_point(
+        accuracy=accuracy, nflops=nflops, backbone=backbone, test_images=IMAGES, latency=latency
+    )
+    dynamic = nflops < 1
+    if dynamic:
+        losses = Dynamics(shuffled_accuracy=accuracy - 0.05, shuffled_loss=0.05)
+        point = point.model_copy(update={"dynamics": losses})
+    return make_record(
+        method, variant=variant, backbone=backbone, points=(point,), test_images=IMAGES
+    ).model_copy(update={"role": "dynamic" if dynamic else "dense"})
+
+
+def fill(store: RunStore, record: RunRecord, rng: np.random.Generator) -> None:
+    """Save a record and the arrays of its points: costs that grow with the image's position."""
+    store.save(record)
+    for point in record.points:
+        right = np.zeros(IMAGES, dtype=bool)
+        right[rng.permutation(IMAGES)[: point.correct]] = True
+        share_n = np.full(IMAGES, point.nflops)
+        if point.gated_blocks:
+            share_n += np.linspace(-0.2, 0.2, IMAGES)
+        arrays = {
+            "correct_bits": np.packbits(right),
+            "macs_n": share_n * record.dense_macs,
+            "loss_n": np.linspace(0, 3, IMAGES),
+        }
+        save_arrays(store.folder_of(record), point.arrays_file, arrays)
+
+
+@pytest.fixture
+def records(make_record: MakeRecord, make_point: Any, make_cell: Any) -> list[RunRecord]:
+    def timed(ms: float, speedup: float) -> Any:
+        cell = make_cell(latency_ms=ms, speedup=speedup)
+        return (cell.model_copy(update={"dense_ms": 5.9}),)
+
+    made: Any = (make_record, make_point)
+    return [
+        network(*made, "resnet", accuracy=0.93, nflops=1.0, latency=timed(5.9, 1.0)),
+        network(*made, "resnet", accuracy=0.91, nflops=1.0, backbone="resnet20"),
+        network(
+            *made,
+            "sgad",
+            accuracy=0.6,
+            nflops=0.7,
+            variant="D-MF d_max=0.8",
+            latency=timed(3.9, 1.5),
+        ),
+        network(*made, "skipnet", accuracy=0.92, nflops=0.9, latency=timed(7.5, 0.8)),
+        make_record("act", status="failed", reason="the loss is not a number at epoch 3"),
+    ]
+
+
+@pytest.fixture
+def store(tmp_path: Path, records: list[RunRecord]) -> RunStore:
+    found = RunStore(tmp_path / "results")
+    rng = np.random.default_rng(0)
+    for record in records:
+        fill(found, record, rng)
+    return found
+
+
+@pytest.fixture
+def sweep(records: list[RunRecord], store: RunStore) -> SweepRecord:
+    trial = TrialRow(method="sgad", settings={}, seed=0, run=records[2].run, status="finished")
+    made = SweepRecord(
+        name="first",
+        options={},
+        criterion="hypervolume",
+        held_out=40,
+        created="2026-11-01T09:00:00+00:00",
+        ended=True,
+        trials=(trial,),
+        chosen={"sgad": (records[2].run,)},
+    )
+    save_sweep(made, store.results_dir)
+    return made
+
+
+@pytest.fixture
+def document(records: list[RunRecord], store: RunStore, sweep: SweepRecord) -> Document:
+    return document_of(
+        records,
+        store,
+        problems=[Problem("odd-run", "it is truncated")],
+        sweeps=[sweep],
+        published=load_published("cifar10"),
+    )
+
+
+@pytest.fixture
+def images() -> TestImages:
+    pixels = np.random.default_rng(1).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
+    return TestImages(pixels, np.arange(IMAGES) % 2, ("cat", "dog"))
+
+
+class Elements(HTMLParser):
+    """The elements of a page, its headings, and what lies in the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def lines_of(document: Document, name: str) -> list[dict[str, str]]:
+    table = next(table for table in document.tables if table.name == name)
+    return [dict(zip(table.titles, line, strict=True)) for line in table.lines]
+
+
+def test_each_method_has_a_short_verdict_and_a_paragraph(document: Document) -> None:
+    sgad, skipnet = document.verdicts
+    assert (sgad.label, skipnet.label) == ("sgad D-MF d_max=0.8", "skipnet")
+    macs = sgad.answers[0]
+    assert macs.outcome == "worse"
+    assert macs.points is not None and macs.points[1] < macs.points[0] < macs.points[2] < 0
+    assert skipnet.answers[2].outcome == "no verdict" and skipnet.answers[2].why == "not timed"
+    assert "In MACs: worse than a static network of the same cost." in sgad.paragraph
+    assert document.summary[0].startswith("At equal MACs, of 2 methods: 1 worse")
+    page = document_page(document)
+    assert 'class="outcome worse"' in page and sgad.paragraph in html.unescape(page)
+
+
+def test_networks_of_one_name_are_told_apart_by_their_settings(
+    make_record: MakeRecord, make_point: Any, tmp_path: Path
+) -> None:
+    points = (make_point(nflops=0.8),)
+    made = [
+        make_record("sgad", variant="MF", config={"gamma": gamma}, points=points)
+        for gamma in (0.1, 0.3)
+    ]
+    document = document_of(made, RunStore(tmp_path))
+    assert [line.apart for line in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
+    assert [one.label for one in document.behaviours] == ["sgad MF gamma=0.1", "sgad MF gamma=0.3"]
+    assert "n=1, gamma=0.3" in document_page(document)
+
+
+def test_the_paper_stands_beside_ours(document: Document) -> None:
+    lines = lines_of(document, "published")
+    dense = next(line for line in lines if line["our network"] == "resnet")
+    assert dense["accuracy %, published"] == "93.02" and dense["measured"] == "93.00"
+    assert dense["difference, points"] == "-0.02"
+    mf = next(line for line in lines if line["our network"].startswith("sgad"))
+    assert (mf["nFLOPs, published"], mf["nFLOPs, difference"]) == ("0.86", "-0.160")
+    assert mf["our recipe"].startswith("quick, 30 epochs")
+    missing = next(line for line in lines if line["network"] == "SGAD LF")
+    assert (missing["our network"], missing["measured"]) == ("not run", "")
+
+
+def test_failures_holes_and_sweeps_are_told_with_reasons(document: Document) -> None:
+    holes = {(line["missing"], line["why"]) for line in lines_of(document, "holes")}
+    assert ("the run failed", "the loss is not a number at epoch 3") in holes
+    assert ("its record is not counted", "it is truncated") in holes
+    assert ("latency", "not timed") in holes
+    assert lines_of(document, "sweeps")[0]["chosen by"] == "hypervolume, on 40 held-out images"
+    assert "Gradient magnitude per block" in document_page(document)
+
+
+def test_cost_by_difficulty_rises_where_it_does(document: Document) -> None:
+    shown = document.behaviours[0].points[0]
+    assert shown.by_difficulty is not None
+    mean = shown.by_difficulty[:, 3]
+    assert len(mean) == 10 and (np.diff(mean) > 0).all()
+    expected = by_difficulty(np.array([1.0, 3.0, 2.0, 4.0]), np.array([0.1, 0.3, 0.2, 0.4]))
+    assert expected[:, 3].tolist() == [1.0, 2.0, 3.0, 4.0]
+    extremes = document.behaviours[0].extremes
+    assert extremes is not None and extremes.cheapest == tuple(range(10))
+    assert extremes.dearest[0] == IMAGES - 1
+    assert lines_of(document, "behaviour")[0]["shuffled, points"] == "-5.00"
+
+
+def test_without_arrays_the_reason_stands_in_their_place(
+    records: list[RunRecord], tmp_path: Path
+) -> None:
+    bare = document_of(records, RunStore(tmp_path / "nothing"))
+    assert any("Cost per image is missing" in text for text in bare.behaviours[0].missing)
+    assert "In MACs: no verdict" in bare.verdicts[0].paragraph
+    assert "Cost per image is missing" in document_page(bare)
+
+
+def test_the_page_is_whole_small_and_loads_nothing(document: Document, images: TestImages) -> None:
+    page = document_page(document, images=images)
+    assert len(page.encode()) < 10e6
+    body = Elements(page)
+    for tag, attributes in body.found:
+        for name in ("src", "href"):
+            where = attributes.get(name) or ""
+            assert where == "" or where.startswith(("data:", "#")), (tag, where)
+    assert page.count("* plotly.js v") == 1  # the banner of the script
+    assert not re.search(r"@import|url\(\s*['\"]?http", page[: page.index("<script>")])
+    pictures = [attributes for tag, attributes in body.found if tag == "img"]
+    assert len(pictures) >= 2 + 2 * 2 and all(picture.get("alt") for picture in pictures)
+    levels = [int(tag[1]) for tag, _ in body.found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    targets = {attributes.get("id") for _, attributes in body.found}
+    contents = [a.get("href") or "" for tag, a in body.found if tag == "a"]
+    assert len(contents) == 6 and all(link[1:] in targets for link in contents)
+
+
+def test_without_the_images_a_sentence_says_why(document: Document, images: TestImages) -> None:
+    reason = "the images are not at hand."
+    assert reason in document_page(document, images_reason=reason)
+    page = document_page(document, images=images, images_reason=reason)
+    assert reason not in page and "10 test images of lowest cost: cat, dog, cat" in page
+
+
+def test_a_strip_holds_the_images_side_by_side(images: TestImages) -> None:
+    import base64
+
+    from PIL import Image
+
+    uri = strip_uri(images, [3, 5])
+    strip = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert strip.size == (18, 8) and strip.getpixel((8, 0)) == (0, 0, 0, 0)
+    assert strip.getpixel((10, 0)) == (*images.images_nhwc[5, 0, 0].tolist(), 255)
+
+
+def test_tables_escape_what_their_format_takes_for_code() -> None:
+    odd = table_of("odd", "a & b", [{"name %": "=1+1|<b>", "value": "-0.5"}, {"a": "x_y", "b": ""}])
+    assert "=1+1\\|&lt;b&gt;" in markdown(odd)
+    assert "x\\_y" in latex(odd) and "name \\%" in latex(odd)
+    cells = list(csv.reader(io.StringIO(csv_text(odd))))
+    assert cells[1] == ["'=1+1|<b>", "-0.5"]
+    assert odd.numeric == (False, True)
+
+
+def test_names_from_records_are_escaped_in_the_page(
+    make_record: MakeRecord, make_point: Any, tmp_path: Path
+) -> None:
+    word = "</script><img src=x onerror=alert(1)>"
+    made = network(make_record, make_point, word, accuracy=0.9, nflops=0.8, variant=word)
+    page = document_page(document_of([made], RunStore(tmp_path)))
+    assert not any("onerror" in attributes for _, attributes in Elements(page).found)
+    assert html.escape(word) in page
+
+
+def test_the_same_document_gives_the_same_page(document: Document) -> None:
+    assert document_page(document) == document_page(document)
+
+
+def test_files_are_written(document: Document, tmp_path: Path) -> None:
+    files = write_report(document, tmp_path / "out")
+    names = {str(path.relative_to(tmp_path / "out")) for path in files}
+    assert files[0].name == "report.html" and all(path.stat().st_size for path in files)
+    assert {f"tables/verdicts.{kind}" for kind in ("md", "tex", "csv")} <= names
+    assert {f"figures/accuracy-macs.{kind}" for kind in ("pdf", "png")} <= names
+    assert {"tables/results.csv", "tables/published.md", "figures/ranks.pdf"} <= names
+    head = (tmp_path / "out" / "tables" / "results.csv").read_text().splitlines()[0]
+    assert head.startswith("run,method,variant,dataset")
+
+
+def test_the_command_writes_the_report_and_names_the_page(
+    store: RunStore, sweep: SweepRecord, tmp_path: Path
+) -> None:
+    words = ["report", "--results-dir", str(store.results_dir), "--data-dir", str(tmp_path)]
+    outcome = CliRunner().invoke(app, words)
+    assert outcome.exit_code == 0, outcome.output
+    page = store.results_dir / "report" / "cifar10" / "report.html"
+    assert str(page) in outcome.output and "No pictures" in page.read_text()
+
+
+def test_nothing_to_report_is_said(tmp_path: Path) -> None:
+    from bench import api
+
+    with pytest.raises(ConfigError, match="no finished runs"):
+        api.report(Folders(tmp_path, tmp_path))
+
+
+_PROBE = """<script>
+const said = [];
+const heads = [...document.querySelectorAll("#behaviour table th button")];
+const cells = () => [...document.querySelectorAll("#behaviour tbody tr")]
+  .map((row) => row.cells[3].textContent);
+const order = [cells().join()];
+for (let n = 0; n < 2; n++) { heads[3].focus(); heads[3].click(); order.push(cells().join()); }
+said.push("order=" + order.join("/"));
+said.push("sort=" + heads[3].closest("th").getAttribute("aria-sort"));
+const plot = document.getElementById("plot-macs");
+const curve = plot.data.findIndex((trace) => trace.hovertext);
+Plotly.Fx.hover(plot, [{ curveNumber: curve, pointNumber: 0 }]);
+said.push("hover=" + plot.querySelectorAll(".hoverlayer .hovertext").length);
+said.push("loaded=" + performance.getEntriesByType("resource")
+  .filter((entry) => !entry.name.startsWith("data:")).length);
+said.push("wide=" + (document.documentElement.scrollWidth <= window.innerWidth));
+const result = document.createElement("p");
+result.id = "probe";
+result.textContent = said.join(";");
+document.body.append(result);
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the page in")
+def test_a_browser_sorts_hovers_and_loads_nothing(
+    document: Document, images: TestImages, tmp_path: Path
+) -> None:
+    page = document_page(document, images=images).replace("</body>", f"{_PROBE}</body>")
+    target = tmp_path / "probed.html"
+    target.write_text(page, encoding="utf-8")
+    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking"
+    command = [str(CHROMIUM), *options.split(), f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run(
+        [*command, target.as_uri()], capture_output=True, text=True, check=False, timeout=120
+    )
+    said = re.search(r'<p id="probe">(.*?)</p>', done.stdout)
+    assert said is not None, done.stderr[-2000:]
+    results = dict(part.split("=", 1) for part in said[1].split(";"))
+    assert results["order"] == "0.700,0.900/0.700,0.900/0.900,0.700"
+    assert results["sort"] == "descending" and results["hover"] == "1"
+    assert results["loaded"] == "0" and results["wide"] == "true"
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
