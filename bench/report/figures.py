@@ -275,5 +275,6 @@ def _point_label(plane: Plane, placed: Placed, several: set[str]) -> str:
     if placed.group.dense:
         return str(first["backbone"])
     method = str(first["method"])
-    text = str(first["variant"] or method) if method in several else method
+    own = placed.group.apart or first["variant"] or method
+    text = str(own) if method in several else method
     return text if first["backbone"] == plane.reference else f"{text} ({first['backbone']})"
