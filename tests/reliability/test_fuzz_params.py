@@ -63,7 +63,6 @@ def test_a_range_is_searched_or_refused_in_words(name: str, text: str, search: s
                 assert trial.spec.run == Path(trial.spec.run).name
             found.tell(tried, 0.5)
     except BenchError as error:
-        assert error.message.isprintable() or "\n" in error.message
         assert len(error.message) < 2000
 
 

@@ -46,9 +46,16 @@ class Misbehaves(DenseResNet):
 """
 
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+BENCH = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from bench.cli import main; main()"
+)
+
+
 def _start(results: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", "from bench.cli import main; main()", "sweep", *SMALL, *arguments],
+        [sys.executable, "-c", BENCH, "sweep", *SMALL, *arguments],
         env={**os.environ, "BENCH_RESULTS": str(results), "COLUMNS": "120"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
