@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -166,7 +168,12 @@ def head() -> Iterator[str]:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     yield str(cluster.address)
-    cluster.shutdown()
+    with warnings.catch_warnings():
+        # Ray leaves its pipes to the collector, which would complain in some later test.
+        warnings.simplefilter("ignore", ResourceWarning)
+        cluster.shutdown()
+        del cluster
+        gc.collect()
 
 
 def _join(address: str, *, without: Path | None = None) -> subprocess.Popen[bytes]:
