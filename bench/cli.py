@@ -10,10 +10,20 @@ import typer
 from bench.commands import data, method, mlflow
 from bench.commands.campaign import campaign
 from bench.commands.frame import (
+    BackboneName,
+    Compiled,
     DataDir,
+    Dataset,
     Debug,
+    DeviceName,
+    Epochs,
     Plugins,
+    Pretrained,
+    RecipeName,
     ResultsDir,
+    Seeds,
+    Shortcut,
+    TrainingPrecision,
     chosen_folders,
     errors_shown,
     load_plugins,
@@ -52,30 +62,20 @@ def run(
     methods: Annotated[
         str | None, typer.Option(help="Names with commas, or all. Default: resnet,sgad,blockdrop.")
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A name or a folder of images. Default: digits.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Default: resnet32, or resnet14 for embedded data.")
-    ] = None,
-    shortcut: Annotated[Literal["A", "B"] | None, typer.Option(help="At stage borders.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="smoke, quick, finetune, fair, paper. Default: quick.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="With commas. Default: 0.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    pretrained: Annotated[
-        Path | None, typer.Option(help="Weights of a trained ResNet to start from.")
-    ] = None,
+    dataset: Dataset = None,
+    backbone: BackboneName = None,
+    shortcut: Shortcut = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    seeds: Seeds = None,
+    device: DeviceName = None,
+    pretrained: Pretrained = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
     ] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option()] = None,
-    compiled: Annotated[
-        bool | None, typer.Option("--compile", help="Train with torch.compile.")
-    ] = None,
+    precision: TrainingPrecision = None,
+    compiled: Compiled = None,
     held_out: Annotated[
         int | None, typer.Option(min=0, help="Training images kept out, watched by epoch.")
     ] = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
@@ -85,6 +86,11 @@ class RunSpec(Frozen):
     def canonical_json(self) -> str:
         """Return the spec as JSON that does not depend on the order of keys."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+def without_seed(run: str) -> str:
+    """Return the name of a run without its seed and key: what runs of other seeds share."""
+    return re.sub(r"-s\d+-[0-9a-f]+$", "", run)
 
 
 def canonical_json(value: Any) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,20 @@ ResultsDir = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets lie. Default: $BENCH_DATA or ./data.")
 ]
+Dataset = Annotated[str | None, typer.Option(help="A name or a folder of images. Default: digits.")]
+BackboneName = Annotated[
+    str | None, typer.Option(help="Default: resnet32, or resnet14 for embedded data.")
+]
+Shortcut = Annotated[Literal["A", "B"] | None, typer.Option(help="At stage borders.")]
+RecipeName = Annotated[
+    str | None, typer.Option(help="smoke, quick, finetune, fair, paper. Default: quick.")
+]
+Seeds = Annotated[str | None, typer.Option(help="With commas. Default: 0.")]
+DeviceName = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Pretrained = Annotated[Path | None, typer.Option(help="Weights of a trained ResNet to start from.")]
+Epochs = Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")]
+TrainingPrecision = Annotated[Literal["fp32", "bf16"] | None, typer.Option()]
+Compiled = Annotated[bool | None, typer.Option("--compile", help="Train with torch.compile.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")

@@ -8,10 +8,20 @@ from typing import Annotated, Literal
 import typer
 
 from bench.commands.frame import (
+    BackboneName,
+    Compiled,
     DataDir,
+    Dataset,
     Debug,
+    DeviceName,
+    Epochs,
     Plugins,
+    Pretrained,
+    RecipeName,
     ResultsDir,
+    Seeds,
+    Shortcut,
+    TrainingPrecision,
     chosen_folders,
     errors_shown,
     load_plugins,
@@ -38,7 +48,7 @@ def sweep(
     samples: Annotated[
         int | None, typer.Option(min=1, help="Settings tried for each method. Default: 8.")
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="With commas. Default: 0.")] = None,
+    seeds: Seeds = None,
     scheduler: Annotated[
         Literal["fifo", "asha", "median"] | None,
         typer.Option(help="Who is stopped early. Default: fifo, nobody."),
@@ -47,33 +57,23 @@ def sweep(
         float | None,
         typer.Option(help="Choose by accuracy at no more than this nFLOPs. Default: hypervolume."),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="A name or a folder of images. Default: digits.")
-    ] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="Default: resnet32, or resnet14 for embedded data.")
-    ] = None,
-    shortcut: Annotated[Literal["A", "B"] | None, typer.Option(help="At stage borders.")] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="smoke, quick, finetune, fair, paper. Default: quick.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
-    pretrained: Annotated[
-        Path | None, typer.Option(help="Weights of a trained ResNet to start from.")
-    ] = None,
+    dataset: Dataset = None,
+    backbone: BackboneName = None,
+    shortcut: Shortcut = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    pretrained: Pretrained = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE for all trials."),
     ] = None,
-    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option()] = None,
-    compiled: Annotated[
-        bool | None, typer.Option("--compile", help="Train with torch.compile.")
-    ] = None,
+    precision: TrainingPrecision = None,
+    compiled: Compiled = None,
     held_out: Annotated[
         int | None,
         typer.Option(min=1, help="Training images to choose by. Default: a tenth."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    device: DeviceName = None,
     cpus_per_trial: Annotated[
         int | None, typer.Option(min=1, help="Cores and threads. Default: 1.")
     ] = None,

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bench.config import RunSpec, canonical_json
+from bench.config import RunSpec, canonical_json, without_seed
 from bench.errors import ConfigError
 from bench.plain_text import one_line
 from bench.records.index import Digests, digests
@@ -51,7 +50,6 @@ EXTRAS = (
 )
 """More about each row; these may change with the version."""
 
-_SEED_AND_KEY = re.compile(r"-s\d+-[0-9a-f]+$")
 BUDGET_TOLERANCE = 0.1
 """Training costs that differ by less than this share count as equal."""
 
@@ -179,13 +177,13 @@ def family_of(spec: RunSpec) -> str:
     """
     content: dict[str, Any] = spec.model_dump(mode="json", exclude={"seed"})
     if spec.initial is not None and spec.initial.kind == "run":
-        content["initial"] = _SEED_AND_KEY.sub("", spec.initial.name)
+        content["initial"] = without_seed(spec.initial.name)
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
 
 
 def _settings(spec: RunSpec) -> list[str]:
     """Return all that a user can set of a run and no column shows, as "key=value"."""
-    start = "" if spec.initial is None else _SEED_AND_KEY.sub("", spec.initial.name)
+    start = "" if spec.initial is None else without_seed(spec.initial.name)
     training = {
         "epochs": spec.budget.epochs,
         "batch_size": spec.budget.batch_size,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.analysis.uncertainty import Array, Runs
-from bench.config import RunSpec
+from bench.config import RunSpec, without_seed
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.report.rows import newest_cell
 
@@ -125,9 +124,7 @@ def seedless(spec: RunSpec, by_run: Mapping[str, RunRecord]) -> str:
     if spec.initial is not None and spec.initial.kind == "run":
         source = by_run.get(spec.initial.name)
         content["initial"] = (
-            re.sub(r"-s\d+-[0-9a-f]+$", "", spec.initial.name)
-            if source is None
-            else seedless(source.spec, by_run)
+            without_seed(spec.initial.name) if source is None else seedless(source.spec, by_run)
         )
     return json.dumps(content, sort_keys=True)
 
