@@ -40,6 +40,11 @@ class BackboneSpec(Frozen):
     name: str
     shortcut: Literal["A", "B"] = "A"
 
+    @property
+    def label(self) -> str:
+        """The name and the kind of shortcut, as one word."""
+        return f"{self.name}-{self.shortcut}"
+
 
 class InitialWeights(Frozen):
     """Where training starts from: a user's file, or a finished run of this harness.

@@ -9,7 +9,7 @@ from bench.data.load import load_dataset
 from bench.engine.building import Workplace
 from bench.engine.plan import METHODS, Request, make_plan
 from bench.engine.single import perform
-from bench.measure.latency import measure_latency
+from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import profile_named
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
@@ -52,8 +52,8 @@ def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path)
     net = method.build(backbone, method.Config()).cuda().eval()
     x_nchw = images(256, seed=1, shape=(3, 16, 16)).cuda()
     cells = measure_latency(
-        {"subject": net},
-        GatedResNet(backbone).cuda().eval(),
+        {"subject": Subject(net, "dense")},
+        {"dense": GatedResNet(backbone).cuda().eval()},
         images_nchw=x_nchw,
         batch_sizes=(1, 8, 128),
         profile=profile_named("smoke"),

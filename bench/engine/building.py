@@ -139,8 +139,9 @@ def dense_net(spec: RunSpec, place: Workplace) -> DynamicNet:
 
     Its time does not depend on its weights.
     """
-    from_file = spec.initial is not None and spec.initial.kind == "file"
-    weights = place.weights.state if from_file and place.weights is not None else None
+    given = place.weights
+    identity = None if spec.initial is None else spec.initial.identity
+    weights = given.state if given is not None and given.sha256 == identity else None
     return _placed(GatedResNet(backbone_of(spec, place, weights)), place.device)
 
 

@@ -1,4 +1,4 @@
-"""Finished runs timed in this process: their networks rebuilt and measured beside the dense one.
+"""Finished runs timed in this process: their networks rebuilt and measured beside dense ones.
 
 Owns no record and no other process.
 """
@@ -14,7 +14,7 @@ from bench.engine.building import Workplace, dense_net, rebuild
 from bench.errors import BenchError
 from bench.measure.cells import MeasuredCell
 from bench.measure.lanes import Progress
-from bench.measure.latency import measure_latency
+from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import Profile
 from bench.method import DynamicNet
 from bench.records.record import RunRecord
@@ -37,13 +37,13 @@ def measure_here(
     task: Task,
     progress: Progress,
 ) -> dict[str, list[MeasuredCell]]:
-    """Return the cells by `subject_name`, and those of the dense network under "dense".
+    """Return the cells by `subject_name`, those of dense networks by the label of their backbone.
 
     A run whose network cannot be rebuilt is noted and left out.
     """
     return measure_latency(
         _networks(records, place),
-        dense_net(records[0].spec, place),
+        _dense_nets(records, place),
         images_nchw=images_nchw,
         batch_sizes=task.batch_sizes,
         profile=task.profile,
@@ -59,8 +59,13 @@ def subject_name(record: RunRecord, point: str) -> str:
     return f"{record.run}/{point}"
 
 
-def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, DynamicNet]:
-    nets: dict[str, DynamicNet] = {}
+def _dense_nets(records: Sequence[RunRecord], place: Workplace) -> dict[str, DynamicNet]:
+    specs = {record.spec.backbone.label: record.spec for record in reversed(records)}
+    return {label: dense_net(specs[label], place) for label in sorted(specs)}
+
+
+def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, Subject]:
+    nets: dict[str, Subject] = {}
     for record in records:
         try:
             points = rebuild(record, place)
@@ -70,5 +75,6 @@ def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, Dynam
         dead = [frozenset(point.dead_blocks) for point in record.points]
         for point, blocks in zip(points, dead, strict=True):
             net = point.net.inference_net(dead_blocks=blocks)
-            nets[subject_name(record, point.name)] = net
+            name = subject_name(record, point.name)
+            nets[name] = Subject(net, record.spec.backbone.label)
     return nets

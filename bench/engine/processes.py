@@ -25,7 +25,6 @@ from bench.engine.plan import METHODS
 from bench.errors import RunFailed
 from bench.measure.cells import MeasuredCell, RawLatency, merged
 from bench.measure.lanes import Progress
-from bench.measure.latency import DENSE
 from bench.records.record import LatencyCell, RunRecord
 from bench.records.store import load_arrays, save_arrays
 
@@ -54,11 +53,14 @@ def measure_in_processes(
         job = job_of(records, place, part._replace(seed=task.seed + number))
         with answered("timing_process", job, images_nchw, place, progress=progress) as folder:
             found.append(read_cells(folder))
+    dense = {cells[0].dense for cells in found[0].values()}
+
+    def of_all(name: str, size: int) -> list[MeasuredCell]:
+        return [one[name][size] for one in found]
+
     return {
         name: [
-            merged(
-                [one[name][size] for one in found], baselines=[one[DENSE][size] for one in found]
-            )
+            merged(of_all(name, size), {other: of_all(other, size) for other in dense})
             for size in range(len(task.batch_sizes))
         ]
         for name in found[0]
@@ -68,22 +70,22 @@ def measure_in_processes(
 
 def write_cells(folder: Path, cells: dict[str, list[MeasuredCell]]) -> None:
     """Leave the cells of one process in `folder`."""
-    listed: list[tuple[str, object, str, str]] = []
+    listed: list[tuple[str, object, str, str, str]] = []
     for name, members in cells.items():
         for cell in members:
             file = f"raw{len(listed)}.npz"
             save_arrays(folder, file, cell.raw.arrays())
             record = cell.record.model_dump(mode="json")
-            listed.append((name, record, file, cell.equivalence))
+            listed.append((name, record, file, cell.equivalence, cell.dense))
     (folder / CELLS_FILE).write_text(json.dumps(listed))
 
 
 def read_cells(folder: Path) -> dict[str, list[MeasuredCell]]:
     """Return what `write_cells` left."""
     cells: dict[str, list[MeasuredCell]] = {}
-    for name, record, file, equivalence in json.loads((folder / CELLS_FILE).read_text()):
+    for name, record, file, equivalence, dense in json.loads((folder / CELLS_FILE).read_text()):
         raw = RawLatency(**load_arrays(folder, file))
-        cell = MeasuredCell(LatencyCell.model_validate(record), raw, equivalence)
+        cell = MeasuredCell(LatencyCell.model_validate(record), raw, equivalence, dense)
         cells.setdefault(name, []).append(cell)
     return cells
 

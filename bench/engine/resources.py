@@ -6,6 +6,7 @@ resource_process.py.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -66,7 +67,7 @@ def _measured(
         except RunFailed as error:
             values = dict.fromkeys(("memory_reason", "energy_reason"), error.message)
     updated = cell.record.model_copy(update=values)
-    return MeasuredCell(updated, cell.raw, cell.equivalence)
+    return dataclasses.replace(cell, record=updated)
 
 
 def _in_a_process(

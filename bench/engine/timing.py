@@ -1,7 +1,7 @@
 """Latency of finished runs: networks rebuilt, timed together, cells added to their records.
 
-Owns which networks meet in one measurement: all operating points that share data, backbone and
-normalisation, against one dense network. Who measures is measuring.py, in this process, or
+Owns which networks meet in one measurement: all operating points that share data and normalisation,
+each against the dense network of its backbone. Who measures is measuring.py, in this process, or
 processes.py, in several; how time is taken is bench.measure.latency's business.
 """
 
@@ -54,7 +54,7 @@ def time_records(
             continue
         count = sum(len(record.points) for record in members)
         place.reporter.note(
-            f"Timing {count} networks against the dense {spec.backbone.name} "
+            f"Timing {count} networks against the dense {_backbones(members)} "
             f"({chosen.name} profile, {_counted(threads, 'thread')}, "
             f"{_counted(chosen.processes, 'process')})"
         )
@@ -70,6 +70,10 @@ def time_records(
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
+
+
+def _backbones(records: Sequence[RunRecord]) -> str:
+    return " and ".join(sorted({record.spec.backbone.name for record in records}))
 
 
 def _counted(count: int, noun: str) -> str:
@@ -97,7 +101,7 @@ def _bar(reporter: Reporter, *, steps: int) -> Callable[[str, float], None]:
 
 
 def _meeting(spec: RunSpec) -> tuple[object, ...]:
-    return (spec.dataset.fingerprint, spec.backbone, spec.normalisation)
+    return (spec.dataset.fingerprint, spec.normalisation)
 
 
 def _with_cells(

@@ -1,11 +1,11 @@
-"""From the samples of a lane to a cell of the record, beside the baseline's lane.
+"""From the samples of a lane to a cell of the record, beside the lanes of the dense networks.
 
 Also puts the cells of several processes together. Owns no clock; the statistics are speed.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from bench.measure.speed import (
     tail_ms,
 )
 from bench.measure.timing import Index
-from bench.records.record import Environment, LatencyCell
+from bench.records.record import Environment, LatencyCell, OtherDense
 
 Count = npt.NDArray[np.int32]
 _NO_PASS = "not measured with this profile"
@@ -73,15 +73,22 @@ class RawLatency:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredCell:
-    """A cell for the record, its raw samples, and the sentence that proves the skipping path."""
+    """A cell for the record, its raw samples, and the sentence that proves the skipping path.
+
+    `dense` is the name of the dense network that its speed-up is relative to.
+    """
 
     record: LatencyCell
     raw: RawLatency
     equivalence: str
+    dense: str
 
 
-def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
-    """Return the cell of a lane that has been measured or has failed."""
+def cell_of(lane: Lane, baselines: Mapping[str, Lane], *, dense: str) -> MeasuredCell:
+    """Return the cell of a lane that has been measured or has failed.
+
+    `baselines` are the lanes of the dense networks by name, `dense` the name of its own.
+    """
     setup, sharing = lane.setup, lane.meter.sharing
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
@@ -107,19 +114,24 @@ def cell_of(lane: Lane, *, baseline: Lane) -> MeasuredCell:
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     raw = _raw(lane)
-    base = raw if lane is baseline else _raw(baseline)
-    numbers = _numbers(raw, baseline=base)
-    return MeasuredCell(record.model_copy(update=numbers), raw, lane.proof.sentence)
+    raws = {name: raw if other is lane else _raw(other) for name, other in baselines.items()}
+    numbers = _numbers(raw, raws, dense=dense)
+    return MeasuredCell(record.model_copy(update=numbers), raw, lane.proof.sentence, dense)
 
 
-def merged(parts: Sequence[MeasuredCell], *, baselines: Sequence[MeasuredCell]) -> MeasuredCell:
-    """Return one cell of what several processes measured, beside the baselines of the same.
+def merged(
+    parts: Sequence[MeasuredCell], baselines: Mapping[str, Sequence[MeasuredCell]]
+) -> MeasuredCell:
+    """Return one cell of what several processes measured, beside the dense networks of the same.
 
     All rounds count alike; the mark of contention and what was seen of it are the worst of all. A
     cell that failed in one process has no latency.
     """
     raw = _joined(parts)
-    base = raw if parts[0] is baselines[0] else _joined(baselines)
+    raws = {
+        name: raw if parts[0] is others[0] else _joined(others)
+        for name, others in baselines.items()
+    }
     failures = [part.record.reason for part in parts if part.record.latency_ms is None]
     values = parts[0].record.environment.values | {
         key: _together(key, parts) for key in _WORST if key in parts[0].record.environment.values
@@ -132,9 +144,11 @@ def merged(parts: Sequence[MeasuredCell], *, baselines: Sequence[MeasuredCell]) 
         "reason": failures[0] if failures else "",
         "environment": Environment(values=values | {"latency_processes": len(parts)}),
         "measured_at": max(part.record.measured_at for part in parts),
-        **_numbers(raw, baseline=base),
+        "others": {},
+        **_numbers(raw, raws, dense=parts[0].dense),
     }
-    return MeasuredCell(parts[0].record.model_copy(update=update), raw, parts[0].equivalence)
+    record = parts[0].record.model_copy(update=update)
+    return MeasuredCell(record, raw, parts[0].equivalence, parts[0].dense)
 
 
 _NUMBERS = (
@@ -148,8 +162,10 @@ def _together(key: str, parts: Sequence[MeasuredCell]) -> object:
     return None if None in found else _WORST[key](found)
 
 
-def _numbers(raw: RawLatency, *, baseline: RawLatency) -> dict[str, object]:
-    ms_n = raw.ms_n
+def _numbers(
+    raw: RawLatency, baselines: Mapping[str, RawLatency], *, dense: str
+) -> dict[str, object]:
+    ms_n, baseline = raw.ms_n, baselines[dense]
     if not len(ms_n):
         return {}
     numbers: dict[str, object] = {
@@ -160,6 +176,11 @@ def _numbers(raw: RawLatency, *, baseline: RawLatency) -> dict[str, object]:
         "p99_ms": tail_ms(ms_n, 0.99),
         "interval_ms": median_interval(ms_n),
         "converged": has_converged(ms_n),
+        "others": {
+            name: _beside(other, raw)
+            for name, other in baselines.items()
+            if name != dense and len(other.ms_n)
+        },
     }
     if len(baseline.ms_n):
         numbers["dense_ms"] = float(np.median(baseline.ms_n))
@@ -173,6 +194,15 @@ def _numbers(raw: RawLatency, *, baseline: RawLatency) -> dict[str, object]:
             "verdict": speedup.verdict,
         }
     return numbers
+
+
+def _beside(other: RawLatency, own: RawLatency) -> OtherDense:
+    speedup = _speedup(other, own)
+    return OtherDense(
+        dense_ms=float(np.median(other.ms_n)),
+        speedup=speedup.ratio,
+        speedup_interval=speedup.interval,
+    )
 
 
 def _speedup(baseline: RawLatency, own: RawLatency) -> Speedup:

@@ -1,6 +1,6 @@
-"""Latency of networks that really skip, beside the dense network, by the rules in docs/latency.md.
+"""Latency of networks that really skip, beside dense networks, by the rules in docs/latency.md.
 
-All networks take turns in rounds, the dense one first, on the same real images in the same order.
+All networks take turns in rounds, the dense ones first, on the same real images in the same order.
 What is timed is a fast copy of each, dense or not, after its skipping path was proved equal to the
 masked path of the network as it was trained. What fails
 becomes a cell with a reason. Owns the protocol; the clock is timing.py, the numbers are speed.py.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,13 +25,19 @@ from bench.measure.profiles import Profile
 from bench.networks.inference import fast_copy, graph_of_one
 from bench.networks.unit import DynamicNet
 
-DENSE = "dense"
 _PROBE_IMAGES = 2
 
 
+class Subject(NamedTuple):
+    """A network to time, and the name of the dense network that its speed-up is relative to."""
+
+    net: DynamicNet
+    dense: str
+
+
 def measure_latency(
-    subjects: Mapping[str, DynamicNet],
-    dense: DynamicNet,
+    subjects: Mapping[str, Subject],
+    dense: Mapping[str, DynamicNet],
     *,
     images_nchw: Tensor,
     batch_sizes: Sequence[int] = (1, 256),
@@ -40,19 +47,20 @@ def measure_latency(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, list[MeasuredCell]]:
-    """Time `dense` and each of `subjects` at each batch size, on this process and `device`.
+    """Time all of `dense` and `subjects` at each batch size, on this process and `device`.
 
     The networks are on `device` already; `images_nchw` are real, normalised test images, 1,024 or
     more where the data set has as many. A network without any decision runs its plain trunk, so
     that gating weighs on nobody's baseline. Returns the cells by name in the order of
-    `batch_sizes`, those of the dense network under DENSE; a cell that could not be measured has
-    no latency and a reason. The number of CPU threads is restored.
+    `batch_sizes`, those of the dense networks too; a cell that could not be measured has no latency
+    and a reason. Each also has its ratios to the other dense networks. The number of CPU threads is
+    restored.
 
     Raises:
-        ValueError: there are fewer than 256 images, or a subject is named like the baseline.
+        ValueError: there are fewer than 256 images, a subject is named like a dense network, or
+            names one that is not there.
     """
-    if DENSE in subjects:
-        raise ValueError(f"no subject may be named '{DENSE}': that is the baseline")
+    _check_names(subjects, dense)
     if len(images_nchw) < MIN_IMAGES:
         raise ValueError(
             f"{len(images_nchw)} images are too few for latency; at least {MIN_IMAGES}"
@@ -65,13 +73,25 @@ def measure_latency(
         setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
         graphs = profile.graphs and 1 in batch_sizes
         prove = _prove_with_graph if graphs else _prove
-        proofs = _prove_all({DENSE: dense, **subjects}, images_nchw, prove, tell=tell)
+        beside = {name: name for name in dense} | {name: s.dense for name, s in subjects.items()}
+        nets = {**dense, **{name: subject.net for name, subject in subjects.items()}}
+        proofs = _prove_all(nets, images_nchw, prove, tell=tell)
         cells: dict[str, list[MeasuredCell]] = {name: [] for name in proofs}
         for size in batch_sizes:
             lanes = _measure_batch_size(list(proofs.values()), size, setup=setup, tell=tell)
+            baselines = {lane.proof.name: lane for lane in lanes if lane.proof.name in dense}
             for lane in lanes:
-                cells[lane.proof.name].append(cell_of(lane, baseline=lanes[0]))
+                name = lane.proof.name
+                cells[name].append(cell_of(lane, baselines, dense=beside[name]))
     return cells
+
+
+def _check_names(subjects: Mapping[str, Subject], dense: Mapping[str, DynamicNet]) -> None:
+    for name, subject in subjects.items():
+        if name in dense:
+            raise ValueError(f"no subject may be named '{name}': that is a baseline")
+        if subject.dense not in dense:
+            raise ValueError(f"there is no dense network '{subject.dense}' beside '{name}'")
 
 
 def _prove_all(

@@ -74,14 +74,26 @@ class Interval(Frozen):
     high: Amount
 
 
+class OtherDense(Frozen):
+    """The dense network of another backbone, in the rounds of a latency cell.
+
+    `speedup` is the paired ratio of its time to that of the cell's network.
+    """
+
+    dense_ms: Amount
+    speedup: Amount
+    speedup_interval: Interval
+
+
 class LatencyCell(Frozen):
     """Latency of one point at one batch size on one machine, by the rules in docs/latency.md.
 
     All times are milliseconds per image, except `batch_*`. `latency_ms` is None where nothing could
-    be timed; `reason` says why. `speedup` is the paired ratio dense / this. `memory_mib` is the
-    peak of one call, weights included; energy is that of the whole device. Both come from passes
-    of their own, None with a reason where there were none; cells older than these fields have
-    neither.
+    be timed; `reason` says why. `speedup` is the paired ratio dense / this, of the backbone that
+    this network has; `others` has the same for other backbones in the same rounds, by the label of
+    the backbone. `memory_mib` is the peak of one call, weights included; energy is that of the
+    whole device. Both come from passes of their own, None with a reason where there were none;
+    cells older than these fields have neither.
     """
 
     scenario: Literal["stream", "batch"]
@@ -100,6 +112,7 @@ class LatencyCell(Frozen):
     speedup: Amount | None = None
     speedup_interval: Interval | None = None
     verdict: SpeedVerdict | None = None
+    others: dict[str, OtherDense] = Field(default_factory=dict)
     converged: bool = False
     contended: bool = False
     reason: str = ""

@@ -15,7 +15,6 @@ from bench.folders import default_results_dir
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.report.verdict_inputs import Placing
     from bench.report.verdicts import AxisVerdict, MethodVerdict, Statics
 
 FOLDER = "results_dir"
@@ -89,7 +88,6 @@ def verdicts(
     df_or_path: pd.DataFrame | str | Path | None = None,
     *,
     statics: Statics = "dense",
-    placing: Placing = "same rounds",
     level: float = 0.95,
 ) -> pd.DataFrame:
     """Return one row per method and axis of cost: is it better than a static network of that cost?
@@ -122,7 +120,7 @@ def verdicts(
     store = RunStore(Path(frame.attrs[FOLDER]))
     wanted = set(frame["run"])
     records = [record for record in store.load_all().records if record.run in wanted]
-    found = judge(records, store, statics=statics, placing=placing, level=level)
+    found = judge(records, store, statics=statics, level=level)
     rows = [_row(verdict, axis) for verdict in found for axis in verdict.axes]
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 

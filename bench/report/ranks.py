@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from bench.plain_text import one_line
 from bench.records.record import Interval
+from bench.report.rows import Row
 from bench.report.saving import Network, names_of
 
 _SAME_MACS = 0.01
@@ -79,25 +80,23 @@ def ranking_of(networks: Sequence[Network]) -> Ranking | None:
 
     The batch sizes are the smallest and the largest at which all of the set were timed.
     """
-    timed = [network for network in networks if not network.dense and _sizes(network)]
-    sets: dict[tuple[object, ...], list[Network]] = defaultdict(list)
-    for network in timed:
-        sets[_session(network)].append(network)
-    members = max(sets.values(), key=_many_and_new, default=[])
-    if len(members) < 2:
+    members = max(_sets(networks), key=lambda found: found.rank, default=None)
+    if members is None or len(members.networks) < 2:
         return None
-    sizes = _sizes(members[0])
-    cell = members[0].cells[sizes[0]]
+    sizes = _sizes(members.networks[0])
+    cell = members.networks[0].cells[sizes[0]]
     unique = Interval(low=1.0, high=1.0)
     dense = Ranked(
-        f"dense {members[0].row['backbone']}", 1.0, dict.fromkeys(sizes, (1.0, unique)), dense=True
+        f"dense {members.dense['backbone']}", 1.0, dict.fromkeys(sizes, (1.0, unique)), dense=True
     )
+    unit = float(members.dense["dense_macs"])
+    timed = [network for network in networks if not network.dense and _sizes(network)]
     return Ranking(
-        (*(_ranked(name, network, sizes) for name, network in _named(members)), dense),
+        (*(_ranked(name, network, sizes, unit) for name, network in _named(members)), dense),
         sizes,
         f"{one_line(cell.device)}, {cell.threads} thread{'' if cell.threads == 1 else 's'}",
-        left_out=len(timed) - len(members),
-        synthetic=any(network.row["synthetic"] for network in members),
+        left_out=len(timed) - sum(not network.dense for network in members.networks),
+        synthetic=any(network.row["synthetic"] for network in members.networks),
     )
 
 
@@ -126,31 +125,59 @@ def _sizes(network: Network) -> tuple[int, ...]:
     return tuple(sorted({min(known), max(known)})) if known else ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Networks timed in the same rounds, seen from a dense network that `dense` is a row of."""
+
+    networks: list[Network]
+    dense: Row
+
+    @property
+    def rank(self) -> tuple[int, str, float]:
+        """Many networks go before few, new ones before old, a large backbone before a small."""
+        cells = [cell for network in self.networks for cell in network.cells.values()]
+        newest = max(cell.measured_at for cell in cells)
+        return len(self.networks), newest, self.dense["dense_macs"]
+
+
+def _sets(networks: Sequence[Network]) -> list[_Together]:
+    """Return the sets timed together, from each backbone; smaller dense networks belong to them."""
+    found: dict[tuple[object, ...], _Together] = {}
+    for label, of in {network.backbone: network.row for network in networks}.items():
+        for network in networks:
+            seen = None if network.dense and network.backbone == label else network.beside(label)
+            if seen is None or not _sizes(seen):
+                continue
+            members = found.setdefault((label, *_session(seen)), _Together([], of)).networks
+            # Dense networks of one backbone differ in nothing that takes time.
+            if not (seen.dense and any(m.dense and m.backbone == seen.backbone for m in members)):
+                members.append(seen)
+    return list(found.values())
+
+
 def _session(network: Network) -> tuple[object, ...]:
     """Return what two networks share only if their ratios have the same numerator."""
     cells = [network.cells[size] for size in _sizes(network)]
     return tuple((c.batch_size, c.device, c.threads, c.dense_ms) for c in cells)
 
 
-def _many_and_new(members: Sequence[Network]) -> tuple[int, str]:
-    return len(members), max(cell.measured_at for m in members for cell in m.cells.values())
-
-
-def _ranked(name: str, network: Network, sizes: Sequence[int]) -> Ranked:
+def _ranked(name: str, network: Network, sizes: Sequence[int], unit: float) -> Ranked:
     speedups: dict[int, tuple[float, Interval]] = {}
     for size in sizes:
         cell = network.cells[size]
         assert cell.speedup is not None and cell.speedup_interval is not None
         speedups[size] = cell.speedup, cell.speedup_interval
     contended = frozenset(size for size in sizes if network.cells[size].contended)
-    return Ranked(name, network.nflops, speedups, contended)
+    return Ranked(name, network.row["macs"] / unit, speedups, contended)
 
 
-def _named(networks: Sequence[Network]) -> list[tuple[str, Network]]:
+def _named(members: _Together) -> list[tuple[str, Network]]:
     by_method: dict[str, list[Network]] = defaultdict(list)
-    for network in networks:
-        by_method[network.row["method"]].append(network)
-    return [
+    for network in members.networks:
+        if not network.dense:
+            by_method[network.row["method"]].append(network)
+    others = [(f"dense {one.row['backbone']}", one) for one in members.networks if one.dense]
+    return others + [
         (f"{method} {name}".strip(), network)
         for method, members in by_method.items()
         for name, network in zip(names_of(members), members, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +43,11 @@ class Network:
     """One operating point with its newest timed cell per batch size, and its row.
 
     `dense_ms` of a cell is the median of the dense network in the same rounds; two cells that
-    share it were timed together.
+    share it were timed together. `backbone` is the label of the backbone.
     """
 
     row: Row
+    backbone: str
     arrays_file: str
     cells: dict[int, LatencyCell]
 
@@ -58,6 +59,20 @@ class Network:
     @property
     def nflops(self) -> float:
         return float(self.row["nflops"])
+
+    def beside(self, backbone: str) -> Network | None:
+        """Return the same with speed-ups over the dense network of another backbone, or None.
+
+        None where no cell was timed in the same rounds as that network.
+        """
+        if backbone == self.backbone:
+            return self
+        cells = {
+            size: cell.model_copy(update=dict(cell.others[backbone]))
+            for size, cell in self.cells.items()
+            if backbone in cell.others
+        }
+        return replace(self, cells=cells) if cells else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +119,8 @@ def networks_of(records: Sequence[RunRecord]) -> list[Network]:
         for row, point in zip(rows([record]), record.points, strict=False):
             cells = _timed(point)
             if cells:
-                found.append(Network(row, point.arrays_file, cells))
+                label = record.spec.backbone.label
+                found.append(Network(row, label, point.arrays_file, cells))
     return found
 
 

@@ -16,16 +16,13 @@ from typing import Any, Literal
 import numpy as np
 
 from bench.analysis.uncertainty import Array, Runs
-from bench.config import RunSpec, without_seed
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.config import BackboneSpec, RunSpec, without_seed
+from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.report.rows import newest_cell
 
 Axis = Literal["macs", "time at batch 1", "time at batch 256"]
 AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
 BATCH_OF: Mapping[Axis, int] = {"time at batch 1": 1, "time at batch 256": 256}
-Placing = Literal["same rounds", "same machine"]
-"""Which static networks have a time to compare: those timed beside the same dense network, or also
-other backbones timed on the same machine, whose milliseconds are from other rounds."""
 
 ReadArrays = Callable[[RunRecord, PointRecord], Mapping[str, Array]]
 _HALF_WIDTH = 2 * 1.959964
@@ -148,42 +145,25 @@ def in_macs(family: Family, read: ReadArrays, *, unit: float) -> Runs:
     return Runs(correct_spn, macs_spn / unit, np.zeros(correct_spn.shape[1]))
 
 
-def in_time(family: Family, read: ReadArrays, *, batch_size: int) -> Runs:
-    """Return accuracy and time, in units of the dense network's in the same rounds.
+def in_time(family: Family, read: ReadArrays, *, beside: BackboneSpec, batch_size: int) -> Runs:
+    """Return accuracy and time, in units of the dense `beside` in the same rounds.
 
     The dense network itself takes exactly 1: how unsure the ratio is stands in the other's
     speed-up, whose interval is paired with it.
 
     Raises:
-        Unusable: not timed, or on several devices; arrays are missing or do not fit.
+        Unusable: not timed beside it, or on several devices; arrays are missing or do not fit.
     """
     correct_spn, _ = _arrays(family, read)
     seeds, points, _ = correct_spn.shape
-    if family.dense:
+    own = family.first.spec.backbone
+    if family.dense and own == beside:
         return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
-    cells = cells_of(family, batch_size)
-    time_sp = np.array([[1 / _ratio(cell) for cell in row] for row in cells])
-    error_sp = np.array([[_ratio_error(cell) for cell in row] for row in cells])
+    other = None if own == beside else beside.label
+    ratios = [[_ratio(cell, other) for cell in row] for row in cells_of(family, batch_size)]
+    time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
+    error_sp = np.array([[_error(interval) for _, interval in row] for row in ratios])
     return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
-
-
-def in_other_rounds(family: Family, read: ReadArrays, *, dense: Family, batch_size: int) -> Runs:
-    """Return accuracy and time of a static network over that of `dense`, timed in other rounds.
-
-    Drift of the machine between the rounds is not in the standard error.
-
-    Raises:
-        Unusable: one of them was not timed, or not in the same way.
-    """
-    correct_spn, _ = _arrays(family, read)
-    own, other = cells_of(family, batch_size), cells_of(dense, batch_size)
-    if _how(own[0][0]) != _how(other[0][0]):
-        raise Unusable(f"{family.backbone} and {dense.backbone} were timed in different ways")
-    base, base_error = _mean_ms([row[0] for row in other])
-    time_sp = np.array([[cell.latency_ms for cell in row] for row in own], dtype=float) / base
-    errors = [_mean_ms(list(column))[1] / base for column in zip(*own, strict=True)]
-    relative = base_error / base * time_sp.mean(axis=0)
-    return Runs(correct_spn, time_sp, np.hypot(np.array(errors), relative))
 
 
 def cells_of(family: Family, batch_size: int) -> list[list[LatencyCell]]:
@@ -210,26 +190,17 @@ def _how(cell: LatencyCell) -> tuple[Any, ...]:
     return (cell.device, cell.threads)
 
 
-def _ratio(cell: LatencyCell) -> float:
-    if not cell.speedup or cell.speedup_interval is None:
-        raise Unusable("timed without a dense network beside it")
-    return cell.speedup
+def _ratio(cell: LatencyCell, other: str | None) -> tuple[float, Interval]:
+    """Return the speed-up over the dense network, its own or that of another backbone."""
+    if other is None and cell.speedup and cell.speedup_interval is not None:
+        return cell.speedup, cell.speedup_interval
+    if other is not None and other in cell.others:
+        return cell.others[other].speedup, cell.others[other].speedup_interval
+    raise Unusable("not timed in the same rounds as the dense network")
 
 
-def _ratio_error(cell: LatencyCell) -> float:
-    assert cell.speedup_interval is not None
-    return (1 / cell.speedup_interval.low - 1 / cell.speedup_interval.high) / _HALF_WIDTH
-
-
-def _mean_ms(cells: Sequence[LatencyCell]) -> tuple[float, float]:
-    """Return the mean milliseconds of seeds, and its standard error."""
-    times, errors = [], []
-    for cell in cells:
-        if cell.latency_ms is None or cell.interval_ms is None:
-            raise Unusable("timed without an interval")
-        times.append(cell.latency_ms)
-        errors.append((cell.interval_ms.high - cell.interval_ms.low) / _HALF_WIDTH)
-    return math.fsum(times) / len(times), math.hypot(*errors) / len(times)
+def _error(speedup: Interval) -> float:
+    return (1 / speedup.low - 1 / speedup.high) / _HALF_WIDTH
 
 
 def _arrays(family: Family, read: ReadArrays) -> tuple[Array, Array]:

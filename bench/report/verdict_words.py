@@ -12,7 +12,7 @@ from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interv
 from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Outside, Verdict
 from bench.report.rows import budgets_differ
-from bench.report.verdict_inputs import Axis, Family, Placing
+from bench.report.verdict_inputs import Axis, Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,6 @@ class Told:
     reason: str
     family: Family
     static: tuple[Family, ...]
-    placing: Placing
 
 
 def told(about: Told) -> str:
@@ -44,10 +43,6 @@ def context(family: Family, answers: Sequence[Told]) -> str:
         return f"{_count(len(family.records), 'seed')}, {family.first.test_images:,} test images."
     sentences = [_sampling(family, static), _budgets(family, static)]
     timed = [about for about in answers if about.axis != "macs" and about.static]
-    apart = sorted({s.backbone for about in timed for s in about.static} - {family.backbone})
-    if apart:
-        drift = "drift of the machine between them is not in the interval"
-        sentences.append(f"{' and '.join(apart)} was timed in other rounds: {drift}.")
     if any(_contended(about) for about in timed):
         sentences.append("Other programs ran while it was timed.")
     return " ".join(sentences)
@@ -100,9 +95,7 @@ def _single_points(verdict: Verdict) -> str:
 def _outside(about: Told, found: Outside) -> str:
     kind = "MACs" if about.axis == "macs" else "time"
     (nearest,) = about.static
-    done = "run" if about.axis == "macs" else "timed"
-    if about.axis != "macs" and about.placing == "same rounds":
-        done += " in the same rounds"
+    done = "run" if about.axis == "macs" else "timed in the same rounds"
     return (
         f"{_axis(about.axis)}: no verdict, no static network of that cost was {done}. Beside the "
         f"nearest, {_name(nearest)}, it has {found.cost / found.nearest_cost:.2f} times the {kind} "

@@ -22,13 +22,10 @@ from bench.report.verdict_inputs import (
     BATCH_OF,
     Axis,
     Family,
-    Placing,
     ReadArrays,
     Unusable,
-    cells_of,
     families,
     in_macs,
-    in_other_rounds,
     in_time,
     same_test,
 )
@@ -97,7 +94,6 @@ def judge(
     store: RunStore,
     *,
     statics: Statics = "dense",
-    placing: Placing = "same rounds",
     level: float = LEVEL,
 ) -> list[MethodVerdict]:
     """Return a verdict on every method among `records` that is no dense network.
@@ -115,7 +111,6 @@ def judge(
             [other for other in found if _is_static(other, statics) and other is not family],
             read,
             axis=axis,
-            placing=placing,
             level=level,
         )
         for number, family in enumerate(judged)
@@ -123,9 +118,7 @@ def judge(
     }
     verdicts = _decided(judged, answers, level=level)
     return [
-        _method_verdict(
-            family, [(answers[n, a], verdicts.get((n, a))) for a in AXES], placing=placing
-        )
+        _method_verdict(family, [(answers[n, a], verdicts.get((n, a))) for a in AXES])
         for n, family in enumerate(judged)
     ]
 
@@ -154,13 +147,12 @@ def _answer(
     read: ReadArrays,
     *,
     axis: Axis,
-    placing: Placing,
     level: float,
 ) -> _Answer:
     comparable = [other for other in statics if same_test(family, other)]
     try:
-        own = _runs(family, read, axis=axis, unit=family.first.dense_macs)
-        placed = _placed(family, comparable, read, axis=axis, placing=placing)
+        own = _runs(family, read, axis=axis, of=family.first)
+        placed = _placed(comparable, read, axis=axis, of=family.first)
     except Unusable as error:
         return _Answer(axis, None, str(error), ())
     found = compare(own, [runs for _, runs in placed], level=level)
@@ -172,49 +164,25 @@ def _answer(
     return _Answer(axis, found, reason, tuple(other for other, _ in placed))
 
 
-def _runs(family: Family, read: ReadArrays, *, axis: Axis, unit: float) -> Runs:
+def _runs(family: Family, read: ReadArrays, *, axis: Axis, of: RunRecord) -> Runs:
+    """Return accuracies and costs, in units of the dense backbone of `of`."""
     if axis == "macs":
-        return in_macs(family, read, unit=unit)
-    return in_time(family, read, batch_size=BATCH_OF[axis])
+        return in_macs(family, read, unit=of.dense_macs)
+    return in_time(family, read, beside=of.spec.backbone, batch_size=BATCH_OF[axis])
 
 
 def _placed(
-    family: Family,
-    statics: Sequence[Family],
-    read: ReadArrays,
-    *,
-    axis: Axis,
-    placing: Placing,
+    statics: Sequence[Family], read: ReadArrays, *, axis: Axis, of: RunRecord
 ) -> list[tuple[Family, Runs]]:
     """Return the static networks that have a cost on this axis, with it."""
-    unit = family.first.dense_macs
-    if axis == "macs":
-        return [(other, in_macs(other, read, unit=unit)) for other in statics]
-    size, backbone = BATCH_OF[axis], family.first.spec.backbone
-    beside = [other for other in statics if other.first.spec.backbone == backbone]
     found = []
-    for other in beside:
-        try:
-            found.append((other, in_time(other, read, batch_size=size)))
-        except Unusable:
-            continue
-    if placing == "same rounds":
-        return found
-    timed_dense = next((other for other in beside if other.dense and _timed(other, size)), None)
     for other in statics:
-        if timed_dense is None or other in beside or not _timed(other, size):
-            continue
-        runs = in_other_rounds(other, read, dense=timed_dense, batch_size=size)
-        found.append((other, runs))
+        try:
+            found.append((other, _runs(other, read, axis=axis, of=of)))
+        except Unusable:
+            if axis == "macs":
+                raise
     return found
-
-
-def _timed(family: Family, batch_size: int) -> bool:
-    try:
-        cells_of(family, batch_size)
-    except Unusable:
-        return False
-    return True
 
 
 def _decided(
@@ -235,9 +203,9 @@ def _decided(
 
 
 def _method_verdict(
-    family: Family, answers: Sequence[tuple[_Answer, Verdict | None]], *, placing: Placing
+    family: Family, answers: Sequence[tuple[_Answer, Verdict | None]]
 ) -> MethodVerdict:
-    about = [_told_of(family, answer, verdict, placing) for answer, verdict in answers]
+    about = [_told_of(family, answer, verdict) for answer, verdict in answers]
     axes = tuple(_axis_verdict(one) for one in about)
     spec = family.first.spec
     accuracies = tuple(accuracy_words(family, name) for name in family.point_names)
@@ -261,7 +229,7 @@ def _method_verdict(
     )
 
 
-def _told_of(family: Family, answer: _Answer, verdict: Verdict | None, placing: Placing) -> Told:
+def _told_of(family: Family, answer: _Answer, verdict: Verdict | None) -> Told:
     outside = answer.found if isinstance(answer.found, Outside) else None
     used: tuple[int, ...] = ()
     if verdict is not None:
@@ -270,7 +238,7 @@ def _told_of(family: Family, answer: _Answer, verdict: Verdict | None, placing: 
         used = (outside.nearest,)
     static = tuple(answer.statics[number] for number in used)
     reason = "no static network of that cost was run" if outside is not None else answer.reason
-    return Told(answer.axis, verdict, outside, reason, family, static, placing)
+    return Told(answer.axis, verdict, outside, reason, family, static)
 
 
 def _axis_verdict(about: Told) -> AxisVerdict:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.measure.cells import MeasuredCell
 from bench.measure.lanes import timed_call
-from bench.measure.latency import DENSE, measure_latency
+from bench.measure.latency import Subject, measure_latency
 from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.networks.gated import GatedResNet
@@ -24,6 +24,7 @@ TINY = Profile(
 )
 # More calls and rounds, so that the medians hold on a machine that is shared meanwhile.
 STEADY = dataclasses.replace(TINY, name="steady", rounds=9, round_calls=9)
+DENSE = "dense"
 SkippingNet = Callable[[Backbone, Sequence[int]], GatedResNet]
 
 
@@ -32,8 +33,8 @@ def measure(
 ) -> dict[str, list[MeasuredCell]]:
     options: dict[str, object] = {"batch_sizes": (1, 32), "profile": TINY, "device": "cpu"}
     return measure_latency(
-        subjects,
-        GatedResNet(backbone),
+        {name: Subject(net, DENSE) for name, net in subjects.items()},
+        {DENSE: GatedResNet(backbone)},
         images_nchw=x_nchw,
         **(options | more),  # type: ignore[arg-type]
     )
@@ -115,6 +116,47 @@ def test_what_cannot_be_timed_says_why_and_the_rest_is_measured(
             assert cell.record.verdict is None and cell.record.speedup is None
             assert cell.equivalence == ""
     assert all(cell.record.latency_ms is not None for cell in cells["good"] + cells[DENSE])
+
+
+def test_several_dense_networks_are_timed_in_the_same_rounds(
+    small_backbone: Callable[..., Backbone],
+    images: Callable[..., Tensor],
+    skipping_net: SkippingNet,
+) -> None:
+    large, small = (small_backbone(name, side=16) for name in ("resnet32", "resnet8"))
+    cells = measure_latency(
+        {"light": Subject(skipping_net(large, range(1, 15)), "large")},
+        {"large": GatedResNet(large), "small": GatedResNet(small)},
+        images_nchw=images(256, side=16),
+        batch_sizes=(1,),
+        profile=STEADY,
+        device="cpu",
+    )
+    (light,), (dense,), (other,) = (cells[name] for name in ("light", "large", "small"))
+    assert light.dense == "large" and other.dense == "small"
+    assert other.record.verdict == dense.record.verdict == "baseline"
+    assert set(light.record.others) == {"small"} and set(other.record.others) == {"large"}
+    beside = other.record.others["large"]
+    assert beside.speedup > 2 and beside.dense_ms == light.record.dense_ms
+    assert light.record.others["small"].dense_ms == other.record.latency_ms
+    rounds = [cell.raw.image_nb[cell.raw.round_n == 0, 0] for cell in (light, dense, other)]
+    shortest = min(map(len, rounds))
+    assert all((r[:shortest] == rounds[0][:shortest]).all() for r in rounds)
+
+
+def test_a_subject_must_name_a_dense_network_and_not_be_one(
+    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
+) -> None:
+    net = GatedResNet(small_backbone())
+    for name, dense, said in ((DENSE, DENSE, "may be named"), ("one", "none", "no dense network")):
+        with pytest.raises(ValueError, match=said):
+            measure_latency(
+                {name: Subject(net, dense)},
+                {DENSE: net},
+                images_nchw=images(256),
+                profile=TINY,
+                device="cpu",
+            )
 
 
 class OutOfMemoryAbove(GatedResNet):

@@ -17,7 +17,7 @@ from torch import Tensor
 from bench.data.augment import eval_batches
 from bench.data.images import Dataset
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
-from bench.measure.latency import measure_latency
+from bench.measure.latency import Subject, measure_latency
 from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.networks.execution import GateOutput, GateResidual
@@ -82,24 +82,24 @@ class _OverruledDecisions(ByMeans):
         return None if gate_n is None else self.columns[index]
 
 
-class Subject(NamedTuple):
+class Case(NamedTuple):
     net: GatedResNet
     aim: float
 
 
-def subjects(backbone: Backbone) -> dict[str, Subject]:
-    made: dict[str, Subject] = {}
+def subjects(backbone: Backbone) -> dict[str, Case]:
+    made: dict[str, Case] = {}
     for share in (1.0, 0.5, 0.25, 0.0):
         table = TableGates(backbone, share)
         aim = {1.0: ALL_KEPT, 0.0: NO_AIM}.get(share, UP_FRONT)
-        made[f"up front, {share:.0%} kept"] = Subject(GatedResNet(backbone, table), aim)
+        made[f"up front, {share:.0%} kept"] = Case(GatedResNet(backbone, table), aim)
     for share in (0.5, 0.25):
         aig = Overruled(AigGates(backbone, AigConfig()), backbone, share)
         net = GatedResNet(backbone, aig, merge=GateResidual())
-        made[f"ConvNet-AIG's gates, {share:.0%} kept"] = Subject(net, PER_UNIT)
+        made[f"ConvNet-AIG's gates, {share:.0%} kept"] = Case(net, PER_UNIT)
         rnn = Overruled(RecurrentGates(backbone, 1.0), backbone, share)
         net = GatedResNet(backbone, rnn, merge=GateOutput())
-        made[f"SkipNet's LSTM, {share:.0%} kept"] = Subject(net, PER_UNIT)
+        made[f"SkipNet's LSTM, {share:.0%} kept"] = Case(net, PER_UNIT)
     return made
 
 
@@ -120,8 +120,8 @@ def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
     trunk = _settled_trunk(backbone, x_nchw)
     made = subjects(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk))
     cells = measure_latency(
-        {name: subject.net for name, subject in made.items()},
-        GatedResNet(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk)),
+        {name: Subject(subject.net, "dense") for name, subject in made.items()},
+        {"dense": GatedResNet(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk))},
         images_nchw=x_nchw,
         batch_sizes=BATCH_SIZES,
         profile=PROFILE,

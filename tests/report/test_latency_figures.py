@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
+from bench.records.record import Interval, LatencyCell, OtherDense, PointRecord, RunRecord
 from bench.records.store import RunStore, save_arrays
 from bench.report import ranks, time_figure
 from bench.report.latency_figures import draw_figures
@@ -197,6 +197,25 @@ def test_networks_of_other_rounds_are_left_out_and_counted(
     assert found.left_out == 1
     assert "1 network timed by other commands" in words(rank_figure(found))
     assert ranking_of(networks_of(others)) is None
+
+
+def test_smaller_dense_networks_of_the_same_rounds_are_ranked(
+    timed: Callable[..., RunRecord], make_record: MakeRecord
+) -> None:
+    beside = OtherDense(
+        dense_ms=DENSE_MS, speedup=1.7, speedup_interval=Interval(low=1.68, high=1.72)
+    )
+    small = timed("resnet", 1.0, 1.0, others={"resnet32-A": beside}, dense_ms=2.4)
+    spec = make_record("resnet", backbone="resnet20").spec
+    small = small.model_copy(update={"spec": spec, "dense_macs": 0.589 * small.dense_macs})
+    point = small.points[0].model_copy(update={"macs": small.dense_macs})
+    small = small.model_copy(update={"points": (point,)})
+    again = small.model_copy(update={"run": "resnet-again"})
+    found = ranking(timed("act", 0.8, 0.9), timed("sgad", 0.6, 1.3), small, again)
+    assert [one.name for one in found.by_time(1)] == [
+        *("dense resnet20", "sgad", "dense resnet32", "act"),
+    ]
+    assert found.by_macs[0].nflops == pytest.approx(0.589) and found.left_out == 0
 
 
 def test_batch_sizes_are_not_mixed(timed: Callable[..., RunRecord]) -> None:
