@@ -5,7 +5,7 @@ Pure numbers from a record and its arrays, for one seed; owns no drawing and no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,19 +64,18 @@ class Behaviour:
 
 
 def behaviours_of(
-    records: Sequence[RunRecord], store: RunStore, *, apart: Mapping[str, str]
+    records: Sequence[RunRecord], store: RunStore
 ) -> tuple[list[Behaviour], list[str]]:
     """Return the behaviour of the networks with gates, and the labels of those left out.
 
-    `apart` holds, by run, the settings that tell a network from others of its name. Of several
-    seeds the first is shown. Where there are more than MOST_SHOWN networks, the most accurate of
-    each method on each backbone are.
+    Of several seeds the first is shown. Where there are more than MOST_SHOWN networks, the most
+    accurate of each method on each backbone are.
     """
     gated = [family for family in families(records) if _has_gates(family)]
     chosen = gated if len(gated) <= MOST_SHOWN else _best(gated)
-    left_out = [_label(family, apart) for family in gated if family not in chosen]
+    left_out = [family.label for family in gated if family not in chosen]
     losses = _Losses(records, store)
-    found = [_behaviour(family, store, losses, label=_label(family, apart)) for family in chosen]
+    found = [_behaviour(family, store, losses, label=family.label) for family in chosen]
     return sorted(found, key=lambda one: (one.control, one.label)), left_out
 
 
@@ -89,10 +88,6 @@ def behaviour_table(found: Sequence[Behaviour]) -> ReportTable:
         "Difficulty: rank correlation of an image's MACs with the dense network's loss on it."
     )
     return table_of("behaviour", caption, lines)
-
-
-def _label(family: Family, apart: Mapping[str, str]) -> str:
-    return one_line(f"{family.label} {apart.get(family.first.run, '')}")
 
 
 def _has_gates(family: Family) -> bool:

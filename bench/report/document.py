@@ -15,7 +15,6 @@ from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour import Behaviour, behaviour_table, behaviours_of
-from bench.report.groups import group_seeds
 from bench.report.making import making_tables
 from bench.report.plane import Plane, plane_of
 from bench.report.ranks import Ranking, ranking_of
@@ -25,7 +24,6 @@ from bench.report.rows import Row, rows
 from bench.report.saving import Samples, networks_of, samples_of
 from bench.report.side_by_side import other_papers, paper_table
 from bench.report.tables import document_table
-from bench.report.verdict_inputs import families
 from bench.report.verdict_lines import VerdictLine, verdict_lines, verdict_summary, verdict_table
 from bench.report.verdicts import judge
 
@@ -102,12 +100,8 @@ def document_of(
     plottable = [point for point in published if point.plottable]
     by_macs = plane_of(found, x="nflops", published=_same_backbones(plottable, found))
     by_time = plane_of(found, x="latency_ms")
-    apart = _apart(found)
-    judged = [family for family in families(records) if not family.dense]
-    lines = verdict_lines(
-        judge(records, store), [apart.get(family.first.run, "") for family in judged]
-    )
-    behaviours, left_out = behaviours_of(records, store, apart=apart)
+    lines = verdict_lines(judge(records, store))
+    behaviours, left_out = behaviours_of(records, store)
     networks = networks_of(records)
     samples, missing = samples_of(networks, store)
     titles = [record.dataset_title for record in records if record.dataset_title]
@@ -154,11 +148,6 @@ def ranks_table(ranking: Ranking) -> ReportTable:
             line[f"95 %, batch {size}"] = f"{interval.low:.2f} to {interval.high:.2f}"
         lines.append(line)
     return table_of("ranks", f"{ranks_headline(ranking)}. Rank 1: fewest MACs, fastest.", lines)
-
-
-def _apart(found: Sequence[Row]) -> dict[str, str]:
-    """Return, by run, the settings in which a network differs from others of its name."""
-    return {row["run"]: group.apart for group in group_seeds(found) for row in group.rows}
 
 
 def _same_backbones(points: Sequence[PublishedPoint], found: Sequence[Row]) -> list[PublishedPoint]:

@@ -6,13 +6,14 @@ Owns the grouping and the numbers that tables, figures and pages print; owns no 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
 from bench.report.rows import Row, budgets_differ, is_measured
 
+T = TypeVar("T")
 _SAME_NAME = ("dataset", "backbone", "method", "variant", "recipe")
 
 
@@ -84,15 +85,20 @@ def group_seeds(rows: Iterable[Row]) -> list[Group]:
     for row in rows:
         if is_measured(row):
             found[row["family"], row["point"]].append(row)
-    seeds = [group for rows in found.values() for group in _of_one_kind(rows)]
+    seeds = [group for rows in found.values() for group in each_seed_once(rows, seed=_seed_of)]
     groups = [Group(tuple(sorted(group, key=_seed_and_run))) for group in seeds]
     return sorted(_told_apart(groups), key=_largest_first)
 
 
-def _of_one_kind(rows: list[Row]) -> list[list[Row]]:
-    """Return the rows together; each alone where a seed comes twice: they differ in their start."""
-    seeds = {row["seed"] for row in rows}
-    return [rows] if len(seeds) == len(rows) else [[row] for row in rows]
+def each_seed_once(family: list[T], *, seed: Callable[[T], int]) -> list[list[T]]:
+    """Return a family together; each alone where a seed comes twice: they differ in their start,
+    which is a run that is no longer at hand."""
+    seeds = {seed(one) for one in family}
+    return [family] if len(seeds) == len(family) else [[one] for one in family]
+
+
+def _seed_of(row: Row) -> int:
+    return int(row["seed"])
 
 
 def _told_apart(groups: Sequence[Group]) -> Iterator[Group]:

@@ -126,7 +126,8 @@ def verdicts(
 
 
 VERDICT_COLUMNS = [
-    *("method", "variant", "dataset", "backbone", "recipe", "control", "axis", "outcome"),
+    *("method", "variant", "settings", "dataset", "backbone", "recipe", "control", "axis"),
+    "outcome",
     *("reason", "gain", "low", "high", "p_value", "p_holm", "family", "cost_low", "cost_high"),
     *("seeds", "static_seeds", "images", "covers_training", "dense_epochs", "static"),
     *("sentence", "paragraph"),
@@ -136,7 +137,10 @@ VERDICT_COLUMNS = [
 def _row(verdict: MethodVerdict, axis: AxisVerdict) -> dict[str, Any]:
     row: dict[str, Any] = {
         key: getattr(verdict, key)
-        for key in ("method", "variant", "dataset", "backbone", "recipe", "control", "seeds")
+        for key in (
+            *("method", "variant", "settings", "dataset", "backbone", "recipe", "control"),
+            "seeds",
+        )
     }
     row |= {"images": verdict.images, "dense_epochs": verdict.dense_epochs, "axis": axis.axis}
     row |= {"reason": axis.reason, "static": ", ".join(axis.static), "sentence": axis.sentence}

@@ -62,7 +62,7 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     `realised_*` is the speed-up over the ideal one, 1 / nFLOPs; its interval is that of the
     speed-up times nFLOPs. Texts are plain and on one line, whatever a record holds.
     """
-    return _with_notes([_plain(row) for record in records for row in _rows_of(record)])
+    return _together([_plain(row) for record in records for row in _rows_of(record)])
 
 
 class Stored(NamedTuple):
@@ -78,7 +78,7 @@ def stored_rows(store: RunStore) -> Stored:
     found = stored_runs(store)
     lists = (values for flat in found.of.values() for values in flat["rows"])
     filled = [dict(zip(keys, values, strict=True)) for values in lists]
-    return Stored(_with_notes(filled), found.problems)
+    return Stored(_together(filled), found.problems)
 
 
 def stored_runs(store: RunStore) -> Digests:
@@ -97,11 +97,22 @@ def _flat(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _with_notes(found: list[Row]) -> list[Row]:
+def _together(found: list[Row]) -> list[Row]:
+    """Fill in what a row owes to the others: its family, and how its budget compares."""
     costs = _dense_costs(found)
-    for row in found:
-        row["budget_note"] = _budget_note(row, costs)
+    by_run = {row["run"]: row for row in found}
+    families = [_family_with_start(row, by_run) for row in found]
+    for row, family in zip(found, families, strict=True):
+        row["family"], row["budget_note"] = family, _budget_note(row, costs)
     return found
+
+
+def _family_with_start(row: Row, by_run: Mapping[str, Row]) -> str:
+    """Return the family with that of the run it starts from, where that run is at hand."""
+    start = by_run.get(row["pretraining"])
+    if start is None:
+        return str(row["family"])
+    return _short_hash([row["family"], _family_with_start(start, by_run)])
 
 
 def filter_rows(all_rows: Sequence[Row], expression: str) -> list[Row]:
@@ -157,7 +168,7 @@ def _of_run(record: RunRecord) -> Row:
         "backbone": spec.backbone.name,
         "recipe": spec.budget.recipe,
         "seed": spec.seed,
-        "family": family_of(spec),
+        "family": _family_of(spec),
         "settings": _settings(spec),
         "status": record.status,
         "reason": record.reason,
@@ -170,14 +181,18 @@ def _of_run(record: RunRecord) -> Row:
     }
 
 
-def family_of(spec: RunSpec) -> str:
+def _family_of(spec: RunSpec) -> str:
     """Return what runs that differ in nothing but the seed have in common, as 12 hex digits.
 
-    A start from a run of another seed is the same start.
+    Of a run that it starts from, only the name without the seed counts.
     """
     content: dict[str, Any] = spec.model_dump(mode="json", exclude={"seed"})
     if spec.initial is not None and spec.initial.kind == "run":
         content["initial"] = without_seed(spec.initial.name)
+    return _short_hash(content)
+
+
+def _short_hash(content: Any) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
 
 

@@ -6,19 +6,20 @@ and in time; owns no statistics (bench.analysis) and no sentences (verdicts.py).
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any, Literal
 
 import numpy as np
 
 from bench.analysis.uncertainty import Array, Runs
-from bench.config import BackboneSpec, RunSpec, without_seed
+from bench.config import BackboneSpec
+from bench.plain_text import one_line
 from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
-from bench.report.rows import newest_cell
+from bench.report.groups import each_seed_once, group_seeds
+from bench.report.rows import newest_cell, rows
 
 Axis = Literal["macs", "time at batch 1", "time at batch 256"]
 AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
@@ -34,18 +35,27 @@ class Unusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Runs that differ in nothing but the seed, by rising seed."""
+    """Runs that differ in nothing but the seed, by rising seed.
+
+    `apart` are the settings that tell them from others of their method and variant, or nothing.
+    """
 
     records: tuple[RunRecord, ...]
+    apart: str = ""
 
     @property
     def first(self) -> RunRecord:
         return self.records[0]
 
     @property
+    def title(self) -> str:
+        """Method and variant."""
+        return one_line(f"{self.first.spec.method} {self.first.variant}".strip())
+
+    @property
     def label(self) -> str:
-        parts = (self.first.spec.method, self.first.variant)
-        return " ".join(part for part in parts if part)
+        """Method and variant, and where that is not enough, the settings that differ."""
+        return f"{self.title} {self.apart}".strip()
 
     @property
     def backbone(self) -> str:
@@ -75,14 +85,14 @@ class Family:
     def trained(self) -> float:
         """Mean training cost in dense epochs, without what the runs started from."""
         costs = [record.training.dense_epochs for record in self.records if record.training]
-        return math.fsum(costs) / len(costs) if costs else 0.0
+        return fsum(costs) / len(costs) if costs else 0.0
 
     @property
     def total(self) -> float | None:
         """Mean training cost with that of the start; None where nobody knows it."""
         starts = [r.training.pretraining_dense_epochs if r.training else None for r in self.records]
         known = [start for start in starts if start is not None]
-        return self.trained + math.fsum(known) / len(known) if len(known) == len(starts) else None
+        return self.trained + fsum(known) / len(known) if len(known) == len(starts) else None
 
     @property
     def start(self) -> str | None:
@@ -103,27 +113,18 @@ class Family:
 
 def families(records: Sequence[RunRecord]) -> list[Family]:
     """Return the finished runs with seeds together, in the order of their names."""
-    by_run = {record.run: record for record in records}
+    listed = rows(records)
+    kin = {row["run"]: row["family"] for row in listed}
+    apart = {row["run"]: group.apart for group in group_seeds(listed) for row in group.rows}
     found: dict[str, list[RunRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.run):
         if record.status == "finished" and record.points:
-            found[seedless(record.spec, by_run)].append(record)
-    return [Family(tuple(sorted(group, key=_seed))) for group in found.values()]
-
-
-def seedless(spec: RunSpec, by_run: Mapping[str, RunRecord]) -> str:
-    """Return what runs of other seeds share with `spec`, as text.
-
-    A run that starts from another one shares that one's seedless text: seed 1 starts from the dense
-    network of seed 1.
-    """
-    content: dict[str, Any] = spec.model_dump(mode="json", exclude={"seed"})
-    if spec.initial is not None and spec.initial.kind == "run":
-        source = by_run.get(spec.initial.name)
-        content["initial"] = (
-            without_seed(spec.initial.name) if source is None else seedless(source.spec, by_run)
-        )
-    return json.dumps(content, sort_keys=True)
+            found[kin[record.run]].append(record)
+    return [
+        Family(tuple(sorted(members, key=_seed)), apart[members[0].run])
+        for group in found.values()
+        for members in each_seed_once(group, seed=_seed)
+    ]
 
 
 def same_test(a: Family, b: Family) -> bool:

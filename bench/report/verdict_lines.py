@@ -45,11 +45,11 @@ class ShortAnswer:
 class VerdictLine:
     """One method: its name, a short answer for each axis, and the whole paragraph.
 
-    `apart` are the settings in which it differs from others of its name, or nothing.
+    `settings` are those in which it differs from others of its name, or nothing.
     """
 
     label: str
-    apart: str
+    settings: str
     backbone: str
     control: bool
     seeds: int
@@ -58,14 +58,13 @@ class VerdictLine:
     paragraph: str
 
 
-def verdict_lines(verdicts: Sequence[MethodVerdict], apart: Sequence[str]) -> list[VerdictLine]:
-    """Return a line for each verdict, methods first, then controls; `apart` has a text for each."""
-    pairs = zip(verdicts, apart, strict=True)
-    ordered = sorted(pairs, key=lambda pair: (pair[0].control, pair[0].label, pair[1]))
+def verdict_lines(verdicts: Sequence[MethodVerdict]) -> list[VerdictLine]:
+    """Return a line for each verdict, methods first, then controls."""
+    ordered = sorted(verdicts, key=lambda one: (one.control, one.label, one.settings))
     return [
         VerdictLine(
-            label=one_line(verdict.label),
-            apart=one_line(differs),
+            label=verdict.label,
+            settings=verdict.settings,
             backbone=one_line(verdict.backbone),
             control=verdict.control,
             seeds=verdict.seeds,
@@ -73,7 +72,7 @@ def verdict_lines(verdicts: Sequence[MethodVerdict], apart: Sequence[str]) -> li
             answers=tuple(_short(verdict.on(axis)) for axis in AXES),
             paragraph=one_line(verdict.sentence, longest=20_000),
         )
-        for verdict, differs in ordered
+        for verdict in ordered
     ]
 
 
@@ -89,7 +88,7 @@ def verdict_table(lines: Sequence[VerdictLine]) -> ReportTable:
     """Return one line per method and axis."""
     cells = [
         {
-            "network": f"{line.label} {line.apart}".strip(),
+            "network": f"{line.label} {line.settings}".strip(),
             "backbone": line.backbone,
             "kind": "control" if line.control else "method",
             "at equal": answer.title,

@@ -57,10 +57,12 @@ class AxisVerdict:
 class MethodVerdict:
     """All that is said about one method, in numbers and as a text of a few sentences.
 
+    `label` is the method and its variant, `settings` what tells it from others of that label.
     `accuracies` has one text for each operating point.
     """
 
     label: str
+    settings: str
     method: str
     variant: str
     dataset: str
@@ -213,7 +215,8 @@ def _method_verdict(
     start = f"{family.label} ({family.backbone}, {spec.dataset.name}){reached}."
     parts = [start, *(axis.sentence for axis in axes), context(family, about)]
     return MethodVerdict(
-        label=family.label,
+        label=family.title,
+        settings=family.apart,
         method=spec.method,
         variant=family.first.variant,
         dataset=spec.dataset.name,

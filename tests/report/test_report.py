@@ -182,7 +182,7 @@ def test_networks_of_one_name_are_told_apart_by_their_settings(
         for gamma in (0.1, 0.3)
     ]
     document = document_of(made, RunStore(tmp_path))
-    assert [line.apart for line in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
+    assert [line.settings for line in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
     assert [one.label for one in document.behaviours] == ["sgad MF gamma=0.1", "sgad MF gamma=0.3"]
     assert "n=1, gamma=0.3" in document_page(document)
 

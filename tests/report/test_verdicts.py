@@ -254,6 +254,18 @@ def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
     assert verdict.comparison.gain.cost_error > 0
 
 
+def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record: Make) -> None:
+    records = []
+    for seed in range(2):
+        for epochs in (10, 20):
+            source = make_record("resnet", seed=seed, epochs=epochs)
+            record = make_record("sgad", seed=seed)
+            initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
+            spec = record.spec.model_copy(update={"initial": initial})
+            records += [source, record.model_copy(update={"spec": spec, "run": spec.run})]
+    assert [len(family.records) for family in families(records)] == [2, 2, 2, 2]
+
+
 def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
     make_record: Make,
 ) -> None:
