@@ -5,6 +5,8 @@
     df = bench.load_results("results/reference")  # one row per operating point
     bench.pareto(df)  # the rows that no other row beats
     bench.verdicts(df)  # better or worse than a static network of the same cost?
+    bench.front_certainty(df)  # how surely does no other network beat it?
+    bench.pairs(df)  # networks of about the same cost, two by two
 
 Owns the names only; what they do is bench.report.notebook.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_FROM_NOTEBOOK = ("load_results", "pareto", "verdicts")
+_FROM_NOTEBOOK = ("front_certainty", "load_results", "pairs", "pareto", "verdicts")
 
 
 def __getattr__(name: str) -> Any:

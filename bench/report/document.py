@@ -15,7 +15,14 @@ from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour import Behaviour, behaviour_table, behaviours_of
+from bench.report.front_certainty import (
+    FrontCertainty,
+    area_table,
+    front_certainties,
+    front_table,
+)
 from bench.report.making import making_tables
+from bench.report.pairs import Pair, pairs_of, pairs_table
 from bench.report.plane import Plane, plane_of
 from bench.report.ranks import Ranking, ranking_of
 from bench.report.ranks import headline as ranks_headline
@@ -46,6 +53,8 @@ class Document:
     summary: tuple[str, ...]
     by_macs: Plane
     by_time: Plane | None
+    fronts: tuple[FrontCertainty, ...]
+    pairs: tuple[Pair, ...]
     paper: ReportTable
     others: ReportTable
     behaviours: tuple[Behaviour, ...]
@@ -61,6 +70,9 @@ class Document:
         found = [
             verdict_table(self.verdicts),
             results_table(self),
+            front_table(self.fronts),
+            area_table(self.fronts),
+            pairs_table(self.pairs),
             self.paper,
             self.others,
             behaviour_table(self.behaviours),
@@ -115,6 +127,8 @@ def document_of(
         summary=tuple(verdict_summary(lines)),
         by_macs=by_macs,
         by_time=by_time if by_time.placed else None,
+        fronts=tuple(front_certainties(records, store)),
+        pairs=tuple(pairs_of(records, store)),
         paper=paper_table(published, found),
         others=other_papers(published, found),
         behaviours=tuple(behaviours),

@@ -23,7 +23,9 @@ from bench.report.behaviour_figures import (
     svg_uri,
 )
 from bench.report.document import NOT_SHOWN, Document, ranks_table, results_table
+from bench.report.front_certainty import area_table, front_table
 from bench.report.page import plot_html
+from bench.report.pairs import pairs_table
 from bench.report.plane import Plane
 from bench.report.plane import headline as plane_headline
 from bench.report.rank_figure import rank_figure
@@ -81,6 +83,9 @@ def document_page(
         verdicts=_by_kind(document.verdicts),
         charts=_charts(document),
         results=results_table(document),
+        front=front_table(document.fronts),
+        areas=area_table(document.fronts),
+        pairs=pairs_table(document.pairs),
         behaviour_numbers=behaviour_table(document.behaviours),
         behaviours=[_shown(behaviour, images) for behaviour in document.behaviours],
         images_reason="" if images is not None else images_reason,

@@ -1,10 +1,11 @@
 """Records as pandas tables, for notebooks: what `bench.load_results` and its companions return.
 
-Owns the tables; rows come from rows.py, verdicts from verdicts.py.
+Owns the tables; what stands in them comes from rows.py, verdicts.py, front_certainty.py, pairs.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from bench.folders import default_results_dir
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bench.records.record import RunRecord
+    from bench.records.store import RunStore
     from bench.report.verdicts import AxisVerdict, MethodVerdict, Statics
 
 FOLDER = "results_dir"
@@ -108,8 +111,99 @@ def verdicts(
     """
     import pandas as pd
 
-    from bench.records.store import RunStore
     from bench.report.verdicts import judge
+
+    records, store = _records_of(df_or_path)
+    found = judge(records, store, statics=statics, level=level)
+    rows = [_row(verdict, axis) for verdict in found for axis in verdict.axes]
+    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+
+
+def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
+    """Return one row per operating point, recipe and axis of cost: how surely is it on the front?
+
+    What is read is chosen as by `verdicts`. `cost` is a share of that of the largest backbone,
+    `beside`; `probability` is the share of 2,000 made-up repetitions in which no other network of
+    the recipe is both cheaper and better (docs/statistics.md). `DataFrame.attrs["areas"]` lists the
+    hypervolumes with their 95 % intervals.
+
+    Raises:
+        ConfigError: the table does not say where it was read, or there is no such folder.
+
+    Examples:
+        >>> import bench
+        >>> found = bench.front_certainty("results/reference")
+        >>> found[(found.backbone == "resnet20") & (found.axis == "macs")].probability.max()
+        1.0
+    """
+    import pandas as pd
+
+    from bench.report.front_certainty import FrontPoint, front_certainties
+
+    fronts = front_certainties(*_records_of(df_or_path))
+    columns = [field.name for field in fields(FrontPoint)]
+    rows = [
+        {"axis": front.axis, "recipe": front.recipe, "beside": front.beside}
+        | {name: getattr(point, name) for name in columns}
+        for front in fronts
+        for point in front.points
+    ]
+    frame = pd.DataFrame(rows, columns=["axis", "recipe", "beside", *columns])
+    frame.attrs["areas"] = [
+        {"axis": front.axis, "recipe": front.recipe, **area._asdict()}
+        for front in fronts
+        for area in front.areas
+    ]
+    return frame
+
+
+def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
+    """Return one row per pair of operating points whose MACs differ by less than 10 %.
+
+    What is read is chosen as by `verdicts`. `gain` is the accuracy of `a`, the dearer, less that of
+    `b`, from 0 to 1, with the ends of its 95 % interval; `p_holm` is corrected for all pairs;
+    `p_mcnemar` is exact and there where both sides have one seed.
+
+    Raises:
+        ConfigError: the table does not say where it was read, or there is no such folder.
+
+    Examples:
+        >>> import bench
+        >>> found = bench.pairs("results/reference")
+        >>> set(found.columns) >= {"a", "b", "gain", "p_holm", "p_mcnemar"}
+        True
+    """
+    import pandas as pd
+
+    from bench.report.pairs import pairs_of
+
+    rows = [
+        {
+            **{"a": pair.a.name, "b": pair.b.name, "recipe": pair.a.recipe},
+            **{"macs_a": pair.a.macs, "macs_b": pair.b.macs},
+            **{"seeds_a": pair.a.seeds, "seeds_b": pair.b.seeds, "gain": pair.gain.value},
+            **{"low": pair.gain.bounds.low, "high": pair.gain.bounds.high},
+            **{"p_value": pair.gain.p_value, "p_holm": pair.p_holm},
+            "p_mcnemar": None if pair.mcnemar is None else pair.mcnemar.p_value,
+            "covers_training": pair.gain.covers_training,
+        }
+        for pair in pairs_of(*_records_of(df_or_path))
+    ]
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+
+
+PAIR_COLUMNS = [
+    *("a", "b", "recipe", "macs_a", "macs_b", "seeds_a", "seeds_b", "gain", "low", "high"),
+    *("p_value", "p_holm", "p_mcnemar", "covers_training"),
+]
+
+
+def _records_of(
+    df_or_path: pd.DataFrame | str | Path | None,
+) -> tuple[list[RunRecord], RunStore]:
+    import pandas as pd
+
+    from bench.records.store import RunStore
 
     frame = df_or_path if isinstance(df_or_path, pd.DataFrame) else load_results(df_or_path)
     if FOLDER not in frame.attrs or "run" not in frame.columns:
@@ -119,10 +213,7 @@ def verdicts(
         )
     store = RunStore(Path(frame.attrs[FOLDER]))
     wanted = set(frame["run"])
-    records = [record for record in store.load_all().records if record.run in wanted]
-    found = judge(records, store, statics=statics, level=level)
-    rows = [_row(verdict, axis) for verdict in found for axis in verdict.axes]
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+    return [record for record in store.load_all().records if record.run in wanted], store
 
 
 VERDICT_COLUMNS = [

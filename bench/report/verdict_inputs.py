@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import fsum
 from typing import Any, Literal
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from bench.analysis.uncertainty import Array, Runs
 from bench.config import BackboneSpec
+from bench.errors import RecordError
 from bench.plain_text import one_line
 from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
+from bench.records.store import RunStore, load_arrays
 from bench.report.groups import each_seed_once, group_seeds
 from bench.report.rows import newest_cell, rows
 
@@ -132,6 +135,37 @@ def same_test(a: Family, b: Family) -> bool:
     one, other = a.first, b.first
     same_images = one.spec.dataset == other.spec.dataset and one.test_images == other.test_images
     return same_images and one.spec.budget.recipe == other.spec.budget.recipe
+
+
+def reader_of(store: RunStore) -> ReadArrays:
+    """Return what reads the arrays beside records, each file once.
+
+    Raises:
+        Unusable: a file cannot be read; when it is asked for.
+    """
+
+    @cache
+    def read(run: str, file: str) -> dict[str, Array]:
+        return dict(load_arrays(store.runs_dir / run, file))
+
+    def of_point(record: RunRecord, point: PointRecord) -> dict[str, Array]:
+        try:
+            return read(record.run, point.arrays_file)
+        except RecordError as error:
+            raise Unusable(error.message) from None
+
+    return of_point
+
+
+def costs_on(family: Family, read: ReadArrays, *, axis: Axis, of: RunRecord) -> Runs:
+    """Return accuracies and costs, in units of the dense backbone of `of`.
+
+    Raises:
+        Unusable: there is no number on this axis.
+    """
+    if axis == "macs":
+        return in_macs(family, read, unit=of.dense_macs)
+    return in_time(family, read, beside=of.spec.backbone, batch_size=BATCH_OF[axis])
 
 
 def in_macs(family: Family, read: ReadArrays, *, unit: float) -> Runs:

@@ -9,24 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
-from bench.analysis.uncertainty import Array, Runs
+from bench.analysis.uncertainty import Runs
 from bench.analysis.verdict import LEVEL, Comparison, Outside, Verdict, compare, decide
-from bench.errors import RecordError
-from bench.records.record import PointRecord, RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.record import RunRecord
+from bench.records.store import RunStore
 from bench.report.verdict_inputs import (
     AXES,
-    BATCH_OF,
     Axis,
     Family,
     ReadArrays,
     Unusable,
+    costs_on,
     families,
-    in_macs,
-    in_time,
+    reader_of,
     same_test,
 )
 from bench.report.verdict_words import Told, accuracy_words, context, told
@@ -104,7 +101,7 @@ def judge(
     that by Holm's rule; controls are corrected among themselves. With `statics` "dense and static
     controls", networks such as the static projection are part of the static curve as well.
     """
-    read = _reader(store)
+    read = reader_of(store)
     found = families(records)
     judged = [family for family in found if not family.dense]
     answers = {
@@ -129,20 +126,6 @@ def _is_static(family: Family, statics: Statics) -> bool:
     return family.dense or (statics != "dense" and family.static)
 
 
-def _reader(store: RunStore) -> ReadArrays:
-    @cache
-    def read(run: str, file: str) -> dict[str, Array]:
-        return dict(load_arrays(store.runs_dir / run, file))
-
-    def of_point(record: RunRecord, point: PointRecord) -> dict[str, Array]:
-        try:
-            return read(record.run, point.arrays_file)
-        except RecordError as error:
-            raise Unusable(error.message) from None
-
-    return of_point
-
-
 def _answer(
     family: Family,
     statics: Sequence[Family],
@@ -153,7 +136,7 @@ def _answer(
 ) -> _Answer:
     comparable = [other for other in statics if same_test(family, other)]
     try:
-        own = _runs(family, read, axis=axis, of=family.first)
+        own = costs_on(family, read, axis=axis, of=family.first)
         placed = _placed(comparable, read, axis=axis, of=family.first)
     except Unusable as error:
         return _Answer(axis, None, str(error), ())
@@ -166,13 +149,6 @@ def _answer(
     return _Answer(axis, found, reason, tuple(other for other, _ in placed))
 
 
-def _runs(family: Family, read: ReadArrays, *, axis: Axis, of: RunRecord) -> Runs:
-    """Return accuracies and costs, in units of the dense backbone of `of`."""
-    if axis == "macs":
-        return in_macs(family, read, unit=of.dense_macs)
-    return in_time(family, read, beside=of.spec.backbone, batch_size=BATCH_OF[axis])
-
-
 def _placed(
     statics: Sequence[Family], read: ReadArrays, *, axis: Axis, of: RunRecord
 ) -> list[tuple[Family, Runs]]:
@@ -180,7 +156,7 @@ def _placed(
     found = []
     for other in statics:
         try:
-            found.append((other, _runs(other, read, axis=axis, of=of)))
+            found.append((other, costs_on(other, read, axis=axis, of=of)))
         except Unusable:
             if axis == "macs":
                 raise

@@ -20,6 +20,8 @@ _API = {
         "bench.report.notebook.load_results",
         "bench.report.notebook.pareto",
         "bench.report.notebook.verdicts",
+        "bench.report.notebook.front_certainty",
+        "bench.report.notebook.pairs",
     ],
     "what the commands do": [
         *(f"bench.api.{name}" for name in ("run", "sweep", "latency", "export", "rows_of")),

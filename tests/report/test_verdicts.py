@@ -5,85 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from made_up_results import Make, Shelf
 
 import bench
 from bench.config import InitialWeights
 from bench.errors import ConfigError
-from bench.records.record import Interval, LatencyCell, OtherDense, PointRecord, RunRecord
-from bench.records.store import RunStore, save_arrays
+from bench.records.record import Interval, OtherDense
 from bench.report.verdict_inputs import families
-from bench.report.verdicts import MethodVerdict, judge
+from bench.report.verdicts import judge
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-IMAGES = 2000
 DENSE_MACS = {"resnet20": 40_551_040, "resnet32": 68_862_592}
-Make = Callable[..., Any]
-
-
-class Shelf:
-    """A results folder that is filled with made-up runs."""
-
-    def __init__(self, folder: Path, record: Make, point: Make, cell: Make) -> None:
-        self.store = RunStore(folder)
-        self.record, self.point, self.cell = record, point, cell
-        self.rng = np.random.default_rng(0)
-        self.ease_n = self.rng.random(IMAGES)
-
-    def run(
-        self,
-        method: str,
-        *points: tuple[float, float],
-        speedups: tuple[float, ...] = (),
-        **extra: Any,
-    ) -> RunRecord:
-        """Add a run with points of (accuracy, nFLOPs), and the speed-up of each where timed."""
-        backbone = extra.get("backbone", "resnet32")
-        made = []
-        for number, (accuracy, nflops) in enumerate(points):
-            latency: tuple[LatencyCell, ...] = ()
-            if speedups:
-                latency = (self.cell(latency_ms=2 / speedups[number], speedup=speedups[number]),)
-            name = f"p={number}" if len(points) > 1 else ""
-            one: PointRecord = self.point(
-                name,
-                accuracy=accuracy,
-                nflops=nflops,
-                backbone=backbone,
-                latency=latency,
-                test_images=IMAGES,
-            )
-            made.append(one.model_copy(update={"arrays_file": f"point{number}.npz"}))
-        record: RunRecord = self.record(
-            method, points=tuple(made), test_images=IMAGES, epochs=extra.pop("epochs", 30), **extra
-        )
-        self.save(record)
-        return record
-
-    def save(self, record: RunRecord) -> None:
-        for point in record.points:
-            hard_n = self.ease_n + 0.02 * self.rng.standard_normal(IMAGES)
-            right_n = hard_n < np.quantile(hard_n, point.accuracy)
-            spread = 0.1 if point.gated_blocks else 0.0
-            macs_n = point.macs * (1 + spread * self.rng.standard_normal(IMAGES))
-            folder = self.store.folder(record.spec)
-            arrays = {"correct_bits": np.packbits(right_n), "macs_n": macs_n}
-            save_arrays(folder, point.arrays_file, arrays)
-        self.store.save(record)
-
-    def judged(self, **options: Any) -> dict[str, MethodVerdict]:
-        records = self.store.load_all().records
-        return {found.method: found for found in judge(records, self.store, **options)}
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, make_record: Make, make_point: Make, make_cell: Make) -> Shelf:
-    return Shelf(tmp_path, make_record, make_point, make_cell)
 
 
 def add_static(shelf: Shelf, seeds: int = 1, **extra: Any) -> None:

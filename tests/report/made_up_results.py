@@ -1,0 +1,71 @@
+"""A results folder filled with made-up runs, for the tests of verdicts, fronts and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.store import RunStore, save_arrays
+from bench.report.verdicts import MethodVerdict, judge
+
+IMAGES = 2000
+Make = Callable[..., Any]
+
+
+class Shelf:
+    """A results folder that is filled with made-up runs."""
+
+    def __init__(self, folder: Path, record: Make, point: Make, cell: Make) -> None:
+        self.store = RunStore(folder)
+        self.record, self.point, self.cell = record, point, cell
+        self.rng = np.random.default_rng(0)
+        self.ease_n = self.rng.random(IMAGES)
+
+    def run(
+        self,
+        method: str,
+        *points: tuple[float, float],
+        speedups: tuple[float, ...] = (),
+        **extra: Any,
+    ) -> RunRecord:
+        """Add a run with points of (accuracy, nFLOPs), and the speed-up of each where timed."""
+        backbone = extra.get("backbone", "resnet32")
+        made = []
+        for number, (accuracy, nflops) in enumerate(points):
+            latency: tuple[LatencyCell, ...] = ()
+            if speedups:
+                latency = (self.cell(latency_ms=2 / speedups[number], speedup=speedups[number]),)
+            name = f"p={number}" if len(points) > 1 else ""
+            one: PointRecord = self.point(
+                name,
+                accuracy=accuracy,
+                nflops=nflops,
+                backbone=backbone,
+                latency=latency,
+                test_images=IMAGES,
+            )
+            made.append(one.model_copy(update={"arrays_file": f"point{number}.npz"}))
+        record: RunRecord = self.record(
+            method, points=tuple(made), test_images=IMAGES, epochs=extra.pop("epochs", 30), **extra
+        )
+        self.save(record)
+        return record
+
+    def save(self, record: RunRecord) -> None:
+        for point in record.points:
+            hard_n = self.ease_n + 0.02 * self.rng.standard_normal(IMAGES)
+            right_n = hard_n < np.quantile(hard_n, point.accuracy)
+            spread = 0.1 if point.gated_blocks else 0.0
+            macs_n = point.macs * (1 + spread * self.rng.standard_normal(IMAGES))
+            folder = self.store.folder(record.spec)
+            arrays = {"correct_bits": np.packbits(right_n), "macs_n": macs_n}
+            save_arrays(folder, point.arrays_file, arrays)
+        self.store.save(record)
+
+    def judged(self, **options: Any) -> dict[str, MethodVerdict]:
+        records = self.store.load_all().records
+        return {found.method: found for found in judge(records, self.store, **options)}

@@ -1,0 +1,104 @@
+"""How sure the front is, and networks of about the same cost in pairs, from made-up records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_up_results import Shelf
+
+import bench
+from bench.report.front_certainty import area_table, front_certainties, front_table
+from bench.report.pairs import pairs_of, pairs_table
+
+
+def filled(shelf: Shelf) -> None:
+    """A dense curve, a method well above it, one just as good at its cost, one far below it."""
+    shelf.run("resnet", (0.92, 1.0), speedups=(1.0,))
+    shelf.run("resnet", (0.90, 1.0), backbone="resnet20")
+    shelf.run("sgad", (0.95, 0.80), speedups=(1.2,))
+    shelf.run("cdl", (0.95, 0.80), speedups=(1.1,))
+    shelf.run("act", (0.80, 0.78))
+
+
+def test_a_point_that_nothing_beats_is_on_the_front_for_sure_and_a_tie_is_not(
+    shelf: Shelf,
+) -> None:
+    filled(shelf)
+    fronts = front_certainties(shelf.store.load_all().records, shelf.store)
+    assert [front.axis for front in fronts] == ["macs", "time at batch 1"]
+    macs = {(one.label, one.backbone): one for one in fronts[0].points}
+    assert macs["resnet", "resnet20"].probability == 1.0
+    assert macs["resnet", "resnet20"].cost == pytest.approx(40_551_040 / 68_862_592)
+    assert macs["act", "resnet32"].probability < 0.01
+    assert macs["resnet", "resnet32"].probability < 0.01
+    tied = [macs[name, "resnet32"].probability for name in ("sgad", "cdl")]
+    assert all(0.1 < probability < 1 for probability in tied) and sum(tied) > 0.95
+    time = {one.label: one for one in fronts[1].points}
+    assert set(time) == {"resnet", "sgad", "cdl"}, "without a time a network is on no front in time"
+    assert time["sgad"].cost == pytest.approx(1 / 1.2) and time["sgad"].probability > 0.9
+
+
+def test_the_area_grows_with_a_method_above_the_curve_and_not_with_one_below(shelf: Shelf) -> None:
+    filled(shelf)
+    records = shelf.store.load_all().records
+    dense, everything = front_certainties(records, shelf.store)[0].areas
+    assert (dense.points, everything.points) == (2, 5)
+    assert dense.low < dense.value < dense.high < everything.low
+    below = [record for record in records if record.spec.method in ("resnet", "act")]
+    (dense_again, with_act) = front_certainties(below, shelf.store)[0].areas
+    assert with_act.value == dense_again.value == dense.value
+
+
+def test_recipes_do_not_meet_on_a_front_and_one_network_makes_none(shelf: Shelf) -> None:
+    shelf.run("resnet", (0.92, 1.0))
+    assert front_certainties(shelf.store.load_all().records, shelf.store) == []
+    shelf.run("resnet", (0.93, 1.0), recipe="paper")
+    assert front_certainties(shelf.store.load_all().records, shelf.store) == []
+
+
+def test_only_networks_of_about_the_same_cost_are_paired_the_dearer_first(shelf: Shelf) -> None:
+    filled(shelf)
+    found = pairs_of(shelf.store.load_all().records, shelf.store)
+    names = {(pair.a.name, pair.b.name) for pair in found}
+    assert {frozenset(pair) for pair in names} == {
+        *map(frozenset, (("cdl", "sgad"), ("cdl", "act"), ("sgad", "act")))
+    }
+    assert ("sgad", "act") in names and ("cdl", "act") in names
+    by_name = {frozenset((pair.a.name, pair.b.name)): pair for pair in found}
+    clear, level = by_name[frozenset(("sgad", "act"))], by_name[frozenset(("sgad", "cdl"))]
+    assert clear.gain.value == pytest.approx(0.15) and clear.p_holm < 1e-6
+    assert clear.mcnemar is not None and clear.mcnemar.only_a > clear.mcnemar.only_b
+    assert level.p_holm > 0.05 and level.gain.bounds.low < 0 < level.gain.bounds.high
+    assert clear.p_holm >= clear.gain.p_value
+
+
+def test_several_seeds_have_no_mcnemar_and_cover_training(shelf: Shelf) -> None:
+    for seed in range(3):
+        shelf.run("sgad", (0.95, 0.8), seed=seed)
+        shelf.run("act", (0.93, 0.8), seed=seed)
+    (pair,) = pairs_of(shelf.store.load_all().records, shelf.store)
+    assert pair.mcnemar is None and pair.gain.covers_training
+    (line,) = pairs_table([pair]).lines
+    assert "3 and 3" in line
+
+
+def test_points_of_one_run_are_not_paired(shelf: Shelf) -> None:
+    shelf.run("cdl", (0.90, 0.70), (0.92, 0.72))
+    assert pairs_of(shelf.store.load_all().records, shelf.store) == []
+
+
+def test_tables_and_frames_say_the_same(shelf: Shelf, tmp_path: Path) -> None:
+    filled(shelf)
+    fronts = front_certainties(shelf.store.load_all().records, shelf.store)
+    table = front_table(fronts)
+    assert "cost / resnet32" in table.titles
+    assert not any("act" in line for line in table.lines), "below 1 % is left out"
+    assert len(area_table(fronts).lines) == 4
+    frame = bench.front_certainty(tmp_path)
+    assert len(frame) == sum(len(front.points) for front in fronts)
+    assert [area["networks"] for area in frame.attrs["areas"]] == [
+        *("dense networks", "all networks") * 2,
+    ]
+    pairs = bench.pairs(bench.load_results(tmp_path))
+    assert len(pairs) == 3 and pairs.p_mcnemar.notna().all() and not pairs.covers_training.any()
