@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -359,3 +360,4 @@ class SgadConstant(Sgad):
 
     name = "sgad-constant"
     Config = SgadConstantConfig
+    tags = replace(Sgad.tags, reconstructed=(*Sgad.tags.reconstructed, "guideline"))

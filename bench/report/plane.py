@@ -72,9 +72,9 @@ class Plane:
 
     @property
     def dense(self) -> Placed | None:
-        """The dense network of the reference backbone, if it was run."""
+        """The best dense network of the reference backbone, if one was run."""
         mine = [p for p in self.placed if p.group.dense and _backbone(p.group) == self.reference]
-        return mine[0] if mine else None
+        return max(mine, key=_accurate_and_cheap, default=None)
 
     @property
     def front(self) -> list[Placed]:
