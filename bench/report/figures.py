@@ -62,6 +62,8 @@ def pareto_figure(
     others = {f.point.method: _draw_published(axes, f, known) for f in plane.published}
     frame(axes, plane.x_label, "test accuracy, %")
     axes.margins(0.08, 0.08)
+    if plane.view is not None:
+        axes.set(xlim=plane.view.costs, ylim=plane.view.heights)
     axes.set_title(wrapped(title or headline(plane), 74), loc="left", fontsize=12)
     lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     _legend(parts["ours"], ours | lines, title="our runs", place="upper left")
@@ -228,7 +230,8 @@ def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Pla
 
 
 def _label_points(axes: Axes, plane: Plane) -> None:
-    in_full = plane.in_full
+    below = set(plane.below_view)
+    in_full = [placed for placed in plane.in_full if placed not in below]
     lines = list(itertools.pairwise(_steps(plane)))
     for placed in in_full:
         low, high = _in_percent(placed)[1]
@@ -260,10 +263,14 @@ def _silent(plane: Plane, in_full: Sequence[Placed]) -> set[Placed]:
     """Return those that get no name.
 
     Controls, because the legend names them and names would cover the plot; all points of a curve
-    but its last; in a crowd, all of a method but its most accurate.
+    but its last; all dense networks of a backbone but the most accurate; in a crowd, all of a
+    method but its most accurate.
     """
     gated = [placed for placed in in_full if not placed.group.dense]
     silent = {placed for placed in gated if placed.group.control}
+    dense = sorted((p for p in in_full if p.group.dense), key=lambda p: p.group.accuracy)
+    best_dense = {str(placed.group.first["backbone"]): placed for placed in dense}
+    silent |= {placed for placed in dense if placed not in best_dense.values()}
     if plane.crowded:
         best = {_legend_name(p): p for p in sorted(gated, key=lambda p: p.group.accuracy)}
         return silent | {placed for placed in gated if placed is not best[_legend_name(placed)]}

@@ -16,7 +16,7 @@ from bench.report.rows import Row
 from bench.report.tables import document_table
 from bench.report.traces import pareto_traces, published_cells
 
-_BUTTONS = ["zoom2d", "pan2d", "resetScale2d", "toImage"]
+_BUTTONS = ["zoom2d", "pan2d", "autoScale2d", "resetScale2d", "toImage"]
 PAGE = Template("""<!doctype html>
 <html lang="en">
 <head>

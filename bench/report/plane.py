@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -25,6 +25,11 @@ _BELOW_OURS = 0.03
 _KEEPS_WITHIN = 0.005
 """A network that loses less than half a point "keeps" the accuracy of the dense one."""
 
+
+_ROOM, _MOST_NAMED = 0.08, 6
+_NEAR = 0.05
+_MOSTLY = 0.6
+"""Where this share of all networks is within 5 points of the best, the view ends below them."""
 
 MOST_IN_FULL = 80
 """More networks than this are a crowd: with bars and a name each, nothing could be read."""
@@ -45,6 +50,13 @@ class Foreign:
     point: PublishedPoint
     cost: float
     accuracy: float
+
+
+class View(NamedTuple):
+    """The ends of both axes: costs, and accuracies in percent."""
+
+    costs: tuple[float, float]
+    heights: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +87,32 @@ class Plane:
         """The best dense network of the reference backbone, if one was run."""
         mine = [p for p in self.placed if p.group.dense and _backbone(p.group) == self.reference]
         return max(mine, key=_accurate_and_cheap, default=None)
+
+    @property
+    def view(self) -> View | None:
+        """The part that is shown, so that a few bad networks do not flatten the rest; None: all."""
+        best = max((placed.group.accuracy for placed in self.placed), default=0.0)
+        near = [p for p in self.placed if p.group.accuracy >= best - _NEAR]
+        if not _MOSTLY * len(self.placed) <= len(near) < len(self.placed):
+            return None
+        ends = [p.group.accuracy_bounds or (p.group.accuracy,) * 2 for p in near]
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        costs = [*(p.cost for p in near), *(foreign.cost for foreign in self.published)]
+        high = max([high, *(foreign.accuracy for foreign in self.published)])
+        room_x, room_y = _ROOM * (max(costs) - min(costs)), _ROOM * (high - low)
+        return View(
+            (min(costs) - room_x, max(costs) + room_x),
+            (100 * (low - room_y), 100 * (high + room_y)),
+        )
+
+    @property
+    def below_view(self) -> list[Placed]:
+        """The networks that the view does not reach, best first."""
+        if self.view is None:
+            return []
+        lowest = self.view.heights[0] / 100
+        hidden = [placed for placed in self.placed if placed.group.accuracy < lowest]
+        return sorted(hidden, key=_accurate_and_cheap, reverse=True)
 
     @property
     def front(self) -> list[Placed]:
@@ -138,6 +176,7 @@ class Plane:
         in_full = [placed.group for placed in self.in_full]
         found = [_bars(in_full), self._crowd()]
         found += short_footnotes([placed.group for placed in self.placed])
+        found.append(_below(self.below_view))
         if self.x == "latency_ms" and "; " in self.x_label:
             found.append("latencies come from different machines: compare within one only")
         if self.left_out:
@@ -307,6 +346,13 @@ def _bars(groups: Sequence[Group]) -> str:
     if several:
         parts.append("t-interval of the mean over seeds where n>1")
     return f"bars: 95 %, {', '.join(parts)}" if parts else ""
+
+
+def _below(hidden: Sequence[Placed]) -> str:
+    """Name the networks that the view does not reach, the first few of them."""
+    named = [f"{_name(placed)} ({_percent(placed)})" for placed in hidden[:_MOST_NAMED]]
+    more = [f"{len(hidden) - _MOST_NAMED} more"] if len(hidden) > _MOST_NAMED else []
+    return f"below the view: {', '.join([*named, *more])}" if hidden else ""
 
 
 def _accurate_and_cheap(placed: Placed) -> tuple[float, float]:

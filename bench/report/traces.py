@@ -246,6 +246,9 @@ def _lay_out(figure: Figure, plane: Plane) -> None:
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": "#0072B2"},
         hoverlabel={"bgcolor": "#30343b", "font": {"color": "#ffffff"}, "align": "left"},
     )
+    if plane.view is not None:
+        figure.update_xaxes(range=plane.view.costs)
+        figure.update_yaxes(range=plane.view.heights)
     if plane.dense is not None:
         height = 100 * plane.dense.group.accuracy
         figure.add_hline(y=height, line={"dash": "dot", "color": GREY, "width": 1.2})

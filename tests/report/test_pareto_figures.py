@@ -104,6 +104,24 @@ def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
     assert "1 run failed, left out" in text
 
 
+def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    good = [("resnet", 0.93, 1.0), ("act", 0.92, 0.9), ("sact", 0.91, 0.8), ("skipnet", 0.92, 0.7)]
+    made = [run(make_record, make_point, *numbers, "resnet32") for numbers in good]
+    assert plane_of(rows(made), x="nflops").view is None
+    bad = run(make_record, make_point, "cdl", 0.60, 0.3, "resnet32")
+    plane = plane_of(rows([*made, bad]), x="nflops")
+    assert plane.view is not None and [p.group.first["method"] for p in plane.below_view] == ["cdl"]
+    figure = pareto_figure(rows([*made, bad]))
+    low, high = figure.axes[0].get_ylim()
+    assert 85 < low < 91 and 93 < high < 97
+    assert figure.axes[0].get_xlim()[0] > 0.6
+    assert "below the view: cdl (60.0 %)" in words(figure)
+    many = [run(make_record, make_point, f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
+    assert plane_of(rows([*made, *many]), x="nflops").view is None, "then they are the picture"
+
+
 def test_synthetic_data_is_stamped(make_record: MakeRecord) -> None:
     record = make_record(dataset="synthetic", synthetic=True)
     assert "synthetic data" in words(pareto_figure(rows([record]))).splitlines()
