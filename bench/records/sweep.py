@@ -13,6 +13,8 @@ from pydantic import Field, ValidationError
 
 from bench.config import Frozen
 from bench.errors import RecordError
+from bench.reading import read_limited
+from bench.records.document import LARGEST_BYTES
 from bench.records.store import Problem
 from bench.storage import make_folder, write_atomically
 
@@ -74,7 +76,7 @@ def load_sweep(results_dir: Path, name: str) -> SweepRecord | None:
     """
     path = results_dir / SWEEPS_FOLDER / f"{name}.json"
     try:
-        return SweepRecord.model_validate_json(path.read_bytes())
+        return SweepRecord.model_validate_json(read_limited(path, limit_bytes=LARGEST_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:

@@ -101,7 +101,9 @@ class Ledger:
         self._listener, self._stopped_count = listener, stopped_count
         self._turns = deque(searches)
         self._search_of = dict[int, Proposals]()
+        self._seeds_of = dict[int, list[Progress]]()
         self._waiting = deque[Progress]()
+        self._runs = set[str]()
 
     @property
     def results_dir(self) -> Path:
@@ -134,17 +136,18 @@ class Ledger:
                 continue
             self._turns.append(search)  # the methods take turns
             self._search_of[id(tried)] = search
-            self._waiting.extend(self._trials_of(tried))
+            trials = self._trials_of(tried)
+            self._seeds_of[id(tried)] = trials
+            self._waiting.extend(trials)
         progress = self._waiting.popleft()
         self.progress.append(progress)
-        if progress.trial is None or self._is_twin(progress):
+        twin = progress.run in self._runs
+        self._runs.add(progress.run)
+        if progress.trial is None or twin:
             reason = progress.reason or "the same run as another trial"
             progress.trial = None
             self.settle(progress, "failed", reason)
         return progress
-
-    def _is_twin(self, progress: Progress) -> bool:
-        return any(p.run == progress.run for p in self.progress if p is not progress)
 
     def _trials_of(self, tried: Try) -> list[Progress]:
         try:
@@ -193,7 +196,7 @@ class Ledger:
         self._listener.changed(progress)
 
     def _tell(self, tried: Try) -> None:
-        mine = [p for p in (*self.progress, *self._waiting) if p.tried is tried]
+        mine = self._seeds_of[id(tried)]
         if any(p.state == "running" for p in mine):
             return
         search = self._search_of.pop(id(tried), None)
