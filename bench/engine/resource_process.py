@@ -1,4 +1,6 @@
-"""The process that measures memory and energy: `python -m bench.engine.resource_process FOLDER`.
+"""What a fresh process is needed for: `python -m bench.engine.resource_process FOLDER`.
+
+The first call of all, memory, energy.
 
 One network at one batch size, so that nothing else has touched its memory before.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,9 +34,11 @@ def main(folder: Path) -> None:
     order = np.arange(len(job.images_nchw), dtype=np.int32)
     inputs = queries(job.images_nchw, order, batch_size=job.task.batch_sizes[0])
     with using_threads(job.task.threads), evaluating(net):
+        first_ms = _first_ms(net, job)
         memory = peak_memory_mib(timed_call(net), next(inputs).x_nchw, net=net)
         energy = _energy(job, net, inputs)
     values = {
+        "first_ms": first_ms,
         "memory_mib": memory.value,
         "memory_reason": memory.reason,
         "energy_mj_per_image": energy.value,
@@ -47,6 +52,18 @@ def _network(job: Job) -> DynamicNet:
     dead = frozenset(record.points[number].dead_blocks)
     net: DynamicNet = rebuild(record, job.place)[number].net
     return net.inference_net(dead_blocks=dead)
+
+
+def _first_ms(net: DynamicNet, job: Job) -> float | None:
+    """Return the milliseconds of the process's first call, if single images are the task."""
+    if job.task.batch_sizes != (1,):
+        return None
+    image_1chw, call = job.images_nchw[:1], timed_call(net)
+    synchronise(job.place.device)
+    started = time.perf_counter_ns()
+    call(image_1chw)
+    synchronise(job.place.device)
+    return (time.perf_counter_ns() - started) / 1e6
 
 
 def _energy(job: Job, net: DynamicNet, inputs: Iterator[Query]) -> Reading:

@@ -1,4 +1,4 @@
-"""Memory and energy of what was timed, each network and batch size in a fresh process of its own.
+"""First call, memory and energy of what was timed, each network and batch size in a fresh process.
 
 Never together with the passes that take time. Starts the processes; what one does is
 resource_process.py.

@@ -92,8 +92,10 @@ class LatencyCell(Frozen):
     be timed; `reason` says why. `speedup` is the paired ratio dense / this, of the backbone that
     this network has; `others` has the same for other backbones in the same rounds, by the label of
     the backbone. `memory_mib` is the peak of one call, weights included; energy is that of the
-    whole device. Both come from passes of their own, None with a reason where there were none;
-    cells older than these fields have neither.
+    whole device. `first_ms` is the very first call on one image in a fresh process, once, of the
+    network as it was loaded: nothing folded, recorded or warm; only at batch 1. They come from
+    passes of their own, None (memory and energy with a reason) where there were none; older cells
+    have none of them.
     """
 
     scenario: Literal["stream", "batch"]
@@ -117,6 +119,7 @@ class LatencyCell(Frozen):
     contended: bool = False
     reason: str = ""
     raw_file: str = ""
+    first_ms: Amount | None = None
     memory_mib: Amount | None = None
     memory_reason: str = ""
     energy_mj_per_image: Amount | None = None

@@ -41,6 +41,7 @@ _HEADINGS = {
     "runs": "Runs",
     "recipes": "Recipes and budgets",
     "timing": "Timing",
+    "resources": "First query, memory, energy",
     "reconstructed": "Reconstructed settings",
     "sweeps": "Sweeps",
     "holes": "Failures and holes",

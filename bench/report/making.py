@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.plain_text import one_line
-from bench.records.record import PointRecord, RunRecord
+from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
 from bench.report.report_table import ReportTable, table_of
@@ -28,6 +28,7 @@ def making_tables(
         _runs(records),
         _recipes(records),
         _timing(records),
+        _resources(records),
         _reconstructed(records),
         _sweeps(sweeps),
         _holes(records, problems),
@@ -115,6 +116,33 @@ def _timing(records: Sequence[RunRecord]) -> ReportTable:
         for (device, threads, size, profile), cells in sorted(found.items())
     ]
     return table_of("timing", "What was timed, by machine, threads and batch size.", lines)
+
+
+def _resources(records: Sequence[RunRecord]) -> ReportTable:
+    lines = [
+        {
+            "run": record.run,
+            "point": point.name,
+            "batch size": str(cell.batch_size),
+            "first query, ms": _number(cell.first_ms, ".0f"),
+            "memory, MiB": _number(cell.memory_mib, ".1f"),
+            "energy, mJ per image": _number(cell.energy_mj_per_image, ".2f"),
+            "why not": "; ".join(dict.fromkeys(filter(None, _reasons(cell)))),
+        }
+        for record, point in _points(records)
+        for cell in point.latency
+        if cell.memory_mib is not None or cell.energy_mj_per_image is not None
+    ]
+    caption = "The first call of a process, peak memory of one call, energy of the whole device."
+    return table_of("resources", caption, lines)
+
+
+def _reasons(cell: LatencyCell) -> tuple[str, str]:
+    return cell.memory_reason, cell.energy_reason
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _reconstructed(records: Sequence[RunRecord]) -> ReportTable:

@@ -47,6 +47,7 @@ EXTRAS = (
     *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
     *("realised_b1", "realised_b256", "speedup_low_b1", "speedup_high_b1"),
     *("speedup_low_b256", "speedup_high_b256", "contended_b1", "contended_b256"),
+    *("memory_mib_b1", "memory_mib_b256", "energy_mj_b1", "energy_mj_b256", "first_ms"),
 )
 """More about each row; these may change with the version."""
 
@@ -60,7 +61,8 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
     Fractions are 0-1, `macs` per image, latencies milliseconds per image; None where a value was
     not measured. `dense` marks networks that run every block of their backbone on every image.
     `realised_*` is the speed-up over the ideal one, 1 / nFLOPs; its interval is that of the
-    speed-up times nFLOPs. Texts are plain and on one line, whatever a record holds.
+    speed-up times nFLOPs. `memory_mib_*` is the peak of one call, `energy_mj_*` per image. Texts
+    are plain and on one line, whatever a record holds.
     """
     return _together([_plain(row) for record in records for row in _rows_of(record)])
 
@@ -275,6 +277,7 @@ def _latencies(point: PointRecord) -> Row:
         return measured
     return measured | {
         "latency_ms_b1": alone.latency_ms,
+        "first_ms": alone.first_ms,
         "latency_device": f"{alone.device}, {_threads(alone.threads)}",
         "latency_reason": alone.reason,
     }
@@ -289,6 +292,8 @@ def _speed(cell: LatencyCell, point: PointRecord) -> Row:
         "realised": None if ratio is None else ratio * point.nflops,
         "verdict": cell.verdict,
         "contended": None if cell.latency_ms is None else cell.contended,
+        "memory_mib": cell.memory_mib,
+        "energy_mj": cell.energy_mj_per_image,
     }
 
 
