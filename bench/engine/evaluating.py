@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bench.analysis.extremes import extremes_of
 from bench.config import RunSpec
 from bench.data.augment import Batch, eval_batches
 from bench.data.images import ImageSet, hold_out
@@ -23,6 +25,7 @@ from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
 from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.equivalence import check_execution
 from bench.measure.gradients import block_gradients
+from bench.measure.modes import evaluating
 from bench.measure.point import mean_macs, point_arrays, point_record
 from bench.method import DynamicNet, Point
 from bench.records.record import Dynamics, PointRecord
@@ -76,7 +79,11 @@ def subject_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> Subject:
 
 
 def measure(number: int, point: Point, subject: Subject) -> Measured:
-    """Return what is found of operating point `number`: on test, held-out and training images."""
+    """Return what is found of operating point `number`: on test, held-out and training images.
+
+    Gradients are taken at the first point, the default one, alone: each time costs as much as
+    training on a few thousand images.
+    """
     spec, place, costs = subject.spec, subject.place, subject.costs
     test = place.dataset.test.to(place.device)
     name = f"evaluation {point.name}".strip()
@@ -97,9 +104,39 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
         more |= watched(subject, point.net)
     if measured.distinct_masks != 1:
         more["dynamics"] = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
-    more |= _gradients(point, subject)
+    if number == 0:
+        more |= _gradients(point, subject)
+    else:
+        more["block_gradients_reason"] = "taken at the first operating point only"
     arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
     return Measured(measured.model_copy(update=more), arrays)
+
+
+def positions_file(number: int) -> str:
+    """Return the file of `position_arrays` of operating point `number`."""
+    return f"positions{number}.npz"
+
+
+def position_arrays(
+    net: DynamicNet, macs_n: npt.NDArray[Any], subject: Subject
+) -> dict[str, npt.NDArray[Any]]:
+    """Return where in the cheapest and dearest test images `net` spends its blocks.
+
+    `image_m` are their places in the test set, `blocks_mhw` the blocks that run at each pixel.
+    Empty where the network does not decide per position.
+    """
+    found = extremes_of(macs_n / max(subject.costs.dense, 1))
+    image_m = np.array([*found.cheapest, *found.dearest], dtype=np.int64)
+    if not len(image_m):
+        return {}
+    mean, std = subject.spec.normalisation
+    chosen = subject.place.dataset.test.take(torch.from_numpy(image_m)).to(subject.place.device)
+    batches = eval_batches(chosen, batch_size=len(image_m), mean=mean, std=std)
+    with evaluating(net):
+        blocks_mhw = net.position_costs(next(batches).x_nchw)
+    if blocks_mhw is None:
+        return {}
+    return {"image_m": image_m, "blocks_mhw": blocks_mhw.half().cpu().numpy()}
 
 
 def watched(subject: Subject, net: DynamicNet) -> dict[str, float]:

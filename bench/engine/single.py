@@ -18,7 +18,15 @@ from bench.config import RunSpec
 from bench.data.augment import pad_images
 from bench.data.images import ImageSet
 from bench.engine.building import Workplace, build, method_of, parent_of
-from bench.engine.evaluating import Subject, measure, random_batches, subject_of, watched
+from bench.engine.evaluating import (
+    Subject,
+    measure,
+    position_arrays,
+    positions_file,
+    random_batches,
+    subject_of,
+    watched,
+)
 from bench.errors import BenchError, StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
@@ -119,6 +127,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
 
 def _files(points: Sequence[PointRecord]) -> list[str]:
     arrays = [point.arrays_file for point in points]
+    # Not the maps of positions: they may also be added later, when the record is long written.
     return [*arrays, WEIGHTS_FILE, INFERENCE_FILE, TRUNK_FILE]
 
 
@@ -152,7 +161,12 @@ def _measure(number: int, point: Point, subject: Subject) -> PointRecord:
     measured = measure(number, point, subject)
     folder = subject.place.store.folder(subject.spec)
     save_arrays(folder, measured.record.arrays_file, measured.arrays)
-    return measured.record
+    positions = position_arrays(point.net, measured.arrays["macs_n"], subject)
+    if not positions:
+        return measured.record
+    file = positions_file(number)
+    save_arrays(folder, file, positions)
+    return measured.record.model_copy(update={"positions_file": file})
 
 
 def _keep_weights(net: DynamicNet, point: PointRecord, spec: RunSpec, place: Workplace) -> None:

@@ -152,6 +152,8 @@ class PointRecord(Frozen):
     `nflops_held_out` are measured on training images that were held out: what settings may be
     chosen by. `block_gradients` is the magnitude of the gradient at each block, as
     bench.measure.gradients defines it; empty with a reason, or in records older than it.
+    `positions_file` holds, of networks that decide per position, `image_m` and `blocks_mhw`: the
+    blocks that ran at each pixel of the cheapest and dearest test images.
     """
 
     name: str
@@ -176,6 +178,7 @@ class PointRecord(Frozen):
     nflops_held_out: float | None = None
     block_gradients: dict[Block, Amount] = Field(default_factory=dict)
     block_gradients_reason: str = ""
+    positions_file: str = ""
 
 
 class RunRecord(Frozen):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.analysis.extremes import extremes_of
 from bench.errors import RecordError
 from bench.plain_text import one_line
 from bench.records.arrays import numbers_in, read_arrays
@@ -21,7 +22,6 @@ from bench.report.report_table import ReportTable, table_of
 from bench.report.verdict_inputs import Family, families
 
 Numbers = npt.NDArray[Any]
-SHOWN_IMAGES = 10
 DIFFICULTY_BINS = 10
 MOST_SHOWN = 24
 """More networks than this are not drawn one by one: nobody would read them."""
@@ -207,12 +207,11 @@ def _extremes(points: Sequence[PointBehaviour]) -> Extremes | None:
     share_n = shown.share_n
     if most <= 1e-9 or share_n is None:
         return None
-    order = np.argsort(share_n, kind="stable")
-    count = min(SHOWN_IMAGES, len(order) // 2)
+    cheapest, dearest = extremes_of(share_n)
     return Extremes(
         point=one_line(shown.point.name),
-        cheapest=tuple(int(n) for n in order[:count]),
-        dearest=tuple(int(n) for n in np.argsort(-share_n, kind="stable")[:count]),
+        cheapest=cheapest,
+        dearest=dearest,
         as_cheap=int(np.isclose(share_n, share_n.min(), rtol=1e-9).sum()),
         as_dear=int(np.isclose(share_n, share_n.max(), rtol=1e-9).sum()),
     )
