@@ -1,4 +1,4 @@
-"""What the command line and notebooks call: run, results, pareto, report, latency, figures, export.
+"""What the command line and notebooks call: run, sweep, results, report, latency, evaluate, export.
 
 Owns the order of the steps of a comparison; every step lives in its own room.
 """
@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, report, results
 from bench.errors import BenchError
+from bench.finished import (
+    LATENCY_BATCH_SIZES,
+    Failure,
+    Outcome,
+    Profile,
+    evaluate,
+    export,
+    latency,
+    track,
+)
 from bench.folders import Folders, default_data_dir, default_results_dir
 
 if TYPE_CHECKING:
     from bench.engine.building import Workplace
     from bench.engine.plan import Planned
-    from bench.export.exporting import Exported
     from bench.networks.weights import Weights
     from bench.options import RunOptions
     from bench.records.record import RunRecord
     from bench.records.store import RunStore
-    from bench.records.sweep import SweepRecord
     from bench.report.rows import Row
     from bench.sweep.ledger import Listener
     from bench.sweep.options import SweepOptions
@@ -40,6 +47,7 @@ __all__ = [
     "default_results_dir",
     "draw_latency",
     "draw_run",
+    "evaluate",
     "export",
     "figures",
     "latency",
@@ -52,25 +60,6 @@ __all__ = [
 ]
 
 Notify = Callable[[str], None]
-Profile = Literal["smoke", "default", "publish"]
-FileFormat = Literal["torchscript", "onnx", "safetensors"]
-LATENCY_BATCH_SIZES = (1, 256)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A run that did not finish, and why."""
-
-    run: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a command did: the records of its runs, and the runs that failed."""
-
-    records: list[RunRecord]
-    failures: list[Failure] = field(default_factory=list)
 
 
 def run(
@@ -195,22 +184,6 @@ def _draw_masks(record: RunRecord, store: RunStore) -> None:
         save_figure(masks_figure(record, arrays), target)
 
 
-def track(
-    records: Sequence[RunRecord],
-    store: RunStore,
-    *,
-    notify: Notify,
-    sweeps: Sequence[SweepRecord] = (),
-) -> None:
-    """Log records to MLflow; what goes wrong there is said, and loses nothing."""
-    from bench.records.tracking import log_records
-
-    for result in log_records(records, store, sweeps=sweeps).values():
-        if not result.logged:
-            notify(f"MLflow: {result.detail}. Later: bench mlflow sync.")
-            return
-
-
 def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
     from bench.engine.single import perform
 
@@ -253,82 +226,6 @@ def time_runs(
     return [timed.get(record.run, record) for record in records]
 
 
-def latency(
-    runs: Sequence[str],
-    folders: Folders,
-    *,
-    batch_sizes: Sequence[int] = LATENCY_BATCH_SIZES,
-    profile: Profile = "default",
-    device: str = "auto",
-    threads: int = 1,
-    dataset: str | None = None,
-    reporter: Reporter | None = None,
-) -> Outcome:
-    """Time finished runs on this machine, together, and add the cells to their records.
-
-    `dataset` is needed for runs on a folder of images, whose place no record keeps.
-
-    Raises:
-        RecordError: a name is no finished run.
-        DataError: the data set at hand is not the one a run was trained on.
-    """
-    from bench.data.load import load_dataset
-    from bench.engine.building import Workplace, check_same_data
-    from bench.engine.devices import pick_device
-    from bench.engine.timing import time_records
-    from bench.records.store import RunStore
-    from bench.training.reporter import Silent
-
-    store = RunStore(folders.results)
-    records = [store.get(name) for name in runs]
-    timed: list[RunRecord] = []
-    for name in dict.fromkeys(record.spec.dataset.name for record in records):
-        members = [record for record in records if record.spec.dataset.name == name]
-        data = load_dataset(dataset or _recorded(name), data_dir=folders.data)
-        for member in members:
-            check_same_data(member.spec, data)
-        place = Workplace(data, store, pick_device(device), reporter or Silent())
-        done = time_records(
-            members, place, profile=profile, batch_sizes=batch_sizes, threads=threads
-        )
-        timed.extend(done.values())
-    track(timed, store, notify=(reporter or Silent()).note)
-    return Outcome(timed)
-
-
-def export(
-    run: str,
-    folders: Folders,
-    *,
-    file_format: FileFormat,
-    point: str | None = None,
-    out: Path | None = None,
-    dataset: str | None = None,
-    reporter: Reporter | None = None,
-) -> Exported:
-    """Write the inference network of a finished run, checked against the run first.
-
-    Raises:
-        RecordError: there is no such run.
-        DataError: the data set at hand is not the one it was trained on.
-        Unsupported: the network cannot be written in this format.
-    """
-    from bench.data.load import load_dataset
-    from bench.engine.building import Workplace, check_same_data
-    from bench.engine.devices import pick_device
-    from bench.export.exporting import export_record
-    from bench.records.store import RunStore
-    from bench.training.reporter import Silent
-
-    store = RunStore(folders.results)
-    record = store.get(run)
-    name = dataset or _recorded(record.spec.dataset.name)
-    data = load_dataset(name, data_dir=folders.data)
-    check_same_data(record.spec, data)
-    place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
-    return export_record(record, place, file_format=file_format, point=point, out=out)
-
-
 def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swept:
     """Try settings and seeds with Ray Tune; trials that are recorded are not run again.
 
@@ -355,16 +252,3 @@ def rows_of(outcome: Outcome) -> list[Row]:
     from bench.report.rows import rows
 
     return rows(outcome.records)
-
-
-def _recorded(name: str) -> str:
-    """Return the data set that a record names; a path in it is not followed."""
-    from bench.data.catalogue import DATASETS
-    from bench.errors import DataError
-
-    if name not in DATASETS:
-        raise DataError(
-            f"The run was trained on '{name}', a folder whose place no record keeps.",
-            hint="Give the folder with --dataset.",
-        )
-    return name

@@ -9,6 +9,7 @@ import typer
 
 from bench.commands import data, method, mlflow
 from bench.commands.campaign import campaign
+from bench.commands.evaluate import evaluate
 from bench.commands.frame import (
     BackboneName,
     Compiled,
@@ -51,6 +52,7 @@ app.add_typer(mlflow.app, name="mlflow")
 app.command()(sweep)
 app.command()(campaign)
 app.command()(report)
+app.command()(evaluate)
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]

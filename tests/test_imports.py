@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.engine", "bench.testing", "bench.scaffold"),
     ("bench.sweep",),
     ("bench.report", "bench.export"),
-    ("bench.drawing",),
+    ("bench.drawing", "bench.finished"),
     ("bench.api",),
     ("bench.commands",),
     ("bench.cli",),

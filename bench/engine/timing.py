@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench.config import RunSpec
 from bench.engine.building import Workplace
+from bench.engine.evaluating import first_images
 from bench.engine.measuring import Task, measure_here, subject_name
 from bench.engine.processes import measure_in_processes
 from bench.engine.resources import with_resources
-from bench.engine.single import first_images
 from bench.errors import RecordError
 from bench.measure.cells import MeasuredCell
 from bench.measure.profiles import profile_named

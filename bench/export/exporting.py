@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from bench.engine.building import Workplace, rebuild
-from bench.engine.single import first_images
+from bench.engine.evaluating import first_images
 from bench.errors import BenchError, ConfigError, NotExecutable, Unsupported
 from bench.export.attempts import Attempt, FileFormat, Made, attempts
 from bench.export.checking import Agreement, compare

@@ -5,25 +5,46 @@ Owns the switching and nothing that is measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
     """Put `net` into eval mode under `inference_mode`; give each part its own mode back."""
+    with in_eval_mode(net), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def in_eval_mode(net: nn.Module) -> Iterator[None]:
+    """Put `net` into eval mode, autograd as it is; give each part its own mode back."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def differentiating_only(net: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
+    """Ask for gradients of `weights` and of nothing else in `net`; then as it was before."""
+    before = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    chosen = {id(weight) for weight in weights}
+    for parameter, _ in before:
+        parameter.requires_grad_(id(parameter) in chosen)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
 
 
 @contextmanager

@@ -15,11 +15,12 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.networks.gated import blocks_of, trunk_units
 from bench.networks.halting_policy import HaltingPolicy, Stage
-from bench.networks.pondering import Pondering
+from bench.networks.pondering import Pondering, Remainder
 from bench.networks.resnet import Backbone, Block, ResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
@@ -64,15 +65,29 @@ class HaltingResNet(DynamicNet):
         return self._masked(x_nchw, lambda _, state: torch.zeros_like(self.policy.ones(state)))
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
-        own: dict[int, Tensor] = {}
-
-        def noted(block: int, state_nchw: Tensor) -> Tensor:
-            own[block] = self.policy.score(block, state_nchw)
-            return own[block]
-
-        self._masked(x_nchw, noted)
-        # Weights, masks and cost are functions of the scores alone.
+        own = self._scores(x_nchw)
         return self._masked(x_nchw, lambda block, _: own[block][order_n])
+
+    @torch.no_grad()
+    def position_costs(self, x_nchw: Tensor) -> Tensor | None:
+        """Return the blocks that run at each pixel; a position of a later stage covers 4 or 16.
+
+        Where sides do not halve evenly, the mean over an image is only nearly that of the trace.
+        """
+        if not self.policy.per_position:
+            return None
+        own = self._scores(x_nchw)
+        total = x_nchw.new_zeros(len(x_nchw), 1, *x_nchw.shape[2:])
+        for stage in self.policy.stages:
+            ones = x_nchw.new_ones(len(x_nchw), 1, *stage.shape[1:])
+            left, blocks_n1hw = Remainder(ones, eps=self.policy.eps), ones
+            for b in stage.blocks[:-1]:
+                if _is_dead(self.blocks[b + 1]):
+                    break
+                left.weigh(own[b])
+                blocks_n1hw = blocks_n1hw + self.policy.coverage(left.active)
+            total += F.interpolate(blocks_n1hw, size=x_nchw.shape[2:], mode="nearest")
+        return total[:, 0]
 
     def execute(self, x_nchw: Tensor) -> Output:
         state = self.trunk.stem(x_nchw)
@@ -93,6 +108,17 @@ class HaltingResNet(DynamicNet):
                 block.register_module("residual", RemovedResidual())
                 net.policy.remove(b)
         return net
+
+    def _scores(self, x_nchw: Tensor) -> dict[int, Tensor]:
+        """Return the scores behind the blocks, by block: all decisions are functions of them."""
+        own: dict[int, Tensor] = {}
+
+        def noted(block: int, state_nchw: Tensor) -> Tensor:
+            own[block] = self.policy.score(block, state_nchw)
+            return own[block]
+
+        self._masked(x_nchw, noted)
+        return own
 
     def _masked(self, x_nchw: Tensor, score: Score) -> Output:
         state = self.trunk.stem(x_nchw)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,9 @@ class HaltingPolicy(nn.Module, ABC):
     what a module learns on top of it, does not by itself make everything halt.
     """
 
+    per_position: ClassVar[bool] = False
+    """Whether positions halt, not whole images."""
+
     def __init__(
         self, backbone: Backbone, make: Callable[[int], nn.Module], *, eps: float, bias: float
     ) -> None:
@@ -97,6 +101,10 @@ class HaltingPolicy(nn.Module, ABC):
     @abstractmethod
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
         """Return by unit which share (N,) of `block` and of its score runs for `active`."""
+
+    def coverage(self, active: Tensor) -> Tensor:
+        """Return how much of a block runs for those active, in the shape of `ones`."""
+        return active.float()
 
     @abstractmethod
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:

@@ -35,6 +35,8 @@ class PositionHalting(HaltingPolicy):
     halting could have stopped, and that ran in the last `execute`, how it ran.
     """
 
+    per_position = True
+
     def __init__(
         self, backbone: Backbone, make: Callable[[int], nn.Module], *, eps: float, bias: float
     ) -> None:
@@ -77,6 +79,10 @@ class PositionHalting(HaltingPolicy):
         area = active[0].numel()
         counts = counted_n[:, None], around_n[:, None]
         return shares_of([block], *counts, area=area, scores=self.scores)
+
+    def coverage(self, active: Tensor) -> Tensor:
+        # Half a block where only its first convolution runs, for a neighbour.
+        return (active.float() + dilated(active).float()) / 2
 
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
         score = self.scores[str(block)]

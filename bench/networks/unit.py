@@ -96,6 +96,15 @@ class DynamicNet(nn.Module, ABC):
         """
         raise Unsupported(f"{type(self).__name__} cannot follow another image's decisions.")
 
+    def position_costs(self, x_nchw: Tensor) -> Tensor | None:
+        """Return how many blocks run at each pixel of each image (N, H, W), in eval mode.
+
+        The mean over an image is the sum of its blocks' columns in the trace. None: what runs, runs
+        everywhere in an image.
+        """
+        del x_nchw
+        return None
+
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return what has to be shipped: nothing that only training needs, no dead blocks.
 

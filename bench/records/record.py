@@ -153,7 +153,10 @@ class PointRecord(Frozen):
     block. `arrays_file` holds `correct_bits` (bit-packed), `executed_nu`, `macs_n` and `loss_n`.
     `dynamics` is None where all images get the same mask. `accuracy_held_out` and
     `nflops_held_out` are measured on training images that were held out: what settings may be
-    chosen by.
+    chosen by. `block_gradients` is the magnitude of the gradient at each block, as
+    bench.measure.gradients defines it; empty with a reason, or in records older than it.
+    `positions_file` holds, of networks that decide per position, `image_m` and `blocks_mhw`: the
+    blocks that ran at each pixel of the cheapest and dearest test images.
     """
 
     name: str
@@ -176,6 +179,9 @@ class PointRecord(Frozen):
     dynamics: Dynamics | None = None
     accuracy_held_out: float | None = None
     nflops_held_out: float | None = None
+    block_gradients: dict[Block, Amount] = Field(default_factory=dict)
+    block_gradients_reason: str = ""
+    positions_file: str = ""
 
 
 class RunRecord(Frozen):

@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.analysis.extremes import extremes_of
 from bench.errors import RecordError
 from bench.plain_text import one_line
 from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import RunStore
+from bench.report.gradients import gradient_hole, rates_and_gradients
+from bench.report.positions import PositionMaps, decides_per_position, position_maps
 from bench.report.report_table import ReportTable, table_of
 from bench.report.verdict_inputs import Family, families
 
 Numbers = npt.NDArray[Any]
-SHOWN_IMAGES = 10
 DIFFICULTY_BINS = 10
 MOST_SHOWN = 24
 """More networks than this are not drawn one by one: nobody would read them."""
@@ -44,22 +46,26 @@ class Extremes:
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBehaviour:
     """One operating point; `share_n` is the MACs of each image over those of the dense network,
-    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 4)."""
+    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 4).
+    `per_position`: images run parts of a block."""
 
     point: PointRecord
     share_n: Numbers | None
     by_difficulty: Numbers | None
+    per_position: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Behaviour:
-    """What is shown of one network. `missing` says what could not be, and why."""
+    """What is shown of one network. `missing` says what could not be, and why; `maps` are None
+    where a network does not decide per position."""
 
     label: str
     record: RunRecord
     control: bool
     points: tuple[PointBehaviour, ...]
     extremes: Extremes | None
+    maps: PositionMaps | None
     missing: tuple[str, ...]
 
 
@@ -85,7 +91,9 @@ def behaviour_table(found: Sequence[Behaviour]) -> ReportTable:
     caption = (
         "Dropped: share of gated blocks that an image does not run. Shuffled: points of accuracy "
         "gained or lost when every image follows another one's decisions, at the same cost. "
-        "Difficulty: rank correlation of an image's MACs with the dense network's loss on it."
+        "Difficulty: rank correlation of an image's MACs with the dense network's loss on it. "
+        "Gradient: rank correlation, over gated blocks, of the share of images that run a block "
+        "with the magnitude of its gradient."
     )
     return table_of("behaviour", caption, lines)
 
@@ -155,12 +163,17 @@ def _behaviour(family: Family, store: RunStore, losses: _Losses, *, label: str) 
     except RecordError as error:
         missing.append(f"Cost against difficulty is missing: {error.message}")
     points = tuple(_point(record, point, store, loss_n, missing) for point in record.points)
+    extremes = _extremes(points)
+    hole = gradient_hole(record.points[0], run=record.run)
+    if hole:
+        missing.append(f"Gradients per block are missing: {hole}.")
     return Behaviour(
         label=label,
         record=record,
         control=family.control,
         points=points,
-        extremes=_extremes(points),
+        extremes=extremes,
+        maps=_maps(record, points, store, extremes, missing),
         missing=tuple(one_line(text) for text in dict.fromkeys(missing)),
     )
 
@@ -180,7 +193,30 @@ def _point(
         return PointBehaviour(point, None, None)
     share_n = macs_n / max(record.dense_macs, 1)
     fits = loss_n is not None and len(loss_n) == len(share_n)
-    return PointBehaviour(point, share_n, by_difficulty(share_n, loss_n) if fits else None)
+    means = by_difficulty(share_n, loss_n) if fits else None
+    return PointBehaviour(point, share_n, means, decides_per_position(arrays))
+
+
+def _maps(
+    record: RunRecord,
+    points: Sequence[PointBehaviour],
+    store: RunStore,
+    extremes: Extremes | None,
+    missing: list[str],
+) -> PositionMaps | None:
+    """Return the maps of the extreme images, where the network decides per position."""
+    shown = [p for p in points if extremes is not None and one_line(p.point.name) == extremes.point]
+    if extremes is None or not shown:
+        return None
+    found = shown[0]
+    if not (found.point.positions_file or found.per_position):
+        return None
+    images = {"cheapest": extremes.cheapest, "dearest": extremes.dearest}
+    try:
+        return position_maps(record, found.point, store, **images)
+    except RecordError as error:
+        missing.append(f"Maps of where it spends its blocks are missing: {error.message}.")
+        return None
 
 
 def by_difficulty(share_n: Numbers, loss_n: Numbers | None) -> Numbers:
@@ -202,12 +238,11 @@ def _extremes(points: Sequence[PointBehaviour]) -> Extremes | None:
     share_n = shown.share_n
     if most <= 1e-9 or share_n is None:
         return None
-    order = np.argsort(share_n, kind="stable")
-    count = min(SHOWN_IMAGES, len(order) // 2)
+    cheapest, dearest = extremes_of(share_n)
     return Extremes(
         point=one_line(shown.point.name),
-        cheapest=tuple(int(n) for n in order[:count]),
-        dearest=tuple(int(n) for n in np.argsort(-share_n, kind="stable")[:count]),
+        cheapest=cheapest,
+        dearest=dearest,
         as_cheap=int(np.isclose(share_n, share_n.min(), rtol=1e-9).sum()),
         as_dear=int(np.isclose(share_n, share_n.max(), rtol=1e-9).sum()),
     )
@@ -217,6 +252,7 @@ def _line(behaviour: Behaviour, point: PointRecord) -> dict[str, str]:
     dynamics, record = point.dynamics, behaviour.record
     loss = None if dynamics is None else dynamics.shuffled_loss
     correlation = None if dynamics is None else dynamics.difficulty_correlation
+    together, blocks = rates_and_gradients(point)
     spread = point.macs_std / record.dense_macs if record.dense_macs else None
     return {
         "network": behaviour.label,
@@ -229,4 +265,5 @@ def _line(behaviour: Behaviour, point: PointRecord) -> dict[str, str]:
         "never run": ", ".join(block.removeprefix("block") for block in point.dead_blocks),
         "shuffled, points": "" if loss is None else f"{-100 * loss:+.2f}",
         "difficulty": "" if correlation is None else f"{correlation:+.2f}",
+        "gradient": "" if together is None else f"{together:+.2f} (n = {blocks})",
     }

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from bench.records.published import canonical_name
 from bench.report.behaviour import Behaviour, PointBehaviour
 from bench.report.canvas import frame, literal, new_figure, stamp
+from bench.report.gradients import rates_and_gradients
 from bench.report.masks import draw_bars, draw_costs, draw_line, point_label, shade_fixed
 from bench.report.style import Style, styles
 
@@ -51,26 +52,32 @@ class TestImages:
 
 @literal
 def behaviour_figure(behaviour: Behaviour) -> Figure:
-    """Return three panels: the rate of each block, cost per image, cost against difficulty.
+    """Return four panels: rate and gradient of each block, cost per image, and by difficulty.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    figure = new_figure(11.0, 3.4)
-    rates, costs, difficulty = figure.subplots(1, 3)
+    figure = new_figure(11.0, 6.4)
+    (rates, gradients), (costs, difficulty) = figure.subplots(2, 2)
     points = behaviour.points
     known = styles(point_label(shown.point) for shown in points)
-    shade_fixed(rates, points[0].point)
+    for axes in (rates, gradients):
+        shade_fixed(axes, points[0].point)
     for shown in points:
-        _draw_point((rates, costs, difficulty), shown, _style(shown, known), of=len(points))
+        style = _style(shown, known)
+        _draw_point((rates, costs, difficulty), shown, style, of=len(points))
+        _draw_gradients(gradients, shown, style, of=len(points))
     frame(rates, "block (grey: always runs)", "share of images that run it")
+    frame(gradients, "block (grey: always runs)", "gradient, root mean square")
     frame(costs, "MACs per image / dense", "share of images")
     frame(difficulty, "tenth of the images, easiest to hardest", "MACs per image / dense")
     rates.set_ylim(-0.04, 1.06)
     # The same range for all networks: what hardly varies must not look like a trend.
     difficulty.set_ylim(0, 1.04 * _dearest(points))
-    for axes in (rates, difficulty):
+    gradients.set_xlim(rates.get_xlim())
+    for axes in (rates, gradients, difficulty):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    _say_what_is_missing(gradients, [p.point.block_gradients or None for p in points])
     _say_what_is_missing(costs, [p.share_n for p in points])
     _say_what_is_missing(difficulty, [p.by_difficulty for p in points])
     if len(points) > 1:
@@ -87,7 +94,8 @@ def behaviour_alt(behaviour: Behaviour) -> str:
     for shown in behaviour.points:
         rates = ", ".join(f"{100 * rate:.0f}" for rate in shown.point.block_rates.values())
         name = f"{point_label(shown.point)}: " if shown.point.name else ""
-        parts.append(f"{name}blocks run by {rates} % of the images{_cost_words(shown)}")
+        words = f"{_gradient_words(shown)}{_cost_words(shown)}"
+        parts.append(f"{name}blocks run by {rates} % of the images{words}")
     return f"{behaviour.label}. {'; '.join(parts)}."
 
 
@@ -109,11 +117,12 @@ def svg_uri(figure: Figure) -> str:
 def strip_uri(images: TestImages, positions: Sequence[int]) -> str:
     """Return the images at `positions` side by side as a data URI of a PNG."""
     buffer = io.BytesIO()
-    _strip(images, positions).save(buffer, format="PNG", optimize=True)
+    image_strip(images, positions).save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _strip(images: TestImages, positions: Sequence[int]) -> Any:
+def image_strip(images: TestImages, positions: Sequence[int]) -> Any:
+    """Return the images at `positions` side by side as a picture with clear gaps."""
     from PIL import Image
 
     _, height, width, _ = images.images_nhwc.shape
@@ -146,6 +155,33 @@ def _draw_point(
     difficulty.plot(tenths, mean, color=style.colour, marker=style.mark, linewidth=1.2)
     if of == 1:
         difficulty.fill_between(tenths, low, high, color=style.colour, alpha=0.2, linewidth=0)
+
+
+def _draw_gradients(axes: Axes, shown: PointBehaviour, style: Style, *, of: int) -> None:
+    point = shown.point
+    pairs = [
+        (block, point.block_gradients[name])
+        for block, name in enumerate(point.block_rates)
+        if name in point.block_gradients
+    ]
+    if not pairs:
+        return
+    blocks, values = zip(*pairs, strict=True)
+    if of == 1:
+        axes.bar(blocks, values, color=style.colour)
+    else:
+        axes.plot(blocks, values, color=style.colour, marker=style.mark, linewidth=1.2)
+    axes.set_ylim(bottom=0)
+
+
+def _gradient_words(shown: PointBehaviour) -> str:
+    gradients = shown.point.block_gradients
+    if not gradients:
+        return ""
+    words = f", gradients of {', '.join(f'{value:.1e}' for value in gradients.values())}"
+    found, blocks = rates_and_gradients(shown.point)
+    rank = "" if found is None else f", rank correlation of both {found:+.2f} over {blocks} blocks"
+    return f"{words}{rank}"
 
 
 def _dearest(points: Sequence[PointBehaviour]) -> float:

@@ -34,11 +34,6 @@ from bench.report.tables import document_table
 from bench.report.verdict_lines import VerdictLine, verdict_lines, verdict_summary, verdict_table
 from bench.report.verdicts import judge
 
-NOT_SHOWN = (
-    "Gradient magnitude per block, and maps of where SACT's images ponder: they need the trained "
-    "weights, and this report is made of records and their arrays alone."
-)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:

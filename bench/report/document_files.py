@@ -19,6 +19,7 @@ from bench.report.canvas import save_figure
 from bench.report.document import Document
 from bench.report.document_page import document_page
 from bench.report.figures import pareto_figure
+from bench.report.position_figure import position_figure
 from bench.report.rank_figure import rank_figure
 from bench.report.report_table import csv_text, latex, markdown
 from bench.report.tables import render
@@ -48,7 +49,7 @@ def write_report(
     page = document_page(document, images=images, images_reason=images_reason)
     target = make_folder(folder) / PAGE_FILE
     write_atomically(target, page.encode())
-    return [target, *_write_tables(document, folder), *_write_figures(document, folder)]
+    return [target, *_write_tables(document, folder), *_write_figures(document, folder, images)]
 
 
 def _write_tables(document: Document, folder: Path) -> list[Path]:
@@ -65,16 +66,16 @@ def _write_tables(document: Document, folder: Path) -> list[Path]:
     return written
 
 
-def _write_figures(document: Document, folder: Path) -> list[Path]:
+def _write_figures(document: Document, folder: Path, images: TestImages | None) -> list[Path]:
     place = folder / "figures"
     return [
         save_figure(figure, place / f"{name}{suffix}")
-        for name, figure in _figures(document)
+        for name, figure in _figures(document, images)
         for suffix in _FIGURE_KINDS
     ]
 
 
-def _figures(document: Document) -> Iterator[tuple[str, Figure]]:
+def _figures(document: Document, images: TestImages | None) -> Iterator[tuple[str, Figure]]:
     shown = [foreign.point for foreign in document.by_macs.published]
     yield "accuracy-macs", pareto_figure(document.rows, x="nflops", published=shown)
     if document.by_time is not None:
@@ -82,6 +83,8 @@ def _figures(document: Document) -> Iterator[tuple[str, Figure]]:
     for number, behaviour in enumerate(document.behaviours, start=1):
         name = f"behaviour-{number:02d}-{tame(behaviour.label)}"
         yield name, behaviour_figure(behaviour)
+        if behaviour.maps is not None:
+            yield name.replace("behaviour", "positions", 1), position_figure(behaviour, images)
     if document.ranking is not None:
         yield "ranks", rank_figure(document.ranking)
     if any(not samples.network.dense for samples in document.samples):

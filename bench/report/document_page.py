@@ -22,12 +22,14 @@ from bench.report.behaviour_figures import (
     strip_uri,
     svg_uri,
 )
-from bench.report.document import NOT_SHOWN, Document, ranks_table, results_table
+from bench.report.document import Document, ranks_table, results_table
 from bench.report.front_certainty import area_table, front_table
+from bench.report.gradients import together_words
 from bench.report.page import plot_html
 from bench.report.pairs import pairs_table
 from bench.report.plane import Plane
 from bench.report.plane import headline as plane_headline
+from bench.report.position_figure import position_alt, position_caption, position_figure
 from bench.report.rank_figure import rank_figure
 from bench.report.ranks import headline as ranks_headline
 from bench.report.time_figure import headline as time_headline
@@ -48,8 +50,18 @@ _HEADINGS = {
     "environment": "Environment",
 }
 _PANELS = (
-    "How often each block runs; cost of single images (dashed: mean); mean cost against "
-    "difficulty, the loss of the dense network (band: the middle half)."
+    "How often each block runs; the magnitude of the gradient there, as defined above; cost of "
+    "single images (dashed: mean); mean cost against difficulty, the loss of the dense network "
+    "(band: the middle half)."
+)
+_GRADIENT = (
+    "The magnitude of the gradient at a block is the root mean square, over the weights of its "
+    "convolutions and over batches of 128, of the gradient of a batch's mean cross-entropy: on "
+    "1,024 training images, after training, with the network's own decisions. An image adds "
+    "nothing at a block that it skips, so a block that never runs has 0. To show it beside the "
+    "rates is the idea of the SGAD paper's Fig. 4; the definition is ours, and the paper's may be "
+    "another. Blocks of one network are not independent of each other: a correlation over them "
+    "describes that network and proves nothing about others."
 )
 _OTHER_ROUNDS = (
     "milliseconds of different sets of rounds are not paired; the verdicts in time use ratios "
@@ -87,13 +99,13 @@ def document_page(
         front=front_table(document.fronts),
         areas=area_table(document.fronts),
         pairs=pairs_table(document.pairs),
+        gradient=_GRADIENT,
         behaviour_numbers=behaviour_table(document.behaviours),
         behaviours=[_shown(behaviour, images) for behaviour in document.behaviours],
         images_reason="" if images is not None else images_reason,
         latency=_latency_pictures(document),
         ranks=None if document.ranking is None else ranks_table(document.ranking),
         making=[(_HEADINGS[table.name], table) for table in document.making],
-        not_shown=NOT_SHOWN,
     )
 
 
@@ -175,9 +187,10 @@ def _shown(behaviour: Behaviour, images: TestImages | None) -> Mapping[str, Any]
         "uri": svg_uri(behaviour_figure(behaviour)),
         "alt": behaviour_alt(behaviour),
         "caption": f"{_PANELS} Seed {record.spec.seed}; {record.test_images:,} test images.",
-        "strips": [] if images is None else _strips(behaviour, images),
+        "strips": _strips(behaviour, images),
+        "maps": _map_pictures(behaviour, images),
         "facts": "; ".join(_facts(shown.point) for shown in behaviour.points),
-        "sentences": [*behaviour.missing, *_same_cost(behaviour)],
+        "sentences": [*_together(behaviour), *behaviour.missing, *_same_cost(behaviour)],
     }
 
 
@@ -193,10 +206,22 @@ def _same_cost(behaviour: Behaviour) -> list[str]:
     return ["All images cost the same."] if known and behaviour.extremes is None else []
 
 
-def _strips(behaviour: Behaviour, images: TestImages) -> list[Picture]:
-    found = behaviour.extremes
-    if found is None:
+def _together(behaviour: Behaviour) -> list[str]:
+    return [words for shown in behaviour.points if (words := together_words(shown.point))]
+
+
+def _map_pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
+    if behaviour.maps is None:
         return []
+    uri = svg_uri(position_figure(behaviour, images))
+    alt, caption = position_alt(behaviour, images), position_caption(behaviour, images)
+    return [Picture(uri, alt, caption)]
+
+
+def _strips(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
+    found = behaviour.extremes
+    if found is None or images is None or behaviour.maps is not None:
+        return []  # a figure with maps has the images in it
     at = f" at {found.point}" if found.point else ""
     parts = (("lowest", found.cheapest, found.as_cheap), ("highest", found.dearest, found.as_dear))
     pictures = []

@@ -202,6 +202,9 @@ def _missing(point: PointRecord) -> Iterable[tuple[str, str]]:
     for cell in point.latency:
         if cell.latency_ms is None and cell.batch_size not in sizes:
             yield f"latency at batch {cell.batch_size}", cell.reason or "no reason on record"
+    if not point.block_gradients:
+        reason = point.block_gradients_reason or "a record from before: bench evaluate RUN adds it"
+        yield "gradients per block", reason
     dynamics = point.dynamics
     if dynamics is None:
         if point.gated_blocks:

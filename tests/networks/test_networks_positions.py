@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from halting_nets import images, masks_of, policy_of, seasoned
+from halting_nets import images, masks_of, policy_of, seasoned, with_bias
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -208,3 +208,53 @@ def test_weights_that_change_between_calls_are_noticed() -> None:
     torch.testing.assert_close(after.logits, masked.logits, atol=1e-4, rtol=1e-4)
     assert torch.equal(after.executed, masked.executed)
     assert list(net.state_dict()) == keys
+
+
+@torch.no_grad()
+def test_a_map_of_positions_adds_up_to_the_trace_of_its_image() -> None:
+    net, x = seasoned("position"), images(6, seed=12)
+    map_nhw = net.position_costs(x)
+    assert map_nhw is not None and map_nhw.shape == (6, 16, 16)
+    columns = [column for column, unit in enumerate(net.units()) if unit.role == "block"]
+    blocks_n = net(x).executed[:, columns].sum(dim=1)
+    assert torch.allclose(map_nhw.mean(dim=(1, 2)), blocks_n, atol=1e-5)
+    assert map_nhw.min() >= 3 and map_nhw.max() <= 9 and (map_nhw.std(dim=(1, 2)) > 0.1).all()
+    whole = map_nhw * 2  # halves, so nothing is lost in half precision
+    assert torch.equal(whole, whole.round())
+
+
+@torch.no_grad()
+def test_a_map_says_where_blocks_run() -> None:
+    net, x = seasoned("position"), images(2, seed=12)
+    map_nhw, masks = net.position_costs(x), masks_of(net, x)
+    assert map_nhw is not None
+    expected = torch.zeros(2, 16, 16)
+    for first, step in ((0, 1), (3, 2), (6, 4)):
+        ran = torch.ones(2, 16 // step, 16 // step)
+        for mask in (masks[first + 1], masks[first + 2]):
+            ran += (mask.float() + dilated(mask[:, None])[:, 0].float()) / 2
+        expected += ran.repeat_interleave(step, 1).repeat_interleave(step, 2)
+    assert torch.equal(map_nhw, expected)
+
+
+@torch.no_grad()
+def test_a_map_is_flat_where_all_positions_run_everything_or_halt_at_once() -> None:
+    x = images(3)
+    everything = with_bias(seasoned("position"), -30.0).position_costs(x)
+    nothing = with_bias(seasoned("position"), 30.0).position_costs(x)
+    assert everything is not None and torch.equal(everything, torch.full((3, 16, 16), 9.0))
+    assert nothing is not None and torch.equal(nothing, torch.full((3, 16, 16), 3.0))
+
+
+@torch.no_grad()
+def test_a_map_leaves_out_blocks_that_were_removed() -> None:
+    net, x = seasoned("position").inference_net(dead_blocks=frozenset({"block2"})), images(2)
+    map_nhw = net.position_costs(x)
+    columns = [column for column, unit in enumerate(net.units()) if unit.role == "block"]
+    trace_nb = net(x).executed[:, columns]
+    assert map_nhw is not None and trace_nb[:, 2].sum() == 0
+    assert torch.allclose(map_nhw.mean(dim=(1, 2)), trace_nb.sum(dim=1), atol=1e-5)
+
+
+def test_where_images_halt_there_is_no_map() -> None:
+    assert seasoned("image").position_costs(images(2)) is None

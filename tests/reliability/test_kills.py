@@ -134,8 +134,8 @@ def test_a_kill_at_any_moment_loses_nothing(
 
 DURING = """
 import os, signal
-import bench.engine.single as single
-told, calls = single._told, 0
+import bench.engine.evaluating as evaluating
+told, calls = evaluating._told, 0
 def dying(batches, reporter):
     global calls
     calls += 1
@@ -143,7 +143,7 @@ def dying(batches, reporter):
         yield batch
         if calls == {number}:
             os.kill(os.getpid(), signal.SIGKILL)
-single._told = dying
+evaluating._told = dying
 """
 
 

@@ -1,0 +1,222 @@
+"""What is measured of a trained network: the same at the end of its run and long after.
+
+Owns which images are used for what, and the order of the passes over one operating point. What a
+pass measures is bench.measure's business; what becomes of the numbers, the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.analysis.extremes import extremes_of
+from bench.config import RunSpec
+from bench.data.augment import Batch, eval_batches
+from bench.data.images import ImageSet, hold_out
+from bench.engine.building import Workplace, backbone_of
+from bench.errors import NotExecutable, Unsupported
+from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
+from bench.measure.cost import dense_macs, unit_macs
+from bench.measure.equivalence import check_execution
+from bench.measure.gradients import block_gradients
+from bench.measure.modes import evaluating
+from bench.measure.point import mean_macs, point_arrays, point_record
+from bench.method import DynamicNet, Point
+from bench.records.record import Dynamics, PointRecord
+from bench.seeding import generator
+from bench.training.reporter import Reporter
+
+_EVAL_BATCH = 500
+_EQUIVALENCE_IMAGES = 256
+_GRADIENT_IMAGES = 1024
+_GRADIENT_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """MACs of each unit of a network, and of the dense backbone."""
+
+    units: dict[str, int]
+    dense: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The training images that a run trains on and those it holds out, on the device."""
+
+    train: ImageSet
+    held_out: ImageSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A run whose networks are measured: its spec, where, with which images and unit costs."""
+
+    spec: RunSpec
+    place: Workplace
+    split: Split
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """One operating point: its record, and the arrays that belong into `record.arrays_file`."""
+
+    record: PointRecord
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+
+def subject_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> Subject:
+    """Return what is needed to measure `net`, or another operating point of it."""
+    costs = Costs(unit_macs(net), dense_macs(backbone_of(spec, place)))
+    return Subject(spec, place, _split(spec, place), costs)
+
+
+def measure(number: int, point: Point, subject: Subject) -> Measured:
+    """Return what is found of operating point `number`: on test, held-out and training images.
+
+    Gradients are taken at the first point, the default one, alone: each time costs as much as
+    training on a few thousand images.
+    """
+    spec, place, costs = subject.spec, subject.place, subject.costs
+    test = place.dataset.test.to(place.device)
+    name = f"evaluation {point.name}".strip()
+    place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
+    batches = _told(random_batches(test, spec), place.reporter)
+    evaluation = evaluate(point.net, batches, num_images=len(test))
+    measured = point_record(
+        point.name,
+        evaluation,
+        net=point.net,
+        unit_macs=costs.units,
+        dense_macs=costs.dense,
+        arrays_file=f"point{number}.npz",
+        equivalence=_proof(point.net, first_images(spec, place, count=_EQUIVALENCE_IMAGES)),
+    )
+    more: dict[str, object] = {}
+    if subject.split.held_out is not None:
+        more |= watched(subject, point.net)
+    if measured.distinct_masks != 1:
+        more["dynamics"] = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
+    if number == 0:
+        more |= _gradients(point, subject)
+    else:
+        more["block_gradients_reason"] = "taken at the first operating point only"
+    arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
+    return Measured(measured.model_copy(update=more), arrays)
+
+
+def positions_file(number: int) -> str:
+    """Return the file of `position_arrays` of operating point `number`."""
+    return f"positions{number}.npz"
+
+
+def position_arrays(
+    net: DynamicNet, macs_n: npt.NDArray[Any], subject: Subject
+) -> dict[str, npt.NDArray[Any]]:
+    """Return where in the cheapest and dearest test images `net` spends its blocks.
+
+    `image_m` are their places in the test set, `blocks_mhw` the blocks that run at each pixel.
+    Empty where the network does not decide per position.
+    """
+    found = extremes_of(macs_n / max(subject.costs.dense, 1))
+    image_m = np.array([*found.cheapest, *found.dearest], dtype=np.int64)
+    if not len(image_m):
+        return {}
+    mean, std = subject.spec.normalisation
+    chosen = subject.place.dataset.test.take(torch.from_numpy(image_m)).to(subject.place.device)
+    batches = eval_batches(chosen, batch_size=len(image_m), mean=mean, std=std)
+    with evaluating(net):
+        blocks_mhw = net.position_costs(next(batches).x_nchw)
+    if blocks_mhw is None:
+        return {}
+    return {"image_m": image_m, "blocks_mhw": blocks_mhw.half().cpu().numpy()}
+
+
+def watched(subject: Subject, net: DynamicNet) -> dict[str, float]:
+    """Return accuracy and nFLOPs of `net` on the held-out images."""
+    held_out, costs = subject.split.held_out, subject.costs
+    assert held_out is not None
+    batches = random_batches(held_out, subject.spec)
+    evaluation = evaluate(net, batches, num_images=len(held_out))
+    macs = mean_macs(evaluation, net=net, unit_macs=costs.units)
+    return {"accuracy_held_out": evaluation.accuracy, "nflops_held_out": macs / costs.dense}
+
+
+def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
+    """Return the first `count` test images on the device, normalised: (N, C, H, W)."""
+    mean, std = spec.normalisation
+    test = place.dataset.test
+    few = test.take(torch.arange(min(count, len(test)))).to(place.device)
+    return next(eval_batches(few, batch_size=count, mean=mean, std=std)).x_nchw
+
+
+def random_batches(images: ImageSet, spec: RunSpec) -> Iterator[Batch]:
+    """Yield all images in a random order that is always the same, not augmented.
+
+    Random, because shuffling masks within batches of sorted images would swap them among images
+    of one class.
+    """
+    mean, std = spec.normalisation
+    order_n = torch.randperm(len(images), generator=generator(0, "evaluation"))
+    return eval_batches(images, batch_size=_EVAL_BATCH, mean=mean, std=std, order_n=order_n)
+
+
+def _split(spec: RunSpec, place: Workplace) -> Split:
+    train_set = place.dataset.train
+    if spec.held_out == 0:
+        return Split(train_set.to(place.device), None)
+    rest, held_out = hold_out(train_set, spec.held_out, seed=spec.seed)
+    return Split(rest.to(place.device), held_out.to(place.device))
+
+
+def _shuffled(
+    point: Point, evaluation: Evaluation, test: ImageSet, *, spec: RunSpec, reporter: Reporter
+) -> Dynamics:
+    name = f"masks shuffled {point.name}".strip()
+    reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
+    try:
+        shuffled = evaluate_permuted(
+            point.net, _told(random_batches(test, spec), reporter), num_images=len(test)
+        )
+    except Unsupported as error:
+        return Dynamics(shuffled_reason=error.message)
+    return Dynamics(
+        shuffled_accuracy=shuffled.accuracy,
+        shuffled_loss=evaluation.accuracy - shuffled.accuracy,
+    )
+
+
+def _gradients(point: Point, subject: Subject) -> dict[str, object]:
+    """Return the fields of the record about gradients, on some of the images trained on."""
+    train, reporter = subject.split.train, subject.place.reporter
+    mean, std = subject.spec.normalisation
+    # Drawn, because a folder's images lie sorted by class; the same ones for every run.
+    order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]
+    name = f"gradients {point.name}".strip()
+    reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(order_n))
+    batches = eval_batches(train, batch_size=_GRADIENT_BATCH, mean=mean, std=std, order_n=order_n)
+    try:
+        found = block_gradients(point.net, _told(batches, reporter))
+    except Unsupported as error:
+        return {"block_gradients_reason": error.message}
+    return {"block_gradients": found}
+
+
+def _told(batches: Iterator[Batch], reporter: Reporter) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        reporter.advanced(len(batch))
+
+
+def _proof(net: DynamicNet, x_nchw: Tensor) -> str:
+    try:
+        return check_execution(net, x_nchw)
+    except NotExecutable as error:
+        return f"no skipping path: {error.message}"

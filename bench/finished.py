@@ -1,0 +1,202 @@
+"""What is done with finished runs: timed, evaluated again, exported, logged to MLflow.
+
+Owns the order of these steps and where a run's images come from; every step lives in its own room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import BenchError
+from bench.folders import Folders
+
+if TYPE_CHECKING:
+    from bench.engine.building import Workplace
+    from bench.export.exporting import Exported
+    from bench.records.record import RunRecord
+    from bench.records.store import RunStore
+    from bench.records.sweep import SweepRecord
+    from bench.training.reporter import Reporter
+
+Notify = Callable[[str], None]
+Profile = Literal["smoke", "default", "publish"]
+FileFormat = Literal["torchscript", "onnx", "safetensors"]
+LATENCY_BATCH_SIZES = (1, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that did not finish, and why."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did: the records of its runs, and the runs that failed."""
+
+    records: list[RunRecord]
+    failures: list[Failure] = field(default_factory=list)
+
+
+def track(
+    records: Sequence[RunRecord],
+    store: RunStore,
+    *,
+    notify: Notify,
+    sweeps: Sequence[SweepRecord] = (),
+) -> None:
+    """Log records to MLflow; what goes wrong there is said, and loses nothing."""
+    from bench.records.tracking import log_records
+
+    for result in log_records(records, store, sweeps=sweeps).values():
+        if not result.logged:
+            notify(f"MLflow: {result.detail}. Later: bench mlflow sync.")
+            return
+
+
+def latency(
+    runs: Sequence[str],
+    folders: Folders,
+    *,
+    batch_sizes: Sequence[int] = LATENCY_BATCH_SIZES,
+    profile: Profile = "default",
+    device: str = "auto",
+    threads: int = 1,
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Time finished runs on this machine, together, and add the cells to their records.
+
+    `dataset` is needed for runs on a folder of images, whose place no record keeps.
+
+    Raises:
+        RecordError: a name is no finished run.
+        DataError: the data set at hand is not the one a run was trained on.
+    """
+    from bench.engine.timing import time_records
+    from bench.records.store import RunStore
+    from bench.training.reporter import Silent
+
+    told, store = reporter or Silent(), RunStore(folders.results)
+    timed: list[RunRecord] = []
+    for members, place in _at_their_data(
+        runs, store, folders=folders, device=device, dataset=dataset, reporter=told
+    ):
+        done = time_records(
+            members, place, profile=profile, batch_sizes=batch_sizes, threads=threads
+        )
+        timed.extend(done.values())
+    track(timed, store, notify=told.note)
+    return Outcome(timed)
+
+
+def evaluate(
+    runs: Sequence[str],
+    folders: Folders,
+    *,
+    device: str = "auto",
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Evaluate finished runs again from their weights, and add what their records do not hold yet.
+
+    What is on record stays. A run that does not come out as recorded is a failure and is left as it
+    is; the others are done. `dataset` is needed for runs on a folder of images.
+
+    Raises:
+        RecordError: a name is no run.
+        DataError: the data set at hand is not the one a run was trained on.
+    """
+    from bench.engine.judging import judge
+    from bench.engine.reevaluating import evaluate_again
+    from bench.records.store import RunStore
+    from bench.training.reporter import Silent
+
+    told, store = reporter or Silent(), RunStore(folders.results)
+    outcome = Outcome([])
+    for members, place in _at_their_data(
+        runs, store, folders=folders, device=device, dataset=dataset, reporter=told
+    ):
+        for record in members:
+            try:
+                outcome.records.append(evaluate_again(record, place))
+            except BenchError as error:
+                hint = f" {error.hint}" if error.hint else ""
+                outcome.failures.append(Failure(record.run, f"{error.message}{hint}"))
+    judged = judge(outcome.records, store)
+    track(judged, store, notify=told.note)
+    return Outcome(judged, outcome.failures)
+
+
+def export(
+    run: str,
+    folders: Folders,
+    *,
+    file_format: FileFormat,
+    point: str | None = None,
+    out: Path | None = None,
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Write the inference network of a finished run, checked against the run first.
+
+    Raises:
+        RecordError: there is no such run.
+        DataError: the data set at hand is not the one it was trained on.
+        Unsupported: the network cannot be written in this format.
+    """
+    from bench.data.load import load_dataset
+    from bench.engine.building import Workplace, check_same_data
+    from bench.engine.devices import pick_device
+    from bench.export.exporting import export_record
+    from bench.records.store import RunStore
+    from bench.training.reporter import Silent
+
+    store = RunStore(folders.results)
+    record = store.get(run)
+    name = dataset or _recorded(record.spec.dataset.name)
+    data = load_dataset(name, data_dir=folders.data)
+    check_same_data(record.spec, data)
+    place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
+    return export_record(record, place, file_format=file_format, point=point, out=out)
+
+
+def _at_their_data(
+    runs: Sequence[str],
+    store: RunStore,
+    *,
+    folders: Folders,
+    device: str,
+    dataset: str | None,
+    reporter: Reporter,
+) -> Iterator[tuple[list[RunRecord], Workplace]]:
+    """Yield the records of `runs` by data set, each time with their images at hand."""
+    from bench.data.load import load_dataset
+    from bench.engine.building import Workplace, check_same_data
+    from bench.engine.devices import pick_device
+
+    records = [store.get(name) for name in runs]
+    for name in dict.fromkeys(record.spec.dataset.name for record in records):
+        members = [record for record in records if record.spec.dataset.name == name]
+        data = load_dataset(dataset or _recorded(name), data_dir=folders.data)
+        for member in members:
+            check_same_data(member.spec, data)
+        yield members, Workplace(data, store, pick_device(device), reporter)
+
+
+def _recorded(name: str) -> str:
+    """Return the data set that a record names; a path in it is not followed."""
+    from bench.data.catalogue import DATASETS
+    from bench.errors import DataError
+
+    if name not in DATASETS:
+        raise DataError(
+            f"The run was trained on '{name}', a folder whose place no record keeps.",
+            hint="Give the folder with --dataset.",
+        )
+    return name

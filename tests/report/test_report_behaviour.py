@@ -1,0 +1,176 @@
+"""Gradients beside rates, and maps of positions, in the report: numbers, words, pictures, holes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.errors import RecordError
+from bench.records.record import PointRecord, RunRecord
+from bench.records.store import RunStore, save_arrays
+from bench.report.behaviour_figures import TestImages
+from bench.report.document import Document, document_of
+from bench.report.document_files import write_report
+from bench.report.document_page import document_page
+from bench.report.gradients import gradient_hole, rates_and_gradients, together_words
+from bench.report.positions import PositionMaps, decides_per_position, position_maps
+
+IMAGES = 60
+MakeRecord = Callable[..., RunRecord]
+
+
+def point_with(
+    make_point: Any, rates: list[float], gradients: list[float], **fields: Any
+) -> PointRecord:
+    blocks = [f"block{b}" for b in range(len(rates))]
+    given = {
+        "block_rates": dict(zip(blocks, rates, strict=True)),
+        "gated_blocks": tuple(blocks[1:]),
+        "correct": 54,
+        "block_gradients": dict(zip(blocks, gradients, strict=False)),
+    }
+    point: PointRecord = make_point(accuracy=0.9, nflops=0.7)
+    return point.model_copy(update=given | fields)
+
+
+def test_the_rank_correlation_is_over_gated_blocks_alone(make_point: Any) -> None:
+    # Without block0, ranks are 1 2 3 4 5 and 2 1 3 4 5: 1 - 6 * 2 / (5 * 24).
+    point = point_with(make_point, [1.0, 0.1, 0.2, 0.3, 0.4, 0.5], [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
+    found, blocks = rates_and_gradients(point)
+    assert found == pytest.approx(0.9) and blocks == 5
+    assert together_words(point) == (
+        "Blocks that run more often have the larger gradients "
+        "(rank correlation +0.90 over 5 gated blocks)."
+    )
+
+
+def test_the_words_follow_the_sign_and_say_where_nothing_is_clear(make_point: Any) -> None:
+    rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert "smaller gradients" in together_words(
+        point_with(make_point, rates, [9.0, 0.5, 0.4, 0.3, 0.2, 0.1])
+    )
+    mixed = point_with(make_point, rates, [9.0, 0.3, 0.1, 0.5, 0.2, 0.4])
+    assert "no clear relation (rank correlation +0.30" in together_words(mixed)
+    flat = point_with(make_point, [1.0] * 6, rates)
+    assert "all have one rate" in together_words(flat)
+    assert "there are only 2" in together_words(point_with(make_point, rates[:3], rates[:3]))
+
+
+def test_a_hole_says_what_would_fill_it(make_point: Any) -> None:
+    old = point_with(make_point, [1.0, 0.5], [])
+    assert together_words(old) == ""
+    assert "bench evaluate some-run" in gradient_hole(old, run="some-run")
+    told = old.model_copy(update={"block_gradients_reason": "it gives none"})
+    assert gradient_hole(told, run="some-run") == "it gives none"
+
+
+@pytest.fixture
+def images() -> TestImages:
+    pixels = np.random.default_rng(1).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
+    return TestImages(pixels, np.arange(IMAGES) % 2, ("cat", "dog"))
+
+
+@pytest.fixture
+def shelf(make_record: MakeRecord, make_point: Any, tmp_path: Path) -> tuple[RunStore, RunRecord]:
+    """A network that decides per position, its costs growing with the image's number."""
+    store = RunStore(tmp_path / "results")
+    rates, gradients = [1.0, 0.2, 0.4, 0.6, 0.8], [0.5, 0.1, 0.2, 0.3, 0.4]
+    point = point_with(make_point, rates, gradients, positions_file="positions0.npz")
+    record = make_record("sact", points=(point,), test_images=IMAGES)
+    store.save(record)
+    share_n = np.linspace(0.4, 0.9, IMAGES)
+    arrays = {
+        "correct_bits": np.packbits(np.ones(IMAGES, dtype=bool)),
+        "macs_n": share_n * record.dense_macs,
+        "loss_n": np.linspace(0, 3, IMAGES),
+        "executed_nu": np.repeat(share_n[:, None], 5, axis=1).astype(np.float32),
+    }
+    save_arrays(store.folder_of(record), point.arrays_file, arrays)
+    keep_maps(store, record, [*range(10), *range(IMAGES - 1, IMAGES - 11, -1)])
+    return store, record
+
+
+def keep_maps(store: RunStore, record: RunRecord, image_m: list[int]) -> None:
+    """Keep maps (8, 8) that hold 1 everywhere and, in one corner, 2 or, if dear, 4.5."""
+    blocks_mhw = np.ones((len(image_m), 8, 8), dtype=np.float16)
+    blocks_mhw[:10, 0, 0], blocks_mhw[10:, 0, 0] = 2, 4.5
+    arrays = {"image_m": np.array(image_m), "blocks_mhw": blocks_mhw}
+    save_arrays(store.folder_of(record), "positions0.npz", arrays)
+
+
+def told(store: RunStore, record: RunRecord) -> Document:
+    return document_of([record], store)
+
+
+def test_maps_stand_below_their_images_with_words_for_both(
+    shelf: tuple[RunStore, RunRecord], images: TestImages
+) -> None:
+    document = told(*shelf)
+    (one,) = document.behaviours
+    assert one.maps is not None and one.maps.of == 5 and one.maps.span == (1.0, 5.0)
+    assert one.maps.cheapest_mhw[:, 0, 0].tolist() == [2.0] * 10
+    page = document_page(document, images=images)
+    assert "Blocks that run at each pixel, below each image" in page
+    assert "10 test images of lowest cost (cat, dog, cat" in page
+    assert "1 to 4.5 at a single pixel" in page and 'class="strip"' not in page
+    assert "Blocks that run more often have the larger gradients" in page
+    alone = document_page(document, images_reason="they are not at hand.")
+    assert "Blocks that run at each pixel:" in alone
+
+
+def test_the_figure_of_maps_lies_beside_the_others(
+    shelf: tuple[RunStore, RunRecord], images: TestImages, tmp_path: Path
+) -> None:
+    files = write_report(told(*shelf), tmp_path / "out", images=images)
+    names = {path.name for path in files}
+    assert {"positions-01-sact.pdf", "positions-01-sact.png"} <= names
+    assert document_page(told(*shelf), images=images) == document_page(told(*shelf), images=images)
+
+
+def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
+    shelf: tuple[RunStore, RunRecord], images: TestImages
+) -> None:
+    store, record = shelf
+    older = record.points[0].model_copy(update={"positions_file": "", "block_gradients": {}})
+    document = told(store, record.model_copy(update={"points": (older,)}))
+    assert document.behaviours[0].maps is None
+    page = document_page(document, images=images)
+    assert "Gradients per block are missing: the record is older" in page
+    assert "Maps of where it spends its blocks are missing: the record is older" in page
+    assert page.count(f"bench evaluate {record.run}") == 2 and 'class="strip"' in page
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        ({"image_m": np.arange(20), "blocks_mhw": np.ones((19, 8, 8))}, "does not fit"),
+        ({"image_m": np.arange(20), "blocks_mhw": np.ones((20, 8, 600))}, "does not fit"),
+        ({"image_m": np.arange(20), "blocks_mhw": np.full((20, 8, 8), np.nan)}, "not all finite"),
+        ({"image_m": np.arange(30, 50), "blocks_mhw": np.ones((20, 8, 8))}, "other images"),
+        ({"blocks_mhw": np.ones((20, 8, 8))}, "image_m"),
+    ],
+)
+def test_odd_files_of_maps_are_refused_in_words(
+    arrays: dict[str, Any], why: str, shelf: tuple[RunStore, RunRecord]
+) -> None:
+    store, record = shelf
+    save_arrays(store.folder_of(record), "positions0.npz", arrays)
+    cheapest, dearest = range(10), range(IMAGES - 10, IMAGES)
+    with pytest.raises(RecordError, match=why):
+        position_maps(record, record.points[0], store, cheapest=cheapest, dearest=dearest)
+    assert any("Maps of where" in text for text in told(store, record).behaviours[0].missing)
+
+
+def test_a_trace_of_parts_tells_who_decides_per_position() -> None:
+    assert decides_per_position({"executed_nu": np.array([[1.0, 0.25]])})
+    assert not decides_per_position({"executed_nu": np.array([[1.0, 0.0]])})
+    assert not decides_per_position({})
+
+
+def test_flat_maps_have_a_scale() -> None:
+    flat = PositionMaps(np.full((1, 2, 2), 3.0), np.full((1, 2, 2), 3.0), 3)
+    assert flat.span == (3.0, 4.0)
