@@ -87,5 +87,7 @@ def _as_is(net: DynamicNet, probe_nchw: Tensor) -> DynamicNet:
 def _folded(net: DynamicNet, probe_nchw: Tensor) -> DynamicNet:
     twin = _as_is(net, probe_nchw)
     fold_batch_norms(twin, probe_nchw)
+    if isinstance(twin, GatedResNet):
+        twin.policy = twin.policy.lean()
     # Folded weights are parameters anew.
     return twin.requires_grad_(False)

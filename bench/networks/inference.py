@@ -69,6 +69,8 @@ def _folded_copy(net: Net, probe_nchw: Tensor) -> Net:
     copied = copy.deepcopy(net).eval()
     fold_batch_norms(copied, probe_nchw)
     fold_scores(copied)
+    if isinstance(copied, GatedResNet):
+        copied.policy = copied.policy.lean()
     return copied
 
 
