@@ -7,6 +7,7 @@ the networks' own, which is checked for every file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -107,7 +108,9 @@ class Gated(nn.Module):
         if isinstance(decisions, ByMeans):
             return self._by_means(decisions, h_nchw)
         # All at once where all are known: an operation per block is a part of what skipping saves.
-        known_nb = decisions.gates_nb > 0.5 if isinstance(decisions, UpFront) else None
+        known: Sequence[Tensor] | None = None
+        if isinstance(decisions, UpFront):
+            known = (decisions.gates_nb > 0.5).unbind(dim=1)
         opens: list[Tensor] = []
         for index, block in enumerate(self.net.blocks):
             gate_n = decisions.gate(index, h_nchw)
@@ -116,7 +119,7 @@ class Gated(nn.Module):
             elif gate_n is None:
                 h_nchw = block(h_nchw)
             else:
-                open_n = gate_n > 0.5 if known_nb is None else known_nb[:, index]
+                open_n = gate_n > 0.5 if known is None else known[index]
                 h_nchw = self.branches[str(index)](open_n, h_nchw)
                 opens.append(open_n)
         return self.net.trunk.head(h_nchw), self._executed(opens)
@@ -140,8 +143,9 @@ class Gated(nn.Module):
     def _executed(self, opens: list[Tensor]) -> Tensor:
         if not opens:
             return self.fixed_1u.clone()
-        ran_ng = torch.stack(opens, dim=1).to(self.place_gu.dtype)
-        return torch.addmm(self.fixed_1u, ran_ng, self.place_gu)
+        # Of one image, so these are rows of one number each.
+        ran_1g = torch.cat(opens).to(self.place_gu.dtype).unsqueeze(0)
+        return torch.addmm(self.fixed_1u, ran_1g, self.place_gu)
 
 
 class Way(nn.Module):
