@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.networks.policy import ByMeans, Policy
 from bench.networks.unit import Unit
 
-State = tuple[Tensor, Tensor]  # of an LSTM: (N, D) twice
+State = tuple[Tensor, Tensor]  # what an LSTM leaves: (N, 4 D + 1) and (N, D), see LeanRecurrent
 
 
 class LeanGates(Policy):
@@ -75,40 +75,49 @@ class _OfPerceptrons(_LeanDecisions):
 
 class LeanRecurrent(LeanGates):
     """One LSTM for all gates, fed through a linear layer per block and read by one more layer:
-    open where that gives at least 0."""
+    open where that gives at least 0.
+
+    Of the hidden state (N, D) only one product is kept, (N, 4 D + 1): what it adds to the next
+    gate's four parts, their bias included, and the log-odds of the gate that has just been asked.
+    """
 
     def __init__(
         self, full: Policy, embed: Mapping[int, nn.Linear], cell: nn.LSTMCell, last: nn.Linear
     ) -> None:
         super().__init__(full)
+        self.size = cell.hidden_size
         weight_ih = cell.weight_ih.detach()
-        bias_4d = (cell.bias_ih + cell.bias_hh).detach()
-        for b, layer in embed.items():
-            # The cell reads nothing else, so both are one linear map.
-            weight = (weight_ih @ layer.weight.detach()).t().contiguous()
-            self.register_buffer(f"weight{b}", weight)
-            self.register_buffer(f"bias{b}", weight_ih @ layer.bias.detach() + bias_4d)
-        self.register_buffer("carry", cell.weight_hh.detach().t().contiguous())
-        self.register_buffer("last", last.weight.detach()[0].clone())
-        self.register_buffer("least", -last.bias.detach())
+        bias = (cell.bias_ih + cell.bias_hh).detach()
+        # The cell reads nothing but the layer, so both are one linear map; no part of the log-odds.
+        weights = {b: weight_ih @ layer.weight.detach() for b, layer in embed.items()}
+        biases = {b: weight_ih @ layer.bias.detach() + bias for b, layer in embed.items()}
+        order = sorted(embed)
+        for b, later in zip(order, [*order[1:], order[0]], strict=True):
+            widened = torch.cat([_with_new_doubled(weights[b]), torch.zeros_like(weights[b][:1])])
+            self.register_buffer(f"weight{b}", widened.t().contiguous())
+            next_bias = torch.cat([_with_new_doubled(biases[later]), last.bias.detach()])
+            self.register_buffer(f"bias{b}", next_bias)
+        self.register_buffer("first", self.get_buffer(f"bias{order[-1]}").clone())
+        carry = torch.cat([_with_new_doubled(cell.weight_hh.detach()), last.weight.detach()])
+        self.register_buffer("carry", carry.t().contiguous())
 
+    first: Tensor
     carry: Tensor
-    last: Tensor
-    least: Tensor
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
         return _OfLstm(self)
 
     def step(self, index: int, mean_nc: Tensor, state: State | None) -> State:
         """Feed the mean (N, C) of what block `index` reads; the state before the first is zero."""
-        bias, weight = self.get_buffer(f"bias{index}"), self.get_buffer(f"weight{index}")
+        carried = self.first if state is None else state[0]
+        parts = torch.addmm(carried, mean_nc, self.get_buffer(f"weight{index}")).sigmoid_()
+        in_, forget, new, out, _ = parts.split_with_sizes([*[self.size] * 4, 1], dim=1)
+        # tanh(x) = 2 sigmoid(2 x) - 1, so that one operation does for all four.
+        memory = in_.neg().addcmul_(in_, new, value=2)
         if state is not None:
-            bias = torch.addmm(bias, state[0], self.carry)
-        in_, forget, new, out = torch.addmm(bias, mean_nc, weight).unsafe_chunk(4, dim=1)
-        memory = in_.sigmoid_().mul_(new.tanh_())
-        if state is not None:
-            memory = memory.addcmul_(forget.sigmoid_(), state[1])
-        return torch.tanh(memory).mul_(out.sigmoid_()), memory
+            memory = memory.addcmul_(forget, state[1])
+        hidden = torch.tanh(memory).mul_(out)
+        return torch.addmm(self.get_buffer(f"bias{index}"), hidden, self.carry), memory
 
 
 class _OfLstm(_LeanDecisions):
@@ -121,7 +130,13 @@ class _OfLstm(_LeanDecisions):
         if gates.always_on[index]:
             return None
         self.state = gates.step(index, mean_nc, self.state)
-        return torch.mv(self.state[0], gates.last) >= gates.least
+        return self.state[0].select(1, 4 * gates.size) >= 0
+
+
+def _with_new_doubled(parts: Tensor) -> Tensor:
+    """Return rows for the four parts of an LSTM with the third doubled, for its sigmoid."""
+    in_, forget, new, out = parts.chunk(4)
+    return torch.cat([in_, forget, 2 * new, out])
 
 
 def _difference(layer: nn.Linear) -> tuple[Tensor, Tensor]:
