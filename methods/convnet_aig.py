@@ -54,6 +54,7 @@ from bench.method import (
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
+from bench.networks.lean_gates import LeanPerceptrons
 from bench.networks.policy import ByMeans, Decisions, Policy
 from bench.networks.resnet import WIDTHS
 
@@ -151,6 +152,16 @@ class AigGates(Policy):
         """Return z (N,) of block `index` from its pooled input."""
         logits_n2 = self.gates[str(index)](mean_nc).float()
         return sampled_gate(logits_n2) if self.training else chosen_gate(logits_n2)
+
+    def lean(self) -> Policy:
+        layers: dict[int, tuple[nn.Linear, nn.Linear]] = {}
+        for b in self.gated:
+            first, norm, _, last = self.gates[str(b)].children()
+            assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+            if not isinstance(norm, nn.Identity):
+                return self
+            layers[b] = first, last
+        return LeanPerceptrons(self, layers)
 
     def units(self) -> Sequence[Unit]:
         return [

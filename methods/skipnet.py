@@ -61,6 +61,7 @@ from bench.method import (
 )
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
+from bench.networks.lean_gates import LeanRecurrent
 from bench.networks.policy import ByMeans, Decisions, Policy
 from bench.networks.resnet import WIDTHS
 
@@ -215,6 +216,10 @@ class RecurrentGates(Gates):
 
     def log_odds(self, index: int, seen: Tensor, state: State | None) -> Step:
         return _recurrent_step(self.embed[str(index)], self.cell, self.last, seen, state)
+
+    def lean(self) -> Policy:
+        embed = {int(b): net for b, net in self.embed.items() if isinstance(net, nn.Linear)}
+        return LeanRecurrent(self, embed, self.cell, self.last)
 
     def last_layers(self) -> Sequence[nn.Linear]:
         return [self.last]

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from bench.export.description import Batch, Form
 from bench.networks.branching import branching_exits, branching_gates
+from bench.networks.branching_halting import branching_halting
 from bench.networks.exits import ExitResNet
 from bench.networks.folding import fold_batch_norms
 from bench.networks.gated import GatedResNet
+from bench.networks.halting import HaltingResNet
+from bench.networks.halting_policy import ImageHalting
 from bench.networks.unit import DynamicNet
 
 
@@ -66,6 +69,8 @@ def _forms(net: DynamicNet) -> Iterator[tuple[Form, Batch, Make]]:
         yield "branches", "one", branching_gates
     if isinstance(net, ExitResNet):
         yield "branches", "one", branching_exits
+    if isinstance(net, HaltingResNet) and isinstance(net.policy, ImageHalting):
+        yield "branches", "one", branching_halting
     yield "masked", "any", _masked
     yield "masked", "one", _masked
 
@@ -87,5 +92,7 @@ def _as_is(net: DynamicNet, probe_nchw: Tensor) -> DynamicNet:
 def _folded(net: DynamicNet, probe_nchw: Tensor) -> DynamicNet:
     twin = _as_is(net, probe_nchw)
     fold_batch_norms(twin, probe_nchw)
+    if isinstance(twin, GatedResNet):
+        twin.policy = twin.policy.lean()
     # Folded weights are parameters anew.
     return twin.requires_grad_(False)

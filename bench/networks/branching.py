@@ -7,6 +7,7 @@ the networks' own, which is checked for every file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,10 +16,48 @@ from torch import Tensor, nn
 from bench.networks.execution import Merge
 from bench.networks.exits import ExitResNet
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.policy import UpFront
+from bench.networks.policy import ByMeans, UpFront
 from bench.networks.resnet import Block
 from bench.networks.tracing import scripted, traced
 from bench.networks.unit import DynamicNet, RemovedResidual
+
+
+class BranchOfMeans(nn.Module):
+    """The same for gates that read means: the mean (1, C) of a state goes with it.
+
+    So it is computed once for each state and not for each gate, nor again for the head.
+    """
+
+    def __init__(self, run: Any, skip: Any) -> None:
+        super().__init__()
+        self.run = run
+        self.skip = skip
+
+    def forward(self, open_n: Tensor, h_nchw: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+        if bool(open_n):
+            h_nchw, mean_nc = self.run(h_nchw, mean_nc)
+        else:
+            h_nchw, mean_nc = self.skip(h_nchw, mean_nc)
+        return h_nchw, mean_nc
+
+
+class WithMean(nn.Module):
+    """What changes a state, giving also the mean of what comes out."""
+
+    def __init__(self, change: nn.Module) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, h_nchw: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+        h_nchw = self.change(h_nchw)
+        return h_nchw, h_nchw.mean(dim=(2, 3))
+
+
+class Kept(nn.Module):
+    """What leaves a state, and so its mean, as they are."""
+
+    def forward(self, h_nchw: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
+        return h_nchw, mean_nc
 
 
 class Branch(nn.Module):
@@ -66,8 +105,12 @@ class Gated(nn.Module):
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         h_nchw = self.net.trunk.stem(x_nchw)
         decisions = self.net.policy.begin(x_nchw, h_nchw)
+        if isinstance(decisions, ByMeans):
+            return self._by_means(decisions, h_nchw)
         # All at once where all are known: an operation per block is a part of what skipping saves.
-        known_nb = decisions.gates_nb > 0.5 if isinstance(decisions, UpFront) else None
+        known: Sequence[Tensor] | None = None
+        if isinstance(decisions, UpFront):
+            known = (decisions.gates_nb > 0.5).unbind(dim=1)
         opens: list[Tensor] = []
         for index, block in enumerate(self.net.blocks):
             gate_n = decisions.gate(index, h_nchw)
@@ -76,16 +119,33 @@ class Gated(nn.Module):
             elif gate_n is None:
                 h_nchw = block(h_nchw)
             else:
-                open_n = gate_n > 0.5 if known_nb is None else known_nb[:, index]
+                open_n = gate_n > 0.5 if known is None else known[index]
                 h_nchw = self.branches[str(index)](open_n, h_nchw)
                 opens.append(open_n)
         return self.net.trunk.head(h_nchw), self._executed(opens)
 
+    def _by_means(self, decisions: ByMeans, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        opens: list[Tensor] = []
+        mean_nc = h_nchw.mean(dim=(2, 3))
+        for index, block in enumerate(self.net.blocks):
+            open_n = decisions.is_open(index, mean_nc)
+            if isinstance(block.residual, RemovedResidual):
+                h_nchw = self.net.merge.skipped(block, block.shortcut(h_nchw))
+                mean_nc = h_nchw.mean(dim=(2, 3))
+            elif open_n is None:
+                h_nchw = block(h_nchw)
+                mean_nc = h_nchw.mean(dim=(2, 3))
+            else:
+                h_nchw, mean_nc = self.branches[str(index)](open_n, h_nchw, mean_nc)
+                opens.append(open_n)
+        return self.net.trunk.head.of_mean(mean_nc), self._executed(opens)
+
     def _executed(self, opens: list[Tensor]) -> Tensor:
         if not opens:
             return self.fixed_1u.clone()
-        ran_ng = torch.stack(opens, dim=1).to(self.place_gu.dtype)
-        return torch.addmm(self.fixed_1u, ran_ng, self.place_gu)
+        # Of one image, so these are rows of one number each.
+        ran_1g = torch.cat(opens).to(self.place_gu.dtype).unsqueeze(0)
+        return torch.addmm(self.fixed_1u, ran_1g, self.place_gu)
 
 
 class Way(nn.Module):
@@ -152,15 +212,27 @@ def branching_gates(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     assert isinstance(net, GatedResNet)
     branches: dict[str, Any] = {}
     h_nchw = net.trunk.stem(probe_nchw[:1])
+    reads_means = isinstance(net.policy.begin(probe_nchw[:1], h_nchw), ByMeans)
+    branch = _branch_of_means if reads_means else _branch
     for index, block in enumerate(net.blocks):
         skip = Skip(block, net.merge)
         if isinstance(block.residual, RemovedResidual):
             h_nchw = skip(h_nchw)
             continue
         if not net.policy.always_on[index]:
-            branches[str(index)] = scripted(Branch(traced(block, h_nchw), traced(skip, h_nchw)))
+            branches[str(index)] = branch(block, net.merge, h_nchw)
         h_nchw = block(h_nchw)
     return Gated(net, branches)
+
+
+def _branch(block: Block, merge: Merge, h_nchw: Tensor) -> Any:
+    return scripted(Branch(traced(block, h_nchw), traced(Skip(block, merge), h_nchw)))
+
+
+def _branch_of_means(block: Block, merge: Merge, h_nchw: Tensor) -> Any:
+    example = h_nchw, h_nchw.mean(dim=(2, 3))
+    skip = Kept() if merge.keeps(block) else WithMean(Skip(block, merge))
+    return scripted(BranchOfMeans(traced(WithMean(block), *example), traced(skip, *example)))
 
 
 def branching_exits(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:

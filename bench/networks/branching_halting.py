@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting, Stage
 from bench.networks.tracing import scripted, traced
-from bench.networks.unit import RemovedResidual
+from bench.networks.unit import DynamicNet, RemovedResidual
 
 
 class Weigh(nn.Module):
@@ -95,10 +95,10 @@ class Halting(nn.Module):
         return self.net.trunk.head(state), executed_1u
 
 
-def branching_halting(net: HaltingResNet, probe_nchw: Tensor) -> nn.Module:
+def branching_halting(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     """Return a network whose images halt, for one image; the end of each stage is a branch."""
+    assert isinstance(net, HaltingResNet) and isinstance(net.policy, ImageHalting)
     policy, blocks = net.policy, net.blocks
-    assert isinstance(policy, ImageHalting)
     chains: list[Any] = []
     h_nchw = net.trunk.stem(probe_nchw[:1])
     for stage in policy.stages:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.networks.branching import branching_exits, branching_gates
 from bench.networks.branching_halting import branching_halting
+from bench.networks.branching_positions import branching_positions
 from bench.networks.exits import ExitResNet
 from bench.networks.folding import fold_batch_norms
 from bench.networks.gated import GatedResNet
@@ -23,6 +24,7 @@ from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
 from bench.networks.kernels import use_fused_kernels, use_graph_kernels
 from bench.networks.position_scores import fold_scores
+from bench.networks.positions import PositionHalting
 from bench.networks.tracing import frozen, scripted, traced
 from bench.networks.unit import DynamicNet
 
@@ -62,6 +64,8 @@ def _recording_of(net: DynamicNet) -> Callable[[Any, Tensor], nn.Module] | None:
         return branching_exits
     if isinstance(net, HaltingResNet) and isinstance(net.policy, ImageHalting):
         return branching_halting
+    if isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting):
+        return branching_positions
     return None
 
 
@@ -69,6 +73,8 @@ def _folded_copy(net: Net, probe_nchw: Tensor) -> Net:
     copied = copy.deepcopy(net).eval()
     fold_batch_norms(copied, probe_nchw)
     fold_scores(copied)
+    if isinstance(copied, GatedResNet):
+        copied.policy = copied.policy.lean()
     return copied
 
 

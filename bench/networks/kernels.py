@@ -150,10 +150,10 @@ class DirectHead(Head):
         self.linear = head.linear
         self._weight_ck, self._bias_k = head.linear.weight.detach().t(), head.linear.bias.detach()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addmm(self._bias_k, x.mean(dim=(2, 3)), self._weight_ck)
+    def of_mean(self, mean_nc: Tensor) -> Tensor:
+        return torch.addmm(self._bias_k, mean_nc, self._weight_ck)
 
-    __call__ = forward
+    __call__ = Head.forward
 
 
 class FusedBlock(Block):

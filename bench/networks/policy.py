@@ -51,12 +51,17 @@ class ByMeans(Decisions):
     def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
         """Return what `gate` returns, from the mean (N, C) of the input of the block."""
 
+    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None:
+        """Return the same as bools (N,), where the answer is 0 or 1."""
+        gate_n = self.gate_of(index, mean_nc)
+        return None if gate_n is None else gate_n > 0.5
+
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         return self.gate_of(index, h_nchw.mean(dim=(2, 3)))
 
     def hard_gates(self, index: int, states: Readable) -> Gates | None:
-        gate_n = self.gate_of(index, states.means())
-        return None if gate_n is None else (gate_n > 0.5).tolist()
+        open_n = self.is_open(index, states.means())
+        return None if open_n is None else open_n.tolist()
 
 
 class UpFront(Decisions):
@@ -107,6 +112,11 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def units(self) -> Sequence[Unit]:
         """Return what deciding costs, as units of role `policy`."""
+
+    def lean(self) -> Policy:
+        """Return what decides the same in fewer operations, for a copy that only infers; itself
+        where there is no such form. Batch norms have been folded before."""
+        return self
 
     def spread(self, gated_ng: Tensor) -> Tensor:
         """Place the columns of the gated blocks among all: (N, G) -> (N, B), ones elsewhere."""

@@ -101,7 +101,11 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return self.of_mean(x.mean(dim=(2, 3)))
+
+    def of_mean(self, mean_nc: Tensor) -> Tensor:
+        """Return the same from the mean (N, C) over positions, where that is known already."""
+        logits: Tensor = self.linear(mean_nc)
         return logits
 
 

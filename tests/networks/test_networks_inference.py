@@ -135,5 +135,38 @@ def test_a_network_that_halts_as_one_graph_halts_image_by_image(dead: frozenset[
     graph_equals_network(net, x)
 
 
-def test_there_is_no_graph_of_a_network_whose_positions_halt() -> None:
-    assert graph_of_one(halting_nets.seasoned("position"), halting_nets.images(2)) is None
+@with_and_without_kernels
+@pytest.mark.parametrize("dead", [frozenset[str](), frozenset({"block2", "block4"})])
+def test_a_network_whose_positions_halt_as_one_graph_halts_position_by_position(
+    fused: bool, dead: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        without_kernels(monkeypatch)
+    net = halting_nets.seasoned("position").inference_net(dead_blocks=dead)
+    x = halting_nets.images(24)
+    with torch.no_grad():
+        assert len({tuple(row) for row in net(x).executed.tolist()}) > 10
+    graph_equals_network(net, x)
+
+
+@pytest.mark.parametrize(("bias", "mostly"), [(-60.0, 0.75), (0.0, 0.0), (0.0, 1.0), (60.0, 0.75)])
+def test_all_positions_may_be_active_or_none_and_blocks_may_run_everywhere(
+    bias: float, mostly: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.networks.branching_positions._MOSTLY", mostly)
+    net = halting_nets.with_bias(halting_nets.seasoned("position"), bias)
+    x = halting_nets.images(8)
+    blocks = [column for column, unit in enumerate(net.units()) if unit.gated]
+    with torch.no_grad():
+        shares = net(x).executed[:, blocks]
+    if bias:
+        assert set(shares.flatten().tolist()) == {1.0 if bias < 0 else 0.0}
+    graph_equals_network(net, x)
+
+
+def test_features_of_another_kind_have_no_graph() -> None:
+    net = copy.deepcopy(halting_nets.seasoned("position"))
+    score = net.policy.scores["0"]
+    score.local.features = nn.Sigmoid()  # type: ignore[union-attr, assignment]
+    with pytest.raises(AssertionError, match="another kind"):
+        graph_of_one(net, halting_nets.images(2))

@@ -71,15 +71,26 @@ class Overruled(TableGates):
     def units(self) -> Sequence[Unit]:
         return self.policy.units()
 
+    def lean(self) -> Policy:
+        self.policy = self.policy.lean()
+        return self
+
 
 class _OverruledDecisions(ByMeans):
     def __init__(self, decisions: ByMeans, gates_nb: Tensor) -> None:
         self.decisions = decisions
-        self.columns = gates_nb.unbind(dim=1)
+        self.columns = (gates_nb > 0.5).unbind(dim=1)
 
     def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
-        gate_n = self.decisions.gate_of(index, mean_nc)
-        return None if gate_n is None else self.columns[index]
+        open_n = self.is_open(index, mean_nc)
+        return None if open_n is None else open_n.float()
+
+    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None:
+        own_n = self.decisions.is_open(index, mean_nc)
+        if own_n is None:
+            return None
+        # Either way the same, but asked: a graph leaves out what no result depends on.
+        return torch.where(own_n, self.columns[index], self.columns[index])
 
 
 class Case(NamedTuple):
