@@ -127,8 +127,9 @@ def _talk(process: subprocess.Popen[str], job: Job, errors: IO[str]) -> Iterator
 
 
 def _read(source: IO[str], lines: queue.SimpleQueue[str]) -> None:
-    for line in source:
-        lines.put(line)
+    with suppress(ValueError):  # closed: the answer is known, and nobody listens any more
+        for line in source:
+            lines.put(line)
     lines.put("")
 
 
