@@ -18,6 +18,8 @@ from bench.commands.frame import (
     Debug,
     DeviceName,
     Epochs,
+    FinishedRuns,
+    OwnImages,
     Plugins,
     Pretrained,
     RecipeName,
@@ -206,14 +208,12 @@ def pareto(
 
 @app.command()
 def latency(
-    runs: Annotated[list[str], typer.Argument(help="Names or keys of finished runs.")],
+    runs: FinishedRuns,
     batch_sizes: Annotated[str, typer.Option(help="With commas.")] = "1,256",
     profile: Annotated[Profile, typer.Option(help="How thoroughly.")] = "default",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    dataset: Annotated[
-        str | None, typer.Option(help="The folder of images, for runs on one of your own.")
-    ] = None,
+    dataset: OwnImages = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
     plugin: Plugins = None,

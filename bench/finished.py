@@ -150,19 +150,18 @@ def export(
         DataError: the data set at hand is not the one it was trained on.
         Unsupported: the network cannot be written in this format.
     """
-    from bench.data.load import load_dataset
-    from bench.engine.building import Workplace, check_same_data
-    from bench.engine.devices import pick_device
     from bench.export.exporting import export_record
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
 
-    store = RunStore(folders.results)
-    record = store.get(run)
-    name = dataset or _recorded(record.spec.dataset.name)
-    data = load_dataset(name, data_dir=folders.data)
-    check_same_data(record.spec, data)
-    place = Workplace(data, store, pick_device("cpu"), reporter or Silent())
+    (((record,), place),) = _at_their_data(
+        [run],
+        RunStore(folders.results),
+        folders=folders,
+        device="cpu",
+        dataset=dataset,
+        reporter=reporter or Silent(),
+    )
     return export_record(record, place, file_format=file_format, point=point, out=out)
 
 

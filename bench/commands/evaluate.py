@@ -9,6 +9,8 @@ import typer
 from bench.commands.frame import (
     DataDir,
     Debug,
+    FinishedRuns,
+    OwnImages,
     Plugins,
     ResultsDir,
     chosen_folders,
@@ -20,11 +22,9 @@ from bench.commands.frame import (
 
 
 def evaluate(
-    runs: Annotated[list[str], typer.Argument(help="Names or keys of finished runs.")],
+    runs: FinishedRuns,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    dataset: Annotated[
-        str | None, typer.Option(help="The folder of images, for runs on one of your own.")
-    ] = None,
+    dataset: OwnImages = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
     plugin: Plugins = None,

@@ -32,6 +32,10 @@ RecipeName = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="With commas. Default: 0.")]
 DeviceName = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+FinishedRuns = Annotated[list[str], typer.Argument(help="Names or keys of finished runs.")]
+OwnImages = Annotated[
+    str | None, typer.Option(help="The folder of images, for runs on one of your own.")
+]
 Pretrained = Annotated[Path | None, typer.Option(help="Weights of a trained ResNet to start from.")]
 Epochs = Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")]
 TrainingPrecision = Annotated[Literal["fp32", "bf16"] | None, typer.Option()]

@@ -22,6 +22,7 @@ from bench.report.verdict_inputs import (
     Family,
     ReadArrays,
     Unusable,
+    axis_title,
     costs_on,
     families,
     reader_of,
@@ -82,10 +83,11 @@ def front_certainties(records: Sequence[RunRecord], store: RunStore) -> list[Fro
         meeting[spec.budget.recipe, spec.dataset, family.first.test_images].append(family)
     found = []
     for _, members in sorted(meeting.items(), key=lambda entry: str(entry[0][0])):
+        largest = max((one.first for one in members), key=lambda record: record.dense_macs)
         for axis in AXES:
-            placed = _placed(members, read, axis=axis)
+            placed = _placed(members, read, axis=axis, beside=largest)
             if len(placed) > 1:
-                found.append(_certainty(placed, axis=axis, beside=_largest(members)))
+                found.append(_certainty(placed, axis=axis, beside=largest))
     return found
 
 
@@ -93,7 +95,7 @@ def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
     """Return the points that are on a front in at least 1 % of the repetitions."""
     lines = [
         {
-            "at equal": _title(front.axis),
+            "at equal": axis_title(front.axis),
             "recipe": front.recipe,
             "network": f"{point.label} {point.point}".strip(),
             "backbone": point.backbone,
@@ -117,7 +119,7 @@ def area_table(found: Sequence[FrontCertainty]) -> ReportTable:
     """Return the hypervolumes: of the dense networks, and of all."""
     lines = [
         {
-            "at equal": _title(front.axis),
+            "at equal": axis_title(front.axis),
             "recipe": front.recipe,
             "networks": area.networks,
             "points": str(area.points),
@@ -146,21 +148,13 @@ def _same_titles(lines: list[dict[str, str]]) -> list[dict[str, str]]:
     ]
 
 
-def _title(axis: Axis) -> str:
-    return "MACs" if axis == "macs" else axis
-
-
-def _largest(members: Sequence[Family]) -> RunRecord:
-    return max((family.first for family in members), key=lambda record: record.dense_macs)
-
-
 def _placed(
-    members: Sequence[Family], read: ReadArrays, *, axis: Axis
+    members: Sequence[Family], read: ReadArrays, *, axis: Axis, beside: RunRecord
 ) -> list[tuple[Family, Runs]]:
     found = []
     for family in members:
         try:
-            found.append((family, costs_on(family, read, axis=axis, of=_largest(members))))
+            found.append((family, costs_on(family, read, axis=axis, of=beside)))
         except Unusable:
             continue
     return found

@@ -27,9 +27,13 @@ from bench.report.rows import newest_cell, rows
 Axis = Literal["macs", "time at batch 1", "time at batch 256"]
 AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
 BATCH_OF: Mapping[Axis, int] = {"time at batch 1": 1, "time at batch 256": 256}
-
 ReadArrays = Callable[[RunRecord, PointRecord], Mapping[str, Array]]
 _HALF_WIDTH = 2 * 1.959964
+
+
+def axis_title(axis: Axis) -> str:
+    """Return the axis as tables name it."""
+    return "MACs" if axis == "macs" else axis
 
 
 class Unusable(Exception):

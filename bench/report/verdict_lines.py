@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bench.analysis.uncertainty import Estimate
 from bench.plain_text import one_line
 from bench.report.report_table import ReportTable, table_of
-from bench.report.verdict_inputs import AXES, Axis
+from bench.report.verdict_inputs import AXES, Axis, axis_title
 from bench.report.verdicts import AxisVerdict, MethodVerdict
 
 NO_VERDICT = "no verdict"
@@ -38,7 +38,7 @@ class ShortAnswer:
 
     @property
     def title(self) -> str:
-        return "MACs" if self.axis == "macs" else self.axis
+        return axis_title(self.axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _summary(methods: Sequence[VerdictLine], number: int, axis: Axis) -> str:
     outcomes = [line.answers[number].outcome for line in methods]
     counts = {name: outcomes.count(name) for name in OUTCOMES}
     parts = [f"{count} {name}" for name, count in counts.items() if count]
-    what = "MACs" if axis == "macs" else axis
+    what = axis_title(axis)
     of = "1 method" if len(methods) == 1 else f"{len(methods)} methods"
     return f"At equal {what}, of {of}: {', '.join(parts)}."
 

@@ -12,7 +12,7 @@ from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interv
 from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Outside, Verdict
 from bench.report.rows import budgets_differ
-from bench.report.verdict_inputs import Axis, Family
+from bench.report.verdict_inputs import Axis, Family, axis_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _name(static: Family) -> str:
 
 
 def _axis(axis: Axis) -> str:
-    return "In MACs" if axis == "macs" else f"In {axis}"
+    return f"In {axis_title(axis)}"
 
 
 def _static_of(answers: Sequence[Told]) -> list[Family]:
