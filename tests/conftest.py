@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -214,3 +214,11 @@ def make_record() -> Callable[..., RunRecord]:
 @pytest.fixture
 def comparison() -> list[RunRecord]:
     return made_up_comparison()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what a test learns about this machine out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

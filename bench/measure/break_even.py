@@ -1,8 +1,9 @@
 """From which share of active positions on skipping positions takes longer than masking them.
 
 Gathering has a price that depends on the machine, the width and side of a stage and on whether
-there is one image or a batch. Owns the measurement; what is done with it is the policy's
-(bench.networks.positions), and keeping it is the caller's.
+there is one image or a batch. Owns the measurement, and that a network gets what was measured on
+this machine before; what is done with it is the policy's (bench.networks.positions), the file is
+remembered.py's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bench.measure.contention import ContentionMeter
 from bench.measure.modes import evaluating
+from bench.measure.remembered import machine_key, recall, remember
 from bench.measure.timing import synchronise
 from bench.networks.halting import HaltingResNet
 from bench.networks.padded_rows import Dilation, grid_of
@@ -42,23 +45,32 @@ def measure_break_even(
     """
     if not isinstance(net.policy, PositionHalting):
         raise ValueError("only a network whose positions halt has a break-even share")
-    found: dict[str, float] = {}
     with evaluating(net):
-        for stage in net.policy.stages:
-            later = [net.blocks[b] for b in stage.blocks[1:]]
-            alive = [block for block in later if isinstance(block.residual, Residual)]
-            if alive:
-                shape = (batch_size, *stage.shape)
-                share = _break_even(alive[0], shape, torch.device(device))
-                found[kind_of(stage.shape, batch_size)] = share
-    return found
+        return {
+            kind: _break_even(block, shape, torch.device(device))
+            for kind, (block, shape) in _kinds(net, batch_size).items()
+        }
 
 
 def use_break_even(net: DynamicNet, batch_size: int, device: torch.device) -> None:
-    """Measure the shares of a network whose positions halt, and have it use them from now on."""
-    if isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting):
-        shares = measure_break_even(net, batch_size, device)
-        net.policy.break_even = {**(net.policy.break_even or {}), **shares}
+    """Have a network whose positions halt use the shares of this machine from now on.
+
+    Shares that were measured here before are taken from the user's cache. Others are measured, and
+    kept unless other processes took part of the machine meanwhile.
+    """
+    if not (isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting)):
+        return
+    kinds = _kinds(net, batch_size)
+    layers = {type(part).__name__ for block, _ in kinds.values() for part in block.modules()}
+    key = machine_key(device, layers=" ".join(sorted(layers)), batch_size=batch_size)
+    shares = recall(key)
+    if not kinds.keys() <= shares.keys():
+        with ContentionMeter() as meter:
+            shares = measure_break_even(net, batch_size, device)
+        if not meter.sharing.contended(threads=torch.get_num_threads()):
+            remember(key, shares)
+    known = net.policy.break_even or {}
+    net.policy.break_even = {**known, **{kind: shares[kind] for kind in kinds}}
 
 
 def break_even_values(net: DynamicNet) -> dict[str, object]:
@@ -68,6 +80,20 @@ def break_even_values(net: DynamicNet) -> dict[str, object]:
     ways = list(net.policy.how_it_ran.values())
     masked = ways.count("masked") / len(ways) if ways else None
     return {"break_even_shares": net.policy.break_even, "blocks_masked_in_last_call": masked}
+
+
+def _kinds(
+    net: HaltingResNet, batch_size: int
+) -> dict[str, tuple[Block, tuple[int, int, int, int]]]:
+    """Return by kind a block that skips positions, and the shape (N, C, h, w) of its states."""
+    assert isinstance(net.policy, PositionHalting)
+    found: dict[str, tuple[Block, tuple[int, int, int, int]]] = {}
+    for stage in net.policy.stages:
+        later = [net.blocks[b] for b in stage.blocks[1:]]
+        alive = [block for block in later if isinstance(block.residual, Residual)]
+        if alive:
+            found[kind_of(stage.shape, batch_size)] = alive[0], (batch_size, *stage.shape)
+    return found
 
 
 def _break_even(block: Block, shape: tuple[int, int, int, int], device: torch.device) -> float:

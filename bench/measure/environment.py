@@ -35,7 +35,7 @@ def describe_environment(device: torch.device | str) -> Environment:
         "git_commit": _git_commit,
         "git_dirty": _git_dirty,
         "os": lambda: f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": _cpu_model,
+        "cpu": cpu_model,
         "cores": os.cpu_count,
         "cores_usable": usable_cores,
         "memory_gib": lambda: round(_memory_bytes() / _GIB, 1),
@@ -101,7 +101,8 @@ def _git_dirty() -> bool:
     return _git("status", "--porcelain", "--", *_SOURCES) != ""
 
 
-def _cpu_model() -> str | None:
+def cpu_model() -> str | None:
+    """Return the processor's name as the system gives it."""
     for line in _lines_of("/proc/cpuinfo"):
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
