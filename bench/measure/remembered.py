@@ -2,7 +2,7 @@
 
     $XDG_CACHE_HOME/skipbench/break_even.json (or ~/.cache/...): {what it depends on: {kind: share}}
 
-A file that is absent, damaged or cannot be written costs a second of measuring and nothing else;
+A file that is absent, damaged or cannot be written costs two seconds of measuring and nothing else;
 deleting it has the shares measured again. Measures nothing itself (break_even.py).
 """
 
