@@ -56,7 +56,6 @@ from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.lean_gates import LeanPerceptrons
 from bench.networks.policy import ByMeans, Decisions, Policy
-from bench.networks.resnet import WIDTHS
 
 _HIDDEN = 16
 _BIAS_SKIP, _BIAS_EXECUTE = 0.1, 2.0  # open for 87 % of the draws at the start
@@ -140,9 +139,7 @@ class AigGates(Policy):
         targets = config.of_blocks(backbone.num_blocks)
         super().__init__([target == 1 for target in targets])
         self.targets_g = [targets[b] for b in self.gated]
-        per_stage = backbone.num_blocks // len(WIDTHS)
-        # A block reads what the block before it wrote: at a border, the width before.
-        self.widths = [WIDTHS[max(b - 1, 0) // per_stage] for b in range(backbone.num_blocks)]
+        self.widths = [channels for channels, _, _ in backbone.input_shapes]
         self.gates = nn.ModuleDict({str(b): Gate(self.widths[b]) for b in self.gated})
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:

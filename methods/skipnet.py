@@ -63,7 +63,6 @@ from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.lean_gates import LeanRecurrent
 from bench.networks.policy import ByMeans, Decisions, Policy
-from bench.networks.resnet import WIDTHS
 
 _HIDDEN = 10
 _PUBLISHED_SP, _PUBLISHED_HRL = 164, 26
@@ -110,7 +109,7 @@ class Gates(Policy):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([True] + [False] * (backbone.num_blocks - 1))
-        self.shapes = _shapes_before(backbone)
+        self.shapes = backbone.input_shapes
         self.drawn = False
         self.register_buffer("temperature", torch.ones(()))
 
@@ -291,14 +290,6 @@ class FeedForwardGates(Gates):
 def _convolution(channels: int, *, stride: int) -> list[nn.Module]:
     conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
     return [conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
-
-
-def _shapes_before(backbone: Backbone) -> list[tuple[int, int, int]]:
-    """Return the shape (C, h, w) that each block reads."""
-    per_stage = backbone.num_blocks // len(WIDTHS)
-    _, height, width = backbone.stem_shape
-    stages = [max(b - 1, 0) // per_stage for b in range(backbone.num_blocks)]
-    return [(WIDTHS[s], -(-height // 2**s), -(-width // 2**s)) for s in stages]
 
 
 def returns(ce_n: Tensor, gates_ng: Tensor, *, alpha: float, beta: float) -> Tensor:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.halting import HaltingResNet
-from bench.networks.halting_policy import ImageHalting, Stage
+from bench.networks.halting_policy import ImageHalting
+from bench.networks.resnet import Stage
 from bench.networks.tracing import scripted, traced
 from bench.networks.unit import DynamicNet, RemovedResidual
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.halting import HaltingResNet
-from bench.networks.halting_policy import Stage
 from bench.networks.padded_rows import Grid, grid_of
 from bench.networks.position_scores import LocalScore, OfMean, PositionScore, ScaleAndShift
 from bench.networks.positions import PositionHalting
-from bench.networks.resnet import Block, Residual
+from bench.networks.resnet import Block, Residual, Stage
 from bench.networks.tracing import scripted, traced
 from bench.networks.unit import DynamicNet, RemovedResidual
 

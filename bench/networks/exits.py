@@ -72,8 +72,7 @@ class ExitResNet(DynamicNet):
         assert rule.num_exits == NUM_EXITS
         self.backbone = backbone
         self.trunk: ResNet = backbone.build()
-        per_stage = backbone.num_blocks // 3
-        self.starts = tuple(stage * per_stage for stage in range(NUM_EXITS + 1))
+        self.starts = tuple(stage.blocks.start for stage in backbone.stages)
         self.exits = nn.ModuleList(
             _head(head, unit.input_shape, backbone.num_classes)
             for unit in trunk_units(self.trunk, backbone)

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.networks.gated import blocks_of, trunk_units
-from bench.networks.halting_policy import HaltingPolicy, Stage
+from bench.networks.halting_policy import HaltingPolicy
 from bench.networks.pondering import Pondering, Remainder
-from bench.networks.resnet import Backbone, Block, ResNet
+from bench.networks.resnet import Backbone, Block, ResNet, Stage
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
 Score = Callable[[int, Tensor], Tensor]

@@ -9,35 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.networks.pondering import Remainder
-from bench.networks.resnet import WIDTHS, Backbone, Block
+from bench.networks.resnet import Backbone, Block, Stage
 from bench.networks.unit import RemovedResidual, Unit
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """The blocks of one stage, by index, and the shape (C, h, w) behind each of them."""
-
-    blocks: range
-    shape: tuple[int, int, int]
-
-
-def stages_of(backbone: Backbone) -> tuple[Stage, ...]:
-    """Return the stages of a backbone; borders halve each side, rounding up."""
-    per_stage = backbone.num_blocks // len(WIDTHS)
-    height, width = backbone.image_shape[1:]
-    stages: list[Stage] = []
-    for number, channels in enumerate(WIDTHS):
-        first = number * per_stage
-        stages.append(Stage(range(first, first + per_stage), (channels, height, width)))
-        height, width = -(-height // 2), -(-width // 2)
-    return tuple(stages)
 
 
 class Crowd(ABC):
@@ -76,7 +55,7 @@ class HaltingPolicy(nn.Module, ABC):
         super().__init__()
         self.eps = eps
         self.bias = bias
-        self.stages = stages_of(backbone)
+        self.stages = backbone.stages
         # The last block of a stage needs no score: whatever is left goes to its state.
         self.scores = nn.ModuleDict(
             {str(b): make(stage.shape[0]) for stage in self.stages for b in stage.blocks[:-1]}

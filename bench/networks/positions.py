@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.halting_policy import Crowd, HaltingPolicy, Stage
+from bench.networks.halting_policy import Crowd, HaltingPolicy
 from bench.networks.position_crowd import HowItRan, PositionCrowd, Rows, shares_of
 from bench.networks.position_scores import LocalScore, PositionScore, fold_scores
-from bench.networks.resnet import Backbone, Block
+from bench.networks.resnet import Backbone, Block, Stage
 from bench.networks.unit import RemovedResidual
 
 __all__ = ["LocalScore", "PositionHalting", "PositionScore", "dilated", "fold_scores", "kind_of"]

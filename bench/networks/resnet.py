@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +141,13 @@ class ResNet(nn.Module):
         return logits
 
 
+class Stage(NamedTuple):
+    """The blocks of one stage, by index, and the shape (C, h, w) behind each of them."""
+
+    blocks: range
+    shape: tuple[int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Backbone:
     """What a method builds on: the shape of the ResNet and, if any, its starting weights.
@@ -177,6 +184,24 @@ class Backbone:
     def stem_shape(self) -> tuple[int, int, int]:
         """Shape (16, H, W) of what the first block reads."""
         return (WIDTHS[0], *self.image_shape[1:])
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The three stages; each border halves both sides, rounding up."""
+        per_stage = self.num_blocks // len(WIDTHS)
+        height, width = self.image_shape[1:]
+        found: list[Stage] = []
+        for number, channels in enumerate(WIDTHS):
+            first = number * per_stage
+            found.append(Stage(range(first, first + per_stage), (channels, height, width)))
+            height, width = -(-height // 2), -(-width // 2)
+        return tuple(found)
+
+    @property
+    def input_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Shape (C, h, w) of what each block reads: what the block before it has written."""
+        written = [stage.shape for stage in self.stages for _ in stage.blocks]
+        return (self.stem_shape, *written[:-1])
 
     def build(self) -> ResNet:
         """Return the plain ResNet, with the starting weights if there are any."""

@@ -30,7 +30,6 @@ from bench.method import (
 )
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import ByMeans, Policy
-from bench.networks.resnet import WIDTHS
 
 
 class LearnedGatesConfig(MethodConfig):
@@ -40,8 +39,7 @@ class LearnedGatesConfig(MethodConfig):
 class Gates(Policy):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(always_on=[False] * backbone.num_blocks)
-        per_stage = backbone.num_blocks // 3  # block b reads what block b - 1 has written
-        self.widths = [WIDTHS[max(b - 1, 0) // per_stage] for b in range(backbone.num_blocks)]
+        self.widths = [channels for channels, _, _ in backbone.input_shapes]
         self.layers = nn.ModuleList()
         for width in self.widths:
             last = nn.Linear(width, 1)

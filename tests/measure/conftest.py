@@ -39,10 +39,7 @@ class StatePolicy(Policy):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([True] + [False] * (backbone.num_blocks - 1))
-        per_stage = backbone.num_blocks // 3
-        side = backbone.image_shape[1]
-        before = [max(b - 1, 0) // per_stage for b in range(backbone.num_blocks)]
-        self.shapes = [(16 << s, side >> s, side >> s) for s in before]
+        self.shapes = backbone.input_shapes
         self.nets = nn.ModuleList(
             nn.Sequential(nn.Conv2d(shape[0], 2, 3, stride=2), nn.Flatten(), nn.LazyLinear(1))
             for shape in self.shapes

@@ -24,8 +24,7 @@ class PooledGates(Policy):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([b == 1 for b in range(backbone.num_blocks)])
-        per_stage = backbone.num_blocks // 3
-        self.widths = [16 << (max(b - 1, 0) // per_stage) for b in range(backbone.num_blocks)]
+        self.widths = [channels for channels, _, _ in backbone.input_shapes]
         self.nets = nn.ModuleList(nn.Linear(width, 1) for width in self.widths)
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.networks.execution import RemovedResidual
 from bench.networks.halting import HaltingResNet
-from bench.networks.halting_policy import stages_of
 from bench.networks.positions import PositionHalting
 from bench.networks.resnet import Backbone, Shortcut
 
@@ -31,11 +30,14 @@ def test_stages_have_the_shapes_that_the_blocks_really_produce() -> None:
     backbone = Backbone("resnet14", 10, (3, 9, 11))
     net = HaltingResNet(backbone, policy_of("image", backbone)).eval()
     h = net.trunk.stem(images(1, shape=(3, 9, 11)))
-    for stage in stages_of(backbone):
+    read = []
+    for stage in backbone.stages:
         assert len(stage.blocks) == 2
         for b in stage.blocks:
+            read.append(tuple(h.shape[1:]))
             h = net.blocks[b](h)
             assert tuple(h.shape[1:]) == stage.shape
+    assert tuple(read) == backbone.input_shapes
 
 
 def stacked(net: HaltingResNet, x_nchw: Tensor) -> Tensor:

@@ -48,8 +48,7 @@ class Gates(Policy):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([b == 0 for b in range(backbone.num_blocks)])
-        per_stage = backbone.num_blocks // 3
-        self.widths = [16 << (max(b - 1, 0) // per_stage) for b in range(backbone.num_blocks)]
+        self.widths = [channels for channels, _, _ in backbone.input_shapes]
         self.nets = nn.ModuleDict({str(b): nn.Linear(self.widths[b], 1) for b in self.gated})
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
