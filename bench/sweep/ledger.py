@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bench.analysis.pareto import Point
 from bench.errors import ConfigError
@@ -67,6 +67,14 @@ class Progress:
         return min(1.0, len(self.history) / self.epochs) if self.epochs else 0.0
 
 
+class Past(NamedTuple):
+    """A trial that was found on record: (percent of the training, score) after each epoch."""
+
+    run: str
+    method: str
+    steps: list[tuple[float, float]]
+
+
 class Listener(Protocol):
     """Is told how a sweep goes."""
 
@@ -104,6 +112,7 @@ class Ledger:
         self._seeds_of = dict[int, list[Progress]]()
         self._waiting = deque[Progress]()
         self._runs = set[str]()
+        self._recalled = list[Past]()
 
     @property
     def results_dir(self) -> Path:
@@ -170,6 +179,22 @@ class Ledger:
         state: State = "recorded" if record.status == "finished" else "stopped"
         progress.wall_s = record.wall_s
         self.settle(progress, state, record.reason)
+        self._recalled.append(Past(progress.run, progress.tried.method, self._steps(progress)))
+
+    def _steps(self, progress: Progress) -> list[tuple[float, float]]:
+        points = [point_of(row.values) for row in progress.history]
+        steps = [
+            (100 * done / progress.epochs, self.objective.score([point]))
+            for done, point in enumerate(points, start=1)
+            if point is not None and done < progress.epochs
+        ]
+        whole = progress.state == "recorded" and progress.score is not None
+        return [*steps, (100.0, progress.score or 0.0)] if whole else steps
+
+    def recalled(self) -> list[Past]:
+        """Return the trials found on record since the last call: they end before anybody looks."""
+        found, self._recalled = self._recalled, []
+        return found
 
     def begin(self, progress: Progress) -> None:
         """A trial has its resources and starts, or starts again elsewhere from its checkpoint."""

@@ -1,8 +1,9 @@
 """Trials on Ray Tune: on this machine, or on the cluster at an address.
 
-Tune places trials, asks the ledger what to try next and decides which to stop; each trial runs in a
-process of its own beside its Ray worker, and what it finds comes back to the driver, which alone
-writes what trials cannot write themselves. This and worker.py are all that knows Ray.
+Tune places trials, asks the ledger what to try next and decides which to stop (stopping.py); each
+trial runs in a process of its own beside its Ray worker, and what it finds comes back to the
+driver, which alone writes what trials cannot write themselves. These two and worker.py are all that
+knows Ray.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +23,15 @@ from typing import Any
 from bench.errors import ConfigError
 from bench.measure.environment import usable_cores
 from bench.records.record import EpochRow
-from bench.sweep.ledger import Ledger, Progress
+from bench.sweep.ledger import Ledger, Past, Progress
 from bench.sweep.options import SweepOptions
 from bench.sweep.shelf import put_away
+from bench.sweep.stopping import stopping
 from bench.sweep.supervising import Job
-from bench.sweep.worker import FILES, JOB, METHOD, PERCENT, SCORE, TOLD, run_trial
+from bench.sweep.worker import FILES, JOB, METHOD, TOLD, run_trial
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
-# Trials are stopped after a ninth and after a third of their training: of three that got there,
-# one goes on.
-_KEEP_ONE_OF, _FIRST_RUNG = 3, 11
 _ANSWER_WITHIN_S = 10.0
 _SCRATCH = "bench-ray-"
 _OBJECT_STORE_BYTES = 128 * 2**20
@@ -187,7 +185,7 @@ def _fit(
     desk = _Desk(ledger, first, job_of)
     config = tune.TuneConfig(
         search_alg=_searcher(desk),
-        scheduler=_scheduler(options.scheduler),
+        scheduler=stopping(options.scheduler, desk.recalled),
         num_samples=ledger.total,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -203,42 +201,6 @@ def _fit(
         tune.Tuner(
             tune.with_resources(run_trial, resources), tune_config=config, run_config=run
         ).fit()
-
-
-def _scheduler(name: str) -> Any:
-    """Return who stops trials early, for each method on its own; None for nobody."""
-    from ray.tune import schedulers
-
-    def rule() -> Any:
-        measure: dict[str, Any] = {"time_attr": PERCENT, "metric": SCORE, "mode": "max"}
-        if name == "median":
-            return schedulers.MedianStoppingRule(
-                **measure, grace_period=_FIRST_RUNG, min_samples_required=3
-            )
-        return schedulers.ASHAScheduler(
-            **measure, max_t=100, grace_period=_FIRST_RUNG, reduction_factor=_KEEP_ONE_OF
-        )
-
-    class Among(schedulers.FIFOScheduler):
-        """Methods learn at different speeds: a trial is judged among those of its own."""
-
-        def __init__(self) -> None:
-            super().__init__()  # type: ignore[no-untyped-call]
-            self._rules: dict[str, Any] = defaultdict(rule)
-
-        def on_trial_add(self, controller: Any, trial: Any) -> None:
-            self._rules[trial.config[METHOD]].on_trial_add(controller, trial)
-
-        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
-            return self._rules[trial.config[METHOD]].on_trial_result(controller, trial, result)
-
-        def on_trial_complete(self, controller: Any, trial: Any, result: Any) -> None:
-            self._rules[trial.config[METHOD]].on_trial_complete(controller, trial, result)
-
-        def on_trial_remove(self, controller: Any, trial: Any) -> None:
-            self._rules[trial.config[METHOD]].on_trial_remove(controller, trial)
-
-    return None if name == "fifo" else Among()
 
 
 @contextmanager
@@ -270,6 +232,9 @@ class _Desk:
             return None
         self._by_id[trial_id] = progress
         return {METHOD: progress.tried.method, JOB: self._job_of(progress).text()}
+
+    def recalled(self) -> list[Past]:
+        return self._ledger.recalled()
 
     def started(self, trial_id: str) -> None:
         self._ledger.begin(self._by_id[trial_id])

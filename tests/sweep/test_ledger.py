@@ -45,6 +45,27 @@ def test_a_recorded_trial_is_found_again_and_not_run(tmp_path: Path) -> None:
     assert [p.state for p in again.progress] == ["recorded", "running"]
 
 
+def test_a_trial_found_on_record_is_shown_once_with_its_score_after_each_epoch(
+    tmp_path: Path,
+) -> None:
+    first = small_ledger(tmp_path, [gammas(0.1)])
+    progress = first.next_trial()
+    assert progress is not None and progress.trial is not None
+    assert first.recalled() == []
+    history = tuple(epoch_row(n, accuracy, 0.5) for n, accuracy in enumerate((0.4, 0.6), start=1))
+    record = _finished(progress.trial.spec)
+    stopped = record.model_copy(update={"status": "stopped", "reason": "x", "history": history})
+    RunStore(tmp_path / "results").save(stopped)
+    again = small_ledger(tmp_path, [gammas(0.1, 0.5)], stopped_count=True)
+    assert again.next_trial() is not None
+    [past] = again.recalled()
+    assert (past.run, past.method) == (progress.run, "sgad")
+    percents, scores = zip(*past.steps, strict=True)
+    assert percents == pytest.approx((100 / 3, 200 / 3))
+    assert scores == (0.4, 0.6)
+    assert again.recalled() == []
+
+
 def test_methods_take_turns(tmp_path: Path) -> None:
     other = Listed([Try("resnet", n, {"train.lr": lr}) for n, lr in enumerate((0.1, 0.2))])
     ledger = small_ledger(tmp_path, [gammas(0.1, 0.5), other])

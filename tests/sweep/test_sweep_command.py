@@ -35,7 +35,9 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
     assert "greater than or equal to 0" in first.output
     before = _record_times(tmp_path)
     assert len(before) == 1
-    second = _bench(*grid, "sgad.gamma=0.1,0.5", results=tmp_path)
+    # A rule that might stop trials, had it three to compare with.
+    median = ("--scheduler", "median")
+    second = _bench(*grid, "sgad.gamma=0.1,0.5", *median, results=tmp_path)
     assert second.exit_code == 0, second.output
     assert "recorded" in second.stdout
     after = _record_times(tmp_path)
