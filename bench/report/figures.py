@@ -68,12 +68,15 @@ def pareto_figure(
     lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     _legend(parts["ours"], ours | lines, title="our runs", place="upper left")
     _legend(parts["theirs"], others, title="published (other recipes)", place="lower left")
-    write_notes(figure, plane.notes())
+    notes = plane.notes()
+    write_notes(figure, notes)
     if plane.synthetic:
         stamp(axes, "synthetic data")
     if not plane.placed:
         axes.set(xticks=[], yticks=[])
-    _label_points(axes, plane)
+    unnamed = _label_points(axes, plane)
+    if unnamed:
+        write_notes(figure, [*notes, f"names left out for lack of room: {unnamed}; see the table"])
     return figure
 
 
@@ -229,9 +232,11 @@ def _legend(axes: Axes, entries: Mapping[str, Artist], *, title: str, place: Pla
         )
 
 
-def _label_points(axes: Axes, plane: Plane) -> None:
-    below = set(plane.below_view)
+def _label_points(axes: Axes, plane: Plane) -> int:
+    """Name the points, those on the front first; return how many names found no place."""
+    below, first = set(plane.below_view), set(plane.front)
     in_full = [placed for placed in plane.in_full if placed not in below]
+    in_full.sort(key=lambda placed: placed not in first)
     lines = list(itertools.pairwise(_steps(plane)))
     for placed in in_full:
         low, high = _in_percent(placed)[1]
@@ -240,7 +245,7 @@ def _label_points(axes: Axes, plane: Plane) -> None:
         height = 100 * plane.dense.group.accuracy
         left, right = axes.get_xlim()
         lines.append(((left, height), (right, height)))
-    place_labels(
+    return place_labels(
         axes,
         [(placed.cost, 100 * placed.group.accuracy) for placed in in_full],
         _labels(plane, in_full),

@@ -1,6 +1,6 @@
 """Names beside points that do not run into each other.
 
-Owns the placing of labels in a matplotlib plot; knows nothing of runs.
+Owns the placing of labels in a matplotlib plot, and which are left out; knows nothing of runs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ _PLACES = (
 )
 """Offsets in points with alignments, from the best place to the worst."""
 
+_MOST_HIDDEN = 0.02
+"""A label that would share more of its area with other labels and points says nothing."""
+
 Spot = tuple[float, float]
 
 
@@ -32,19 +35,24 @@ def place_labels(
     marks: Sequence[Spot] = (),
     lines: Sequence[tuple[Spot, Spot]] = (),
     size: float = 8.5,
-) -> None:
-    """Write each text beside its point where it covers the least; an empty text is left out.
+) -> int:
+    """Write each text beside its point where it covers the least; return how many found no place.
 
-    `marks` are other points and `lines` level or upright lines, all in data coordinates.
+    Those to be placed first come first; an empty text is none. `marks` are other points and `lines`
+    level or upright lines, all in data coordinates.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]
     reach = size * figure.dpi / 72 / 2
     taken = [_around(axes, spot, spot, reach) for spot in (*points, *marks)]
-    taken += [_around(axes, start, end, 2.0) for start, end in lines]
+    crossed = [_around(axes, start, end, 2.0) for start, end in lines]
+    left_out = 0
     for point, text in zip(points, texts, strict=True):
         if text:
-            taken.append(_place(axes, point, text, size=size, taken=taken))
+            box = _place(axes, point, text, size=size, taken=taken, crossed=crossed)
+            left_out += box is None
+            taken += [] if box is None else [box]
+    return left_out
 
 
 def _around(axes: Axes, start: Spot, end: Spot, reach: float) -> Bbox:
@@ -56,8 +64,14 @@ def _around(axes: Axes, start: Spot, end: Spot, reach: float) -> Bbox:
 
 
 def _place(
-    axes: Axes, point: tuple[float, float], text: str, *, size: float, taken: Sequence[Bbox]
-) -> Bbox:
+    axes: Axes,
+    point: tuple[float, float],
+    text: str,
+    *,
+    size: float,
+    taken: Sequence[Bbox],
+    crossed: Sequence[Bbox],
+) -> Bbox | None:
     label = axes.annotate(
         text, point, xytext=(0, 0), textcoords="offset points", fontsize=size, zorder=5
     )
@@ -65,10 +79,15 @@ def _place(
     costs = []
     for rank, place in enumerate(_PLACES):
         box = _move(label, place)
-        hidden = sum(_shared(box, other) for other in taken)
+        hidden = sum(_shared(box, other) for other in (*taken, *crossed))
         outside = box.width * box.height - _shared(box, axes.bbox)
         costs.append((hidden + 3 * outside + rank, rank))
-    return _move(label, _PLACES[min(costs)[1]])
+    best = _move(label, _PLACES[min(costs)[1]])
+    hidden = sum(_shared(best, other) for other in taken)
+    if hidden > _MOST_HIDDEN * best.width * best.height:
+        label.remove()
+        return None
+    return best
 
 
 def _move(label: Annotation, place: tuple[int, int, str, str]) -> Bbox:

@@ -28,8 +28,9 @@ _KEEPS_WITHIN = 0.005
 
 _ROOM, _MOST_NAMED = 0.08, 6
 _NEAR = 0.05
-_MOSTLY = 0.6
-"""Where this share of all networks is within 5 points of the best, the view ends below them."""
+_MOSTLY, _LEAST_OF_COSTS = 0.6, 1 / 3
+"""Where this share of all networks is within 5 points of the best, and their costs span this share
+of all costs, the view ends below them."""
 
 MOST_IN_FULL = 80
 """More networks than this are a crowd: with bars and a name each, nothing could be read."""
@@ -95,6 +96,8 @@ class Plane:
         near = [p for p in self.placed if p.group.accuracy >= best - _NEAR]
         if not _MOSTLY * len(self.placed) <= len(near) < len(self.placed):
             return None
+        if _span(near) < _LEAST_OF_COSTS * _span(self.placed):
+            return None  # those far below are the ones that save anything
         ends = [p.group.accuracy_bounds or (p.group.accuracy,) * 2 for p in near]
         low, high = min(low for low, _ in ends), max(high for _, high in ends)
         costs = [*(p.cost for p in near), *(foreign.cost for foreign in self.published)]
@@ -353,6 +356,11 @@ def _below(hidden: Sequence[Placed]) -> str:
     named = [f"{_name(placed)} ({_percent(placed)})" for placed in hidden[:_MOST_NAMED]]
     more = [f"{len(hidden) - _MOST_NAMED} more"] if len(hidden) > _MOST_NAMED else []
     return f"below the view: {', '.join([*named, *more])}" if hidden else ""
+
+
+def _span(networks: Sequence[Placed]) -> float:
+    costs = [placed.cost for placed in networks]
+    return max(costs) - min(costs)
 
 
 def _accurate_and_cheap(placed: Placed) -> tuple[float, float]:

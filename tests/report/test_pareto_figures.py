@@ -120,6 +120,10 @@ def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it(
     assert "below the view: cdl (60.0 %)" in words(figure)
     many = [run(make_record, make_point, f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
     assert plane_of(rows([*made, *many]), x="nflops").view is None, "then they are the picture"
+    cheap = run(make_record, make_point, "cdl", 0.60, 0.05, "resnet32")
+    level = [run(make_record, make_point, f"aig{n}", 0.92, 0.9, "resnet32") for n in range(4)]
+    found = plane_of(rows([*level, *made[:2], cheap]), x="nflops")
+    assert found.view is None, "only those far below save much"
 
 
 def test_synthetic_data_is_stamped(make_record: MakeRecord) -> None:
@@ -186,6 +190,20 @@ def test_labels_and_legends_cover_neither_each_other_nor_data(
         assert figure.bbox.x1 >= legend.x1
     title = figure.axes[0].title.get_window_extent()
     assert not title.overlaps(figure.axes[1].get_legend().get_window_extent())
+
+
+def test_names_without_room_are_left_out_and_counted(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    made = [
+        run(make_record, make_point, f"method{n:02d}", 0.9 + n / 1e5, 0.7, "resnet32")
+        for n in range(20)
+    ]
+    figure = pareto_figure(rows(made))
+    labels = boxes(figure)
+    assert 2 <= len(labels) < 20
+    assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[i + 1 :])
+    assert f"names left out for lack of room: {20 - len(labels)}; see the table" in words(figure)
 
 
 def test_a_plot_of_many_points_keeps_its_labels_apart(
