@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.config import BackboneSpec, DatasetSpec, RunSpec
-from bench.recipes import RECIPES
+from bench.recipes import RECIPES, Precision
 from bench.records.record import (
     Environment,
     EpochRow,
@@ -98,6 +98,7 @@ def made_up_record(
     dataset: str = "cifar10",
     backbone: str = "resnet32",
     recipe: str = "quick",
+    precision: Precision = "fp32",
     seed: int = 0,
     points: tuple[PointRecord, ...] | None = None,
     epochs: int = 30,
@@ -116,6 +117,7 @@ def made_up_record(
         backbone=BackboneSpec(name=backbone),
         budget=RECIPES[recipe].budget(train_size=50_000, published_epochs=220, epochs=epochs),
         seed=seed,
+        precision=precision,
         normalisation=((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
     )
     finished = status == "finished"

@@ -41,7 +41,7 @@ def context(family: Family, answers: Sequence[Told]) -> str:
     static = _static_of(answers)
     if not static:
         return f"{_count(len(family.records), 'seed')}, {family.first.test_images:,} test images."
-    sentences = [_sampling(family, static), _budgets(family, static)]
+    sentences = [_sampling(family, static), _budgets(family, static), *_precisions(family, static)]
     timed = [about for about in answers if about.axis != "macs" and about.static]
     if any(_contended(about) for about in timed):
         sentences.append("Other programs ran while it was timed.")
@@ -157,6 +157,15 @@ def _budgets(family: Family, static: Sequence[Family]) -> str:
     if None in costs:
         return f"{text} (+?: a start of unknown cost), so equal budgets cannot be claimed."
     return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."
+
+
+def _precisions(family: Family, static: Sequence[Family]) -> list[str]:
+    """Return a sentence where the numbers of training are not those of the static side."""
+    mine = family.first.spec.precision
+    others = dict.fromkeys(one.first.spec.precision for one in static)
+    if list(others) == [mine]:
+        return []
+    return [f"Trained in {mine}, static in {' and '.join(others)}."]
 
 
 def _spent(family: Family) -> str:

@@ -139,6 +139,15 @@ def test_unequal_and_unknown_budgets_are_told(shelf: Shelf) -> None:
     assert "30+? against 30 for static (+?: a start of unknown cost)" in found["act"].sentence
 
 
+def test_who_was_trained_with_other_numbers_than_the_static_side_says_so(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.9, 0.8), precision="bf16")
+    shelf.run("cdl", (0.9, 0.8))
+    found = shelf.judged()
+    assert "Trained in bf16, static in fp32." in found["sgad"].sentence
+    assert "Trained in" not in found["cdl"].sentence
+
+
 def test_methods_are_corrected_together_and_controls_among_themselves(shelf: Shelf) -> None:
     add_static(shelf)
     for method in ("sgad", "cdl", "act"):
