@@ -59,6 +59,8 @@ class UnknownNameError(UserError):
         names = sorted(known)
         near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
         hint = f"Did you mean {_either(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+        if given.endswith(".py"):
+            hint = "Name the method, and give the file beside it: --plugin FILE."
         super().__init__(f"Unknown {kind} '{given}'.", hint=hint)
 
 
