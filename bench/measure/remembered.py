@@ -47,7 +47,7 @@ def remember(key: str, shares: Shares) -> None:
     """Keep `shares` under `key`, beside what is kept already; does nothing where it cannot."""
     kept = _read()
     kept[key] = {**kept.get(key, {}), **shares}
-    with suppress(StorageError):
+    with suppress(StorageError, RuntimeError):  # the latter: nobody knows a home folder
         path = shares_file()
         make_folder(path.parent)
         write_atomically(path, json.dumps(kept, indent=1, sort_keys=True).encode())
@@ -60,7 +60,7 @@ def _read() -> dict[str, Shares]:
             str(key): {str(kind): _share(share) for kind, share in kinds.items()}
             for key, kinds in found.items()
         }
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, RuntimeError, ValueError, AttributeError, TypeError):
         return {}
 
 

@@ -139,6 +139,13 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     assert recall("a") == {}
 
 
+def test_without_a_home_folder_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    remember("a", {"b": 0.5})
+    assert recall("a") == {}
+
+
 def test_a_network_whose_positions_do_not_halt_is_left_alone(
     counted: Callable[[Sharing], list[int]],
 ) -> None:
