@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.records.record import RunRecord
     from bench.records.store import Problem
     from bench.report.behaviour_figures import TestImages
+    from bench.report.document import Document
     from bench.report.rows import Row
 
 Axis = Literal["nflops", "macs", "latency_ms"]
@@ -88,18 +89,33 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
     Raises:
         ConfigError: there are no finished runs, or several data sets and none is chosen.
     """
+    from bench.report.document_files import write_report
+
+    document, records = document_in(folders.results, dataset=dataset)
+    images, reason = _test_images(records, folders)
+    folder = out or folders.results / "report" / tame(document.dataset)
+    return write_report(document, folder, images=images, images_reason=reason)
+
+
+def document_in(
+    results_dir: Path, *, dataset: str | None = None
+) -> tuple[Document, list[RunRecord]]:
+    """Return what the report on one data set says, and the records it is made from.
+
+    Raises:
+        ConfigError: there are no finished runs, or several data sets and none is chosen.
+    """
     from bench.records.published import load_published
     from bench.records.store import RunStore
     from bench.records.sweep import load_sweeps
     from bench.report.document import document_of
-    from bench.report.document_files import write_report
 
-    store = RunStore(folders.results)
+    store = RunStore(results_dir)
     records, problems = store.load_all()
     measured = [record.spec.dataset.name for record in records if record.points]
     name = _one_dataset(measured, dataset, start="bench run")
     chosen = [record for record in records if record.spec.dataset.name == name]
-    sweeps, broken = load_sweeps(folders.results)
+    sweeps, broken = load_sweeps(results_dir)
     document = document_of(
         chosen,
         store,
@@ -107,9 +123,7 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
         sweeps=sweeps,
         published=load_published(name),
     )
-    images, reason = _test_images(chosen, folders)
-    folder = out or folders.results / "report" / tame(name)
-    return write_report(document, folder, images=images, images_reason=reason)
+    return document, chosen
 
 
 def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestImages | None, str]:

@@ -52,17 +52,23 @@ def write_report(
     return [target, *_write_tables(document, folder), *_write_figures(document, folder, images)]
 
 
-def _write_tables(document: Document, folder: Path) -> list[Path]:
-    place = make_folder(folder / "tables")
-    written = []
+def table_files(document: Document) -> dict[str, str]:
+    """Return the content of every file of tables, by its name."""
+    files: dict[str, str] = {}
     for table in document.tables:
         texts = {"md": markdown(table), "tex": latex(table), "csv": csv_text(table)}
         if table.name == "results":
             texts["csv"] = render(document.rows, "csv")  # every key, in full precision
-        for suffix, text in texts.items():
-            path = place / f"{table.name}.{suffix}"
-            write_atomically(path, text.encode())
-            written.append(path)
+        files |= {f"{table.name}.{suffix}": text for suffix, text in texts.items()}
+    return files
+
+
+def _write_tables(document: Document, folder: Path) -> list[Path]:
+    place = make_folder(folder / "tables")
+    written = []
+    for name, text in table_files(document).items():
+        write_atomically(place / name, text.encode())
+        written.append(place / name)
     return written
 
 

@@ -182,14 +182,14 @@ class Ledger:
         self._recalled.append(Past(progress.run, progress.tried.method, self._steps(progress)))
 
     def _steps(self, progress: Progress) -> list[tuple[float, float]]:
-        points = [point_of(row.values) for row in progress.history]
-        steps = [
-            (100 * done / progress.epochs, self.objective.score([point]))
-            for done, point in enumerate(points, start=1)
-            if point is not None and done < progress.epochs
-        ]
-        whole = progress.state == "recorded" and progress.score is not None
-        return [*steps, (100.0, progress.score or 0.0)] if whole else steps
+        judged = (
+            self.objective.after_epoch(row.values, done=done, epochs=progress.epochs)
+            for done, row in enumerate(progress.history, start=1)
+        )
+        steps = [step for step in judged if step is not None]
+        if progress.state == "recorded" and progress.score is not None:
+            steps.append((100.0, progress.score))
+        return steps
 
     def recalled(self) -> list[Past]:
         """Return the trials found on record since the last call: they end before anybody looks."""

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from bench.sweep.objective import Objective, point_of
+from bench.sweep.objective import Objective
 from bench.sweep.shelf import collect, place_of
 from bench.sweep.supervising import Job, watched
 
@@ -36,10 +36,10 @@ def run_trial(config: Mapping[str, Any]) -> None:
             elif said.kind == "epoch":
                 told["rows"].append(said.what)
                 done += 1
-                point = point_of(said.what["values"])
                 # The last epoch is told with the end, so that nobody stops a trial that is over.
-                if done < total and point is not None:
-                    percent, score = 100 * done / total, objective.score([point])
+                step = objective.after_epoch(said.what["values"], done=done, epochs=total)
+                if step is not None:
+                    percent, score = step
                     tune.report({PERCENT: percent, SCORE: score, TOLD: json.dumps(told)})
                     told = _nothing(told["environment"])
             else:

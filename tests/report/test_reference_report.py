@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.records.published import load_published
+from bench.drawing import document_in
 from bench.records.store import RunStore
-from bench.records.sweep import load_sweeps
-from bench.report.document import Document, document_of
-from bench.report.report_table import csv_text, latex, markdown
-from bench.report.tables import render
+from bench.report.document import Document
+from bench.report.document_files import table_files
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 REPORT = REFERENCE / "report"
@@ -23,21 +21,12 @@ AGAIN = (
 
 @pytest.fixture(scope="module")
 def document() -> Document:
-    store = RunStore(REFERENCE)
-    records, problems = store.load_all()
-    assert not problems
-    chosen = [record for record in records if record.spec.dataset.name == "cifar10"]
-    sweeps, _ = load_sweeps(REFERENCE)
-    return document_of(chosen, store, sweeps=sweeps, published=load_published("cifar10"))
+    assert not RunStore(REFERENCE).load_all().problems
+    return document_in(REFERENCE, dataset="cifar10")[0]
 
 
 def test_its_tables_are_those_of_the_records(document: Document) -> None:
-    written = {}
-    for table in document.tables:
-        texts = {"md": markdown(table), "tex": latex(table), "csv": csv_text(table)}
-        if table.name == "results":
-            texts["csv"] = render(document.rows, "csv")
-        written |= {f"{table.name}.{suffix}": text for suffix, text in texts.items()}
+    written = table_files(document)
     committed = {path.name: path.read_text() for path in (REPORT / "tables").iterdir()}
     assert committed.keys() == written.keys(), AGAIN
     assert [name for name, text in written.items() if committed[name] != text] == [], AGAIN
