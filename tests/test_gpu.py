@@ -9,9 +9,12 @@ from bench.data.load import load_dataset
 from bench.engine.building import Workplace
 from bench.engine.plan import METHODS, Request, make_plan
 from bench.engine.single import perform
+from bench.measure.equivalence import graph_agrees
 from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import profile_named
 from bench.networks.gated import GatedResNet
+from bench.networks.inference import fast_copy, graph_of
+from bench.networks.kernels import cudnn_fuses
 from bench.networks.resnet import Backbone
 from bench.records.store import RunStore
 from bench.testing.made_up import images
@@ -43,6 +46,24 @@ def test_every_method_trains_and_really_skips_on_cuda(
         record = perform(item.spec, place)
     assert record.status == "finished"
     assert "identical masks" in record.points[0].equivalence
+
+
+def test_convolutions_sums_and_relu_are_one_kernel() -> None:
+    assert cudnn_fuses(images(2, seed=1, shape=(3, 16, 16)).cuda())
+
+
+@pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "skipnet", "branchynet", "cdl"])
+def test_networks_replayed_from_cuda_graphs_stay_what_they_are(name: str) -> None:
+    backbone = Backbone("resnet14", 10, (3, 16, 16))
+    method = METHODS.get(name)()
+    net = method.build(backbone, method.Config()).cuda().eval()
+    x_nchw = images(300, seed=1, shape=(3, 16, 16)).cuda()
+    graph = graph_of(net, x_nchw)
+    assert graph is not None
+    with torch.inference_mode():
+        for size in (1, 5, 64, 300):
+            graph(x_nchw[:size])
+    assert graph_agrees(graph, fast_copy(net, x_nchw), x_nchw)
 
 
 @pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "branchynet", "act", "sact"])

@@ -56,7 +56,7 @@ class Setup(NamedTuple):
 class Proof:
     """A network and what came of its equivalence check: a sentence, or why there is none.
 
-    `graph` is the same network for one image as a graph, if there is one.
+    `graph` is the same network as a graph, if there is one; on a CPU it takes single images only.
     """
 
     name: str
@@ -70,8 +70,8 @@ class Proof:
 class Lane:
     """One network at one batch size while it is being measured.
 
-    `portion` is how many images of a batch it runs at a time, and `in_graph` whether single images
-    run as a graph, once that was tried out.
+    `portion` is how many images of a batch it runs at a time, and `in_graph` whether it runs as a
+    graph, once that was tried out.
     """
 
     proof: Proof
@@ -117,6 +117,8 @@ class Lane:
                 first = next(inputs).x_nchw
                 self.portion = fastest_portion(timed_call(net), first, device=setup.device)
                 use_break_even(net, self.portion, setup.device)
+                if setup.device.type == "cuda":
+                    self.in_graph = self._graph_is_faster(inputs)
             warm_up(self._traced, inputs, profile=setup.profile, device=setup.device)
 
     def run_round(self) -> None:
@@ -134,7 +136,7 @@ class Lane:
         if graph is None:
             return False
         eager, few = timed_call(self.proof.net), [next(inputs).x_nchw for _ in range(_TRIED)]
-        return faster(lambda x_nchw: graph(x_nchw)[0], eager, few)
+        return faster(lambda x_nchw: graph(x_nchw)[0], eager, few, device=self.setup.device)
 
     @property
     def _timed(self) -> Call:

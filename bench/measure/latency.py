@@ -22,7 +22,7 @@ from bench.measure.equivalence import MIN_IMAGES, check_execution, graph_agrees
 from bench.measure.lanes import Lane, Progress, Proof, Setup, reason_of, run_rounds
 from bench.measure.modes import using_threads
 from bench.measure.profiles import Profile
-from bench.networks.inference import fast_copy, graph_of_one
+from bench.networks.inference import fast_copy, graph_of
 from bench.networks.unit import DynamicNet
 
 _PROBE_IMAGES = 2
@@ -71,7 +71,7 @@ def measure_latency(
     tell = progress or _say_nothing
     with using_threads(threads):
         setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
-        graphs = profile.graphs and 1 in batch_sizes
+        graphs = profile.graphs and (1 in batch_sizes or where.type == "cuda")
         prove = _prove_with_graph if graphs else _prove
         beside = {name: name for name in dense} | {name: s.dense for name, s in subjects.items()}
         nets = {**dense, **{name: subject.net for name, subject in subjects.items()}}
@@ -119,7 +119,7 @@ def _prove(name: str, net: DynamicNet, x_nchw: Tensor) -> Proof:
 def _prove_with_graph(name: str, net: DynamicNet, x_nchw: Tensor) -> Proof:
     proof = _prove(name, net, x_nchw)
     try:
-        graph = graph_of_one(net, x_nchw[:_PROBE_IMAGES])
+        graph = graph_of(net, x_nchw[:_PROBE_IMAGES])
         agrees = graph is not None and graph_agrees(graph, proof.net, x_nchw)
     except Exception:
         # A policy that cannot be recorded: the network runs as it is.

@@ -67,24 +67,26 @@ def fastest_portion(call: Call, x_nchw: Tensor, *, device: torch.device) -> int:
     for size in (*(size for size in PORTIONS if size < whole), whole):
         portioned = in_portions(call, size)
         portioned(x_nchw)
-        took_ns[size] = min(_nanoseconds(portioned, x_nchw) for _ in range(_TRIES))
+        took_ns[size] = min(_nanoseconds(portioned, x_nchw, device) for _ in range(_TRIES))
     return min(took_ns, key=took_ns.__getitem__)
 
 
-def faster(one: Call, other: Call, inputs: Sequence[Tensor]) -> bool:
+def faster(one: Call, other: Call, inputs: Sequence[Tensor], *, device: torch.device) -> bool:
     """Whether `one` is faster than `other` on these inputs, taking turns, by the median."""
     took_ns: dict[Call, list[int]] = {one: [], other: []}
     for x_nchw in (*inputs, *inputs):
         for call in took_ns:
-            took_ns[call].append(_nanoseconds(call, x_nchw))
+            took_ns[call].append(_nanoseconds(call, x_nchw, device))
     # The first half is warm-up.
     half = len(inputs)
     return bool(np.median(took_ns[one][half:]) < np.median(took_ns[other][half:]))
 
 
-def _nanoseconds(call: Call, x_nchw: Tensor) -> int:
+def _nanoseconds(call: Call, x_nchw: Tensor, device: torch.device) -> int:
+    synchronise(device)
     begin_ns = time.perf_counter_ns()
     call(x_nchw)
+    synchronise(device)
     return time.perf_counter_ns() - begin_ns
 
 

@@ -140,7 +140,7 @@ class ExitResNet(DynamicNet):
     def states(self, x_nchw: Tensor) -> Iterator[Tensor]:
         """Yield the state at each way out, (N, C, h, w); what is not asked for is not computed."""
         h_nchw = self.trunk.stem(x_nchw)
-        for stretch in self._stretches():
+        for stretch in self.stretches():
             for block in stretch:
                 h_nchw = block(h_nchw)
             yield h_nchw
@@ -164,7 +164,8 @@ class ExitResNet(DynamicNet):
     def _first_behind_exits(self) -> list[str]:
         return [f"block{start}" for start in self.starts[1:]]
 
-    def _stretches(self) -> list[list[Block]]:
+    def stretches(self) -> list[list[Block]]:
+        """Return the blocks up to each way out, from the one before it."""
         blocks, ends = self.blocks, (*self.starts[1:], None)
         return [blocks[start:end] for start, end in zip(self.starts, ends, strict=True)]
 
@@ -216,7 +217,7 @@ class ExitResNet(DynamicNet):
         h_nchw, waiting_n = self.trunk.stem(x_nchw), torch.arange(len(x_nchw))
         way_n = torch.full((len(x_nchw),), self.last)
         gone: list[tuple[Tensor, Tensor]] = []
-        for way, (stretch, head) in enumerate(zip(self._stretches(), self.heads, strict=True)):
+        for way, (stretch, head) in enumerate(zip(self.stretches(), self.heads, strict=True)):
             for block in stretch:
                 h_nchw = block(h_nchw)
             logits_nk = head(h_nchw)

@@ -1,8 +1,7 @@
 """The copy of a network that is timed: the same function, as fast as this machine can run it.
 
 Owns what is done to every network alike, the dense one included: folded batch norms, fused kernels,
-single images as one graph, large batches in portions that fit the caches. Decides nothing and owns
-no clock.
+graphs, large batches in portions that fit the caches. Decides nothing and owns no clock.
 """
 
 from __future__ import annotations
@@ -23,8 +22,12 @@ from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
 from bench.networks.kernels import use_fused_kernels, use_graph_kernels
+from bench.networks.policy import EverythingRuns
 from bench.networks.position_scores import fold_scores
 from bench.networks.positions import PositionHalting
+from bench.networks.replaying import Replayed, WholeForm, gated_form
+from bench.networks.replaying_exits import ExitForm
+from bench.networks.tapes import CudaRecord, Record
 from bench.networks.tracing import frozen, scripted, traced
 from bench.networks.unit import DynamicNet
 
@@ -42,14 +45,32 @@ def fast_copy(net: Net, probe_nchw: Tensor) -> Net:
     return fast
 
 
-def graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
-    """Return a network for one image (1, C, H, W) as a single graph: logits and trace.
+def graph_of(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
+    """Return a network as a graph, giving logits and trace; None where there is no such form.
 
-    Decisions are branches of the graph; between them nothing of Python is left. None for a kind of
-    network of which there is no such graph, or on an accelerator.
+    On a CPU it is for one image (1, C, H, W), decisions are its branches, and between them nothing
+    of Python is left. On CUDA it is for batches of any size (`replayed`).
     """
+    if probe_nchw.device.type == "cuda":
+        return replayed(fast_copy(net, probe_nchw), CudaRecord())
+    return _graph_of_one(net, probe_nchw) if probe_nchw.device.type == "cpu" else None
+
+
+def replayed(fast: DynamicNet, record: Record) -> GraphCall | None:
+    """Return a fast copy as tapes made by `record`; None for a network that halts. What it gives
+    is overwritten by the next call."""
+    if isinstance(fast, ExitResNet):
+        return Replayed(lambda x_nchw: ExitForm(fast, x_nchw, record))
+    if not isinstance(fast, GatedResNet):
+        return None
+    if isinstance(fast.policy, EverythingRuns):
+        return Replayed(lambda x_nchw: WholeForm(fast, x_nchw, record))
+    return Replayed(lambda x_nchw: gated_form(fast, x_nchw, record))
+
+
+def _graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
     record = _recording_of(net)
-    if record is None or probe_nchw.device.type != "cpu":
+    if record is None:
         return None
     copied, one_nchw = _folded_copy(net, probe_nchw).requires_grad_(False), probe_nchw[:1]
     use_graph_kernels(copied, probe_nchw)

@@ -1,7 +1,7 @@
-"""Kernels for inference on a CPU: a convolution with its bias, sum and ReLU in one pass.
+"""Kernels for inference: a convolution with its bias, sum and ReLU in one pass.
 
-oneDNN can add and clip while a result is still in registers; three passes over memory and two
-calls less per block. The dense network gets these kernels as every other. Owns no decision what
+oneDNN and cuDNN can add and clip while a result is still in registers; three passes over memory and
+two calls less per block. The dense network gets these kernels as every other. Owns no decision what
 runs; works on folded networks (folding.py) and leaves anything it does not know as it is.
 """
 
@@ -21,7 +21,7 @@ _TYPICAL_BATCH = 16
 
 
 def kernels_available(tensor: Tensor) -> bool:
-    """Whether this build of torch has the kernels for the type and device of `tensor`."""
+    """Whether this build of torch has oneDNN's kernels for the type and device of `tensor`."""
     onednn: Any = torch.backends.mkldnn
     return (
         tensor.device.type == "cpu"
@@ -41,6 +41,8 @@ def use_fused_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
     """
     if kernels_available(probe_nchw):
         _replace(net, _sides(net, probe_nchw), PackedConvolution)
+    elif cudnn_fuses(probe_nchw):
+        _replace(net, _sides(net, probe_nchw), CudnnConvolution)
 
 
 @torch.no_grad()
@@ -48,6 +50,20 @@ def use_graph_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
     """The same for a network that is to become a graph, where other kernels can be recorded."""
     if kernels_available(probe_nchw) and hasattr(torch.ops.mkldnn_prepacked, "conv2d_run"):
         _replace(net, _sides(net, probe_nchw), GraphConvolution)
+
+
+def cudnn_fuses(tensor: Tensor) -> bool:
+    """Whether cuDNN's fused convolutions work for the type and device of `tensor`: one is tried."""
+    cudnn: Any = torch.backends.cudnn
+    if tensor.device.type != "cuda" or not cudnn.is_available():
+        return False
+    conv = nn.Conv2d(8, 8, 3, padding=1, device=tensor.device, dtype=tensor.dtype)
+    x_nchw = tensor.new_ones(1, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+    try:
+        fused = CudnnConvolution(conv, (4, 4)).relu_of_sum(x_nchw, x_nchw)
+        return bool(torch.allclose(fused, (conv(x_nchw) + x_nchw).relu(), rtol=0.02, atol=0.02))
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def _sides(net: nn.Module, probe_nchw: Tensor) -> Sides:
@@ -102,6 +118,29 @@ class PackedConvolution:
         return out
 
 
+class CudnnConvolution:
+    """The same on CUDA, by cuDNN."""
+
+    def __init__(self, conv: nn.Conv2d, side: tuple[int, int]) -> None:
+        del side  # nothing is packed
+        padding, stride, dilation = _pair(conv.padding), _pair(conv.stride), _pair(conv.dilation)
+        self._weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        bias = None if conv.bias is None else conv.bias.detach()
+        self._fixed = (bias, stride, padding, dilation, conv.groups)
+        self._alone: Any = torch.ops.aten.cudnn_convolution_relu.default
+        self._summed: Any = torch.ops.aten.cudnn_convolution_add_relu.default
+
+    def relu(self, x_nchw: Tensor) -> Tensor:
+        """Return ReLU(conv(x) + bias)."""
+        out: Tensor = self._alone(x_nchw, self._weight, *self._fixed)
+        return out
+
+    def relu_of_sum(self, x_nchw: Tensor, other_nchw: Tensor) -> Tensor:
+        """Return ReLU(conv(x) + bias + other)."""
+        out: Tensor = self._summed(x_nchw, self._weight, other_nchw, 1.0, *self._fixed)
+        return out
+
+
 class GraphConvolution(nn.Module):
     """The same in a form that can be recorded in a graph; a sum is a pass of its own."""
 
@@ -124,7 +163,7 @@ class GraphConvolution(nn.Module):
         return out.add_(other_nchw).relu_()
 
 
-Packing = type[PackedConvolution] | type[GraphConvolution]
+Packing = type[PackedConvolution] | type[CudnnConvolution] | type[GraphConvolution]
 
 
 class FusedStem(Stem):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -122,9 +123,16 @@ class Policy(nn.Module, ABC):
         """Place the columns of the gated blocks among all: (N, G) -> (N, B), ones elsewhere."""
         if len(self.gated) == len(self.always_on):
             return gated_ng
-        gates_nb = gated_ng.new_ones(gated_ng.shape[0], len(self.always_on))
-        gates_nb[:, list(self.gated)] = gated_ng
-        return gates_nb
+        # In runs: a list of indices would have to travel to the device in each call.
+        parts, begin = [], 0
+        for fixed, run in groupby(self.always_on):
+            width = len(list(run))
+            if fixed:
+                parts.append(gated_ng.new_ones(len(gated_ng), width))
+            else:
+                parts.append(gated_ng[:, begin : begin + width])
+                begin += width
+        return torch.cat(parts, dim=1)
 
 
 class EverythingRuns(Policy):

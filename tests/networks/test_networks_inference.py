@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import exit_nets
 import halting_nets
 import pytest
 import torch
+import torch.nn.functional as F
 from gated_nets import BLOCKS, MERGES, images, per_unit_net, seasoned
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from bench.measure.equivalence import graph_agrees
 from bench.networks import kernels
-from bench.networks.inference import fast_copy, graph_of_one
+from bench.networks.inference import fast_copy, graph_of
 from bench.networks.kernels import FusedBlock, FusedStem, kernels_available
 from bench.networks.unit import DynamicNet
 
@@ -99,7 +101,7 @@ def test_a_fused_trunk_calls_one_kernel_per_convolution_and_no_relu_or_sum() -> 
 
 
 def graph_equals_network(net: DynamicNet, x: torch.Tensor) -> None:
-    graph = graph_of_one(net, x[:2])
+    graph = graph_of(net, x[:2])
     assert graph is not None and graph_agrees(graph, fast_copy(net, x[:2]), x)
     other = fast_copy(net, x[:2])
     other.trunk.head.linear.bias.data[0] += 1  # type: ignore[union-attr]
@@ -169,4 +171,31 @@ def test_features_of_another_kind_have_no_graph() -> None:
     score = net.policy.scores["0"]
     score.local.features = nn.Sigmoid()  # type: ignore[union-attr, assignment]
     with pytest.raises(AssertionError, match="another kind"):
-        graph_of_one(net, halting_nets.images(2))
+        graph_of(net, halting_nets.images(2))
+
+
+@torch.no_grad()
+def test_kernels_of_cudnn_get_their_arguments_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    def relu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *how: Any) -> torch.Tensor:
+        return F.conv2d(x, weight, bias, *how).relu()
+
+    def add_relu(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        z: torch.Tensor,
+        alpha: float,
+        bias: torch.Tensor,
+        *how: Any,
+    ) -> torch.Tensor:
+        return (F.conv2d(x, weight, bias, *how) + alpha * z).relu()
+
+    without_kernels(monkeypatch)
+    monkeypatch.setattr(kernels, "cudnn_fuses", lambda tensor: True)
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        library.impl("cudnn_convolution_relu", relu, "CPU")
+        library.impl("cudnn_convolution_add_relu", add_relu, "CPU")
+        fast = same_function(per_unit_net("residual", "B"), images(33, seed=9))
+    finally:
+        library._destroy()  # type: ignore[no-untyped-call]
+    assert sum(isinstance(module, FusedBlock) for module in fast.modules()) == BLOCKS

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.measure.equivalence import graph_agrees
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
-from bench.networks.inference import fast_copy, graph_of_one
+from bench.networks.inference import fast_copy, graph_of
 from bench.networks.lean_gates import LeanPerceptrons, LeanRecurrent
 from bench.networks.policy import EverythingRuns, Policy
 from methods.convnet_aig import AigConfig, AigGates
@@ -102,7 +102,7 @@ def test_the_fast_copy_of_a_method_has_lean_gates_and_the_same_answers(
         for output in (fast(x), fast.execute(x)):
             torch.testing.assert_close(output.logits, expected.logits, atol=1e-4, rtol=0)
             assert torch.equal(output.executed, expected.executed)
-    graph = graph_of_one(shipped, x[:2])
+    graph = graph_of(shipped, x[:2])
     assert graph is not None and graph_agrees(graph, fast, x)
 
 

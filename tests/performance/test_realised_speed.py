@@ -2,17 +2,21 @@
 
 Ideal is a speed-up of 1 / nFLOPs. Masks are random, the same for an image at every visit, so that
 hardly two images of a batch agree. Run on a quiet machine with `tox -e perf`; what is reached is
-printed beside the aims.
+printed beside the aims. Where there is a GPU it is timed instead of the CPU, at more batch sizes,
+and the share of the time in which it runs kernels is printed too.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from bench.data.augment import eval_batches
 from bench.data.images import Dataset
@@ -22,6 +26,7 @@ from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
+from bench.networks.inference import graph_of
 from bench.networks.policy import ByMeans, Policy, UpFront
 from bench.networks.resnet import Backbone
 from bench.networks.unit import Unit
@@ -30,7 +35,9 @@ from methods.skipnet import RecurrentGates
 
 pytestmark = pytest.mark.perf
 
-BATCH_SIZES = (1, 256)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+BATCH_SIZES = (1, 8, 32, 128, 512, 2048) if DEVICE == "cuda" else (1, 256)
+IMAGES = max(1024, *BATCH_SIZES)
 PROFILE = Profile("perf", round_s=0.5, max_time_s=5.0)
 UP_FRONT, PER_UNIT, ALL_KEPT, NO_AIM = 0.90, 0.80, 1 / 1.03, 0.0  # the aims
 # A miss by more than a machine's mood is a fault; what misses an aim by less is printed.
@@ -44,7 +51,10 @@ class TableGates(Policy):
     def __init__(self, backbone: Backbone, share: float) -> None:
         super().__init__([False] * backbone.num_blocks)
         draws = torch.Generator().manual_seed(1)
-        self.gates_mb = (torch.rand(_MASKS, backbone.num_blocks, generator=draws) < share).float()
+        gates_mb = (torch.rand(_MASKS, backbone.num_blocks, generator=draws) < share).float()
+        self.register_buffer("gates_mb", gates_mb)
+
+    gates_mb: Tensor
 
     def rows(self, x_nchw: Tensor) -> Tensor:
         return self.gates_mb[(x_nchw[:, 0, 5, 5].double() * 1e6).long() % _MASKS]
@@ -124,23 +134,24 @@ def nflops(net: GatedResNet, x_nchw: Tensor) -> float:
 @pytest.mark.parametrize("depth", [32, 110])
 def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
     torch.manual_seed(0)
-    few = cifar10.test.take(torch.arange(1024))
-    batches = eval_batches(few, batch_size=1024, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
-    x_nchw = next(batches).x_nchw
+    few = cifar10.test.take(torch.arange(IMAGES))
+    batches = eval_batches(few, batch_size=IMAGES, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+    x_nchw = next(batches).x_nchw.to(DEVICE)
     backbone = Backbone(f"resnet{depth}", 10, (3, 32, 32))
     trunk = _settled_trunk(backbone, x_nchw)
-    made = subjects(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk))
+    made = subjects(replace(backbone, weights=trunk))
     cells = measure_latency(
-        {name: Subject(subject.net, "dense") for name, subject in made.items()},
-        {"dense": GatedResNet(Backbone(backbone.name, 10, (3, 32, 32), weights=trunk))},
+        {name: Subject(subject.net.to(DEVICE), "dense") for name, subject in made.items()},
+        {"dense": GatedResNet(replace(backbone, weights=trunk)).to(DEVICE)},
         images_nchw=x_nchw,
         batch_sizes=BATCH_SIZES,
         profile=PROFILE,
-        device="cpu",
+        device=DEVICE,
     )
     missed: list[str] = []
     took_ms: dict[tuple[str, int], float] = {}
-    print(f"\nResNet-{depth}, 1 thread: realised / ideal, with the interval of the speed-up")
+    where = torch.cuda.get_device_name() if DEVICE == "cuda" else "1 thread"
+    print(f"\nResNet-{depth}, {where}: realised / ideal, with the interval of the speed-up")
     for name, subject in made.items():
         ideal = 1 / nflops(subject.net, x_nchw)
         for cell in cells[name]:
@@ -158,6 +169,10 @@ def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
                 missed.append(f"{name}, batch {record.batch_size}: {realised:.2f}")
     for size in BATCH_SIZES:
         _print_profile(took_ms, size)
+    if DEVICE == "cuda":
+        for name, subject in made.items():
+            shares = [f"{_busy_share(subject.net, x_nchw[:size]):.2f}" for size in BATCH_SIZES]
+            print(f"  {name:32} kernels busy: {', '.join(shares)}")
     assert not missed
 
 
@@ -175,10 +190,26 @@ def _print_profile(took_ms: Mapping[tuple[str, int], float], size: int) -> None:
         )
 
 
+def _busy_share(net: GatedResNet, x_nchw: Tensor) -> float:
+    """Return the share of the time of calls as CUDA graphs in which the GPU runs kernels."""
+    graph = graph_of(net.eval(), x_nchw)
+    assert graph is not None
+    with evaluating(net):
+        graph(x_nchw)
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            torch.cuda.synchronize()
+            begin_s = time.perf_counter()
+            for _ in range(20):
+                graph(x_nchw)
+                torch.cuda.synchronize()
+            took_s = time.perf_counter() - begin_s
+    return sum(event.self_device_time_total for event in seen.key_averages()) / 1e6 / took_s
+
+
 def _settled_trunk(backbone: Backbone, x_nchw: Tensor) -> Mapping[str, Tensor]:
     """Return weights whose batch norms have seen images: what no training has scaled explodes."""
-    trunk = backbone.build().train()
+    trunk = backbone.build().to(x_nchw.device).train()
     with torch.no_grad():
         for part in x_nchw[:512].split(64):
             trunk(part)
-    return trunk.state_dict()
+    return {name: tensor.cpu() for name, tensor in trunk.state_dict().items()}
