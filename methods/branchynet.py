@@ -71,6 +71,8 @@ class BranchyNetConfig(MethodConfig):
 class JointTraining(Phase):
     """Trunk and exits together, each classifier from its own cross-entropy."""
 
+    recordable = True
+
     def __init__(
         self, config: BranchyNetConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
     ) -> None:

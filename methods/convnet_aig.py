@@ -126,10 +126,9 @@ def chosen_gate(logits_n2: Tensor) -> Tensor:
     return logits_n2.argmax(dim=1).to(logits_n2.dtype)
 
 
-def target_gap(gates_ng: Tensor, targets_g: Sequence[float], *, num_blocks: int) -> Tensor:
+def target_gap(gates_ng: Tensor, targets_g: Tensor, *, num_blocks: int) -> Tensor:
     """Return (1/L) sum_l (t_l - mean z_l)^2, L counting blocks without a gate too."""
-    rates_g = gates_ng.mean(dim=0)
-    return (rates_g.new_tensor(targets_g) - rates_g).square().sum() / num_blocks
+    return (targets_g - gates_ng.mean(dim=0)).square().sum() / num_blocks
 
 
 class AigGates(Policy):
@@ -138,9 +137,13 @@ class AigGates(Policy):
     def __init__(self, backbone: Backbone, config: AigConfig) -> None:
         targets = config.of_blocks(backbone.num_blocks)
         super().__init__([target == 1 for target in targets])
-        self.targets_g = [targets[b] for b in self.gated]
+        # Made from the settings: nothing that a state dict would have to carry.
+        targets_g = torch.tensor([targets[b] for b in self.gated])
+        self.register_buffer("targets_g", targets_g, persistent=False)
         self.widths = [channels for channels, _, _ in backbone.input_shapes]
         self.gates = nn.ModuleDict({str(b): Gate(self.widths[b]) for b in self.gated})
+
+    targets_g: Tensor
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         return _BlockByBlock(self)
@@ -184,6 +187,8 @@ class _BlockByBlock(ByMeans):
 
 class TargetRates(Phase):
     """Cross-entropy and the target loss, trunk and gates together."""
+
+    recordable = True
 
     def __init__(
         self, config: AigConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec

@@ -134,7 +134,7 @@ class BMNet(Policy):
     def __init__(self, backbone: Backbone, config: SgadConfig) -> None:
         super().__init__([False] * (backbone.num_blocks - 1) + [True])
         self.stem_shape = backbone.stem_shape
-        self.noise_sd = 0.0
+        self.noise_sd: float | Tensor = 0.0
         features, width = _bmnet_features(backbone.stem_shape[0], config.bmnet)
         last = nn.Linear(width, len(self.gated))
         nn.init.normal_(last.weight, std=0.01)
@@ -144,7 +144,9 @@ class BMNet(Policy):
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:
         z_ng = self.net(stem_nchw).float()
-        if self.training and self.noise_sd > 0:
+        # A tensor is not looked at: nobody waits for it.
+        noisy = isinstance(self.noise_sd, Tensor) or self.noise_sd > 0
+        if self.training and noisy:
             z_ng = z_ng + self.noise_sd * torch.randn_like(z_ng)
         gates_ng = straight_through_round(torch.sigmoid(z_ng))
         return UpFront(
@@ -171,6 +173,8 @@ def _bmnet_features(c_in: int, kind: str) -> tuple[list[nn.Module], int]:
 
 class JointTraining(Phase):
     """All three nets together, Eq. 12; the knob is `beta` or `d_max` of this stage."""
+
+    recordable = True
 
     def __init__(
         self,

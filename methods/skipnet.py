@@ -308,6 +308,8 @@ def reinforce(log_odds_ng: Tensor, gates_ng: Tensor, returns_ng: Tensor) -> Tens
 class _SkipNetPhase(Phase):
     """The trunk, and the gates at a rate of their own where the schedule is not the published."""
 
+    recordable = True
+
     def __init__(
         self, name: str, config: SkipNetConfig, budget: Budget, *, epochs: int, sgd: OptimizerSpec
     ) -> None:

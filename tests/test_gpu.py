@@ -16,8 +16,10 @@ from bench.networks.gated import GatedResNet
 from bench.networks.inference import fast_copy, graph_of
 from bench.networks.kernels import cudnn_fuses
 from bench.networks.resnet import Backbone
+from bench.networks.tapes import recorder_of
 from bench.records.store import RunStore
 from bench.testing.made_up import images
+from bench.training import loop
 from bench.training.reporter import Silent
 
 pytestmark = [
@@ -64,6 +66,24 @@ def test_networks_replayed_from_cuda_graphs_stay_what_they_are(name: str) -> Non
         for size in (1, 5, 64, 300):
             graph(x_nchw[:size])
     assert graph_agrees(graph, fast_copy(net, x_nchw), x_nchw)
+
+
+@pytest.mark.parametrize("name", ["resnet", "sgad", "skipnet", "convnet_aig", "branchynet", "act"])
+def test_steps_are_recorded_and_train_as_steps_from_python_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, told, losses = load_dataset("digits", data_dir=tmp_path), list[str](), list[float]()
+    monkeypatch.setattr(Silent, "note", lambda self, message: told.append(message))
+    for recorder in (recorder_of, lambda device: None):
+        monkeypatch.setattr(loop, "recorder_of", recorder)
+        store = RunStore(tmp_path / str(len(losses)))
+        place = Workplace(data, store, torch.device("cuda"), Silent())
+        request = Request(methods=[name], backbone="resnet14", recipe="smoke", epochs=4)
+        (item,) = make_plan(request, data.info, train_size=len(data.train), weights=None)
+        record = perform(item.spec, place)
+        losses.append(record.history[0].values["accuracy_train"])
+    assert told == []
+    assert losses[0] == pytest.approx(losses[1], abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "branchynet", "act", "sact"])

@@ -20,7 +20,7 @@ from bench.networks.execution import (
     run_masked,
     run_skipping,
 )
-from bench.networks.policy import Decisions, EverythingRuns, Gates, Policy, UpFront
+from bench.networks.policy import Decisions, EverythingRuns, Gates, Policy, UpFront, among_ones
 from bench.networks.resnet import Backbone, Block, PaddedSubsample, ResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 
@@ -40,7 +40,7 @@ class GatedResNet(DynamicNet):
         self.policy = policy or EverythingRuns([True] * backbone.num_blocks)
         self.merge = merge or GateResidual()
         self.training_only = nn.ModuleDict()
-        self._columns: tuple[list[int], int] | None = None
+        self._columns: tuple[list[int], list[bool]] | None = None
         self._steps: list[Step] = []
 
     @property
@@ -109,9 +109,9 @@ class GatedResNet(DynamicNet):
         state, gates_bn = run_skipping(
             self._route(), stem_nchw, decisions=decisions, merge=self.merge
         )
-        columns, count = self._layout()
+        columns, of_blocks = self._layout()
         # In lists: at batch 1, writing a trace tensor column by column takes as long as a block.
-        executed_un: list[Gates] = [[1.0] * len(stem_nchw)] * count
+        executed_un: list[Gates] = [[1.0] * len(stem_nchw)] * len(of_blocks)
         for column, gates_n in zip(columns, gates_bn, strict=True):
             executed_un[column] = gates_n
         executed_nu = torch.tensor(executed_un, dtype=torch.float32, device=state.device).T
@@ -125,17 +125,14 @@ class GatedResNet(DynamicNet):
         return self._steps
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
-        columns, count = self._layout()
-        executed_nu = gates_nb.new_ones(gates_nb.shape[0], count)
-        executed_nu[:, columns] = gates_nb
-        return executed_nu
+        return among_ones(gates_nb, self._layout()[1])
 
-    def _layout(self) -> tuple[list[int], int]:
-        """Return the columns of the trace that belong to blocks, and how many there are."""
+    def _layout(self) -> tuple[list[int], list[bool]]:
+        """Return the columns of the trace that belong to blocks, and of each whether it does."""
         if self._columns is None:
             # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
             units = self.units()
-            self._columns = block_columns(units), len(units)
+            self._columns = block_columns(units), [unit.role == "block" for unit in units]
         return self._columns
 
 

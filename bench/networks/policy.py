@@ -121,18 +121,7 @@ class Policy(nn.Module, ABC):
 
     def spread(self, gated_ng: Tensor) -> Tensor:
         """Place the columns of the gated blocks among all: (N, G) -> (N, B), ones elsewhere."""
-        if len(self.gated) == len(self.always_on):
-            return gated_ng
-        # In runs: a list of indices would have to travel to the device in each call.
-        parts, begin = [], 0
-        for fixed, run in groupby(self.always_on):
-            width = len(list(run))
-            if fixed:
-                parts.append(gated_ng.new_ones(len(gated_ng), width))
-            else:
-                parts.append(gated_ng[:, begin : begin + width])
-                begin += width
-        return torch.cat(parts, dim=1)
+        return among_ones(gated_ng, [not fixed for fixed in self.always_on])
 
 
 class EverythingRuns(Policy):
@@ -144,3 +133,19 @@ class EverythingRuns(Policy):
 
     def units(self) -> Sequence[Unit]:
         return ()
+
+
+def among_ones(columns_nk: Tensor, taken: Sequence[bool]) -> Tensor:
+    """Place columns (N, K) where `taken` is True, in order, and ones elsewhere: (N, len(taken))."""
+    if all(taken):
+        return columns_nk
+    # In runs: a list of indices would have to travel to the device in each call.
+    parts, begin = [], 0
+    for given, run in groupby(taken):
+        width = len(list(run))
+        if given:
+            parts.append(columns_nk[:, begin : begin + width])
+            begin += width
+        else:
+            parts.append(columns_nk.new_ones(len(columns_nk), width))
+    return torch.cat(parts, dim=1)

@@ -27,6 +27,11 @@ class Record(Protocol):
     ) -> tuple[Tape, Result]: ...
 
 
+def recorder_of(device: torch.device) -> Record | None:
+    """Return what records work of `device`; None where there are no tapes."""
+    return CudaRecord() if device.type == "cuda" else None
+
+
 class CudaRecord:
     """Records CUDA graphs that share one pool of memory.
 

@@ -10,24 +10,25 @@ import copy
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
 
 from bench.allocator import keep_freed_memory
 from bench.data.augment import Batch, PaddedImages, steps_per_epoch, train_batches
 from bench.errors import CheckpointError, DivergedError
 from bench.measure.cost import counted_macs
 from bench.method import DynamicNet, Phase
+from bench.networks.tapes import recorder_of
 from bench.recipes import Precision
 from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import generator, seed_globally
 from bench.training.checkpoint import Checkpoint, Position
-from bench.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from bench.training.optimizer import build_optimizer, learning_rate, restore_optimizer
 from bench.training.reporter import Reporter
+from bench.training.steps import RecordedSteps, Steps
 
 _CHECKPOINT_EVERY_S = 20.0
 _LOOK_EVERY_STEPS = 64
@@ -109,7 +110,7 @@ def train(
             continue
         stretch = _Stretch(number, phase, net, images, settings, reporter, watch)
         if position is not None and number == start_phase:
-            stretch.optimizer.load_state_dict(position.optimizer)
+            restore_optimizer(stretch.optimizer, position.optimizer)
         first = start_epoch if number == start_phase else 0
         stretch.run(first, log, checkpoint)
     for parameter in net.parameters():
@@ -144,7 +145,16 @@ class _Stretch:
         self.batch_size = min(phase.batch_size, len(images.padded))
         self.steps = steps_per_epoch(len(images.padded), batch_size=self.batch_size)
         _freeze_all_but(phase, net)
-        self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
+        record = recorder_of(settings.device) if phase.recordable else None
+        self.optimizer = build_optimizer(
+            phase.groups(net), phase.optimizer, recordable=record is not None
+        )
+        form: Callable[..., Steps] = Steps
+        if record is not None:
+            form = partial(RecordedSteps, record=record, note=reporter.note)
+        self.stepping = form(
+            phase, net, self.optimizer, device=settings.device, precision=settings.precision
+        )
 
     def run(self, first_epoch: int, log: _Log, checkpoint: Checkpoint) -> None:
         phase, saved_at = self.phase, time.monotonic()
@@ -188,16 +198,16 @@ class _Stretch:
         started = time.perf_counter()
         seed_globally(self.settings.seed, "train", self.number, epoch)
         self.phase.set_modes(self.net)
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.settings.device))
+        self.stepping.start_epoch()
         first_step = epoch * self.steps
-        lr = learning_rate(self.phase.optimizer, step=first_step, total_steps=self._total)
-        for step, batch in enumerate(self._batches("order", epoch)):
-            self._step(batch, first_step + step, sums)
+        for step, batch in enumerate(self._batches("order", epoch), start=first_step):
+            progress = step / self._total
+            self.stepping.step(batch, lr=self._lr(step), progress=progress)
             self.reporter.advanced(len(batch))
             # An epoch may take an hour; a look at every step would hold up the device.
-            if (step + 1) % _LOOK_EVERY_STEPS == 0:
-                self._check_finite({name: float(total) for name, total in sums.items()}, epoch)
-        values = {name: float(total) / self.steps for name, total in sums.items()}
+            if (step + 1 - first_step) % _LOOK_EVERY_STEPS == 0:
+                self._check_finite(self.stepping.sums(), epoch)
+        values = {name: total / self.steps for name, total in self.stepping.sums().items()}
         self._check_finite(values, epoch)
         wall_s = time.perf_counter() - started
         if self.watch is not None:
@@ -205,28 +215,14 @@ class _Stretch:
         return EpochRow(
             phase=self.phase.name,
             epoch=epoch + 1,
-            lr=lr,
+            lr=self._lr(first_step),
             images_per_s=self.steps * self.batch_size / wall_s,
             wall_s=wall_s,
             values=values,
         )
 
-    def _step(self, batch: Batch, step: int, sums: dict[str, Tensor]) -> None:
-        phase, settings = self.phase, self.settings
-        lr = learning_rate(phase.optimizer, step=step, total_steps=self._total)
-        set_learning_rate(self.optimizer, lr)
-        with torch.autocast(
-            settings.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
-        ):
-            terms = phase.loss(self.net, batch, step / self._total)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        for name, value in terms.parts.items():
-            sums[name] += value.detach()
-        if terms.logits is not None:
-            right = terms.logits.detach().argmax(dim=1) == batch.labels_n
-            sums["accuracy_train"] += right.float().mean()
+    def _lr(self, step: int) -> float:
+        return learning_rate(self.phase.optimizer, step=step, total_steps=self._total)
 
     @property
     def _total(self) -> int:
@@ -242,7 +238,7 @@ class _Stretch:
             generator=generator(self.settings.seed, purpose, self.number, epoch),
         )
 
-    def _check_finite(self, values: dict[str, float], epoch: int) -> None:
+    def _check_finite(self, values: Mapping[str, float], epoch: int) -> None:
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise DivergedError(

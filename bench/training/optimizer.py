@@ -6,16 +6,24 @@ Owns no loop. A rate that is computed, not stepped, needs no state in a checkpoi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from bench.method import ParameterGroup
 from bench.recipes import OptimizerSpec
 
+_HOW_IT_RUNS = ("lr", "foreach", "fused", "capturable")
 
-def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameters of `groups` that require a gradient."""
+
+def build_optimizer(
+    groups: Sequence[ParameterGroup], spec: OptimizerSpec, *, recordable: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameters of `groups` that require a gradient.
+
+    `recordable`: its steps are kernels alone, as on a tape; the rates may then be tensors.
+    """
     options = [
         {
             "params": [p for p in group.parameters if p.requires_grad],
@@ -26,10 +34,30 @@ def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> to
     ]
     if spec.kind == "adam":
         betas = (spec.momentum, 0.999)
-        return torch.optim.Adam(options, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
+        return torch.optim.Adam(
+            options,
+            lr=spec.lr,
+            betas=betas,
+            weight_decay=spec.weight_decay,
+            fused=recordable or None,
+            capturable=recordable,
+        )
     return torch.optim.SGD(
-        options, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        options,
+        lr=spec.lr,
+        momentum=spec.momentum,
+        weight_decay=spec.weight_decay,
+        fused=recordable or None,
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the state of an optimizer of the same parameters, which may have run elsewhere."""
+    kept = [
+        saved | {name: own[name] for name in _HOW_IT_RUNS if name in own}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": kept})
 
 
 def learning_rate(spec: OptimizerSpec, *, step: int, total_steps: int) -> float:

@@ -141,16 +141,16 @@ def test_training_draws_and_evaluation_takes_the_larger_logit() -> None:
 def test_the_target_loss_is_the_mean_square_of_target_minus_the_rate_of_the_batch() -> None:
     gates = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
     # rates 0.75, 1, 0.25 against 0.6: 0.0225, 0.16, 0.1225
-    gap = target_gap(gates, [0.6, 0.6, 0.6], num_blocks=3)
+    gap = target_gap(gates, torch.tensor([0.6, 0.6, 0.6]), num_blocks=3)
     assert gap.item() == pytest.approx(0.305 / 3)
     # a fourth block without a gate meets its target 1, and still counts among the L blocks
-    mixed = target_gap(gates, [0.75, 0.5, 0.25], num_blocks=4)
+    mixed = target_gap(gates, torch.tensor([0.75, 0.5, 0.25]), num_blocks=4)
     assert mixed.item() == pytest.approx(0.25 / 4)
 
 
 def test_the_target_pushes_a_rare_block_up_and_a_frequent_one_down() -> None:
     gates = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
-    target_gap(gates, [0.6, 0.6], num_blocks=2).backward()
+    target_gap(gates, torch.tensor([0.6, 0.6]), num_blocks=2).backward()
     assert gates.grad is not None
     # d/dz = 2 (rate - t) / N / L
     assert gates.grad.flatten().tolist() == pytest.approx([0.2, -0.3, 0.2, -0.3])
@@ -158,7 +158,7 @@ def test_the_target_pushes_a_rare_block_up_and_a_frequent_one_down() -> None:
 
 def test_only_the_rate_of_the_batch_counts_not_who_runs_what() -> None:
     gates = (torch.rand(40, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    targets = [0.2, 0.4, 0.6, 0.8, 0.9]
+    targets = torch.tensor([0.2, 0.4, 0.6, 0.8, 0.9])
     shuffled = torch.stack([column[torch.randperm(40)] for column in gates.unbind(1)], dim=1)
     torch.testing.assert_close(
         target_gap(gates, targets, num_blocks=5), target_gap(shuffled, targets, num_blocks=5)
@@ -200,7 +200,7 @@ def test_a_block_with_target_1_has_no_gate_and_costs_none() -> None:
     config = AigConfig(targets=(1, 1, 0.8, 1, 0.5, 0.2))
     net = _net(config)
     assert _policy(net).gated == (2, 4, 5)
-    assert _policy(net).targets_g == [0.8, 0.5, 0.2]
+    assert _policy(net).targets_g.tolist() == pytest.approx([0.8, 0.5, 0.2])
     assert [unit.name for unit in net.units() if unit.role == "policy"] == [
         "gate2",
         "gate4",

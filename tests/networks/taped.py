@@ -7,7 +7,7 @@ fails while recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 Result = TypeVar("Result")
-_WAITS = ("_local_scalar_dense", "nonzero", "lift_fresh", "is_nonzero", "item", "masked_select")
+_WAITS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "lift_fresh", "masked_select"}
+_NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit"}
 
 
 class _Recorder(TorchDispatchMode):
@@ -24,50 +25,59 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.steps: list[tuple[Any, Any, Any, list[Tensor]]] = []
         self.before: list[tuple[Tensor, Tensor]] = []
+        self.draws = torch.get_rng_state()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name in _WAITS:
+        by_bools = name == "index" and any(
+            tensor.dtype == torch.bool for tensor in tensors(args[1])
+        )
+        if name in _WAITS or by_bools:
             raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
-        if name == "index" and any(is_tensor(t) and t.dtype == torch.bool for t in args[1]):
-            raise RuntimeError("operation not permitted when stream is capturing: nonzero")
-        for value, argument in zip(args, func._schema.arguments, strict=False):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                self.before.append((value, value.clone()))
+        self.before += [(tensor, tensor.clone()) for tensor in _written(func, name, args)]
         out = func(*args, **kwargs)
-        self.steps.append((func, args, kwargs, [t for t in tree_leaves(out) if is_tensor(t)]))
+        self.steps.append((func, args, kwargs, list(tensors(out))))
         return out
 
+    @torch.no_grad()
     def forget(self) -> None:
         """Leave memory as if nothing had run; what was made meanwhile holds no values."""
-        inputs = {id(value) for value, _ in self.before}
         for _, args, kwargs, outs in self.steps:
-            given = {
-                t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if is_tensor(t)
-            }
+            given = {tensor.untyped_storage().data_ptr() for tensor in tensors((args, kwargs))}
             for out in outs:
-                fresh = out.untyped_storage().data_ptr() not in given and id(out) not in inputs
-                if fresh and out.is_floating_point():
+                if out.untyped_storage().data_ptr() not in given and out.is_floating_point():
                     out.fill_(torch.nan)
-        for value, kept in reversed(self.before):
-            value.copy_(kept)
+        for tensor, kept in reversed(self.before):
+            tensor.copy_(kept)
+        torch.set_rng_state(self.draws)
 
+    @torch.no_grad()
     def replay(self) -> None:
         for func, args, kwargs, outs in self.steps:
-            again = [t for t in tree_leaves(func(*args, **kwargs)) if is_tensor(t)]
+            again = tensors(func(*args, **kwargs))
             for out, value in zip(outs, again, strict=True):
                 if out.data_ptr() != value.data_ptr():
                     out.copy_(value)
 
 
-def is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
+def _written(func: Any, name: str, args: Any) -> Iterator[Tensor]:
+    if name in _NORMS:
+        yield from tensors(args[3:5])  # running statistics, of which the schema says nothing
+    for value, argument in zip(args, func._schema.arguments, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield from tensors(value)
+
+
+def tensors(tree: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dicts."""
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def record(
     work: Callable[[], Result], *, warm: Callable[[], object] | None = None
 ) -> tuple[Callable[[], None], Result]:
+    """Do what `Record` says, on a CPU."""
     (warm or work)()
     recorder = _Recorder()
     with recorder:

@@ -1,4 +1,4 @@
-"""Training speed on a CPU, side by side with the usual script; the loop's own cost.
+"""Training speed on a CPU, side by side with the usual script; the loop's own cost; on a GPU.
 
 Run on a quiet machine with `tox -e perf`. Each pair takes turns, so that a change of the machine's
 speed meets both. The aims are stated; a run prints what was reached.
@@ -20,6 +20,7 @@ from torchvision.datasets import ImageFolder
 from baselines.resnet import DenseResNet
 from bench.data.augment import PaddedImages, pad_images, train_batches
 from bench.data.images import Dataset
+from bench.engine.plan import METHODS
 from bench.method import Budget, DynamicNet, MethodConfig, OptimizerSpec
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
@@ -34,6 +35,7 @@ BATCH, STEPS, ROUNDS = 128, 12, 3
 OPTIMIZER = OptimizerSpec(lr=0.01)
 RESNET32 = Backbone("resnet32", 10, (3, 32, 32))
 AIM_OVER_USUAL_SCRIPT, AIM_LOOP_OVERHEAD = 2.5, 0.03
+AIM_ON_A_GPU = 50_000
 
 
 def _usual_loader(image_folder: Path) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
@@ -149,6 +151,27 @@ def test_the_loop_costs_next_to_nothing(cifar10: Dataset, tmp_path: Path) -> Non
         f"overhead {overhead:+.1%}; aim at most {AIM_LOOP_OVERHEAD:.0%}"
     )
     assert overhead < 0.10
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["resnet", "sgad"])
+def test_an_epoch_on_a_gpu_takes_a_second(name: str, cifar10: Dataset, tmp_path: Path) -> None:
+    device, method = torch.device("cuda"), METHODS.get(name)()
+    net = method.build(RESNET32, method.Config()).to(device, memory_format=torch.channels_last)
+    budget = Budget(recipe="perf", epochs=6, batch_size=BATCH, optimizer=OPTIMIZER)
+    images = pad_images(cifar10.train, 4)
+    padded = PaddedImages(images.images_nhwc.to(device), images.labels_n.to(device), images.pad)
+    rows, _ = train(
+        net,
+        method.phases(method.Config(), budget),
+        images=TrainingImages(padded, True, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
+        settings=Settings(0, device, "bf16"),
+        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="perf"),
+        reporter=Silent(),
+    )
+    print(f"\n{name}, {torch.cuda.get_device_name()}, bf16, images/s; aim {AIM_ON_A_GPU:,}:")
+    print("  " + ", ".join(f"{row.phase} {row.images_per_s:,.0f}" for row in rows))
+    assert rows[-1].images_per_s > AIM_ON_A_GPU / 10
 
 
 def test_the_benchmarked_phase_is_the_dense_methods_own() -> None:
