@@ -68,7 +68,7 @@ def test_networks_replayed_from_cuda_graphs_stay_what_they_are(name: str) -> Non
     assert graph_agrees(graph, fast_copy(net, x_nchw), x_nchw)
 
 
-@pytest.mark.parametrize("name", ["resnet", "sgad", "skipnet", "convnet_aig", "branchynet", "act"])
+@pytest.mark.parametrize("name", ["resnet", "sgad", "skipnet", "convnet_aig", "act", "sact"])
 def test_steps_are_recorded_and_train_as_steps_from_python_do(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
