@@ -83,6 +83,14 @@ class Choice(NamedTuple):
     sizes_b: Tensor  # (B,) int64
 
 
+class Asked(NamedTuple):
+    """What came of a gate. The decisions as they stood then are kept because the next gate may read
+    what is in them, and the memory of what nobody holds is used again."""
+
+    choice: Choice
+    left_behind: Decisions
+
+
 def choice_of(open_nb: Tensor) -> Choice:
     """Return the choice that bools (N, B) describe."""
     sizes_b = open_nb.sum(dim=0)
@@ -234,6 +242,7 @@ class PerUnitForm(GatedForm):
     def __init__(self, net: GatedResNet, x_nchw: Tensor, record: Record) -> None:
         super().__init__(net, x_nchw, record)
         self._start, decisions = record(self.begin)
+        self._opened = copy.copy(decisions)  # for the memory of what is in them, see Asked
         # In order: what a gate leaves for the next one, as an LSTM does, stays where it is.
         self._gates = [self._gate(decisions, b) for b in range(len(self.route))]
         opens = [self._open(b) for b in range(len(self.route))]
@@ -241,27 +250,30 @@ class PerUnitForm(GatedForm):
             lambda: self.finish(self.states[-1], torch.stack(opens, dim=1))
         )
 
-    def _gate(self, decisions: Decisions, b: int) -> tuple[Tape, Choice] | None:
+    def _gate(self, decisions: Decisions, b: int) -> tuple[Tape, Asked] | None:
         if self.net.policy.always_on[b]:
             return None
         return self.record(
-            lambda: choice_of(is_open(decisions, b, self.states[b])[:, None]),
-            warm=lambda: choice_of(is_open(copy.copy(decisions), b, self.states[b])[:, None]),
+            lambda: self._ask(decisions, b), warm=lambda: self._ask(copy.copy(decisions), b)
         )
+
+    def _ask(self, decisions: Decisions, b: int) -> Asked:
+        choice = choice_of(is_open(decisions, b, self.states[b])[:, None])
+        return Asked(choice, copy.copy(decisions))
 
     def _open(self, b: int) -> Tensor:
         gate = self._gates[b]
         if gate is None or self.route[b].removed:
             runs = not self.route[b].removed
             return torch.full((self.count,), runs, device=self.x_nchw.device)
-        return gate[1].open_nb[:, 0]
+        return gate[1].choice.open_nb[:, 0]
 
     def _replay(self) -> LogitsAndTrace:
         self._start()
         for b, (step, gate) in enumerate(zip(self.route, self._gates, strict=True)):
             rows_n, size = None, self.count
             if gate is not None:
-                tape, choice = gate
+                tape, (choice, _) = gate
                 tape()
                 rows_n, size = choice.rows_bn[0], int(choice.sizes_b)
             self.run(b, rows_n, 0 if step.removed else size)

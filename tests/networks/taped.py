@@ -2,16 +2,17 @@
 
 As a CUDA graph does, a replay runs the same operators on the same memory and nothing of Python,
 recording leaves no result behind, and whatever would wait for the device or read from the host
-fails while recording.
+fails while recording. What the result does not hold is lost before the next tape runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -21,8 +22,11 @@ _NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit"}
 
 
 class _Recorder(TorchDispatchMode):
+    all: ClassVar[WeakSet[_Recorder]] = WeakSet()
+
     def __init__(self) -> None:
         super().__init__()
+        self.loose: list[Tensor] = []
         self.steps: list[tuple[Any, Any, Any, list[Tensor]]] = []
         self.before: list[tuple[Tensor, Tensor]] = []
         self.draws = torch.get_rng_state()
@@ -41,19 +45,26 @@ class _Recorder(TorchDispatchMode):
         return out
 
     @torch.no_grad()
-    def forget(self) -> None:
+    def forget(self, result: object) -> None:
         """Leave memory as if nothing had run; what was made meanwhile holds no values."""
+        held = {tensor.untyped_storage().data_ptr() for tensor in _reachable(result)}
         for _, args, kwargs, outs in self.steps:
             given = {tensor.untyped_storage().data_ptr() for tensor in tensors((args, kwargs))}
             for out in outs:
-                if out.untyped_storage().data_ptr() not in given and out.is_floating_point():
+                address = out.untyped_storage().data_ptr()
+                if address not in given and out.is_floating_point():
                     out.fill_(torch.nan)
+                    self.loose += [out] * (address not in held)
         for tensor, kept in reversed(self.before):
             tensor.copy_(kept)
         torch.set_rng_state(self.draws)
+        self.all.add(self)
 
     @torch.no_grad()
     def replay(self) -> None:
+        for other in self.all:
+            for tensor in other.loose if other is not self else ():
+                tensor.fill_(torch.nan)
         for func, args, kwargs, outs in self.steps:
             again = tensors(func(*args, **kwargs))
             for out, value in zip(outs, again, strict=True):
@@ -69,6 +80,16 @@ def _written(func: Any, name: str, args: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
+def _reachable(thing: object) -> Iterator[Tensor]:
+    if isinstance(thing, Tensor):
+        yield thing
+    elif isinstance(thing, list | tuple):
+        for part in thing:
+            yield from _reachable(part)
+    elif hasattr(thing, "__dict__") and not isinstance(thing, nn.Module):
+        yield from _reachable(list(vars(thing).values()))
+
+
 def tensors(tree: object) -> Iterator[Tensor]:
     """Yield the tensors in nested lists, tuples and dicts."""
     return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
@@ -82,5 +103,5 @@ def record(
     recorder = _Recorder()
     with recorder:
         result = work()
-    recorder.forget()
+    recorder.forget(result)
     return recorder.replay, result
