@@ -53,15 +53,15 @@ class UserError(BenchError):
 
 
 class UnknownNameError(UserError):
-    """A name that is not registered, with the nearest valid ones."""
+    """A name that is not registered, with the nearest valid ones, or with what `hint` says."""
 
-    def __init__(self, kind: str, given: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, given: str, known: Iterable[str], *, hint: str = "") -> None:
         names = sorted(known)
         near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-        hint = f"Did you mean {_either(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
-        if given.endswith(".py"):
-            hint = "Name the method, and give the file beside it: --plugin FILE."
-        super().__init__(f"Unknown {kind} '{given}'.", hint=hint)
+        nearest = (
+            f"Did you mean {_either(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+        )
+        super().__init__(f"Unknown {kind} '{given}'.", hint=hint or nearest)
 
 
 def _either(names: list[str]) -> str:

@@ -27,6 +27,7 @@ RESERVED_NAMES = ("all", "none", "shallower", "train")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 """What a name may be: it becomes part of folders, of tables and of `--set NAME.KEY=VALUE`."""
 _BUILT_IN = "skipbench"
+_FILE_GIVEN = "Name the method, and give the file beside it: --plugin FILE."
 
 
 class Registry(Generic[T]):
@@ -64,7 +65,8 @@ class Registry(Generic[T]):
             return self._added[name]
         entry = self._entry_points().get(name)
         if entry is None:
-            raise UnknownNameError(self.kind, name, self.names())
+            hint = _FILE_GIVEN if name.endswith(".py") else ""
+            raise UnknownNameError(self.kind, name, self.names(), hint=hint)
         if name in self._claims:
             raise PluginError(
                 f"The {self.kind} '{name}' is offered by several packages: "

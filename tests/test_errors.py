@@ -69,4 +69,3 @@ def test_an_unknown_name_comes_with_near_names_or_all_names(given: str, hint: st
 
 def test_where_nothing_is_known_the_error_says_so() -> None:
     assert UnknownNameError("method", "sgad", []).hint == "Known: none."
-    assert "--plugin FILE" in UnknownNameError("method", "mine/gates.py", ["sgad"]).hint

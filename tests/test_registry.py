@@ -117,6 +117,14 @@ def test_an_unknown_name_is_refused_with_near_names(methods: Registry[Method]) -
     assert "'sgad'" in str(caught.value)
 
 
+def test_a_file_given_as_a_name_is_answered_with_the_option_for_files(
+    methods: Registry[Method],
+) -> None:
+    with pytest.raises(UnknownNameError) as caught:
+        methods.get("mine/gates.py")
+    assert "--plugin FILE" in (caught.value.hint or "")
+
+
 def test_a_good_plugin_file_is_registered(
     methods: Registry[Method], plugin: Callable[..., Path]
 ) -> None:
