@@ -54,7 +54,7 @@ def test_convolutions_sums_and_relu_are_one_kernel() -> None:
     assert cudnn_fuses(images(2, seed=1, shape=(3, 16, 16)).cuda())
 
 
-@pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "skipnet", "branchynet", "cdl"])
+@pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "skipnet", "branchynet", "act"])
 def test_networks_replayed_from_cuda_graphs_stay_what_they_are(name: str) -> None:
     backbone = Backbone("resnet14", 10, (3, 16, 16))
     method = METHODS.get(name)()

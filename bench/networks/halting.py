@@ -34,7 +34,7 @@ class HaltingResNet(DynamicNet):
     gradient, and `units_ns` (N, 3), the count N alone; both are means over positions.
     """
 
-    _always_on_u: Tensor
+    always_on_u: Tensor
 
     def __init__(self, backbone: Backbone, policy: HaltingPolicy) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class HaltingResNet(DynamicNet):
         # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
         self._columns = {unit.name: column for column, unit in enumerate(units)}
         always_on_u = torch.tensor([float(unit.always_on) for unit in units])
-        self.register_buffer("_always_on_u", always_on_u, persistent=False)
+        self.register_buffer("always_on_u", always_on_u, persistent=False)
 
     @property
     def blocks(self) -> list[Block]:
@@ -160,7 +160,7 @@ class HaltingResNet(DynamicNet):
         return crowd.finish()
 
     def _new_trace(self, state_nchw: Tensor) -> _Trace:
-        return _Trace(self._columns, self._always_on_u.float().repeat(state_nchw.shape[0], 1))
+        return _Trace(self._columns, self.always_on_u.float().repeat(state_nchw.shape[0], 1))
 
 
 class _Trace:
@@ -172,9 +172,9 @@ class _Trace:
 
     def record(self, shares: Mapping[str, Tensor]) -> None:
         """Write the shares (N,) of some units."""
-        if shares:
-            columns = [self.columns[name] for name in shares]
-            self.executed_nu[:, columns] = torch.stack(list(shares.values()), dim=1)
+        # One by one: a list of columns would have to travel to the device.
+        for name, share_n in shares.items():
+            self.executed_nu[:, self.columns[name]] = share_n
 
 
 def _is_dead(block: Block) -> bool:

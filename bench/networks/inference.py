@@ -27,6 +27,7 @@ from bench.networks.position_scores import fold_scores
 from bench.networks.positions import PositionHalting
 from bench.networks.replaying import Replayed, WholeForm, gated_form
 from bench.networks.replaying_exits import ExitForm
+from bench.networks.replaying_halting import HaltingForm
 from bench.networks.tapes import CudaRecord, Record
 from bench.networks.tracing import frozen, scripted, traced
 from bench.networks.unit import DynamicNet
@@ -57,10 +58,12 @@ def graph_of(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
 
 
 def replayed(fast: DynamicNet, record: Record) -> GraphCall | None:
-    """Return a fast copy as tapes made by `record`; None for a network that halts. What it gives
-    is overwritten by the next call."""
+    """Return a fast copy as tapes made by `record`; None where positions halt. What it gives is
+    overwritten by the next call."""
     if isinstance(fast, ExitResNet):
         return Replayed(lambda x_nchw: ExitForm(fast, x_nchw, record))
+    if isinstance(fast, HaltingResNet) and isinstance(fast.policy, ImageHalting):
+        return Replayed(lambda x_nchw: HaltingForm(fast, x_nchw, record))
     if not isinstance(fast, GatedResNet):
         return None
     if isinstance(fast.policy, EverythingRuns):

@@ -101,7 +101,10 @@ def record(
     """Do what `Record` says, on a CPU."""
     (warm or work)()
     recorder = _Recorder()
-    with recorder:
-        result = work()
-    recorder.forget(result)
+    result = None
+    try:
+        with recorder:
+            result = work()
+    finally:
+        recorder.forget(result)
     return recorder.replay, result

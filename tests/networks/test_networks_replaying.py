@@ -21,7 +21,7 @@ from bench.networks.gated import GatedResNet
 from bench.networks.inference import fast_copy, replayed
 from bench.networks.policy import Policy, UpFront
 from bench.networks.replaying import choice_of, rounded_up
-from bench.networks.resnet import Backbone
+from bench.networks.resnet import Backbone, Shortcut
 from bench.networks.unit import DynamicNet, Unit
 from methods.convnet_aig import AigConfig, AigGates
 from methods.sgad import BMNet, SgadConfig
@@ -58,14 +58,16 @@ def up_front(merge: str = "residual", shortcut: str = "A", *, groups: int = 12) 
     return season(GatedResNet(backbone(shortcut), ByPixels(groups), merge=MERGES[merge]()))
 
 
-def stays_the_same(net: DynamicNet, *, sizes: Sequence[int] = SIZES) -> DynamicNet:
+def stays_the_same(
+    net: DynamicNet, *, sizes: Sequence[int] = SIZES, made: Callable[..., Tensor] = images
+) -> DynamicNet:
     """Compare with `execute`, twice at each size, on other images each time."""
-    fast = fast_copy(net, images(2))
+    fast = fast_copy(net, made(2))
     tapes = replayed(fast, taped.record)
     assert tapes is not None
     with torch.inference_mode():
         for seed, size in enumerate([*sizes, *sizes]):
-            x = images(size, seed=20 + seed)
+            x = made(size, seed=20 + seed)
             (logits, executed), expected = tapes(x), fast.execute(x)
             torch.testing.assert_close(logits, expected.logits, atol=1e-4, rtol=0)
             assert torch.equal(executed, expected.executed)
@@ -171,8 +173,25 @@ def test_what_lies_behind_an_exit_for_all_is_not_on_the_tape(dead: str) -> None:
     stays_the_same(exit_nets.calibrated().inference_net(dead_blocks=frozenset({dead})))
 
 
-def test_networks_that_halt_have_no_tapes() -> None:
-    assert replayed(halting_nets.seasoned("image"), taped.record) is None
+@pytest.mark.parametrize("dead", [frozenset[str](), frozenset({"block2", "block4"})])
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_a_network_that_halts_by_image_halts_the_same_images(
+    dead: frozenset[str], shortcut: Shortcut
+) -> None:
+    net = halting_nets.seasoned("image", shortcut).inference_net(dead_blocks=dead)
+    with torch.inference_mode():
+        assert len({tuple(row) for row in net(halting_nets.images(64)).executed.tolist()}) > 1
+    stays_the_same(net, made=halting_nets.images)
+
+
+@pytest.mark.parametrize("bias", [-60.0, 60.0])
+def test_all_images_may_halt_at_once_or_none(bias: float) -> None:
+    net = halting_nets.with_bias(halting_nets.seasoned("image"), bias)
+    stays_the_same(net, made=halting_nets.images)
+
+
+def test_networks_whose_positions_halt_have_no_tapes() -> None:
+    assert replayed(halting_nets.seasoned("position"), taped.record) is None
 
 
 def test_a_policy_that_reads_from_the_host_cannot_be_recorded() -> None:

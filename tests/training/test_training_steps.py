@@ -84,7 +84,9 @@ def trained(
 ) -> tuple[dict[str, Tensor], list[EpochRow], Notes]:
     monkeypatch.setattr(loop, "recorder_of", lambda device: record)
     seed_globally(0, "build")
-    net, notes = method.build(digits_backbone("resnet8"), method.Config()), Notes()
+    # Halting needs stages of several blocks.
+    backbone = digits_backbone("resnet14" if "act" in method.name else "resnet8")
+    net, notes = method.build(backbone, method.Config()), Notes()
     folder.mkdir()
     rows = train_on_digits(net, list(method.phases(method.Config(), BUDGET)), folder, notes)
     return net.state_dict(), rows, notes
