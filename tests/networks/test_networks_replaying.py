@@ -21,6 +21,8 @@ from bench.networks.gated import GatedResNet
 from bench.networks.inference import fast_copy, replayed
 from bench.networks.policy import Policy, UpFront
 from bench.networks.replaying import choice_of, rounded_up
+from bench.networks.replaying_exits import ExitForm
+from bench.networks.replaying_halting import HaltingForm
 from bench.networks.resnet import Backbone, Shortcut
 from bench.networks.unit import DynamicNet, Unit
 from methods.convnet_aig import AigConfig, AigGates
@@ -188,6 +190,28 @@ def test_a_network_that_halts_by_image_halts_the_same_images(
 def test_all_images_may_halt_at_once_or_none(bias: float) -> None:
     net = halting_nets.with_bias(halting_nets.seasoned("image"), bias)
     stays_the_same(net, made=halting_nets.images)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_padding_neither_leaves_nor_halts(seed: int) -> None:
+    leaving, halting = exit_nets.calibrated(), halting_nets.seasoned("image")
+    x, others = images(64, seed=seed), halting_nets.images(64, seed=seed)
+    with torch.inference_mode():
+        exits = ExitForm(leaving, x, taped.record)
+        executed = exits(x)[1]
+        for way, start in enumerate(leaving.starts):
+            stay = int(executed[:, column_of(leaving, f"block{start}")].sum())
+            assert [size for w, size in exits._tapes if w == way] == [rounded_up(stay, count=64)]
+        halts = HaltingForm(halting, others, taped.record)
+        executed = halts(others)[1]
+        for b in range(halting.backbone.num_blocks):
+            stay = int(executed[:, column_of(halting, f"block{b}")].sum())
+            sizes = [size for block, size, what in halts._tapes if (block, what) == (b, "advance")]
+            assert sizes == ([rounded_up(stay, count=64)] if stay else [])
+
+
+def column_of(net: DynamicNet, name: str) -> int:
+    return [unit.name for unit in net.units()].index(name)
 
 
 def test_networks_whose_positions_halt_have_no_tapes() -> None:
