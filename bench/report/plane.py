@@ -6,6 +6,7 @@ the Pareto front, and the sentence that states the finding. Owns no drawing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
@@ -182,6 +183,8 @@ class Plane:
         found.append(_below(self.below_view))
         if self.x == "latency_ms" and "; " in self.x_label:
             found.append("latencies come from different machines: compare within one only")
+        elif self.x == "latency_ms":
+            found.append(self._measurements())
         if self.left_out:
             found.append(f"{_counted(self.left_out, 'network')} without measured latency, left out")
         if self.failed:
@@ -196,6 +199,22 @@ class Plane:
         if self.published_below:
             found.append(f"{_counted(self.published_below, 'published point')} far below, left out")
         return [note for note in found if note]
+
+    def _measurements(self) -> str:
+        """Say how far apart the clocks of several measurements ran, by a dense network of each."""
+        took_ms: dict[str, set[float]] = defaultdict(set)
+        for row in (row for placed in self.placed for row in placed.group.rows):
+            if row["latency_dense_ms"] is not None:
+                took_ms[row["backbone"]].add(row["latency_dense_ms"])
+        backbone, known = max(
+            took_ms.items(), key=lambda item: len(item[1]), default=("", set[float]())
+        )
+        if len(known) < 2:
+            return ""
+        return (
+            f"timed in {len(known)} measurements, in which the dense {backbone} took"
+            f" {min(known):.2f} to {max(known):.2f} ms: where that differs, compare speed-ups"
+        )
 
     def _crowd(self) -> str:
         if not self.crowded:

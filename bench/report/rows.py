@@ -40,6 +40,7 @@ EXTRAS = (
         "verdict_b1",
         "verdict_b256",
         "latency_device",
+        "latency_dense_ms",
     ),
     *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
@@ -279,6 +280,7 @@ def _latencies(point: PointRecord) -> Row:
         "latency_ms_b1": alone.latency_ms,
         "first_ms": alone.first_ms,
         "latency_device": f"{alone.device}, {_threads(alone.threads)}",
+        "latency_dense_ms": alone.dense_ms,
         "latency_reason": alone.reason,
     }
 

@@ -385,6 +385,27 @@ def test_latencies_of_two_machines_are_not_compared_silently(
     assert "latencies come from different machines: compare within one only" in notes
 
 
+def test_latencies_of_two_measurements_come_with_how_far_their_clocks_were_apart(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
+) -> None:
+    def timed(method: str, backbone: str, dense_ms: float) -> RunRecord:
+        cell = make_cell(latency_ms=1.0, speedup=1.5).model_copy(update={"dense_ms": dense_ms})
+        return make_record(method, backbone=backbone, points=(make_point(latency=(cell,)),))
+
+    # The smaller dense network has a time of its own in the same rounds.
+    together = [timed("sgad", "resnet32", 2.04), timed("skipnet", "resnet20", 1.31)]
+    assert not any("measurements" in note for note in notes_of(together))
+    apart = [*together, timed("act", "resnet32", 2.31)]
+    assert (
+        "timed in 2 measurements, in which the dense resnet32 took 2.04 to 2.31 ms: where that"
+        " differs, compare speed-ups" in notes_of(apart)
+    )
+
+
+def notes_of(records: list[RunRecord]) -> list[str]:
+    return plane_of(rows(records), x="latency_ms").notes()
+
+
 def crowd(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
     """One hundred networks, the tenth of which are on the front, and two dense ones."""
 
