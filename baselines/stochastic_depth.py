@@ -63,9 +63,9 @@ class StochasticDepthConfig(MethodConfig):
     )
 
 
-def survival(num_blocks: int, *, last: float) -> Tensor:
+def survival(num_blocks: int, *, last: float, device: torch.device | None = None) -> Tensor:
     """Return p (B,): falls linearly, by equal steps from 1 before the first block to `last`."""
-    share_b = torch.arange(1, num_blocks + 1) / num_blocks
+    share_b = torch.arange(1, num_blocks + 1, device=device) / num_blocks
     return 1 - share_b * (1 - last)
 
 
@@ -78,6 +78,8 @@ def drawn_gates(p_b: Tensor, count: int, *, drawn: str) -> Tensor:
 
 class RandomDepth(Phase):
     """Cross-entropy under randomly dropped blocks."""
+
+    recordable = True
 
     def __init__(
         self,
@@ -92,7 +94,8 @@ class RandomDepth(Phase):
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet)
-        p_b = survival(len(net.blocks), last=self.config.last_survival).to(batch.x_nchw.device)
+        last, device = self.config.last_survival, batch.x_nchw.device
+        p_b = survival(len(net.blocks), last=last, device=device)
         gates_nb = drawn_gates(p_b, len(batch), drawn=self.config.drawn)
         logits = net.forward_with(batch.x_nchw, gates_nb).logits
         total = F.cross_entropy(logits, batch.labels_n)

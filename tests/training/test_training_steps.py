@@ -26,7 +26,7 @@ from bench.training.optimizer import build_optimizer, restore_optimizer
 from bench.training.reporter import Silent
 
 BUDGET = Budget(recipe="test", epochs=4, batch_size=64, optimizer=OptimizerSpec(lr=0.05))
-FROM_PYTHON = {"blockdrop": {"curriculum"}, "stochastic_depth": {"random depth"}}
+FROM_PYTHON = {"blockdrop": {"curriculum"}}
 NAMES = sorted({*METHODS.names()} - {"static_projection", "shuffled_masks", "random_skip_test"})
 
 Tape = Callable[[], object]
