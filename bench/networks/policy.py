@@ -147,5 +147,6 @@ def among_ones(columns_nk: Tensor, taken: Sequence[bool]) -> Tensor:
             parts.append(columns_nk[:, begin : begin + width])
             begin += width
         else:
-            parts.append(columns_nk.new_ones(len(columns_nk), width))
+            # The shape, not len(): where this is traced, the number of images is no constant.
+            parts.append(columns_nk.new_ones(columns_nk.shape[0], width))
     return torch.cat(parts, dim=1)

@@ -43,11 +43,13 @@ class ShortAnswer:
 
 @dataclass(frozen=True, slots=True)
 class VerdictLine:
-    """One method: its name, a short answer for each axis, and the whole paragraph.
+    """One method: what it is called, a short answer for each axis, and the whole paragraph.
 
-    `settings` are those in which it differs from others of its name, or nothing.
+    `label` is the method and its variant; `settings` are those in which it differs from others of
+    that label, or nothing.
     """
 
+    method: str
     label: str
     settings: str
     backbone: str
@@ -63,6 +65,7 @@ def verdict_lines(verdicts: Sequence[MethodVerdict]) -> list[VerdictLine]:
     ordered = sorted(verdicts, key=lambda one: (one.control, one.label, one.settings))
     return [
         VerdictLine(
+            method=one_line(verdict.method),
             label=verdict.label,
             settings=verdict.settings,
             backbone=one_line(verdict.backbone),
@@ -110,7 +113,10 @@ def _summary(methods: Sequence[VerdictLine], number: int, axis: Axis) -> str:
     counts = {name: outcomes.count(name) for name in OUTCOMES}
     parts = [f"{count} {name}" for name, count in counts.items() if count]
     what = axis_title(axis)
-    of = "1 method" if len(methods) == 1 else f"{len(methods)} methods"
+    names = len({line.method for line in methods})
+    of = "1 method" if names == 1 else f"{names} methods"
+    if len(methods) > names:
+        of = f"{len(methods)} settings of {of}"
     return f"At equal {what}, of {of}: {', '.join(parts)}."
 
 

@@ -129,7 +129,7 @@ def _p_values(verdict: Verdict) -> str:
     alone = f"p {_p(verdict.p_value)}"
     if verdict.family == 1:
         return f"{alone}, the only one judged here"
-    family = f"by Holm's rule for {verdict.family} methods, which decides"
+    family = f"by Holm's rule for {verdict.family} comparisons, which decides"
     return f"{alone}; {family}, p {_p(verdict.p_holm)}"
 
 

@@ -183,6 +183,7 @@ def test_networks_of_one_name_are_told_apart_by_their_settings(
     ]
     document = document_of(made, RunStore(tmp_path))
     assert [line.settings for line in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
+    assert "of 2 settings of 1 method: 2 no verdict" in document.summary[0]
     assert [one.label for one in document.behaviours] == ["sgad MF gamma=0.1", "sgad MF gamma=0.3"]
     assert "n=1, gamma=0.3" in document_page(document)
 

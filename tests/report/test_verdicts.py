@@ -159,7 +159,7 @@ def test_methods_are_corrected_together_and_controls_among_themselves(shelf: She
         **dict.fromkeys(("sgad", "cdl", "act"), 3),
         "random_skip": 1,
     }
-    assert "by Holm's rule for 3 methods, which decides, " in shelf.judged()["act"].sentence
+    assert "by Holm's rule for 3 comparisons, which decides, " in shelf.judged()["act"].sentence
     assert "the only one judged here" in shelf.judged()["random_skip"].sentence
 
 
