@@ -132,7 +132,7 @@ def run_skipping(
         elif any(gates):
             _run_chosen(step, states, gates, merge=merge)
         elif not step.keeps:
-            states.put_all(_skipped(step.block, states.all(), merge))
+            states.put_all(skipped(step.block, states.all(), merge))
     return states.all(), columns
 
 
@@ -143,7 +143,7 @@ def _run_chosen(step: Step, states: States, gates: Gates, *, merge: Merge) -> No
         states.put(ran)
         return
     others = [row for row, gate in enumerate(gates) if not gate]
-    states.put(ran, (others, _skipped(step.block, states.of(others), merge)))
+    states.put(ran, (others, skipped(step.block, states.of(others), merge)))
 
 
 def _run_one(
@@ -159,9 +159,10 @@ def _run_one(
         if gates[0]:
             state.put_all(step.block(state.h_nchw))
         elif not step.keeps:
-            state.put_all(_skipped(step.block, state.h_nchw, merge))
+            state.put_all(skipped(step.block, state.h_nchw, merge))
     return state.h_nchw, columns
 
 
-def _skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:
+def skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:
+    """Return what becomes of the states (N, C, h, w) of images that skip `block`."""
     return merge.skipped(block, block.shortcut(h_nchw))

@@ -44,7 +44,7 @@ class HaltingResNet(DynamicNet):
         self.training_only = nn.ModuleDict()
         units = self.units()
         # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
-        self._columns = {unit.name: column for column, unit in enumerate(units)}
+        self.columns = {unit.name: column for column, unit in enumerate(units)}
         always_on_u = torch.tensor([float(unit.always_on) for unit in units])
         self.register_buffer("always_on_u", always_on_u, persistent=False)
 
@@ -82,7 +82,7 @@ class HaltingResNet(DynamicNet):
             ones = x_nchw.new_ones(len(x_nchw), 1, *stage.shape[1:])
             left, blocks_n1hw = Remainder(ones, eps=self.policy.eps), ones
             for b in stage.blocks[:-1]:
-                if _is_dead(self.blocks[b + 1]):
+                if is_dead(self.blocks[b + 1]):
                     break
                 left.weigh(own[b])
                 blocks_n1hw = blocks_n1hw + self.policy.coverage(left.active)
@@ -142,7 +142,7 @@ class HaltingResNet(DynamicNet):
         total = torch.zeros_like(state)
         for b in stage.blocks[:-1]:
             total = total + pondering.weigh(score(b, state)) * state
-            if _is_dead(blocks[b + 1]):
+            if is_dead(blocks[b + 1]):
                 break
             active = pondering.active
             trace.record(self.policy.shares(b + 1, active))
@@ -153,14 +153,14 @@ class HaltingResNet(DynamicNet):
         blocks = self.blocks
         crowd = self.policy.enter(stage, blocks[stage.blocks[0]](h_nchw))
         for b in stage.blocks[:-1]:
-            if not crowd.weigh(b) or _is_dead(blocks[b + 1]):
+            if not crowd.weigh(b) or is_dead(blocks[b + 1]):
                 break
             crowd.advance(b + 1, blocks[b + 1])
         trace.record(crowd.ran())
         return crowd.finish()
 
     def _new_trace(self, state_nchw: Tensor) -> _Trace:
-        return _Trace(self._columns, self.always_on_u.float().repeat(state_nchw.shape[0], 1))
+        return _Trace(self.columns, self.always_on_u.float().repeat(state_nchw.shape[0], 1))
 
 
 class _Trace:
@@ -177,5 +177,6 @@ class _Trace:
             self.executed_nu[:, self.columns[name]] = share_n
 
 
-def _is_dead(block: Block) -> bool:
+def is_dead(block: Block) -> bool:
+    """Tell whether the block was removed: everything halts before it."""
     return isinstance(block.residual, RemovedResidual)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.networks.execution import Step, route_of
+from bench.networks.execution import route_of, skipped
 from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.policy import ByMeans, Decisions, UpFront
 from bench.networks.tapes import Record, Tape
@@ -38,6 +38,11 @@ class Form(ABC):
         """Return logits (N, K) and trace (N, U); the next call overwrites them."""
         self.x_nchw.copy_(x_nchw)
         return self._replay()
+
+    def zeros(self, rows: int, shape: tuple[int, ...]) -> Tensor:
+        """Return room for the states of `rows` images, of the shape (C, h, w)."""
+        zeros_nchw = self.x_nchw.new_zeros(rows, *shape)
+        return zeros_nchw.contiguous(memory_format=torch.channels_last)
 
     @abstractmethod
     def _replay(self) -> LogitsAndTrace: ...
@@ -106,6 +111,26 @@ def rounded_up(size: int, *, count: int) -> int:
     return min(count, -(-size // step) * step)
 
 
+class Group(NamedTuple):
+    """Images of a batch of N that go on, first in both; for batches that only shrink.
+
+    Behind the last of them stands padding; its place is N, a row that nobody reads.
+    """
+
+    state_nchw: Tensor
+    place_n: Tensor  # (N,) int64: where they stand in the batch
+
+    def put(self, h_mchw: Tensor, place_m: Tensor, go_on_m: Tensor) -> Tensor:
+        """Replace the group by those of M images that go on; return how many they are, (1,)."""
+        size, count = len(place_m), len(self.place_n)
+        choice = choice_of((go_on_m & (place_m < count))[:, None])
+        rows_m = choice.rows_bn[0]
+        self.state_nchw[:size].copy_(h_mchw[rows_m])
+        rank_m = torch.arange(size, device=place_m.device)
+        self.place_n[:size].copy_(torch.where(rank_m < choice.sizes_b, place_m[rows_m], count))
+        return choice.sizes_b
+
+
 def gated_form(net: GatedResNet, x_nchw: Tensor, record: Record) -> Form:
     """Return the tapes of a gated network for batches like `x_nchw` (N, C, H, W)."""
     decisions = net.policy.begin(x_nchw, net.trunk.stem(x_nchw))
@@ -151,20 +176,12 @@ class GatedForm(Form):
         self._executed_nu.index_copy_(1, self._columns_b, open_nb.to(self._executed_nu.dtype))
         return self.net.trunk.head(state_nchw), self._executed_nu
 
-    def skipped(self, step: Step, state_nchw: Tensor) -> Tensor:
-        """Return what becomes of the states of images that skip."""
-        return self.net.merge.skipped(step.block, step.block.shortcut(state_nchw))
-
     def _buffers(self) -> list[Tensor]:
         shapes = [*self.net.backbone.input_shapes, self.net.backbone.stages[-1].shape]
-        states = [self._buffer(shapes[0])]
+        states = [self.zeros(self.count, shapes[0])]
         for step, shape in zip(self.route, shapes[1:], strict=True):
-            states.append(states[-1] if step.keeps else self._buffer(shape))
+            states.append(states[-1] if step.keeps else self.zeros(self.count, shape))
         return states
-
-    def _buffer(self, shape: tuple[int, ...]) -> Tensor:
-        empty_nchw = self.x_nchw.new_zeros(self.count, *shape)
-        return empty_nchw.contiguous(memory_format=torch.channels_last)
 
     def _tape(self, b: int, size: int | None, rows_n: Tensor | None) -> Tape:
         """Return the tape of block b for a group: None, all images; 0, those who skip it."""
@@ -186,7 +203,7 @@ class GatedForm(Form):
     def _result_of(self, b: int, size: int | None, rows_n: Tensor | None) -> Tensor:
         step, read_nchw = self.route[b], self.states[b]
         if size == 0:
-            return self.skipped(step, read_nchw)
+            return skipped(step.block, read_nchw, self.net.merge)
         ran_mchw: Tensor = step.block(read_nchw if rows_n is None else read_nchw[rows_n[:size]])
         return ran_mchw
 
@@ -232,7 +249,7 @@ class UpFrontForm(GatedForm):
             if size:
                 state_nchw = step.block(state_nchw)
             elif not step.keeps:
-                state_nchw = self.skipped(step, state_nchw)
+                state_nchw = skipped(step.block, state_nchw, self.net.merge)
         return self.finish(state_nchw, self._choice.open_nb)
 
 

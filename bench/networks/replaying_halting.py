@@ -12,21 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.networks.halting import HaltingResNet
+from bench.networks.halting import HaltingResNet, is_dead
 from bench.networks.pondering import Remainder
-from bench.networks.replaying import Form, LogitsAndTrace, choice_of, rounded_up
+from bench.networks.replaying import Form, Group, LogitsAndTrace, rounded_up
 from bench.networks.resnet import Stage
 from bench.networks.tapes import Record, Tape
-from bench.networks.unit import RemovedResidual
 
 
-class _Group(NamedTuple):
-    """Who has not halted in a stage, first in `state` and `place`; by place in the batch, what is
-    left of the weight 1 and the sum so far. Padding has place N, a row nobody reads.
-    """
+class _Pond(NamedTuple):
+    """Who has not halted in a stage; by place in the batch, what is left of the weight 1, and the
+    sum so far."""
 
-    state_nchw: Tensor
-    place_n: Tensor  # (N,) int64
+    group: Group
     left: Tensor  # (N + 1, 1, 1, 1)
     total: Tensor  # (N + 1, C, h, w)
 
@@ -37,16 +34,15 @@ class HaltingForm(Form):
     def __init__(self, net: HaltingResNet, x_nchw: Tensor, record: Record) -> None:
         super().__init__(x_nchw)
         self._net, self._record = net, record
-        self._units = {unit.name: column for column, unit in enumerate(net.units())}
-        self._executed_nu = torch.zeros(self.count + 1, len(self._units), device=x_nchw.device)
-        self._groups = [self._group(stage) for stage in net.policy.stages]
+        self._executed_nu = torch.zeros(self.count + 1, len(net.columns), device=x_nchw.device)
+        self._ponds = [self._pond(stage) for stage in net.policy.stages]
         self._tapes: dict[tuple[int, int, str], tuple[Tape, Tensor]] = {}
         self._start, self._stem_nchw = record(self._begin)
         self._end, self._logits_nk = record(lambda: net.trunk.head(self._outcome(-1)))
 
     def _replay(self) -> LogitsAndTrace:
         self._start()
-        for number in range(len(self._groups)):
+        for number in range(len(self._ponds)):
             self._run_stage(number)
         self._end()
         return self._logits_nk, self._executed_nu[: self.count]
@@ -56,7 +52,7 @@ class HaltingForm(Form):
         size = self._advance(number, first, self.count)
         last = first
         for b in later:
-            if size == 0 or isinstance(self._net.blocks[b].residual, RemovedResidual):
+            if size == 0 or is_dead(self._net.blocks[b]):
                 break
             size, last = self._advance(number, b, size), b
         if size:
@@ -78,60 +74,53 @@ class HaltingForm(Form):
 
     def _begin(self) -> Tensor:
         self._executed_nu.copy_(self._net.always_on_u.float().expand_as(self._executed_nu))
-        for group in self._groups:
-            group.left.fill_(1)
-            group.total.zero_()
-            torch.arange(self.count, out=group.place_n)
+        for pond in self._ponds:
+            pond.left.fill_(1)
+            pond.total.zero_()
+            torch.arange(self.count, out=pond.group.place_n)
         stem_nchw: Tensor = self._net.trunk.stem(self.x_nchw)
         return stem_nchw
 
     def _outcome(self, number: int) -> Tensor:
         """Return the output of a stage, (N, C, h, w)."""
-        return self._groups[number].total[: self.count]
+        return self._ponds[number].total[: self.count]
 
     def _states(self, number: int, b: int, size: int) -> tuple[Tensor, Tensor | None]:
         """Return the states behind block b and the scores there, for a group of `size`."""
         if b == self._net.policy.stages[number].blocks[0]:
             read_mchw = self._outcome(number - 1) if number else self._stem_nchw
         else:
-            read_mchw = self._groups[number].state_nchw[:size]
+            read_mchw = self._ponds[number].group.state_nchw[:size]
         h_mchw = self._net.blocks[b](read_mchw)
         scored = self._net.policy.is_scored(b)
         return h_mchw, self._net.policy.score(b, h_mchw) if scored else None
 
     def _run_block(self, number: int, b: int, size: int) -> Tensor:
-        group, first = self._groups[number], self._net.policy.stages[number].blocks[0]
-        place_m = group.place_n[:size]
+        pond, first = self._ponds[number], self._net.policy.stages[number].blocks[0]
+        place_m = pond.group.place_n[:size]
         h_mchw, scores = self._states(number, b, size)
         if b != first:
             for name in self._net.policy.shares(b, torch.ones_like(place_m)):
-                self._executed_nu[:, self._units[name]].index_fill_(0, place_m, 1)
+                self._executed_nu[:, self._net.columns[name]].index_fill_(0, place_m, 1)
         if scores is None:
-            group.state_nchw[:size].copy_(h_mchw)
+            pond.group.state_nchw[:size].copy_(h_mchw)
             return place_m
-        left = Remainder(group.left[place_m], eps=self._net.policy.eps)
-        group.total.index_add_(0, place_m, left.weigh(scores) * h_mchw)
-        group.left.index_copy_(0, place_m, left.left)
-        stays = choice_of((left.active.flatten() & (place_m < self.count))[:, None])
-        rows_m = stays.rows_bn[0]
-        group.state_nchw[:size].copy_(h_mchw[rows_m])
-        rank_m = torch.arange(size, device=place_m.device)
-        group.place_n[:size].copy_(torch.where(rank_m < stays.sizes_b, place_m[rows_m], self.count))
-        return stays.sizes_b
+        left = Remainder(pond.left[place_m], eps=self._net.policy.eps)
+        pond.total.index_add_(0, place_m, left.weigh(scores) * h_mchw)
+        pond.left.index_copy_(0, place_m, left.left)
+        return pond.group.put(h_mchw, place_m, left.active.flatten())
 
     def _finish(self, number: int, b: int, size: int) -> Tensor:
         """Give what is left to the states behind block b."""
-        group = self._groups[number]
+        group, left, total = self._ponds[number]
         place_m = group.place_n[:size]
-        group.total.index_add_(0, place_m, group.left[place_m] * group.state_nchw[:size])
+        total.index_add_(0, place_m, left[place_m] * group.state_nchw[:size])
         return place_m
 
-    def _group(self, stage: Stage) -> _Group:
-        state_nchw = self.x_nchw.new_zeros(self.count, *stage.shape)
-        total = self.x_nchw.new_zeros(self.count + 1, *stage.shape)
-        return _Group(
-            state_nchw.contiguous(memory_format=torch.channels_last),
-            torch.arange(self.count, device=self.x_nchw.device),
-            self.x_nchw.new_ones(self.count + 1, 1, 1, 1),
-            total.contiguous(memory_format=torch.channels_last),
+    def _pond(self, stage: Stage) -> _Pond:
+        count, device = self.count, self.x_nchw.device
+        return _Pond(
+            Group(self.zeros(count, stage.shape), torch.arange(count, device=device)),
+            self.x_nchw.new_ones(count + 1, 1, 1, 1),
+            self.zeros(count + 1, stage.shape),
         )

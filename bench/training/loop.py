@@ -153,7 +153,11 @@ class _Stretch:
         if record is not None:
             form = partial(RecordedSteps, record=record, note=reporter.note)
         self.stepping = form(
-            phase, net, self.optimizer, device=settings.device, precision=settings.precision
+            phase=phase,
+            net=net,
+            optimizer=self.optimizer,
+            device=settings.device,
+            precision=settings.precision,
         )
 
     def run(self, first_epoch: int, log: _Log, checkpoint: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -22,21 +23,18 @@ from bench.training.optimizer import set_learning_rate
 _WARM_STEPS = 3
 
 
+@dataclass(kw_only=True, eq=False)
 class Steps:
     """The steps of one phase, each from Python; sums what the phase logs."""
 
-    def __init__(
-        self,
-        phase: Phase,
-        net: DynamicNet,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device: torch.device,
-        precision: Precision,
-    ) -> None:
-        self.phase, self.net, self.optimizer = phase, net, optimizer
-        self.device, self.precision = device, precision
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=device))
+    phase: Phase
+    net: DynamicNet
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
 
     def start_epoch(self) -> None:
         """Sum from zero again."""
@@ -65,6 +63,7 @@ class Steps:
             self._sums["accuracy_train"] += right.float().mean()
 
 
+@dataclass(kw_only=True, eq=False)
 class RecordedSteps(Steps):
     """The same for a phase that says it is recordable: after a few steps from Python, replayed.
 
@@ -72,21 +71,13 @@ class RecordedSteps(Steps):
     recording fails, `note` is told why, and steps go on from Python.
     """
 
-    def __init__(
-        self,
-        phase: Phase,
-        net: DynamicNet,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device: torch.device,
-        precision: Precision,
-        record: Record,
-        note: Callable[[str], None],
-    ) -> None:
-        super().__init__(phase, net, optimizer, device=device, precision=precision)
-        self._record, self._note = record, note
-        self._lr = [torch.zeros((), device=device) for _ in optimizer.param_groups]
-        self._progress = torch.zeros((), device=device)
+    record: Record
+    note: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._lr = [torch.zeros((), device=self.device) for _ in self.optimizer.param_groups]
+        self._progress = torch.zeros((), device=self.device)
         self._batch: Batch | None = None
         self._tape: Tape | None = None
         self._steps = 0
@@ -108,10 +99,10 @@ class RecordedSteps(Steps):
         """Record what the following steps do; nothing is done by that."""
         placed = self._place(batch)
         try:
-            self._tape, _ = self._record(lambda: self._do_recordable(placed), warm=lambda: None)
+            self._tape, _ = self.record(lambda: self._do_recordable(placed), warm=lambda: None)
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-            self._note(f"The steps of '{self.phase.name}' cannot be recorded: {reason}")
+            self.note(f"The steps of '{self.phase.name}' cannot be recorded: {reason}")
 
     def _do_recordable(self, batch: Batch) -> None:
         self._do(batch, cast(float, self._progress))

@@ -13,6 +13,8 @@ from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
 from bench.networks.resnet import Backbone, ResNet, Shortcut
 from bench.networks.unit import Unit
+from methods.convnet_aig import AigConfig, AigGates
+from methods.skipnet import RecurrentGates
 
 SHAPE = (3, 8, 8)
 BLOCKS = 6
@@ -69,6 +71,21 @@ class FixedGates(Policy):
 
     def units(self) -> Sequence[Unit]:
         return [Unit("nothing", nn.Identity(), (1,), True, "policy")]
+
+
+def perceptron_gates(base: Backbone) -> Policy:
+    """Return ConvNet-AIG's gates, each open for some images; block 0 has none."""
+    policy = AigGates(base, AigConfig(targets=(1.0, *[0.5] * (BLOCKS - 1))))
+    for gate in policy.gates.values():
+        nn.init.normal_(gate[3].weight, std=2)  # type: ignore[index]
+    return policy
+
+
+def lstm_gates(base: Backbone) -> Policy:
+    """Return SkipNet's recurrent gates, each open for some images."""
+    policy = RecurrentGates(base, 0.0)
+    nn.init.normal_(policy.last.weight, std=4)
+    return policy
 
 
 def images(count: int, seed: int = 5) -> Tensor:

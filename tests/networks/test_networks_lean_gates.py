@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from gated_nets import BLOCKS, backbone, images, season
+from gated_nets import backbone, images, lstm_gates, perceptron_gates, season
 from torch import Tensor, nn
 
 from bench.measure.equivalence import graph_agrees
@@ -16,7 +16,6 @@ from bench.networks.inference import fast_copy, graph_of
 from bench.networks.lean_gates import LeanPerceptrons, LeanRecurrent
 from bench.networks.policy import EverythingRuns, Policy
 from methods.convnet_aig import AigConfig, AigGates
-from methods.skipnet import RecurrentGates
 
 WIDTH, COUNT = 16, 200
 FULL = EverythingRuns([False] * 4)
@@ -71,20 +70,9 @@ def test_equal_logits_skip_and_log_odds_of_zero_run() -> None:
     assert lstm.is_open(0, means).tolist() == [True] * 3  # type: ignore[union-attr]
 
 
-def aig(base: Any) -> Policy:
-    policy = AigGates(base, AigConfig(targets=(1.0, *[0.5] * (BLOCKS - 1))))
-    for gate in policy.gates.values():
-        nn.init.normal_(gate[3].weight, std=2)  # type: ignore[index]
-    return policy
-
-
-def lstm(base: Any) -> Policy:
-    policy = RecurrentGates(base, 0.0)
-    nn.init.normal_(policy.last.weight, std=4)
-    return policy
-
-
-@pytest.mark.parametrize(("make", "kind"), [(aig, LeanPerceptrons), (lstm, LeanRecurrent)])
+@pytest.mark.parametrize(
+    ("make", "kind"), [(perceptron_gates, LeanPerceptrons), (lstm_gates, LeanRecurrent)]
+)
 @pytest.mark.parametrize("dead", [frozenset[str](), frozenset({"block2", "block3"})])
 def test_the_fast_copy_of_a_method_has_lean_gates_and_the_same_answers(
     make: Any, kind: type[Policy], dead: frozenset[str]

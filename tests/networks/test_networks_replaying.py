@@ -12,7 +12,17 @@ import halting_nets
 import pytest
 import taped
 import torch
-from gated_nets import BLOCKS, MERGES, backbone, images, per_unit_net, season, seasoned
+from gated_nets import (
+    BLOCKS,
+    MERGES,
+    backbone,
+    images,
+    lstm_gates,
+    per_unit_net,
+    perceptron_gates,
+    season,
+    seasoned,
+)
 from torch import Tensor, nn
 
 from bench.networks import kernels, replaying
@@ -25,9 +35,7 @@ from bench.networks.replaying_exits import ExitForm
 from bench.networks.replaying_halting import HaltingForm
 from bench.networks.resnet import Backbone, Shortcut
 from bench.networks.unit import DynamicNet, Unit
-from methods.convnet_aig import AigConfig, AigGates
 from methods.sgad import BMNet, SgadConfig
-from methods.skipnet import RecurrentGates
 
 SIZES = (1, 2, 33, 64)
 
@@ -110,19 +118,6 @@ def test_the_dense_network_is_one_tape() -> None:
     assert len(made) == 1
 
 
-def lstm(base: Backbone) -> Policy:
-    policy = RecurrentGates(base, 0.0)
-    nn.init.normal_(policy.last.weight, std=4)
-    return policy
-
-
-def perceptrons(base: Backbone) -> Policy:
-    policy = AigGates(base, AigConfig(targets=(1.0, *[0.5] * (BLOCKS - 1))))
-    for gate in policy.gates.values():
-        nn.init.normal_(gate[3].weight, std=2)  # type: ignore[index]
-    return policy
-
-
 def bmnet(base: Backbone) -> Policy:
     policy = BMNet(base, SgadConfig())
     last = [module for module in policy.modules() if isinstance(module, nn.Linear)][-1]
@@ -131,7 +126,7 @@ def bmnet(base: Backbone) -> Policy:
     return policy
 
 
-@pytest.mark.parametrize("make", [lstm, perceptrons, bmnet])
+@pytest.mark.parametrize("make", [lstm_gates, perceptron_gates, bmnet])
 def test_the_gates_of_methods_can_be_recorded(make: Callable[[Backbone], Policy]) -> None:
     torch.manual_seed(5)
     base = backbone("B")
