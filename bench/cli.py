@@ -47,21 +47,36 @@ app = typer.Typer(
     help="Benchmark dynamic inference: gated networks on one backbone, one recipe, one machine. "
     "They really skip, and error bars say who wins.",
 )
-app.add_typer(method.app, name="method")
-app.add_typer(data.app, name="data")
-app.add_typer(mlflow.app, name="mlflow")
 
-app.command()(sweep)
-app.command()(campaign)
-app.command()(report)
-app.command()(evaluate)
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"skipbench {version('skipbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _without_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    del version  # told by its callback, which needs no command
+
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]
 FileFormat = Literal["torchscript", "onnx", "safetensors"]
 
 
-@app.command()
 def run(
     methods: Annotated[
         str | None, typer.Option(help="Names with commas, or all. Default: resnet,sgad,blockdrop.")
@@ -152,7 +167,6 @@ def run(
             raise typer.Exit(1)
 
 
-@app.command()
 def results(
     format: Annotated[
         Literal["table", "csv", "json", "md", "latex"], typer.Option(help="Of the output.")
@@ -182,7 +196,6 @@ def results(
             stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
 
 
-@app.command()
 def pareto(
     dataset: Annotated[str | None, typer.Option(help="Default: the only one recorded.")] = None,
     x: Annotated[Axis, typer.Option(help="The cost axis.")] = "nflops",
@@ -206,7 +219,6 @@ def pareto(
         typer.echo(path)
 
 
-@app.command()
 def latency(
     runs: FinishedRuns,
     batch_sizes: Annotated[str, typer.Option(help="With commas.")] = "1,256",
@@ -247,7 +259,6 @@ def latency(
             stderr().print(f"Figure: {figure}", markup=False, soft_wrap=True, highlight=False)
 
 
-@app.command()
 def figures(
     dataset: Annotated[str | None, typer.Option(help="Default: the only one timed.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder. Default: RESULTS/figures.")] = None,
@@ -266,7 +277,6 @@ def figures(
             typer.echo(path)
 
 
-@app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Name or key of a finished run.")],
     format: Annotated[FileFormat, typer.Option(help="Of the file.")],
@@ -307,7 +317,6 @@ def export(
         typer.echo(exported.sentence())
 
 
-@app.command(name="list")
 def list_(
     what: Annotated[
         Literal["methods", "datasets", "backbones", "recipes", "runs"], typer.Argument()
@@ -329,7 +338,6 @@ def list_(
         stdout().print(listings.listing(what, chosen_folders(results_dir, None).results))
 
 
-@app.command()
 def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debug = False) -> None:
     """Say what works on this machine and what does not.
 
@@ -341,6 +349,17 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
 
         folders = chosen_folders(results_dir, data_dir)
         stdout().print(checks.report(folders.results, folders.data))
+
+
+# As the help lists them: first what makes runs, then what looks at them, then what serves both.
+for command in (
+    *(run, sweep, campaign),
+    *(results, pareto, report, latency, figures, evaluate, export),
+    *(list_, doctor),
+):
+    app.command(name=command.__name__.rstrip("_"))(command)
+for group in (method, data, mlflow):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,12 @@ def test_a_failing_method_does_not_stop_the_others(
     finally:
         sys.modules.pop("bench_plugin_failing_plugin", None)
     assert statuses == {"failing": "failed", "resnet": "finished"}
+
+
+def test_the_version_is_told_without_a_command(tmp_path: Path) -> None:
+    outcome = _bench("--version", results=tmp_path)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert outcome.stdout == f"skipbench {metadata.version('skipbench')}\n"
 
 
 def test_without_runs_the_views_say_how_to_start(tmp_path: Path) -> None:

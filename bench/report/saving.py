@@ -127,15 +127,23 @@ def networks_of(records: Sequence[RunRecord]) -> list[Network]:
 def names_of(networks: Sequence[Network]) -> list[str]:
     """Name each network of one method by what tells it from the others; nothing if it is alone."""
     words = [_words(network.row) for network in networks]
-    if len(set(map(tuple, words))) < len(words):
-        for own, network in zip(words, networks, strict=True):
-            own.append(network.row["run"].rpartition("-")[2])
+    for more in (_settings, _hash):
+        if len(set(map(tuple, words))) < len(words):
+            words = [own + more(net.row) for own, net in zip(words, networks, strict=True)]
     common = set(words[0]).intersection(*words[1:]) if words else set()
-    return [" ".join(word for word in own if word not in common) for own in words]
+    return [" ".join(word for word in dict.fromkeys(own) if word not in common) for own in words]
 
 
 def _words(row: Row) -> list[str]:
     return [*str(row["variant"] or "").split(), row["recipe"], f"seed={row['seed']}"]
+
+
+def _settings(row: Row) -> list[str]:
+    return list(row["settings"] or ())
+
+
+def _hash(row: Row) -> list[str]:
+    return [row["run"].rpartition("-")[2]]
 
 
 def samples_of(networks: Sequence[Network], store: RunStore) -> tuple[list[Samples], int]:

@@ -245,6 +245,18 @@ def test_networks_are_named_by_what_differs(
     assert names_of(networks_of(seeds)) == ["seed=0", "seed=1"]
 
 
+def test_networks_of_one_variant_are_named_by_the_settings_that_differ(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
+) -> None:
+    cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"dense_ms": 3.0})
+    point = make_point("", latency=(cell,))
+    runs = [
+        make_record("skipnet", config={"alpha": 2.0, "hrl_lr": lr}, points=(point,))
+        for lr in (1e-4, 1e-3)
+    ]
+    assert names_of(networks_of(runs)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
+
+
 def test_figures_are_the_same_bytes_twice_and_of_the_data_set(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
