@@ -86,8 +86,9 @@ class Act(Method):
     name = "act"
     Config = ActConfig
     reference = Reference(
-        title="Adaptive Computation Time for Recurrent Neural Networks",
-        authors="Graves; for residual networks: Figurnov et al. 2017, arXiv 1612.02297",
+        title="Adaptive Computation Time for Recurrent Neural Networks (for residual networks: "
+        "Figurnov et al. 2017, arXiv 1612.02297)",
+        authors="Graves",
         year=2016,
         url="https://arxiv.org/abs/1603.08983",
     )

@@ -22,44 +22,6 @@ from bench.networks.tracing import scripted, traced
 from bench.networks.unit import DynamicNet, RemovedResidual
 
 
-class BranchOfMeans(nn.Module):
-    """The same for gates that read means: the mean (1, C) of a state goes with it.
-
-    So it is computed once for each state and not for each gate, nor again for the head.
-    """
-
-    def __init__(self, run: Any, skip: Any) -> None:
-        super().__init__()
-        self.run = run
-        self.skip = skip
-
-    def forward(self, open_n: Tensor, h_nchw: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
-        if bool(open_n):
-            h_nchw, mean_nc = self.run(h_nchw, mean_nc)
-        else:
-            h_nchw, mean_nc = self.skip(h_nchw, mean_nc)
-        return h_nchw, mean_nc
-
-
-class WithMean(nn.Module):
-    """What changes a state, giving also the mean of what comes out."""
-
-    def __init__(self, change: nn.Module) -> None:
-        super().__init__()
-        self.change = change
-
-    def forward(self, h_nchw: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
-        h_nchw = self.change(h_nchw)
-        return h_nchw, h_nchw.mean(dim=(2, 3))
-
-
-class Kept(nn.Module):
-    """What leaves a state, and so its mean, as they are."""
-
-    def forward(self, h_nchw: Tensor, mean_nc: Tensor) -> tuple[Tensor, Tensor]:
-        return h_nchw, mean_nc
-
-
 class Branch(nn.Module):
     """A block that runs if its gate, a boolean (1,), is open."""
 
@@ -74,6 +36,44 @@ class Branch(nn.Module):
         else:
             out = self.skip(h_nchw)
         return out  # type: ignore[no-any-return]
+
+
+class BranchWithSum(nn.Module):
+    """A block for gates that read means: the sum (1, C) over a state's positions goes with it.
+
+    So it is computed once for each state and not for each gate, nor again for the head.
+    """
+
+    def __init__(self, run: Any, skip: Any) -> None:
+        super().__init__()
+        self.run = run
+        self.skip = skip
+
+    def forward(self, open_n: Tensor, h_nchw: Tensor, sum_nc: Tensor) -> tuple[Tensor, Tensor]:
+        if bool(open_n):
+            h_nchw, sum_nc = self.run(h_nchw, sum_nc)
+        else:
+            h_nchw, sum_nc = self.skip(h_nchw, sum_nc)
+        return h_nchw, sum_nc
+
+
+class WithSum(nn.Module):
+    """What changes a state, giving also the sum of what comes out."""
+
+    def __init__(self, change: nn.Module) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, h_nchw: Tensor, sum_nc: Tensor) -> tuple[Tensor, Tensor]:
+        h_nchw = self.change(h_nchw)
+        return h_nchw, h_nchw.sum(dim=(2, 3))
+
+
+class Kept(nn.Module):
+    """What leaves a state, and so its sum, as they are."""
+
+    def forward(self, h_nchw: Tensor, sum_nc: Tensor) -> tuple[Tensor, Tensor]:
+        return h_nchw, sum_nc
 
 
 class Skip(nn.Module):
@@ -126,19 +126,21 @@ class Gated(nn.Module):
 
     def _by_means(self, decisions: ByMeans, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
         opens: list[Tensor] = []
-        mean_nc = h_nchw.mean(dim=(2, 3))
+        sum_nc = h_nchw.sum(dim=(2, 3))
+        backbone = self.net.backbone
+        areas = [h * w for _, h, w in (*backbone.input_shapes, backbone.stages[-1].shape)]
         for index, block in enumerate(self.net.blocks):
-            open_n = decisions.is_open(index, mean_nc)
+            open_n = decisions.is_open(index, sum_nc, areas[index])
             if isinstance(block.residual, RemovedResidual):
                 h_nchw = self.net.merge.skipped(block, block.shortcut(h_nchw))
-                mean_nc = h_nchw.mean(dim=(2, 3))
+                sum_nc = h_nchw.sum(dim=(2, 3))
             elif open_n is None:
                 h_nchw = block(h_nchw)
-                mean_nc = h_nchw.mean(dim=(2, 3))
+                sum_nc = h_nchw.sum(dim=(2, 3))
             else:
-                h_nchw, mean_nc = self.branches[str(index)](open_n, h_nchw, mean_nc)
+                h_nchw, sum_nc = self.branches[str(index)](open_n, h_nchw, sum_nc)
                 opens.append(open_n)
-        return self.net.trunk.head.of_mean(mean_nc), self._executed(opens)
+        return self.net.trunk.head.of_sum(sum_nc, areas[-1]), self._executed(opens)
 
     def _executed(self, opens: list[Tensor]) -> Tensor:
         if not opens:
@@ -213,7 +215,7 @@ def branching_gates(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     branches: dict[str, Any] = {}
     h_nchw = net.trunk.stem(probe_nchw[:1])
     reads_means = isinstance(net.policy.begin(probe_nchw[:1], h_nchw), ByMeans)
-    branch = _branch_of_means if reads_means else _branch
+    branch = _branch_with_sum if reads_means else _branch
     for index, block in enumerate(net.blocks):
         skip = Skip(block, net.merge)
         if isinstance(block.residual, RemovedResidual):
@@ -229,10 +231,10 @@ def _branch(block: Block, merge: Merge, h_nchw: Tensor) -> Any:
     return scripted(Branch(traced(block, h_nchw), traced(Skip(block, merge), h_nchw)))
 
 
-def _branch_of_means(block: Block, merge: Merge, h_nchw: Tensor) -> Any:
-    example = h_nchw, h_nchw.mean(dim=(2, 3))
-    skip = Kept() if merge.keeps(block) else WithMean(Skip(block, merge))
-    return scripted(BranchOfMeans(traced(WithMean(block), *example), traced(skip, *example)))
+def _branch_with_sum(block: Block, merge: Merge, h_nchw: Tensor) -> Any:
+    example = h_nchw, h_nchw.sum(dim=(2, 3))
+    skip = Kept() if merge.keeps(block) else WithSum(Skip(block, merge))
+    return scripted(BranchWithSum(traced(WithSum(block), *example), traced(skip, *example)))
 
 
 def branching_exits(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:

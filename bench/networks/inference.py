@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from bench.networks.branching import branching_exits, branching_gates
 from bench.networks.branching_halting import branching_halting
 from bench.networks.branching_positions import branching_positions
+from bench.networks.compiled import use_compiled_parts
 from bench.networks.exits import ExitResNet
 from bench.networks.folding import fold_batch_norms
 from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
-from bench.networks.kernels import use_fused_kernels, use_graph_kernels
+from bench.networks.kernels import use_fused_kernels
 from bench.networks.policy import EverythingRuns
 from bench.networks.position_scores import fold_scores
 from bench.networks.positions import PositionHalting
@@ -29,7 +30,7 @@ from bench.networks.replaying import Replayed, WholeForm, gated_form
 from bench.networks.replaying_exits import ExitForm
 from bench.networks.replaying_halting import HaltingForm
 from bench.networks.tapes import CudaRecord, Record
-from bench.networks.tracing import frozen, scripted, traced
+from bench.networks.tracing import scripted, traced_with_constants
 from bench.networks.unit import DynamicNet
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -76,8 +77,8 @@ def _graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
     if record is None:
         return None
     copied, one_nchw = _folded_copy(net, probe_nchw).requires_grad_(False), probe_nchw[:1]
-    use_graph_kernels(copied, probe_nchw)
-    graph: GraphCall = frozen(scripted(traced(record(copied, one_nchw).eval(), one_nchw).eval()))
+    use_compiled_parts(copied, probe_nchw)
+    graph: GraphCall = scripted(traced_with_constants(record(copied, one_nchw), one_nchw).eval())
     return graph
 
 

@@ -7,6 +7,8 @@ runs; works on folded networks (folding.py) and leaves anything it does not know
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,16 +42,9 @@ def use_fused_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
     once: do not train the network afterwards. Where torch has no such kernels nothing changes.
     """
     if kernels_available(probe_nchw):
-        _replace(net, _sides(net, probe_nchw), PackedConvolution)
+        _use(PackedConvolution, net, probe_nchw)
     elif cudnn_fuses(probe_nchw):
-        _replace(net, _sides(net, probe_nchw), CudnnConvolution)
-
-
-@torch.no_grad()
-def use_graph_kernels(net: nn.Module, probe_nchw: Tensor) -> None:
-    """The same for a network that is to become a graph, where other kernels can be recorded."""
-    if kernels_available(probe_nchw) and hasattr(torch.ops.mkldnn_prepacked, "conv2d_run"):
-        _replace(net, _sides(net, probe_nchw), GraphConvolution)
+        _use(CudnnConvolution, net, probe_nchw)
 
 
 def cudnn_fuses(tensor: Tensor) -> bool:
@@ -66,7 +61,8 @@ def cudnn_fuses(tensor: Tensor) -> bool:
         return False
 
 
-def _sides(net: nn.Module, probe_nchw: Tensor) -> Sides:
+def sides_of(net: nn.Module, probe_nchw: Tensor) -> Sides:
+    """Return height and width of what each convolution reads, seen in one call of `net`."""
     sides: Sides = {}
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -82,15 +78,23 @@ def _sides(net: nn.Module, probe_nchw: Tensor) -> Sides:
     return sides
 
 
-def _replace(net: nn.Module, sides: Sides, packing: Packing) -> None:
+def replace_parts(
+    net: nn.Module,
+    sides: Sides,
+    *,
+    stem: Callable[[Stem, Sides], Stem],
+    block: Callable[[Block, Sides], Block],
+) -> None:
+    """Put what `stem` and `block` make in the place of every folded stem and block, in place, and
+    a `DirectHead` in that of every head."""
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is Stem and _is_folded(child.conv, child.bn, sides):
-                parent.register_module(name, FusedStem(child, sides, packing))
+                parent.register_module(name, stem(child, sides))
             elif type(child) is Head:
                 parent.register_module(name, DirectHead(child))
             elif type(child) is Block and _can_fuse(child, sides):
-                parent.register_module(name, FusedBlock(child, sides, packing))
+                parent.register_module(name, block(child, sides))
 
 
 class PackedConvolution:
@@ -141,29 +145,16 @@ class CudnnConvolution:
         return out
 
 
-class GraphConvolution(nn.Module):
-    """The same in a form that can be recorded in a graph; a sum is a pass of its own."""
-
-    def __init__(self, conv: nn.Conv2d, side: tuple[int, int]) -> None:
-        super().__init__()
-        pack: Any = torch.ops.mkldnn_prepacked.conv2d_prepack
-        padding, stride, dilation = _pair(conv.padding), _pair(conv.stride), _pair(conv.dilation)
-        weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
-        fixed = (weight, bias, stride, padding, dilation, conv.groups, [1, conv.in_channels, *side])
-        self.clipped, self.plain = pack(*fixed, "relu"), pack(*fixed, "none")
-
-    def relu(self, x_nchw: Tensor) -> Tensor:
-        """Return ReLU(conv(x) + bias)."""
-        out: Tensor = torch.ops.mkldnn_prepacked.conv2d_run(x_nchw, self.clipped)
-        return out
-
-    def relu_of_sum(self, x_nchw: Tensor, other_nchw: Tensor) -> Tensor:
-        """Return ReLU(conv(x) + bias + other)."""
-        out: Tensor = torch.ops.mkldnn_prepacked.conv2d_run(x_nchw, self.plain)
-        return out.add_(other_nchw).relu_()
+Packing = type[PackedConvolution] | type[CudnnConvolution]
 
 
-Packing = type[PackedConvolution] | type[CudnnConvolution] | type[GraphConvolution]
+def _use(packing: Packing, net: nn.Module, probe_nchw: Tensor) -> None:
+    replace_parts(
+        net,
+        sides_of(net, probe_nchw),
+        stem=partial(FusedStem, packing=packing),
+        block=partial(FusedBlock, packing=packing),
+    )
 
 
 class FusedStem(Stem):
@@ -182,17 +173,20 @@ class FusedStem(Stem):
 
 
 class DirectHead(Head):
-    """The head without a module call in between."""
+    """The head without a module call in between, and without a division."""
 
     def __init__(self, head: Head) -> None:
         nn.Module.__init__(self)
         self.linear = head.linear
         self._weight_ck, self._bias_k = head.linear.weight.detach().t(), head.linear.bias.detach()
 
-    def of_mean(self, mean_nc: Tensor) -> Tensor:
-        return torch.addmm(self._bias_k, mean_nc, self._weight_ck)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.of_sum(x.sum(dim=(2, 3)), int(x.shape[2] * x.shape[3]))
 
-    __call__ = Head.forward
+    def of_sum(self, sum_nc: Tensor, positions: int) -> Tensor:
+        return torch.addmm(self._bias_k, sum_nc, self._weight_ck, alpha=1 / positions)
+
+    __call__ = forward
 
 
 class FusedBlock(Block):

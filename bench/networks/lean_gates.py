@@ -1,8 +1,9 @@
 """Gates of two common shapes in as few operations as they need, for a copy that only infers.
 
 On one image an operation costs a microsecond or two however small it is, so layers without anything
-between them become one matrix, and two logits their difference. Decisions are the same but for
-rounding. Owns no training and no cost: what deciding costs is said by the policy it is made from.
+between them become one matrix, two logits their difference, and a sum is divided by what it is
+multiplied with. Decisions are the same but for rounding. Owns no training and no cost: what
+deciding costs is said by the policy it is made from.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class _LeanDecisions(ByMeans):
         return None if open_n is None else open_n.to(mean_nc.dtype)
 
     @abstractmethod
-    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None: ...
+    def is_open(self, index: int, sum_nc: Tensor, positions: int = 1) -> Tensor | None: ...
 
 
 class LeanPerceptrons(LeanGates):
@@ -62,12 +63,12 @@ class _OfPerceptrons(_LeanDecisions):
     def __init__(self, gates: LeanPerceptrons) -> None:
         self.gates = gates
 
-    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None:
+    def is_open(self, index: int, sum_nc: Tensor, positions: int = 1) -> Tensor | None:
         gates = self.gates
         if gates.always_on[index]:
             return None
         bias_d, weight_cd = gates.get_buffer(f"bias{index}"), gates.get_buffer(f"weight{index}")
-        hidden_nd = torch.addmm(bias_d, mean_nc, weight_cd).relu_()
+        hidden_nd = torch.addmm(bias_d, sum_nc, weight_cd, alpha=1 / positions).relu_()
         return torch.mv(hidden_nd, gates.get_buffer(f"last{index}")) > gates.get_buffer(
             f"least{index}"
         )
@@ -99,25 +100,30 @@ class LeanRecurrent(LeanGates):
             self.register_buffer(f"bias{b}", next_bias)
         self.register_buffer("first", self.get_buffer(f"bias{order[-1]}").clone())
         carry = torch.cat([_with_new_doubled(cell.weight_hh.detach()), last.weight.detach()])
-        self.register_buffer("carry", carry.t().contiguous())
+        # Halved here and doubled there: TorchScript makes two operations of a product with a sum,
+        # unless it has a factor.
+        self.register_buffer("half_carry", carry.t().contiguous() / 2)
 
     first: Tensor
-    carry: Tensor
+    half_carry: Tensor
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
         return _OfLstm(self)
 
-    def step(self, index: int, mean_nc: Tensor, state: State | None) -> State:
-        """Feed the mean (N, C) of what block `index` reads; the state before the first is zero."""
+    def step(self, index: int, sum_nc: Tensor, positions: int, state: State | None) -> State:
+        """Feed the sum (N, C) over the positions of what block `index` reads; the state before the
+        first is zero."""
         carried = self.first if state is None else state[0]
-        parts = torch.addmm(carried, mean_nc, self.get_buffer(f"weight{index}")).sigmoid_()
+        weight_cp = self.get_buffer(f"weight{index}")
+        parts = torch.addmm(carried, sum_nc, weight_cp, alpha=1 / positions).sigmoid_()
         in_, forget, new, out, _ = parts.split_with_sizes([*[self.size] * 4, 1], dim=1)
         # tanh(x) = 2 sigmoid(2 x) - 1, so that one operation does for all four.
         memory = in_.neg().addcmul_(in_, new, value=2)
         if state is not None:
             memory = memory.addcmul_(forget, state[1])
         hidden = torch.tanh(memory).mul_(out)
-        return torch.addmm(self.get_buffer(f"bias{index}"), hidden, self.carry), memory
+        bias_p = self.get_buffer(f"bias{index}")
+        return torch.addmm(bias_p, hidden, self.half_carry, alpha=2), memory
 
 
 class _OfLstm(_LeanDecisions):
@@ -125,11 +131,11 @@ class _OfLstm(_LeanDecisions):
         self.gates = gates
         self.state: State | None = None
 
-    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None:
+    def is_open(self, index: int, sum_nc: Tensor, positions: int = 1) -> Tensor | None:
         gates = self.gates
         if gates.always_on[index]:
             return None
-        self.state = gates.step(index, mean_nc, self.state)
+        self.state = gates.step(index, sum_nc, positions, self.state)
         return self.state[0].select(1, 4 * gates.size) >= 0
 
 

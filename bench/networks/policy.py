@@ -52,9 +52,10 @@ class ByMeans(Decisions):
     def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
         """Return what `gate` returns, from the mean (N, C) of the input of the block."""
 
-    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None:
-        """Return the same as bools (N,), where the answer is 0 or 1."""
-        gate_n = self.gate_of(index, mean_nc)
+    def is_open(self, index: int, sum_nc: Tensor, positions: int = 1) -> Tensor | None:
+        """Return the same as bools (N,), where the answer is 0 or 1, from the sum (N, C) over so
+        many positions; the mean is that of one."""
+        gate_n = self.gate_of(index, sum_nc if positions == 1 else sum_nc / positions)
         return None if gate_n is None else gate_n > 0.5
 
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:

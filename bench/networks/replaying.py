@@ -301,7 +301,8 @@ class PerUnitForm(GatedForm):
 def is_open(decisions: Decisions, b: int, state_nchw: Tensor) -> Tensor:
     """Return who runs block b, (N,) bool, without waiting for it."""
     if isinstance(decisions, ByMeans):
-        open_n = decisions.is_open(b, state_nchw.mean(dim=(2, 3)))
+        sum_nc = state_nchw.sum(dim=(2, 3))
+        open_n = decisions.is_open(b, sum_nc, state_nchw.shape[2] * state_nchw.shape[3])
     else:
         gate_n = decisions.gate(b, state_nchw)
         open_n = None if gate_n is None else gate_n > 0.5

@@ -101,11 +101,11 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.of_mean(x.mean(dim=(2, 3)))
+        return self.of_sum(x.mean(dim=(2, 3)), 1)
 
-    def of_mean(self, mean_nc: Tensor) -> Tensor:
-        """Return the same from the mean (N, C) over positions, where that is known already."""
-        logits: Tensor = self.linear(mean_nc)
+    def of_sum(self, sum_nc: Tensor, positions: int) -> Tensor:
+        """Return the same from the sum (N, C) over so many positions; the mean is that of one."""
+        logits: Tensor = self.linear(sum_nc if positions == 1 else sum_nc / positions)
         return logits
 
 

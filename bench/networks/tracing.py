@@ -60,6 +60,34 @@ def traced(module: nn.Module, *examples: Tensor) -> Any:
         return torch.jit.trace(module, examples, check_trace=False)  # type: ignore[no-untyped-call]
 
 
+class _Hidden(nn.Module):
+    """Keeps the weights of a module from the trace, which then takes them for constants. Scripted
+    modules in it stay in sight: only what is in sight can be called."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._run = module.forward
+        self.scripted = nn.ModuleList(_scripted_in(module))
+
+    def forward(self, x: Tensor) -> Any:
+        return self._run(x)
+
+
+def traced_with_constants(module: nn.Module, example: Tensor) -> Any:
+    """Return the graph of `module` in eval mode, with its weights as constants: reading them costs
+    nothing. None may require a gradient. Calls of scripted modules in it stay calls."""
+    return traced(_Hidden(module.eval()).eval(), example)
+
+
+def _scripted_in(module: nn.Module) -> Iterator[nn.Module]:
+    jit: Any = torch.jit
+    for child in module.children():
+        if isinstance(child, jit.ScriptModule):
+            yield child
+        else:
+            yield from _scripted_in(child)
+
+
 def scripted(module: nn.Module) -> Any:
     """Return the module compiled: what is a branch in Python is a branch in the graph."""
     with deprecation_known():

@@ -95,8 +95,8 @@ class _OverruledDecisions(ByMeans):
         open_n = self.is_open(index, mean_nc)
         return None if open_n is None else open_n.float()
 
-    def is_open(self, index: int, mean_nc: Tensor) -> Tensor | None:
-        own_n = self.decisions.is_open(index, mean_nc)
+    def is_open(self, index: int, sum_nc: Tensor, positions: int = 1) -> Tensor | None:
+        own_n = self.decisions.is_open(index, sum_nc, positions)
         if own_n is None:
             return None
         # Either way the same, but asked: a graph leaves out what no result depends on.
