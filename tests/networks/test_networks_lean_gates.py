@@ -14,7 +14,7 @@ from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.inference import fast_copy, graph_of
 from bench.networks.lean_gates import LeanPerceptrons, LeanRecurrent
-from bench.networks.policy import EverythingRuns, Policy
+from bench.networks.policy import ByMeans, EverythingRuns, Policy
 from methods.convnet_aig import AigConfig, AigGates
 
 WIDTH, COUNT = 16, 200
@@ -68,6 +68,26 @@ def test_equal_logits_skip_and_log_odds_of_zero_run() -> None:
     means = draws(3, WIDTH)
     assert pair.is_open(0, means).tolist() == [False] * 3  # type: ignore[union-attr]
     assert lstm.is_open(0, means).tolist() == [True] * 3  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def test_a_gate_gets_the_same_answer_from_a_sum_and_from_its_mean() -> None:
+    torch.manual_seed(1)
+    nowhere, means = torch.empty(0), 3 * draws(COUNT, WIDTH)
+    cell, one = nn.LSTMCell(10, 10), nn.Linear(10, 1)
+    layers = nn.Linear(WIDTH, 8), nn.Linear(8, 2)
+    full = AigGates(backbone(), AigConfig()).eval()
+    nn.init.zeros_(full.gates["0"][-1].bias)  # type: ignore[index]
+    for policy in (
+        LeanPerceptrons(FULL, {0: layers}),
+        LeanRecurrent(FULL, {0: nn.Linear(WIDTH, 10)}, cell, one),
+        full,
+    ):
+        of_means, of_sums = (policy.begin(nowhere, nowhere) for _ in range(2))
+        assert isinstance(of_means, ByMeans) and isinstance(of_sums, ByMeans)
+        open_n, same_n = of_means.is_open(0, means), of_sums.is_open(0, 64 * means, 64)
+        assert open_n is not None and same_n is not None
+        assert 0 < open_n.sum() < COUNT and torch.equal(open_n, same_n)
 
 
 @pytest.mark.parametrize(
