@@ -281,6 +281,12 @@ class _Builder:
 
     def _adjusted(self, budget: Budget, share: float) -> Budget:
         given = dict(self.request.settings.get(TRAIN_GROUP, {}))
+        if given and budget.published:
+            raise ConfigError(
+                f"The recipe '{budget.recipe}' trains as each method's paper does: "
+                f"{TRAIN_GROUP}.{min(given)} cannot be set.",
+                hint=f"For a schedule of your own: --recipe fair --epochs N --set {TRAIN_GROUP}...",
+            )
         if share < 1:
             budget = budget.model_copy(update={"epochs": round(budget.epochs * share)})
         if "batch_size" in given:

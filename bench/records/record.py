@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bench.config import Frozen, RunSpec
+from bench.recipes import OptimizerSpec
 
 SCHEMA_VERSION = 1
 Status = Literal["finished", "failed", "stopped"]
@@ -40,12 +41,19 @@ class EpochRow(Frozen):
 
 
 class PhaseCost(Frozen):
-    """What one phase spent: counted forward MACs per training image, times images, times epochs."""
+    """What one phase spent, and how it was trained.
+
+    Its cost is the counted forward MACs per training image, times images, times epochs. Optimizer
+    and batch size are those it used, None in records from before they were kept; those of the spec
+    are what was asked for, and a paper's recipe has its own.
+    """
 
     name: str
     epochs: Count
     macs_per_image: Amount
     wall_s: float
+    optimizer: OptimizerSpec | None = None
+    batch_size: Count | None = None
 
 
 class TrainingRecord(Frozen):

@@ -175,6 +175,8 @@ class _Stretch:
                     epochs=phase.epochs,
                     macs_per_image=self._forward_macs_per_image(),
                     wall_s=0.0,
+                    optimizer=phase.optimizer,
+                    batch_size=self.batch_size,
                 )
             )
         for epoch in range(first_epoch, phase.epochs):

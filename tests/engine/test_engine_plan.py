@@ -75,6 +75,13 @@ def test_the_paper_recipe_is_each_methods_own_schedule() -> None:
     assert all(item.spec.budget.published for item in plan)
 
 
+def test_a_published_optimizer_cannot_be_set() -> None:
+    request = _request("resnet", recipe="paper", settings={"train": {"weight_decay": 5e-4}})
+    with pytest.raises(ConfigError, match=r"train\.weight_decay cannot be set") as caught:
+        make_plan(request, INFO, train_size=100, weights=None)
+    assert "--recipe fair" in str(caught.value.hint)
+
+
 def test_epochs_replace_the_length_of_any_recipe() -> None:
     plan = make_plan(_request("sgad", recipe="paper", epochs=3), INFO, train_size=100, weights=None)
     assert plan[0].spec.budget.epochs == 3

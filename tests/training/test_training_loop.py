@@ -122,6 +122,24 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_the_work_redone(
     )
 
 
+def test_each_phase_keeps_the_optimizer_it_was_trained_by(tmp_path: Path) -> None:
+    budget = BUDGET.model_copy(update={"published": True})
+    method, config = BlockDrop(), BlockDropConfig()
+    phases = method.phases(config, budget)
+    _, costs = train(
+        method.build(BACKBONE, config),
+        phases,
+        images=_images(),
+        settings=Settings(0, torch.device("cpu")),
+        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
+        reporter=Silent(),
+    )
+    kept = [cost.optimizer for cost in costs]
+    assert kept == [phase.optimizer for phase in phases]
+    assert len(set(kept)) == 2 and budget.optimizer not in kept
+    assert all(cost.batch_size and cost.batch_size <= 64 for cost in costs)
+
+
 class _Plain(Phase):
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         logits = net(batch.x_nchw).logits
