@@ -7,10 +7,8 @@ is measured, and how, is evaluating.py's business. Numbers that are on record st
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.engine.building import Workplace, rebuild
 from bench.engine.evaluating import (
@@ -22,9 +20,8 @@ from bench.engine.evaluating import (
     subject_of,
 )
 from bench.errors import RecordError
-from bench.measure.accuracy import unpack_bits
 from bench.method import Point
-from bench.records.arrays import Arrays, numbers_in, read_arrays
+from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import save_arrays
 
@@ -101,15 +98,10 @@ def _different_images(arrays: Arrays, measured: Measured) -> int:
         raise RecordError("Its arrays have another shape than its network.", hint=_FRESH)
     moved_n = np.abs(executed_nu - new["executed_nu"]).max(axis=1) > SAME_SHARE
     images = len(executed_nu)
-    turned_n = _right(arrays, images) != _right(new, images)
+    turned_n = bits_in(arrays, "correct_bits", count=images) != bits_in(
+        new, "correct_bits", count=images
+    )
     return int((moved_n | turned_n).sum())
-
-
-def _right(arrays: Mapping[str, npt.NDArray[Any]], images: int) -> npt.NDArray[np.bool_]:
-    bits = numbers_in(arrays, "correct_bits", axes=1)
-    if len(bits) * 8 < images:
-        raise RecordError("Its arrays hold too few images.", hint=_FRESH)
-    return unpack_bits(bits, images)
 
 
 def _check_excused(different: int, record: RunRecord, subject: Subject) -> None:

@@ -109,11 +109,6 @@ def pack_bits(correct_n: Tensor) -> npt.NDArray[np.uint8]:
     return np.packbits(correct_n.cpu().numpy().astype(bool))
 
 
-def unpack_bits(bits: npt.NDArray[np.uint8], n: int) -> npt.NDArray[np.bool_]:
-    """Return the first `n` bools that `pack_bits` packed."""
-    return np.unpackbits(bits, count=n).astype(bool)
-
-
 def _positions(index: list[Tensor], *, num_images: int) -> Tensor:
     given = torch.cat(index).cpu() if index else torch.empty(0, dtype=torch.int64)
     ordered, positions = given.sort()

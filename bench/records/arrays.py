@@ -51,6 +51,18 @@ def numbers_in(arrays: Arrays, key: str, *, axes: int) -> npt.NDArray[Any]:
     return found
 
 
+def bits_in(arrays: Arrays, key: str, *, count: int) -> npt.NDArray[np.bool_]:
+    """Return the first `count` bools called `key`, eight to a byte, the first in the highest bit.
+
+    Raises:
+        RecordError: they are missing, too few or of another kind.
+    """
+    found = arrays.get(key)
+    if found is None or found.ndim != 1 or found.dtype != np.uint8 or 8 * len(found) < count:
+        raise RecordError(f"It holds no {count} bits called '{key}'.")
+    return np.unpackbits(found, count=count).astype(bool)
+
+
 def _unpacked_bytes(path: Path) -> int:
     """Return what the arrays of a file say that they take; what is no archive takes its size."""
     try:

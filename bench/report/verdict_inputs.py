@@ -19,8 +19,9 @@ from bench.analysis.uncertainty import Array, Runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.plain_text import one_line
+from bench.records.arrays import bits_in, numbers_in, read_arrays
 from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.store import RunStore
 from bench.report.groups import each_seed_once, group_seeds
 from bench.report.rows import newest_cell, rows
 
@@ -150,7 +151,7 @@ def reader_of(store: RunStore) -> ReadArrays:
 
     @cache
     def read(run: str, file: str) -> dict[str, Array]:
-        return dict(load_arrays(store.runs_dir / run, file))
+        return dict(read_arrays(store.runs_dir / run, file))
 
     def of_point(record: RunRecord, point: PointRecord) -> dict[str, Array]:
         try:
@@ -249,17 +250,28 @@ def _arrays(family: Family, read: ReadArrays) -> tuple[Array, Array]:
         for point in family.points(record):
             arrays = read(record, point)
             images = record.test_images
-            bits, spent = arrays.get("correct_bits"), arrays.get("macs_n")
-            if bits is None or len(bits) * 8 < images:
-                raise Unusable("which images were right is not on record")
-            correct.append(np.unpackbits(bits, count=images).astype(float))
-            if spent is not None and len(spent) != images:
-                raise Unusable("the MACs on record are of other images")
-            macs.append(np.full(images, point.macs) if spent is None else spent)
+            try:
+                right_n = bits_in(arrays, "correct_bits", count=images)
+            except RecordError:
+                raise Unusable("which images were right is not on record") from None
+            correct.append(right_n.astype(float))
+            macs.append(_macs_of(arrays, point, images))
     shape = (len(family.records), len(family.point_names), -1)
     if not correct:
         raise Unusable("the seeds have no operating point in common")
     return np.stack(correct).reshape(shape), np.stack(macs).reshape(shape)
+
+
+def _macs_of(arrays: Mapping[str, Array], point: PointRecord, images: int) -> Array:
+    if "macs_n" not in arrays:
+        return np.full(images, point.macs)
+    try:
+        macs_n = numbers_in(arrays, "macs_n", axes=1)
+    except RecordError:
+        raise Unusable("the MACs on record are no finite numbers") from None
+    if len(macs_n) != images:
+        raise Unusable("the MACs on record are of other images")
+    return macs_n
 
 
 def _seed(record: RunRecord) -> int:

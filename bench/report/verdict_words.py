@@ -12,7 +12,7 @@ from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interv
 from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Outside, Verdict
 from bench.report.rows import budgets_differ
-from bench.report.verdict_inputs import Axis, Family, axis_title
+from bench.report.verdict_inputs import BATCH_OF, Axis, Family, axis_title, cells_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +194,8 @@ def _static_of(answers: Sequence[Told]) -> list[Family]:
 
 
 def _contended(about: Told) -> bool:
-    size = 1 if about.axis == "time at batch 1" else 256
-    return any(
-        cell.contended
-        for record in about.family.records
-        for point in record.points
-        for cell in point.latency
-        if cell.batch_size == size
-    )
+    cells = cells_of(about.family, BATCH_OF[about.axis])
+    return any(cell.contended for row in cells for cell in row)
 
 
 def _range(values: Sequence[int]) -> str:

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.measure.accuracy import Evaluation, evaluate, pack_bits, unpack_bits
+from bench.measure.accuracy import Evaluation, evaluate, pack_bits
 from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.point import parameters, point_arrays, point_record
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
+from bench.records.arrays import bits_in
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def test_a_missing_repeated_or_foreign_image_is_refused(
 def test_packed_bits_come_back_in_order(correct: list[bool]) -> None:
     bits = pack_bits(torch.tensor(correct))
     assert bits.dtype == np.uint8 and len(bits) == -(-len(correct) // 8)
-    assert unpack_bits(bits, len(correct)).tolist() == correct
+    assert bits_in({"x": bits}, "x", count=len(correct)).tolist() == correct
 
 
 def test_the_record_of_a_point_states_costs_rates_masks_and_parameters(
@@ -109,7 +110,7 @@ def test_the_record_of_a_point_states_costs_rates_masks_and_parameters(
     assert point.params == parameters(net)
     assert point.params - point.params_inference == parameters(net.blocks[1].residual)
     arrays = point_arrays(evaluation, net=net, unit_macs=macs)
-    assert unpack_bits(arrays["correct_bits"], 4).tolist() == correct_n.tolist()
+    assert bits_in(arrays, "correct_bits", count=4).tolist() == correct_n.tolist()
     assert arrays["macs_n"].tolist() == executed
     assert arrays["executed_nu"].shape == (4, len(units))
 

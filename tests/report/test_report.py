@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.errors import ConfigError
 from bench.folders import Folders
+from bench.recipes import OptimizerSpec
 from bench.records.published import load_published
 from bench.records.record import Dynamics, RunRecord
 from bench.records.store import Problem, RunStore, save_arrays
@@ -30,11 +31,38 @@ from bench.report.behaviour_figures import TestImages, strip_uri
 from bench.report.document import Document, document_of
 from bench.report.document_files import write_report
 from bench.report.document_page import document_page
+from bench.report.making import making_tables
 from bench.report.report_table import csv_text, latex, markdown, table_of
 
 MakeRecord = Callable[..., RunRecord]
 IMAGES = 400
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(make_record: MakeRecord) -> None:
+    record = make_record("blockdrop")
+    assert record.training is not None
+    cost = record.training.phases[0]
+    adam = OptimizerSpec(kind="adam", lr=1e-3, schedule="constant")
+    phases = tuple(
+        cost.model_copy(update={"optimizer": optimizer, "batch_size": size})
+        for optimizer, size in (
+            (adam, 2048),
+            (adam.model_copy(update={"lr": 1e-4, "schedule": "step"}), 256),
+        )
+    )
+    budget = record.spec.budget.model_copy(update={"published": True})
+    published = record.model_copy(
+        update={
+            "spec": record.spec.model_copy(update={"budget": budget}),
+            "training": record.training.model_copy(update={"phases": phases}),
+        }
+    )
+    (recipes,) = [t for t in making_tables([published], [], []) if t.name == "recipes"]
+    (line,) = [dict(zip(recipes.titles, cells, strict=True)) for cells in recipes.lines]
+    assert (line["optimizer"], line["batch size"]) == ("adam", "2048, then 256")
+    assert line["learning rate"] == "0.001, then 0.0001"
+    assert line["schedule"] == "constant, then step"
 
 
 def network(

@@ -8,13 +8,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from made_up_results import Make, Shelf
+from made_up_results import IMAGES, Make, Shelf
 
 import bench
 from bench.config import InitialWeights
 from bench.errors import ConfigError
 from bench.records.record import Interval, OtherDense
+from bench.records.store import save_arrays
 from bench.report.verdict_inputs import families
 from bench.report.verdicts import judge
 
@@ -45,6 +47,38 @@ def test_macs_and_time_are_judged_apart(shelf: Shelf) -> None:
     assert "In MACs: better than a static network of the same cost. At 0.80 of" in found.sentence
     assert "In time at batch 1: better than a static network" in found.sentence
     assert "In time at batch 256: no verdict, not timed." in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "reason"),
+    [
+        ("correct_bits", np.ones(IMAGES // 8, np.int64), "which images were right"),
+        ("correct_bits", np.ones(9, np.uint8), "which images were right"),
+        ("macs_n", np.full(IMAGES, np.nan), "the MACs on record are no finite numbers"),
+        ("macs_n", np.array(["a"] * IMAGES), "the MACs on record are no finite numbers"),
+        ("macs_n", np.ones(IMAGES - 1), "the MACs on record are of other images"),
+    ],
+)
+def test_arrays_of_another_kind_give_a_reason_and_no_verdict(
+    shelf: Shelf, key: str, wrong: Any, reason: str
+) -> None:
+    add_static(shelf)
+    record = shelf.run("sgad", (0.95, 0.8))
+    good = {"correct_bits": np.ones(IMAGES // 8, np.uint8), "macs_n": np.ones(IMAGES)}
+    save_arrays(shelf.store.folder(record.spec), "point0.npz", {**good, key: wrong})
+    assert f"no verdict, {reason}" in shelf.judged()["sgad"].sentence
+
+
+def test_only_the_newest_measurement_says_whether_others_ran_beside_it(shelf: Shelf) -> None:
+    add_static(shelf)
+    record = shelf.run("sgad", (0.95, 0.8), speedups=(1.0,))
+    (point,) = record.points
+    (cell,) = point.latency
+    disturbed = cell.model_copy(update={"contended": True})
+    for cells, said in (((disturbed, cell), False), ((cell, disturbed), True)):
+        timed = point.model_copy(update={"latency": cells})
+        shelf.store.save(record.model_copy(update={"points": (timed,)}))
+        assert ("Other programs ran" in shelf.judged()["sgad"].sentence) is said
 
 
 def test_one_seed_is_warned_about_and_three_are_not(shelf: Shelf) -> None:
