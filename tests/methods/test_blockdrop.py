@@ -153,7 +153,13 @@ def test_the_published_schedule_is_5000_and_2000_epochs() -> None:
         54,
     ]
     assert (curriculum.epochs, curriculum.batch_size) == (5000, 2048)
-    assert (joint.epochs, joint.batch_size, joint.optimizer.lr) == (2000, 256, 1e-4)
+    assert (joint.epochs, joint.batch_size) == (2000, 256)
+    adam = OptimizerSpec(kind="adam", lr=1e-3, weight_decay=0, schedule="constant")
+    assert curriculum.optimizer == adam
+    # The learning rate falls to a tenth at epoch 1600 of 2000.
+    assert joint.optimizer == OptimizerSpec(
+        kind="adam", lr=1e-4, weight_decay=0, schedule="step", milestones=(0.8,), decay=0.1
+    )
 
 
 def test_the_pass_for_the_baseline_carries_no_gradient() -> None:
@@ -190,6 +196,54 @@ def test_each_image_has_an_advantage_of_its_own() -> None:
     assert s.grad is not None
     expected = torch.tensor([[-4.0, 4.0], [0.0, 0.0], [2.0, 2.0]]) / 3
     torch.testing.assert_close(s.grad, expected)
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_reward_of_the_rounded_policy_is_the_baseline(joint: bool) -> None:
+    net, config, batch = _net(), BlockDropConfig(), _batch(64)
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    way = "forward_with" if joint else "execute_with"
+    original = getattr(net, way)
+
+    def spy(x: torch.Tensor, gates: torch.Tensor) -> object:
+        output = original(x, gates)
+        right_n = output.logits.argmax(dim=1) == batch.labels_n
+        seen["rounded" if torch.equal(gates, rounded_nb) else "sampled"] = gates, right_n
+        return output
+
+    phase: Joint | Curriculum = Joint(config, epochs=1, batch_size=64)
+    if not joint:
+        phase = Curriculum(config, epochs=1, batch_size=64, published=False)
+    phase.set_modes(net)
+    assert isinstance(net.policy, PolicyNet)
+    with torch.no_grad():
+        s_nb = net.policy.probabilities(batch.x_nchw)
+    rounded_nb = (s_nb >= 0.5).float()
+    setattr(net, way, spy)
+    terms = phase.loss(net, batch, 1.0)
+    penalty = config.penalty if joint else config.curriculum_penalty
+    earned_n, base_n = (reward(*seen[which], penalty=penalty) for which in ("sampled", "rounded"))
+    assert not torch.equal(earned_n, base_n)
+    s_bounded = bounded(s_nb, bound=config.bound)
+    learn = policy_loss(s_bounded, seen["sampled"][0], advantage_n=earned_n - base_n)
+    torch.testing.assert_close(terms.parts["loss_policy"].detach(), learn)
+    if joint:
+        expected = terms.parts["loss"] + learn
+    else:
+        expected = learn - config.entropy_weight * entropy_bonus(s_bounded, config.entropy)
+    torch.testing.assert_close(terms.total.detach(), expected.detach())
+
+
+def test_in_the_joint_phase_the_statistics_of_the_resnet_see_both_passes() -> None:
+    net = _net()
+    phase = Joint(BlockDropConfig(), epochs=1, batch_size=16)
+    phase.set_modes(net)
+    phase.loss(net, _batch(), 0.5)
+    assert {
+        int(norm.num_batches_tracked)
+        for norm in net.trunk.modules()
+        if isinstance(norm, torch.nn.BatchNorm2d) and norm.num_batches_tracked is not None
+    } == {2}
 
 
 @pytest.mark.parametrize(("over", "reached"), [("all blocks", True), ("sampled blocks", False)])

@@ -112,6 +112,37 @@ def test_noise_changes_decisions_in_training_and_never_in_evaluation() -> None:
     assert torch.equal(quiet[0], quiet[1])
 
 
+def test_noise_of_each_image_and_gate_is_added_before_the_sigmoid() -> None:
+    net = _net()
+    policy = net.policy
+    assert isinstance(policy, BMNet)
+    policy.net.eval()
+    policy.training, policy.noise_sd = True, 2.0
+    torch.manual_seed(0)
+    stem_1chw = torch.randn(1, *BACKBONE.stem_shape)
+    with torch.no_grad():
+        z_1g = policy.net(stem_1chw)
+        same = stem_1chw.expand(4000, -1, -1, -1)
+        gates_ng = policy.begin(same, same).terms()["gates_ng"]
+    # After the sigmoid it would be Phi((s - 0.5) / sd), which is nearer to one half.
+    open_g = torch.distributions.Normal(0.0, 1.0).cdf(z_1g[0] / 2.0)
+    torch.testing.assert_close(gates_ng.mean(dim=0), open_g, atol=0.03, rtol=0)
+    assert len({tuple(row) for row in gates_ng.tolist()}) > 20
+
+
+def test_a_gate_passes_the_gradient_of_its_sigmoid_on() -> None:
+    net = _net()
+    policy = net.policy
+    assert isinstance(policy, BMNet)
+    policy.eval()
+    stem_nchw = torch.randn(8, *BACKBONE.stem_shape)
+    s_ng = torch.sigmoid(policy.net(stem_nchw)).detach()
+    policy.begin(stem_nchw, stem_nchw).terms()["gates_ng"].sum().backward()
+    bias_g = policy.net[-1].bias
+    assert isinstance(bias_g, torch.Tensor)
+    torch.testing.assert_close(bias_g.grad, (s_ng * (1 - s_ng)).sum(dim=0))
+
+
 def test_the_noise_grows_over_a_stage_from_none_to_its_maximum() -> None:
     net = _net(noise_max=2.0)
     phase = _joint(SgadConfig(noise_max=2.0))
@@ -181,6 +212,35 @@ def test_lf_is_fine_tuned_from_mf_with_a_larger_knob_and_a_smaller_rate() -> Non
     assert (first.config.d_max, second.config.d_max) == (0.2, 0.8)
     assert first.epochs + second.epochs == 10
     assert second.optimizer.lr < first.optimizer.lr
+
+
+def test_the_published_schedule_is_that_of_220_epochs() -> None:
+    budget = Budget(
+        recipe="paper", epochs=220, batch_size=128, optimizer=OptimizerSpec(), published=True
+    )
+    (stage,) = Sgad().phases(SgadConfig(), budget)
+    assert (stage.epochs, stage.batch_size) == (220, 128)
+    assert stage.optimizer == OptimizerSpec(
+        kind="sgd",
+        lr=0.1,
+        momentum=0.9,
+        weight_decay=1e-4,
+        schedule="step",
+        milestones=(128 / 220, 160 / 220, 192 / 220),
+        decay=0.1,
+        warmup_steps=400,
+        warmup_from=0.1,
+    )
+
+
+def test_the_fine_tuning_of_lf_keeps_the_noise_at_its_maximum() -> None:
+    budget = Budget(recipe="quick", epochs=10, batch_size=16, optimizer=OptimizerSpec())
+    stages = Sgad().phases(SgadConfig(complexity="lf", noise_max=0.7), budget)
+    for stage, expected in zip(stages, (0.0, 0.7), strict=True):
+        net = _net()
+        stage.loss(net, _batch(), 0.0)
+        assert isinstance(net.policy, BMNet)
+        assert net.policy.noise_sd == pytest.approx(expected)
 
 
 def test_the_other_reading_of_the_knob_fixes_d_max_and_is_named_after_beta() -> None:
