@@ -82,7 +82,8 @@ def scrambled(z: Tensor) -> Tensor:
 
 def coins(x_nchw: Tensor, multipliers_p: Tensor, keys_g: Tensor) -> Tensor:
     """Return numbers (N, G) in [0, 1), float32: by the bits of image n and the key of block g."""
-    bits_np = x_nchw.float().view(torch.int32).flatten(1).long()
+    # A view of another type cannot be recorded in a graph; a copy can.
+    bits_np = torch.view_copy(x_nchw.float(), dtype=torch.int32).flatten(1).long()
     hash_n = (bits_np * multipliers_p).sum(dim=1)
     return _shifted(scrambled(hash_n[:, None] + keys_g), 40).float() / (1 << 24)
 
