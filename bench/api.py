@@ -83,6 +83,7 @@ def run(
     from bench.engine.judging import judge
     from bench.engine.plan import make_plan, request_of
     from bench.networks.weights import read_weights
+    from bench.records.choosing import finished_run
     from bench.records.store import RunStore
     from bench.records.upkeep import forget as forget_run
     from bench.storage import make_folder
@@ -91,7 +92,7 @@ def run(
     store = RunStore(folders.results)
     device = pick_device(options.device)
     weights = read_weights(options.pretrained) if options.pretrained is not None else None
-    sources = [store.get(name) for name in options.sources]
+    sources = [finished_run(store, name) for name in options.sources]
     request = request_of(options, sources=[source.spec for source in sources])
     data = load_dataset(options.dataset, data_dir=folders.data)
     for source in sources:
@@ -215,14 +216,17 @@ def time_runs(
     records: Sequence[RunRecord], place: Workplace, *, profile: Profile
 ) -> list[RunRecord]:
     """Return the records with latency: those that have it at this profile stay as they are."""
-    from bench.engine.timing import time_records
+    from bench.engine.timing import time_records, without_broken
 
     waiting = [
         record
         for record in records
         if not all(any(c.profile == profile for c in p.latency) for p in record.points)
     ]
-    timed = time_records(waiting, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES)
+    sound, broken = without_broken(waiting, place)
+    for run, error in broken.items():
+        place.reporter.note(f"{run} is not timed: {error.message}")
+    timed = time_records(sound, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES)
     return [timed.get(record.run, record) for record in records]
 
 

@@ -30,6 +30,7 @@ from bench.commands.frame import (
     chosen_folders,
     errors_shown,
     load_plugins,
+    show_failures,
     show_table,
     stderr,
     stdout,
@@ -161,10 +162,7 @@ def run(
         figure = api.draw_run(outcome.records, folders)
         if figure is not None:
             stderr().print(f"Pareto plot: {figure}", markup=False, soft_wrap=True, highlight=False)
-        for failure in outcome.failures:
-            stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
-        if outcome.failures:
-            raise typer.Exit(1)
+        show_failures(outcome.failures)
 
 
 def results(
@@ -254,9 +252,11 @@ def latency(
                 dataset=dataset,
                 reporter=reporter,
             )
-        show_table(api.rows_of(outcome))
+        if outcome.records:
+            show_table(api.rows_of(outcome))
         for figure in api.draw_latency(outcome.records, folders):
             stderr().print(f"Figure: {figure}", markup=False, soft_wrap=True, highlight=False)
+        show_failures(outcome.failures)
 
 
 def figures(

@@ -264,3 +264,16 @@ def test_without_runs_the_views_say_how_to_start(tmp_path: Path) -> None:
     plot = _bench("pareto", results=tmp_path)
     assert plot.exit_code == 2
     assert "bench run" in plot.stderr
+
+
+def test_what_cannot_be_timed_fails_after_the_others_were(results: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    next(copy.glob("runs/sgad-*/weights.safetensors")).unlink()
+    alone = _bench("latency", "sgad", "--profile", "smoke", results=copy)
+    assert alone.exit_code == 1
+    assert "Failed: sgad-" in alone.stderr and "--fresh" in alone.stderr
+    assert "Timing" not in alone.stderr and not alone.stdout
+    both = _bench("latency", "sgad", "resnet", "--profile", "smoke", results=copy)
+    assert both.exit_code == 1
+    assert "Timing 1 networks" in both.stderr and "resnet" in both.stdout
