@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, report, results
+from bench.drawing import (
+    can_draw,
+    draw_latency,
+    draw_run,
+    figures,
+    pareto,
+    report,
+    results,
+    why_none,
+)
 from bench.errors import BenchError
 from bench.finished import (
     LATENCY_BATCH_SIZES,
@@ -57,6 +66,7 @@ __all__ = [
     "rows_of",
     "run",
     "sweep",
+    "why_none",
 ]
 
 Notify = Callable[[str], None]
@@ -199,10 +209,24 @@ def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
             outcome.records.append(perform(item.spec, place))
         except Exception as error:
             failed.add(item.spec.key)
-            reason = error.message if isinstance(error, BenchError) else repr(error)
-            outcome.failures.append(Failure(item.spec.run, reason))
-            place.reporter.note(f"{item.spec.run} failed: {reason}")
+            failure = _failure(item, error)
+            outcome.failures.append(failure)
+            place.reporter.note(f"{failure.run} failed: {failure.reason}")
     return outcome
+
+
+def _failure(item: Planned, error: Exception) -> Failure:
+    import traceback
+
+    from bench.engine.blame import reason_for
+
+    foreseen = isinstance(error, BenchError)
+    return Failure(
+        item.spec.run,
+        reason_for(error),
+        hint="" if foreseen else f"Look closer with: bench method check {item.spec.method}",
+        trace="".join(traceback.format_exception(error)),
+    )
 
 
 def _check_start(item: Planned, failed: set[str]) -> None:

@@ -29,10 +29,12 @@ LATENCY_BATCH_SIZES = (1, 256)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run that did not finish, and why."""
+    """A run that did not finish, why, what to try next, and the traceback if there is one."""
 
     run: str
     reason: str
+    hint: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def export(
     *,
     file_format: FileFormat,
     point: str | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     dataset: str | None = None,
     reporter: Reporter | None = None,
 ) -> Exported:

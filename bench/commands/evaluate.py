@@ -49,4 +49,4 @@ def evaluate(
             outcome = api.evaluate(runs, folders, device=device, dataset=dataset, reporter=reporter)
         if outcome.records:
             show_table(api.rows_of(outcome))
-        show_failures(outcome.failures)
+        show_failures(outcome.failures, debug=debug)

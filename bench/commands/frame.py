@@ -102,20 +102,21 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:
-    """Print the rows of runs on standard output, as wide as the terminal."""
-    if not rows:
-        stderr().print("No runs yet. Start with: bench run")
-        return
+    """Print the rows of runs, at least one, on standard output, as wide as the terminal."""
     from bench.report.tables import rich_table
 
     console = stdout()
     console.print(rich_table(rows, width=console.width))
 
 
-def show_failures(failures: Sequence[Failure]) -> None:
+def show_failures(failures: Sequence[Failure], *, debug: bool = False) -> None:
     """Say which runs failed and why, and end with status 1 if there are any."""
     for failure in failures:
-        stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False, soft_wrap=True)
+        lines = [f"Failed: {failure.run}: {failure.reason}", failure.hint]
+        if debug:
+            lines.append(failure.trace)
+        text = "\n".join(filter(None, lines))
+        stderr().print(text, markup=False, highlight=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)
 
