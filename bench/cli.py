@@ -354,7 +354,10 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
         from bench.report import doctor as checks
 
         folders = chosen_folders(results_dir, data_dir)
-        stdout().print(checks.report(folders.results, folders.data))
+        found = checks.checks(folders.results, folders.data)
+        stdout().print(checks.report(found))
+        if any(check.needed and not check.works for check in found):
+            raise typer.Exit(1)
 
 
 # As the help lists them: first what makes runs, then what looks at them, then what serves both.
