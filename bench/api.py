@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.drawing import can_draw, draw_latency, draw_run, figures, pareto, report, results
+from bench.drawing import (
+    can_draw,
+    draw_latency,
+    draw_run,
+    figures,
+    pareto,
+    report,
+    results,
+    why_none,
+)
 from bench.errors import BenchError
 from bench.finished import (
     LATENCY_BATCH_SIZES,
@@ -57,6 +66,7 @@ __all__ = [
     "rows_of",
     "run",
     "sweep",
+    "why_none",
 ]
 
 Notify = Callable[[str], None]
@@ -83,6 +93,7 @@ def run(
     from bench.engine.judging import judge
     from bench.engine.plan import make_plan, request_of
     from bench.networks.weights import read_weights
+    from bench.records.choosing import finished_run
     from bench.records.store import RunStore
     from bench.records.upkeep import forget as forget_run
     from bench.storage import make_folder
@@ -91,7 +102,7 @@ def run(
     store = RunStore(folders.results)
     device = pick_device(options.device)
     weights = read_weights(options.pretrained) if options.pretrained is not None else None
-    sources = [store.get(name) for name in options.sources]
+    sources = [finished_run(store, name) for name in options.sources]
     request = request_of(options, sources=[source.spec for source in sources])
     data = load_dataset(options.dataset, data_dir=folders.data)
     for source in sources:
@@ -198,10 +209,24 @@ def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
             outcome.records.append(perform(item.spec, place))
         except Exception as error:
             failed.add(item.spec.key)
-            reason = error.message if isinstance(error, BenchError) else repr(error)
-            outcome.failures.append(Failure(item.spec.run, reason))
-            place.reporter.note(f"{item.spec.run} failed: {reason}")
+            failure = _failure(item, error)
+            outcome.failures.append(failure)
+            place.reporter.note(f"{failure.run} failed: {failure.reason}")
     return outcome
+
+
+def _failure(item: Planned, error: Exception) -> Failure:
+    import traceback
+
+    from bench.engine.blame import reason_for
+
+    foreseen = isinstance(error, BenchError)
+    return Failure(
+        item.spec.run,
+        reason_for(error),
+        hint="" if foreseen else f"Look closer with: bench method check {item.spec.method}",
+        trace="".join(traceback.format_exception(error)),
+    )
 
 
 def _check_start(item: Planned, failed: set[str]) -> None:
@@ -215,14 +240,17 @@ def time_runs(
     records: Sequence[RunRecord], place: Workplace, *, profile: Profile
 ) -> list[RunRecord]:
     """Return the records with latency: those that have it at this profile stay as they are."""
-    from bench.engine.timing import time_records
+    from bench.engine.timing import time_records, without_broken
 
     waiting = [
         record
         for record in records
         if not all(any(c.profile == profile for c in p.latency) for p in record.points)
     ]
-    timed = time_records(waiting, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES)
+    sound, broken = without_broken(waiting, place)
+    for run, error in broken.items():
+        place.reporter.note(f"{run} is not timed: {error.message}")
+    timed = time_records(sound, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES)
     return [timed.get(record.run, record) for record in records]
 
 

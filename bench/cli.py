@@ -30,6 +30,7 @@ from bench.commands.frame import (
     chosen_folders,
     errors_shown,
     load_plugins,
+    show_failures,
     show_table,
     stderr,
     stdout,
@@ -157,14 +158,12 @@ def run(
         folders = chosen_folders(results_dir, data_dir)
         with TerminalReporter(stderr()) as reporter:
             outcome = api.run(options, folders, reporter=reporter, forget=fresh)
-        show_table(api.rows_of(outcome))
+        if outcome.records:
+            show_table(api.rows_of(outcome))
         figure = api.draw_run(outcome.records, folders)
         if figure is not None:
             stderr().print(f"Pareto plot: {figure}", markup=False, soft_wrap=True, highlight=False)
-        for failure in outcome.failures:
-            stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
-        if outcome.failures:
-            raise typer.Exit(1)
+        show_failures(outcome.failures, debug=debug)
 
 
 def results(
@@ -185,13 +184,17 @@ def results(
     with errors_shown(debug):
         from bench import api
 
-        rows, problems = api.results(chosen_folders(results_dir, None), expression=filter)
-        if format == "table":
-            show_table(rows)
-        else:
+        folders = chosen_folders(results_dir, None)
+        rows, problems = api.results(folders, expression=filter)
+        if not rows:
+            why = api.why_none(folders, expression=filter)
+            stderr().print(why, markup=False, highlight=False, soft_wrap=True)
+        if format != "table":
             from bench.report.tables import render
 
-            typer.echo(render(rows, format))
+            typer.echo(render(rows, format).rstrip("\n"))
+        elif rows:
+            show_table(rows)
         for problem in problems:
             stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
 
@@ -254,9 +257,11 @@ def latency(
                 dataset=dataset,
                 reporter=reporter,
             )
-        show_table(api.rows_of(outcome))
+        if outcome.records:
+            show_table(api.rows_of(outcome))
         for figure in api.draw_latency(outcome.records, folders):
             stderr().print(f"Figure: {figure}", markup=False, soft_wrap=True, highlight=False)
+        show_failures(outcome.failures, debug=debug)
 
 
 def figures(
@@ -284,7 +289,8 @@ def export(
         str | None, typer.Option(help="Operating point, like p=2. Default: the first.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="File or folder. Default: exports/ under the results.")
+        str | None,
+        typer.Option(help="File, or folder with a slash at its end. Default: RESULTS/exports/."),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="The folder of images, for a run on one of your own.")
@@ -319,7 +325,7 @@ def export(
 
 def list_(
     what: Annotated[
-        Literal["methods", "datasets", "backbones", "recipes", "runs"], typer.Argument()
+        str, typer.Argument(metavar="{methods|datasets|backbones|recipes|runs}", show_default=False)
     ],
     results_dir: ResultsDir = None,
     plugin: Plugins = None,
@@ -348,7 +354,10 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
         from bench.report import doctor as checks
 
         folders = chosen_folders(results_dir, data_dir)
-        stdout().print(checks.report(folders.results, folders.data))
+        found = checks.checks(folders.results, folders.data)
+        stdout().print(checks.report(found))
+        if any(check.needed and not check.works for check in found):
+            raise typer.Exit(1)
 
 
 # As the help lists them: first what makes runs, then what looks at them, then what serves both.

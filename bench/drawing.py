@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from bench.errors import ConfigError
 from bench.folders import Folders
 from bench.plain_text import tame
+from bench.storage import chosen_with_out
 
 if TYPE_CHECKING:
     from bench.records.published import PublishedPoint
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bench.report.document import Document
     from bench.report.rows import Row
 
+_LISTED = 10
 Axis = Literal["nflops", "macs", "latency_ms"]
 
 
@@ -44,6 +46,26 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
     return found if expression is None else filter_rows(found, expression), problems
 
 
+def why_none(folders: Folders, *, expression: str | None = None) -> str:
+    """Say why `results` has no rows: what is recorded instead, or where there is nothing."""
+    found, _ = results(folders)
+    if not found or expression is None:
+        return f"No runs in {_told(folders.results)}. Start with: bench run"
+    keys = [part.partition("=")[0].strip() for part in expression.split(",")]
+    recorded = (f"{key} {_some({str(row[key]) for row in found})}" for key in dict.fromkeys(keys))
+    return f"No run matches '{expression}'. Recorded: {'; '.join(recorded)}."
+
+
+def _told(folder: Path) -> str:
+    return str(folder) if folder.exists() else f"{folder}, which does not exist"
+
+
+def _some(values: set[str]) -> str:
+    listed = sorted(values)
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more
+
+
 def pareto(
     folders: Folders,
     *,
@@ -59,10 +81,11 @@ def pareto(
     """
     found, _ = results(folders)
     names = [row["dataset"] for row in found if row["accuracy"] is not None]
-    dataset = _one_dataset(names, dataset, start="bench run")
+    dataset = _one_dataset(names, dataset, folders.results, start="bench run")
     chosen = [row for row in found if row["dataset"] == dataset]
     target = out or folders.results / "figures" / f"pareto-{tame(dataset)}-{x}.html"
-    _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
+    with chosen_with_out(out):
+        _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
     return target
 
 
@@ -76,9 +99,12 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
     from bench.report.saving import was_timed
 
     records = [r for r in RunStore(folders.results).load_all().records if was_timed(r)]
-    name = _one_dataset([r.spec.dataset.name for r in records], dataset, start="bench latency RUN")
+    name = _one_dataset(
+        [r.spec.dataset.name for r in records], dataset, folders.results, start="bench latency RUN"
+    )
     chosen = [record for record in records if record.spec.dataset.name == name]
-    return draw_latency(chosen, folders, out=out)
+    with chosen_with_out(out):
+        return draw_latency(chosen, folders, out=out)
 
 
 def report(folders: Folders, *, dataset: str | None = None, out: Path | None = None) -> list[Path]:
@@ -94,7 +120,8 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
     document, records = document_in(folders.results, dataset=dataset)
     images, reason = _test_images(records, folders)
     folder = out or folders.results / "report" / tame(document.dataset)
-    return write_report(document, folder, images=images, images_reason=reason)
+    with chosen_with_out(out):
+        return write_report(document, folder, images=images, images_reason=reason)
 
 
 def document_in(
@@ -113,7 +140,7 @@ def document_in(
     store = RunStore(results_dir)
     records, problems = store.load_all()
     measured = [record.spec.dataset.name for record in records if record.points]
-    name = _one_dataset(measured, dataset, start="bench run")
+    name = _one_dataset(measured, dataset, results_dir, start="bench run")
     chosen = [record for record in records if record.spec.dataset.name == name]
     sweeps, broken = load_sweeps(results_dir)
     document = document_of(
@@ -164,7 +191,7 @@ def draw_latency(
     return draw_figures(records, RunStore(folders.results), folder)
 
 
-def _one_dataset(names: Sequence[str], chosen: str | None, *, start: str) -> str:
+def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *, start: str) -> str:
     """Return the data set to draw: the one chosen, or the only one.
 
     Raises:
@@ -173,10 +200,16 @@ def _one_dataset(names: Sequence[str], chosen: str | None, *, start: str) -> str
     known = sorted(set(names))
     if chosen is None and len(known) == 1:
         return known[0]
+    if not known:
+        timed = "timed" if "latency" in start else "finished"
+        raise ConfigError(
+            f"There are no {timed} runs in {_told(results_dir)}.", hint=f"Start with: {start}"
+        )
     if chosen is None or chosen not in known:
         what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
-        hint = f"Recorded: {', '.join(known)}." if known else f"Start with: {start}"
-        raise ConfigError(f"There are no finished runs {what}.", hint=hint)
+        raise ConfigError(
+            f"There are no finished runs {what}.", hint=f"Recorded: {', '.join(known)}."
+        )
     return chosen
 
 

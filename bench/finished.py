@@ -29,10 +29,12 @@ LATENCY_BATCH_SIZES = (1, 256)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A run that did not finish, and why."""
+    """A run that did not finish, why, what to try next, and the traceback if there is one."""
 
     run: str
     reason: str
+    hint: str = ""
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +74,31 @@ def latency(
 ) -> Outcome:
     """Time finished runs on this machine, together, and add the cells to their records.
 
+    Each of `runs` may name several: all of them are meant. A run that cannot be timed is a failure;
+    the others are timed.
     `dataset` is needed for runs on a folder of images, whose place no record keeps.
 
     Raises:
         RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
-    from bench.engine.timing import time_records
+    from bench.engine.timing import time_records, without_broken
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
 
     told, store = reporter or Silent(), RunStore(folders.results)
-    timed: list[RunRecord] = []
+    outcome = Outcome([])
     for members, place in _at_their_data(
         runs, store, folders=folders, device=device, dataset=dataset, reporter=told
     ):
-        done = time_records(
-            members, place, profile=profile, batch_sizes=batch_sizes, threads=threads
-        )
-        timed.extend(done.values())
-    track(timed, store, notify=told.note)
-    return Outcome(timed)
+        sound, broken = without_broken(members, place)
+        outcome.failures.extend(Failure(run, _said(error)) for run, error in broken.items())
+        done = time_records(sound, place, profile=profile, batch_sizes=batch_sizes, threads=threads)
+        outcome.records.extend(done.values())
+        left = [record.run for record in sound if record.run not in done]
+        outcome.failures.extend(Failure(run, "too few test images to be timed") for run in left)
+    track(outcome.records, store, notify=told.note)
+    return outcome
 
 
 def evaluate(
@@ -109,7 +115,7 @@ def evaluate(
     is; the others are done. `dataset` is needed for runs on a folder of images.
 
     Raises:
-        RecordError: a name is no run.
+        RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
     from bench.engine.judging import judge
@@ -126,8 +132,7 @@ def evaluate(
             try:
                 outcome.records.append(evaluate_again(record, place))
             except BenchError as error:
-                hint = f" {error.hint}" if error.hint else ""
-                outcome.failures.append(Failure(record.run, f"{error.message}{hint}"))
+                outcome.failures.append(Failure(record.run, _said(error)))
     judged = judge(outcome.records, store)
     track(judged, store, notify=told.note)
     return Outcome(judged, outcome.failures)
@@ -139,24 +144,26 @@ def export(
     *,
     file_format: FileFormat,
     point: str | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     dataset: str | None = None,
     reporter: Reporter | None = None,
 ) -> Exported:
     """Write the inference network of a finished run, checked against the run first.
 
     Raises:
-        RecordError: there is no such run.
+        RecordError: there is no such finished run, or there are several.
         DataError: the data set at hand is not the one it was trained on.
         Unsupported: the network cannot be written in this format.
     """
     from bench.export.exporting import export_record
+    from bench.records.choosing import finished_run
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
 
+    store = RunStore(folders.results)
     (((record,), place),) = _at_their_data(
-        [run],
-        RunStore(folders.results),
+        [finished_run(store, run).run],
+        store,
         folders=folders,
         device="cpu",
         dataset=dataset,
@@ -174,18 +181,24 @@ def _at_their_data(
     dataset: str | None,
     reporter: Reporter,
 ) -> Iterator[tuple[list[RunRecord], Workplace]]:
-    """Yield the records of `runs` by data set, each time with their images at hand."""
+    """Yield the finished records of `runs` by data set, each time with their images at hand."""
     from bench.data.load import load_dataset
     from bench.engine.building import Workplace, check_same_data
     from bench.engine.devices import pick_device
+    from bench.records.choosing import finished_runs
 
-    records = [store.get(name) for name in runs]
+    found = [record for name in runs for record in finished_runs(store, name)]
+    records = list({record.run: record for record in found}.values())
     for name in dict.fromkeys(record.spec.dataset.name for record in records):
         members = [record for record in records if record.spec.dataset.name == name]
         data = load_dataset(dataset or _recorded(name), data_dir=folders.data)
         for member in members:
             check_same_data(member.spec, data)
         yield members, Workplace(data, store, pick_device(device), reporter)
+
+
+def _said(error: BenchError) -> str:
+    return f"{error.message} {error.hint}" if error.hint else error.message
 
 
 def _recorded(name: str) -> str:

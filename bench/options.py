@@ -5,6 +5,7 @@ Owns defaults and how the sources are laid over each other; resolves no names.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,7 +14,7 @@ from pydantic import Field, NonNegativeInt, ValidationError, field_validator
 
 from bench.config import Frozen, Seed
 from bench.errors import ConfigError
-from bench.plain_text import shown
+from bench.plain_text import one_line, shown
 from bench.plain_yaml import LONGEST_TEXT, UnreadableYamlError, read_yaml
 from bench.reading import read_limited, reason_of
 from bench.recipes import Precision
@@ -21,6 +22,16 @@ from bench.recipes import Precision
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "synthetic")
 _LONGEST_ERROR = 300
+_SETTINGS = "Settings stand in a file as  settings: {method: {key: value}}"
+_OPTIONS = {"settings": "--set", "compiled": "--compile", "sources": "--source"}
+"""Options of the command line whose names are not those of their fields."""
+
+_SENTENCES = {
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "too_short": "at least one is needed",
+    "dict_type": "it must map names to values",
+}
 Name = Annotated[str, Field(max_length=4096)]  # a path is the longest that a name can be
 Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -28,7 +39,7 @@ Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
 class RunOptions(Frozen):
     """The options of `bench run`; the defaults are the demo."""
 
-    methods: tuple[Name, ...] = DEMO_METHODS
+    methods: tuple[Name, ...] = Field(DEMO_METHODS, min_length=1)
     dataset: Name = "digits"
     backbone: Name = ""
     shortcut: Literal["A", "B"] = "A"
@@ -145,13 +156,36 @@ def _validated(model: type[Options], given: Mapping[str, Any], *, source: str) -
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])[:_LONGEST_ERROR]
-        raise ConfigError(
-            f"Option '{key}'{source}: {first['msg'][:_LONGEST_ERROR]}"
-            f" (given: {shown(first.get('input'))}).",
-            hint=f"Options: {', '.join(model.model_fields)}.",
-        ) from None
+        raise _refusal(model, error, source=source) from None
+
+
+def _refusal(model: type[Frozen], error: ValidationError, *, source: str) -> ConfigError:
+    """Return the first thing that is wrong, in the words of the command line or of a file."""
+    problems = error.errors()
+    if model is not Campaign and any(problem["loc"][:1] == ("steps",) for problem in problems):
+        return ConfigError(
+            f"There are steps{source}: it is a campaign.", hint="Start it with: bench campaign FILE"
+        )
+    first = problems[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        key = one_line(".".join(path), longest=_LONGEST_ERROR)
+        return ConfigError(f"There is no option '{key}'{source}.", hint=_hint(model, key))
+    key = path[0] if path else "options"
+    name = f"'{key}'" if source else _OPTIONS.get(key, f"--{key.replace('_', '-')}")
+    reason = _SENTENCES.get(first["type"]) or first["msg"].replace("Input should", "it must")
+    return ConfigError(
+        f"{name}{source}: {shown(first.get('input'))} cannot be used:"
+        f" {one_line(reason, longest=_LONGEST_ERROR)}.",
+        hint=_SETTINGS if key == "settings" else None,
+    )
+
+
+def _hint(model: type[Frozen], key: str) -> str:
+    if key in {"set", "--set"}:
+        return _SETTINGS
+    near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.6)
+    return f"Did you mean '{near[0]}'?" if near else f"Options: {', '.join(model.model_fields)}."
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -50,6 +50,18 @@ def storage_errors(path: Path, *, elsewhere: str = _ELSEWHERE) -> Iterator[None]
         raise StorageError(f"Cannot use {path}: {reason}.", hint=hint) from error
 
 
+@contextmanager
+def chosen_with_out(out: Path | None) -> Iterator[None]:
+    """Let a refusal to write what a user named with --out, if it is given, speak of --out."""
+    try:
+        yield
+    except StorageError as error:
+        if out is None:
+            raise
+        hint = (error.hint or "").replace(_ELSEWHERE, "Choose another place with --out.")
+        raise StorageError(error.message, hint=hint) from error
+
+
 def make_folder(path: Path) -> Path:
     """Create the folder `path` and its parents where missing; return it.
 

@@ -243,12 +243,32 @@ def test_a_failing_method_does_not_stop_the_others(
             results=tmp_path / "results",
         )
         assert outcome.exit_code == 1
-        assert "out of luck" in outcome.stderr
+        said = "RuntimeError: out of luck (failing_plugin.py, line 9)"
+        assert said in outcome.stderr.replace("\n", " ")
+        assert "bench method check failing" in outcome.stderr
+        assert "Traceback" not in outcome.stderr
         rows = _rows(tmp_path / "results")
         statuses = {row["method"]: row["status"] for row in rows}
     finally:
         sys.modules.pop("bench_plugin_failing_plugin", None)
     assert statuses == {"failing": "failed", "resnet": "finished"}
+
+
+def test_debug_shows_where_a_method_fails_and_a_failed_run_starts_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "failing_too.py"
+    plugin.write_text(FAILING_PLUGIN)
+    monkeypatch.setattr(METHODS, "_added", {})
+    outcome = _bench(
+        *("run", *SMALL, "--plugin", str(plugin), "--methods", "failing", "--controls", "none"),
+        *("--latency", "off", "--debug"),
+        results=tmp_path / "results",
+    )
+    sys.modules.pop("bench_plugin_failing_too", None)
+    assert outcome.exit_code == 1
+    assert "Traceback" in outcome.stderr and "in phases" in outcome.stderr
+    assert "No runs" not in outcome.stderr and not outcome.stdout
 
 
 def test_the_version_is_told_without_a_command(tmp_path: Path) -> None:
@@ -264,3 +284,16 @@ def test_without_runs_the_views_say_how_to_start(tmp_path: Path) -> None:
     plot = _bench("pareto", results=tmp_path)
     assert plot.exit_code == 2
     assert "bench run" in plot.stderr
+
+
+def test_what_cannot_be_timed_fails_after_the_others_were(results: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(results, copy)
+    next(copy.glob("runs/sgad-*/weights.safetensors")).unlink()
+    alone = _bench("latency", "sgad", "--profile", "smoke", results=copy)
+    assert alone.exit_code == 1
+    assert "Failed: sgad-" in alone.stderr and "--fresh" in alone.stderr
+    assert "Timing" not in alone.stderr and not alone.stdout
+    both = _bench("latency", "sgad", "resnet", "--profile", "smoke", results=copy)
+    assert both.exit_code == 1
+    assert "Timing 1 networks" in both.stderr and "resnet" in both.stdout

@@ -15,6 +15,7 @@ from bench.commands.frame import (
     chosen_folders,
     errors_shown,
     load_plugins,
+    show_failures,
     show_table,
     stderr,
 )
@@ -49,11 +50,9 @@ def campaign(
         folders = chosen_folders(results_dir, data_dir)
         with TerminalReporter(stderr()) as reporter:
             outcome = api.campaign(steps, folders, hours=hours, reporter=reporter)
-        show_table(api.rows_of(api.Outcome(outcome.records)))
-        for failure in outcome.failures:
-            stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
+        if outcome.records:
+            show_table(api.rows_of(api.Outcome(outcome.records)))
         done = f"{len(steps) - outcome.left} of {len(steps)} steps"
         again = "; the same command continues" if outcome.left else ""
         stderr().print(f"{done}{again}.", highlight=False)
-        if outcome.failures:
-            raise typer.Exit(1)
+        show_failures(outcome.failures, debug=debug)

@@ -16,6 +16,7 @@ from bench.commands.frame import (
     chosen_folders,
     errors_shown,
     load_plugins,
+    show_failures,
     show_table,
     stderr,
 )
@@ -48,7 +49,4 @@ def evaluate(
             outcome = api.evaluate(runs, folders, device=device, dataset=dataset, reporter=reporter)
         if outcome.records:
             show_table(api.rows_of(outcome))
-        for failure in outcome.failures:
-            stderr().print(f"Failed: {failure.run}: {failure.reason}", markup=False)
-        if outcome.failures:
-            raise typer.Exit(1)
+        show_failures(outcome.failures, debug=debug)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.finished import Failure
 
 ResultsDir = Annotated[
     Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
@@ -32,7 +35,10 @@ RecipeName = Annotated[
 ]
 Seeds = Annotated[str | None, typer.Option(help="With commas. Default: 0.")]
 DeviceName = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-FinishedRuns = Annotated[list[str], typer.Argument(help="Names or keys of finished runs.")]
+FinishedRuns = Annotated[
+    list[str],
+    typer.Argument(help="Finished runs by name, key, or the beginning of either: all that match."),
+]
 OwnImages = Annotated[
     str | None, typer.Option(help="The folder of images, for runs on one of your own.")
 ]
@@ -96,14 +102,23 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:
-    """Print the rows of runs on standard output, as wide as the terminal."""
-    if not rows:
-        stderr().print("No runs yet. Start with: bench run")
-        return
+    """Print the rows of runs, at least one, on standard output, as wide as the terminal."""
     from bench.report.tables import rich_table
 
     console = stdout()
     console.print(rich_table(rows, width=console.width))
+
+
+def show_failures(failures: Sequence[Failure], *, debug: bool = False) -> None:
+    """Say which runs failed and why, and end with status 1 if there are any."""
+    for failure in failures:
+        lines = [f"Failed: {failure.run}: {failure.reason}", failure.hint]
+        if debug:
+            lines.append(failure.trace)
+        text = "\n".join(filter(None, lines))
+        stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        raise typer.Exit(1)
 
 
 def stdout() -> Any:

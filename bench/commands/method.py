@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.commands.frame import Debug, Plugins, errors_shown, load_plugins, stderr, stdout
-from bench.errors import ConfigError
+from bench.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from bench.testing import Outcome
@@ -82,7 +82,11 @@ def _chosen(names: list[str]) -> list[str]:
         )
     chosen = METHODS.names() if ALL in names else list(dict.fromkeys(names))
     for name in chosen:
-        METHODS.get(name)
+        try:
+            METHODS.get(name)
+        except UnknownNameError as error:
+            own = "One of your own: pip install -e its folder first, or --plugin FILE."
+            raise ConfigError(error.message, hint=f"{error.hint} {own}") from None
     return chosen
 
 

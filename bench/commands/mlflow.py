@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from bench.commands.frame import Debug, ResultsDir, chosen_folders, errors_shown
+from bench.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Bring records into MLflow, and look at them.")
 
@@ -23,7 +25,11 @@ def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
         from bench.records.store import RunStore
         from bench.records.tracking import sync as sync_records
 
-        results = sync_records(RunStore(chosen_folders(results_dir, None).results))
+        store = RunStore(chosen_folders(results_dir, None).results)
+        if not store.names():
+            typer.echo(f"No runs in {store.results_dir}: nothing to log.", err=True)
+            return
+        results = sync_records(store)
         for name, result in results.items():
             typer.echo(f"{name}: {result.detail}")
         if not all(result.logged for result in results.values()):
@@ -32,7 +38,7 @@ def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(min=1)] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
     results_dir: ResultsDir = None,
     debug: Debug = False,
 ) -> None:
@@ -42,10 +48,48 @@ def ui(
     * `bench mlflow ui --port 5001`
     """
     with errors_shown(debug):
-        import subprocess
-
         from bench.records.tracking import default_uri
 
+        _check_free(port)
         uri = default_uri(chosen_folders(results_dir, None).results)
         command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-        raise typer.Exit(subprocess.call([*command, "--port", str(port)]))
+        raise typer.Exit(_until_ended([*command, "--port", str(port)]))
+
+
+def _check_free(port: int) -> None:
+    import socket
+
+    with socket.socket() as tried:
+        # As the server does it: a port that was in use a moment ago is free.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError(
+                f"Port {port} cannot be used: {reason}.", hint="Choose another with --port."
+            ) from None
+
+
+def _until_ended(command: list[str]) -> int:
+    """Run `command` until it ends and return its status; all its children end with this process."""
+    import os
+    import signal
+    import subprocess
+
+    child = subprocess.Popen(command, start_new_session=True)
+
+    def end(number: int = signal.SIGTERM, frame: object = None) -> None:
+        del frame
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        status = child.wait()
+    except KeyboardInterrupt:
+        status = 0
+    finally:
+        end()
+        child.wait()
+    return status if status >= 0 else 128 - status

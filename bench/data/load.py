@@ -104,7 +104,14 @@ def _verify_cifar(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
     source = cifar.SOURCES[name]
     decoded = cifar.cache_path(name, data_dir=data_dir)
     archive = data_dir / source.file.name
-    reports = [_verify_decoded(decoded, source=name), _verify_archive(source, data_dir=data_dir)]
+    if decoded.exists() or archive.exists():
+        reports = [
+            _verify_decoded(decoded, source=name),
+            _verify_archive(source, data_dir=data_dir),
+        ]
+    else:
+        way = f"not here: bench data fetch {name} ({source.file.size_bytes / 2**20:.0f} MiB)"
+        reports = [FileReport(decoded, None, "missing", way)]
     leftovers: tuple[tuple[Path, Status, str], ...] = (
         (archive.with_name(archive.name + ".part"), "incomplete", "an unfinished download"),
         (decoded.with_name(decoded.name + ".broken"), "broken", "set aside; can be deleted"),

@@ -72,6 +72,12 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
     else:
         net = _placed(method.build(backbone_of(record.spec, place), config), place.device)
     path = checked_file(place.store, record, WEIGHTS_FILE)
+    if not path.exists():
+        raise WeightsError(
+            f"The weights of the run {record.run} are not here: records may come without them.",
+            hint=f"Training again makes them: bench run --methods {record.spec.method} --fresh, "
+            "with the other options of that run.",
+        )
     try:
         net.load_state_dict(load_file(path))
     except Exception as error:

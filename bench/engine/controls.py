@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from bench.config import InitialWeights, RunSpec
-from bench.errors import ConfigError, PluginError
+from bench.errors import ConfigError, PluginError, UnknownNameError
 from bench.method import DerivedMethod, Method
 from bench.networks.resnet import DEPTHS
 from bench.registry import Registry
@@ -38,18 +38,26 @@ def chosen_controls(given: Sequence[str], methods: Registry[Method]) -> tuple[st
     """Return the controls that "all", "none" or a list of names stands for.
 
     Raises:
-        UnknownNameError: there is no such method.
-        ConfigError: a method is no control.
+        UnknownNameError: there is no such control.
+        ConfigError: a method is no control, or "none" is one name of several.
     """
+    known = known_controls(methods)
+    if NONE in given and set(given) != {NONE}:
+        raise ConfigError(
+            f"--controls {','.join(given)}: '{NONE}' stands alone.",
+            hint=f"Give {NONE}, or {ALL}, or names with commas.",
+        )
     if NONE in given:
         return ()
     if ALL in given:
-        return tuple(known_controls(methods))
+        return tuple(known)
     for name in given:
+        if name != SHALLOWER and name not in methods.names():
+            raise UnknownNameError("control", name, [*known, ALL, NONE])
         if name != SHALLOWER and methods.get(name).tags.role != "control":
             raise ConfigError(
                 f"'{name}' is no control.",
-                hint=f"Controls: {', '.join(known_controls(methods))}, or {ALL} or {NONE}.",
+                hint=f"Controls: {', '.join(known)}, or {ALL} or {NONE}.",
             )
     return tuple(given)
 

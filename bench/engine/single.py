@@ -17,6 +17,7 @@ from safetensors.torch import save
 from bench.config import RunSpec
 from bench.data.augment import pad_images
 from bench.data.images import ImageSet
+from bench.engine.blame import reason_for
 from bench.engine.building import Workplace, build, method_of, parent_of
 from bench.engine.evaluating import (
     Subject,
@@ -27,7 +28,7 @@ from bench.engine.evaluating import (
     subject_of,
     watched,
 )
-from bench.errors import BenchError, StorageError
+from bench.errors import StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
 from bench.method import DerivedMethod, DynamicNet, Point
@@ -66,8 +67,7 @@ def _done(spec: RunSpec, place: Workplace) -> RunRecord:
     try:
         record = _perform(spec, place, started)
     except Exception as error:
-        reason = error.message if isinstance(error, BenchError) else repr(error)
-        failed = _record(spec, place, status="failed", reason=reason, started=started)
+        failed = _record(spec, place, status="failed", reason=reason_for(error), started=started)
         # Where not even that can be kept, what went wrong first is what has to be said.
         with suppress(StorageError):
             place.store.save(failed)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.config import RunSpec
-from bench.engine.building import Workplace
+from bench.engine.building import Workplace, rebuild
 from bench.engine.evaluating import first_images
 from bench.engine.measuring import Task, measure_here, subject_name
 from bench.engine.processes import measure_in_processes
 from bench.engine.resources import with_resources
-from bench.errors import RecordError
+from bench.errors import BenchError, RecordError
 from bench.measure.cells import MeasuredCell
 from bench.measure.profiles import profile_named
 from bench.records.record import LatencyCell, PointRecord, RunRecord
@@ -70,6 +70,22 @@ def time_records(
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
+
+
+def without_broken(
+    records: Sequence[RunRecord], place: Workplace
+) -> tuple[list[RunRecord], dict[str, BenchError]]:
+    """Return the records whose networks can be rebuilt, and by run why the others' cannot."""
+    sound: list[RunRecord] = []
+    broken: dict[str, BenchError] = {}
+    for record in records:
+        try:
+            rebuild(record, place)
+        except BenchError as error:
+            broken[record.run] = error
+        else:
+            sound.append(record)
+    return sound, broken
 
 
 def _backbones(records: Sequence[RunRecord]) -> str:

@@ -5,6 +5,7 @@ Owns the order of these steps and what is said of them.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bench.measure.equivalence import MIN_IMAGES
 from bench.measure.modes import evaluating
 from bench.method import DynamicNet
 from bench.records.record import RunRecord
-from bench.storage import make_folder, write_atomically
+from bench.storage import chosen_with_out, make_folder, write_atomically
 from bench.training.reporter import Reporter
 
 SUFFIXES: dict[FileFormat, str] = {
@@ -59,14 +60,19 @@ def export_record(
     *,
     file_format: FileFormat,
     point: str | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
 ) -> Exported:
     """Write the inference network of one operating point, the first unless named.
 
+    `out` is a file, or a folder if it is one or ends in a slash.
+
     Raises:
-        ConfigError: there is no such point, or a package is missing.
+        ConfigError: there is no such point, a package is missing, or `out` has the suffix of
+            another format.
         Unsupported: the network cannot be written in this format; the message says why.
     """
+    if out is not None:
+        _check_suffix(out, file_format)
     if file_format == "onnx":
         require_onnx()
     number = _number_of(record, point)
@@ -80,12 +86,26 @@ def export_record(
     tries = attempts(shipped, described, x_nchw=x_nchw, file_format=file_format)
     made, agreement = _first_that_agrees(tries, run, x_nchw, reporter=place.reporter)
     name = _tame(f"{record.run}-{described.point}".rstrip("-")) + SUFFIXES[file_format]
-    path = place.store.results_dir / FOLDER / name if out is None else out
-    if path.is_dir():
+    path = place.store.results_dir / FOLDER / name if out is None else Path(out)
+    if out is not None and _is_folder(out):
         path = path / name
-    make_folder(path.parent)
-    write_atomically(path, made.data)
+    with chosen_with_out(None if out is None else path):
+        make_folder(path.parent)
+        write_atomically(path, made.data)
     return Exported(path, len(made.data), made.description, agreement)
+
+
+def _is_folder(out: Path | str) -> bool:
+    return str(out).endswith(("/", os.sep)) or Path(out).is_dir()
+
+
+def _check_suffix(out: Path | str, file_format: FileFormat) -> None:
+    suffix, expected = Path(out).suffix.lower(), SUFFIXES[file_format]
+    if suffix in SUFFIXES.values() and suffix != expected and not _is_folder(out):
+        raise ConfigError(
+            f"--out {out} has the suffix of another format than {file_format}.",
+            hint=f"A {file_format} file ends in {expected}.",
+        )
 
 
 def _number_of(record: RunRecord, point: str | None) -> int:

@@ -103,6 +103,9 @@ class RunStore:
     def names(self) -> list[str]:
         """Return the names of all runs that have a record, readable or not."""
         if not self.runs_dir.is_dir():
+            with storage_errors(self.results_dir):
+                if self.results_dir.exists() and not self.results_dir.is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, "")
             return []
         with storage_errors(self.runs_dir):
             folders = sorted(os.listdir(self.runs_dir))
@@ -124,7 +127,10 @@ class RunStore:
         Raises:
             RecordError: no such run (the nearest names are given), several, or a damaged record.
         """
-        match = self._resolve(name)
+        match, *others = self.matching(name)
+        if others:
+            hint = _listing([match, *others])
+            raise RecordError(f"'{name}' names {len(others) + 1} runs.", hint=hint)
         try:
             return self.load(match)
         except RecordError as error:
@@ -132,6 +138,25 @@ class RunStore:
                 f"The record of run '{match}' cannot be used: {error.message}.",
                 hint="Run it again; the damaged file is kept beside the new one.",
             ) from None
+
+    def matching(self, name: str) -> list[str]:
+        """Return the names of the runs that `name` may mean; never an empty list.
+
+        A full name means one run. Else it is the beginning of names or of keys; where it ends with
+        a whole part of a name, those of longer parts are not meant: 'sgad' is no 'sgad_beta'.
+
+        Raises:
+            RecordError: no such run; the nearest names are given.
+        """
+        if _is_plain(name) and self._has_record(name):
+            return [name]
+        known = self.names()
+        matches = [run for run in known if name and _starts(run, name)]
+        if matches:
+            return [run for run in matches if run.startswith(f"{name}-")] or matches
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+        hint = f"Nearest: {_listing(near)}" if near else "See 'bench list runs'."
+        raise RecordError(f"There is no run '{name}' in {self.runs_dir}.", hint=hint)
 
     def save(self, record: RunRecord) -> Path:
         """Write `record` into its folder, whole or not at all; return the file.
@@ -195,19 +220,6 @@ class RunStore:
     def _has_record(self, name: str) -> bool:
         # Joined as text: a Path for each of thousands of runs takes as long as asking for it.
         return os.path.lexists(f"{self.runs_dir}{os.sep}{name}{os.sep}{RECORD_FILE}")
-
-    def _resolve(self, name: str) -> str:
-        if _is_plain(name) and self._has_record(name):
-            return name
-        known = self.names()
-        matches = [run for run in known if name and _starts(run, name)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise RecordError(f"'{name}' names {len(matches)} runs.", hint=_listing(matches))
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-        hint = f"Nearest: {_listing(near)}" if near else "See 'bench list runs'."
-        raise RecordError(f"There is no run '{name}' in {self.runs_dir}.", hint=hint)
 
 
 def save_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:

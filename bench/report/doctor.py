@@ -1,6 +1,6 @@
 """What works on this machine and what does not: `bench doctor`.
 
-Every check does the thing it speaks of, in small; none of them fails the command.
+Every check does the thing it speaks of, in small. Only what is needed fails the command.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
+from bench.errors import BenchError
 from bench.plain_text import one_line
+from bench.storage import storage_errors
 
 _CORE = (
     *("torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
@@ -26,39 +28,44 @@ _OPTIONAL = {
     "ray": "sweeps need it; runs do not",
     "matplotlib": "no PNG, SVG or PDF plots",
     "plotly": "no interactive plots",
+    "onnx": "no export to ONNX",
+    "onnxruntime": "no export to ONNX: files could not be checked",
+    "optuna": "no sweeps with --search optuna",
 }
 _DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was tried, whether it works, and what that means."""
+    """One line: what was tried, whether it works, what that means, and whether runs need it."""
 
     what: str
     works: bool
     detail: str
+    needed: bool = False
 
 
-def report(results_dir: Path, data_dir: Path) -> Table:
-    """Return the table of all checks."""
+def report(found: list[Check]) -> Table:
+    """Return the table of checks."""
     table = Table(box=None, pad_edge=False)
     for column in ("", "what", "detail"):
         table.add_column(column, overflow="fold")
-    for check in checks(results_dir, data_dir):
-        mark = "[green]ok[/]" if check.works else "[yellow]--[/]"
+    for check in found:
+        wrong = "[red]no[/]" if check.needed else "[yellow]--[/]"
+        mark = "[green]ok[/]" if check.works else wrong
         table.add_row(mark, check.what, Text(one_line(check.detail)))
     return table
 
 
 def checks(results_dir: Path, data_dir: Path) -> list[Check]:
     """Try everything that a run may need."""
-    found = [_tried("skipbench", lambda: version("skipbench"))]
-    found += [_package(name, "needed: pip install skipbench") for name in _CORE]
-    found += [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
-    found += [_device(), _skipping(), _methods()]
-    found += [_writable("results folder", results_dir), _writable("data folder", data_dir)]
-    found += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
-    return found
+    needed = [_tried("skipbench", lambda: version("skipbench"))]
+    needed += [_package(name, "needed: pip install skipbench") for name in _CORE]
+    optional = [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
+    needed += [_skipping(), _methods(), _writable("results folder", results_dir)]
+    optional += [_device(), _writable("data folder", data_dir)]
+    optional += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
+    return [replace(check, needed=True) for check in needed] + optional
 
 
 def _package(name: str, meaning: str) -> Check:
@@ -75,6 +82,8 @@ def _package(name: str, meaning: str) -> Check:
 def _tried(what: str, attempt: Callable[[], str]) -> Check:
     try:
         return Check(what, True, attempt())
+    except BenchError as error:
+        return Check(what, False, str(error))
     except Exception as error:
         return Check(what, False, f"{type(error).__name__}: {error}")
 
@@ -113,7 +122,7 @@ def _methods() -> Check:
 def _writable(what: str, folder: Path) -> Check:
     def attempt() -> str:
         nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=nearest):
+        with storage_errors(folder), tempfile.TemporaryFile(dir=nearest):
             return f"{folder} can be written"
 
     return _tried(what, attempt)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from bench.errors import UnknownNameError
 from bench.plain_text import one_line
 from bench.report.columns import LONG, plain_columns
 
@@ -21,13 +22,19 @@ if TYPE_CHECKING:
 
 
 def listing(what: str, results_dir: Path) -> RenderableType:
-    """Return the table of methods, datasets, backbones, recipes or runs."""
+    """Return the table of methods, datasets, backbones, recipes or runs.
+
+    Raises:
+        UnknownNameError: there is no such table.
+    """
     tables = {
         "methods": _methods,
         "datasets": _datasets,
         "backbones": _backbones,
         "recipes": _recipes,
     }
+    if what not in {"runs", *tables}:
+        raise UnknownNameError("listing", what, ["runs", *tables])
     return _runs(results_dir) if what == "runs" else tables[what]()
 
 
@@ -114,6 +121,9 @@ def _runs(results_dir: Path) -> RenderableType:
     found = stored_runs(RunStore(results_dir))
     lines = [[run, *(flat[key] for key in heads[1:])] for run, flat in found.of.items()]
     lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
+    if not lines:
+        missing = "" if results_dir.exists() else ", which does not exist"
+        return Text(f"No runs in {results_dir}{missing}. Start with: bench run")
     if len(lines) > LONG:
         return plain_columns(
             heads, [[one_line(cell) for cell in line] for line in lines], left=range(len(heads))

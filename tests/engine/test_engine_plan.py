@@ -180,3 +180,7 @@ def test_a_wrong_yaml_file_is_named_with_what_is_wrong(
     with pytest.raises(ConfigError, match=words) as caught:
         run_options({}, file=file)
     assert "run.yaml" in str(caught.value)
+
+
+def test_a_seed_given_twice_is_run_once() -> None:
+    assert request_of(run_options({"seeds": "0,0,1"}, file=None)).seeds == (0, 1)

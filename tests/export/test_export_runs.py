@@ -121,3 +121,17 @@ def test_nothing_is_written_where_no_form_agrees(
     with pytest.raises(Unsupported, match="cannot be exported in this format"):
         export("sgad", folders, file_format="torchscript", out=tmp_path / "a.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slash_at_the_end_means_a_folder_that_is_made(folders: Folders, tmp_path: Path) -> None:
+    done = command(folders, "sgad", "--format", "safetensors", "--out", f"{tmp_path}/new/")
+    assert done.exit_code == 0, done.output
+    assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".safetensors"]
+
+
+def test_the_suffix_of_another_format_is_refused(folders: Folders, tmp_path: Path) -> None:
+    out = tmp_path / "x.onnx"
+    done = command(folders, "sgad", "--format", "safetensors", "--out", str(out))
+    assert done.exit_code == 2
+    assert ".safetensors" in done.stderr
+    assert not out.exists()

@@ -1,0 +1,206 @@
+"""What the command line says where there is nothing to show or a request cannot be served."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench.cli import app
+from bench.records.record import RunRecord
+from bench.records.store import RunStore
+
+
+@pytest.fixture
+def results(tmp_path: Path, make_record: Callable[..., RunRecord]) -> Path:
+    """A results folder with three finished runs, without weights."""
+    store = RunStore(tmp_path / "results")
+    for method in ("sgad", "blockdrop", "resnet"):
+        store.save(make_record(method))
+    return store.results_dir
+
+
+def _bench(*arguments: str, results: Path) -> Result:
+    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "120"})
+    return runner.invoke(app, list(arguments))
+
+
+def test_a_filter_that_matches_nothing_names_what_is_recorded(results: Path) -> None:
+    outcome = _bench("results", "--filter", "method=act", results=results)
+    assert outcome.exit_code == 0
+    assert "No run matches 'method=act'" in outcome.stderr
+    assert "method blockdrop, resnet, sgad" in outcome.stderr
+    assert "bench run" not in outcome.stderr
+
+
+@pytest.mark.parametrize("command", [("results",), ("list", "runs"), ("pareto",), ("report",)])
+def test_where_there_are_no_runs_the_folder_is_named(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    outcome = _bench(*command, results=tmp_path / "mistyped")
+    said = outcome.output.replace("\n", "")
+    assert "mistyped, which does not exist" in said
+    assert "bench run" in said
+
+
+@pytest.mark.parametrize("command", [("results",), ("list", "runs"), ("pareto",)])
+def test_a_file_is_no_results_folder(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = _bench(*command, results=tmp_path / "file")
+    assert outcome.exit_code == 2
+    assert "a file stands where a folder should be" in outcome.stderr
+    assert "--results-dir" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", [("report",), ("pareto",)])
+def test_a_place_that_cannot_be_written_is_the_one_given_with_out(
+    command: tuple[str, ...], results: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    outcome = _bench(*command, "--out", str(tmp_path / "file" / "a.html"), results=results)
+    assert outcome.exit_code == 2
+    assert "--out" in outcome.stderr
+    assert "--results-dir" not in outcome.stderr
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "md", "latex"])
+def test_results_end_with_one_end_of_line(format: str, results: Path) -> None:
+    text = _bench("results", "--format", format, results=results).stdout
+    assert text.endswith("\n") and not text.endswith("\n\n")
+
+
+def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
+    outcome = _bench("list", "method", results=results)
+    assert outcome.exit_code == 2
+    assert outcome.stderr.splitlines()[0] == "Error: Unknown listing 'method'."
+    assert "'methods'" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--seeds", "a"), "--seeds: 'a' cannot be used: it must be a whole number."),
+        (("--seeds", ""), "--seeds: () cannot be used: at least one is needed."),
+        (("--methods", ""), "--methods: () cannot be used: at least one is needed."),
+        (("--controls", "all,none"), "--controls all,none: 'none' stands alone."),
+        (("--controls", "foo"), "Known: all, none, random_skip"),
+        (("--backbone", "resnet21"), "Did you mean 'resnet20' or"),
+        (("--backbone", "nope"), "resnet8, resnet14, resnet20"),
+        (("--dataset", "nope"), "Known: cifar10, cifar100, digits, synthetic"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_words_of_the_command_line(
+    arguments: tuple[str, str], words: str, tmp_path: Path
+) -> None:
+    outcome = _bench("run", *arguments, results=tmp_path)
+    assert outcome.exit_code == 2
+    assert words in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("metods: sgad", "Did you mean 'methods'?"),
+        ("set: {sgad.d_max: 1}", "settings: {method: {key: value}}"),
+        ("settings: [sgad.d_max=1]", "settings: {method: {key: value}}"),
+        ("steps: [{methods: sgad}]", "bench campaign"),
+    ],
+)
+def test_a_wrong_file_of_options_is_refused_with_the_way_out(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    outcome = _bench("run", "--config", str(tmp_path / "run.yaml"), results=tmp_path)
+    assert outcome.exit_code == 2
+    assert words in outcome.stderr
+    assert "Extra inputs" not in outcome.stderr and "run.yaml" in outcome.stderr
+
+
+def test_an_unknown_method_to_check_may_be_one_that_is_not_installed(tmp_path: Path) -> None:
+    outcome = _bench("method", "check", "my_method", results=tmp_path)
+    assert outcome.exit_code == 2
+    assert "pip install -e" in outcome.stderr and "--plugin FILE" in outcome.stderr
+
+
+def test_a_data_set_that_is_not_here_comes_with_the_way_to_it(tmp_path: Path) -> None:
+    outcome = _bench("data", "verify", "cifar10", "--data-dir", str(tmp_path), results=tmp_path)
+    assert outcome.exit_code == 1
+    assert "not here: bench data fetch cifar10 (163 MiB)" in outcome.stdout
+
+
+def test_the_doctor_fails_where_results_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = _bench("doctor", "--data-dir", str(tmp_path), results=tmp_path / "file")
+    assert outcome.exit_code == 1
+    said = " ".join(outcome.stdout.split())
+    assert "a file stands where a folder should be" in said and "--results-dir" in said
+    assert "NotADirectoryError" not in said
+    assert "onnxruntime" in said and "optuna" in said
+
+
+def test_nothing_to_log_makes_no_folder(tmp_path: Path) -> None:
+    outcome = _bench("mlflow", "sync", results=tmp_path / "none")
+    assert outcome.exit_code == 0
+    assert "No runs in" in outcome.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        outcome = _bench("mlflow", "ui", "--port", str(taken.getsockname()[1]), results=tmp_path)
+    assert outcome.exit_code == 2
+    assert "--port" in outcome.stderr
+    assert _bench("mlflow", "ui", "--port", "99999", results=tmp_path).exit_code == 2
+
+
+_PARENT = """
+import sys
+from bench.commands.mlflow import _until_ended
+child = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()"
+sys.exit(_until_ended([sys.executable, "-c", child]))
+"""
+
+
+def test_a_server_and_its_children_end_with_the_command() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    grandchild = int(parent.stdout.readline())
+    parent.terminate()
+    parent.communicate(timeout=20)
+    assert parent.returncode == 128 + signal.SIGTERM
+    status = Path(f"/proc/{grandchild}/stat")
+    deadline = time.monotonic() + 10
+    while _runs(status) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(status)
+
+
+def _runs(status: Path) -> bool:
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_the_status_of_the_server_is_passed_on() -> None:
+    code = "from bench.commands.mlflow import _until_ended as run; import sys; "
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit(run([sys.executable, '-c', 'exit(3)']))"],
+        check=False,
+    )
+    assert done.returncode == 3
