@@ -48,6 +48,18 @@ def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Ar
     return Corners(tuple(kept), dearest if points[dearest][0] > points[kept[-1]][0] else None)
 
 
+def in_order_of_cost(cost_p: Sequence[float] | Array) -> Corners:
+    """Return all points as corners, of several at one cost the first.
+
+    For the points of what is judged: a front drawn through the luckier of many noisy points would
+    be the better the more there are.
+    """
+    cost = np.asarray(cost_p, dtype=float)
+    order = np.argsort(cost, kind="stable")
+    later = np.diff(cost[order], prepend=-np.inf) > 0
+    return Corners(tuple(order[later].tolist()), None)
+
+
 class Curve(NamedTuple):
     """A piecewise linear curve: costs that rise, and an accuracy at each."""
 

@@ -19,6 +19,7 @@ from bench.analysis.static_curve import (
     common_range,
     corners_of,
     curve_through,
+    in_order_of_cost,
     mean_over,
 )
 from bench.analysis.statistics import Bounds
@@ -97,7 +98,7 @@ def compare(
     groups = [method, *statics]
     corners = corners_of(static_cost, static_accuracy)
     curve = curve_through(corners, cost_p=static_cost, accuracy_p=static_accuracy)
-    own = corners_of(method.cost_p, method.accuracy_p)
+    own = in_order_of_cost(method.cost_p)
     points = _points(method, groups, corners, curve=curve, level=level)
     own_curve = curve_through(own, cost_p=method.cost_p, accuracy_p=method.accuracy_p)
     costs = common_range(own_curve, curve)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _GAP_PX = 2
 _INK, _PAPER = "var(--ink)", "var(--paper)"
+_IN_ATTRIBUTES = " !$()*+,-./:;=?@[]^_{|}~"
 _SCHEMES = (
     "<style>:root{--ink:#1a1a1a;--paper:#ffffff;fill:var(--ink)}"
     "@media (prefers-color-scheme:dark){:root{--ink:#ececec;--paper:#16181c}}</style>"
@@ -111,7 +113,8 @@ def svg_uri(figure: Figure) -> str:
         text = text.replace(colour, _INK)
     text = text.replace("#ffffff", _PAPER)
     text = re.sub(r"(<svg [^>]*>)", rf"\1{_SCHEMES}", text, count=1)
-    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
+    # As text it takes a fifth less than in base64.
+    return f"data:image/svg+xml,{quote(' '.join(text.split()), safe=_IN_ATTRIBUTES)}"
 
 
 def strip_uri(images: TestImages, positions: Sequence[int]) -> str:

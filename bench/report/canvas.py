@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
+_GLUED = "\N{NO-BREAK SPACE}%"
 _METADATA: Mapping[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
@@ -115,5 +116,6 @@ def stamp(axes: Axes, text: str) -> None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break `text` into lines of at most `width` characters."""
-    return "\n".join(textwrap.wrap(text, width))
+    """Break `text` into lines of at most `width` characters, never before a percent sign."""
+    kept = textwrap.wrap(text.replace(" %", _GLUED), width)
+    return "\n".join(kept).replace(_GLUED, " %")

@@ -25,10 +25,10 @@ from bench.report.behaviour_figures import (
 from bench.report.document import Document, ranks_table, results_table
 from bench.report.front_certainty import area_table, front_table
 from bench.report.gradients import together_words
+from bench.report.headline import headline as plane_headline
 from bench.report.page import plot_html
 from bench.report.pairs import pairs_table
 from bench.report.plane import Plane
-from bench.report.plane import headline as plane_headline
 from bench.report.position_figure import position_alt, position_caption, position_figure
 from bench.report.rank_figure import rank_figure
 from bench.report.ranks import headline as ranks_headline

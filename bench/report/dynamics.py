@@ -20,7 +20,8 @@ _HEADS = ("method", "dropped", "masks", "cost ±", "shuffled", "difficulty", "ne
 _EXPLAINED = (
     "dropped: mean share of gated blocks that an image does not run; "
     "cost ±: spread of nFLOPs over images; "
-    "shuffled: change in accuracy when every image follows another image's decisions, same cost; "
+    "shuffled: change in accuracy, in points, when every image follows another image's "
+    "decisions, same cost; "
     "difficulty: rank correlation of an image's MACs with the dense network's loss on it"
 )
 

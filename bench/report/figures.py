@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.canvas import frame, literal, new_figure, save_figure, stamp, wrapped, write_notes
+from bench.report.headline import headline
 from bench.report.labels import Spot, place_labels
 from bench.report.masks import masks_figure
-from bench.report.plane import Foreign, Placed, Plane, headline, plane_of
+from bench.report.plane import Foreign, Placed, Plane, plane_of
 from bench.report.rows import Row
 from bench.report.style import DENSE, GREY, Style, greyed, styles
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 Place = Literal["upper left", "lower left"]
 
 __all__ = ["masks_figure", "pareto_figure", "save_figure"]
+
+_LEGEND_LINE = 0.165
+"""Inches that a line of a legend takes."""
+
+_LEGEND_ROOM = 21
+"""Lines that fit beside the plot of usual height, with many notes below it."""
 
 
 @literal
@@ -46,7 +53,7 @@ def pareto_figure(
         ConfigError: several data sets at once, or matplotlib is not installed.
     """
     plane = plane_of(rows, x=x, published=published)
-    figure = new_figure(9.6, 6.4)
+    figure = new_figure(9.6, 6.4 + _LEGEND_LINE * max(0, _legend_lines(plane) - _LEGEND_ROOM))
     # A column of its own for the legends, as narrow as they need: they cover no data.
     parts = figure.subplot_mosaic([["plot", "ours"], ["plot", "theirs"]], width_ratios=[1, 0.02])
     axes = parts["plot"]
@@ -69,21 +76,32 @@ def pareto_figure(
     _legend(parts["ours"], ours | lines, title="our runs", place="upper left")
     _legend(parts["theirs"], others, title="published (other recipes)", place="lower left")
     notes = plane.notes()
-    write_notes(figure, notes)
+    # With the line that may be needed: a lower plot would push names into each other.
+    write_notes(figure, [*notes, _unnamed_note(len(plane.in_full))])
     if plane.synthetic:
         stamp(axes, "synthetic data")
     if not plane.placed:
         axes.set(xticks=[], yticks=[])
     unnamed = _label_points(axes, plane)
-    if unnamed:
-        write_notes(figure, [*notes, f"names left out for lack of room: {unnamed}; see the table"])
+    write_notes(figure, [*notes, _unnamed_note(unnamed)] if unnamed else notes)
     return figure
+
+
+def _unnamed_note(count: int) -> str:
+    return f"names left out for lack of room: {count}; see the table"
 
 
 def _style_of(placed: Placed, known: Mapping[str, Style]) -> Style:
     if placed.group.dense:
         return DENSE
     return known[canonical_name(placed.group.first["method"])]
+
+
+def _legend_lines(plane: Plane) -> int:
+    """Return how many lines both legends take at most, with their titles and what is drawn."""
+    ours = {_legend_name(placed) for placed in plane.placed}
+    theirs = {foreign.point.method for foreign in plane.published}
+    return len(ours) + len(theirs) + 5
 
 
 def _legend_name(placed: Placed) -> str:

@@ -207,17 +207,18 @@ def _cost(row: Row) -> float:
 def spent(row: Row) -> str:
     """Return the training cost in dense epochs; "+?" where the start's share is not known."""
     if row["total_dense_epochs"] is not None:
-        return f"{row['total_dense_epochs']:.0f}"
-    return "?" if row["train_dense_epochs"] is None else f"{row['train_dense_epochs']:.0f}+?"
+        return _epochs(row["total_dense_epochs"])
+    return "?" if row["train_dense_epochs"] is None else f"{_epochs(row['train_dense_epochs'])}+?"
+
+
+def _epochs(cost: float) -> str:
+    """Return a cost with as many digits as tell budgets of more than a tenth apart."""
+    return f"{cost:.1f}".removesuffix(".0") if cost < 10 else f"{cost:.0f}"
 
 
 def _reconstructed(groups: Sequence[Group]) -> str:
-    named = sorted(
-        {
-            f"{row['method']} ({', '.join(row['reconstructed'])})"
-            for group in groups
-            for row in group.rows
-            if row["reconstructed"]
-        }
-    )
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in (row for group in groups for row in group.rows if row["reconstructed"]):
+        found[row["method"]].update(dict.fromkeys(row["reconstructed"]))
+    named = [f"{method} ({', '.join(settings)})" for method, settings in sorted(found.items())]
     return f"settings no publication states: {'; '.join(named)}" if named else ""

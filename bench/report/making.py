@@ -73,27 +73,43 @@ def _start_cost(record: RunRecord) -> str:
 def _recipes(records: Sequence[RunRecord]) -> ReportTable:
     by_recipe: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        content = [record.spec.budget.model_dump(mode="json"), record.spec.precision]
+        content = [record.spec.budget.model_dump(mode="json"), record.spec.precision, _used(record)]
         by_recipe[json.dumps(content, sort_keys=True)].append(record)
     lines = []
     for same in by_recipe.values():
-        budget, optimizer = same[0].spec.budget, same[0].spec.budget.optimizer
+        budget = same[0].spec.budget
         lines.append(
             {
                 "recipe": budget.recipe,
                 "epochs": str(budget.epochs),
-                "batch size": str(budget.batch_size),
-                "optimizer": optimizer.kind,
-                "learning rate": f"{optimizer.lr:g}",
-                "momentum": f"{optimizer.momentum:g}",
-                "weight decay": f"{optimizer.weight_decay:g}",
-                "schedule": "the paper's" if budget.published else optimizer.schedule,
+                **_used(same[0]),
                 "precision": same[0].spec.precision,
                 "seeds": _listed({record.spec.seed for record in same}),
                 "methods": _listed({record.spec.method for record in same}),
             }
         )
-    return table_of("recipes", "Training budgets, as they were asked for.", lines)
+    return table_of("recipes", "Training budgets.", lines)
+
+
+def _used(record: RunRecord) -> dict[str, str]:
+    """Return the optimizer of a run in words, phase by phase where a paper's phases differ."""
+    budget, training = record.spec.budget, record.training
+    used = [(budget.batch_size, budget.optimizer)]
+    if budget.published:
+        phases = () if training is None else training.phases
+        used = [(p.batch_size, p.optimizer) for p in phases if p.optimizer and p.batch_size]
+    columns: dict[str, list[str]] = {
+        "batch size": [str(size) for size, _ in used],
+        "optimizer": [optimizer.kind for _, optimizer in used],
+        "learning rate": [f"{optimizer.lr:g}" for _, optimizer in used],
+        "momentum": [f"{optimizer.momentum:g}" for _, optimizer in used],
+        "weight decay": [f"{optimizer.weight_decay:g}" for _, optimizer in used],
+        "schedule": [optimizer.schedule for _, optimizer in used],
+    }
+    return {
+        name: ", then ".join(dict.fromkeys(texts)) or "the paper's"
+        for name, texts in columns.items()
+    }
 
 
 def _timing(records: Sequence[RunRecord]) -> ReportTable:

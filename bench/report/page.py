@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from string import Template
 
 from bench.records.published import PublishedPoint
-from bench.report.plane import Foreign, Plane, headline, plane_of
+from bench.report.headline import headline
+from bench.report.plane import Foreign, Plane, plane_of
 from bench.report.rows import Row
 from bench.report.tables import document_table
 from bench.report.traces import pareto_traces, published_cells

@@ -1,7 +1,7 @@
 """The plane of cost and accuracy: where a group or a published point lies, and what it shows.
 
 One answer for figures and pages: the cost axis, its label, the network all costs are relative to,
-the Pareto front, and the sentence that states the finding. Owns no drawing.
+and the Pareto front. Owns no drawing; the sentence that states the finding is headline.py's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -23,10 +24,6 @@ from bench.report.rows import Row
 X = Literal["nflops", "macs", "latency_ms"]
 XS: tuple[str, ...] = get_args(X)
 _BELOW_OURS = 0.03
-_KEEPS_WITHIN = 0.005
-"""A network that loses less than half a point "keeps" the accuracy of the dense one."""
-
-
 _ROOM, _MOST_NAMED = 0.08, 6
 _NEAR = 0.05
 _MOSTLY, _LEAST_OF_COSTS = 0.6, 1 / 3
@@ -43,6 +40,24 @@ class Placed:
 
     group: Group
     cost: float
+
+    @property
+    def backbone(self) -> str:
+        return str(self.group.first["backbone"])
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.group.accuracy:.1f} %"
+
+    @property
+    def by_accuracy(self) -> tuple[float, float]:
+        """For sorting: the most accurate last, of equals the cheapest."""
+        return self.group.accuracy, -self.cost
+
+    @property
+    def by_cost(self) -> tuple[float, float]:
+        """For sorting: the cheapest first, of equals the most accurate."""
+        return self.cost, -self.group.accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +97,14 @@ class Plane:
     failed: int
     published: tuple[Foreign, ...] = ()
     published_below: int = 0
+    published_elsewhere: int = 0
     controls_below: int = 0
 
     @property
     def dense(self) -> Placed | None:
         """The best dense network of the reference backbone, if one was run."""
-        mine = [p for p in self.placed if p.group.dense and _backbone(p.group) == self.reference]
-        return max(mine, key=_accurate_and_cheap, default=None)
+        mine = [p for p in self.placed if p.group.dense and p.backbone == self.reference]
+        return max(mine, key=attrgetter("by_accuracy"), default=None)
 
     @property
     def view(self) -> View | None:
@@ -116,7 +132,7 @@ class Plane:
             return []
         lowest = self.view.heights[0] / 100
         hidden = [placed for placed in self.placed if placed.group.accuracy < lowest]
-        return sorted(hidden, key=_accurate_and_cheap, reverse=True)
+        return sorted(hidden, key=attrgetter("by_accuracy"), reverse=True)
 
     @property
     def front(self) -> list[Placed]:
@@ -143,9 +159,9 @@ class Plane:
         if not self.crowded:
             return list(self.placed)
         best: dict[str, Placed] = {}
-        for placed in sorted(self.placed, key=_accurate_and_cheap):
+        for placed in sorted(self.placed, key=attrgetter("by_accuracy")):
             if placed.group.dense:
-                best[_backbone(placed.group)] = placed
+                best[placed.backbone] = placed
         chosen = {*self.front, *best.values()}
         return [placed for placed in self.placed if placed in chosen]
 
@@ -153,7 +169,7 @@ class Plane:
     def curves(self) -> list[list[Placed]]:
         """Our networks that are several operating points of one training, by rising cost."""
         found: dict[str, list[Placed]] = {}
-        for placed in sorted(self.placed, key=_cheap):
+        for placed in sorted(self.placed, key=attrgetter("by_cost")):
             if placed.group.first["point"]:
                 found.setdefault(placed.group.first["run"], []).append(placed)
         return [points for points in found.values() if len(points) > 1]
@@ -196,6 +212,9 @@ class Plane:
             found.append("published: as their sources print them, counted and trained otherwise")
         if self.controls_below:
             found.append(f"{_counted(self.controls_below, 'control')} far below, left out")
+        if self.published_elsewhere:
+            count = _counted(self.published_elsewhere, "published point")
+            found.append(f"{count} without a place on this axis, left out")
         if self.published_below:
             found.append(f"{_counted(self.published_below, 'published point')} far below, left out")
         return [note for note in found if note]
@@ -247,7 +266,7 @@ def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint]
         x=x,
         dataset=names[0] if names else "",
         synthetic=any(row["synthetic"] for row in rows),
-        reference="" if largest is None else _backbone(largest),
+        reference="" if largest is None else str(largest.first["backbone"]),
         reference_macs=reference_macs,
         placed=tuple(placed),
         methods=_names(row for row in rows if not row["dense"] and row["role"] != "control"),
@@ -279,7 +298,12 @@ def _with_published(plane: Plane, published: Sequence[PublishedPoint]) -> Plane:
     # A collapsed network of somebody else would press all our points into one line.
     floor = min((p.group.accuracy for p in plane.placed), default=0.0) - _BELOW_OURS
     shown = tuple(foreign for foreign in found if foreign.accuracy >= floor)
-    return replace(plane, published=shown, published_below=len(found) - len(shown))
+    return replace(
+        plane,
+        published=shown,
+        published_below=len(found) - len(shown),
+        published_elsewhere=len(published) - len(found),
+    )
 
 
 def _published_cost(plane: Plane, point: PublishedPoint) -> float | None:
@@ -296,49 +320,6 @@ def _published_cost(plane: Plane, point: PublishedPoint) -> float | None:
     if macs is None:
         return None
     return macs / plane.reference_macs if plane.x == "nflops" else macs / 1e6
-
-
-def headline(plane: Plane) -> str:
-    """Return the finding as one sentence, made of the measured numbers and nothing else.
-
-    It names the cheapest dynamic network within half a point of the dense one, or the most
-    accurate cheaper one, and any static network or control that does at least as well for no more.
-    """
-    dense = plane.dense
-    if not plane.placed:
-        return "No finished runs to compare yet"
-    dynamic = [p for p in plane.placed if not (p.group.dense or p.group.control)]
-    if dense is None:
-        best = max(dynamic or plane.placed, key=_accurate_and_cheap)
-        return f"{_name(best)} reaches {_percent(best)} {plane.cost_in_words(best)}"
-    cheaper = [p for p in dynamic if p.cost < dense.cost]
-    anchor = f"dense {plane.reference} {_percent(dense)}"
-    if not cheaper:
-        what = "faster" if plane.x == "latency_ms" else "cheaper"
-        rest = f"no dynamic network is {what}" if dynamic else "no dynamic network was run"
-        return f"{anchor} {plane.cost_in_words(dense)}; {rest}"
-    floor = dense.group.accuracy - _KEEPS_WITHIN
-    close = [p for p in cheaper if p.group.accuracy >= floor]
-    verb = "keeps" if close else "reaches"
-    best = min(close, key=_cheap) if close else max(cheaper, key=_accurate_and_cheap)
-    text = f"{_name(best)} {verb} {_percent(best)} {plane.cost_in_words(best)}; {anchor}"
-    return text + _beaten_by(plane, best)
-
-
-def _beaten_by(plane: Plane, best: Placed) -> str:
-    """Name the static network or control that costs no more and is no less accurate, if any."""
-    judges = [
-        p
-        for p in plane.placed
-        if (p.group.dense or p.group.control)
-        and p.cost <= best.cost
-        and p.group.accuracy >= best.group.accuracy
-    ]
-    if not judges:
-        return ""
-    other = max(judges, key=_accurate_and_cheap)
-    name = _backbone(other.group) if other.group.dense else _name(other)
-    return f", but {name} {_percent(other)} {plane.cost_in_words(other)}"
 
 
 def _static_line(dense: Sequence[Placed]) -> list[tuple[float, float]]:
@@ -372,7 +353,7 @@ def _bars(groups: Sequence[Group]) -> str:
 
 def _below(hidden: Sequence[Placed]) -> str:
     """Name the networks that the view does not reach, the first few of them."""
-    named = [f"{_name(placed)} ({_percent(placed)})" for placed in hidden[:_MOST_NAMED]]
+    named = [f"{placed.group.label} ({placed.percent})" for placed in hidden[:_MOST_NAMED]]
     more = [f"{len(hidden) - _MOST_NAMED} more"] if len(hidden) > _MOST_NAMED else []
     return f"below the view: {', '.join([*named, *more])}" if hidden else ""
 
@@ -382,25 +363,5 @@ def _span(networks: Sequence[Placed]) -> float:
     return max(costs) - min(costs)
 
 
-def _accurate_and_cheap(placed: Placed) -> tuple[float, float]:
-    return placed.group.accuracy, -placed.cost
-
-
-def _cheap(placed: Placed) -> tuple[float, float]:
-    return placed.cost, -placed.group.accuracy
-
-
-def _backbone(group: Group) -> str:
-    return str(group.first["backbone"])
-
-
-def _name(placed: Placed) -> str:
-    return placed.group.label
-
-
 def _counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _percent(placed: Placed) -> str:
-    return f"{100 * placed.group.accuracy:.1f} %"

@@ -129,7 +129,7 @@ def names_of(networks: Sequence[Network]) -> list[str]:
     words = [_words(network.row) for network in networks]
     for more in (_settings, _hash):
         if len(set(map(tuple, words))) < len(words):
-            words = [own + more(net.row) for own, net in zip(words, networks, strict=True)]
+            words = [own + more(net.row, own) for own, net in zip(words, networks, strict=True)]
     common = set(words[0]).intersection(*words[1:]) if words else set()
     return [" ".join(word for word in dict.fromkeys(own) if word not in common) for own in words]
 
@@ -138,11 +138,14 @@ def _words(row: Row) -> list[str]:
     return [*str(row["variant"] or "").split(), row["recipe"], f"seed={row['seed']}"]
 
 
-def _settings(row: Row) -> list[str]:
-    return list(row["settings"] or ())
+def _settings(row: Row, told: Sequence[str]) -> list[str]:
+    """Return the settings that the words told so far do not name."""
+    names = {word.partition("=")[0] for word in told}
+    return [item for item in row["settings"] or () if item.partition("=")[0] not in names]
 
 
-def _hash(row: Row) -> list[str]:
+def _hash(row: Row, told: Sequence[str]) -> list[str]:
+    del told
     return [row["run"].rpartition("-")[2]]
 
 

@@ -55,13 +55,18 @@ _DOCUMENT_COLUMNS = {
     "total_dense_epochs": "training, dense epochs",
     "budget_note": "note",
 }
+_SPEED_COLUMNS = {suffix: _DOCUMENT_COLUMNS[f"speedup_{suffix}"] for suffix in ("b1", "b256")}
 _WHOLE_NUMBERS = (
     *("seed", "params", "params_inference", "train_epochs", "distinct_masks", "correct"),
     *("dense_macs", "test_images", "gated_blocks"),
 )
 _NARROW_BELOW = 96
+_LONGEST_NAME = len("static_projection")
 _MARKS = {"faster": "▲", "slower": "▼", "indistinguishable": "≈", "baseline": "="}
-_MARK_NOTE = "▲ faster, ▼ slower, ≈ indistinguishable from the dense network (= baseline)"
+_MARK_NOTE = (
+    "▲ faster, ▼ slower, ≈ indistinguishable from the dense network (= baseline); "
+    "without a mark seeds disagree"
+)
 
 
 def to_dataframe(all_rows: Sequence[Row]) -> pd.DataFrame:
@@ -127,13 +132,34 @@ def _latex(all_rows: Sequence[Row]) -> str:
 
 def document_table(all_rows: Sequence[Row]) -> list[dict[str, str]]:
     """Return what a reader of a document needs of each row, as text under column titles."""
+    apart = {
+        (row["run"], row["point"]): group.apart
+        for group in group_seeds(all_rows)
+        for row in group.rows
+    }
     table = []
     for row in all_rows:
         line = {title: _cell(key, row[key]) for key, title in _DOCUMENT_COLUMNS.items()}
+        more = apart.get((row["run"], row["point"]), "")
+        line["variant"] = " ".join(part for part in (line["variant"], more) if part)
+        for suffix, title in _SPEED_COLUMNS.items():
+            line[title] = _speed_in_full(row, suffix)
         if not is_measured(row):
             line["note"] = " ".join(f"{row['status']}: {row['reason']}".split())
         table.append(line)
     return table
+
+
+def _speed_in_full(row: Row, suffix: str) -> str:
+    ratio, low, high = (
+        row[f"{key}_{suffix}"] for key in ("speedup", "speedup_low", "speedup_high")
+    )
+    if ratio is None:
+        return ""
+    interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    verdict = row[f"verdict_{suffix}"]
+    judged = f" {verdict}" if verdict else ""
+    return f"{ratio:.2f}{interval}{judged}" + (DAGGER if row[f"contended_{suffix}"] else "")
 
 
 def _document(all_rows: Sequence[Row]) -> pd.DataFrame:
@@ -154,8 +180,8 @@ def _cell(key: str, value: object) -> str:
 def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     """Return one table per data set for a terminal, seeds together, with footnotes.
 
-    Below 96 columns the least important columns are left out. Failed runs stand below with their
-    reasons.
+    Below 96 columns the least important columns are left out, which a note says. Failed runs stand
+    below with their reasons.
     """
     from rich.console import Group as Lines
     from rich.text import Text
@@ -165,7 +191,7 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     for dataset in dict.fromkeys(group.first["dataset"] for group in groups):
         chosen = [group for group in groups if group.first["dataset"] == dataset]
         parts.append(_terminal_table(chosen, _columns(width)))
-        parts += [Text(f"  {note}", style="dim") for note in _notes(chosen)]
+        parts += [Text(f"  {note}", style="dim") for note in (*_notes(chosen), *_left_out(width))]
         parts += dynamics_parts(chosen)
     for row in all_rows:
         if not is_measured(row):
@@ -188,6 +214,13 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         apart = "" if len(devices) == 1 else " (compare within one machine only)"
         notes.append(f"latency on {'; '.join(devices)}{apart}")
     return notes
+
+
+def _left_out(width: int) -> list[str]:
+    if width >= _NARROW_BELOW:
+        return []
+    spare = [c.title.replace("\n", " ") for c in _columns(_NARROW_BELOW) if c.spare]
+    return [f"a wider terminal also shows: {', '.join(spare)}"]
 
 
 def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> RenderableType:
@@ -219,7 +252,7 @@ def _boxed(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> 
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("method", overflow="fold", max_width=30)
+    table.add_column("method", overflow="fold", min_width=_LONGEST_NAME)
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for line in lines:
@@ -240,7 +273,7 @@ def _columns(width: int) -> list[_Column]:
         _Column("acc. %", _accuracy),
         _Column("nFLOPs", lambda g: _number(g.mean_of("nflops"), "{:.3f}")),
         _Column("w/o\npol.", lambda g: _number(g.mean_of("nflops_backbone"), "{:.3f}"), True),
-        _Column("MMACs", lambda g: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6)),
+        _Column("MMACs", lambda g: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), True),
         _Column("ms\nb=1", lambda g: _number(g.mean_of("latency_ms_b1"), "{:.2f}")),
         _Column("speed\nb=1", lambda g: _speed(g, "b1")),
         _Column("speed\nb=256", lambda g: _speed(g, "b256"), True),

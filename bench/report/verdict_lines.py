@@ -109,9 +109,13 @@ def verdict_table(lines: Sequence[VerdictLine]) -> ReportTable:
 
 
 def _summary(methods: Sequence[VerdictLine], number: int, axis: Axis) -> str:
-    outcomes = [line.answers[number].outcome for line in methods]
-    counts = {name: outcomes.count(name) for name in OUTCOMES}
-    parts = [f"{count} {name}" for name, count in counts.items() if count]
+    parts = []
+    for name in OUTCOMES:
+        found = [line for line in methods if line.answers[number].outcome == name]
+        # A verdict on one training is one on networks, not yet on a method.
+        single = sum(line.seeds == 1 for line in found) if name != NO_VERDICT else 0
+        note = f" ({single} by one training)" if single else ""
+        parts += [f"{len(found)} {name}{note}"] if found else []
     what = axis_title(axis)
     names = len({line.method for line in methods})
     of = "1 method" if names == 1 else f"{names} methods"

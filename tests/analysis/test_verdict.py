@@ -69,6 +69,22 @@ def test_the_mean_gain_of_several_points_keeps_the_level() -> None:
     assert 0.02 <= wrong / 400 <= 0.08
 
 
+def test_many_points_close_together_are_no_advantage() -> None:
+    rng = np.random.default_rng(4)
+    costs = np.linspace(1.1, 1.9, 8)
+    true = [0.88, 0.92, *(0.84 + 0.04 * costs)]
+    better = worse = 0
+    for _ in range(400):
+        small, large, *own = networks(rng, true, seeds=1, images=500, seed_sd=0.0)
+        method = runs(np.stack(own, axis=1), costs[None])
+        found = compare(method, [point(small, 1.0), point(large, 2.0)])
+        assert isinstance(found, Comparison)
+        sure = found.gain.p_value < 0.05
+        better += sure and found.gain.value > 0
+        worse += sure and found.gain.value < 0
+    assert better / 400 <= 0.05 and worse / 400 <= 0.05
+
+
 def bits(share: float, images: int = 100) -> Array:
     return (np.arange(images) < round(share * images)).astype(float)[None]
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from bench.config import InitialWeights
 from bench.records.record import Dynamics, PointRecord, RunRecord
 from bench.report.groups import group_seeds, without_restated
-from bench.report.plane import headline, plane_of
+from bench.report.headline import headline
+from bench.report.plane import plane_of
 from bench.report.rows import Row, rows
 
 MakeRecord = Callable[..., RunRecord]

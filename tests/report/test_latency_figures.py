@@ -255,6 +255,10 @@ def test_networks_of_one_variant_are_named_by_the_settings_that_differ(
         for lr in (1e-4, 1e-3)
     ]
     assert names_of(networks_of(runs)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
+    named = [record.model_copy(update={"variant": "alpha=2"}) for record in runs]
+    assert names_of(networks_of(named)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
+    dearer = runs[0].model_copy(update={"variant": "alpha=4"})
+    assert names_of(networks_of([*named, dearer]))[2].count("alpha") == 1
 
 
 def test_figures_are_the_same_bytes_twice_and_of_the_data_set(

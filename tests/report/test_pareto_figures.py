@@ -16,9 +16,11 @@ from matplotlib.image import imread
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, load_published
 from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.report.canvas import wrapped
 from bench.report.figures import masks_figure, pareto_figure, save_figure
+from bench.report.headline import headline
 from bench.report.page import html_table, pareto_page
-from bench.report.plane import headline, plane_of
+from bench.report.plane import plane_of
 from bench.report.rows import Row, rows
 from bench.report.style import greyed, styles
 from bench.report.traces import pareto_traces
@@ -202,7 +204,10 @@ def test_names_without_room_are_left_out_and_counted(
     figure = pareto_figure(rows(made))
     labels = boxes(figure)
     assert 2 <= len(labels) < 20
-    assert not any(a.overlaps(b) for i, a in enumerate(labels) for b in labels[i + 1 :])
+    for a, b in itertools.combinations(labels, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        up = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert max(across, 0) * max(up, 0) <= 0.03 * a.width * a.height
     assert f"names left out for lack of room: {20 - len(labels)}; see the table" in words(figure)
 
 
@@ -465,3 +470,34 @@ def test_points_of_one_entry_keep_their_own_bars_and_words(comparison: list[RunR
         assert trace.y[place] + trace.error_y.array[place] == pytest.approx(100 * bounds.high)
         assert trace.y[place] - trace.error_y.arrayminus[place] == pytest.approx(100 * bounds.low)
         assert str(placed.group.first["variant"]) in trace.hovertext[place]
+
+
+def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
+    assert wrapped("it keeps 99.0 % of it", 13) == "it keeps\n99.0 % of it"
+
+
+def test_published_points_without_a_place_on_the_axis_are_counted(
+    comparison: list[RunRecord],
+) -> None:
+    published = load_published("cifar10", "resnet32")
+    plane = plane_of(rows(comparison), x="latency_ms", published=published)
+    known = sum(point.accuracy is not None for point in published)
+    assert not plane.published and known > 5
+    assert any(
+        note.startswith(f"{len(published)} published points without a place")
+        for note in plane.notes()
+    )
+
+
+def test_legends_of_many_methods_do_not_meet(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    names = [f"method{number}" for number in range(18)]
+    found = [run(make_record, make_point, "resnet", 0.92, 1.0, "resnet32")]
+    found += [run(make_record, make_point, name, 0.9, 0.5, "resnet32") for name in names]
+    figure = pareto_figure(rows(found), published=load_published("cifar10", "resnet32"))
+    figure.draw_without_rendering()
+    ours, theirs = (
+        axes.get_legend().get_window_extent() for axes in figure.axes if axes.get_legend()
+    )
+    assert theirs.y1 < ours.y0

@@ -32,6 +32,12 @@ def test_its_tables_are_those_of_the_records(document: Document) -> None:
     assert [name for name, text in written.items() if committed[name] != text] == [], AGAIN
 
 
+def test_its_page_is_smaller_than_10_mb_with_pictures_of_images_in_it() -> None:
+    page = REPORT / "report.html"
+    assert "data:image/png" in page.read_text()
+    assert page.stat().st_size < 10_000_000
+
+
 def test_its_page_says_what_the_records_say(document: Document) -> None:
     page = unescape((REPORT / "report.html").read_text())
     sentences = [*document.summary, *(line.paragraph for line in document.verdicts)]

@@ -19,6 +19,7 @@ from bench.report.tables import FORMATS, render, rich_table, to_dataframe
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
+MakeCell = Callable[..., LatencyCell]
 
 
 def shown(records: list[RunRecord], *, width: int = 100) -> str:
@@ -58,6 +59,38 @@ def test_names_cannot_break_markdown_or_latex(make_record: MakeRecord) -> None:
     assert "a\\|b" in line
     assert line.replace("\\|", "").count("|") == 16
     assert "50\\%\\_\\{x\\}\\&y" in render(found, "latex")
+
+
+@pytest.mark.parametrize("format", ["md", "latex"])
+def test_a_document_names_the_settings_that_differ_and_how_sure_a_speed_up_is(
+    format: str, make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
+) -> None:
+    cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"contended": True})
+    found = [
+        make_record("skipnet", config={"hrl_lr": lr}, points=(make_point(latency=(cell,)),))
+        for lr in (0.25, 0.5)
+    ]
+    text = render(rows(found), format).replace("\\", "")
+    assert "hrl_lr=0.25" in text and "hrl_lr=0.5" in text
+    low, high = cell.speedup_interval.low, cell.speedup_interval.high
+    assert f"1.50 ({low:.2f} to {high:.2f}) {cell.verdict}†" in text
+
+
+def test_a_narrow_terminal_says_which_columns_it_left_out(comparison: list[RunRecord]) -> None:
+    note = "a wider terminal also shows: w/o pol., MMACs, speed b=256"
+    narrow = shown(comparison, width=80)
+    assert note in narrow and "MMACs" not in narrow.replace(note, "")
+    assert "a wider terminal" not in shown(comparison, width=120)
+
+
+def test_a_method_is_named_once_among_those_with_reconstructed_settings(
+    make_record: MakeRecord,
+) -> None:
+    found = [
+        make_record("sgad", seed=0, reconstructed=("kappa",)),
+        make_record("sgad", recipe="finetune", reconstructed=("kappa", "d_max")),
+    ]
+    assert "no publication states: sgad (kappa, d_max)" in shown(found, width=200)
 
 
 def test_an_unknown_format_lists_the_known(comparison: list[RunRecord]) -> None:
@@ -162,6 +195,8 @@ def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord
     known = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": 30.0}
     unknown = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": None}
     assert (spent(known), spent(unknown)) == ("30", "8+?")
+    # One and one and a half are different budgets.
+    assert [spent({**known, "total_dense_epochs": cost}) for cost in (1.0, 1.49)] == ["1", "1.5"]
 
 
 def test_what_was_timed_on_a_shared_machine_has_a_dagger(
