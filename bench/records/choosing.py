@@ -32,9 +32,12 @@ def finished_runs(store: RunStore, name: str) -> list[RunRecord]:
     finished = [record for record in records if record.status == "finished"]
     if finished:
         return finished
-    reason = f" It failed: {records[0].reason}" if len(names) == 1 and records[0].reason else ""
-    said = f"The run {names[0]} is" if len(names) == 1 else f"None of the runs '{name}' is"
-    raise RecordError(f"{said} not finished.{reason}", hint="Run it again, with bench run.")
+    if len(names) > 1:
+        said = f"None of the {len(names)} runs that '{name}' names is finished."
+    else:
+        failed = records[0].reason
+        said = f"The run {names[0]} is not finished.{f' It failed: {failed}' if failed else ''}"
+    raise RecordError(said, hint="Run it again, with bench run.")
 
 
 def finished_run(store: RunStore, name: str) -> RunRecord:
