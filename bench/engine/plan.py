@@ -233,13 +233,16 @@ class _Builder:
         method = METHODS.get(name)
         initial, needs = self._file(), None
         if initial is None and method.tags.starts_from_dense:
-            needs = self._dense(seed)
+            needs = self._dense(seed, held_out=self._held_out(method))
             initial = InitialWeights(kind="run", name=needs.run, identity=needs.key)
         share = 1 - self.recipe.dense_share if needs is not None else 1.0
         return Planned(self._spec(name, seed, share=share or 1.0, initial=initial), needs)
 
-    def _dense(self, seed: int) -> RunSpec:
-        return self._spec(DENSE, seed, share=self.recipe.dense_share, initial=None)
+    def _dense(self, seed: int, *, held_out: int) -> RunSpec:
+        """Return the dense run to start from: what is chosen on held-out images later must not
+        have been trained on before."""
+        spec = self._spec(DENSE, seed, share=self.recipe.dense_share, initial=None)
+        return spec.model_copy(update={"held_out": held_out})
 
     def _file(self) -> InitialWeights | None:
         if self.weights is None:

@@ -82,6 +82,15 @@ def test_a_published_optimizer_cannot_be_set() -> None:
     assert "--recipe fair" in str(caught.value.hint)
 
 
+def test_a_start_was_not_trained_on_the_images_that_thresholds_are_chosen_on() -> None:
+    plan = make_plan(_request("cdl", "resnet", "blockdrop"), INFO, train_size=100, weights=None)
+    needs = {item.spec.method: item.needs for item in plan}
+    exits = next(item.spec for item in plan if item.spec.method == "cdl")
+    assert needs["cdl"] is not None and needs["blockdrop"] is not None
+    assert needs["cdl"].held_out == exits.held_out == 10
+    assert (needs["cdl"].seed, needs["blockdrop"].held_out) == (exits.seed, 0)
+
+
 def test_epochs_replace_the_length_of_any_recipe() -> None:
     plan = make_plan(_request("sgad", recipe="paper", epochs=3), INFO, train_size=100, weights=None)
     assert plan[0].spec.budget.epochs == 3
