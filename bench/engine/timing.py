@@ -54,7 +54,7 @@ def time_records(
             continue
         count = sum(len(record.points) for record in members)
         place.reporter.note(
-            f"Timing {count} networks against the dense {_backbones(members)} "
+            f"Timing {_counted(count, 'network')} against the dense {_backbones(members)} "
             f"({chosen.name} profile, {_counted(threads, 'thread')}, "
             f"{_counted(chosen.processes, 'process')})"
         )

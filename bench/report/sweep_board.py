@@ -50,7 +50,8 @@ class SweepBoard:
 
     def began(self, ledger: Ledger) -> None:
         self._ledger, self._begun = ledger, time.monotonic()
-        self.note(f"{ledger.total} trials; criterion: {ledger.objective.sentence()}")
+        trials = "1 trial" if ledger.total == 1 else f"{ledger.total} trials"
+        self.note(f"{trials}; criterion: {ledger.objective.sentence()}")
 
     def changed(self, progress: Progress) -> None:
         if not self._console.is_terminal and progress.state != "running":

@@ -32,6 +32,7 @@ _STYLES = {
 }
 _WELL = frozenset({"finished", "recorded"})
 _FEW_TRIALS = 3
+_LONGEST_SETTING = len("side_lr_scale=10.00")
 _MEASURED = ("acc. %\nheld out", "nFLOPs", "score")
 
 
@@ -78,6 +79,7 @@ def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
 
     methods = dict.fromkeys(trial.method for trial in sweep.trials)
     parts: list[RenderableType] = [_method_table(sweep, method) for method in methods]
+    parts += [Text(f"  {line}") for method in methods for line in _as_options(sweep, method)]
     parts += [Text(f"  {note}", "dim") for note in notes(sweep)]
     found = effects(sweep.trials)
     if found:
@@ -87,19 +89,20 @@ def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
 
 
 def _method_table(sweep: SweepRecord, method: str) -> Table:
+    from rich.text import Text
+
     mine = [trial for trial in sweep.trials if trial.method == method]
     chosen = sweep.chosen.get(method, ())
-    names = list(dict.fromkeys(name for trial in mine for name in trial.settings))
     table = _table(method)
-    for name in names:
-        table.add_column(name.removeprefix(f"{method}."), justify="right")
+    # One column: with a column each, six settings leave no room for their values.
+    table.add_column("settings", overflow="fold", min_width=_LONGEST_SETTING)
     for title in ("seed", "state", *_MEASURED, "time"):
         table.add_column(title, justify="right", no_wrap=True)
     for trial in sorted(mine, key=_by_score):
-        settings = [str(trial.settings.get(name, "")) for name in names]
+        told = [f"{k.removeprefix(f'{method}.')}={v}" for k, v in trial.settings.items()]
         mark = "* " if trial.run in chosen else ""
         table.add_row(
-            *settings,
+            Text(" ".join(told)),
             f"{mark}{trial.seed}",
             _state(trial.status),
             *_measured(trial.points),
@@ -107,6 +110,16 @@ def _method_table(sweep: SweepRecord, method: str) -> Table:
             _duration(trial.wall_s),
         )
     return table
+
+
+def _as_options(sweep: SweepRecord, method: str) -> list[str]:
+    """Return what was chosen for a method as `bench run` takes it, one line at most."""
+    chosen = sweep.chosen.get(method, ())
+    settings = [trial.settings for trial in sweep.trials if trial.run in chosen][:1]
+    return [
+        f"chosen: --methods {method} {' '.join(f'--set {k}={v}' for k, v in one.items())}"
+        for one in settings
+    ]
 
 
 def _by_score(trial: TrialRow) -> float:

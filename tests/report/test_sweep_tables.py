@@ -1,0 +1,48 @@
+"""The table of a sweep at the width of a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from bench.records.sweep import SweepRecord, TrialRow
+from bench.report.sweeps import sweep_tables
+
+SETTINGS = {
+    **{"sgad.alpha": 0.4004, "sgad.beta": 12.25, "sgad.gamma": 0.031},
+    **{"sgad.d_max": 0.36, "sgad.side_lr_scale": 9.82, "train.lr": 0.015},
+}
+
+
+def test_six_settings_can_be_read_at_80_columns_and_the_chosen_ones_copied() -> None:
+    sweep = SweepRecord(
+        name="first",
+        options={},
+        criterion="hypervolume",
+        held_out=40,
+        created="2026-11-01T09:00:00+00:00",
+        ended=True,
+        trials=(
+            TrialRow(method="sgad", settings=SETTINGS, seed=0, run="a", status="finished"),
+            TrialRow(
+                method="sgad",
+                settings={**SETTINGS, "sgad.alpha": 0.5},
+                seed=0,
+                run="b",
+                status="finished",
+            ),
+        ),
+        chosen={"sgad": ("a",)},
+    )
+    printed = io.StringIO()
+    console = Console(file=printed, width=80)
+    for part in sweep_tables(sweep):
+        console.print(part)
+    text = printed.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    for name, value in SETTINGS.items():
+        assert f"{name.removeprefix('sgad.')}={value}" in text
+    told = " ".join(text.split())
+    options = " ".join(f"--set {name}={value}" for name, value in SETTINGS.items())
+    assert f"chosen: --methods sgad {options}" in told
