@@ -296,4 +296,4 @@ def test_what_cannot_be_timed_fails_after_the_others_were(results: Path, tmp_pat
     assert "Timing" not in alone.stderr and not alone.stdout
     both = _bench("latency", "sgad", "resnet", "--profile", "smoke", results=copy)
     assert both.exit_code == 1
-    assert "Timing 1 networks" in both.stderr and "resnet" in both.stdout
+    assert "Timing 1 network against" in both.stderr and "resnet" in both.stdout
