@@ -165,7 +165,10 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
 _PARENT = """
 import sys
 from bench.commands.mlflow import _until_ended
-child = "import subprocess as s, time; print(s.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+child = (
+    "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True);"
+    "time.sleep(60)"
+)
 sys.exit(_until_ended([sys.executable, "-c", child]))
 """
 
