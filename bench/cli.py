@@ -158,8 +158,7 @@ def run(
         folders = chosen_folders(results_dir, data_dir)
         with TerminalReporter(stderr()) as reporter:
             outcome = api.run(options, folders, reporter=reporter, forget=fresh)
-        if outcome.records:
-            show_table(api.rows_of(outcome))
+        show_table(api.rows_of(outcome))
         figure = api.draw_run(outcome.records, folders)
         if figure is not None:
             stderr().print(f"Pareto plot: {figure}", markup=False, soft_wrap=True, highlight=False)
@@ -193,7 +192,7 @@ def results(
             from bench.report.tables import render
 
             typer.echo(render(rows, format).rstrip("\n"))
-        elif rows:
+        else:
             show_table(rows)
         for problem in problems:
             stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
@@ -257,8 +256,7 @@ def latency(
                 dataset=dataset,
                 reporter=reporter,
             )
-        if outcome.records:
-            show_table(api.rows_of(outcome))
+        show_table(api.rows_of(outcome))
         for figure in api.draw_latency(outcome.records, folders):
             stderr().print(f"Figure: {figure}", markup=False, soft_wrap=True, highlight=False)
         show_failures(outcome.failures, debug=debug)

@@ -50,8 +50,7 @@ def campaign(
         folders = chosen_folders(results_dir, data_dir)
         with TerminalReporter(stderr()) as reporter:
             outcome = api.campaign(steps, folders, hours=hours, reporter=reporter)
-        if outcome.records:
-            show_table(api.rows_of(api.Outcome(outcome.records)))
+        show_table(api.rows_of(api.Outcome(outcome.records)))
         done = f"{len(steps) - outcome.left} of {len(steps)} steps"
         again = "; the same command continues" if outcome.left else ""
         stderr().print(f"{done}{again}.", highlight=False)

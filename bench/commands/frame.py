@@ -102,7 +102,10 @@ def load_plugins(files: list[Path] | None) -> list[str]:
 
 
 def show_table(rows: list[dict[str, Any]]) -> None:
-    """Print the rows of runs, at least one, on standard output, as wide as the terminal."""
+    """Print the rows of runs on standard output, as wide as the terminal; nothing if there are
+    none."""
+    if not rows:
+        return
     from bench.report.tables import rich_table
 
     console = stdout()

@@ -46,7 +46,17 @@ class Call(nn.Module):
         return self.part.forward(x)
 
 
-class CompiledStem(Stem):
+class _Calls:
+    """A part of a network that is nothing but the call of what it was compiled to."""
+
+    _call: Any
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self._call(x)
+        return out
+
+
+class CompiledStem(_Calls, Stem):
     """A folded stem for one image."""
 
     def __init__(self, stem: Stem, sides: Sides) -> None:
@@ -54,12 +64,8 @@ class CompiledStem(Stem):
         self.conv, self.bn = stem.conv, stem.bn
         self._call = compiled(stem, _zeros(stem.conv, sides))
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self._call(x)
-        return out
 
-
-class CompiledBlock(Block):
+class CompiledBlock(_Calls, Block):
     """A folded block for one image, and its shortcut for when it is skipped; its residual alone
     still runs as before."""
 
@@ -73,22 +79,14 @@ class CompiledBlock(Block):
         if isinstance(block.shortcut, Projection):
             self.shortcut = CompiledProjection(block.shortcut, example_nchw)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self._call(x)
-        return out
 
-
-class CompiledProjection(Projection):
+class CompiledProjection(_Calls, Projection):
     """A folded projection for one image."""
 
     def __init__(self, projection: Projection, example_nchw: Tensor) -> None:
         nn.Module.__init__(self)
         self.conv, self.bn = projection.conv, projection.bn
         self._call = compiled(projection, example_nchw)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self._call(x)
-        return out
 
 
 @torch.no_grad()

@@ -138,18 +138,11 @@ def store(tmp_path: Path, records: list[RunRecord]) -> RunStore:
 
 
 @pytest.fixture
-def sweep(records: list[RunRecord], store: RunStore) -> SweepRecord:
-    trial = TrialRow(method="sgad", settings={}, seed=0, run=records[2].run, status="finished")
-    made = SweepRecord(
-        name="first",
-        options={},
-        criterion="hypervolume",
-        held_out=40,
-        created="2026-11-01T09:00:00+00:00",
-        ended=True,
-        trials=(trial,),
-        chosen={"sgad": (records[2].run,)},
-    )
+def sweep(
+    records: list[RunRecord], store: RunStore, make_sweep: Callable[..., SweepRecord]
+) -> SweepRecord:
+    run = records[2].run
+    made = make_sweep(TrialRow(method="sgad", settings={}, seed=0, run=run, status="finished"))
     save_sweep(made, store.results_dir)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -15,26 +16,12 @@ SETTINGS = {
 }
 
 
-def test_six_settings_can_be_read_at_80_columns_and_the_chosen_ones_copied() -> None:
-    sweep = SweepRecord(
-        name="first",
-        options={},
-        criterion="hypervolume",
-        held_out=40,
-        created="2026-11-01T09:00:00+00:00",
-        ended=True,
-        trials=(
-            TrialRow(method="sgad", settings=SETTINGS, seed=0, run="a", status="finished"),
-            TrialRow(
-                method="sgad",
-                settings={**SETTINGS, "sgad.alpha": 0.5},
-                seed=0,
-                run="b",
-                status="finished",
-            ),
-        ),
-        chosen={"sgad": ("a",)},
-    )
+def test_six_settings_can_be_read_at_80_columns_and_the_chosen_ones_copied(
+    make_sweep: Callable[..., SweepRecord],
+) -> None:
+    chosen = TrialRow(method="sgad", settings=SETTINGS, seed=0, run="a", status="finished")
+    settings = {**SETTINGS, "sgad.alpha": 0.5}
+    sweep = make_sweep(chosen, chosen.model_copy(update={"settings": settings, "run": "b"}))
     printed = io.StringIO()
     console = Console(file=printed, width=80)
     for part in sweep_tables(sweep):
