@@ -1,4 +1,4 @@
-"""Where results and data lie, as given or as the environment says. Imports nothing heavy."""
+"""Where results, data and caches lie, by option or environment. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def default_results_dir() -> Path:
 def default_data_dir() -> Path:
     """Return $BENCH_DATA, or ./data."""
     return Path(os.environ.get("BENCH_DATA") or "data")
+
+
+def cache_dir() -> Path:
+    """Return where what can be made anew is kept for this user: $XDG_CACHE_HOME/skipbench, or
+    ~/.cache/skipbench.
+
+    Raises:
+        RuntimeError: nobody knows a home folder.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipbench"
 
 
 @dataclass(frozen=True, slots=True)

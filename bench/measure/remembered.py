@@ -9,13 +9,13 @@ deleting it has the shares measured again. Measures nothing itself (break_even.p
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from bench.errors import StorageError
+from bench.folders import cache_dir
 from bench.measure.environment import cpu_model, usable_cores
 from bench.storage import make_folder, write_atomically
 
@@ -24,8 +24,7 @@ Shares = dict[str, float]
 
 def shares_file() -> Path:
     """Return where the shares of this machine are kept."""
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "skipbench" / "break_even.json"
+    return cache_dir() / "break_even.json"
 
 
 def machine_key(device: torch.device, *, layers: str, batch_size: int) -> str:

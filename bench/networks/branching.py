@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.networks.branching_native import native_gates
 from bench.networks.execution import Merge
 from bench.networks.exits import ExitResNet
 from bench.networks.gated import GatedResNet, block_columns
@@ -212,6 +213,9 @@ class WithExits(nn.Module):
 def branching_gates(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     """Return a gated ResNet whose gated blocks are branches."""
     assert isinstance(net, GatedResNet)
+    native = native_gates(net)
+    if native is not None:
+        return native
     branches: dict[str, Any] = {}
     h_nchw = net.trunk.stem(probe_nchw[:1])
     reads_means = isinstance(net.policy.begin(probe_nchw[:1], h_nchw), ByMeans)

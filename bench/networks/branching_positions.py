@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.networks.halting import HaltingResNet
+from bench.networks.halting import HaltingResNet, running
 from bench.networks.padded_rows import Grid, grid_of
 from bench.networks.position_scores import LocalScore, OfMean, PositionScore, ScaleAndShift
 from bench.networks.positions import PositionHalting
-from bench.networks.resnet import Block, Residual, Stage
+from bench.networks.resnet import Block, Residual
 from bench.networks.tracing import scripted, traced
-from bench.networks.unit import DynamicNet, RemovedResidual
+from bench.networks.unit import DynamicNet
 
 # Above this share of active positions a block runs everywhere, and the others keep their state.
 _MOSTLY = 0.75
@@ -217,12 +217,12 @@ class Positions(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.register_buffer("fixed_1u", torch.tensor([[float(u.always_on) for u in net.units()]]))
         columns = {unit.name: column for column, unit in enumerate(net.units())}
-        running = [(b, stage) for stage in net.policy.stages for b in _running(net, stage)]
-        areas = [[float(stage.shape[1] * stage.shape[2])] for _, stage in running]
-        scored = [k for k, (b, _) in enumerate(running) if f"score{b}" in columns]
-        names = [f"block{b}" for b, _ in running]
+        ran = [(b, stage) for stage in net.policy.stages for b in running(net.blocks, stage)]
+        areas = [[float(stage.shape[1] * stage.shape[2])] for _, stage in ran]
+        scored = [k for k, (b, _) in enumerate(ran) if f"score{b}" in columns]
+        names = [f"block{b}" for b, _ in ran]
         for part in ("score{}", "score{}.global"):
-            names += [part.format(running[k][0]) for k in scored]
+            names += [part.format(ran[k][0]) for k in scored]
         self.register_buffer("area_b1", torch.tensor(areas).view(-1, 1))
         self.register_buffer("scored_k", torch.tensor(scored, dtype=torch.int64))
         column_s = torch.tensor([columns[name] for name in names], dtype=torch.int64)
@@ -233,7 +233,7 @@ class Positions(nn.Module):
         counts: list[Tensor] = []
         for stage, steps in zip(self.net.policy.stages, self.stages, strict=True):
             state_nchw, counts_b2 = steps(self.net.blocks[stage.blocks[0]](state_nchw))
-            counts.append(counts_b2)
+            counts.append(counts_b2.view(-1, 2))
         # In the order of shares_of, so that it rounds alike.
         active_b, around_b = (torch.cat(counts) / self.area_b1).unbind(dim=1)
         scored_s = active_b.index_select(0, self.scored_k)
@@ -256,10 +256,14 @@ def branching_positions(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     h_nchw = net.trunk.stem(probe_nchw[:1])
     for stage in net.policy.stages:
         h_nchw = net.blocks[stage.blocks[0]](h_nchw)
+        if stage.blocks[0] in net.policy.operators:
+            stages.append(net.policy.operators[stage.blocks[0]])
+            continue
         grid = grid_of(1, *stage.shape[1:], probe_nchw.device)
         places = Places(grid)
         steps = [
-            _step(net.policy, b, net.blocks[b], h_nchw, grid, places) for b in _running(net, stage)
+            _step(net.policy, b, net.blocks[b], h_nchw, grid, places)
+            for b in running(net.blocks, stage)
         ]
         stages.append(scripted(Steps(steps, places, grid, net.policy.eps)))
     return Positions(net, stages)
@@ -272,13 +276,3 @@ def _step(
     assert isinstance(score, PositionScore) and isinstance(block.residual, Residual)
     lean = Score(score, grid, policy.bias)
     return Step(lean, traced(block, h_nchw), block.residual, places)
-
-
-def _running(net: HaltingResNet, stage: Stage) -> list[int]:
-    """Return the blocks behind the first of a stage up to one that was removed."""
-    running: list[int] = []
-    for b in stage.blocks[1:]:
-        if isinstance(net.blocks[b].residual, RemovedResidual):
-            break
-        running.append(b)
-    return running

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bench.networks.policy import Decisions, Gates
 from bench.networks.resnet import Block, Projection
-from bench.networks.states import OneState, States, states_of
+from bench.networks.states import SelectiveBlock, States, WholeState, states_of
 from bench.networks.unit import RemovedResidual
 
 _ANY_STATE = torch.zeros(1, 1, 1, 1)
@@ -44,6 +44,14 @@ class Merge(ABC):
             isinstance(block.shortcut, nn.Identity)
             and self.skipped(block, _ANY_STATE) is _ANY_STATE
         )
+
+    def clips(self, block: Block) -> bool | None:
+        """Return whether images that skip `block` pass a ReLU; None if something else is done."""
+        trial = torch.tensor([-1.0, 2.0]).view(1, 1, 1, 2)
+        out = self.skipped(block, trial)
+        if torch.equal(out, trial):
+            return False
+        return True if torch.equal(out, trial.relu()) else None
 
 
 class GateResidual(Merge):
@@ -94,19 +102,27 @@ class Step(NamedTuple):
     """A block on the skipping path, and what is asked of it again and again.
 
     `removed`: it never runs. `keeps`: the state of an image that skips it stays what it is.
+    `clips`: it passes a ReLU. `selects`: the block can be told which images run it.
     """
 
     block: Block
     removed: bool
     keeps: bool
+    clips: bool
+    selects: bool
 
 
 def route_of(blocks: Sequence[Block], merge: Merge) -> list[Step]:
     """Return the steps of the skipping path; to be made anew when blocks change."""
-    return [
-        Step(block, isinstance(block.residual, RemovedResidual), merge.keeps(block))
-        for block in blocks
-    ]
+    return [_step(block, merge) for block in blocks]
+
+
+def _step(block: Block, merge: Merge) -> Step:
+    keeps, clips = merge.keeps(block), merge.clips(block)
+    identity = isinstance(block.shortcut, nn.Identity)
+    selects = isinstance(block, SelectiveBlock) and clips is not None and keeps == identity
+    removed = isinstance(block.residual, RemovedResidual)
+    return Step(block, removed, keeps, bool(clips), selects)
 
 
 def run_skipping(
@@ -117,6 +133,8 @@ def run_skipping(
     The state may be overwritten in place, so `h_nchw` must belong to the caller. Returns the last
     state (N, C, h, w) and, block by block, the N gates in {0, 1}.
     """
+    if all(step.selects or step.removed for step in route):
+        return _run_where_open(route, h_nchw, decisions=decisions, merge=merge)
     if len(h_nchw) == 1:
         return _run_one(route, h_nchw, decisions=decisions, merge=merge)
     states = states_of(h_nchw)
@@ -149,7 +167,7 @@ def _run_chosen(step: Step, states: States, gates: Gates, *, merge: Merge) -> No
 def _run_one(
     route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
 ) -> tuple[Tensor, list[Gates]]:
-    state = OneState(h_nchw)
+    state = WholeState(h_nchw)
     columns: list[Gates] = []
     for index, step in enumerate(route):
         gates = decisions.hard_gates(index, state) or _ON
@@ -161,6 +179,27 @@ def _run_one(
         elif not step.keeps:
             state.put_all(skipped(step.block, state.h_nchw, merge))
     return state.h_nchw, columns
+
+
+def _run_where_open(
+    route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+) -> tuple[Tensor, list[Gates]]:
+    """The same where every block picks its images itself: nothing is gathered or joined."""
+    states = WholeState(h_nchw)
+    all_on_n = torch.ones(len(h_nchw), dtype=torch.bool)
+    columns: list[Tensor] = []
+    for index, step in enumerate(route):
+        open_n = decisions.opens(index, states)
+        if step.removed:
+            open_n = ~all_on_n
+            if not step.keeps:
+                states.put_all(skipped(step.block, states.h_nchw, merge))
+        else:
+            assert isinstance(step.block, SelectiveBlock)
+            open_n = all_on_n if open_n is None else open_n
+            states.run_where(step.block, open_n, keeps=step.keeps, clips=step.clips)
+        columns.append(open_n)
+    return states.h_nchw, torch.stack(columns).float().tolist()
 
 
 def skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:

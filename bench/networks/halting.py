@@ -12,6 +12,7 @@ The published networks have pre-activation units; this trunk is the common post-
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -151,7 +152,13 @@ class HaltingResNet(DynamicNet):
 
     def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
         blocks = self.blocks
-        crowd = self.policy.enter(stage, blocks[stage.blocks[0]](h_nchw))
+        state_nchw = blocks[stage.blocks[0]](h_nchw)
+        at_once = self.policy.at_once(stage, blocks, state_nchw)
+        if at_once is not None:
+            state_nchw, ran = at_once
+            trace.record(ran)
+            return state_nchw
+        crowd = self.policy.enter(stage, state_nchw)
         for b in stage.blocks[:-1]:
             if not crowd.weigh(b) or is_dead(blocks[b + 1]):
                 break
@@ -175,6 +182,11 @@ class _Trace:
         # One by one: a list of columns would have to travel to the device.
         for name, share_n in shares.items():
             self.executed_nu[:, self.columns[name]] = share_n
+
+
+def running(blocks: Sequence[Block], stage: Stage) -> list[int]:
+    """Return the blocks behind the first of a stage up to one that was removed."""
+    return list(itertools.takewhile(lambda b: not is_dead(blocks[b]), stage.blocks[1:]))
 
 
 def is_dead(block: Block) -> bool:

@@ -77,6 +77,14 @@ class HaltingPolicy(nn.Module, ABC):
     def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
         """Return those who go through `stage`, with the state behind its first block."""
 
+    def at_once(
+        self, stage: Stage, blocks: Sequence[Block], state_nchw: Tensor
+    ) -> tuple[Tensor, Mapping[str, Tensor]] | None:
+        """Return the output of a stage from the state behind its first block, and what `ran`; None
+        where there is no quicker way than block by block."""
+        del stage, blocks, state_nchw
+        return None
+
     @abstractmethod
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
         """Return by unit which share (N,) of `block` and of its score runs for `active`."""

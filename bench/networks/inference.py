@@ -23,6 +23,7 @@ from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
 from bench.networks.kernels import use_fused_kernels
+from bench.networks.native_parts import use_native_parts
 from bench.networks.policy import EverythingRuns
 from bench.networks.position_scores import fold_scores
 from bench.networks.positions import PositionHalting
@@ -43,7 +44,8 @@ def fast_copy(net: Net, probe_nchw: Tensor) -> Net:
     them. `probe_nchw` (N, C, H, W) are images like those to come. The copy is for inference only.
     """
     fast = _folded_copy(net, probe_nchw)
-    use_fused_kernels(fast, probe_nchw)
+    if not use_native_parts(fast, probe_nchw):
+        use_fused_kernels(fast, probe_nchw)
     return fast
 
 
@@ -77,7 +79,8 @@ def _graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
     if record is None:
         return None
     copied, one_nchw = _folded_copy(net, probe_nchw).requires_grad_(False), probe_nchw[:1]
-    use_compiled_parts(copied, probe_nchw)
+    if not use_native_parts(copied, probe_nchw):
+        use_compiled_parts(copied, probe_nchw)
     graph: GraphCall = scripted(traced_with_constants(record(copied, one_nchw), one_nchw).eval())
     return graph
 

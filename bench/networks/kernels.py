@@ -84,15 +84,16 @@ def replace_parts(
     *,
     stem: Callable[[Stem, Sides], Stem],
     block: Callable[[Block, Sides], Block],
+    head: Callable[[Head], Head] | None = None,
 ) -> None:
     """Put what `stem` and `block` make in the place of every folded stem and block, in place, and
-    a `DirectHead` in that of every head."""
+    what `head` makes, or a `DirectHead`, in that of every head."""
     for parent in list(net.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is Stem and _is_folded(child.conv, child.bn, sides):
                 parent.register_module(name, stem(child, sides))
             elif type(child) is Head:
-                parent.register_module(name, DirectHead(child))
+                parent.register_module(name, (head or DirectHead)(child))
             elif type(child) is Block and _can_fuse(child, sides):
                 parent.register_module(name, block(child, sides))
 

@@ -21,11 +21,15 @@ State = tuple[Tensor, Tensor]  # what an LSTM leaves: (N, 4 D + 1) and (N, D), s
 
 
 class LeanGates(Policy):
-    """Gates that read the mean of a state; `full` is the policy that they were made from."""
+    """Gates that read the mean of a state; `full` is the policy that they were made from.
+
+    `native`: they are operators of our own (native_parts.py).
+    """
 
     def __init__(self, full: Policy) -> None:
         super().__init__(full.always_on)
         self.full = full
+        self.native = False
 
     def units(self) -> Sequence[Unit]:
         return self.full.units()
@@ -68,10 +72,14 @@ class _OfPerceptrons(_LeanDecisions):
         if gates.always_on[index]:
             return None
         bias_d, weight_cd = gates.get_buffer(f"bias{index}"), gates.get_buffer(f"weight{index}")
+        last_d, least_1 = gates.get_buffer(f"last{index}"), gates.get_buffer(f"least{index}")
+        if gates.native:
+            open_n: Tensor = torch.ops.skipbench.perceptron(
+                sum_nc, 1 / positions, weight_cd, bias_d, last_d, least_1
+            )
+            return open_n
         hidden_nd = torch.addmm(bias_d, sum_nc, weight_cd, alpha=1 / positions).relu_()
-        return torch.mv(hidden_nd, gates.get_buffer(f"last{index}")) > gates.get_buffer(
-            f"least{index}"
-        )
+        return torch.mv(hidden_nd, last_d) > least_1
 
 
 class LeanRecurrent(LeanGates):
@@ -135,8 +143,26 @@ class _OfLstm(_LeanDecisions):
         gates = self.gates
         if gates.always_on[index]:
             return None
+        if gates.native:
+            return self._native_step(index, sum_nc, positions)
         self.state = gates.step(index, sum_nc, positions, self.state)
         return self.state[0].select(1, 4 * gates.size) >= 0
+
+    def _native_step(self, index: int, sum_nc: Tensor, positions: int) -> Tensor:
+        gates = self.gates
+        carried, memory_nd = self.state or (gates.first, gates.first.new_empty(0))
+        open_n: Tensor
+        carried, memory_nd, open_n = torch.ops.skipbench.lstm_gate(
+            sum_nc,
+            1 / positions,
+            carried,
+            memory_nd,
+            gates.get_buffer(f"weight{index}"),
+            gates.get_buffer(f"bias{index}"),
+            gates.half_carry,
+        )
+        self.state = carried, memory_nd
+        return open_n
 
 
 def _with_new_doubled(parts: Tensor) -> Tensor:

@@ -32,10 +32,15 @@ class Decisions(ABC):
         to be remembered of it must be computed now.
         """
 
+    def opens(self, index: int, states: Readable) -> Tensor | None:
+        """Return `gate` as bools (N,), where its answer is 0 or 1; for the skipping loop."""
+        gate_n = self.gate(index, states.all())
+        return None if gate_n is None else gate_n > 0.5
+
     def hard_gates(self, index: int, states: Readable) -> Gates | None:
         """Return `gate` on the host, where its answer is 0 or 1; for the skipping loop."""
-        gate_n = self.gate(index, states.all())
-        return None if gate_n is None else (gate_n > 0.5).tolist()
+        open_n = self.opens(index, states)
+        return None if open_n is None else open_n.tolist()
 
     def terms(self) -> Mapping[str, Tensor]:
         """Return what the loss of the method needs."""
@@ -61,9 +66,8 @@ class ByMeans(Decisions):
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         return self.gate_of(index, h_nchw.mean(dim=(2, 3)))
 
-    def hard_gates(self, index: int, states: Readable) -> Gates | None:
-        open_n = self.is_open(index, states.means())
-        return None if open_n is None else open_n.tolist()
+    def opens(self, index: int, states: Readable) -> Tensor | None:
+        return self.is_open(index, states.means())
 
 
 class UpFront(Decisions):
@@ -84,6 +88,10 @@ class UpFront(Decisions):
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         del h_nchw
         return None if self.always_on[index] else self.gates_nb[:, index]
+
+    def opens(self, index: int, states: Readable) -> Tensor | None:
+        del states
+        return None if self.always_on[index] else self.gates_nb[:, index] > 0.5
 
     def hard_gates(self, index: int, states: Readable) -> Gates | None:
         if self._hard_bn is None:

@@ -63,7 +63,7 @@ def checks(results_dir: Path, data_dir: Path) -> list[Check]:
     needed += [_package(name, "needed: pip install skipbench") for name in _CORE]
     optional = [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
     needed += [_skipping(), _methods(), _writable("results folder", results_dir)]
-    optional += [_device(), _writable("data folder", data_dir)]
+    optional += [_device(), _operators(), _writable("data folder", data_dir)]
     optional += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
     return [replace(check, needed=True) for check in needed] + optional
 
@@ -94,6 +94,18 @@ def _device() -> Check:
     if not torch.cuda.is_available():
         return Check("CUDA", False, f"none; {torch.get_num_threads()} CPU threads are used")
     return _tried("CUDA", lambda: torch.cuda.get_device_name())
+
+
+def _operators() -> Check:
+    from bench.networks.native import library
+
+    found = library()
+    missing = "; CPU latency is measured with torch's kernels"
+    return Check(
+        "C++ operators",
+        found.path is not None,
+        found.reason + missing if found.reason else "compiled",
+    )
 
 
 def _skipping() -> Check:

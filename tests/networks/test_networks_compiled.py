@@ -7,6 +7,7 @@ import gated_nets
 import halting_nets
 import pytest
 import torch
+from kernel_ways import allow
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -22,6 +23,11 @@ pytestmark = pytest.mark.skipif(
     not (kernels_available(torch.zeros(1)) and hasattr(jit, "enable_onednn_fusion")),
     reason="this build of torch cannot compile with oneDNN",
 )
+
+
+@pytest.fixture(autouse=True)
+def no_operators_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    allow("onednn", monkeypatch)
 
 
 def calls_of(net: DynamicNet, x_nchw: Tensor) -> dict[str, int]:

@@ -11,16 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from gated_nets import BLOCKS, MERGES, images, per_unit_net, seasoned
+from kernel_ways import Way, allow, every_way
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from bench.measure.equivalence import graph_agrees
 from bench.networks import kernels
 from bench.networks.inference import fast_copy, graph_of
-from bench.networks.kernels import FusedBlock, FusedStem, kernels_available
+from bench.networks.kernels import FusedBlock, FusedStem
+from bench.networks.native_parts import NativeBlock
+from bench.networks.resnet import Block
 from bench.networks.unit import DynamicNet
-
-with_and_without_kernels = pytest.mark.parametrize("fused", [True, False])
 
 
 def same_function(net: DynamicNet, x: torch.Tensor, *, threshold: float = 1e-4) -> DynamicNet:
@@ -34,42 +35,35 @@ def same_function(net: DynamicNet, x: torch.Tensor, *, threshold: float = 1e-4) 
     return fast
 
 
-def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "kernels_available", lambda tensor: False)
-
-
-@with_and_without_kernels
+@every_way
 @pytest.mark.parametrize("merge", sorted(MERGES))
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 @torch.no_grad()
 def test_a_gated_network_stays_the_same_function(
-    fused: bool, merge: str, shortcut: str, monkeypatch: pytest.MonkeyPatch
+    way: Way, merge: str, shortcut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not fused:
-        without_kernels(monkeypatch)
+    allow(way, monkeypatch)
     net, x = per_unit_net(merge, shortcut), images(33, seed=9)
     fast = same_function(net, x)
-    fused_blocks = [module for module in fast.modules() if isinstance(module, FusedBlock)]
-    assert len(fused_blocks) == (BLOCKS if fused and kernels_available(x) else 0)
+    kinds = {"operators": NativeBlock, "onednn": FusedBlock, "plain": Block}
+    assert [type(block) for block in fast.blocks] == [kinds[way]] * BLOCKS
 
 
-@with_and_without_kernels
+@every_way
 @torch.no_grad()
 def test_a_network_with_exits_stays_the_same_function(
-    fused: bool, monkeypatch: pytest.MonkeyPatch
+    way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not fused:
-        without_kernels(monkeypatch)
+    allow(way, monkeypatch)
     same_function(exit_nets.calibrated("entropy", "convolution"), images(33, seed=9))
 
 
-@with_and_without_kernels
+@every_way
 @torch.no_grad()
 def test_a_network_that_halts_by_image_stays_the_same_function(
-    fused: bool, monkeypatch: pytest.MonkeyPatch
+    way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not fused:
-        without_kernels(monkeypatch)
+    allow(way, monkeypatch)
     same_function(halting_nets.seasoned("image"), halting_nets.images(12), threshold=1e-3)
 
 
@@ -86,10 +80,11 @@ def test_removed_blocks_stay_removed_and_the_original_is_left_alone() -> None:
 
 
 @torch.no_grad()
-def test_a_fused_trunk_calls_one_kernel_per_convolution_and_no_relu_or_sum() -> None:
+def test_a_fused_trunk_calls_one_kernel_per_convolution_and_no_relu_or_sum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allow("onednn", monkeypatch)
     net, x = seasoned(), images(4)
-    if not kernels_available(x):
-        pytest.skip("this build of torch has no fused oneDNN kernels")
     trunk = fast_copy(net, x).trunk
     assert isinstance(trunk.stem, FusedStem)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -108,28 +103,35 @@ def graph_equals_network(net: DynamicNet, x: torch.Tensor) -> None:
     assert not graph_agrees(graph, other, x)
 
 
-@with_and_without_kernels
+@every_way
 @pytest.mark.parametrize("merge", sorted(MERGES))
 def test_a_gated_network_as_one_graph_decides_image_by_image(
-    fused: bool, merge: str, monkeypatch: pytest.MonkeyPatch
+    way: Way, merge: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not fused:
-        without_kernels(monkeypatch)
+    allow(way, monkeypatch)
     net, x = per_unit_net(merge, "B"), images(12, seed=9)
     with torch.no_grad():
         assert len({tuple(row) for row in net(x).executed.tolist()}) > 3
     graph_equals_network(net, x)
 
 
-def test_a_network_with_exits_as_one_graph_leaves_image_by_image() -> None:
+@every_way
+def test_a_network_with_exits_as_one_graph_leaves_image_by_image(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow(way, monkeypatch)
     net, x = exit_nets.calibrated("entropy"), images(24, seed=9)
     with torch.no_grad():
         assert len(set(net(x).terms["way_n"].tolist())) == 3
     graph_equals_network(net, x)
 
 
+@every_way
 @pytest.mark.parametrize("dead", [frozenset[str](), frozenset({"block2", "block4"})])
-def test_a_network_that_halts_as_one_graph_halts_image_by_image(dead: frozenset[str]) -> None:
+def test_a_network_that_halts_as_one_graph_halts_image_by_image(
+    way: Way, dead: frozenset[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allow(way, monkeypatch)
     net = halting_nets.seasoned("image").inference_net(dead_blocks=dead)
     x = halting_nets.images(24)
     with torch.no_grad():
@@ -137,13 +139,12 @@ def test_a_network_that_halts_as_one_graph_halts_image_by_image(dead: frozenset[
     graph_equals_network(net, x)
 
 
-@with_and_without_kernels
+@every_way
 @pytest.mark.parametrize("dead", [frozenset[str](), frozenset({"block2", "block4"})])
 def test_a_network_whose_positions_halt_as_one_graph_halts_position_by_position(
-    fused: bool, dead: frozenset[str], monkeypatch: pytest.MonkeyPatch
+    way: Way, dead: frozenset[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not fused:
-        without_kernels(monkeypatch)
+    allow(way, monkeypatch)
     net = halting_nets.seasoned("position").inference_net(dead_blocks=dead)
     x = halting_nets.images(24)
     with torch.no_grad():
@@ -151,10 +152,12 @@ def test_a_network_whose_positions_halt_as_one_graph_halts_position_by_position(
     graph_equals_network(net, x)
 
 
+@every_way
 @pytest.mark.parametrize(("bias", "mostly"), [(-60.0, 0.75), (0.0, 0.0), (0.0, 1.0), (60.0, 0.75)])
 def test_all_positions_may_be_active_or_none_and_blocks_may_run_everywhere(
-    bias: float, mostly: float, monkeypatch: pytest.MonkeyPatch
+    way: Way, bias: float, mostly: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    allow(way, monkeypatch)
     monkeypatch.setattr("bench.networks.branching_positions._MOSTLY", mostly)
     net = halting_nets.with_bias(halting_nets.seasoned("position"), bias)
     x = halting_nets.images(8)
@@ -189,7 +192,7 @@ def test_kernels_of_cudnn_get_their_arguments_in_order(monkeypatch: pytest.Monke
     ) -> torch.Tensor:
         return (F.conv2d(x, weight, bias, *how) + alpha * z).relu()
 
-    without_kernels(monkeypatch)
+    allow("plain", monkeypatch)
     monkeypatch.setattr(kernels, "cudnn_fuses", lambda tensor: True)
     library = torch.library.Library("aten", "IMPL")
     try:

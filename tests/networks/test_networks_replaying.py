@@ -23,9 +23,10 @@ from gated_nets import (
     season,
     seasoned,
 )
+from kernel_ways import allow
 from torch import Tensor, nn
 
-from bench.networks import kernels, replaying
+from bench.networks import replaying
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.inference import fast_copy, replayed
@@ -42,7 +43,7 @@ SIZES = (1, 2, 33, 64)
 
 @pytest.fixture(autouse=True)
 def no_kernels_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "kernels_available", lambda tensor: False)
+    allow("plain", monkeypatch)
 
 
 class ByPixels(Policy):

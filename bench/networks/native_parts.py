@@ -1,0 +1,238 @@
+"""Stems, blocks, heads and gates as calls of our own operators, for inference on one CPU thread.
+
+Owns how folded parts of a network become the arguments of an operator; the operators are
+bench.networks.native's, what calls them is the loops' (execution.py, branching.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.networks import native
+from bench.networks.halting import HaltingResNet, running
+from bench.networks.kernels import (
+    DirectHead,
+    FusedBlock,
+    FusedStem,
+    PackedConvolution,
+    Sides,
+    replace_parts,
+    sides_of,
+)
+from bench.networks.lean_gates import LeanGates
+from bench.networks.position_scores import LocalScore, OfMean, PositionScore, ScaleAndShift
+from bench.networks.positions import PositionHalting
+from bench.networks.resnet import Block, Head, Projection, Residual, Stem
+from bench.networks.states import SelectiveBlock
+
+_VECTOR = 16  # output channels are a multiple of this
+
+
+@torch.no_grad()
+def use_native_parts(net: nn.Module, probe_nchw: Tensor) -> bool:
+    """Give every folded stem and block, every head and every lean gate its operator, in place; in
+    eval mode. Returns whether there are operators: where there are none nothing changes.
+
+    `probe_nchw` (N, C, H, W) is run once to see which convolutions are used. Weights are packed
+    once: do not train the network afterwards.
+    """
+    if probe_nchw.device.type != "cpu" or probe_nchw.dtype != torch.float32:
+        return False
+    if not native.available():
+        return False
+    replace_parts(
+        net, sides_of(net, probe_nchw), stem=_native_stem, block=_native_block, head=NativeHead
+    )
+    for module in net.modules():
+        if isinstance(module, LeanGates):
+            module.native = True
+    if isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting):
+        net.policy.operators = _halting_stages(net, net.policy)
+    return True
+
+
+class NativeStem(Stem):
+    """A folded stem as one operator."""
+
+    def __init__(self, stem: Stem) -> None:
+        nn.Module.__init__(self)
+        self.conv, self.bn = stem.conv, stem.bn
+        self._c_out, self._packed = stem.conv.out_channels, _packed(stem.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.skipbench.stem(x, self._packed, self._c_out)
+        return out
+
+    __call__ = forward
+
+
+class NativeBlock(Block, SelectiveBlock):
+    """A folded block as one operator; its residual alone still runs as before."""
+
+    def __init__(self, block: Block) -> None:
+        nn.Module.__init__(self)
+        self.c_out, self.stride = block.c_out, block.stride
+        self.residual, self.shortcut = block.residual, block.shortcut
+        residual = block.residual
+        assert isinstance(residual, Residual)
+        convs = [residual.conv1, residual.conv2]
+        if isinstance(block.shortcut, Projection):
+            convs.append(block.shortcut.conv)
+        self.packed = torch.cat([_packed(conv) for conv in convs])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.skipbench.block(x, self.packed, self.c_out)
+        return out
+
+    def where(
+        self, x_nchw: Tensor, gates_n: Tensor, means_nc: Tensor | None, clips: bool
+    ) -> Tensor:
+        out: Tensor = torch.ops.skipbench.block_where(
+            x_nchw, gates_n, means_nc, self.packed, self.c_out, clips
+        )
+        return out
+
+    def if_open(self, gates: Tensor, index: int, h_nchw: Tensor, clips: bool) -> Tensor:
+        """Return what comes out for one image: by gate `index` of these, in the order they lie."""
+        out: Tensor = torch.ops.skipbench.block_if(
+            gates, index, h_nchw, self.packed, self.c_out, clips
+        )
+        return out
+
+    def with_sum_if_open(
+        self, gates: Tensor, h_nchw: Tensor, sum_nc: Tensor, clips: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return the same by one gate, and the sum (1, C) over its positions; `sum_nc` is that of
+        what comes in."""
+        out: tuple[Tensor, Tensor] = torch.ops.skipbench.block_and_sum_if(
+            gates, h_nchw, sum_nc, self.packed, self.c_out, clips
+        )
+        return out
+
+    __call__ = forward
+
+
+class NativeHead(DirectHead):
+    """The head as two operators."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self._weight_ck = self._weight_ck.contiguous()
+
+    def forward(self, x: Tensor) -> Tensor:
+        sum_nc: Tensor = torch.ops.skipbench.sum_positions(x)
+        return self.of_sum(sum_nc, int(x.shape[2] * x.shape[3]))
+
+    def of_sum(self, sum_nc: Tensor, positions: int) -> Tensor:
+        weight_ck, bias_k = self._weight_ck, self._bias_k
+        out: Tensor = torch.ops.skipbench.head(sum_nc, weight_ck, bias_k, 1 / positions)
+        return out
+
+    __call__ = forward
+
+
+class NativeHalting(nn.Module):
+    """A stage behind its first block whose positions halt, as one operator: from the state behind
+    the first block (N, C, h, w) to the stage's output, and for each image and further block the
+    active positions and these with their neighbours (N, B, 2)."""
+
+    def __init__(self, steps: Sequence[Tensor], eps: float) -> None:
+        super().__init__()
+        self._steps, self._eps = list(steps), eps
+
+    def forward(self, state_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        out: tuple[Tensor, Tensor] = torch.ops.skipbench.halting_stage(
+            state_nchw, self._steps, self._eps
+        )
+        return out
+
+
+def _halting_stages(net: HaltingResNet, policy: PositionHalting) -> dict[int, NativeHalting]:
+    """Return the stages that fit the operator, by their first block."""
+    found: dict[int, NativeHalting] = {}
+    for stage in policy.stages:
+        blocks = [net.blocks[b] for b in running(net.blocks, stage)]
+        scores = [_packed_score(policy, b - 1) for b in running(net.blocks, stage)]
+        if blocks and all(isinstance(block, NativeBlock) for block in blocks):
+            steps = [
+                torch.cat([block.packed, score])
+                for block, score in zip(blocks, scores, strict=True)
+                if isinstance(block, NativeBlock) and score is not None
+            ]
+            if len(steps) == len(blocks):
+                found[stage.blocks[0]] = NativeHalting(steps, policy.eps)
+    return found
+
+
+def _packed_score(policy: PositionHalting, block: int) -> Tensor | None:
+    """Return the numbers of a folded score in the order of the operator's; None if it is another
+    one than scale and shift, perhaps a leaky ReLU, and a convolution or linear layer."""
+    score = policy.scores[str(block)]
+    assert isinstance(score, PositionScore)
+    local, whole = score.local, score.whole
+    if not (isinstance(local, LocalScore) and isinstance(whole, OfMean)):
+        return None
+    *before, last = whole.layers
+    features, of_mean = _scaled(_layers(local.features)), _scaled(before)
+    if features is None or of_mean is None or not isinstance(last, nn.Linear):
+        return None
+    bias = sum(float(layer.bias) for layer in (local.conv, last) if layer.bias is not None)
+    numbers = torch.tensor([policy.bias + bias, features.slope, of_mean.slope])
+    weights = local.conv.weight.permute(2, 3, 1, 0), last.weight
+    parts = features.scale, features.shift, weights[0], of_mean.scale, of_mean.shift, weights[1]
+    return torch.cat([part.detach().flatten() for part in (*parts, numbers)])
+
+
+class _Scaled(NamedTuple):
+    scale: Tensor
+    shift: Tensor
+    slope: float
+
+
+def _scaled(layers: Sequence[nn.Module]) -> _Scaled | None:
+    match layers:
+        case [ScaleAndShift() as first]:
+            return _Scaled(first.scale, first.shift, 1.0)
+        case [ScaleAndShift() as first, nn.ReLU()]:
+            return _Scaled(first.scale, first.shift, 0.0)
+        case [ScaleAndShift() as first, nn.LeakyReLU() as clip]:
+            return _Scaled(first.scale, first.shift, clip.negative_slope)
+    return None
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    return list(module) if isinstance(module, nn.Sequential) else [module]
+
+
+def _native_stem(stem: Stem, sides: Sides) -> Stem:
+    fits = _fits(stem.conv, stride=1)
+    return NativeStem(stem) if fits else FusedStem(stem, sides, PackedConvolution)
+
+
+def _native_block(block: Block, sides: Sides) -> Block:
+    residual = block.residual
+    assert isinstance(residual, Residual)
+    border = block.stride != 1
+    grows = residual.conv2.out_channels > residual.conv1.in_channels
+    known = isinstance(block.shortcut, nn.Identity) or border
+    fits = _fits(residual.conv1, stride=2 if border else 1) and _fits(residual.conv2, stride=1)
+    if fits and known and border == grows:
+        return NativeBlock(block)
+    return FusedBlock(block, sides, PackedConvolution)
+
+
+def _fits(conv: nn.Conv2d, *, stride: int) -> bool:
+    shape = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
+    expected = (3, 3), (stride, stride), (1, 1), (1, 1), 1
+    return shape == expected and conv.out_channels % _VECTOR == 0
+
+
+def _packed(conv: nn.Conv2d) -> Tensor:
+    """Return weight (kh, kw, C_in, C_out) and bias one after the other."""
+    weight = conv.weight.detach()
+    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+    return torch.cat([weight.permute(2, 3, 1, 0).flatten(), bias])
