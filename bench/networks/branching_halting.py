@@ -90,8 +90,10 @@ class Halting(nn.Module):
             zip(self.net.policy.stages, self.chains, strict=True)
         ):
             state = self.net.blocks[stage.blocks[0]](state)
-            left = torch.ones(1, 1, 1, 1)
-            state, ran = chain(state, torch.zeros_like(state), left)
+            if stage.blocks[0] in self.net.policy.operators:
+                state, ran = chain(state)
+            else:
+                state, ran = chain(state, torch.zeros_like(state), torch.ones(1, 1, 1, 1))
             executed_1u = executed_1u + self.get_buffer(f"ran_ku{number}")[ran]
         return self.net.trunk.head(state), executed_1u
 
@@ -104,6 +106,9 @@ def branching_halting(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
     h_nchw = net.trunk.stem(probe_nchw[:1])
     for stage in policy.stages:
         h_nchw = blocks[stage.blocks[0]](h_nchw)
+        if stage.blocks[0] in policy.operators:
+            chains.append(policy.operators[stage.blocks[0]])
+            continue
         # All blocks of a stage read and write states of one shape.
         example = (h_nchw, torch.zeros_like(h_nchw), torch.ones(1, 1, 1, 1))
         alive = [b for b in stage.blocks if not isinstance(blocks[b].residual, RemovedResidual)]

@@ -153,7 +153,7 @@ class HaltingResNet(DynamicNet):
     def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
         blocks = self.blocks
         state_nchw = blocks[stage.blocks[0]](h_nchw)
-        at_once = self.policy.at_once(stage, blocks, state_nchw)
+        at_once = self.policy.at_once(stage, state_nchw)
         if at_once is not None:
             state_nchw, ran = at_once
             trace.record(ran)

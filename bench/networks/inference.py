@@ -23,6 +23,7 @@ from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
 from bench.networks.kernels import use_fused_kernels
+from bench.networks.native_halting import use_native_stages
 from bench.networks.native_parts import use_native_parts
 from bench.networks.policy import EverythingRuns
 from bench.networks.position_scores import fold_scores
@@ -44,7 +45,7 @@ def fast_copy(net: Net, probe_nchw: Tensor) -> Net:
     them. `probe_nchw` (N, C, H, W) are images like those to come. The copy is for inference only.
     """
     fast = _folded_copy(net, probe_nchw)
-    if not use_native_parts(fast, probe_nchw):
+    if not _use_operators(fast, probe_nchw):
         use_fused_kernels(fast, probe_nchw)
     return fast
 
@@ -79,7 +80,7 @@ def _graph_of_one(net: DynamicNet, probe_nchw: Tensor) -> GraphCall | None:
     if record is None:
         return None
     copied, one_nchw = _folded_copy(net, probe_nchw).requires_grad_(False), probe_nchw[:1]
-    if not use_native_parts(copied, probe_nchw):
+    if not _use_operators(copied, probe_nchw):
         use_compiled_parts(copied, probe_nchw)
     graph: GraphCall = scripted(traced_with_constants(record(copied, one_nchw), one_nchw).eval())
     return graph
@@ -104,6 +105,13 @@ def _folded_copy(net: Net, probe_nchw: Tensor) -> Net:
     if isinstance(copied, GatedResNet):
         copied.policy = copied.policy.lean()
     return copied
+
+
+def _use_operators(net: nn.Module, probe_nchw: Tensor) -> bool:
+    found = use_native_parts(net, probe_nchw)
+    if found:
+        use_native_stages(net)
+    return found
 
 
 def in_portions(call: Call, size: int) -> Call:

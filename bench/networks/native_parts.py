@@ -6,14 +6,10 @@ bench.networks.native's, what calls them is the loops' (execution.py, branching.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from bench.networks import native
-from bench.networks.halting import HaltingResNet, running
 from bench.networks.kernels import (
     DirectHead,
     FusedBlock,
@@ -24,8 +20,6 @@ from bench.networks.kernels import (
     sides_of,
 )
 from bench.networks.lean_gates import LeanGates
-from bench.networks.position_scores import LocalScore, OfMean, PositionScore, ScaleAndShift
-from bench.networks.positions import PositionHalting
 from bench.networks.resnet import Block, Head, Projection, Residual, Stem
 from bench.networks.states import SelectiveBlock
 
@@ -50,8 +44,6 @@ def use_native_parts(net: nn.Module, probe_nchw: Tensor) -> bool:
     for module in net.modules():
         if isinstance(module, LeanGates):
             module.native = True
-    if isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting):
-        net.policy.operators = _halting_stages(net, net.policy)
     return True
 
 
@@ -133,79 +125,6 @@ class NativeHead(DirectHead):
         return out
 
     __call__ = forward
-
-
-class NativeHalting(nn.Module):
-    """A stage behind its first block whose positions halt, as one operator: from the state behind
-    the first block (N, C, h, w) to the stage's output, and for each image and further block the
-    active positions and these with their neighbours (N, B, 2)."""
-
-    def __init__(self, steps: Sequence[Tensor], eps: float) -> None:
-        super().__init__()
-        self._steps, self._eps = list(steps), eps
-
-    def forward(self, state_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = torch.ops.skipbench.halting_stage(
-            state_nchw, self._steps, self._eps
-        )
-        return out
-
-
-def _halting_stages(net: HaltingResNet, policy: PositionHalting) -> dict[int, NativeHalting]:
-    """Return the stages that fit the operator, by their first block."""
-    found: dict[int, NativeHalting] = {}
-    for stage in policy.stages:
-        blocks = [net.blocks[b] for b in running(net.blocks, stage)]
-        scores = [_packed_score(policy, b - 1) for b in running(net.blocks, stage)]
-        if blocks and all(isinstance(block, NativeBlock) for block in blocks):
-            steps = [
-                torch.cat([block.packed, score])
-                for block, score in zip(blocks, scores, strict=True)
-                if isinstance(block, NativeBlock) and score is not None
-            ]
-            if len(steps) == len(blocks):
-                found[stage.blocks[0]] = NativeHalting(steps, policy.eps)
-    return found
-
-
-def _packed_score(policy: PositionHalting, block: int) -> Tensor | None:
-    """Return the numbers of a folded score in the order of the operator's; None if it is another
-    one than scale and shift, perhaps a leaky ReLU, and a convolution or linear layer."""
-    score = policy.scores[str(block)]
-    assert isinstance(score, PositionScore)
-    local, whole = score.local, score.whole
-    if not (isinstance(local, LocalScore) and isinstance(whole, OfMean)):
-        return None
-    *before, last = whole.layers
-    features, of_mean = _scaled(_layers(local.features)), _scaled(before)
-    if features is None or of_mean is None or not isinstance(last, nn.Linear):
-        return None
-    bias = sum(float(layer.bias) for layer in (local.conv, last) if layer.bias is not None)
-    numbers = torch.tensor([policy.bias + bias, features.slope, of_mean.slope])
-    weights = local.conv.weight.permute(2, 3, 1, 0), last.weight
-    parts = features.scale, features.shift, weights[0], of_mean.scale, of_mean.shift, weights[1]
-    return torch.cat([part.detach().flatten() for part in (*parts, numbers)])
-
-
-class _Scaled(NamedTuple):
-    scale: Tensor
-    shift: Tensor
-    slope: float
-
-
-def _scaled(layers: Sequence[nn.Module]) -> _Scaled | None:
-    match layers:
-        case [ScaleAndShift() as first]:
-            return _Scaled(first.scale, first.shift, 1.0)
-        case [ScaleAndShift() as first, nn.ReLU()]:
-            return _Scaled(first.scale, first.shift, 0.0)
-        case [ScaleAndShift() as first, nn.LeakyReLU() as clip]:
-            return _Scaled(first.scale, first.shift, clip.negative_slope)
-    return None
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    return list(module) if isinstance(module, nn.Sequential) else [module]
 
 
 def _native_stem(stem: Stem, sides: Sides) -> Stem:

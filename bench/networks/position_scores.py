@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from bench.networks.halting_policy import ImageHalting
 from bench.networks.padded_rows import Grid, Places, convolve_at
 
 
@@ -68,11 +69,7 @@ class PositionScore(nn.Module):
         """Replace batch norms by the scale and shift they are in eval mode, and pool by a mean."""
         if isinstance(self.local, LocalScore):
             self.local.features = _folded(self.local.features)
-        if isinstance(self.whole, nn.Sequential):
-            first, second, *rest = self.whole
-            pools = isinstance(first, nn.AdaptiveAvgPool2d) and first.output_size in (1, (1, 1))
-            if pools and isinstance(second, nn.Flatten):
-                self.whole = OfMean(rest)
+        self.whole = _by_mean(self.whole)
 
 
 def fold_scores(net: nn.Module) -> None:
@@ -83,6 +80,9 @@ def fold_scores(net: nn.Module) -> None:
     for module in net.modules():
         if isinstance(module, PositionScore):
             module.fold_norms()
+        elif isinstance(module, ImageHalting):
+            for name, score in module.scores.items():
+                module.scores[name] = _by_mean(score)
 
 
 class OfMean(nn.Module):
@@ -117,6 +117,15 @@ class ScaleAndShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.shift, x, self.scale)
+
+
+def _by_mean(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.Sequential):
+        first, second, *rest = module
+        pools = isinstance(first, nn.AdaptiveAvgPool2d) and first.output_size in (1, (1, 1))
+        if pools and isinstance(second, nn.Flatten):
+            return OfMean(rest)
+    return module
 
 
 def _folded(module: nn.Module) -> nn.Module:

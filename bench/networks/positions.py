@@ -32,8 +32,7 @@ class PositionHalting(HaltingPolicy):
     `break_even` maps the kind of a block (`kind_of`) to the share of active positions from which
     on it runs everywhere and is masked; a kind that is not listed never does. None, the default:
     none does, and the MACs that run are those of the trace. `how_it_ran` tells of each block that
-    halting could have stopped, and that ran in the last `execute`, how it ran. `operators` has
-    stages, by their first block, that run as one operator (native_parts.py).
+    halting could have stopped, and that ran in the last `execute`, how it ran.
     """
 
     per_position = True
@@ -44,7 +43,6 @@ class PositionHalting(HaltingPolicy):
         super().__init__(backbone, make, eps=eps, bias=bias)
         self.break_even: Mapping[str, float] | None = None
         self.how_it_ran: dict[int, HowItRan] = {}
-        self.operators: Mapping[int, nn.Module] = {}
 
     def ones(self, state_nchw: Tensor) -> Tensor:
         n, _, height, width = state_nchw.shape
@@ -65,18 +63,13 @@ class PositionHalting(HaltingPolicy):
             state_nchw, scores=self.scores, eps=self.eps, bias=self.bias, choose=self._choose
         )
 
-    def at_once(
-        self, stage: Stage, blocks: Sequence[Block], state_nchw: Tensor
-    ) -> tuple[Tensor, Mapping[str, Tensor]] | None:
-        operator = self.operators.get(stage.blocks[0])
-        if operator is None:
-            return None
-        out_nchw, counts_nb2 = operator(state_nchw)
-        ran = list(stage.blocks[1 : 1 + counts_nb2.shape[1]])
-        active_nb, around_nb = counts_nb2.unbind(dim=2)
-        self.how_it_ran |= dict.fromkeys(ran, "gathered")
-        area = state_nchw[0, 0].numel()
-        return out_nchw, shares_of(ran, active_nb, around_nb, area=area, scores=self.scores)
+    def ran(self, stage: Stage, counts: Tensor) -> Mapping[str, Tensor]:
+        # Of each image and block behind the first: active, and these with their neighbours.
+        active_nb, around_nb = counts.unbind(dim=2)
+        blocks = list(stage.blocks[1 : 1 + counts.shape[1]])
+        self.how_it_ran |= dict.fromkeys(blocks, "gathered")
+        area = stage.shape[1] * stage.shape[2]
+        return shares_of(blocks, active_nb, around_nb, area=area, scores=self.scores)
 
     def _choose(self, number: int, active: int, rows: Rows) -> HowItRan:
         how: HowItRan = "gathered"

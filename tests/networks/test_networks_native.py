@@ -127,7 +127,7 @@ def test_a_gate_and_its_block_are_one_operator_each() -> None:
 @pytest.mark.usefixtures("operators")
 def test_a_stage_whose_positions_halt_is_one_operator() -> None:
     net, x = halting_nets.seasoned("position"), halting_nets.images(8)
-    assert calls_of(net, x)["skipbench::halting_stage"] == 8 * len(net.policy.stages)
+    assert calls_of(net, x)["skipbench::position_stage"] == 8 * len(net.policy.stages)
     fast = fast_copy(net, x[:2])
     with torch.inference_mode():
         ran, expected = fast.execute(x), net(x)

@@ -28,7 +28,7 @@ from bench.errors import StorageError
 from bench.folders import cache_dir
 from bench.storage import make_folder
 
-_SOURCES = ("convolution.h", "positions.h", "operators.cpp")
+_SOURCES = ("convolution.h", "halting.h", "operators.cpp")
 _COMPILERS = ("g++", "clang++", "c++")
 # Sums may be reordered, as any BLAS does; what is not a number stays so.
 _FLAGS = (

@@ -29,11 +29,43 @@ inline Vector load(const float* from) { return *reinterpret_cast<const AnyVector
 inline void store(float* to, Vector v) { *reinterpret_cast<AnyVector*>(to) = v; }
 inline Vector relu(Vector v) { return v < 0 ? Vector{} : v; }
 
+inline Vector leaky(Vector v, float slope) { return v > 0 ? v : slope * v; }
+
+// The sum over the numbers of a vector.
+inline float added(Vector v) {
+  float sum = 0;
+  for (int lane = 0; lane < WIDTH; ++lane) sum += v[lane];
+  return sum;
+}
+
 // One convolution: what it multiplies with and adds.
 struct Kernel {
   const float* weight;  // (3, 3, c_in, c_out)
   const float* bias;    // (c_out)
   int c_in, c_out;
+};
+
+// Takes a kernel from packed numbers, the weight before the bias, and goes on behind it.
+inline Kernel taken(const float*& from, int c_in, int c_out) {
+  const float *weight = from, *bias = weight + 9 * c_in * c_out;
+  from = bias + c_out;
+  return {weight, bias, c_in, c_out};
+}
+
+// A folded block as packed numbers: both convolutions, and behind them the 1x1 convolution of the
+// shortcut where it has one.
+struct BlockWeights {
+  Kernel first, second;
+  const float* projection = nullptr;  // (c_in, c_out)
+  const float* projection_bias = nullptr;
+
+  BlockWeights(const float*& from, int c_in, int c_out)
+      : first(taken(from, c_in, c_out)), second(taken(from, c_out, c_out)) {}
+
+  void project(const float* from) {
+    projection = from;
+    projection_bias = from + first.c_in * first.c_out;
+  }
 };
 
 // Where a few outputs are computed from and written to.
@@ -130,6 +162,7 @@ struct Shape {
   std::ptrdiff_t numbers() const { return std::ptrdiff_t(height) * width * channels; }
   std::ptrdiff_t row() const { return std::ptrdiff_t(width) * channels; }
   std::ptrdiff_t padded_row() const { return std::ptrdiff_t(width + 2) * channels; }
+  bool operator==(const Shape&) const = default;
 };
 
 // An image with a border of zeros; memory is kept for the next one.
@@ -137,6 +170,7 @@ class Padded {
  public:
   // Takes a shape: the border becomes zero, what is inside is undefined.
   void take(const Shape& shape) {
+    if (shape == shape_) return;  // nothing is written to a border
     shape_ = shape;
     const std::size_t needed = std::size_t(shape.height + 2) * shape.padded_row();
     if (needed > size_) {

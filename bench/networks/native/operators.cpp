@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "convolution.h"
-#include "positions.h"
+#include "halting.h"
 
 namespace skipbench {
 namespace {
@@ -20,8 +20,8 @@ using at::Tensor;
 using Numbers = const float*;
 
 struct Scratch {
-  Padded in, hidden;
-  HaltingStage stage;
+  Padded image, in, hidden;
+  PositionStage stage;
   std::vector<float> numbers;
 };
 
@@ -41,29 +41,13 @@ Tensor empty_images(std::int64_t count, const Shape& shape, const Tensor& like) 
                    at::MemoryFormat::ChannelsLast);
 }
 
-// A folded block as one row of numbers: both convolutions, each weight before its bias, and the
-// 1x1 convolution of the shortcut where it has one.
-struct BlockWeights {
-  Kernel first, second;
-  Numbers projection = nullptr, projection_bias = nullptr;
-
-  BlockWeights(const Tensor& packed, int c_in, int c_out) {
-    Numbers from = packed.const_data_ptr<float>();
-    const Numbers end = from + packed.numel();
-    first = taken(from, c_in, c_out);
-    second = taken(from, c_out, c_out);
-    if (from < end) {
-      projection = from;
-      projection_bias = from + c_in * c_out;
-    }
-  }
-
-  static Kernel taken(Numbers& from, int c_in, int c_out) {
-    const Numbers weight = from, bias = from + 9 * c_in * c_out;
-    from = bias + c_out;
-    return {weight, bias, c_in, c_out};
-  }
-};
+BlockWeights weights_of(const Tensor& packed, int c_in, int c_out) {
+  Numbers from = packed.const_data_ptr<float>();
+  const Numbers end = from + packed.numel();
+  BlockWeights weights(from, c_in, c_out);
+  if (from < end) weights.project(from);
+  return weights;
+}
 
 // The shape behind a block: a block that has more channels than it reads halves both sides.
 Shape behind(const Shape& shape, int c_out) {
@@ -73,19 +57,25 @@ Shape behind(const Shape& shape, int c_out) {
 
 // The shortcut at the border of a stage: every second pixel, between zeros or projected.
 void border(Numbers x, const Shape& from, const Shape& to, const BlockWeights& weights, float* out) {
-  const int before = (to.channels - from.channels) / 2;
+  const auto pixel = [&](int row, int column) {
+    return x + 2 * (row * from.row() + std::ptrdiff_t(column) * from.channels);
+  };
+  if (weights.projection == nullptr) {
+    std::memset(out, 0, to.numbers() * sizeof(float));
+    out += (to.channels - from.channels) / 2;
+  }
   for (int row = 0; row < to.height; ++row)
     for (int column = 0; column < to.width; ++column, out += to.channels) {
-      const Numbers pixel = x + 2 * (row * from.row() + std::ptrdiff_t(column) * from.channels);
+      const Numbers numbers = pixel(row, column);
       if (weights.projection == nullptr) {
-        std::memset(out, 0, to.channels * sizeof(float));
-        std::memcpy(out + before, pixel, from.channels * sizeof(float));
+        for (int c = 0; c < from.channels; c += WIDTH) store(out + c, load(numbers + c));
         continue;
       }
-      std::memcpy(out, weights.projection_bias, to.channels * sizeof(float));
-      for (int k = 0; k < from.channels; ++k) {
-        const Numbers weight = weights.projection + k * to.channels;
-        for (int c = 0; c < to.channels; ++c) out[c] += pixel[k] * weight[c];
+      for (int c = 0; c < to.channels; c += WIDTH) {
+        Vector sum = load(weights.projection_bias + c);
+        for (int k = 0; k < from.channels; ++k)
+          sum += numbers[k] * load(weights.projection + k * to.channels + c);
+        store(out + c, sum);
       }
     }
 }
@@ -130,9 +120,9 @@ Tensor stem(const Tensor& x_nchw, const Tensor& packed, std::int64_t c_out) {
   const Tensor x = channels_last(x_nchw);
   const Shape from = shape_of(x), to{from.height, from.width, int(c_out)};
   Numbers weights = packed.const_data_ptr<float>();
-  const Kernel kernel = BlockWeights::taken(weights, from.channels, to.channels);
+  const Kernel kernel = taken(weights, from.channels, to.channels);
   Tensor out = empty_images(x.size(0), to, x);
-  Padded& in = scratch().in;
+  Padded& in = scratch().image;
   in.take(from);
   for (std::int64_t n = 0; n < x.size(0); ++n) {
     in.fill(x.const_data_ptr<float>() + n * from.numbers());
@@ -145,7 +135,7 @@ Tensor stem(const Tensor& x_nchw, const Tensor& packed, std::int64_t c_out) {
 Tensor block(const Tensor& x_nchw, const Tensor& packed, std::int64_t c_out) {
   const Tensor x = channels_last(x_nchw);
   const Shape from = shape_of(x), to = behind(from, int(c_out));
-  const BlockWeights weights(packed, from.channels, to.channels);
+  const BlockWeights weights = weights_of(packed, from.channels, to.channels);
   Tensor out = empty_images(x.size(0), to, x);
   for (std::int64_t n = 0; n < x.size(0); ++n)
     run_block(x.const_data_ptr<float>() + n * from.numbers(), from, to, weights,
@@ -169,7 +159,7 @@ Tensor block_where(Tensor x_nchw, const Tensor& gates_n, const std::optional<Ten
                    const Tensor& packed, std::int64_t c_out, bool clips) {
   TORCH_CHECK(x_nchw.is_contiguous(at::MemoryFormat::ChannelsLast), "states must be channels-last");
   const Shape from = shape_of(x_nchw), to = behind(from, int(c_out));
-  const BlockWeights weights(packed, from.channels, to.channels);
+  const BlockWeights weights = weights_of(packed, from.channels, to.channels);
   const bool keeps = from.channels == to.channels;
   Tensor out = keeps ? x_nchw : empty_images(x_nchw.size(0), to, x_nchw);
   for (std::int64_t n = 0; n < x_nchw.size(0); ++n) {
@@ -198,7 +188,7 @@ Tensor block_if(const Tensor& gates, std::int64_t index, const Tensor& x_nchw, c
   const Tensor x = channels_last(x_nchw);
   const Shape from = shape_of(x), to = behind(from, int(c_out));
   Tensor out = empty_images(1, to, x);
-  skip_border(x.const_data_ptr<float>(), from, to, BlockWeights(packed, from.channels, to.channels),
+  skip_border(x.const_data_ptr<float>(), from, to, weights_of(packed, from.channels, to.channels),
               clips, out.mutable_data_ptr<float>());
   return out;
 }
@@ -252,8 +242,6 @@ Tensor perceptron(const Tensor& given_nc, double factor, const Tensor& weight_cd
   return open;
 }
 
-float sigmoid(float z) { return 1.0f / (1.0f + std::exp(-z)); }
-
 // One step of an LSTM of D units: see LeanRecurrent.step. Carried is (N, 4 D + 1), or one row for
 // all images, and memory (N, D), empty before the first step.
 std::tuple<Tensor, Tensor, Tensor> lstm_gate(const Tensor& given_nc, double factor,
@@ -302,31 +290,69 @@ Tensor executed(at::TensorList gates, const Tensor& fixed_1u, const Tensor& colu
   return out;
 }
 
-// A stage behind its first block whose positions halt: the weighted sum of its states, and for
-// each image and step two counts (N, B, 2). `packed` has one row of numbers for each step: the
-// block, then the score in the order of its fields.
-std::tuple<Tensor, Tensor> halting_stage(const Tensor& x_nchw, at::TensorList packed, double eps) {
-  const Tensor x = channels_last(x_nchw);
-  const Shape shape = shape_of(x);
-  const int channels = shape.channels;
-  std::vector<HaltingStep> steps;
+// What a stage that halts does behind its first block, one step a row: a block's numbers, then those
+// of the score before it.
+template <typename Score>
+std::vector<HaltingStep<Score>> steps_of(at::TensorList packed, int channels) {
+  std::vector<HaltingStep<Score>> steps;
   for (const Tensor& row : packed) {
     Numbers from = row.const_data_ptr<float>();
-    HaltingStep step;
-    step.first = BlockWeights::taken(from, channels, channels);
-    step.second = BlockWeights::taken(from, channels, channels);
-    Numbers weight = from + 2 * channels, mean = weight + 9 * channels, last = mean + 3 * channels;
-    step.score = {from,          from + channels,     weight,  mean,   mean + channels,
-                  mean + 2 * channels, last[0], last[1], last[2]};
-    steps.push_back(step);
+    const BlockWeights block(from, channels, channels);
+    steps.push_back({block, Score(from, channels)});
   }
-  Tensor out = empty_images(x.size(0), shape, x);
-  Tensor counts =
-      at::empty({x.size(0), std::int64_t(steps.size()), 2}, x.options().dtype(at::kLong));
-  for (std::int64_t n = 0; n < x.size(0); ++n)
+  return steps;
+}
+
+// A stage whose positions halt: the weighted sum of its states, and for each image and step two
+// counts (N, B, 2), see PositionStage.
+std::tuple<Tensor, Tensor> position_stage(const Tensor& x_nchw, at::TensorList packed, double eps) {
+  const Tensor x = channels_last(x_nchw);
+  const Shape shape = shape_of(x);
+  const auto steps = steps_of<PositionScore>(packed, shape.channels);
+  const std::int64_t count = x.size(0), each = 2 * std::int64_t(steps.size());
+  Tensor out = empty_images(count, shape, x);
+  Tensor counts = at::empty({count, each / 2, 2}, x.options().dtype(at::kLong));
+  for (std::int64_t n = 0; n < count; ++n)
     scratch().stage.run(x.const_data_ptr<float>() + n * shape.numbers(), shape, steps, float(eps),
                         out.mutable_data_ptr<float>() + n * shape.numbers(),
-                        counts.mutable_data_ptr<std::int64_t>() + n * 2 * steps.size());
+                        counts.mutable_data_ptr<std::int64_t>() + n * each);
+  return {out, counts};
+}
+
+// A stage whose images halt: the weighted sum of its states, and for each image how many steps ran.
+std::tuple<Tensor, Tensor> image_stage(const Tensor& x_nchw, at::TensorList packed, double eps) {
+  const Tensor x = channels_last(x_nchw);
+  const Shape shape = shape_of(x);
+  const auto steps = steps_of<MeanScore>(packed, shape.channels);
+  const float area = float(shape.height * shape.width);
+  Tensor out = empty_images(x.size(0), shape, x);
+  Tensor counts = at::empty({x.size(0)}, x.options().dtype(at::kLong));
+  std::vector<float>& numbers = scratch().numbers;
+  numbers.resize(shape.channels + shape.numbers());
+  float *sums = numbers.data(), *state = sums + shape.channels;
+  for (std::int64_t n = 0; n < x.size(0); ++n) {
+    std::memcpy(state, x.const_data_ptr<float>() + n * shape.numbers(),
+                shape.numbers() * sizeof(float));
+    float* total = out.mutable_data_ptr<float>() + n * shape.numbers();
+    std::memset(total, 0, shape.numbers() * sizeof(float));
+    const auto add = [&](float weight) {
+      for (std::ptrdiff_t i = 0; i < shape.numbers(); ++i) total[i] += weight * state[i];
+    };
+    float left = 1;
+    std::int64_t ran = 0;
+    for (const auto& step : steps) {
+      add_positions(state, shape, sums);
+      const float score = sigmoid(step.score.of(sums, area, shape.channels));
+      const float weight = left - score <= float(eps) ? left : score;
+      add(weight);
+      left -= weight;
+      if (!(left > 0)) break;
+      run_block(state, shape, shape, step.block, state);
+      ++ran;
+    }
+    if (left > 0) add(left);
+    counts.mutable_data_ptr<std::int64_t>()[n] = ran;
+  }
   return {out, counts};
 }
 
@@ -360,6 +386,7 @@ TORCH_LIBRARY(skipbench, library) {
       " Tensor bias, Tensor half_carry) -> (Tensor, Tensor, Tensor)",
       lstm_gate);
   library.def("executed(Tensor[] gates, Tensor fixed, Tensor column) -> Tensor", executed);
-  library.def("halting_stage(Tensor x, Tensor[] packed, float eps) -> (Tensor, Tensor)",
-              halting_stage);
+  library.def("position_stage(Tensor x, Tensor[] packed, float eps) -> (Tensor, Tensor)",
+              position_stage);
+  library.def("image_stage(Tensor x, Tensor[] packed, float eps) -> (Tensor, Tensor)", image_stage);
 }

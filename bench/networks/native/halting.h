@@ -1,5 +1,5 @@
-// A stage of one image whose positions halt one by one: what pondering.py and position_crowd.py
-// say, computed at the active positions only.
+// Scores, and a stage of one image whose positions halt one by one: what pondering.py and
+// position_crowd.py say, computed at the active positions only.
 
 #pragma once
 
@@ -11,32 +11,65 @@
 
 namespace skipbench {
 
-// The score behind a block: a 3x3 convolution to one channel of what scale, shift and leaky ReLU
-// make of each position, and one number of what they make of the mean over positions.
-struct Score {
+// A score of the mean over positions: a linear layer on what scale, shift and leaky ReLU make of it.
+struct MeanScore {
+  const float* scale;
+  const float* shift;
+  const float* weight;  // (C)
+  float slope, bias;
+
+  MeanScore(const float* from, int channels)
+      : scale(from),
+        shift(from + channels),
+        weight(from + 2 * channels),
+        slope(from[3 * channels]),
+        bias(from[3 * channels + 1]) {}
+
+  // For the sums over `area` positions.
+  float of(const float* sums, float area, int channels) const {
+    Vector z{};
+    for (int c = 0; c < channels; c += WIDTH) {
+      const Vector mean = load(shift + c) + load(sums + c) / area * load(scale + c);
+      z += load(weight + c) * leaky(mean, slope);
+    }
+    return bias + added(z);
+  }
+};
+
+// A score of a position: a 3x3 convolution to one channel of what scale, shift and leaky ReLU make
+// of the state, and the score of the mean.
+struct PositionScore {
   const float* scale;
   const float* shift;
   const float* weight;  // (3, 3, C)
-  const float* mean_scale;
-  const float* mean_shift;
-  const float* mean_weight;  // (C)
-  float bias, slope, mean_slope;
+  float slope;
+  MeanScore of_mean;
+
+  PositionScore(const float* from, int channels)
+      : scale(from),
+        shift(from + channels),
+        weight(from + 2 * channels),
+        slope(from[11 * channels]),
+        of_mean(from + 11 * channels + 1, channels) {}
 };
 
-// A score, and the block that runs behind it where positions stay active.
+// A block, and the score before it.
+template <typename Score>
 struct HaltingStep {
+  BlockWeights block;
   Score score;
-  Kernel first, second;
 };
+
+inline float sigmoid(float z) { return 1.0f / (1.0f + std::exp(-z)); }
 
 // A position is known by its place: the number of its upper left neighbour among the pixels of the
 // padded image, in which the rows of an image do not touch.
-class HaltingStage {
+class PositionStage {
  public:
   // Runs the steps on the state (h, w, C) behind the first block of the stage and writes the
   // weighted sum of states; counts, two numbers a step, become the positions where the block ran
   // and these with their neighbours.
-  void run(const float* state, const Shape& shape, const std::vector<HaltingStep>& steps, float eps,
+  void run(const float* state, const Shape& shape, const std::vector<HaltingStep<PositionScore>>& steps, float eps,
            float* total, std::int64_t* counts) {
     shape_ = shape;
     across_ = shape.width + 2;
@@ -50,7 +83,7 @@ class HaltingStage {
     active_.clear();
     for (int y = 0; y < shape.height; ++y)
       for (int x = 0; x < shape.width; ++x) active_.push_back(y * across_ + x);
-    for (const HaltingStep& step : steps) {
+    for (const auto& step : steps) {
       std::size_t around = 0;
       if (!active_.empty()) {
         weigh(step.score, eps);
@@ -65,7 +98,7 @@ class HaltingStage {
 
  private:
   // Gives each active position its weight, and keeps those of which something is left.
-  void weigh(const Score& score, float eps) {
+  void weigh(const PositionScore& score, float eps) {
     scores(score);
     std::size_t stay = 0;
     for (std::size_t i = 0; i < active_.size(); ++i) {
@@ -87,8 +120,10 @@ class HaltingStage {
   }
 
   // The scores of the active positions, in their order.
-  void scores(const Score& score) {
-    const float whole = score.bias + features(score);
+  void scores(const PositionScore& score) {
+    features(score);
+    const float area = float(shape_.height * shape_.width);
+    const float whole = score.of_mean.of(sums_.data(), area, shape_.channels);
     const std::ptrdiff_t row = shape_.padded_row(), width = 3 * shape_.channels;
     scores_.resize(active_.size());
     for (std::size_t i = 0; i < active_.size(); ++i) {
@@ -100,13 +135,12 @@ class HaltingStage {
         for (int y = 0; y < 3; ++y) sum[y] += load(from + y * row + k) * load(weight + y * width + k);
       scores_[i] = whole + added(sum[0] + sum[1] + sum[2]);
     }
-    for (float& z : scores_) z = 1.0f / (1.0f + std::exp(-z));
+    for (float& z : scores_) z = sigmoid(z);
   }
 
-  // Writes the features of all positions; returns what the mean over positions scores.
-  float features(const Score& score) {
-    const float area = float(shape_.height * shape_.width);
-    float whole = 0;
+  // Writes the features of all positions, and the sums of their states.
+  void features(const PositionScore& score) {
+    sums_.resize(shape_.channels);
     for (int c = 0; c < shape_.channels; c += WIDTH) {
       const Vector scale = load(score.scale + c), shift = load(score.shift + c);
       Vector sum{};
@@ -121,30 +155,20 @@ class HaltingStage {
           feature += shape_.channels;
         }
       }
-      const Vector mean = load(score.mean_shift + c) + sum / area * load(score.mean_scale + c);
-      whole += added(load(score.mean_weight + c) * leaky(mean, score.mean_slope));
+      store(sums_.data() + c, sum);
     }
-    return whole;
-  }
-
-  static Vector leaky(Vector v, float slope) { return v > 0 ? v : slope * v; }
-
-  static float added(Vector v) {
-    float sum = 0;
-    for (int lane = 0; lane < WIDTH; ++lane) sum += v[lane];
-    return sum;
   }
 
   // Runs the block at the active positions and returns how many positions its first convolution
   // needs: these and their neighbours.
-  std::size_t advance(const HaltingStep& step) {
+  std::size_t advance(const HaltingStep<PositionScore>& step) {
     const std::ptrdiff_t row = shape_.padded_row(), channels = shape_.channels;
     grow();
-    convolve<false>(int(around_.size()), row, step.first, [&](int i, Pixels& at, int p) {
+    convolve<false>(int(around_.size()), row, step.block.first, [&](int i, Pixels& at, int p) {
       at.from[p] = state_.begin() + around_[i] * channels;
       at.to[p] = hidden_.pixel(around_[i]);
     });
-    convolve<true>(int(active_.size()), row, step.second, [&](int i, Pixels& at, int p) {
+    convolve<true>(int(active_.size()), row, step.block.second, [&](int i, Pixels& at, int p) {
       at.from[p] = hidden_.begin() + active_[i] * channels;
       at.added[p] = at.to[p] = state_.pixel(active_[i]);
     });
@@ -172,7 +196,7 @@ class HaltingStage {
   Shape shape_{};
   int across_ = 0;
   Padded state_, hidden_, features_, total_;
-  std::vector<float> left_, scores_;
+  std::vector<float> left_, scores_, sums_;
   std::vector<int> active_, around_;
   std::vector<std::uint8_t> marks_;
 };
