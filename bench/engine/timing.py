@@ -20,6 +20,7 @@ from bench.engine.resources import with_resources
 from bench.errors import BenchError, RecordError
 from bench.measure.cells import MeasuredCell
 from bench.measure.profiles import profile_named
+from bench.networks import native
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import save_arrays
 from bench.training.reporter import Reporter
@@ -59,6 +60,8 @@ def time_records(
             f"{_counted(chosen.processes, 'process')})"
         )
         steps = chosen.processes * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
+        if threads == 1 and place.device.type == "cpu" and native.to_be_compiled():
+            place.reporter.note("Compiling operators for this machine, once: some ten seconds")
         bar = _bar(place.reporter, steps=steps)
         task = Task(tuple(batch_sizes), chosen, threads)
         if chosen.processes == 1:

@@ -168,7 +168,7 @@ class WholeState:
 
     def means(self) -> Tensor:
         if self._means_nc is None:
-            self._means_nc = self.h_nchw.mean(dim=(2, 3))
+            self._means_nc = self.h_nchw.mean(dim=(2, 3)).contiguous()
         return self._means_nc
 
     def put_all(self, h_nchw: Tensor) -> None:
@@ -183,6 +183,7 @@ class WholeState:
 
         The states are overwritten.
         """
+        self.h_nchw = self.h_nchw.contiguous(memory_format=torch.channels_last)
         if keeps:
             block.where(self.h_nchw, gates_n, self._means_nc, clips)
         else:

@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,7 +215,22 @@ def test_without_a_compiler_there_is_a_reason_and_the_rest_works(
 def test_no_compiler_at_all_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(fresh))
+    assert not native.to_be_compiled()
     assert "no C++ compiler" in native.library().reason
+
+
+@pytest.mark.usefixtures("operators")
+def test_a_cache_that_cannot_be_written_leaves_nothing_behind(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert native.to_be_compiled()
+    (fresh / "skipbench").write_text("a file where the folder should be")
+    before = set(Path(tempfile.gettempdir()).glob("skipbench-*"))
+    done = subprocess.run(
+        [sys.executable, "-c", _CHECK], env=dict(os.environ), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(Path(tempfile.gettempdir()).glob("skipbench-*")) == before
 
 
 # In a process of its own: operators can be defined only once.

@@ -19,6 +19,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,11 +54,20 @@ def library() -> Library:
     Takes some ten seconds the first time on a machine. Never raises.
     """
     try:
-        path = _compiled()
-        _load(path)
+        with _folder() as folder:
+            path = _compiled(folder)
+            _load(path)
     except (_Unavailable, OSError, StorageError, RuntimeError) as error:
         return Library(None, str(error).strip().partition("\n")[0])
     return Library(path)
+
+
+def to_be_compiled() -> bool:
+    """Whether `library` will have to compile the operators, which takes some ten seconds."""
+    try:
+        return not _path(_command(), cache_dir() / "native").exists()
+    except (_Unavailable, OSError, RuntimeError):
+        return False
 
 
 def available() -> bool:
@@ -68,15 +79,12 @@ class _Unavailable(Exception):
     pass
 
 
-def _compiled() -> Path:
-    if sys.platform != "linux":
-        raise _Unavailable("only compiled on Linux")
-    compiler = _compiler()
-    command = [*compiler, *_FLAGS, f"-D_GLIBCXX_USE_CXX11_ABI={int(_new_abi())}"]
-    path = _folder() / f"{_key(command)}.so"
+def _compiled(folder: Path) -> Path:
+    command = _command()
+    path = _path(command, folder)
     if not path.exists():
         # Under a name of its own until it is whole: several processes may do this at a time.
-        handle, made = tempfile.mkstemp(suffix=".so", dir=path.parent)
+        handle, made = tempfile.mkstemp(suffix=".so", dir=folder)
         os.close(handle)
         try:
             _compile(command, Path(made))
@@ -84,6 +92,16 @@ def _compiled() -> Path:
         finally:
             Path(made).unlink(missing_ok=True)
     return path
+
+
+def _command() -> list[str]:
+    if sys.platform != "linux":
+        raise _Unavailable("only compiled on Linux")
+    return [
+        *_compiler(),
+        *_FLAGS,
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+    ]
 
 
 def _load(path: Path) -> None:
@@ -116,16 +134,24 @@ def _compile(command: list[str], out: Path) -> None:
         raise _Unavailable(f"{command[0]} failed: {(errors or ['without a word'])[0]}")
 
 
-def _folder() -> Path:
-    """Return a folder that can be written to: of the user's cache, else of this process alone."""
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Give a folder to write to: of the user's cache, else one that is gone afterwards."""
     try:
         folder = cache_dir() / "native"
         make_folder(folder)
-        if os.access(folder, os.W_OK):
-            return folder
+        kept = os.access(folder, os.W_OK)
     except (StorageError, RuntimeError):  # the latter: nobody knows a home folder
-        pass
-    return Path(tempfile.mkdtemp(prefix="skipbench-"))
+        kept = False
+    if kept:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="skipbench-") as temporary:
+        yield Path(temporary)
+
+
+def _path(command: list[str], folder: Path) -> Path:
+    return folder / f"{_key(command)}.so"
 
 
 def _key(command: list[str]) -> str:
@@ -144,7 +170,3 @@ def _instructions() -> str:
         if line.startswith(("flags", "Features")):
             return line
     return ""
-
-
-def _new_abi() -> bool:
-    return bool(torch.compiled_with_cxx11_abi())

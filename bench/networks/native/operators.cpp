@@ -5,7 +5,9 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -103,9 +105,9 @@ void skip_border(Numbers x, const Shape& from, const Shape& to, const BlockWeigh
 
 void add_positions(Numbers x, const Shape& shape, float* sum) {
   for (int c = 0; c < shape.channels; c += WIDTH) {
-    Vector added{};
-    for (std::ptrdiff_t p = c; p < shape.numbers(); p += shape.channels) added += load(x + p);
-    store(sum + c, added);
+    Vector total{};
+    for (std::ptrdiff_t p = c; p < shape.numbers(); p += shape.channels) total += load(x + p);
+    store(sum + c, total);
   }
 }
 
@@ -158,6 +160,7 @@ Tensor sum_positions(const Tensor& x_nchw) {
 Tensor block_where(Tensor x_nchw, const Tensor& gates_n, const std::optional<Tensor>& means_nc,
                    const Tensor& packed, std::int64_t c_out, bool clips) {
   TORCH_CHECK(x_nchw.is_contiguous(at::MemoryFormat::ChannelsLast), "states must be channels-last");
+  TORCH_CHECK(!means_nc || means_nc->is_contiguous(), "means must be contiguous");
   const Shape from = shape_of(x_nchw), to = behind(from, int(c_out));
   const BlockWeights weights = weights_of(packed, from.channels, to.channels);
   const bool keeps = from.channels == to.channels;
