@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,3 +170,14 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert status == 0
     assert "Usage" in done.stdout
     assert not HEAVY & set(packages)
+
+
+def test_the_documentation_shows_these_floors() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
+    shown = {int(number): set(re.findall(r"`([\w.]+)`", names)) for number, names in rows}
+    expected = {
+        number: {room.removeprefix("bench.") for room in rooms} - {"bench"}
+        for number, rooms in enumerate(FLOORS)
+    }
+    assert shown == expected

@@ -58,10 +58,13 @@ def use_break_even(net: DynamicNet, batch_size: int, device: torch.device) -> No
     """Have a network whose positions halt use the shares of this machine from now on.
 
     Shares that were measured here before are taken from the user's cache. Others are measured, and
-    kept unless other processes took part of the machine meanwhile.
+    kept unless other processes took part of the machine meanwhile. Stages that are operators need
+    none.
     """
     if not (isinstance(net, HaltingResNet) and isinstance(net.policy, PositionHalting)):
         return
+    if len(net.policy.operators) == len(net.policy.stages):
+        return  # an operator never runs a block everywhere
     kinds = _kinds(net, batch_size)
     layers = {type(part).__name__ for block, _ in kinds.values() for part in block.modules()}
     key = machine_key(device, layers=" ".join(sorted(layers)), batch_size=batch_size)

@@ -111,5 +111,5 @@ def test_half_of_the_positions_take_no_longer_than_all(cifar10: Dataset) -> None
                 f"{', contended' if record.contended else ''}"
             )
     half = next(cell.record.speedup for cell in cells["50% active"])
-    aim = 1.0 if library().path else 0.4  # without operators of our own: docs/performance.md
+    aim = 1.0 if library().path else 0.3  # without operators of our own: docs/performance.md
     assert half is not None and half > aim
