@@ -158,8 +158,9 @@ class BMNet(Policy):
 
 
 def straight_through_round(s: Tensor) -> Tensor:
-    """Return 1[s >= 0.5] with the gradient of s."""
-    return (s >= 0.5).to(s.dtype) + (s - s.detach())
+    """Return 1[s >= 0.5] with the gradient of s, if it has one."""
+    hard = (s >= 0.5).to(s.dtype)
+    return hard + (s - s.detach()) if s.requires_grad else hard
 
 
 def _bmnet_features(c_in: int, kind: str) -> tuple[list[nn.Module], int]:

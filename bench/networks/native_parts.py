@@ -6,6 +6,8 @@ bench.networks.native's, what calls them is the loops' (execution.py, branching.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +30,9 @@ _VECTOR = 16  # output channels are a multiple of this
 
 @torch.no_grad()
 def use_native_parts(net: nn.Module, probe_nchw: Tensor) -> bool:
-    """Give every folded stem and block, every head and every lean gate its operator, in place; in
-    eval mode. Returns whether there are operators: where there are none nothing changes.
+    """Give every folded stem and block, every head and every lean gate its operator, in place, and
+    what they know in the sequences of layers that policies are made of; in eval mode. Returns
+    whether there are operators: where there are none nothing changes.
 
     `probe_nchw` (N, C, H, W) is run once to see which convolutions are used. Weights are packed
     once: do not train the network afterwards.
@@ -41,9 +44,11 @@ def use_native_parts(net: nn.Module, probe_nchw: Tensor) -> bool:
     replace_parts(
         net, sides_of(net, probe_nchw), stem=_native_stem, block=_native_block, head=NativeHead
     )
-    for module in net.modules():
+    for module in list(net.modules()):
         if isinstance(module, LeanGates):
             module.native = True
+        elif type(module) is nn.Sequential:
+            _use_in_sequence(module)
     return True
 
 
@@ -56,10 +61,23 @@ class NativeStem(Stem):
         self._c_out, self._packed = stem.conv.out_channels, _packed(stem.conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.skipbench.stem(x, self._packed, self._c_out)
+        out: Tensor = torch.ops.skipbench.convolution(x, self._packed, self._c_out, 1)
         return out
 
     __call__ = forward
+
+
+class NativeConvolution(nn.Module):
+    """A convolution and the ReLU behind it as one operator."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv, self._packed = conv, _packed(conv)
+        self._c_out, self._stride = conv.out_channels, conv.stride[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.skipbench.convolution(x, self._packed, self._c_out, self._stride)
+        return out
 
 
 class NativeBlock(Block, SelectiveBlock):
@@ -111,9 +129,16 @@ class NativeBlock(Block, SelectiveBlock):
 class NativeHead(DirectHead):
     """The head as two operators."""
 
-    def __init__(self, head: Head) -> None:
-        super().__init__(head)
-        self._weight_ck = self._weight_ck.contiguous()
+    def __init__(self, head: Head | nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.linear = head.linear if isinstance(head, Head) else head
+        self._weight_ck = self.linear.weight.detach().t().contiguous()
+        bias_k = self.linear.bias
+        self._bias_k = (
+            self._weight_ck.new_zeros(self.linear.out_features)
+            if bias_k is None
+            else bias_k.detach()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         sum_nc: Tensor = torch.ops.skipbench.sum_positions(x)
@@ -125,6 +150,22 @@ class NativeHead(DirectHead):
         return out
 
     __call__ = forward
+
+
+def _use_in_sequence(layers: nn.Sequential) -> None:
+    """Put operators in the place of convolutions with a ReLU, and of a linear layer on a mean."""
+    # A norm that was folded away is an Identity.
+    order = [place for place, layer in enumerate(layers) if type(layer) is not nn.Identity]
+    for here, behind in pairwise(order):
+        match layers[here], layers[behind]:
+            case nn.Conv2d() as conv, nn.ReLU() if _fits(conv, stride=1) or _fits(conv, stride=2):
+                layers[here], layers[behind] = NativeConvolution(conv), nn.Identity()
+    for here, between, behind in zip(order, order[1:], order[2:], strict=False):
+        match layers[here], layers[between], layers[behind]:
+            case nn.AdaptiveAvgPool2d(output_size=1 | (1, 1)), nn.Flatten(), nn.Linear() as last:
+                if last.in_features % _VECTOR == 0:
+                    layers[here], layers[between] = NativeHead(last), nn.Identity()
+                    layers[behind] = nn.Identity()
 
 
 def _native_stem(stem: Stem, sides: Sides) -> Stem:

@@ -231,13 +231,12 @@ inline void convolve_into(Padded& in, int stride, const Kernel& kernel, Padded& 
 
 // ReLU(convolution + added) of a whole image, without padding; `added` may be `out` or nothing.
 template <bool ADDS>
-inline void convolve_out(Padded& in, const Kernel& kernel, const float* added, float* out) {
-  const int c_out = kernel.c_out;
-  const Shape& shape = in.shape();
-  for (int y = 0; y < shape.height; ++y)
-    convolve<ADDS>(shape.width, shape.padded_row(), kernel, [&](int x, Pixels& at, int p) {
-      const std::ptrdiff_t place = (std::ptrdiff_t(y) * shape.width + x) * c_out;
-      at.from[p] = in.corner(y, x);
+inline void convolve_out(Padded& in, int stride, const Kernel& kernel, const float* added,
+                         float* out, const Shape& to) {
+  for (int y = 0; y < to.height; ++y)
+    convolve<ADDS>(to.width, in.shape().padded_row(), kernel, [&](int x, Pixels& at, int p) {
+      const std::ptrdiff_t place = y * to.row() + std::ptrdiff_t(x) * to.channels;
+      at.from[p] = in.corner(y * stride, x * stride);
       if (ADDS) at.added[p] = added + place;
       at.to[p] = out + place;
     });

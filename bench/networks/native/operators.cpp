@@ -92,7 +92,7 @@ void run_block(Numbers x, const Shape& from, const Shape& to, const BlockWeights
   hidden.take(to);
   if (!keeps) border(x, from, to, weights, out);
   convolve_into(in, keeps ? 1 : 2, weights.first, hidden);
-  convolve_out<true>(hidden, weights.second, keeps ? x : out, out);
+  convolve_out<true>(hidden, 1, weights.second, keeps ? x : out, out, to);
 }
 
 // What becomes of an image that skips a block at the border of a stage.
@@ -117,10 +117,13 @@ bool is_open(const Tensor& gates, std::int64_t index) {
              : gates.const_data_ptr<float>()[index * gates.stride(-1)] > 0.5f;
 }
 
-// ReLU(conv3x3(x) + bias): (N, C, H, W) -> (N, c_out, H, W).
-Tensor stem(const Tensor& x_nchw, const Tensor& packed, std::int64_t c_out) {
+// ReLU(conv3x3(x) + bias): (N, C, H, W) -> (N, c_out, ceil(H / stride), ceil(W / stride)).
+Tensor convolution(const Tensor& x_nchw, const Tensor& packed, std::int64_t c_out,
+                   std::int64_t stride) {
   const Tensor x = channels_last(x_nchw);
-  const Shape from = shape_of(x), to{from.height, from.width, int(c_out)};
+  const int step = int(stride);
+  const Shape from = shape_of(x);
+  const Shape to{(from.height + step - 1) / step, (from.width + step - 1) / step, int(c_out)};
   Numbers weights = packed.const_data_ptr<float>();
   const Kernel kernel = taken(weights, from.channels, to.channels);
   Tensor out = empty_images(x.size(0), to, x);
@@ -128,7 +131,8 @@ Tensor stem(const Tensor& x_nchw, const Tensor& packed, std::int64_t c_out) {
   in.take(from);
   for (std::int64_t n = 0; n < x.size(0); ++n) {
     in.fill(x.const_data_ptr<float>() + n * from.numbers());
-    convolve_out<false>(in, kernel, nullptr, out.mutable_data_ptr<float>() + n * to.numbers());
+    convolve_out<false>(in, step, kernel, nullptr,
+                        out.mutable_data_ptr<float>() + n * to.numbers(), to);
   }
   return out;
 }
@@ -364,7 +368,7 @@ std::tuple<Tensor, Tensor> image_stage(const Tensor& x_nchw, at::TensorList pack
 
 TORCH_LIBRARY(skipbench, library) {
   using namespace skipbench;
-  library.def("stem(Tensor x, Tensor packed, int c_out) -> Tensor", stem);
+  library.def("convolution(Tensor x, Tensor packed, int c_out, int stride) -> Tensor", convolution);
   library.def("block(Tensor x, Tensor packed, int c_out) -> Tensor", block);
   library.def(
       "block_where(Tensor(a!) x, Tensor gates, Tensor(b!)? means, Tensor packed, int c_out,"
