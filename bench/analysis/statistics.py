@@ -118,26 +118,6 @@ def mcnemar(correct_a_n: Bits, correct_b_n: Bits) -> McNemar:
     return McNemar(only_a, only_b, _two_sided_coin(min(only_a, only_b), only_a + only_b))
 
 
-def paired_bootstrap(
-    correct_a_n: Bits, correct_b_n: Bits, *, seed: int, rounds: int = 10_000, level: float = 0.95
-) -> Bounds:
-    """Return the percentile interval of accuracy(a) - accuracy(b), resampling the N images.
-
-    An image contributes -1, 0 or +1, so that drawing N images again is one multinomial draw.
-
-    Raises:
-        ValueError: the two arrays do not have the same shape (N,), or N is 0.
-    """
-    only_a, only_b, total = _discordant(correct_a_n, correct_b_n)
-    if total == 0:
-        raise ValueError("there are no images")
-    shares = np.array([only_a, only_b, total - only_a - only_b]) / total
-    draws = np.random.default_rng(seed).multinomial(total, shares, size=rounds)
-    differences = (draws[:, 0] - draws[:, 1]) / total
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Bounds(float(low), float(high))
-
-
 def _discordant(a_n: Bits, b_n: Bits) -> tuple[int, int, int]:
     if a_n.shape != b_n.shape or a_n.ndim != 1:
         raise ValueError(f"shapes {a_n.shape} and {b_n.shape} are not one row of images each")

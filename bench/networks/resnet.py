@@ -214,7 +214,3 @@ class Backbone:
         if self.weights is not None:
             net.load_state_dict(dict(self.weights))
         return net.to(memory_format=torch.channels_last)
-
-    def smaller(self, depth: int) -> Backbone:
-        """Return the backbone of another depth on the same images, without weights."""
-        return Backbone(f"resnet{depth}", self.num_classes, self.image_shape, self.shortcut)

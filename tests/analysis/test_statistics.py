@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.statistics import (
-    Bounds,
     mcnemar,
     mean,
-    paired_bootstrap,
     sample_sd,
     t_cdf,
     t_interval,
@@ -104,23 +102,3 @@ def test_mcnemar_is_symmetric_and_refuses_other_images() -> None:
     assert mcnemar(a, b).p_value == mcnemar(b, a).p_value
     with pytest.raises(ValueError, match="shapes"):
         mcnemar(a, b[:-1])
-
-
-def test_the_bootstrap_agrees_with_resampling_image_by_image() -> None:
-    a, b = bits((1, 0, 60), (0, 1, 35), (1, 1, 350), (0, 0, 55))
-    difference = a.astype(int) - b.astype(int)
-    rng = np.random.default_rng(5)
-    slow = [difference[rng.integers(0, 500, 500)].mean() for _ in range(4000)]
-    low, high = np.quantile(slow, [0.025, 0.975])
-    bounds = paired_bootstrap(a, b, seed=0)
-    assert bounds.low == pytest.approx(low, abs=0.004)
-    assert bounds.high == pytest.approx(high, abs=0.004)
-    assert bounds.low < 0.05 < bounds.high
-
-
-def test_the_bootstrap_repeats_with_its_seed() -> None:
-    a, b = bits((1, 0, 30), (0, 1, 10), (1, 1, 60))
-    assert paired_bootstrap(a, b, seed=1) == paired_bootstrap(a, b, seed=1)
-    assert paired_bootstrap(a, a, seed=1) == Bounds(0.0, 0.0)
-    with pytest.raises(ValueError, match="no images"):
-        paired_bootstrap(a[:0], b[:0], seed=1)
