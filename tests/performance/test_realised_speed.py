@@ -27,6 +27,7 @@ from bench.measure.profiles import Profile
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.inference import graph_of
+from bench.networks.native import library
 from bench.networks.policy import ByMeans, Policy, UpFront
 from bench.networks.resnet import Backbone
 from bench.networks.unit import Unit
@@ -41,7 +42,8 @@ IMAGES = max(1024, *BATCH_SIZES)
 PROFILE = Profile("perf", round_s=0.5, max_time_s=5.0)
 UP_FRONT, PER_UNIT, ALL_KEPT, NO_AIM = 0.90, 0.80, 1 / 1.03, 0.0  # the aims
 # A miss by more than a machine's mood is a fault; what misses an aim by less is printed.
-_FLOORS = {UP_FRONT: 0.65, PER_UNIT: 0.40, ALL_KEPT: 0.90, NO_AIM: 0.0}
+_FLOORS = {UP_FRONT: 0.82, PER_UNIT: 0.70, ALL_KEPT: 0.93, NO_AIM: 0.0}
+_FLOORS_OF_TORCH = {UP_FRONT: 0.65, PER_UNIT: 0.40, ALL_KEPT: 0.90, NO_AIM: 0.0}
 _MASKS = 4096
 _CERTAIN = 1e4  # log-odds
 
@@ -164,6 +166,7 @@ def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
         profile=PROFILE,
         device=DEVICE,
     )
+    floors = _FLOORS if DEVICE == "cpu" and library().path else _FLOORS_OF_TORCH
     missed: list[str] = []
     took_ms: dict[tuple[str, int], float] = {}
     where = torch.cuda.get_device_name() if DEVICE == "cuda" else "1 thread"
@@ -181,7 +184,7 @@ def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
                 f" {record.latency_ms:.3f} ms{', contended' if record.contended else ''}"
             )
             took_ms[name, record.batch_size] = record.latency_ms or 0.0
-            if realised < _FLOORS[subject.aim]:
+            if realised < floors[subject.aim]:
                 missed.append(f"{name}, batch {record.batch_size}: {realised:.2f}")
     for size in BATCH_SIZES:
         _print_profile(took_ms, size)
