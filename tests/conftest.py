@@ -139,6 +139,7 @@ def made_up_record(
             train_images=50_000,
             phases=(PhaseCost(name="main", epochs=epochs, macs_per_image=6e7, wall_s=60.0),),
             epochs=epochs,
+            published_epochs=220 if spec.budget.published else None,
             dense_epochs=float(epochs) if dense_epochs is None else dense_epochs,
             pretraining_epochs=0,
             pretraining_dense_epochs=pretraining_dense_epochs,

@@ -201,10 +201,18 @@ def _training_record(
         train_images=len(place.dataset.train) - spec.held_out,
         phases=tuple(costs),
         epochs=sum(cost.epochs for cost in costs),
+        published_epochs=_published_epochs(spec),
         dense_epochs=sum(cost.epochs * cost.macs_per_image for cost in costs) / dense,
         pretraining_epochs=epochs,
         pretraining_dense_epochs=dense_epochs,
     )
+
+
+def _published_epochs(spec: RunSpec) -> int | None:
+    if not spec.budget.published:
+        return None
+    method, config = method_of(spec)
+    return method.published_epochs(config)
 
 
 def _spent_before(spec: RunSpec, parent: RunRecord | None) -> tuple[int | None, float | None]:

@@ -59,11 +59,13 @@ class PhaseCost(Frozen):
 class TrainingRecord(Frozen):
     """Training cost of a run. `dense_epochs` is the total in forward passes of the dense backbone
     over the training set, all phases; `pretraining_dense_epochs` what the run started from had
-    cost before, None where nobody knows (a user's weights file)."""
+    cost before, None where nobody knows (a user's weights file). `published_epochs` is how long the
+    paper trains, where its schedule was asked for; None elsewhere and in older records."""
 
     train_images: Count
     phases: tuple[PhaseCost, ...]
     epochs: Count
+    published_epochs: Count | None = None
     dense_epochs: Amount
     pretraining_epochs: Count | None
     pretraining_dense_epochs: Amount | None

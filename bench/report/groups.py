@@ -150,7 +150,7 @@ def _largest_first(group: Group) -> tuple[Any, ...]:
 
 def footnotes(groups: Sequence[Group]) -> list[str]:
     """Return what must stand beside any comparison of `groups`: data, budgets, guesses."""
-    notes = [_synthetic(groups), _budgets(groups), _reconstructed(groups)]
+    notes = [_synthetic(groups), _budgets(groups), _shortened(groups), _reconstructed(groups)]
     return [note for note in notes if note]
 
 
@@ -158,7 +158,8 @@ def short_footnotes(groups: Sequence[Group]) -> list[str]:
     """Return the same for a figure, where the settings that were guessed have no room."""
     guessed = sorted({row["method"] for g in groups for row in g.rows if row["reconstructed"]})
     note = f"in part reconstructed, see the table: {', '.join(guessed)}" if guessed else ""
-    return [text for text in (_synthetic(groups), _budgets(groups), note) if text]
+    notes = _synthetic(groups), _budgets(groups), _shortened(groups), note
+    return [text for text in notes if text]
 
 
 def seed_note(groups: Sequence[Group]) -> str:
@@ -176,6 +177,17 @@ def seed_note(groups: Sequence[Group]) -> str:
 def _synthetic(groups: Sequence[Group]) -> str:
     names = sorted({g.first["dataset"] for g in groups if g.first["synthetic"]})
     return f"synthetic data ({', '.join(names)}): not a result about real images" if names else ""
+
+
+def _shortened(groups: Sequence[Group]) -> str:
+    lengths = {
+        row["method"]: (row["train_epochs"], row["published_epochs"])
+        for group in groups
+        for row in group.rows
+        if row["published_epochs"] and row["train_epochs"] < row["published_epochs"]
+    }
+    named = [f"{method} {own:,} of {all_:,}" for method, (own, all_) in sorted(lengths.items())]
+    return f"epochs, of those of the paper: {', '.join(named)}" if named else ""
 
 
 def _budgets(groups: Sequence[Group]) -> str:

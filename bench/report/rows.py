@@ -42,7 +42,13 @@ EXTRAS = (
         "latency_device",
         "latency_dense_ms",
     ),
-    *("latency_reason", "train_dense_epochs", "pretraining_dense_epochs", "total_dense_epochs"),
+    *(
+        "latency_reason",
+        "published_epochs",
+        "train_dense_epochs",
+        "pretraining_dense_epochs",
+        "total_dense_epochs",
+    ),
     *("pretraining", "budget_note", "synthetic", "reconstructed"),
     *("role", "decision", "source", "gated_blocks", "family", "settings"),
     *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
@@ -228,6 +234,7 @@ def _training(record: RunRecord) -> Row:
     before = training.pretraining_dense_epochs
     return {
         "train_epochs": training.epochs,
+        "published_epochs": training.published_epochs,
         "train_dense_epochs": training.dense_epochs,
         "pretraining_dense_epochs": before,
         "total_dense_epochs": None if before is None else training.dense_epochs + before,

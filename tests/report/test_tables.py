@@ -29,6 +29,14 @@ def shown(records: list[RunRecord], *, width: int = 100) -> str:
     return console.file.getvalue()
 
 
+def test_a_shortened_schedule_of_a_paper_is_said(make_record: MakeRecord) -> None:
+    shortened = [make_record("sgad", recipe="paper", epochs=80), make_record("act", epochs=30)]
+    assert "epochs, of those of the paper: sgad 80 of 220" in shown(shortened)
+    assert rows(shortened)[0]["published_epochs"] == 220
+    whole = [make_record("sgad", recipe="paper", epochs=220), make_record("act", epochs=30)]
+    assert "of those of the paper" not in shown(whole)
+
+
 def test_json_is_a_list_of_flat_objects(comparison: list[RunRecord]) -> None:
     found = json.loads(render(rows(comparison), "json"))
     assert len(found) == 8
