@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import gated_nets
@@ -209,6 +211,15 @@ def test_several_threads_are_left_to_torch() -> None:
     net, x = gated_nets.per_unit_net("residual", "A"), gated_nets.images(4)
     torch.set_num_threads(2)
     assert not any(isinstance(part, NativeBlock) for part in fast_copy(net, x).modules())
+
+
+def test_every_source_is_shipped_and_a_change_of_any_compiles_anew() -> None:
+    folder = Path(native.__file__).parent
+    sources = {path.name for path in folder.iterdir() if path.suffix in {".h", ".cpp"}}
+    assert sources == set(native._SOURCES)
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["bench.networks.native"]
+    assert all(any(fnmatch(name, pattern) for pattern in patterns) for name in sources)
 
 
 @pytest.fixture
