@@ -192,7 +192,10 @@ def _fits(conv: nn.Conv2d, *, stride: int) -> bool:
 
 
 def _packed(conv: nn.Conv2d) -> Tensor:
-    """Return weight (kh, kw, C_in, C_out) and bias one after the other."""
-    weight = conv.weight.detach()
+    """Return the weight, in the order of the operators, and the bias behind it."""
+    weight = conv.weight.detach().permute(2, 3, 1, 0)
     bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-    return torch.cat([weight.permute(2, 3, 1, 0).flatten(), bias])
+    if conv.kernel_size == (3, 3):
+        # 16 output channels together.
+        weight = weight.reshape(-1, conv.out_channels // _VECTOR, _VECTOR).transpose(0, 1)
+    return torch.cat([weight.flatten(), bias])

@@ -2,8 +2,8 @@
 // kernel, and bias, shortcut and ReLU are done while they are there.
 //
 // An image (h, w, C) is read from a padded copy (h+2, w+2, C) whose border is zero. Weights are
-// (3, 3, C_in, C_out), so that a step reads neighbouring output channels. Channels out are a
-// multiple of 16.
+// (C_out / 16, 3, 3, C_in, 16): what a tile reads lies in a row, in lines of a cache that do not
+// push each other out. Channels out are a multiple of 16.
 
 #pragma once
 
@@ -21,6 +21,9 @@ constexpr int WIDTH = 8;
 #else
 constexpr int WIDTH = 4;
 #endif
+
+constexpr int GROUP = 16;  // output channels whose weights lie together
+constexpr int MOST = 12;   // pixels in a tile
 
 typedef float Vector __attribute__((vector_size(WIDTH * 4)));
 typedef float AnyVector __attribute__((vector_size(WIDTH * 4), aligned(4)));
@@ -40,9 +43,10 @@ inline float added(Vector v) {
 
 // One convolution: what it multiplies with and adds.
 struct Kernel {
-  const float* weight;  // (3, 3, c_in, c_out)
+  const float* weight;  // (c_out / GROUP, 3, 3, c_in, GROUP)
   const float* bias;    // (c_out)
   int c_in, c_out;
+  std::ptrdiff_t group() const { return std::ptrdiff_t(9) * c_in * GROUP; }
 };
 
 // Takes a kernel from packed numbers, the weight before the bias, and goes on behind it.
@@ -70,9 +74,9 @@ struct BlockWeights {
 
 // Where a few outputs are computed from and written to.
 struct Pixels {
-  const float* from[16];   // the upper left neighbour of each, in a padded image
-  const float* added[16];  // what is added to the sum, or nothing
-  float* to[16];
+  const float* from[MOST];   // the upper left neighbour of each, in a padded image
+  const float* added[MOST];  // what is added to the sum, or nothing
+  float* to[MOST];
 };
 
 // ReLU(convolution + added) for P pixels and the WIDTH * L channels from `channel` on.
@@ -80,21 +84,22 @@ struct Pixels {
 template <int P, int L, bool ADDS>
 [[gnu::noinline]] void tile(const Pixels& at, std::ptrdiff_t row, const Kernel& kernel, int channel) {
   Vector sum[P][L];
-#pragma GCC unroll 16
+#pragma GCC unroll 12
   for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
     for (int l = 0; l < L; ++l) sum[p][l] = load(kernel.bias + channel + l * WIDTH);
   const float* from[P];
   for (int p = 0; p < P; ++p) from[p] = at.from[p];
-  const float* weight = kernel.weight + channel;
+  const float* weight = kernel.weight + channel / GROUP * kernel.group() + channel % GROUP;
+  const std::ptrdiff_t apart = WIDTH == GROUP ? kernel.group() : WIDTH;  // from vector to vector
   for (int y = 0; y < 3; ++y) {
     // Three neighbours in a row of the image lie next to each other: one loop for them.
     for (int k = 0; k < 3 * kernel.c_in; ++k) {
       Vector factor[L];
 #pragma GCC unroll 4
-      for (int l = 0; l < L; ++l) factor[l] = load(weight + l * WIDTH);
-      weight += kernel.c_out;
-#pragma GCC unroll 16
+      for (int l = 0; l < L; ++l) factor[l] = load(weight + l * apart);
+      weight += GROUP;
+#pragma GCC unroll 12
       for (int p = 0; p < P; ++p) {
         const float number = from[p][k];
 #pragma GCC unroll 4
@@ -103,7 +108,7 @@ template <int P, int L, bool ADDS>
     }
     for (int p = 0; p < P; ++p) from[p] += row;
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 12
   for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
     for (int l = 0; l < L; ++l) {
@@ -123,9 +128,10 @@ inline void tile_of(int count, const Pixels& at, std::ptrdiff_t row, const Kerne
   }
 }
 
-// ReLU(convolution + added) for pixels 0 to count - 1; `pixel(i, at, p)` puts pixel i into place p.
+// ReLU(convolution + added) for pixels 0 to count - 1; `pixel(i, at, p)` puts pixel i into place p
+// and is asked for one after the other.
 template <int P, int L, bool ADDS, typename Pixel>
-inline void in_tiles(int count, std::ptrdiff_t row, const Kernel& kernel, const Pixel& pixel) {
+inline void in_tiles(int count, std::ptrdiff_t row, const Kernel& kernel, Pixel& pixel) {
   Pixels at;
   for (int begin = 0; begin < count; begin += P) {
     const int several = count - begin < P ? count - begin : P;
@@ -141,12 +147,12 @@ inline void in_tiles(int count, std::ptrdiff_t row, const Kernel& kernel, const 
 
 // With the tile that suits the registers: 32 of 16 numbers, else 16 of 8 or 4 (or 32 of 4).
 template <bool ADDS, typename Pixel>
-inline void convolve(int count, std::ptrdiff_t row, const Kernel& kernel, const Pixel& pixel) {
+inline void convolve(int count, std::ptrdiff_t row, const Kernel& kernel, Pixel pixel) {
 #if defined(__AVX512F__)
   if (kernel.c_out % 64 == 0)
-    in_tiles<8, 4, ADDS>(count, row, kernel, pixel);
+    in_tiles<6, 4, ADDS>(count, row, kernel, pixel);
   else if (kernel.c_out % 32 == 0)
-    in_tiles<8, 2, ADDS>(count, row, kernel, pixel);
+    in_tiles<12, 2, ADDS>(count, row, kernel, pixel);
   else
     in_tiles<12, 1, ADDS>(count, row, kernel, pixel);
 #elif defined(__aarch64__)
@@ -219,27 +225,58 @@ class Padded {
   Shape shape_{};
 };
 
+// Goes through the pixels of an image row by row.
+template <typename Number>
+struct Walk {
+  Number* place;
+  int width;
+  std::ptrdiff_t step, next_row;  // from a pixel to the next, and from a row's end to the next row
+  int x = 0;
+
+  Walk(Number* first, int width, std::ptrdiff_t step, std::ptrdiff_t row)
+      : place(first), width(width), step(step), next_row(row - width * step) {}
+
+  Number* next() {
+    Number* here = place;
+    place += step;
+    if (++x == width) {
+      x = 0;
+      place += next_row;
+    }
+    return here;
+  }
+};
+
+inline Walk<const float> corners(Padded& in, int stride, const Shape& to) {
+  const Shape& shape = in.shape();
+  return {in.corner(0, 0), to.width, std::ptrdiff_t(stride) * shape.channels,
+          stride * shape.padded_row()};
+}
+
 // ReLU(convolution) of a whole image, written into the inside of another padded one.
 inline void convolve_into(Padded& in, int stride, const Kernel& kernel, Padded& out) {
   const Shape& to = out.shape();
-  for (int y = 0; y < to.height; ++y)
-    convolve<false>(to.width, in.shape().padded_row(), kernel, [&](int x, Pixels& at, int p) {
-      at.from[p] = in.corner(y * stride, x * stride);
-      at.to[p] = out.at(y, x);
-    });
+  auto from = corners(in, stride, to);
+  Walk<float> written(out.at(0, 0), to.width, to.channels, to.padded_row());
+  convolve<false>(to.height * to.width, in.shape().padded_row(), kernel,
+                  [&](int, Pixels& at, int p) {
+                    at.from[p] = from.next();
+                    at.to[p] = written.next();
+                  });
 }
 
 // ReLU(convolution + added) of a whole image, without padding; `added` may be `out` or nothing.
 template <bool ADDS>
 inline void convolve_out(Padded& in, int stride, const Kernel& kernel, const float* added,
                          float* out, const Shape& to) {
-  for (int y = 0; y < to.height; ++y)
-    convolve<ADDS>(to.width, in.shape().padded_row(), kernel, [&](int x, Pixels& at, int p) {
-      const std::ptrdiff_t place = y * to.row() + std::ptrdiff_t(x) * to.channels;
-      at.from[p] = in.corner(y * stride, x * stride);
-      if (ADDS) at.added[p] = added + place;
-      at.to[p] = out + place;
-    });
+  auto from = corners(in, stride, to);
+  convolve<ADDS>(to.height * to.width, in.shape().padded_row(), kernel,
+                 [&](int i, Pixels& at, int p) {
+                   const std::ptrdiff_t place = std::ptrdiff_t(i) * to.channels;
+                   at.from[p] = from.next();
+                   if (ADDS) at.added[p] = added + place;
+                   at.to[p] = out + place;
+                 });
 }
 
 }  // namespace skipbench
