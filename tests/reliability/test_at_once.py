@@ -16,12 +16,12 @@ QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
 RESNET = ("run", "--methods", "resnet", *QUICK)
 SLOWLY = """
 import time
-import bench.training.loop as loop
-step = loop._Stretch._step
-def slow(self, *given):
+from bench.training.steps import Steps
+step = Steps.step
+def slow(self, *given, **named):
     time.sleep(0.15)
-    step(self, *given)
-loop._Stretch._step = slow
+    step(self, *given, **named)
+Steps.step = slow
 """
 
 

@@ -254,7 +254,7 @@ def every_view(folders: Folders) -> None:
             warnings.filterwarnings("ignore", message="Glyph")
             drawing.figures(folders)
     except BenchError as error:
-        assert "no finished runs" in error.message
+        assert "no timed runs" in error.message
 
 
 TIMED = next(name for name in NAMES if name.startswith("cdl"))
