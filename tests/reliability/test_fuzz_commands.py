@@ -78,13 +78,15 @@ class Place:
     def elsewhere(self) -> list[str]:
         """Return the files outside the folders for results and data.
 
-        Matplotlib keeps its list of fonts in a cache of its own.
+        Matplotlib keeps its list of fonts in a cache of its own, and the harness what it can make
+        anew for this machine.
         """
+        own = self.home / ".cache" / "skipbench"
         return sorted(
             str(path.relative_to(place))
             for place in (self.cwd, self.home)
             for path in place.rglob("*")
-            if path.is_file() and path.parent.name != "matplotlib"
+            if path.is_file() and path.parent.name != "matplotlib" and own not in path.parents
         )
 
 
