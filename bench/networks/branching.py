@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.networks.branching_native import native_gates
 from bench.networks.execution import Merge
 from bench.networks.exits import ExitResNet
-from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.gated import GatedResNet, always_run, block_columns
 from bench.networks.policy import ByMeans, UpFront
 from bench.networks.resnet import Block
 from bench.networks.tracing import scripted, traced
@@ -128,8 +128,7 @@ class Gated(nn.Module):
     def _by_means(self, decisions: ByMeans, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
         opens: list[Tensor] = []
         sum_nc = h_nchw.sum(dim=(2, 3))
-        backbone = self.net.backbone
-        areas = [h * w for _, h, w in (*backbone.input_shapes, backbone.stages[-1].shape)]
+        areas = self.net.backbone.areas
         for index, block in enumerate(self.net.blocks):
             open_n = decisions.is_open(index, sum_nc, areas[index])
             if isinstance(block.residual, RemovedResidual):
@@ -254,14 +253,9 @@ def branching_exits(net: DynamicNet, probe_nchw: Tensor) -> nn.Module:
 
 def _trace_plan(net: GatedResNet, gated: list[int]) -> tuple[Tensor, Tensor]:
     """Return the ones of what always runs (U,), and which column each gated block has (G, U)."""
-    units = net.units()
-    columns = block_columns(units)
-    place_gu = torch.zeros(len(gated), len(units))
-    fixed_u = torch.ones(len(units))
+    columns = block_columns(net.units())
+    fixed_u = always_run(net)
+    place_gu = torch.zeros(len(gated), len(fixed_u))
     for row, b in enumerate(gated):
         place_gu[row, columns[b]] = 1
-        fixed_u[columns[b]] = 0
-    for b, block in enumerate(net.blocks):
-        if isinstance(block.residual, RemovedResidual):
-            fixed_u[columns[b]] = 0
     return fixed_u, place_gu

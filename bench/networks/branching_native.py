@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.execution import Step, route_of, skipped
-from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.gated import GatedResNet, always_run, block_columns
 from bench.networks.native_parts import NativeBlock
 from bench.networks.policy import ByMeans, UpFront
 
@@ -27,20 +27,12 @@ class NativeGated(nn.Module):
     def __init__(self, net: GatedResNet, route: list[Step]) -> None:
         super().__init__()
         self.net, self.route = net, route
-        units = net.units()
-        columns = block_columns(units)
-        fixed_u = torch.ones(len(units))
-        column_b = torch.full([len(route)], _NOWHERE)
-        for b, (step, always) in enumerate(zip(route, net.policy.always_on, strict=True)):
-            if step.removed or not always:
-                fixed_u[columns[b]] = 0
-            if not (step.removed or always):
-                column_b[b] = columns[b]
-        self.register_buffer("fixed_1u", fixed_u[None])
-        self.register_buffer("column_b", column_b)
-        backbone = net.backbone
-        shapes = (*backbone.input_shapes, backbone.stages[-1].shape)
-        self._areas = [height * width for _, height, width in shapes]
+        columns = block_columns(net.units())
+        asked = [not (step.removed or net.policy.always_on[b]) for b, step in enumerate(route)]
+        column_b = [columns[b] if gated else _NOWHERE for b, gated in enumerate(asked)]
+        self.register_buffer("fixed_1u", always_run(net)[None])
+        self.register_buffer("column_b", torch.tensor(column_b))
+        self._areas = net.backbone.areas
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         h_nchw = self.net.trunk.stem(x_nchw)

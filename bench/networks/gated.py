@@ -161,6 +161,17 @@ def trunk_units(
     return units
 
 
+def always_run(net: GatedResNet) -> Tensor:
+    """Return the trace (U,) of what always runs: ones, but for gated and removed blocks."""
+    units = net.units()
+    fixed_u = torch.ones(len(units))
+    for b, column in enumerate(block_columns(units)):
+        removed = isinstance(net.blocks[b].residual, RemovedResidual)
+        if removed or not net.policy.always_on[b]:
+            fixed_u[column] = 0
+    return fixed_u
+
+
 def block_columns(units: Iterable[Unit]) -> list[int]:
     """Return the columns of the trace that belong to blocks, in order."""
     return [column for column, unit in enumerate(units) if unit.role == "block"]

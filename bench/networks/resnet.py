@@ -203,6 +203,12 @@ class Backbone:
         written = [stage.shape for stage in self.stages for _ in stage.blocks]
         return (self.stem_shape, *written[:-1])
 
+    @property
+    def areas(self) -> tuple[int, ...]:
+        """The positions h w of what each block reads, and of what the last one writes."""
+        shapes = (*self.input_shapes, self.stages[-1].shape)
+        return tuple(height * width for _, height, width in shapes)
+
     def build(self) -> ResNet:
         """Return the plain ResNet, with the starting weights if there are any."""
         net = ResNet(

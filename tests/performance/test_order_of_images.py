@@ -14,11 +14,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_realised_speed import _settled_trunk, subjects
+from test_realised_speed import _settled_trunk, real_images, subjects
 from torch import Tensor
 
 from bench.allocator import keep_freed_memory
-from bench.data.augment import eval_batches
 from bench.data.images import Dataset
 from bench.measure.modes import evaluating, using_threads
 from bench.networks.inference import graph_of
@@ -36,9 +35,7 @@ def test_shuffled_sorted_and_repeated_images_take_the_same_time(
     cifar10: Dataset, name: str
 ) -> None:
     torch.manual_seed(0)
-    few = cifar10.test.take(torch.arange(IMAGES))
-    batches = eval_batches(few, batch_size=IMAGES, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
-    x_nchw = next(batches).x_nchw
+    x_nchw = real_images(cifar10, IMAGES)
     backbone = Backbone("resnet32", 10, (3, 32, 32))
     net = subjects(replace(backbone, weights=_settled_trunk(backbone, x_nchw)))[name].net.eval()
     keep_freed_memory()

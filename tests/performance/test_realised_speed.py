@@ -26,6 +26,7 @@ from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
+from bench.networks.halting import HaltingResNet
 from bench.networks.inference import graph_of
 from bench.networks.native import library
 from bench.networks.policy import ByMeans, Policy, UpFront
@@ -141,7 +142,13 @@ def _open_always(layer: nn.Module, bias: Tensor) -> None:
     layer.bias.data.copy_(bias)
 
 
-def nflops(net: GatedResNet, x_nchw: Tensor) -> float:
+def real_images(cifar10: Dataset, count: int) -> Tensor:
+    few = cifar10.test.take(torch.arange(count))
+    batches = eval_batches(few, batch_size=count, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
+    return next(batches).x_nchw
+
+
+def nflops(net: GatedResNet | HaltingResNet, x_nchw: Tensor) -> float:
     with evaluating(net):
         executed_nu = torch.cat([net.execute(part).executed for part in x_nchw.split(128)])
     macs_n = macs_per_image(executed_nu, list(unit_macs(net).values()))
@@ -152,9 +159,7 @@ def nflops(net: GatedResNet, x_nchw: Tensor) -> float:
 @pytest.mark.parametrize("depth", [32, 110])
 def test_skipped_blocks_become_saved_time(cifar10: Dataset, depth: int) -> None:
     torch.manual_seed(0)
-    few = cifar10.test.take(torch.arange(IMAGES))
-    batches = eval_batches(few, batch_size=IMAGES, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
-    x_nchw = next(batches).x_nchw.to(DEVICE)
+    x_nchw = real_images(cifar10, IMAGES).to(DEVICE)
     backbone = Backbone(f"resnet{depth}", 10, (3, 32, 32))
     trunk = _settled_trunk(backbone, x_nchw)
     made = subjects(replace(backbone, weights=trunk))

@@ -12,14 +12,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_realised_speed import _settled_trunk
+from test_realised_speed import _settled_trunk, nflops, real_images
 from torch import Tensor, nn
 
-from bench.data.augment import eval_batches
 from bench.data.images import Dataset
-from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.measure.latency import Subject, measure_latency
-from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
@@ -74,19 +71,10 @@ def _set_bias(local: LocalScore, value: float) -> None:
     nn.init.constant_(local.conv.bias, value)
 
 
-def nflops(net: HaltingResNet, x_nchw: Tensor) -> float:
-    with evaluating(net):
-        executed_nu = torch.cat([net.execute(part).executed for part in x_nchw.split(128)])
-    macs_n = macs_per_image(executed_nu, list(unit_macs(net).values()))
-    return float(macs_n.mean()) / dense_macs(net.backbone)
-
-
 @torch.no_grad()
 def test_half_of_the_positions_take_no_longer_than_all(cifar10: Dataset) -> None:
     torch.manual_seed(0)
-    few = cifar10.test.take(torch.arange(IMAGES))
-    batches = eval_batches(few, batch_size=IMAGES, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
-    x_nchw = next(batches).x_nchw
+    x_nchw = real_images(cifar10, IMAGES)
     backbone = Backbone("resnet32", 10, (3, 32, 32))
     backbone = replace(backbone, weights=_settled_trunk(backbone, x_nchw))
     nets = {f"{share:.0%} active": halting_at(share, backbone, x_nchw[:64]) for share in SHARES}
