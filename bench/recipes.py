@@ -91,6 +91,9 @@ def _power_of_two_below(value: int) -> int:
 
 
 _SGD = OptimizerSpec(lr=0.1, schedule="cosine", warmup_steps=100, warmup_from=0.1)
+_SHORT_SGD = OptimizerSpec(
+    lr=0.1, weight_decay=5e-4, schedule="cosine", warmup_steps=390, warmup_from=0.1
+)
 _GENTLE_SGD = OptimizerSpec(lr=0.02, schedule="cosine")
 
 RECIPES: Mapping[str, Recipe] = {
@@ -107,6 +110,13 @@ RECIPES: Mapping[str, Recipe] = {
             summary="30 epochs, cosine: a first look, minutes on small data",
             epochs=30,
             optimizer=_SGD,
+        ),
+        Recipe(
+            name="scratch",
+            summary="30 epochs in all from scratch, weight decay 5e-4: the reference runs",
+            epochs=30,
+            optimizer=_SHORT_SGD,
+            dense_share=0.5,
         ),
         Recipe(
             name="finetune",

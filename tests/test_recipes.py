@@ -73,11 +73,21 @@ def test_given_epochs_override_the_length_and_nothing_else(name: str, epochs: in
 
 def test_the_recipes_are_those_the_documentation_names() -> None:
     lengths = {name: recipe.epochs for name, recipe in RECIPES.items()}
-    assert lengths == {"smoke": 1, "quick": 30, "finetune": 8, "fair": 160, "paper": None}
+    assert lengths == {
+        "smoke": 1,
+        "quick": 30,
+        "scratch": 30,
+        "finetune": 8,
+        "fair": 160,
+        "paper": None,
+    }
     assert [name for name, recipe in RECIPES.items() if recipe.start == "pretrained"] == [
         "finetune"
     ]
-    assert [name for name, recipe in RECIPES.items() if recipe.dense_share < 1] == ["fair"]
+    assert [name for name, recipe in RECIPES.items() if recipe.dense_share < 1] == [
+        "scratch",
+        "fair",
+    ]
 
 
 def test_a_recipe_is_found_by_name_and_a_wrong_name_gets_near_ones() -> None:
