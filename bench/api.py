@@ -90,6 +90,7 @@ def run(
     from bench.data.load import load_dataset
     from bench.engine.building import Workplace, check_same_data
     from bench.engine.devices import pick_device
+    from bench.engine.fitting import fitted
     from bench.engine.judging import judge
     from bench.engine.plan import make_plan, request_of
     from bench.networks.weights import read_weights
@@ -110,6 +111,9 @@ def run(
     plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
     make_folder(folders.results)
     place = Workplace(data, store, device, reporter or Silent(), weights)
+    if weights is not None:
+        read = fitted(weights, request, data, device=device, note=place.reporter.note)
+        plan = make_plan(request, data.info, train_size=len(data.train), weights=read)
     _announce(plan, request.methods, weights=weights, notify=place.reporter.note)
     if forget:
         for item in plan:

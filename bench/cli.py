@@ -19,6 +19,7 @@ from bench.commands.frame import (
     DeviceName,
     Epochs,
     FinishedRuns,
+    Normalise,
     OwnImages,
     Plugins,
     Pretrained,
@@ -90,6 +91,7 @@ def run(
     seeds: Seeds = None,
     device: DeviceName = None,
     pretrained: Pretrained = None,
+    normalise: Normalise = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
@@ -145,6 +147,7 @@ def run(
                 "seeds": seeds,
                 "device": device,
                 "pretrained": pretrained,
+                "normalise": normalise,
                 "settings": parse_settings(set_ or []),
                 "precision": precision,
                 "compiled": compiled,

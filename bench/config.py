@@ -11,7 +11,15 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from bench.plain_text import tame
 from bench.recipes import Budget, Precision
@@ -49,12 +57,22 @@ class BackboneSpec(Frozen):
 class InitialWeights(Frozen):
     """Where training starts from: a user's file, or a finished run of this harness.
 
-    `identity` is the SHA-256 of the file, or the key of the run's spec.
+    `identity` is the SHA-256 of the file, or the key of the run's spec. `zero_channels` says where
+    shortcut A had them when a file was trained.
     """
 
     kind: Literal["file", "run"]
     name: str
     identity: str
+    zero_channels: Literal["both sides", "end"] = "both sides"
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Left out where it is the default, so that runs from before there was a choice are found.
+        told: dict[str, Any] = serialise(self)
+        if self.zero_channels == "both sides":
+            del told["zero_channels"]
+        return told
 
 
 class RunSpec(Frozen):

@@ -52,6 +52,7 @@ class RunOptions(Frozen):
     precision: Precision = "fp32"
     compiled: bool = False
     held_out: NonNegativeInt = 0
+    normalise: Name = ""
     controls: tuple[Name, ...] = ("all",)
     sources: tuple[Name, ...] = ()
     latency: Literal["smoke", "default", "publish", "off"] = "smoke"

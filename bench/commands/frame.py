@@ -43,6 +43,10 @@ OwnImages = Annotated[
     str | None, typer.Option(help="The folder of images, for runs on one of your own.")
 ]
 Pretrained = Annotated[Path | None, typer.Option(help="Weights of a trained ResNet to start from.")]
+Normalise = Annotated[
+    str | None,
+    typer.Option(help="imagenet, cifar or MEAN/STD. Default: of the weights or the data."),
+]
 Epochs = Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")]
 TrainingPrecision = Annotated[
     Literal["fp32", "bf16"] | None,

@@ -15,6 +15,7 @@ from bench.commands.frame import (
     Debug,
     DeviceName,
     Epochs,
+    Normalise,
     Plugins,
     Pretrained,
     RecipeName,
@@ -63,6 +64,7 @@ def sweep(
     recipe: RecipeName = None,
     epochs: Epochs = None,
     pretrained: Pretrained = None,
+    normalise: Normalise = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE for all trials."),
@@ -126,6 +128,7 @@ def sweep(
             "recipe": recipe,
             "epochs": epochs,
             "pretrained": pretrained,
+            "normalise": normalise,
             "settings": parse_settings(set_ or []),
             "precision": precision,
             "compiled": compiled,

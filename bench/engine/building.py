@@ -19,7 +19,7 @@ from bench.errors import DataError, RecordError, WeightsError
 from bench.method import DerivedMethod, DynamicNet, Method, MethodConfig, Point, Source, SourcePoint
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
-from bench.networks.weights import Weights, check_fit, read_weights
+from bench.networks.weights import Weights, check_fit, read_weights, with_zeros_at_end
 from bench.records.record import RunRecord
 from bench.records.store import TRUNK_FILE, WEIGHTS_FILE, RunStore
 from bench.records.upkeep import checked_file
@@ -145,10 +145,9 @@ def dense_net(spec: RunSpec, place: Workplace) -> DynamicNet:
 
     Its time does not depend on its weights.
     """
-    given = place.weights
-    identity = None if spec.initial is None else spec.initial.identity
-    weights = given.state if given is not None and given.sha256 == identity else None
-    return _placed(GatedResNet(backbone_of(spec, place, weights)), place.device)
+    weights = _given_weights(spec, place)
+    state = None if weights is None else weights.state
+    return _placed(GatedResNet(backbone_of(spec, place, state)), place.device)
 
 
 def backbone_of(
@@ -174,6 +173,18 @@ def _starting_weights(spec: RunSpec, place: Workplace) -> Weights | None:
         return None
     if spec.initial.kind == "run":
         return read_weights(checked_file(place.store, parent_of(spec, place), TRUNK_FILE))
-    if place.weights is None or place.weights.sha256 != spec.initial.identity:
+    weights = _given_weights(spec, place)
+    if weights is None:
         raise WeightsError(f"This run starts from the file {spec.initial.name}.")
-    return place.weights
+    return weights
+
+
+def _given_weights(spec: RunSpec, place: Workplace) -> Weights | None:
+    """Return the user's weights as `spec` reads them, if they are the ones that it starts from."""
+    given, initial = place.weights, spec.initial
+    if given is None or initial is None or given.sha256 != initial.identity:
+        return None
+    if initial.zero_channels == "end":
+        check_fit(given, backbone_of(spec, place))
+        return with_zeros_at_end(given)
+    return given

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.config import BackboneSpec, DatasetSpec, InitialWeights, RunSpec
 from bench.data.images import DatasetInfo
+from bench.data.normalising import IMAGENET, Constants, constants_named
 from bench.engine.controls import (
     ALL,
     SHALLOWER,
@@ -58,6 +59,7 @@ class Request:
     precision: Precision = "fp32"
     compiled: bool = False
     held_out: int = 0
+    normalise: str = ""
     controls: Sequence[str] = ()
     sources: Sequence[RunSpec] = ()
 
@@ -81,8 +83,7 @@ def make_plan(
         WeightsError: the weights do not fit the backbone.
     """
     recipe = recipe_named(request.recipe)
-    shape = (info.channels, info.height, info.width)
-    backbone = Backbone(request.backbone, info.num_classes, shape, request.shortcut)
+    backbone = request_backbone(request, info)
     if weights is not None:
         check_fit(weights, backbone)
     if recipe.start == "pretrained" and weights is None:
@@ -133,7 +134,35 @@ def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Reque
         precision=options.precision,
         compiled=options.compiled,
         held_out=options.held_out,
+        normalise=options.normalise,
     )
+
+
+def request_backbone(request: Request, info: DatasetInfo) -> Backbone:
+    """Return the backbone of a request, without weights.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    shape = (info.channels, info.height, info.width)
+    return Backbone(request.backbone, info.num_classes, shape, request.shortcut)
+
+
+def normalisation_of(request: Request, info: DatasetInfo, weights: Weights | None) -> Constants:
+    """Return the constants of a request: those given, else the weights', else the data set's.
+
+    The trainers that write files without constants use ImageNet's for colour, also on CIFAR.
+
+    Raises:
+        ConfigError: `--normalise` is no name or constants, or not for so many channels.
+    """
+    if request.normalise:
+        return constants_named(request.normalise, info)
+    if weights is None:
+        return info.mean, info.std
+    if weights.normalisation is not None:
+        return weights.normalisation
+    return IMAGENET if info.channels == 3 else (info.mean, info.std)
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -247,7 +276,13 @@ class _Builder:
     def _file(self) -> InitialWeights | None:
         if self.weights is None:
             return None
-        return InitialWeights(kind="file", name=self.weights.name, identity=self.weights.sha256)
+        weights = self.weights
+        return InitialWeights(
+            kind="file",
+            name=weights.name,
+            identity=weights.sha256,
+            zero_channels=weights.zero_channels,
+        )
 
     def _spec(
         self, name: str, seed: int, *, share: float, initial: InitialWeights | None
@@ -260,9 +295,6 @@ class _Builder:
             published_epochs=method().published_epochs(config),
             epochs=request.epochs,
         )
-        normalisation = (info.mean, info.std)
-        if self.weights is not None and self.weights.normalisation is not None:
-            normalisation = self.weights.normalisation
         return RunSpec(
             method=name,
             config=config.model_dump(mode="json"),
@@ -270,7 +302,7 @@ class _Builder:
             backbone=BackboneSpec(name=request.backbone, shortcut=request.shortcut),
             budget=self._adjusted(budget, share),
             seed=seed,
-            normalisation=normalisation,
+            normalisation=normalisation_of(request, info, self.weights),
             precision=request.precision,
             compiled=request.compiled,
             held_out=self._held_out(method),

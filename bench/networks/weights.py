@@ -1,58 +1,73 @@
-"""Weights on disk: our own safetensors, and the widespread files of CIFAR ResNets.
+"""Weights on disk under this project's names of layers: our own safetensors, and other trainers'.
 
-Reads `{"state_dict": ...}` checkpoints whose layers are named conv1, bn1, layer1.0.conv1, ...,
-linear (with or without a `module.` prefix) with torch's weights-only reader. Never unpickles code,
-and hands on nothing but plain, finite tensors that are as large as they say.
+Owns which names of layers are known and what they become; hands on nothing but plain, finite
+tensors that are as large as they say. What a file is and how it is opened is weight_files.py's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.errors import WeightsError
-from bench.networks.resnet import Backbone
+from bench.networks.resnet import WIDTHS, Backbone
+from bench.networks.weight_files import LARGEST_BYTES, READABLE, read_tensors
 from bench.plain_text import one_line
 from bench.reading import read_limited, reason_of
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+ZeroChannels = Literal["both sides", "end"]
 
-# The trainers that write the {"state_dict": ...} layout normalise CIFAR with ImageNet's constants.
-IMAGENET_NORMALISATION: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FORMAT = "skipbench.trunk.v1"
-LARGEST_BYTES = 1 << 30
-"""The largest CIFAR ResNet has some megabytes."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_READABLE = "Readable: .safetensors written by bench, and {'state_dict': ...} files (.th .pt .pth)."
+_WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)*")
+_OURS = {
+    "conv1": "stem.conv",
+    "bn1": "stem.bn",
+    "linear": "head.linear",
+    "fc": "head.linear",
+    "shortcut.0": "shortcut.conv",
+    "downsample.0": "shortcut.conv",
+    "shortcut.1": "shortcut.bn",
+    "downsample.1": "shortcut.bn",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The trunk's weights, under this project's names, and what they expect of the images."""
+    """The trunk's weights, under this project's names, and what they expect.
+
+    `normalisation` is None where the file does not name the constants of its images.
+    `zero_channels` says where shortcut A had them in training; `state` is for zeros on both sides
+    in either case.
+    """
 
     state: Mapping[str, Tensor]
     normalisation: Normalisation | None
     sha256: str
     name: str
+    zero_channels: ZeroChannels = "both sides"
 
     @property
     def depth(self) -> int:
         """Depth of the ResNet these weights belong to."""
         blocks = {key.split(".")[1] for key in self.state if key.startswith("blocks.")}
         return 2 * len(blocks) + 2
+
+    @property
+    def projects(self) -> bool:
+        """Whether the shortcuts have weights of their own: they are of kind B."""
+        return any(".shortcut." in key for key in self.state)
 
 
 def read_weights(path: Path) -> Weights:
@@ -64,18 +79,39 @@ def read_weights(path: Path) -> Weights:
     try:
         data = read_limited(path, limit_bytes=LARGEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
-        raise WeightsError(f"There is no weights file {path}.", hint=_READABLE) from None
+        raise WeightsError(f"There is no weights file {path}.", hint=READABLE) from None
     except OSError as error:
         raise WeightsError(
-            f"The weights file {path} cannot be read: {reason_of(error)}.", hint=_READABLE
+            f"The weights file {path} cannot be read: {reason_of(error)}.", hint=READABLE
         ) from None
-    normalisation: Normalisation | None = IMAGENET_NORMALISATION
-    if path.suffix == ".safetensors":
-        state, normalisation = _read_safetensors(data, path)
+    state, metadata = read_tensors(data, path)
+    normalisation: Normalisation | None = None
+    if metadata.get("format") == _FORMAT:
+        normalisation = _normalisation(metadata, path)
     else:
-        state = _read_state_dict(data, path)
+        state = _renamed(state, path)
     checked = {key: _checked(key, value, path) for key, value in state.items()}
     return Weights(checked, normalisation, hashlib.sha256(data).hexdigest(), path.name)
+
+
+def with_zeros_at_end(weights: Weights) -> Weights:
+    """Return the weights, trained with the zero channels of shortcut A behind the others, for zeros
+    on both sides: the same network, its channels in another order."""
+    order = torch.arange(WIDTHS[0])
+    state = dict(weights.state)
+    per_stage = (weights.depth - 2) // 6
+    for block in range(3 * per_stage):
+        before = order
+        if block and block % per_stage == 0:
+            pad = len(order) // 2
+            fresh = torch.arange(len(order), 2 * len(order))
+            order = torch.cat([fresh[:pad], order, fresh[pad:]])
+        residual = f"blocks.{block}.residual."
+        state[residual + "conv1.weight"] = state[residual + "conv1.weight"][:, before]
+        for key in (key for key in state if key.startswith((residual + "conv2", residual + "bn2"))):
+            state[key] = state[key][order] if state[key].ndim else state[key]
+    state["head.linear.weight"] = state["head.linear.weight"][:, order]
+    return replace(weights, state=state, zero_channels="end")
 
 
 def check_fit(weights: Weights, backbone: Backbone) -> None:
@@ -101,11 +137,15 @@ def check_fit(weights: Weights, backbone: Backbone) -> None:
     ]
     if wrong:
         key = wrong[0]
+        theirs = "B" if weights.projects else "A"
+        hint = "Check the number of classes that they were trained with."
+        if theirs != backbone.shortcut:
+            hint = f"They were trained with shortcuts of the kind {theirs}: --shortcut {theirs}"
         raise WeightsError(
             f"{weights.name} does not fit {backbone.name} (shortcut {backbone.shortcut}, "
             f"{backbone.num_classes} classes): '{one_line(key, longest=100)}' is "
             f"{given.get(key, 'missing')}, expected {shapes.get(key, 'nothing')}.",
-            hint="Check the number of classes and the shortcut (A or B) they were trained with.",
+            hint=hint,
         )
 
 
@@ -123,16 +163,7 @@ def trunk_bytes(
     )
 
 
-def _read_safetensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], Normalisation | None]:
-    try:
-        state = load(data)
-        metadata = _metadata(data)
-    except Exception as error:  # a damaged file may raise anything
-        raise WeightsError(
-            f"{path} is not a readable safetensors file: {_first_line(error)}.", hint=_READABLE
-        ) from None
-    if metadata.get("format") != _FORMAT:
-        raise WeightsError(f"{path} was not written by bench as a trunk.", hint=_READABLE)
+def _normalisation(metadata: Mapping[str, str], path: Path) -> Normalisation:
     try:
         mean, std = json.loads(metadata["normalisation"])
         normalisation = (tuple(map(float, mean)), tuple(map(float, std)))
@@ -141,50 +172,7 @@ def _read_safetensors(data: bytes, path: Path) -> tuple[dict[str, Tensor], Norma
     values = [*normalisation[0], *normalisation[1]]
     if not values or not all(map(math.isfinite, values)) or min(normalisation[1]) <= 0:
         raise WeightsError(f"{path} does not say how its images are normalised.")
-    return state, normalisation
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return what a safetensors file, whose header was found valid, says of itself."""
-    length = int.from_bytes(data[:8], "little")
-    found: dict[str, str] = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    return found
-
-
-def _read_state_dict(data: bytes, path: Path) -> dict[str, Tensor]:
-    try:
-        _check_unpacked(data)
-        with warnings.catch_warnings():
-            # torch remarks on old layouts and sparse tensors; here they are read or refused.
-            warnings.simplefilter("ignore")
-            loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path} cannot be read as weights: {_first_line(error)}",
-            hint=f"It is broken, or holds code, which is never run. {_READABLE}",
-        ) from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
-    if not tensors or not state:
-        raise WeightsError(f"{path} holds no state dict.", hint=_READABLE)
-    names = {str(key).removeprefix("module."): value for key, value in state.items()}
-    stages = _blocks_per_stage(names)
-    renamed = {_our_name(key, stages, path): value for key, value in names.items()}
-    if len(renamed) < len(state):
-        raise WeightsError(f"{path} names a layer twice.", hint=_READABLE)
-    return renamed
-
-
-def _check_unpacked(data: bytes) -> None:
-    """Refuse an archive that would unpack to more than a file may have.
-
-    Raises:
-        ValueError: it would.
-    """
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(member.file_size for member in archive.filelist) > LARGEST_BYTES:
-                raise ValueError(f"it unpacks to more than {LARGEST_BYTES >> 20} MiB")
+    return normalisation
 
 
 def _checked(key: str, value: Tensor, path: Path) -> Tensor:
@@ -195,7 +183,7 @@ def _checked(key: str, value: Tensor, path: Path) -> Tensor:
     """
     name = f"{path}: '{one_line(key, longest=100)}'"
     if not _is_plain(value):
-        raise WeightsError(f"{name} is not a plain tensor.", hint=_READABLE)
+        raise WeightsError(f"{name} is not a plain tensor.", hint=READABLE)
     if value.dtype == torch.int64 and key.endswith("num_batches_tracked"):
         return value.detach()
     if value.dtype not in _FLOATS:
@@ -220,32 +208,28 @@ def _is_plain(value: Tensor) -> bool:
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return one_line(lines[0], longest=200)
-
-
-def _blocks_per_stage(names: Mapping[str, Tensor]) -> list[int]:
-    found = [re.match(r"layer([123])\.(\d{1,4})\.", key) for key in names]
+def _renamed(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
+    names = {key: _WRAPPERS.sub("", str(key), count=1) for key in state}
+    found = [re.match(r"layer([123])\.(\d{1,4})\.", name) for name in names.values()]
     pairs = {(int(m[1]), int(m[2])) for m in found if m is not None}
-    return [sum(1 for stage, _ in pairs if stage == s) for s in (1, 2, 3)]
+    blocks_before = [sum(1 for stage, _ in pairs if stage < s) for s in (1, 2, 3)]
+    renamed = {_our_name(names[key], blocks_before, path): value for key, value in state.items()}
+    if len(renamed) < len(state):
+        raise WeightsError(f"{path} names a layer twice.", hint=READABLE)
+    return renamed
 
 
-def _our_name(key: str, stages: list[int], path: Path) -> str:
-    fixed = {"conv1": "stem.conv", "bn1": "stem.bn", "linear": "head.linear", "fc": "head.linear"}
-    first, _, rest = key.partition(".")
-    if first in fixed:
-        return f"{fixed[first]}.{rest}"
-    match = re.match(r"layer([123])\.(\d{1,4})\.(.+)$", key)
-    if match is None:
-        raise WeightsError(
-            f"{path} has a layer '{one_line(key, longest=100)}' that no CIFAR ResNet of depth 6n+2"
-            " has.",
-            hint=_READABLE,
-        )
-    block = sum(stages[: int(match[1]) - 1]) + int(match[2])
-    part = match[3]
-    for theirs, ours in (("shortcut.0.", "shortcut.conv."), ("shortcut.1.", "shortcut.bn.")):
-        if part.startswith(theirs):
-            return f"blocks.{block}.{ours}{part.removeprefix(theirs)}"
-    return f"blocks.{block}.residual.{part}"
+def _our_name(name: str, blocks_before: list[int], path: Path) -> str:
+    block = re.match(r"layer([123])\.(\d{1,4})\.(.+)$", name)
+    layer, _, tensor = (name if block is None else block[3]).rpartition(".")
+    if block is not None:
+        number = blocks_before[int(block[1]) - 1] + int(block[2])
+        inner = _OURS[layer] if layer in _OURS and "." in layer else f"residual.{layer}"
+        return f"blocks.{number}.{inner}.{tensor}"
+    if layer in _OURS and "." not in layer:
+        return f"{_OURS[layer]}.{tensor}"
+    raise WeightsError(
+        f"{path} has a layer '{one_line(name, longest=100)}' that no CIFAR ResNet of depth 6n+2"
+        " has.",
+        hint=READABLE,
+    )

@@ -9,13 +9,15 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.config import canonical_json
 from bench.data.load import load_dataset
+from bench.engine.devices import pick_device
+from bench.engine.fitting import fitted
 from bench.engine.plan import METHODS
 from bench.errors import RecordError
 from bench.networks.weights import read_weights
@@ -55,6 +57,10 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
     dataset = load_dataset(options.dataset, data_dir=data_dir)
     weights = None if options.pretrained is None else read_weights(options.pretrained)
     plan = planner(options, dataset, weights)
+    if weights is not None:
+        device = pick_device("auto")
+        read = fitted(weights, plan.request, dataset, device=device, note=listener.note)
+        plan = replace(plan, weights=read)
     name = name_of(options, plan)
     searches = _searches(options, plan, known=_known(store.results_dir, name))
     book = _Book(name, options, plan, store, listener)

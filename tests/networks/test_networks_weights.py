@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
+import gzip
 import hashlib
+import io
 import os
 import pickle
+import tarfile
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -19,12 +27,12 @@ from torch import Tensor
 from bench.errors import WeightsError
 from bench.networks.resnet import Backbone, ResNet, Shortcut
 from bench.networks.weights import (
-    IMAGENET_NORMALISATION,
     Normalisation,
     Weights,
     check_fit,
     read_weights,
     trunk_bytes,
+    with_zeros_at_end,
 )
 
 CIFAR = (3, 32, 32)
@@ -99,7 +107,7 @@ def test_a_checkpoint_in_the_widespread_layout_computes_the_same_logits(
     weights = read_weights(path)
     x = torch.randn(3, *SMALL)
     assert weights.depth == 14
-    assert weights.normalisation == IMAGENET_NORMALISATION
+    assert weights.normalisation is None, "such a file does not say"
     assert weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert torch.equal(rebuilt(weights, small_backbone(shortcut)).eval()(x), net(x))
 
@@ -199,6 +207,149 @@ def test_a_file_that_holds_code_is_refused_and_the_code_not_run(
     assert touched.exists(), "the file would have run its code: the refusal is what stopped it"
 
 
+def _renamed(layout: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    return {key.replace(old, new): value for key, value in layout.items()}
+
+
+@pytest.mark.parametrize("container", ["", "state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    ("shortcut", "projection", "head"),
+    [("A", "", "linear"), ("B", "shortcut", "fc"), ("B", "downsample", "linear")],
+)
+def test_all_layouts_of_the_same_weights_give_the_same_logits(
+    container: str,
+    prefix: str,
+    shortcut: Shortcut,
+    projection: str,
+    head: str,
+    saved: Callable[[object], Path],
+) -> None:
+    net = trained(shortcut)
+    layout = _renamed(in_their_layout(net, prefix=prefix, head=head), "shortcut", projection)
+    beside = {"epoch": 199, "acc": torch.tensor(92.9), "optimizer": {"state": {0: torch.ones(1)}}}
+    weights = read_weights(saved({container: layout, **beside} if container else layout))
+    x = torch.randn(2, *SMALL)
+    assert torch.equal(rebuilt(weights, small_backbone(shortcut)).eval()(x), net(x))
+
+
+def test_safetensors_of_other_trainers_are_read_whatever_the_file_is_called(
+    tmp_path: Path,
+) -> None:
+    net, x = trained(), torch.randn(2, *SMALL)
+    for name in ("model.safetensors", "model.bin"):
+        layout = {key: value.contiguous() for key, value in in_their_layout(net).items()}
+        save_file(layout, tmp_path / name, {"format": "pt"})
+        weights = read_weights(tmp_path / name)
+        assert weights.normalisation is None
+        assert torch.equal(rebuilt(weights, small_backbone()).eval()(x), net(x))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_and_numpy_numbers_beside_the_weights_stay_unread(
+    zipped: bool, tmp_path: Path
+) -> None:
+    net, x, path = trained(), torch.randn(2, *SMALL), tmp_path / "beside.pth"
+    beside = {
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")),
+        "best": np.float64(92.9),
+        "curve": np.arange(3.0),
+        "now": datetime.datetime(2026, 1, 1),
+        "kinds": {int, str},
+    }
+    content = {**beside, "net": in_their_layout(net)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(rebuilt(read_weights(path), small_backbone()).eval()(x), net(x))
+
+
+def test_a_whole_pickled_network_is_called_one(saved: Callable[[object], Path]) -> None:
+    for content in (trained(), {"model": trained()}):
+        with pytest.raises(WeightsError, match="a whole pickled network") as caught:
+            read_weights(saved(content))
+        assert "state_dict()" in str(caught.value)
+
+
+def test_weights_that_are_there_twice_are_refused(saved: Callable[[object], Path]) -> None:
+    layout = in_their_layout(trained())
+    with pytest.raises(WeightsError, match="under 'state_dict' and under 'model'"):
+        read_weights(saved({"model": layout, "state_dict": layout}))
+
+
+def _torchscript() -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), buffer)
+    return buffer.getvalue()
+
+
+def _archive(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    if kind == "tar":
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("resnet20.th"))
+    else:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("resnet20.th", b"weights")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".th", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html><body>Quota exceeded</body></html>", r"is a web page \(HTML"),
+        (gzip.compress(b"weights"), r"is an archive \(gzip\)"),
+        (_archive("zip"), r"is an archive \(zip\)"),
+        (_archive("tar"), r"is an archive \(tar\)"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
+        (_torchscript(), "is a TorchScript file"),
+    ],
+)
+def test_what_is_no_weights_file_is_called_by_its_name(
+    content: bytes, said: str, suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=said):
+        read_weights(path)
+
+
+class PaddedAtEnd(torch.nn.Module):
+    """Shortcut A as many trainers write it: every second pixel, then as many zero channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x[:, :, ::2, ::2]
+        return torch.cat([kept, torch.zeros_like(kept)], dim=1)
+
+
+def test_weights_trained_with_zero_channels_at_the_end_compute_the_same(
+    saved: Callable[[object], Path],
+) -> None:
+    net = trained(name="resnet20").double()
+    for block in net.blocks:
+        if not isinstance(block.shortcut, torch.nn.Identity):
+            block.shortcut = PaddedAtEnd()
+    x = torch.randn(4, *SMALL, dtype=torch.float64)
+    weights = read_weights(saved(in_their_layout(net)))
+    backbone = small_backbone(name="resnet20")
+    misread = rebuilt(weights, backbone).eval().double()
+    read = rebuilt(with_zeros_at_end(weights), backbone).eval().double()
+    assert not torch.allclose(misread(x), net(x), atol=1e-3)
+    torch.testing.assert_close(read(x), net(x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("A", "B"), ("B", "A")])
+def test_the_other_kind_of_shortcut_is_named_with_its_option(
+    theirs: Shortcut, ours: Shortcut, saved: Callable[[object], Path]
+) -> None:
+    weights = read_weights(saved(in_their_layout(trained(theirs))))
+    with pytest.raises(WeightsError) as caught:
+        check_fit(weights, small_backbone(ours))
+    assert f"--shortcut {theirs}" in str(caught.value)
+
+
 @pytest.mark.parametrize("suffix", [".th", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_a_truncated_file_is_refused(suffix: str, share: float, tmp_path: Path) -> None:
@@ -260,13 +411,13 @@ def test_the_weights_of_another_architecture_are_refused(saved: Callable[[object
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        (None, "not written by bench"),
-        ({"format": "pt"}, "not written by bench"),
+        (None, "that no CIFAR ResNet"),
+        ({"format": "pt"}, "that no CIFAR ResNet"),
         ({"format": "skipbench.trunk.v1"}, "how its images are normalised"),
         ({"format": "skipbench.trunk.v1", "normalisation": "7"}, "how its images are normalised"),
     ],
 )
-def test_safetensors_of_another_origin_are_refused(
+def test_safetensors_that_do_not_say_what_is_needed_are_refused(
     metadata: dict[str, str] | None, said: str, tmp_path: Path
 ) -> None:
     path, state = tmp_path / "other.safetensors", dict[str, Tensor](trained().state_dict())
@@ -285,7 +436,7 @@ def test_the_published_files_load_and_fit(depth: int) -> None:
         pytest.skip(f"{path} is not there")
     weights = read_weights(path)
     assert weights.sha256.startswith(path.stem.partition("-")[2])
-    assert (weights.depth, weights.normalisation) == (depth, IMAGENET_NORMALISATION)
+    assert (weights.depth, weights.normalisation) == (depth, None)
     backbone = Backbone(f"resnet{depth}", 10, CIFAR)
     net = rebuilt(weights, backbone).eval()
     with torch.no_grad():
