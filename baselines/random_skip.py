@@ -142,7 +142,7 @@ class RandomSkip(Method):
         year=2018,
         url="https://arxiv.org/abs/1711.09485",
     )
-    tags = Tags(decision="up front", role="control", reconstructed=("keep", "seed"))
+    tags = Tags(decision="up front", role="control", samples=True, reconstructed=("keep", "seed"))
 
     def variant(self, config: MethodConfig) -> str:
         assert isinstance(config, RandomSkipConfig)

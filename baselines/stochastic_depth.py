@@ -114,7 +114,7 @@ class StochasticDepth(Method):
         year=2016,
         url="https://arxiv.org/abs/1603.09382",
     )
-    tags = Tags(decision="static", role="control")
+    tags = Tags(decision="static", role="control", samples=True)
 
     def variant(self, config: MethodConfig) -> str:
         assert isinstance(config, StochasticDepthConfig)

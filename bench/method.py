@@ -75,7 +75,10 @@ class Tags:
     """What the harness has to know of a method without running it.
 
     `decision` is when it decides. `starts_from_dense`: training begins from a trained dense
-    network. `calibrates`: thresholds are chosen after training, on training images that are held
+    network. `extra_share`: what is trained on top of it is cheap (heads on a frozen trunk), so the
+    dense network gets a whole budget, and the method this share of it more. `samples`: decisions
+    are drawn or disturbed in training, so batch-norm statistics are estimated again at its end.
+    `calibrates`: thresholds are chosen after training, on training images that are held
     out for it. `reconstructed` lists the settings that no publication states. `exempt` maps the
     name of a conformance check to the reason why it does not apply.
     """
@@ -83,6 +86,8 @@ class Tags:
     decision: Literal["static", "up front", "per unit", "halting", "exit"]
     role: Literal["dense", "dynamic", "control"] = "dynamic"
     starts_from_dense: bool = False
+    extra_share: float = 0.0
+    samples: bool = False
     calibrates: bool = False
     reconstructed: tuple[str, ...] = ()
     exempt: Mapping[str, str] = field(default_factory=dict)

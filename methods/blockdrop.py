@@ -262,6 +262,7 @@ class BlockDrop(Method):
     tags = Tags(
         decision="up front",
         starts_from_dense=True,
+        samples=True,
         reconstructed=("curriculum_share", "ramp", "joint_policy_lr_scale"),
     )
 

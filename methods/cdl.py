@@ -75,6 +75,7 @@ class Cdl(Method):
     tags = Tags(
         decision="exit",
         starts_from_dense=True,
+        extra_share=0.1,
         calibrates=True,
         reconstructed=("head", "budgets"),
         exempt={"gradient": "the trunk is trained beforehand and stays frozen"},

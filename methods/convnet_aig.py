@@ -228,7 +228,7 @@ class ConvNetAig(Method):
         year=2018,
         url="https://arxiv.org/abs/1711.11503",
     )
-    tags = Tags(decision="per unit")
+    tags = Tags(decision="per unit", samples=True)
 
     def variant(self, config: MethodConfig) -> str:
         assert isinstance(config, AigConfig)

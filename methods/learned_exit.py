@@ -93,6 +93,7 @@ class LearnedExit(Method):
     tags = Tags(
         decision="exit",
         starts_from_dense=True,
+        extra_share=0.1,
         calibrates=True,
         reconstructed=("head", "lambdas", "loss", "ridge"),
         exempt={"gradient": "the trunk is trained beforehand and stays frozen"},

@@ -301,6 +301,7 @@ class Sgad(Method):
     )
     tags = Tags(
         decision="up front",
+        samples=True,
         reconstructed=tuple(sorted(set(SgadConfig.model_fields) - _STATED)),
     )
 

@@ -77,8 +77,8 @@ class SkipNetConfig(MethodConfig):
     """Settings of SkipNet; the defaults are those of the authors' CIFAR code where it has them."""
 
     gate: Literal["rnn", "ff1", "ff2"] = Field("rnn", description="RNNGate, FFGate-I or -II")
-    alpha: Annotated[float, LogUniform(0.05, 4)] = Field(
-        0.1, ge=0, description="reward for skipping everything"
+    alpha: Annotated[float, LogUniform(0.3, 1.5)] = Field(
+        0.5, ge=0, description="reward for skipping everything; 0.1 in the authors' code"
     )
     beta: float = Field(1.0, ge=0, description="weight of the cross-entropy in the returns")
     rl_weight: Annotated[float, LogUniform(1e-3, 0.1)] = Field(
@@ -93,11 +93,14 @@ class SkipNetConfig(MethodConfig):
         1e-4, gt=0, description="SGD in HRL; published value"
     )
     hrl_lr_scaling: Literal["inverse", "none"] = Field(
-        "inverse", description="when scaled down: keep lr times epochs as published, or lr"
+        "inverse", description="when scaled down: keep lr times epochs of the gates as published"
     )
-    hrl_share: float = Field(0.25, ge=0, lt=1, description="of the epochs, when scaled down")
+    hrl_share: float = Field(0.3, ge=0, lt=1, description="of the epochs, when scaled down")
+    hrl_open: float | None = Field(
+        0.8, gt=0, lt=1, description="when scaled down: p that gates are reset to before HRL"
+    )
     gate_lr_scale: float = Field(
-        10.0, gt=0, description="when scaled down: learning rate of the gates, times the trunk's"
+        10.0, gt=0, description="when scaled down: rate of the gates in HRL, beside the scaling"
     )
     gate_bias: float = Field(1.0, description="initial log-odds: all blocks run at the start")
 
@@ -106,12 +109,14 @@ class Gates(Policy):
     """One gate for every block but the first; subclasses say how log-odds are computed."""
 
     temperature: Tensor  # that the log-odds have been divided by
+    reset: Tensor  # whether the gates were set to an equal p after SP
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([True] + [False] * (backbone.num_blocks - 1))
         self.shapes = backbone.input_shapes
         self.drawn = False
         self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("reset", torch.zeros((), dtype=torch.bool))
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
         return BlockByBlock(self)
@@ -154,6 +159,21 @@ class Gates(Policy):
             yield
         finally:
             self.drawn = False
+
+    @torch.no_grad()
+    def open_to(self, p: float) -> None:
+        """Let every gate be open with about probability `p`, once: they forget what they learned.
+
+        Gates that SP has decided are hardly ever drawn otherwise, and then learn nothing.
+        """
+        if self.reset:
+            return
+        z = math.log(p / (1 - p))
+        for layer in self.last_layers():
+            nn.init.normal_(layer.weight, std=0.01)
+            # Two logits, of skipping and running, or the log-odds alone.
+            layer.bias.copy_(torch.tensor([z] if len(layer.bias) == 1 else [-z / 2, z / 2]))
+        self.reset.fill_(True)
 
     @torch.no_grad()
     def set_temperature(self, temperature: float) -> None:
@@ -305,26 +325,10 @@ def reinforce(log_odds_ng: Tensor, gates_ng: Tensor, returns_ng: Tensor) -> Tens
     return -(returns_ng.detach() * log_p_ng).sum(dim=1)
 
 
-class _SkipNetPhase(Phase):
-    """The trunk, and the gates at a rate of their own where the schedule is not the published."""
+class Supervised(Phase):
+    """SP: cross-entropy under hard gates that pass the gradient on."""
 
     recordable = True
-
-    def __init__(
-        self, name: str, config: SkipNetConfig, budget: Budget, *, epochs: int, sgd: OptimizerSpec
-    ) -> None:
-        super().__init__(name, epochs=epochs, batch_size=budget.batch_size, optimizer=sgd)
-        self.config = config
-        self.gate_lr_scale = 1.0 if budget.published else config.gate_lr_scale
-
-    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, GatedResNet)
-        gates = ParameterGroup(tuple(net.policy.parameters()), self.gate_lr_scale)
-        return [ParameterGroup(tuple(net.trunk.parameters())), gates]
-
-
-class Supervised(_SkipNetPhase):
-    """SP: cross-entropy under hard gates that pass the gradient on."""
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         output = net(batch.x_nchw)
@@ -333,8 +337,29 @@ class Supervised(_SkipNetPhase):
         return LossTerms(total, {"loss": total, "drop": drop}, output.logits)
 
 
-class HybridReinforcement(_SkipNetPhase):
-    """HRL: gates are drawn; cross-entropy for the trunk, REINFORCE for what leads to the gates."""
+class HybridReinforcement(Phase):
+    """HRL: gates are drawn; cross-entropy for the trunk, REINFORCE for what leads to the gates.
+
+    Where the schedule is not the published one, the gates are reset first and learn at a rate of
+    their own; the trunk's is the published one in any case.
+    """
+
+    recordable = True
+
+    def __init__(self, config: SkipNetConfig, budget: Budget, *, epochs: int) -> None:
+        sgd = OptimizerSpec(lr=config.hrl_lr, schedule="constant")
+        super().__init__("hrl", epochs=epochs, batch_size=budget.batch_size, optimizer=sgd)
+        self.config = config
+        self.gate_lr_scale, self.open_to = 1.0, None
+        if not budget.published:
+            self.gate_lr_scale, self.open_to = config.gate_lr_scale, config.hrl_open
+            if config.hrl_lr_scaling == "inverse":
+                self.gate_lr_scale *= _PUBLISHED_HRL / max(epochs, 1)
+
+    def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
+        assert isinstance(net, GatedResNet)
+        gates = ParameterGroup(tuple(net.policy.parameters()), self.gate_lr_scale)
+        return [ParameterGroup(tuple(net.trunk.parameters())), gates]
 
     def set_modes(self, net: DynamicNet) -> None:
         net.train()
@@ -342,8 +367,11 @@ class HybridReinforcement(_SkipNetPhase):
             for module in net.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-        # Before each epoch, but a temperature that is set already changes nothing.
-        _gates_of(net).set_temperature(self.config.temperature)
+        # Before each epoch; what is set already is left as it is.
+        gates = _gates_of(net)
+        if self.open_to is not None:
+            gates.open_to(self.open_to)
+        gates.set_temperature(self.config.temperature)
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         config = self.config
@@ -381,10 +409,12 @@ class SkipNet(Method):
     )
     tags = Tags(
         decision="per unit",
+        samples=True,
         reconstructed=(
             "hrl_statistics",
             "hrl_lr_scaling",
             "hrl_share",
+            "hrl_open",
             "gate_lr_scale",
             "gate_bias",
         ),
@@ -406,16 +436,11 @@ class SkipNet(Method):
 
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
         assert isinstance(config, SkipNetConfig)
-        share, sgd = config.hrl_share, budget.optimizer
+        share, sgd, size = config.hrl_share, budget.optimizer, budget.batch_size
         if budget.published:
             share, sgd = _PUBLISHED_HRL / (_PUBLISHED_SP + _PUBLISHED_HRL), _PUBLISHED_SGD
         first = budget.share(1 - share)
-        second = budget.epochs - first
-        lr = config.hrl_lr
-        if not budget.published and config.hrl_lr_scaling == "inverse":
-            lr *= _PUBLISHED_HRL / max(second, 1)
-        gentle = OptimizerSpec(lr=lr, schedule="constant")
         return [
-            Supervised("sp", config, budget, epochs=first, sgd=sgd),
-            HybridReinforcement("hrl", config, budget, epochs=second, sgd=gentle),
+            Supervised("sp", epochs=first, batch_size=size, optimizer=sgd),
+            HybridReinforcement(config, budget, epochs=budget.epochs - first),
         ]

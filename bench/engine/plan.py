@@ -260,17 +260,25 @@ class _Builder:
 
     def plan(self, name: str, seed: int) -> Planned:
         method = METHODS.get(name)
-        initial, needs = self._file(), None
+        initial, needs, share = self._file(), None, 1.0
         if initial is None and method.tags.starts_from_dense:
-            needs = self._dense(seed, held_out=self._held_out(method))
+            dense, share = self._shares(method)
+            needs = self._dense(seed, share=dense, held_out=self._held_out(method))
             initial = InitialWeights(kind="run", name=needs.run, identity=needs.key)
-        share = 1 - self.recipe.dense_share if needs is not None else 1.0
-        return Planned(self._spec(name, seed, share=share or 1.0, initial=initial), needs)
+        return Planned(self._spec(name, seed, share=share, initial=initial), needs)
 
-    def _dense(self, seed: int, *, held_out: int) -> RunSpec:
+    def _shares(self, method: type[Method]) -> tuple[float, float]:
+        """Return which shares of a budget the dense start and the method get."""
+        dense = self.recipe.dense_share
+        if dense == 1:
+            return 1.0, 1.0
+        extra = method.tags.extra_share
+        return (1.0, extra) if extra else (dense, 1 - dense)
+
+    def _dense(self, seed: int, *, share: float, held_out: int) -> RunSpec:
         """Return the dense run to start from: what is chosen on held-out images later must not
         have been trained on before."""
-        spec = self._spec(DENSE, seed, share=self.recipe.dense_share, initial=None)
+        spec = self._spec(DENSE, seed, share=share, initial=None)
         return spec.model_copy(update={"held_out": held_out})
 
     def _file(self) -> InitialWeights | None:

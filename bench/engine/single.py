@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
+import torch
 from safetensors.torch import save
 
 from bench.config import RunSpec
@@ -37,12 +38,14 @@ from bench.networks.weights import trunk_bytes
 from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord
 from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE, save_arrays
 from bench.records.upkeep import at_work, fingerprints, sound_record
-from bench.seeding import seed_globally
+from bench.seeding import generator, seed_globally
 from bench.storage import write_atomically
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
+from bench.training.statistics import reestimate
 
 CHECKPOINT_FILE = "checkpoint.bin"
+_STATISTICS_IMAGES = 10_000
 
 
 def perform(spec: RunSpec, place: Workplace) -> RunRecord:
@@ -96,6 +99,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
         reporter=place.reporter,
         watch=None if split.held_out is None else partial(watched, subject),
     )
+    restated = _restate(net, subject) if method.tags.samples and phases else 0
     if method.tags.calibrates and split.held_out is not None:
         with evaluating(net):
             method.calibrate(net, config, list(random_batches(split.held_out, spec)))
@@ -117,7 +121,9 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             "dense_macs": costs.dense,
             "unit_macs": costs.units,
             "reconstructed": method.tags.reconstructed,
-            "training": _training_record(spec, place, phases, dense=costs.dense, parent=parent),
+            "training": _training_record(
+                spec, place, phases, dense=costs.dense, parent=parent
+            ).model_copy(update={"statistics_images": restated}),
             "history": tuple(history),
             "points": tuple(points),
             "files": fingerprints(place.store.folder(spec), _files(points)),
@@ -149,6 +155,17 @@ def _record(
             "wall_s": time.perf_counter() - started,
         }
     )
+
+
+def _restate(net: DynamicNet, subject: Subject) -> int:
+    """Estimate batch-norm statistics under the decisions of inference; return on how many images.
+
+    The images are drawn, the same ones for every run, and not augmented.
+    """
+    train_set = subject.split.train
+    order_n = torch.randperm(len(train_set), generator=generator(0, "statistics"))
+    few = train_set.take(order_n[:_STATISTICS_IMAGES].to(train_set.labels_n.device))
+    return reestimate(net, random_batches(few, subject.spec))
 
 
 def _training_images(train_set: ImageSet, spec: RunSpec, place: Workplace) -> TrainingImages:

@@ -60,7 +60,9 @@ class TrainingRecord(Frozen):
     """Training cost of a run. `dense_epochs` is the total in forward passes of the dense backbone
     over the training set, all phases; `pretraining_dense_epochs` what the run started from had
     cost before, None where nobody knows (a user's weights file). `published_epochs` is how long the
-    paper trains, where its schedule was asked for; None elsewhere and in older records."""
+    paper trains, where its schedule was asked for; None elsewhere and in older records.
+    `statistics_images` is on how many training images batch-norm statistics were estimated again
+    at the end, 0 where they are those of training."""
 
     train_images: Count
     phases: tuple[PhaseCost, ...]
@@ -69,6 +71,7 @@ class TrainingRecord(Frozen):
     dense_epochs: Amount
     pretraining_epochs: Count | None
     pretraining_dense_epochs: Amount | None
+    statistics_images: Count = 0
 
 
 class Environment(Frozen):
