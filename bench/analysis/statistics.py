@@ -149,6 +149,32 @@ def rank_correlation(a_n: Bits, b_n: Bits) -> float | None:
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
+class Correlation(NamedTuple):
+    """A correlation and the degrees of freedom of its t-test."""
+
+    value: float
+    degrees: int
+
+
+def rank_correlation_within(a_n: Bits, b_n: Bits, group_n: Bits) -> Correlation | None:
+    """Return Spearman's correlation within groups: ranks within each group, less their mean there,
+    all groups together. With one group it is `rank_correlation`.
+
+    None where one side is constant within every group, or nothing is left to test it by.
+    """
+    ranks_a, ranks_b = np.zeros(len(a_n)), np.zeros(len(b_n))
+    groups = np.unique(group_n)
+    for group in groups:
+        members = group_n == group
+        for ranks, values in ((ranks_a, a_n), (ranks_b, b_n)):
+            found = _mean_ranks(values[members])
+            ranks[members] = found - found.mean()
+    degrees = len(a_n) - len(groups) - 1
+    if degrees < 1 or not ranks_a.any() or not ranks_b.any():
+        return None
+    return Correlation(float(np.corrcoef(ranks_a, ranks_b)[0, 1]), degrees)
+
+
 def _mean_ranks(values: Bits) -> Bits:
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -25,7 +25,7 @@ from bench.analysis.static_curve import (
 from bench.analysis.statistics import Bounds
 from bench.analysis.uncertainty import Estimate, Runs, estimate
 
-Outcome = Literal["better", "worse", "not distinguishable"]
+Outcome = Literal["better", "worse", "worse (dominated)", "not distinguishable"]
 LEVEL = 0.95
 
 
@@ -56,11 +56,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """No static network has the cost of the method: the nearest one, and the difference to it.
+    """No static network has the cost of the method: one that was run, and the difference to it.
 
-    `gain` is the accuracy of the method's nearest point, of cost `cost`, less that of the static
-    network at position `nearest`. It is no verdict: the costs differ. `cost_error` is the standard
-    error of the cost that timing leaves.
+    `gain` is the accuracy of the method's point of cost `cost`, less that of the static network at
+    position `nearest`: of the nearest cost, or where the method costs more than all of them, the
+    most accurate one. `cost_error` is the standard error of the cost that timing leaves.
     """
 
     cost: float
@@ -71,13 +71,37 @@ class Outside:
     gain: Estimate
     static_range: Bounds
 
+    @property
+    def more_expensive(self) -> bool:
+        """Whether it surely costs more than every static network.
+
+        By two standard errors: one that may well cost the same is not called more expensive.
+        """
+        return self.cost - 2 * self.cost_error > self.static_range.high
+
+    @property
+    def costs(self) -> Bounds:
+        return Bounds(self.cost, self.cost)
+
+    @property
+    def static_accuracy(self) -> float:
+        return self.accuracy - self.gain.value
+
+    @property
+    def static(self) -> tuple[int, ...]:
+        return (self.nearest,)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A comparison decided among `family` comparisons at once; both p-values are kept."""
+    """A comparison decided among `family` comparisons at once; both p-values are kept.
+
+    It is of an `Outside` where the method is dominated: it costs more than a static network that is
+    significantly more accurate.
+    """
 
     outcome: Outcome
-    comparison: Comparison
+    comparison: Comparison | Outside
     p_value: float
     p_holm: float
     family: int
@@ -113,7 +137,12 @@ def compare(
         assert best.gain is not None
         costs = Bounds(best.cost, best.cost)
         return _comparison(costs, best.accuracy, best.gain, corners, static_cost, points)
-    return _outside(method, statics, static_cost, curve=curve, level=level)
+    return _outside(method, statics, static_cost, corners, curve=curve, level=level)
+
+
+def can_be_judged(found: Comparison | Outside | None) -> bool:
+    """Whether there is a verdict to be had: the costs are equal, or the method's are above all."""
+    return isinstance(found, Comparison) or (isinstance(found, Outside) and found.more_expensive)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -126,24 +155,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def decide(comparisons: Sequence[Comparison], *, level: float = LEVEL) -> list[Verdict]:
-    """Return the verdicts of comparisons that are judged at once, by Holm's p-values."""
+def decide(
+    comparisons: Sequence[Comparison | Outside], *, level: float = LEVEL
+) -> list[Verdict | None]:
+    """Return the verdicts of comparisons that are judged at once, by Holm's p-values.
+
+    Each must pass `can_be_judged`. None: it costs more than all static networks and is not
+    significantly less accurate, so that nothing of its cost is known to be better or worse.
+    """
     adjusted = holm([comparison.gain.p_value for comparison in comparisons])
-    return [
-        Verdict(
-            outcome=_outcome(comparison.gain.value, p_holm, level=level),
-            comparison=comparison,
-            p_value=comparison.gain.p_value,
-            p_holm=p_holm,
-            family=len(comparisons),
-            level=level,
+    found: list[Verdict | None] = []
+    for comparison, p_holm in zip(comparisons, adjusted, strict=True):
+        outcome = _outcome(comparison, p_holm, level=level)
+        p_value, family = comparison.gain.p_value, len(comparisons)
+        found.append(
+            None
+            if outcome is None
+            else Verdict(outcome, comparison, p_value, p_holm, family, level)
         )
-        for comparison, p_holm in zip(comparisons, adjusted, strict=True)
-    ]
+    return found
 
 
-def _outcome(gain: float, p_value: float, *, level: float) -> Outcome:
-    if p_value >= 1 - level:
+def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Outcome | None:
+    significant, gain = p_value < 1 - level, found.gain.value
+    if isinstance(found, Outside):
+        return "worse (dominated)" if significant and gain < 0 else None
+    if not significant:
         return "not distinguishable"
     return "better" if gain > 0 else "worse"
 
@@ -230,11 +267,20 @@ def _corners_within(costs: Bounds, corners: Corners, static_cost: Array) -> tupl
 
 
 def _outside(
-    method: Runs, statics: Sequence[Runs], static_cost: Array, *, curve: Curve, level: float
+    method: Runs,
+    statics: Sequence[Runs],
+    static_cost: Array,
+    corners: Corners,
+    *,
+    curve: Curve,
+    level: float,
 ) -> Outside:
-    ratio = np.abs(np.log(method.cost_p[:, None] / static_cost[None, :]))
-    own, nearest = (int(k) for k in np.unravel_index(int(ratio.argmin()), ratio.shape))
-    gain = estimate(_Difference(own, method.points + nearest), [method, *statics], level=level)
+    if method.cost_p.min() > curve.range.high:
+        own, static = int(method.accuracy_p.argmax()), corners.corners[-1]
+    else:
+        ratio = np.abs(np.log(method.cost_p[:, None] / static_cost[None, :]))
+        own, static = (int(k) for k in np.unravel_index(int(ratio.argmin()), ratio.shape))
+    gain = estimate(_Difference(own, method.points + static), [method, *statics], level=level)
     cost, accuracy = float(method.cost_p[own]), float(method.accuracy_p[own])
-    error, nearest_cost = float(method.cost_se_p[own]), float(static_cost[nearest])
-    return Outside(cost, error, accuracy, nearest, nearest_cost, gain, curve.range)
+    error, static_of = float(method.cost_se_p[own]), float(static_cost[static])
+    return Outside(cost, error, accuracy, static, static_of, gain, curve.range)

@@ -18,7 +18,12 @@ from bench.plain_text import one_line
 from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import RunStore
-from bench.report.gradients import gradient_hole, rates_and_gradients
+from bench.report.gradients import (
+    DenseGradients,
+    Together,
+    dense_gradients,
+    rates_and_gradients,
+)
 from bench.report.positions import PositionMaps, decides_per_position, position_maps
 from bench.report.report_table import ReportTable, table_of
 from bench.report.verdict_inputs import Family, families
@@ -46,12 +51,14 @@ class Extremes:
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBehaviour:
     """One operating point; `share_n` is the MACs of each image over those of the dense network,
-    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 4).
+    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 4),
+    `together` how its rates go with the dense network's gradients.
     `per_position`: images run parts of a block."""
 
     point: PointRecord
     share_n: Numbers | None
     by_difficulty: Numbers | None
+    together: Together
     per_position: bool = False
 
 
@@ -63,6 +70,7 @@ class Behaviour:
     label: str
     record: RunRecord
     control: bool
+    dense: DenseGradients
     points: tuple[PointBehaviour, ...]
     extremes: Extremes | None
     maps: PositionMaps | None
@@ -87,13 +95,14 @@ def behaviours_of(
 
 def behaviour_table(found: Sequence[Behaviour]) -> ReportTable:
     """Return the numbers of each operating point: masks, what is dropped, what shuffling costs."""
-    lines = [_line(behaviour, shown.point) for behaviour in found for shown in behaviour.points]
+    lines = [_line(behaviour, shown) for behaviour in found for shown in behaviour.points]
     caption = (
         "Dropped: share of gated blocks that an image does not run. Shuffled: points of accuracy "
         "gained or lost when every image follows another one's decisions, at the same cost. "
         "Difficulty: rank correlation of an image's MACs with the dense network's loss on it. "
         "Gradient: rank correlation, over gated blocks, of the share of images that run a block "
-        "with the magnitude of its gradient."
+        "with the magnitude of its gradient in the dense network; within stages: the same of "
+        "ranks within each stage of the backbone."
     )
     return table_of("behaviour", caption, lines)
 
@@ -121,7 +130,7 @@ class _Losses:
     def __init__(self, records: Sequence[RunRecord], store: RunStore) -> None:
         self._by_run = {record.run: record for record in records}
         dense = [family for family in families(records) if family.dense]
-        self._dense = [record for family in dense for record in family.records]
+        self.dense = [record for family in dense for record in family.records]
         self._store = store
 
     def beside(self, record: RunRecord) -> Numbers:
@@ -147,7 +156,7 @@ class _Losses:
         found = [self._by_run[name] for name in named if name in self._by_run]
         found += [
             other
-            for other in self._dense
+            for other in self.dense
             if other.spec.backbone == record.spec.backbone
             and other.spec.dataset == record.spec.dataset
         ]
@@ -162,15 +171,14 @@ def _behaviour(family: Family, store: RunStore, losses: _Losses, *, label: str) 
         loss_n = losses.beside(record)
     except RecordError as error:
         missing.append(f"Cost against difficulty is missing: {error.message}")
-    points = tuple(_point(record, point, store, loss_n, missing) for point in record.points)
+    dense = dense_gradients(record, losses.dense)
+    points = tuple(_point(record, point, store, loss_n, dense, missing) for point in record.points)
     extremes = _extremes(points)
-    hole = gradient_hole(record.points[0], run=record.run)
-    if hole:
-        missing.append(f"Gradients per block are missing: {hole}.")
     return Behaviour(
         label=label,
         record=record,
         control=family.control,
+        dense=dense,
         points=points,
         extremes=extremes,
         maps=_maps(record, points, store, extremes, missing),
@@ -183,18 +191,20 @@ def _point(
     point: PointRecord,
     store: RunStore,
     loss_n: Numbers | None,
+    dense: DenseGradients,
     missing: list[str],
 ) -> PointBehaviour:
+    together = rates_and_gradients(point, dense, backbone=record.spec.backbone.name)
     try:
         arrays = read_arrays(store.folder_of(record), point.arrays_file)
         macs_n = numbers_in(arrays, "macs_n", axes=1).astype(np.float64)
     except RecordError as error:
         missing.append(f"Cost per image is missing: {error.message}")
-        return PointBehaviour(point, None, None)
+        return PointBehaviour(point, None, None, together)
     share_n = macs_n / max(record.dense_macs, 1)
     fits = loss_n is not None and len(loss_n) == len(share_n)
     means = by_difficulty(share_n, loss_n) if fits else None
-    return PointBehaviour(point, share_n, means, decides_per_position(arrays))
+    return PointBehaviour(point, share_n, means, together, decides_per_position(arrays))
 
 
 def _maps(
@@ -248,11 +258,11 @@ def _extremes(points: Sequence[PointBehaviour]) -> Extremes | None:
     )
 
 
-def _line(behaviour: Behaviour, point: PointRecord) -> dict[str, str]:
-    dynamics, record = point.dynamics, behaviour.record
+def _line(behaviour: Behaviour, shown: PointBehaviour) -> dict[str, str]:
+    point, record = shown.point, behaviour.record
+    dynamics = point.dynamics
     loss = None if dynamics is None else dynamics.shuffled_loss
     correlation = None if dynamics is None else dynamics.difficulty_correlation
-    together, blocks = rates_and_gradients(point)
     spread = point.macs_std / record.dense_macs if record.dense_macs else None
     return {
         "network": behaviour.label,
@@ -265,5 +275,6 @@ def _line(behaviour: Behaviour, point: PointRecord) -> dict[str, str]:
         "never run": ", ".join(block.removeprefix("block") for block in point.dead_blocks),
         "shuffled, points": "" if loss is None else f"{-100 * loss:+.2f}",
         "difficulty": "" if correlation is None else f"{correlation:+.2f}",
-        "gradient": "" if together is None else f"{together:+.2f} (n = {blocks})",
+        "gradient": shown.together.cell,
+        "gradient, within stages": shown.together.cell_within,
     }

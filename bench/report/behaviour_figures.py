@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.records.published import canonical_name
+from bench.records.record import PointRecord
 from bench.report.behaviour import Behaviour, PointBehaviour
 from bench.report.canvas import frame, literal, new_figure, stamp
-from bench.report.gradients import rates_and_gradients
 from bench.report.masks import draw_bars, draw_costs, draw_line, point_label, shade_fixed
-from bench.report.style import Style, styles
+from bench.report.style import GREY, Style, styles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,12 +66,16 @@ def behaviour_figure(behaviour: Behaviour) -> Figure:
     known = styles(point_label(shown.point) for shown in points)
     for axes in (rates, gradients):
         shade_fixed(axes, points[0].point)
+    of_dense = behaviour.dense.of_block or {}
+    gradients.bar(*_by_place(points[0].point, of_dense), color=GREY)
     for shown in points:
         style = _style(shown, known)
         _draw_point((rates, costs, difficulty), shown, style, of=len(points))
-        _draw_gradients(gradients, shown, style, of=len(points))
+        own = _by_place(shown.point, shown.point.block_gradients)
+        gradients.plot(*own, color=style.colour, marker=style.mark, linewidth=1.2)
+    gradients.set_ylim(bottom=0)
     frame(rates, "block (grey: always runs)", "share of images that run it")
-    frame(gradients, "block (grey: always runs)", "gradient, root mean square")
+    frame(gradients, "block (bars: the dense network)", "gradient, root mean square")
     frame(costs, "MACs per image / dense", "share of images")
     frame(difficulty, "tenth of the images, easiest to hardest", "MACs per image / dense")
     rates.set_ylim(-0.04, 1.06)
@@ -79,7 +84,7 @@ def behaviour_figure(behaviour: Behaviour) -> Figure:
     gradients.set_xlim(rates.get_xlim())
     for axes in (rates, gradients, difficulty):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    _say_what_is_missing(gradients, [p.point.block_gradients or None for p in points])
+    _say_what_is_missing(gradients, [of_dense or None], behaviour.dense.reason)
     _say_what_is_missing(costs, [p.share_n for p in points])
     _say_what_is_missing(difficulty, [p.by_difficulty for p in points])
     if len(points) > 1:
@@ -160,31 +165,22 @@ def _draw_point(
         difficulty.fill_between(tenths, low, high, color=style.colour, alpha=0.2, linewidth=0)
 
 
-def _draw_gradients(axes: Axes, shown: PointBehaviour, style: Style, *, of: int) -> None:
-    point = shown.point
-    pairs = [
-        (block, point.block_gradients[name])
-        for block, name in enumerate(point.block_rates)
-        if name in point.block_gradients
-    ]
-    if not pairs:
-        return
-    blocks, values = zip(*pairs, strict=True)
-    if of == 1:
-        axes.bar(blocks, values, color=style.colour)
-    else:
-        axes.plot(blocks, values, color=style.colour, marker=style.mark, linewidth=1.2)
-    axes.set_ylim(bottom=0)
+def _by_place(point: PointRecord, gradients: Mapping[str, float]) -> tuple[list[int], list[float]]:
+    """Return the places of the blocks that have a gradient, and the gradients."""
+    places = {name: place for place, name in enumerate(point.block_rates) if name in gradients}
+    return list(places.values()), [gradients[name] for name in places]
 
 
 def _gradient_words(shown: PointBehaviour) -> str:
     gradients = shown.point.block_gradients
-    if not gradients:
-        return ""
-    words = f", gradients of {', '.join(f'{value:.1e}' for value in gradients.values())}"
-    found, blocks = rates_and_gradients(shown.point)
-    rank = "" if found is None else f", rank correlation of both {found:+.2f} over {blocks} blocks"
-    return f"{words}{rank}"
+    words = ""
+    if gradients:
+        words = f", gradients of {', '.join(f'{value:.1e}' for value in gradients.values())}"
+    found = shown.together
+    if found.over_all is None:
+        return words
+    rank = f"{found.over_all.value:+.2f} over {found.blocks} blocks"
+    return f"{words}, rank correlation of rates with the dense network's gradients {rank}"
 
 
 def _dearest(points: Sequence[PointBehaviour]) -> float:
@@ -192,11 +188,12 @@ def _dearest(points: Sequence[PointBehaviour]) -> float:
     return max([1.0, *costs])
 
 
-def _say_what_is_missing(axes: Axes, values: Sequence[object]) -> None:
+def _say_what_is_missing(axes: Axes, values: Sequence[object], reason: str = "") -> None:
     if any(value is not None for value in values):
         return
     axes.set(xticks=[], yticks=[])
-    axes.text(0.5, 0.5, "not on record", transform=axes.transAxes, ha="center", va="center")
+    text = textwrap.fill(reason or "not on record", 44)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
 
 
 def _cost_words(shown: PointBehaviour) -> str:

@@ -50,7 +50,8 @@ _HEADINGS = {
     "environment": "Environment",
 }
 _PANELS = (
-    "How often each block runs; the magnitude of the gradient there, as defined above; cost of "
+    "How often each block runs; the magnitude of the gradient there, as defined above (grey: the "
+    "dense network); cost of "
     "single images (dashed: mean); mean cost against difficulty, the loss of the dense network "
     "(band: the middle half)."
 )
@@ -58,10 +59,11 @@ _GRADIENT = (
     "The magnitude of the gradient at a block is the root mean square, over the weights of its "
     "convolutions and over batches of 128, of the gradient of a batch's mean cross-entropy: on "
     "1,024 training images, after training, with the network's own decisions. An image adds "
-    "nothing at a block that it skips, so a block that never runs has 0. To show it beside the "
-    "rates is the idea of the SGAD paper's Fig. 4; the definition is ours, and the paper's may be "
-    "another. Blocks of one network are not independent of each other: a correlation over them "
-    "describes that network and proves nothing about others."
+    "nothing at a block that it skips, so a block that never runs has 0. To compare the rates with "
+    "the gradients of the dense network is the idea of the SGAD paper's Fig. 4; the definition is "
+    "ours, and the paper's may be another. Gradients differ between stages whatever is skipped, "
+    "so the correlation is given within stages too. Blocks of one network are not independent of "
+    "each other: a correlation over them describes that network and proves nothing about others."
 )
 _OTHER_ROUNDS = (
     "milliseconds of different sets of rounds are not paired; the verdicts in time use ratios "
@@ -207,7 +209,7 @@ def _same_cost(behaviour: Behaviour) -> list[str]:
 
 
 def _together(behaviour: Behaviour) -> list[str]:
-    return [words for shown in behaviour.points if (words := together_words(shown.point))]
+    return list(dict.fromkeys(together_words(shown.together) for shown in behaviour.points))
 
 
 def _map_pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:

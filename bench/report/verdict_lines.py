@@ -15,7 +15,7 @@ from bench.report.verdict_inputs import AXES, Axis, axis_title
 from bench.report.verdicts import AxisVerdict, MethodVerdict
 
 NO_VERDICT = "no verdict"
-OUTCOMES = ("better", "worse", "not distinguishable", NO_VERDICT)
+OUTCOMES = ("better", "worse", "worse (dominated)", "not distinguishable", NO_VERDICT)
 
 
 @dataclass(frozen=True, slots=True)

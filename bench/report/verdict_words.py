@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interval
 from bench.analysis.uncertainty import Estimate
-from bench.analysis.verdict import Outside, Verdict
+from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.report.rows import budgets_differ
 from bench.report.verdict_inputs import BATCH_OF, Axis, Family, axis_title, cells_of
 
@@ -64,9 +64,7 @@ def accuracy_words(family: Family, point: str) -> str:
 
 def _verdict(about: Told, verdict: Verdict) -> str:
     found = verdict.comparison
-    kind = "time" if about.axis != "macs" else "MACs"
-    whole = f"{about.family.backbone}'s {kind}"
-    name = f"{verdict.outcome} {'from' if verdict.outcome.startswith('not') else 'than'}"
+    whole = f"{about.family.backbone}'s {_kind(about.axis)}"
     several = found.costs.high > found.costs.low
     where = (
         f"on average from {found.costs.low:.2f} to {found.costs.high:.2f} of {whole}"
@@ -75,15 +73,34 @@ def _verdict(about: Told, verdict: Verdict) -> str:
     )
     reached = f"{100 * found.accuracy:.2f} % against {100 * found.static_accuracy:.2f} %"
     return (
-        f"{_axis(about.axis)}: {name} a static network of the same cost. {_sentence_case(where)} "
+        f"{_axis(about.axis)}: {_judged(about, verdict)}. {_sentence_case(where)} "
         f"it reaches {reached} ({_line(about.static)}), {_points(found.gain)}; "
-        f"{_p_values(verdict)}.{_single_points(verdict) if several else ''}"
+        f"{_p_values(verdict)}.{_single_points(found) if several else ''}"
     )
 
 
-def _single_points(verdict: Verdict) -> str:
+def _judged(about: Told, verdict: Verdict) -> str:
+    found = verdict.comparison
+    if isinstance(found, Outside):
+        slower = "more expensive" if about.axis == "macs" else "slower"
+        (static,) = about.static
+        ratio = found.cost / found.nearest_cost
+        return (
+            f"{verdict.outcome}: {slower} than a static network ({ratio:.2f} times the "
+            f"{_kind(about.axis)} of {_name(static)}) and less accurate"
+        )
+    word = "from" if verdict.outcome.startswith("not") else "than"
+    return f"{verdict.outcome} {word} a static network of the same cost"
+
+
+def _kind(axis: Axis) -> str:
+    return "MACs" if axis == "macs" else "time"
+
+
+def _single_points(found: Comparison | Outside) -> str:
     """Return the gains of the points one by one: their mean may hide that some gain."""
-    inside = [point for point in verdict.comparison.points if point.gain is not None]
+    points = found.points if isinstance(found, Comparison) else ()
+    inside = [point for point in points if point.gain is not None]
     told_of = [
         f"{100 * point.gain.value:+.2f} at {point.cost:.2f} ({_ends(point.gain)})"
         for point in sorted(inside, key=lambda point: point.cost)
@@ -93,26 +110,17 @@ def _single_points(verdict: Verdict) -> str:
 
 
 def _outside(about: Told, found: Outside) -> str:
-    kind = "MACs" if about.axis == "macs" else "time"
-    (nearest,) = about.static
+    (static,) = about.static
     done = "run" if about.axis == "macs" else "timed in the same rounds"
+    which = "most accurate" if found.more_expensive else "nearest"
+    cheaper = found.cost + 2 * found.cost_error < found.nearest_cost
+    both = ": cheaper and more accurate" if cheaper and found.gain.bounds.low > 0 else ""
     return (
         f"{_axis(about.axis)}: no verdict, no static network of that cost was {done}. Beside the "
-        f"nearest, {_name(nearest)}, it has {found.cost / found.nearest_cost:.2f} times the {kind} "
-        f"and {100 * found.accuracy:.2f} % against "
-        f"{100 * (found.accuracy - found.gain.value):.2f} %, {_points(found.gain)}"
-        f"{_dominated(found)}."
+        f"{which}, {_name(static)}, it has {found.cost / found.nearest_cost:.2f} times the "
+        f"{_kind(about.axis)} and {100 * found.accuracy:.2f} % against "
+        f"{100 * found.static_accuracy:.2f} %, {_points(found.gain)}{both}."
     )
-
-
-def _dominated(found: Outside) -> str:
-    # Two standard errors: a network that may well cost the same is not called dearer.
-    low, high = found.cost - 2 * found.cost_error, found.cost + 2 * found.cost_error
-    if low > found.nearest_cost and found.gain.bounds.high < 0:
-        return ": dearer and less accurate"
-    if high < found.nearest_cost and found.gain.bounds.low > 0:
-        return ": cheaper and more accurate"
-    return ""
 
 
 def _points(gain: Estimate) -> str:

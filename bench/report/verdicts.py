@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.analysis.uncertainty import Runs
-from bench.analysis.verdict import LEVEL, Comparison, Outside, Verdict, compare, decide
+from bench.analysis.verdict import (
+    LEVEL,
+    Comparison,
+    Outside,
+    Verdict,
+    can_be_judged,
+    compare,
+    decide,
+)
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.verdict_inputs import (
@@ -167,16 +175,18 @@ def _decided(
     judged: Sequence[Family], answers: dict[tuple[int, Axis], _Answer], *, level: float
 ) -> dict[tuple[int, Axis], Verdict]:
     """Return the verdicts; those on one axis, data set and kind of network are made at once."""
-    together: dict[tuple[object, ...], list[tuple[int, Axis]]] = defaultdict(list)
+    together: dict[tuple[object, ...], dict[tuple[int, Axis], Comparison | Outside]]
+    together = defaultdict(dict)
     for (number, axis), answer in answers.items():
-        if isinstance(answer.found, Comparison):
+        if answer.found is not None and can_be_judged(answer.found):
             family = judged[number]
-            together[axis, family.first.spec.dataset, family.control].append((number, axis))
+            members = together[axis, family.first.spec.dataset, family.control]
+            members[number, axis] = answer.found
     found: dict[tuple[int, Axis], Verdict] = {}
-    for keys in together.values():
-        comparisons = [answers[key].found for key in keys]
-        members = [one for one in comparisons if isinstance(one, Comparison)]
-        found.update(zip(keys, decide(members, level=level), strict=True))
+    for members in together.values():
+        verdicts = decide(list(members.values()), level=level)
+        pairs = zip(members, verdicts, strict=True)
+        found.update({key: verdict for key, verdict in pairs if verdict is not None})
     return found
 
 
@@ -209,12 +219,8 @@ def _method_verdict(
 
 
 def _told_of(family: Family, answer: _Answer, verdict: Verdict | None) -> Told:
-    outside = answer.found if isinstance(answer.found, Outside) else None
-    used: tuple[int, ...] = ()
-    if verdict is not None:
-        used = verdict.comparison.static
-    elif outside is not None:
-        used = (outside.nearest,)
+    outside = answer.found if verdict is None and isinstance(answer.found, Outside) else None
+    used = () if answer.found is None else answer.found.static
     static = tuple(answer.statics[number] for number in used)
     reason = "no static network of that cost was run" if outside is not None else answer.reason
     return Told(answer.axis, verdict, outside, reason, family, static)

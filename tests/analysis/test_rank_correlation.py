@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from bench.analysis.statistics import rank_correlation
+from bench.analysis.statistics import rank_correlation, rank_correlation_within
 
 values = st.lists(st.integers(0, 5), min_size=3, max_size=30)
 
@@ -36,3 +36,25 @@ def test_with_ties_it_is_what_scipy_says(a: list[int], draws: object) -> None:
         assert found is None
     else:
         assert found == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
+
+
+def test_within_groups_an_order_between_groups_does_not_count() -> None:
+    group_n = np.array([0, 0, 0, 1, 1, 1])
+    rising = rank_correlation_within(
+        np.array([1, 2, 3, 11, 12, 13]), np.array([7, 8, 9, 1, 2, 3]), group_n
+    )
+    assert rising is not None
+    assert rising.value == pytest.approx(1)
+    assert rising.degrees == 6 - 2 - 1
+    assert rank_correlation(np.array([1, 2, 3, 11, 12, 13]), np.array([7, 8, 9, 1, 2, 3])) < 0  # type: ignore[operator]
+    assert rank_correlation_within(group_n, np.arange(6), group_n) is None
+
+
+@given(values, st.randoms(use_true_random=False))
+def test_within_one_group_it_is_the_plain_one(a: list[int], draws: object) -> None:
+    b = sorted(a, key=lambda value: draws.random())  # type: ignore[attr-defined]
+    found = rank_correlation_within(np.array(a), np.array(b), np.zeros(len(a)))
+    plain = rank_correlation(np.array(a), np.array(b))
+    assert (found is None) is (plain is None)
+    if found is not None:
+        assert found.value == pytest.approx(plain)

@@ -16,7 +16,14 @@ from bench.report.behaviour_figures import TestImages
 from bench.report.document import Document, document_of
 from bench.report.document_files import write_report
 from bench.report.document_page import document_page
-from bench.report.gradients import gradient_hole, rates_and_gradients, together_words
+from bench.report.gradients import (
+    DenseGradients,
+    Together,
+    dense_gradients,
+    gradient_hole,
+    rates_and_gradients,
+    together_words,
+)
 from bench.report.positions import PositionMaps, decides_per_position, position_maps
 
 IMAGES = 60
@@ -37,32 +44,77 @@ def point_with(
     return point.model_copy(update=given | fields)
 
 
-def test_the_rank_correlation_is_over_gated_blocks_alone(make_point: Any) -> None:
-    # Without block0, ranks are 1 2 3 4 5 and 2 1 3 4 5: 1 - 6 * 2 / (5 * 24).
-    point = point_with(make_point, [1.0, 0.1, 0.2, 0.3, 0.4, 0.5], [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
-    found, blocks = rates_and_gradients(point)
-    assert found == pytest.approx(0.9) and blocks == 5
-    assert together_words(point) == (
-        "Blocks that run more often have the larger gradients "
-        "(rank correlation +0.90 over 5 gated blocks)."
-    )
+def dense_with(gradients: list[float]) -> DenseGradients:
+    return DenseGradients("resnet-run", {f"block{b}": g for b, g in enumerate(gradients)})
 
 
-def test_the_words_follow_the_sign_and_say_where_nothing_is_clear(make_point: Any) -> None:
+def words_of(
+    point: PointRecord, gradients: list[float], *, backbone: str = "another"
+) -> tuple[Together, str]:
+    together = rates_and_gradients(point, dense_with(gradients), backbone=backbone)
+    return together, together_words(together)
+
+
+def test_rates_are_correlated_with_the_gradients_of_the_dense_network(make_point: Any) -> None:
+    # Without block0, ranks are 1 2 3 4 5 and 2 1 3 4 5: 1 - 6 * 2 / (5 * 24). Its own gradients
+    # rise with the rates exactly, and say nothing.
     rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert "smaller gradients" in together_words(
-        point_with(make_point, rates, [9.0, 0.5, 0.4, 0.3, 0.2, 0.1])
+    point = point_with(make_point, rates, rates)
+    found, words = words_of(point, [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
+    assert found.over_all is not None and found.over_all.value == pytest.approx(0.9)
+    assert (found.blocks, found.over_all.degrees, found.within_stages) == (5, 3, None)
+    assert words == (
+        "Rank correlation of rates with the gradients of the dense network (resnet-run): "
+        "over all 5 gated blocks +0.90."
     )
-    mixed = point_with(make_point, rates, [9.0, 0.3, 0.1, 0.5, 0.2, 0.4])
-    assert "no clear relation (rank correlation +0.30" in together_words(mixed)
-    flat = point_with(make_point, [1.0] * 6, rates)
-    assert "all have one rate" in together_words(flat)
-    assert "there are only 2" in together_words(point_with(make_point, rates[:3], rates[:3]))
+    assert "rates do not differ within stages known here" in found.cell_within
+
+
+def test_within_stages_only_the_order_inside_each_counts(make_point: Any) -> None:
+    # Over all blocks the gradient falls with depth; within each stage of three it rises.
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    gradients = [7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]
+    point = point_with(make_point, rates, [], gated_blocks=tuple(f"block{b}" for b in range(9)))
+    found, words = words_of(point, gradients, backbone="resnet20")
+    assert found.over_all is not None and found.within_stages is not None
+    assert found.over_all.value == pytest.approx(-0.8)
+    assert found.within_stages.value == pytest.approx(1.0)
+    assert found.within_stages.degrees == 9 - 3 - 1
+    assert "over all 9 gated blocks -0.80, within stages +1.00." in words
+
+
+def test_the_words_say_where_nothing_is_clear(make_point: Any) -> None:
+    rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    point = point_with(make_point, rates, [])
+    assert "blocks -0.9" in words_of(point, [9.0, 0.5, 0.4, 0.3, 0.1, 0.2])[1]
+    assert "+0.30 (within chance)" in words_of(point, [9.0, 0.3, 0.1, 0.5, 0.2, 0.4])[1]
+    flat = point_with(make_point, [1.0] * 6, [])
+    assert "all have one rate" in words_of(flat, rates)[1]
+    assert "there are only 2" in words_of(point_with(make_point, rates[:3], []), rates[:3])[1]
+
+
+def test_the_dense_run_most_like_it_that_has_gradients_is_taken(
+    make_record: MakeRecord, make_point: Any
+) -> None:
+    record = make_record("sgad", seed=1)
+
+    def dense(gradients: list[float], **given: Any) -> RunRecord:
+        return make_record("resnet", points=(point_with(make_point, [1.0], gradients),), **given)
+
+    elsewhere = dense([5.0], backbone="resnet20", seed=1)
+    assert "no dense resnet32 was run" in dense_gradients(record, [elsewhere]).reason
+    older = dense([], seed=1)
+    found = dense_gradients(record, [elsewhere, older])
+    assert found.of_block is None and f"bench evaluate {older.run}" in found.reason
+    assert "bench evaluate" in together_words(
+        rates_and_gradients(record.points[0], found, backbone="resnet32")
+    )
+    other_seed, other_recipe = dense([1.0], seed=0), dense([2.0], seed=1, recipe="finetune")
+    assert dense_gradients(record, [older, other_recipe, other_seed]).run == other_seed.run
 
 
 def test_a_hole_says_what_would_fill_it(make_point: Any) -> None:
     old = point_with(make_point, [1.0, 0.5], [])
-    assert together_words(old) == ""
     assert "bench evaluate some-run" in gradient_hole(old, run="some-run")
     told = old.model_copy(update={"block_gradients_reason": "it gives none"})
     assert gradient_hole(told, run="some-run") == "it gives none"
@@ -117,7 +169,7 @@ def test_maps_stand_below_their_images_with_words_for_both(
     assert "Blocks that run at each pixel, below each image" in page
     assert "10 test images of lowest cost (cat, dog, cat" in page
     assert "1 to 4.5 at a single pixel" in page and 'class="strip"' not in page
-    assert "Blocks that run more often have the larger gradients" in page
+    assert "gradients of the dense network: no dense resnet32 was run on these images" in page
     alone = document_page(document, images_reason="they are not at hand.")
     assert "Blocks that run at each pixel:" in alone
 
@@ -135,13 +187,12 @@ def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
     shelf: tuple[RunStore, RunRecord], images: TestImages
 ) -> None:
     store, record = shelf
-    older = record.points[0].model_copy(update={"positions_file": "", "block_gradients": {}})
+    older = record.points[0].model_copy(update={"positions_file": ""})
     document = told(store, record.model_copy(update={"points": (older,)}))
     assert document.behaviours[0].maps is None
     page = document_page(document, images=images)
-    assert "Gradients per block are missing: the record is older" in page
     assert "Maps of where it spends its blocks are missing: the record is older" in page
-    assert page.count(f"bench evaluate {record.run}") == 2 and 'class="strip"' in page
+    assert page.count(f"bench evaluate {record.run}") == 1 and 'class="strip"' in page
 
 
 @pytest.mark.parametrize(

@@ -123,27 +123,63 @@ def test_several_points_are_judged_by_their_curve_and_told_one_by_one(shelf: She
     assert "Point by point, not corrected: " in found.sentence
 
 
-def test_a_cost_that_no_static_network_has_gets_no_verdict(shelf: Shelf) -> None:
+def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(shelf: Shelf) -> None:
     add_static(shelf)
-    shelf.run("blockdrop", (0.90, 1.2), speedups=(0.5,))
+    shelf.run("blockdrop", (0.85, 1.2), speedups=(0.5,))
     found = shelf.judged()["blockdrop"]
-    assert [axis.verdict for axis in found.axes] == [None, None, None]
-    outside = found.on("macs").outside
-    assert outside is not None
-    assert outside.cost == pytest.approx(1.2, abs=0.01)
-    assert "no verdict, no static network of that cost was run. Beside the nearest, resnet32, " in (
-        found.sentence
+    outcomes = [axis.verdict and axis.verdict.outcome for axis in found.axes]
+    assert outcomes == ["worse (dominated)", "worse (dominated)", None]
+    assert [axis.outside for axis in found.axes] == [None, None, None]
+    assert found.on("macs").static == ("resnet32",)
+    told = found.on("macs").sentence
+    assert "worse (dominated): more expensive than a static network (1.20 times the MACs of" in told
+    assert "it reaches 85.00 % against 92.00 % (resnet32), a difference of -7.00 points" in told
+    assert "slower than a static network (2.00 times the time of resnet32)" in found.sentence
+
+
+def test_more_expensive_and_not_clearly_less_accurate_gets_no_verdict(shelf: Shelf) -> None:
+    add_static(shelf)
+    for accuracy in (0.919, 0.99):
+        shelf.run("blockdrop", (accuracy, 1.2), config={"a": accuracy})
+    shelf.run("act", (0.99, 0.2))
+    for name in ("blockdrop", "act"):
+        axis = shelf.judged()[name].on("macs")
+        assert axis.verdict is None
+        assert axis.outside is not None
+    beside = (
+        "no verdict, no static network of that cost was run. Beside the most accurate, resnet32"
     )
-    assert "2.00 times the time" in found.sentence
-    assert found.sentence.count("dearer and less accurate") == 2
+    assert beside in shelf.judged()["blockdrop"].on("macs").sentence
+    cheaper = shelf.judged()["act"].on("macs").sentence
+    assert "Beside the nearest, resnet20" in cheaper
+    assert cheaper.endswith(": cheaper and more accurate.")
 
 
-def test_a_time_that_may_be_the_same_is_not_called_dearer(shelf: Shelf) -> None:
+def test_a_dominated_static_network_in_between_is_no_excuse(shelf: Shelf) -> None:
+    # The large static network was trained badly; the small one dominates the method all the same.
+    shelf.run("resnet", (0.80, 1.0))
+    shelf.run("resnet", (0.92, 1.0), backbone="resnet20")
+    shelf.run("sgad", (0.85, 1.3))
+    found = shelf.judged()["sgad"].on("macs")
+    assert found.verdict is not None
+    assert (found.verdict.outcome, found.static) == ("worse (dominated)", ("resnet20",))
+
+
+def test_dominated_methods_count_among_the_comparisons_of_holm(shelf: Shelf) -> None:
+    add_static(shelf)
+    shelf.run("sgad", (0.85, 1.2))
+    shelf.run("act", (0.9, 0.8))
+    found = shelf.judged()
+    verdicts = [found[name].on("macs").verdict for name in ("sgad", "act")]
+    assert [verdict and verdict.family for verdict in verdicts] == [2, 2]
+
+
+def test_a_time_that_may_be_the_same_is_not_called_slower(shelf: Shelf) -> None:
     add_static(shelf)
     shelf.run("sgad", (0.85, 0.8), speedups=(0.985,))  # the interval is 2 % to each side
-    told = shelf.judged()["sgad"].on("time at batch 1").sentence
-    assert "1.02 times the time" in told
-    assert "dearer" not in told
+    axis = shelf.judged()["sgad"].on("time at batch 1")
+    assert axis.verdict is None
+    assert "1.02 times the time" in axis.sentence
 
 
 def test_without_static_networks_of_the_recipe_the_reason_is_told(shelf: Shelf) -> None:
@@ -327,6 +363,7 @@ def test_the_reference_runs_are_told_truly() -> None:
     # 91.73 % at 0.5889 and 92.63 % at 1: 91.97 % at 0.6982.
     assert sact["outcome"] == "worse"
     assert sact["gain"] == pytest.approx(0.9118 - 0.9197, abs=1e-4)
-    assert macs.loc[("blockdrop", "penalty=5"), "reason"].startswith("no static network of that")
+    assert macs.loc[("blockdrop", "penalty=5"), "outcome"] == "worse (dominated)"
+    assert macs.loc[("act", "tau=0.2"), "reason"].startswith("no static network of that cost")
     assert not found["covers_training"].any()
     assert all("another seed may reverse them" in text for text in found["paragraph"])
