@@ -216,11 +216,16 @@ class Source:
 class DerivedMethod(Method):
     """A control made from a finished run: of a dense network, or of a dynamic method.
 
-    With `trains` it is trained for as long as its source was, else not at all.
+    With `trains` it is trained, by default for as long as its source was, else not at all.
     """
 
     source_role: ClassVar[Literal["dense", "dynamic"]] = "dynamic"
     trains: ClassVar[bool] = True
+
+    def own_epochs(self, source_epochs: int, config: MethodConfig) -> int:
+        """Return how long it is trained after a source of `source_epochs`."""
+        del config
+        return source_epochs if self.trains else 0
 
     @abstractmethod
     def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from bench.config import InitialWeights, RunSpec
 from bench.errors import ConfigError, PluginError, UnknownNameError
-from bench.method import DerivedMethod, Method
+from bench.method import DerivedMethod, Method, MethodConfig
 from bench.networks.resnet import DEPTHS
 from bench.registry import Registry
 
@@ -81,14 +81,17 @@ def sources_for(
 
 
 def derived_spec(
-    method: type[DerivedMethod], source: RunSpec, *, config: dict[str, object], epochs: int | None
+    method: type[DerivedMethod], source: RunSpec, *, config: MethodConfig, epochs: int | None
 ) -> RunSpec:
-    """Return the spec of the control `method` of the run `source`: its data, seed and budget."""
-    length = (source.budget.epochs if epochs is None else epochs) if method.trains else 0
+    """Return the spec of the control `method` of the run `source`: its data, seed and budget.
+
+    `epochs`, if given, stands in place of how long the source was trained.
+    """
+    length = method().own_epochs(source.budget.epochs if epochs is None else epochs, config)
     return source.model_copy(
         update={
             "method": method.name,
-            "config": config,
+            "config": config.model_dump(mode="json"),
             "budget": source.budget.model_copy(update={"epochs": length}),
             "initial": InitialWeights(kind="run", name=source.run, identity=source.key),
         }

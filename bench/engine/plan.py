@@ -251,7 +251,7 @@ class _Builder:
                 f"'{name}' is made from a finished run of a {method.source_role} network.",
                 hint="Give --source RUN (bench list runs), or run a method beside it.",
             )
-        config = method_config(method, self.request.settings.get(name, {})).model_dump(mode="json")
+        config = method_config(method, self.request.settings.get(name, {}))
         specs = [
             (derived_spec(method, source, config=config, epochs=self.request.epochs), source)
             for source in sources

@@ -17,7 +17,7 @@ from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import ExitResNet
 from bench.networks.resnet import Backbone
 from bench.training.optimizer import build_optimizer
-from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining
+from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining, TrunkAlone
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
 BUDGET = Budget(recipe="test", epochs=3, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
@@ -115,23 +115,37 @@ def test_before_calibration_every_point_runs_everything() -> None:
         assert bool((point.net.execute(batch_of().x_nchw).executed == 1).all())
 
 
-def test_the_trunk_starts_from_the_trained_dense_network() -> None:
-    assert BranchyNet.tags.starts_from_dense
+def test_the_trunk_takes_the_weights_of_a_trained_dense_network() -> None:
     weights = BACKBONE.build().state_dict()
     base = Backbone("resnet14", 10, (3, 16, 16), weights=weights)
     assert all(torch.equal(v, weights[k]) for k, v in build(base=base).trunk.state_dict().items())
 
 
-def test_the_published_schedule_is_100_epochs_of_adam_with_the_papers_betas() -> None:
+def test_the_published_schedule_is_100_epochs_of_the_trunk_and_100_of_all_by_adam() -> None:
     method, config = BranchyNet(), BranchyNetConfig()
-    assert method.published_epochs(config) == 100
-    budget = BUDGET.model_copy(update={"epochs": 100, "published": True})
-    (phase,) = method.phases(config, budget)
-    assert (phase.epochs, phase.batch_size) == (100, 64)
-    optimizer = build_optimizer(phase.groups(build()), phase.optimizer)
-    assert isinstance(optimizer, torch.optim.Adam)
-    assert optimizer.defaults["lr"] == 1e-3
-    assert optimizer.defaults["betas"] == (0.99, 0.999)
+    assert method.published_epochs(config) == 200
+    budget = BUDGET.model_copy(update={"epochs": 200, "published": True})
+    phases = method.phases(config, budget)
+    assert [type(phase) for phase in phases] == [TrunkAlone, JointTraining]
+    for phase in phases:
+        assert (phase.epochs, phase.batch_size) == (100, 64)
+        optimizer = build_optimizer(phase.groups(build()), phase.optimizer)
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert optimizer.defaults["lr"] == 1e-3
+        assert optimizer.defaults["betas"] == (0.99, 0.999)
+
+
+def test_the_trunk_alone_learns_nothing_from_exits() -> None:
+    net, batch = build(), batch_of()
+    budget = BUDGET.model_copy(update={"epochs": 200, "published": True})
+    first, _ = BranchyNet().phases(BranchyNetConfig(), budget)
+    terms = first.loss(net, batch, 0.0)
+    plain = torch.nn.functional.cross_entropy(net.trunk(batch.x_nchw), batch.labels_n)
+    assert terms.total.item() == pytest.approx(plain.item(), rel=1e-5)
+    terms.total.backward()
+    assert all(p.grad is None for p in net.exits.parameters())
+    (group,) = first.groups(net)
+    assert set(group.parameters) == set(net.trunk.parameters())
 
 
 @pytest.mark.parametrize(
