@@ -1,0 +1,86 @@
+"""The campaigns of the reference runs: budgets that are equal, starts that are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.data.images import DatasetInfo
+from bench.engine.building import method_of
+from bench.engine.plan import Planned, make_plan, request_of
+from bench.networks.resnet import Backbone
+from bench.options import RunOptions, read_campaign
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+SCRATCH, PAPER = REFERENCE / "scratch.yaml", REFERENCE / "paper.yaml"
+TRAINING_IMAGES = 50_000
+
+
+def _info(step: RunOptions) -> DatasetInfo:
+    classes = 100 if step.dataset == "cifar100" else 10
+    return DatasetInfo(
+        name=step.dataset,
+        title="CIFAR",
+        class_names=tuple(map(str, range(classes))),
+        channels=3,
+        height=32,
+        width=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2, 0.2, 0.2),
+        flip=True,
+        pad=4,
+        fingerprint="0" * 16,
+        synthetic=False,
+    )
+
+
+def _planned(file: Path) -> Iterator[list[Planned]]:
+    for step in read_campaign(file):
+        yield make_plan(request_of(step), _info(step), train_size=TRAINING_IMAGES, weights=None)
+
+
+def test_every_method_gets_the_same_total_of_epochs_its_start_included() -> None:
+    epochs = {item.spec.key: item.spec.budget.epochs for plan in _planned(SCRATCH) for item in plan}
+    for plan in _planned(SCRATCH):
+        judged = plan[-1]
+        total, needs = judged.spec.budget.epochs, judged.needs
+        if needs is not None:
+            epochs[needs.key] = needs.budget.epochs
+            total += needs.budget.epochs
+        # Heads on a frozen trunk that has had the whole budget: three epochs without its backward.
+        assert total == (33 if judged.spec.method in {"cdl", "learned_exit"} else 30)
+
+
+def test_exits_on_a_frozen_trunk_start_from_the_static_network_of_the_ladder() -> None:
+    plans = list(_planned(SCRATCH))
+    ladder = {item.spec.key for plan in plans for item in plan if item.spec.method == "resnet"}
+    starts = {
+        item.spec.method: item.needs.key
+        for plan in plans
+        for item in plan
+        if item.needs is not None and item.spec.method in {"cdl", "learned_exit"}
+    }
+    assert len(starts) == 2
+    assert set(starts.values()) <= ladder
+
+
+def test_all_train_on_the_same_images_with_one_optimizer_and_hold_the_rest_out() -> None:
+    specs = [item.spec for plan in _planned(SCRATCH) for item in plan]
+    assert {spec.held_out for spec in specs} == {5000}
+    assert len({spec.budget.optimizer for spec in specs}) == 1
+    assert {spec.budget.recipe for spec in specs} == {"scratch"}
+
+
+@pytest.mark.parametrize("number", range(len(read_campaign(PAPER))))
+def test_each_step_of_the_papers_protocol_can_be_built_with_its_schedule(number: int) -> None:
+    step = read_campaign(PAPER)[number]
+    plan = make_plan(request_of(step), _info(step), train_size=TRAINING_IMAGES, weights=None)
+    for spec in (item.spec for item in plan):
+        method, config = method_of(spec)
+        backbone = Backbone(spec.backbone.name, _info(step).num_classes, (3, 32, 32))
+        phases = method.phases(config, spec.budget)
+        assert spec.budget.published
+        assert sum(phase.epochs for phase in phases) == method.published_epochs(config)
+        assert all(phase.groups(method.build(backbone, config)) for phase in phases)
