@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from bench.commands import data, method, mlflow
 from bench.commands.campaign import campaign
@@ -39,9 +40,27 @@ from bench.commands.frame import (
 from bench.commands.report import report
 from bench.commands.sweep import sweep
 from bench.errors import ConfigError
+from bench.folders import from_home
+
+
+class _FromHome(TyperGroup):
+    """Commands whose arguments may begin with ~, also in quotes and behind --option=."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        parsed: list[str] = super().parse_args(ctx, list(map(_with_home, args)))
+        return parsed
+
+
+def _with_home(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={from_home(value)}"
+    return from_home(argument)
+
 
 app = typer.Typer(
     name="bench",
+    cls=_FromHome,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

@@ -7,14 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+def from_home(text: str) -> str:
+    """Return a path with a ~ at its beginning replaced by the home folder, if anybody knows it.
+
+    A shell does so only where a word begins: not behind --out=, in a variable or in a file.
+    """
+    return os.path.expanduser(text)
+
+
 def default_results_dir() -> Path:
     """Return $BENCH_RESULTS, or ./results."""
-    return Path(os.environ.get("BENCH_RESULTS") or "results")
+    return Path(from_home(os.environ.get("BENCH_RESULTS") or "results"))
 
 
 def default_data_dir() -> Path:
     """Return $BENCH_DATA, or ./data."""
-    return Path(os.environ.get("BENCH_DATA") or "data")
+    return Path(from_home(os.environ.get("BENCH_DATA") or "data"))
 
 
 def cache_dir() -> Path:
@@ -24,7 +32,8 @@ def cache_dir() -> Path:
     Raises:
         RuntimeError: nobody knows a home folder.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skipbench"
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(from_home(given)) if given else Path.home() / ".cache") / "skipbench"
 
 
 @dataclass(frozen=True, slots=True)

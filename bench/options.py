@@ -8,12 +8,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, NonNegativeInt, ValidationError, field_validator
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, field_validator
 
 from bench.config import Frozen, Seed
 from bench.errors import ConfigError
+from bench.folders import from_home
 from bench.plain_text import one_line, shown
 from bench.plain_yaml import LONGEST_TEXT, UnreadableYamlError, read_yaml
 from bench.reading import read_limited, reason_of
@@ -63,6 +64,11 @@ class RunOptions(Frozen):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return (value,) if isinstance(value, int) else value
+
+    @field_validator("pretrained")
+    @classmethod
+    def _from_home(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(from_home(str(value)))
 
     @property
     def backbone_name(self) -> str:
@@ -153,7 +159,26 @@ def _laid_over(merged: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[s
     return groups
 
 
+def refuse_truth_values(model: type[BaseModel], given: Mapping[str, Any]) -> None:
+    """Refuse true and false where a field is meant for something else: they would count as 1 and 0.
+
+    Raises:
+        ConfigError: there is one; the message begins with the name of the field.
+    """
+    for key, value in given.items():
+        field = model.model_fields.get(key)
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        if field is None or bool in kinds or Any in kinds:
+            continue
+        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+            raise ConfigError(
+                f"'{one_line(key, longest=80)}': true and false are no value of it.",
+                hint="A word that looks like one goes in quotes.",
+            )
+
+
 def _validated(model: type[Options], given: Mapping[str, Any], *, source: str) -> Options:
+    refuse_truth_values(model, given)
     try:
         return model.model_validate(given)
     except ValidationError as error:

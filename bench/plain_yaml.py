@@ -1,11 +1,13 @@
 """YAML as users give it: numbers, text, lists and mappings, and not too much of them.
 
-The YAML language can do more: name a value and repeat it, so that a few lines stand for gigabytes,
+Words and numbers are those of YAML 1.2: `off` and `no` are words, 010 is ten and 1e-3 a number. The
+YAML language can do more: name a value and repeat it, so that a few lines stand for gigabytes,
 or ask for objects. None of that is read here. Owns no options.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,8 +16,16 @@ if TYPE_CHECKING:
 LONGEST_TEXT = 1 << 20
 _DEEPEST = 20
 _LARGEST_INT = 2**63
-_PLAIN_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
-_TEXT_TAG = "tag:yaml.org,2002:str"
+_TAG = "tag:yaml.org,2002:"
+_KINDS = {
+    "null": re.compile(r"null|Null|NULL|~|"),
+    "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    "int": re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+"),
+    "float": re.compile(
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+}
+"""What is not text of the values without quotes."""
 
 
 class UnreadableYamlError(Exception):
@@ -66,10 +76,13 @@ def _check_events(text: str) -> None:
 
 
 def _make_plain(node: yaml.nodes.Node) -> None:
-    """Make text of what YAML takes for dates; refuse keys that are lists, or there twice."""
-    if node.tag.rpartition(":")[2] not in _PLAIN_TAGS:
-        node.tag = _TEXT_TAG
+    """Give values without quotes their kinds; refuse keys that are lists, or there twice."""
     if isinstance(node.value, str):
+        if getattr(node, "style", None) is None:
+            kinds = (kind for kind, form in _KINDS.items() if form.fullmatch(node.value))
+            node.tag = _TAG + next(kinds, "str")
+        if node.tag == f"{_TAG}int":  # PyYAML would take a 0 in front for base 8
+            node.value = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", node.value)
         return
     keys: set[str] = set()
     for item in node.value:

@@ -40,6 +40,19 @@ def test_a_filter_that_matches_nothing_names_what_is_recorded(results: Path) -> 
     assert "bench run" not in outcome.stderr
 
 
+def test_a_path_may_begin_at_home_wherever_it_is_given(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for arguments in (("--results-dir=~/results",), ("--results-dir", "~/results")):
+        outcome = _bench("list", "runs", *arguments, results=tmp_path / "elsewhere")
+        assert "blockdrop" in outcome.stdout
+    assert "blockdrop" in _bench("list", "runs", results=Path("~/results")).stdout
+    outcome = _bench("pareto", "--out=~/plot.svg", results=results)
+    assert outcome.exit_code == 0, outcome.stderr
+    assert (tmp_path / "plot.svg").is_file()
+
+
 @pytest.mark.parametrize("command", [("results",), ("list", "runs"), ("pareto",), ("report",)])
 def test_where_there_are_no_runs_the_folder_is_named(
     command: tuple[str, ...], tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -52,7 +53,9 @@ def ui(
 
         _check_free(port)
         uri = default_uri(chosen_folders(results_dir, None).results)
-        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+        # Not as an argument: everybody on the machine reads those, and a password may be in it.
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+        command = [sys.executable, "-m", "mlflow", "ui"]
         raise typer.Exit(_until_ended([*command, "--port", str(port)]))
 
 
@@ -73,7 +76,6 @@ def _check_free(port: int) -> None:
 
 def _until_ended(command: list[str]) -> int:
     """Run `command` until it ends and return its status; all its children end with this process."""
-    import os
     import signal
     import subprocess
 

@@ -1,11 +1,12 @@
 """CIFAR-10 and CIFAR-100: where they come from, what they must look like, how they get to disk.
 
-Sources in turn: the decoded copy, the official archive, a download. Pickles and tars are
-`archive`'s, the network is `download`'s, image files are `importing`'s.
+Sources in turn: the decoded copy, the official archive, what was unpacked of it, a download.
+Pickles and tars are `archive`'s, the network is `download`'s, image files are `importing`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from bench.data.identity import fingerprint, in_canonical_order
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.data.storage import storage_errors
 from bench.errors import DataError
+from bench.reading import read_limited, reason_of
 
 Network = Literal["allowed", "forbidden"]
 
@@ -50,6 +52,11 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str | None = None  # of the official pixels, where it is known
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The files of the archive that are read."""
+        return (*self.train_members, *self.test_members)
 
 
 SOURCES = {
@@ -107,9 +114,13 @@ def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
         return cached
     with storage_errors(data_dir):
         at_hand = (data_dir / source.file.name).exists()
-    if not at_hand:
-        _download(source, data_dir=data_dir, network=network)
-    dataset = read_archive(source, data_dir=data_dir)
+        unpacked = all((data_dir / name).is_file() for name in source.members)
+    if unpacked and not at_hand:
+        dataset = _read_unpacked(source, data_dir=data_dir)
+    else:
+        if not at_hand:
+            _download(source, data_dir=data_dir, network=network)
+        dataset = read_archive(source, data_dir=data_dir)
     cache.save(dataset, decoded, source=name)
     return dataset
 
@@ -157,7 +168,34 @@ def read_archive(source: Source, *, data_dir: Path) -> Dataset:
             f"{path} is incomplete or damaged: {problem}.",
             hint=f"Delete it and run `bench data fetch {source.name}` to fetch it again.",
         )
-    members = archive.read_members(path, {*source.train_members, *source.test_members})
+    return _decoded(source, archive.read_members(path, source.members))
+
+
+def _read_unpacked(source: Source, *, data_dir: Path) -> Dataset:
+    """Decode what others have unpacked of the archive, and check that it is all of it."""
+    members = {name: _member(data_dir / name) for name in source.members}
+    dataset = _decoded(source, members)
+    counts, expected = (
+        (len(dataset.train), len(dataset.test)),
+        (source.train_count, source.test_count),
+    )
+    if counts != expected or source.fingerprint not in (None, dataset.info.fingerprint):
+        raise DataError(
+            f"{(data_dir / source.members[0]).parent} does not hold the official {source.name}:"
+            f" {counts[0]:,} + {counts[1]:,} images, fingerprint {dataset.info.fingerprint}.",
+            hint=f"Remove that folder and run `bench data fetch {source.name}`.",
+        )
+    return dataset
+
+
+def _member(path: Path) -> bytes:
+    try:
+        return read_limited(path, limit_bytes=archive.LARGEST_MEMBER_BYTES)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {reason_of(error)}.") from None
+
+
+def _decoded(source: Source, members: Mapping[str, bytes]) -> Dataset:
     train, test = (
         archive.read_split(
             members,

@@ -6,6 +6,7 @@ formats that Pillow decodes by itself are read, never one that it hands to anoth
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import warnings
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bench.data.cache import DataWarning
 from bench.data.identity import channel_statistics, fingerprint, in_canonical_order
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.data.progress import item_progress
@@ -56,8 +58,13 @@ class Decoded:
 
 
 def list_splits(folder: Path) -> tuple[Listing, Listing]:
-    """Return the (train, test) listings of a data set folder, with the same classes in both."""
-    train, test = (_list_split(folder / split) for split in ("train", "test"))
+    """Return the (train, test) listings of a data set folder, with the same classes in both.
+
+    Images lie in the folder of their class or deeper; one without a suffix, or with an unknown one,
+    is known by its content. What is left out, a DataWarning counts and names.
+    """
+    left_out: list[Path] = []
+    train, test = (_list_split(folder / split, left_out) for split in ("train", "test"))
     differing = sorted(set(train.class_names) ^ set(test.class_names))
     if differing:
         raise DataError(
@@ -65,35 +72,87 @@ def list_splits(folder: Path) -> tuple[Listing, Listing]:
             f" {_some(differing)}.",
             hint=LAYOUT,
         )
+    if left_out:
+        names = [one_line(_text(str(path.relative_to(folder)))) for path in left_out]
+        warnings.warn(
+            f"Left out of {folder}, as no images in a format that is read: {len(names):,}"
+            f" ({_some(names)}). Read are {', '.join(FORMATS)}.",
+            DataWarning,
+            stacklevel=3,
+        )
     return train, test
 
 
-def _list_split(folder: Path) -> Listing:
-    from PIL import Image
-
+def _list_split(folder: Path, left_out: list[Path]) -> Listing:
+    """Return the images of a split; add what is none to `left_out`."""
     with storage_errors(folder):
         found = folder.is_dir()
     if not found:
         raise DataError(f"There is no folder {folder}.", hint=LAYOUT)
-    Image.init()
-    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in FORMATS}
-    classes = [path for path in _entries(folder) if path.is_dir()]
+    entries = _entries(folder)
+    classes = [path for path in entries if path.is_dir()]
+    left_out += [path for path in entries if not path.is_dir()]
     files: list[Path] = []
     labels: list[int] = []
     for label, class_folder in enumerate(classes):
-        inside = [path for path in _entries(class_folder) if path.suffix.lower() in suffixes]
-        odd = [path for path in inside if not path.is_file()]
-        if odd:
-            raise DataError(
-                f"{odd[0]} is not a regular file.", hint="A link must lead to an image file."
-            )
-        if not inside:
+        before = len(files)
+        for path in _files_below(class_folder):
+            if _is_image(path):
+                files.append(path)
+                labels.append(label)
+            else:
+                left_out.append(path)
+        if len(files) == before:
             raise DataError(f"There are no images in {class_folder}.", hint=LAYOUT)
-        files += inside
-        labels += [label] * len(inside)
     if not files:
         raise DataError(f"There are no class folders in {folder}.", hint=LAYOUT)
     return Listing(tuple(path.name for path in classes), tuple(files), tuple(labels))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, sorted; links to folders as they are."""
+    for path in _entries(folder):
+        # A link could lead in circles, and what is called an image should be one.
+        if path.is_dir() and not path.is_symlink() and not _called_image(path):
+            yield from _files_below(path)
+        else:
+            yield path
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is to be read: its suffix says so, or its content.
+
+    Raises:
+        DataError: it is called an image and is no regular file.
+    """
+    from PIL import Image
+
+    called_one = _called_image(path)
+    if not path.is_file():
+        if called_one:
+            raise DataError(
+                f"{path} is not a regular file.", hint="A link must lead to an image file."
+            )
+        return False
+    if called_one:
+        return True
+    try:
+        with _without_remarks(), Image.open(path, formats=FORMATS):
+            return True
+    except Exception:  # a file that is no image may raise anything
+        return False
+
+
+def _called_image(path: Path) -> bool:
+    return _suffixes().get(path.suffix.lower()) in FORMATS
+
+
+@functools.cache
+def _suffixes() -> dict[str, str]:
+    from PIL import Image
+
+    Image.init()
+    return Image.EXTENSION
 
 
 def _entries(folder: Path) -> list[Path]:

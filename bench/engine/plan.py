@@ -29,7 +29,7 @@ from bench.errors import ConfigError
 from bench.method import DerivedMethod, Method, MethodConfig
 from bench.networks.resnet import Backbone, Shortcut
 from bench.networks.weights import Weights, check_fit
-from bench.options import RunOptions
+from bench.options import RunOptions, refuse_truth_values
 from bench.plain_text import one_line, shown
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
 from bench.registry import METHODS_GROUP, Registry
@@ -343,6 +343,7 @@ class _Builder:
 
 
 def _validated(model: type[M], given: Mapping[str, Any], *, owner: str) -> M:
+    refuse_truth_values(model, given)
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote_plus, unquote
 
-from bench.errors import BenchError, StorageError
+from bench.errors import BenchError, RecordError, StorageError
+from bench.folders import from_home
 from bench.records.database import DATABASE_FILE, is_damaged, set_database_aside, uri_of
 from bench.records.document import content_sha256
 from bench.records.lock import locked
@@ -41,9 +44,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+Deleted = Literal["refuse", "restore"]
 EXPERIMENT = "skipbench"
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
 SWEEP_TAG, PARENT_TAG = "skipbench.sweep", "mlflow.parentRunId"
+# In any address; one with a @ in it ends at the last.
+_PASSWORD = re.compile(r"(://[^\s/:@'\"]*:)([^\s'\"]+)@")
+_SHORTEST_SECRET = 4
 _LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
 _PAGE = 1000
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
@@ -65,12 +72,25 @@ class TrackingResult:
 
 def default_uri(results_dir: Path) -> str:
     """Return $MLFLOW_TRACKING_URI, else the database in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or uri_of(results_dir)
+    given = os.environ.get("MLFLOW_TRACKING_URI") or uri_of(results_dir)
+    scheme, separator, rest = given.partition(":///")
+    return f"{scheme}{separator}{from_home(rest)}" if separator else from_home(given)
+
+
+def without_password(text: str, uri: str) -> str:
+    """Return `text` without the password in `uri`, whoever quotes it and in whatever form."""
+    given = _PASSWORD.search(uri)
+    secret = "" if given is None else given[2]
+    for form in {secret, unquote(secret), quote_plus(unquote(secret))}:
+        if len(form) >= _SHORTEST_SECRET:
+            text = text.replace(form, "***")
+    return _PASSWORD.sub(r"\1***@", text)
 
 
 def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, TrackingResult]:
     """Log every readable record of `store` that MLflow lacks or holds in an older state.
 
+    An experiment that was deleted in MLflow is restored.
     A damaged database in the results folder is set aside and built anew, for it holds nothing that
     the records do not. Returns what happened to each run, by name, and under "mlflow.db" what
     happened to that; never raises for MLflow's sake.
@@ -80,7 +100,7 @@ def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, Track
     results = _database_mended(store.results_dir) if own else {}
     sweeps, _ = load_sweeps(store.results_dir)
     records = store.load_all().records
-    return results | log_records(records, store, sweeps=sweeps, tracking_uri=uri)
+    return results | log_records(records, store, sweeps=sweeps, tracking_uri=uri, deleted="restore")
 
 
 def log_records(
@@ -89,16 +109,19 @@ def log_records(
     *,
     sweeps: Sequence[SweepRecord] = (),
     tracking_uri: str | None = None,
+    deleted: Deleted = "refuse",
 ) -> dict[str, TrackingResult]:
     """Log `records` of `store` over one connection; the rest as `sync`.
 
+    `deleted` says what to do where the experiment was deleted in MLflow.
     Those that are trials of one of `sweeps` become children of its run; of several, the first's.
     """
     parents = {trial.run: s for s in reversed(sweeps) for trial in s.trials if trial.run}
     jobs = [
         _Job(record, _files(store.folder_of(record)), parents.get(record.run)) for record in records
     ]
-    results = _log_all(jobs, tracking_uri or default_uri(store.results_dir), store.results_dir)
+    uri = tracking_uri or default_uri(store.results_dir)
+    results = _log_all(jobs, uri, store.results_dir, deleted=deleted)
     return {job.record.run: result for job, result in zip(jobs, results, strict=True)}
 
 
@@ -120,12 +143,14 @@ class _Place:
     known: dict[str, Run]
 
 
-def _log_all(jobs: Sequence[_Job], uri: str, results_dir: Path) -> list[TrackingResult]:
+def _log_all(
+    jobs: Sequence[_Job], uri: str, results_dir: Path, *, deleted: Deleted
+) -> list[TrackingResult]:
     with _quiet():
         try:
             # Of two at once both would find a run missing, or the database not made yet.
             with _alone(results_dir):
-                client, experiment_id = _connect(uri, results_dir)
+                client, experiment_id = _connect(uri, results_dir, deleted=deleted)
                 known = _known_runs(client, experiment_id)
                 return _log_each(jobs, _Place(client, experiment_id, uri, results_dir, known))
         except Exception as error:
@@ -176,13 +201,21 @@ def _database_mended(results_dir: Path) -> dict[str, TrackingResult]:
 
 def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
     if isinstance(error, ImportError):
-        return TrackingResult(False, "MLflow is not installed; the record on disk is complete")
+        missing = (error.name or "mlflow").partition(".")[0]
+        needs = (
+            "MLflow"
+            if missing == "mlflow"
+            else f"'{missing}', which MLflow needs for that address,"
+        )
+        return TrackingResult(False, f"{needs} is not installed; the record on disk is complete")
     if isinstance(error, BenchError):
         return TrackingResult(False, error.message)
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = without_password(str(error), uri).strip()
+    reason = (said.splitlines() or [type(error).__name__])[0]
     if uri == uri_of(results_dir) and is_damaged(results_dir):
         reason = "the database is damaged; the records are complete, and a sync builds it anew"
-    return TrackingResult(False, f"MLflow at {uri} did not take the record: {reason[:200]}")
+    place = without_password(uri, uri)
+    return TrackingResult(False, f"MLflow at {place} did not take the record: {reason[:200]}")
 
 
 @contextmanager
@@ -200,12 +233,19 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _connect(uri: str, results_dir: Path) -> tuple[MlflowClient, str]:
+def _connect(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowClient, str]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
+        if experiment.lifecycle_stage == "deleted":
+            if deleted == "refuse":
+                raise RecordError(
+                    f"the experiment '{EXPERIMENT}' was deleted in MLflow; bench mlflow sync "
+                    "restores it and logs what is missing"
+                )
+            client.restore_experiment(experiment.experiment_id)
         return client, str(experiment.experiment_id)
     # Without a location, artifacts of a local database land in the current directory.
     remote = uri.startswith(("http:", "https:", "databricks"))

@@ -27,6 +27,29 @@ def long_table(
     return Lines(Text(title, "bold"), plain_columns(heads, lines, left=left), Text())
 
 
+def places_that_fit(
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    width: int,
+    order: Sequence[int],
+    longest_name: int,
+) -> list[int]:
+    """Return the places of the columns for which a terminal has room, the first always among them.
+
+    `order` names the places of the others, the most important first; names fold at `longest_name`.
+    """
+    room = width - 2 - min(longest_name, max(_width(line[0]) for line in (heads, *lines)))
+    chosen = [0]
+    for place in order:
+        cells = [*heads[place].split("\n"), *(line[place] for line in lines)]
+        room -= 2 + max(map(_width, cells))
+        if room < 0:
+            break
+        chosen.append(place)
+    return sorted(chosen)
+
+
 def plain_columns(
     heads: Sequence[str], lines: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)
 ) -> Text:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.report.columns import LONG, long_table
+from bench.report.columns import LONG, long_table, places_that_fit
 from bench.report.groups import Group
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TITLE = "Is it dynamic?"
 _HEADS = ("method", "dropped", "masks", "cost ±", "shuffled", "difficulty", "never run")
+_LONGEST_NAME, _ROOM_FOR_LAST = len("static_projection"), 90
 _EXPLAINED = (
     "dropped: mean share of gated blocks that an image does not run; "
     "cost ±: spread of nFLOPs over images; "
@@ -26,19 +27,22 @@ _EXPLAINED = (
 )
 
 
-def dynamics_parts(groups: Sequence[Group]) -> list[RenderableType]:
-    """Return the table of the groups that have gates, and what its columns mean; maybe nothing."""
+def dynamics_parts(groups: Sequence[Group], *, width: int) -> list[RenderableType]:
+    """Return the table of the groups that have gates, and what its columns mean; maybe nothing.
+
+    A narrow terminal gets the columns for which it has room.
+    """
     from rich.text import Text
 
     gated = [group for group in groups if any(row["gated_blocks"] for row in group.rows)]
     if not gated:
         return []
     lines = [_cells(group) for group in gated]
-    table = long_table(_TITLE, _HEADS, lines) if len(lines) > LONG else _table(lines)
+    table = long_table(_TITLE, _HEADS, lines) if len(lines) > LONG else _table(lines, width)
     return [table, Text(f"  {_EXPLAINED}", style="dim")]
 
 
-def _table(lines: Sequence[Sequence[str]]) -> Table:
+def _table(lines: Sequence[Sequence[str]], width: int) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -51,13 +55,20 @@ def _table(lines: Sequence[Sequence[str]]) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    first, *middle, last = _HEADS
-    table.add_column(first, overflow="fold", max_width=30)
-    for head in middle:
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column(last, overflow="fold", max_width=24)
+    whole = [line[:-1] for line in lines]  # the last column folds
+    order = range(1, len(_HEADS) - 1)
+    places = places_that_fit(
+        _HEADS[:-1], whole, width=width, order=order, longest_name=_LONGEST_NAME
+    )
+    longest = min(_LONGEST_NAME, max(len(line[0]) for line in lines))
+    table.add_column(_HEADS[0], overflow="fold", min_width=longest, max_width=30)
+    for place in places[1:]:
+        table.add_column(_HEADS[place], justify="right", no_wrap=True)
+    if width >= _ROOM_FOR_LAST:
+        table.add_column(_HEADS[-1], overflow="fold", max_width=24)
+        places.append(len(_HEADS) - 1)
     for line in lines:
-        table.add_row(*map(Text, line))
+        table.add_row(*(Text(line[place]) for place in places))
     return table
 
 

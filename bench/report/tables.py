@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
-from bench.report.columns import LONG, long_table
+from bench.report.columns import LONG, long_table, places_that_fit
 from bench.report.dynamics import dynamics_parts
 from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent, without_restated
 from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
@@ -60,7 +60,6 @@ _WHOLE_NUMBERS = (
     *("seed", "params", "params_inference", "train_epochs", "distinct_masks", "correct"),
     *("dense_macs", "test_images", "gated_blocks"),
 )
-_NARROW_BELOW = 96
 _LONGEST_NAME = len("static_projection")
 _MARKS = {"faster": "▲", "slower": "▼", "indistinguishable": "≈", "baseline": "="}
 _MARK_NOTE = (
@@ -180,8 +179,8 @@ def _cell(key: str, value: object) -> str:
 def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     """Return one table per data set for a terminal, seeds together, with footnotes.
 
-    Below 96 columns the least important columns are left out, which a note says. Failed runs stand
-    below with their reasons.
+    Where the terminal is narrow the least important columns are left out, which a note says. Failed
+    runs stand below with their reasons.
     """
     from rich.console import Group as Lines
     from rich.text import Text
@@ -190,9 +189,11 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     groups = without_restated(group_seeds(all_rows))
     for dataset in dict.fromkeys(group.first["dataset"] for group in groups):
         chosen = [group for group in groups if group.first["dataset"] == dataset]
-        parts.append(_terminal_table(chosen, _columns(width)))
-        parts += [Text(f"  {note}", style="dim") for note in (*_notes(chosen), *_left_out(width))]
-        parts += dynamics_parts(chosen)
+        columns = _shown(chosen, width)
+        parts.append(_terminal_table(chosen, columns))
+        notes = (*_notes(chosen), *_left_out(columns))
+        parts += [Text(f"  {note}", style="dim") for note in notes]
+        parts += dynamics_parts(chosen, width=width)
     for row in all_rows:
         if not is_measured(row):
             name = f"{row['method']} {row['variant']}".strip()
@@ -216,11 +217,9 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     return notes
 
 
-def _left_out(width: int) -> list[str]:
-    if width >= _NARROW_BELOW:
-        return []
-    spare = [c.title.replace("\n", " ") for c in _columns(_NARROW_BELOW) if c.spare]
-    return [f"a wider terminal also shows: {', '.join(spare)}"]
+def _left_out(columns: Sequence[_Column]) -> list[str]:
+    left = [c.title.replace("\n", " ") for c in _COLUMNS if c not in columns]
+    return [f"a wider terminal also shows: {', '.join(left)}"] if left else []
 
 
 def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> RenderableType:
@@ -252,7 +251,8 @@ def _boxed(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> 
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("method", overflow="fold", min_width=_LONGEST_NAME)
+    longest = max(len(line[0]) for line in lines)
+    table.add_column("method", overflow="fold", min_width=min(longest, _LONGEST_NAME))
     for head in heads[1:]:
         table.add_column(head, justify="right", no_wrap=True)
     for line in lines:
@@ -262,25 +262,34 @@ def _boxed(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> 
 
 
 class _Column(NamedTuple):
+    """One column; those of a higher rank are left out first."""
+
     title: str
     cell: Callable[[Group], str]
-    spare: bool = False
+    rank: int
 
 
-def _columns(width: int) -> list[_Column]:
-    every = [
-        _Column("backbone", lambda g: str(g.first["backbone"])),
-        _Column("acc. %", _accuracy),
-        _Column("nFLOPs", lambda g: _number(g.mean_of("nflops"), "{:.3f}")),
-        _Column("w/o\npol.", lambda g: _number(g.mean_of("nflops_backbone"), "{:.3f}"), True),
-        _Column("MMACs", lambda g: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), True),
-        _Column("ms\nb=1", lambda g: _number(g.mean_of("latency_ms_b1"), "{:.2f}")),
-        _Column("speed\nb=1", lambda g: _speed(g, "b1")),
-        _Column("speed\nb=256", lambda g: _speed(g, "b256"), True),
-        _Column("train", lambda g: spent(g.first)),
-        _Column("seed", lambda g: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"])),
-    ]
-    return [column for column in every if width >= _NARROW_BELOW or not column.spare]
+_COLUMNS = (
+    _Column("backbone", lambda g: str(g.first["backbone"]), 2),
+    _Column("acc. %", lambda g: _accuracy(g), 0),
+    _Column("nFLOPs", lambda g: _number(g.mean_of("nflops"), "{:.3f}"), 1),
+    _Column("w/o\npol.", lambda g: _number(g.mean_of("nflops_backbone"), "{:.3f}"), 9),
+    _Column("MMACs", lambda g: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), 8),
+    _Column("ms\nb=1", lambda g: _number(g.mean_of("latency_ms_b1"), "{:.2f}"), 4),
+    _Column("speed\nb=1", lambda g: _speed(g, "b1"), 3),
+    _Column("speed\nb=256", lambda g: _speed(g, "b256"), 7),
+    _Column("train", lambda g: spent(g.first), 5),
+    _Column("seed", lambda g: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"]), 6),
+)
+
+
+def _shown(groups: Sequence[Group], width: int) -> list[_Column]:
+    """Return the columns for which there is room beside the names."""
+    heads = ["method", *(column.title for column in _COLUMNS)]
+    lines = [[group.label, *(column.cell(group) for column in _COLUMNS)] for group in groups]
+    order = sorted(range(1, len(heads)), key=lambda place: _COLUMNS[place - 1].rank)
+    places = places_that_fit(heads, lines, width=width, order=order, longest_name=_LONGEST_NAME)
+    return [_COLUMNS[place - 1] for place in places[1:]]
 
 
 def _accuracy(group: Group) -> str:

@@ -53,6 +53,8 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
         UserError: the request cannot be served as given; nothing has been started.
         KeyboardInterrupt: the user interrupted; what is done is kept, and the document says so.
     """
+    if not options.address:
+        pick_device(options.device)  # here or never; a cluster may have others
     store = RunStore(results_dir)
     dataset = load_dataset(options.dataset, data_dir=data_dir)
     weights = None if options.pretrained is None else read_weights(options.pretrained)

@@ -20,6 +20,7 @@ from bench.data.cache import DataWarning
 from bench.data.cifar import SOURCES, cache_path, load_cifar
 from bench.data.identity import fingerprint
 from bench.data.images import ImageSet
+from bench.data.load import verify
 from bench.errors import DataError, StorageError
 
 Install = Callable[[bytes], Any]
@@ -82,6 +83,33 @@ def test_without_any_source_the_error_says_what_to_put_where(
     assert "the network must not be used" in text
     assert "BENCH_DATA_MIRROR" in text
     assert "bench data import cifar10" in text
+
+
+def _unpack(tiny: TinyCifar, folder: Path) -> None:
+    for name, content in tiny.members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def test_an_archive_that_others_have_unpacked_is_enough(cifar10: TinyCifar, tmp_path: Path) -> None:
+    _unpack(cifar10, tmp_path / "unpacked")
+    (report,) = verify("cifar10", data_dir=tmp_path / "unpacked")
+    assert report.status == "ok"
+    cifar10.put_archive(tmp_path / "packed")
+    assert _load(tmp_path / "unpacked").info == _load(tmp_path / "packed").info
+
+
+def test_an_unpacked_archive_with_other_images_is_refused(
+    cifar10: TinyCifar, tmp_path: Path
+) -> None:
+    _unpack(cifar10, tmp_path)
+    second = tmp_path / cifar10.source.train_members[1]
+    second.write_bytes(cifar10.members[cifar10.source.test_members[0]])
+    with pytest.raises(DataError, match="does not hold the official cifar10"):
+        _load(tmp_path)
+    second.unlink()
+    with pytest.raises(DataError, match="the network must not be used"):
+        _load(tmp_path)
 
 
 def test_an_unreachable_network_says_the_same_and_why(cifar10: TinyCifar, tmp_path: Path) -> None:

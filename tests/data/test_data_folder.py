@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from bench.data import folder as folder_module
+from bench.data.cache import DataWarning
 from bench.data.load import load_dataset
 from bench.errors import DataError, UnknownNameError
 
@@ -93,14 +94,34 @@ def test_grey_images_among_coloured_ones_get_three_channels(
     assert dataset.test.images_nhwc.shape == (4, 8, 8, 3)
 
 
-def test_hidden_files_and_files_that_are_no_images_are_passed_over(
-    flowers: Path, tmp_path: Path
-) -> None:
+def test_hidden_files_are_passed_over(flowers: Path, tmp_path: Path) -> None:
     (flowers / ".git").mkdir()
     (flowers / "train" / ".hidden").mkdir()
-    (flowers / "train" / "rose" / "notes.txt").write_text("not an image")
     (flowers / "train" / "rose" / "._0.png").write_bytes(b"left by another system")
     assert len(load_dataset(str(flowers), data_dir=tmp_path / "data").train) == 6
+
+
+def test_images_without_a_suffix_and_in_subfolders_are_read(flowers: Path, tmp_path: Path) -> None:
+    before = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    rose = flowers / "train" / "rose"
+    (rose / "red" / "dark").mkdir(parents=True)
+    (rose / "0.png").rename(rose / "0")
+    (rose / "1.png").rename(rose / "red" / "1.PNG")
+    (rose / "2.png").rename(rose / "red" / "dark" / "2.weird")
+    after = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert after.info.fingerprint == before.info.fingerprint
+
+
+def test_what_is_left_out_is_counted_and_named(flowers: Path, tmp_path: Path) -> None:
+    rose = flowers / "test" / "rose"
+    (rose / "notes.txt").write_text("not an image")
+    (rose / "2.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (rose / "more").symlink_to(flowers / "train" / "rose")
+    (flowers / "train" / "list.csv").write_text("")
+    os.mkfifo(rose / "pipe")
+    with pytest.warns(DataWarning, match=r"5 \(train.list\.csv, test.rose.2\.heic, .*more"):
+        dataset = load_dataset(str(flowers), data_dir=tmp_path / "data")
+    assert len(dataset.test) == 4
 
 
 def test_the_first_image_of_another_size_is_named(flowers: Path, tmp_path: Path) -> None:

@@ -233,12 +233,22 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("compiler", "words"),
-    [("/nowhere/g++", "No such file"), ("false", "false failed")],
+    [
+        ("/nowhere/g++", "No such file"),
+        ("false", "false failed"),
+        ("g++ 'unbalanced", "$CXX cannot be read"),
+        ("{odd}", "{odd} failed"),
+    ],
 )
 def test_without_a_compiler_there_is_a_reason_and_the_rest_works(
     compiler: str, words: str, fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    odd = fresh / "odd-words"
+    odd.write_bytes(b"#!/bin/sh\nprintf 'error: \\377\\376 \\351' >&2; printf '\\377'; exit 1\n")
+    odd.chmod(0o700)
+    compiler, words = compiler.format(odd=odd), words.format(odd=odd)
     monkeypatch.setenv("CXX", compiler)
+    native.to_be_compiled()
     found = native.library()
     assert found.path is None and words in found.reason
     assert not native.available()

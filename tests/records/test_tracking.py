@@ -195,6 +195,66 @@ def test_a_missing_mlflow_is_told_and_not_raised(
     assert "not installed" in result.detail
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:hunter2secret@127.0.0.1:9",
+        "postgresql://me:hunter2secret@127.0.0.1:9/db",
+        "odd://me:hunter2secret@x",
+        "mysql+pymysql://me:hunter2%40secret@127.0.0.1:9/db",
+        "http://me:hunter2@secret@127.0.0.1:9",
+        "http://[me:hunter2secret@x",
+    ],
+)
+def test_a_password_in_the_address_is_never_told(
+    tmp_path: Path, make_record: MakeRecord, uri: str
+) -> None:
+    result = log_one(make_record(), tmp_path, uri)
+    assert not result.logged
+    assert "hunter2" not in result.detail and "secret" not in result.detail
+    assert "not installed" not in result.detail or "MLflow is" not in result.detail
+
+
+def test_a_missing_driver_of_a_database_is_called_by_its_name(
+    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    result = log_one(make_record(), tmp_path, "postgresql+psycopg2://me:hunter2@127.0.0.1:9/db")
+    assert "'psycopg2'" in result.detail and "is not installed" in result.detail
+    assert "MLflow is not installed" not in result.detail
+
+
+def test_a_deleted_experiment_is_said_and_restored_by_a_sync(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    store = RunStore(tmp_path)
+    records = [make_record(seed=seed) for seed in (1, 2)]
+    for record in records:
+        store.save(record)
+    assert log_one(records[0], tmp_path).logged
+    client = MlflowClient(default_uri(tmp_path))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    refused = log_one(records[1], tmp_path)
+    assert not refused.logged
+    assert "was deleted in MLflow" in refused.detail and "bench mlflow sync" in refused.detail
+    results = sync(store)
+    assert [results[record.run].logged for record in records] == [True, True]
+    assert len(logged(tmp_path, records[0].run)) == len(logged(tmp_path, records[1].run)) == 1
+
+
+def test_the_address_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, uri in (
+        ("~/mlruns", "/home/me/mlruns"),
+        ("sqlite:///~/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        ("http://~/x", "http://~/x"),
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+        assert default_uri(tmp_path) == uri
+
+
 def test_the_environment_names_another_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,19 @@ def test_a_shortened_schedule_of_a_paper_is_said(make_record: MakeRecord) -> Non
     assert "of those of the paper" not in shown(whole)
 
 
+@pytest.mark.parametrize("width", [30, 45, 60, 80, 100, 200])
+def test_a_narrow_terminal_keeps_names_and_whole_cells(
+    width: int, comparison: list[RunRecord]
+) -> None:
+    text = shown(comparison, width=width)
+    assert "…" not in text
+    for record in comparison:
+        assert record.spec.method in text
+    every = [title for title in ("acc. %", "nFLOPs", "backbone", "MMACs") if title in text]
+    assert "acc. %" in every
+    assert ("a wider terminal also shows" in text) is (width < 100)
+
+
 def test_json_is_a_list_of_flat_objects(comparison: list[RunRecord]) -> None:
     found = json.loads(render(rows(comparison), "json"))
     assert len(found) == 8

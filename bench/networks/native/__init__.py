@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.errors import StorageError
-from bench.folders import cache_dir
+from bench.folders import cache_dir, from_home
 from bench.storage import make_folder
 
 _SOURCES = ("convolution.h", "halting.h", "operators.cpp")
@@ -110,7 +110,10 @@ def _load(path: Path) -> None:
 
 
 def _compiler() -> list[str]:
-    given = shlex.split(os.environ.get("CXX", ""))
+    try:
+        given = [from_home(part) for part in shlex.split(os.environ.get("CXX", ""))]
+    except ValueError as error:
+        raise _Unavailable(f"$CXX cannot be read: {str(error).lower()}") from None
     if given:
         return given
     for name in _COMPILERS:
@@ -125,13 +128,22 @@ def _compile(command: list[str], out: Path) -> None:
     source = Path(__file__).parent / "operators.cpp"
     linked = [f"-L{libraries}", "-lc10", "-ltorch_cpu"]
     full = [*command, f"-isystem{include}", str(source), "-o", str(out), *linked]
-    try:
-        done = subprocess.run(full, capture_output=True, text=True, timeout=_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        raise _Unavailable(f"{command[0]} took longer than {_TIMEOUT_S} s") from None
+    done = _run(full)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error" in line]
         raise _Unavailable(f"{command[0]} failed: {(errors or ['without a word'])[0]}")
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # What a compiler says may be in any encoding; only some words of it are shown.
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise _Unavailable(f"{command[0]} took longer than {_TIMEOUT_S} s") from None
+    except ValueError as error:  # a null character
+        raise _Unavailable(f"{command[0]!r} cannot be run: {error}") from None
 
 
 @contextmanager
@@ -157,9 +169,7 @@ def _path(command: list[str], folder: Path) -> Path:
 def _key(command: list[str]) -> str:
     """Return a name for all that the file depends on, the processor included: a home folder may
     be shared by many machines."""
-    version = subprocess.run(
-        [command[0], "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S
-    ).stdout
+    version = _run([command[0], "--version"]).stdout
     parts = [torch.__version__, *command, version, platform.machine(), _instructions()]
     parts += [(Path(__file__).parent / name).read_text() for name in _SOURCES]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
