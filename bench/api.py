@@ -89,6 +89,7 @@ def run(
     """
     from bench.data.load import load_dataset
     from bench.engine.building import Workplace, check_same_data
+    from bench.engine.decisions import rebuilt_as_recorded
     from bench.engine.devices import pick_device
     from bench.engine.fitting import fitted
     from bench.engine.judging import judge
@@ -114,6 +115,8 @@ def run(
     if weights is not None:
         read = fitted(weights, request, data, device=device, note=place.reporter.note)
         plan = make_plan(request, data.info, train_size=len(data.train), weights=read)
+    for source in sources:
+        rebuilt_as_recorded(source, place)
     _announce(plan, request.methods, weights=weights, notify=place.reporter.note)
     if forget:
         for item in plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -54,36 +54,54 @@ class BackboneSpec(Frozen):
         return f"{self.name}-{self.shortcut}"
 
 
-class InitialWeights(Frozen):
+class Keyed(Frozen):
+    """Part of what a key is made from.
+
+    Fields named in `younger` came later: with their default they are left out, so that the keys of
+    runs made before there was a choice stay.
+    """
+
+    younger: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        told: dict[str, Any] = serialise(self)
+        for name in self.younger:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                told.pop(name, None)
+        return told
+
+
+class InitialWeights(Keyed):
     """Where training starts from: a user's file, or a finished run of this harness.
 
     `identity` is the SHA-256 of the file, or the key of the run's spec. `zero_channels` says where
     shortcut A had them when a file was trained.
     """
 
+    younger: ClassVar[tuple[str, ...]] = ("zero_channels",)
+
     kind: Literal["file", "run"]
     name: str
     identity: str
     zero_channels: Literal["both sides", "end"] = "both sides"
 
-    @model_serializer(mode="wrap")
-    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Left out where it is the default, so that runs from before there was a choice are found.
-        told: dict[str, Any] = serialise(self)
-        if self.zero_channels == "both sides":
-            del told["zero_channels"]
-        return told
 
-
-class RunSpec(Frozen):
+class RunSpec(Keyed):
     """One training of one method, fully resolved.
 
     `normalisation` is (mean, std) per channel, in units of the full pixel range. `held_out` is
     the number of training images kept out of training for choices made by looking at accuracy.
+    `method_code` is the hash of a plugin's code; "" for the methods of skipbench, whose
+    `method_version` stands for their code.
     """
+
+    younger: ClassVar[tuple[str, ...]] = ("method_version", "method_code")
 
     version: int = SPEC_VERSION
     method: str
+    method_version: Annotated[int, Field(ge=1)] = 1
+    method_code: str = ""
     config: dict[str, Any]
     dataset: DatasetSpec
     backbone: BackboneSpec

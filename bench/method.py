@@ -153,9 +153,14 @@ class Phase(ABC):
 
 
 class Method(ABC):
-    """A plugin: one method of dynamic inference, a static baseline or a control."""
+    """A plugin: one method of dynamic inference, a static baseline or a control.
+
+    `version` is raised when the code changes in a way that changes numbers: finished runs of other
+    versions are not found again.
+    """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     reference: ClassVar[Reference]
     tags: ClassVar[Tags]

@@ -7,18 +7,19 @@ when it is asked for. Built-ins take the same road as a stranger's plugin.
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.errors import PluginError, UnknownNameError
 from bench.plain_text import one_line
+from bench.plugin_code import code_hash, own_files
+from bench.plugin_files import check_own, import_file, said
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
@@ -41,6 +42,7 @@ class Registry(Generic[T]):
         self._found: dict[str, EntryPoint] | None = None
         self._claims: dict[str, list[str]] = {}  # packages by a name that several of them offer
         self._files: dict[str, Path] = {}  # by the name of what was added from it
+        self._codes: dict[str, str] = {}  # hashes of code by name, taken as it was imported
 
     @property
     def files(self) -> list[Path]:
@@ -73,17 +75,37 @@ class Registry(Generic[T]):
                 f"{', '.join(self._claims[name])}.",
                 hint="Remove all but one of them; which one is meant cannot be known.",
             )
+        if _is_built_in(entry):
+            check_own(entry.module.partition(".")[0])
         try:
             with redirect_stdout(sys.stderr):  # what it prints is no result of ours
                 found = entry.load()
         # A module that ends in sys.exit() must not end this process without a word.
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: {_said(error)}",
+                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: {said(error)}",
                 hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
             ) from error
         self._check(found, name=name, source=entry.value)
+        if not _is_built_in(entry) and name not in self._codes:
+            self._codes[name] = self._code_of(found)  # now, before somebody edits it
         return found  # type: ignore[no-any-return]
+
+    def is_built_in(self, name: str) -> bool:
+        """Return whether `name` comes with skipbench."""
+        entry = self._entry_points().get(name)
+        return name not in self._added and entry is not None and _is_built_in(entry)
+
+    def code(self, name: str) -> str:
+        """Return the hash of the code of `name`, as it was when it was imported.
+
+        Raises:
+            UnknownNameError, PluginError: as `get`, or it has no file.
+        """
+        item = self.get(name)
+        if name not in self._codes:
+            self._codes[name] = self._code_of(item)
+        return self._codes[name]
 
     def add(self, item: type[T], *, source: str) -> None:
         """Register a class under its own `name`.
@@ -109,7 +131,7 @@ class Registry(Generic[T]):
             PluginError: the file is missing, fails to import, or defines nothing to register.
         """
         source = str(path)
-        module = _imported(path)
+        module, code = import_file(path)
         classes: list[type[Any]] = [
             item
             for item in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
@@ -118,15 +140,26 @@ class Registry(Generic[T]):
         items = [item for item in classes if self._fits(item)]
         if not items:
             lacking = [f"{c.__name__} lacks {', '.join(_unfinished(c))}" for c in classes]
-            said = f": {'; '.join(lacking)}." if lacking else "."
+            what = f": {'; '.join(lacking)}." if lacking else "."
             raise PluginError(
-                f"The plugin {source} defines no {'complete ' * bool(lacking)}{self.kind}{said}",
+                f"The plugin {source} defines no {'complete ' * bool(lacking)}{self.kind}{what}",
                 hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
             )
         for item in items:
             self.add(item, source=source)
-            self._files[item.name] = path.absolute()
+            self._files[item.name], self._codes[item.name] = path.absolute(), code
         return [str(item.name) for item in items]
+
+    def _code_of(self, item: type[T]) -> str:
+        try:
+            file = Path(inspect.getfile(item))
+        except (TypeError, OSError):
+            raise PluginError(
+                f"The code of {item.__name__} lies in no file, so nobody can tell later whether it "
+                "has changed.",
+                hint=_FILE_GIVEN,
+            ) from None
+        return code_hash(own_files(file, item.__module__), item.__module__)
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._found is None:
@@ -170,37 +203,12 @@ class Registry(Generic[T]):
                 f"{source}: {item.__name__} has another kind of {', '.join(wrong)} than"
                 f" {self.base} declares."
             )
+        if getattr(item, "version", 1) < 1:
+            raise PluginError(f"{source}: the version of {item.__name__} must be 1 or more.")
         if item.name != name:  # type: ignore[attr-defined]
             raise PluginError(
                 f"{source} is registered as '{name}' but calls itself '{item.name}'.",  # type: ignore[attr-defined]
             )
-
-
-def _imported(path: Path) -> ModuleType:
-    module_name = f"bench_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if not path.is_file() or spec is None or spec.loader is None:
-        raise PluginError(f"The plugin {path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        with redirect_stdout(sys.stderr):  # what it prints is no result of ours
-            spec.loader.exec_module(module)
-    # A script that ends in sys.exit() must not end this process without a word.
-    except (Exception, SystemExit) as error:
-        del sys.modules[module_name]
-        raise PluginError(
-            f"The plugin {path} cannot be imported: {_said(error)}",
-            hint="Run it with Python alone to see where; --debug shows the traceback here.",
-        ) from error
-    return module
-
-
-def _said(error: BaseException) -> str:
-    try:
-        return one_line(f"{type(error).__name__}: {error}")
-    except Exception:  # an exception of a plugin's own may fail even at this
-        return type(error).__name__
 
 
 def _declared(base: type) -> list[tuple[str, Any]]:

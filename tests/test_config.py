@@ -36,6 +36,8 @@ SPEC = RunSpec(
 OTHER: dict[str, Any] = {
     "version": SPEC_VERSION + 1,
     "method": "blockdrop",
+    "method_version": 2,
+    "method_code": "0123456789abcdef",
     "config.d_max": 0.7,
     "config.kappa": 5.5,
     "config.complexity": "lf",
@@ -64,6 +66,7 @@ OTHER: dict[str, Any] = {
     "initial.kind": "file",
     "initial.name": "other",
     "initial.identity": "1b0a",
+    "initial.zero_channels": "end",
 }
 
 
@@ -93,7 +96,9 @@ def shuffled(value: Any) -> Any:
 
 
 def test_the_table_of_other_values_has_every_field() -> None:
-    assert set(OTHER) == set(leaves(SPEC.model_dump(mode="json")))
+    younger = {*RunSpec.younger, *(f"initial.{name}" for name in InitialWeights.younger)}
+    assert set(OTHER) == set(leaves(SPEC.model_dump(mode="json"))) | younger
+    assert not younger & set(leaves(SPEC.model_dump(mode="json"))), "left out with their defaults"
 
 
 @pytest.mark.parametrize("path", OTHER)

@@ -7,6 +7,7 @@ made the same for everyone. Owns the choice; plans no other run and trains nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from bench.config import InitialWeights, RunSpec
 from bench.errors import ConfigError, PluginError, UnknownNameError
@@ -17,6 +18,15 @@ from bench.registry import Registry
 ALL, NONE = "all", "none"
 SHALLOWER = "shallower"
 """The control that is no method: the dense network again, on smaller backbones."""
+
+
+class MethodCode(NamedTuple):
+    """The fields of a RunSpec that say which method it is, and which code of it."""
+
+    method: str
+    method_version: int
+    method_code: str
+
 
 _SHARES = (0.6, 0.4)
 """One static network below each of these shares of the blocks: where gated ones usually land."""
@@ -81,16 +91,22 @@ def sources_for(
 
 
 def derived_spec(
-    method: type[DerivedMethod], source: RunSpec, *, config: MethodConfig, epochs: int | None
+    method: type[DerivedMethod],
+    source: RunSpec,
+    *,
+    code: MethodCode,
+    config: MethodConfig,
+    epochs: int | None,
 ) -> RunSpec:
     """Return the spec of the control `method` of the run `source`: its data, seed and budget.
 
-    `epochs`, if given, stands in place of how long the source was trained.
+    `code` says which code of the control it is. `epochs`, if given, stands in place of how long the
+    source was trained.
     """
     length = method().own_epochs(source.budget.epochs if epochs is None else epochs, config)
     return source.model_copy(
         update={
-            "method": method.name,
+            **code._asdict(),
             "config": config.model_dump(mode="json"),
             "budget": source.budget.model_copy(update={"epochs": length}),
             "initial": InitialWeights(kind="run", name=source.run, identity=source.key),

@@ -19,6 +19,7 @@ from bench.data.normalising import IMAGENET, Constants, constants_named
 from bench.engine.controls import (
     ALL,
     SHALLOWER,
+    MethodCode,
     chosen_controls,
     derived_spec,
     known_controls,
@@ -199,6 +200,16 @@ def method_config(method: type[Method], given: Mapping[str, Any]) -> MethodConfi
     return _validated(method.Config, given, owner=method.name)
 
 
+def code_of(name: str) -> MethodCode:
+    """Return which method `name` is, and which code of it.
+
+    Raises:
+        UnknownNameError, PluginError: there is no such method, or it cannot be used.
+    """
+    code = "" if METHODS.is_built_in(name) else METHODS.code(name)
+    return MethodCode(name, METHODS.get(name).version, code)
+
+
 @dataclass(frozen=True, slots=True)
 class _Builder:
     request: Request
@@ -252,8 +263,9 @@ class _Builder:
                 hint="Give --source RUN (bench list runs), or run a method beside it.",
             )
         config = method_config(method, self.request.settings.get(name, {}))
+        code, epochs = code_of(name), self.request.epochs
         specs = [
-            (derived_spec(method, source, config=config, epochs=self.request.epochs), source)
+            (derived_spec(method, source, code=code, config=config, epochs=epochs), source)
             for source in sources
         ]
         return [Planned(spec, None if given else source) for spec, source in specs]
@@ -304,7 +316,7 @@ class _Builder:
             epochs=request.epochs,
         )
         return RunSpec(
-            method=name,
+            **code_of(name)._asdict(),
             config=config.model_dump(mode="json"),
             dataset=DatasetSpec(name=info.name, fingerprint=info.fingerprint),
             backbone=BackboneSpec(name=request.backbone, shortcut=request.shortcut),

@@ -146,7 +146,8 @@ def _run(
     progress: Progress,
     variables: Mapping[str, str],
 ) -> None:
-    command = [sys.executable, "-m", f"bench.engine.{module}", str(folder)]
+    # -P: not from the folder that a user happens to be in, which may have a `bench` of its own.
+    command = [sys.executable, "-P", "-m", f"bench.engine.{module}", str(folder)]
     paths = os.pathsep.join(path for path in sys.path if path)
     errors = folder / "stderr.txt"
     with (

@@ -1,18 +1,17 @@
 """A finished run measured again from its weights: its record gets what it did not hold before.
 
-Owns when a second measurement counts as the same as the first, and which fields it may fill; what
-is measured, and how, is evaluating.py's business. Numbers that are on record stay as they are.
+Owns which fields a second measurement may fill; what counts as the same as the first is
+decisions.py's business, what is measured, and how, evaluating.py's. Numbers that are on record stay
+as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from bench.engine.building import Workplace, rebuild
+from bench.engine.building import Workplace
+from bench.engine.decisions import answers_in, check_same, compared, rebuilt_as_recorded
 from bench.engine.evaluating import (
-    Measured,
     Subject,
     measure,
     position_arrays,
@@ -21,16 +20,9 @@ from bench.engine.evaluating import (
 )
 from bench.errors import RecordError
 from bench.method import Point
-from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays
+from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import save_arrays
-
-SAME_SHARE = 0.1
-"""An image runs the same if it runs every unit as much as before, to this share of the unit: one
-decision by image is a whole unit, one of the 64 positions in the smallest maps at most 0.08."""
-
-EXCUSED = 256
-"""One image in this many may differ: other hardware rounds otherwise where a decision is near."""
 
 _FILLED = (
     "equivalence",
@@ -40,7 +32,6 @@ _FILLED = (
     "block_gradients",
     "block_gradients_reason",
 )
-_FRESH = "Run it again with --fresh."
 
 
 def evaluate_again(record: RunRecord, place: Workplace) -> RunRecord:
@@ -53,13 +44,8 @@ def evaluate_again(record: RunRecord, place: Workplace) -> RunRecord:
     if record.status != "finished" or not record.points:
         raise RecordError(f"The run {record.run} is not finished.", hint="Run it first.")
     place.reporter.run_started(record.run)
-    points = rebuild(record, place)
+    points = rebuilt_as_recorded(record, place)
     subject = subject_of(record.spec, place, points[0].net)
-    if record.unit_macs and record.unit_macs != subject.costs.units:
-        raise RecordError(
-            f"The units of {record.run} have other MACs than on record: its method has changed.",
-            hint=_FRESH,
-        )
     found = [
         _again(number, point, before, record, subject)
         for number, (point, before) in enumerate(zip(points, record.points, strict=True))
@@ -74,9 +60,14 @@ def _again(
     folder = subject.place.store.folder_of(record)
     arrays = read_arrays(folder, before.arrays_file)
     measured = measure(number, point, subject)
-    different = _different_images(arrays, measured)
-    if different:
-        _check_excused(different, record, subject)
+    units = [unit.name for unit in point.net.units()]
+    found = compared(answers_in(arrays), answers_in(measured.arrays), units)
+    check_same(record, found)
+    if found.different:
+        subject.place.reporter.note(
+            f"{record.run}: {found} here, as decisions near a threshold do on other hardware; "
+            "the numbers on record stay."
+        )
     fields: dict[str, object] = {name: getattr(measured.record, name) for name in _FILLED}
     if not before.positions_file:
         # By the costs on record, so that these are the images that a report shows.
@@ -88,36 +79,6 @@ def _again(
             save_arrays(folder, file, positions)
             fields["positions_file"] = file
     return fields
-
-
-def _different_images(arrays: Arrays, measured: Measured) -> int:
-    """Return how many images are right or wrong otherwise, or run something else, than before."""
-    new = measured.arrays
-    executed_nu = numbers_in(arrays, "executed_nu", axes=2)
-    if executed_nu.shape != new["executed_nu"].shape:
-        raise RecordError("Its arrays have another shape than its network.", hint=_FRESH)
-    moved_n = np.abs(executed_nu - new["executed_nu"]).max(axis=1) > SAME_SHARE
-    images = len(executed_nu)
-    turned_n = bits_in(arrays, "correct_bits", count=images) != bits_in(
-        new, "correct_bits", count=images
-    )
-    return int((moved_n | turned_n).sum())
-
-
-def _check_excused(different: int, record: RunRecord, subject: Subject) -> None:
-    images = len(subject.place.dataset.test)
-    if different > images / EXCUSED:
-        raise RecordError(
-            f"{record.run} does not come out as recorded: {different:,} of {images:,} images run "
-            f"something else or are classified otherwise, more than one in {EXCUSED}. Nothing was "
-            "changed.",
-            hint="Use the device and the versions that its record names, or run it again with "
-            "'bench run --fresh' and its options.",
-        )
-    subject.place.reporter.note(
-        f"{record.run}: {different:,} of {images:,} images come out otherwise here, as decisions "
-        "near a threshold do on other hardware; the numbers on record stay."
-    )
 
 
 def _filled(record: RunRecord, found: Sequence[Mapping[str, object]]) -> RunRecord:

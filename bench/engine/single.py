@@ -20,6 +20,7 @@ from bench.data.augment import pad_images
 from bench.data.images import ImageSet
 from bench.engine.blame import reason_for
 from bench.engine.building import Workplace, build, method_of, parent_of
+from bench.engine.decisions import check_code, note_changes
 from bench.engine.evaluating import (
     Subject,
     measure,
@@ -29,6 +30,7 @@ from bench.engine.evaluating import (
     subject_of,
     watched,
 )
+from bench.engine.plan import METHODS
 from bench.errors import StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
@@ -51,12 +53,15 @@ _STATISTICS_IMAGES = 10_000
 def perform(spec: RunSpec, place: Workplace) -> RunRecord:
     """Return the finished record of `spec`, from disk if it is there, else by doing the run.
 
-    A run that fails leaves a record that says why, and raises.
+    A run that fails leaves a record that says why, and raises. Whether the code of the method has
+    changed since an earlier run is said.
     """
     found = sound_record(place.store, spec)
     checkpoint = place.store.runs_dir / spec.run / CHECKPOINT_FILE
+    note_changes(spec, found, place)
     if found is not None and not checkpoint.exists():
         return found
+    check_code(spec)
     with at_work(place.store, spec, note=place.reporter.note) as found:
         # Found now: another process was at it, or one was killed just after it kept its record.
         record = found if found is not None else _done(spec, place)
@@ -115,6 +120,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     record = _record(spec, place, status="finished", reason="", started=started)
     return record.model_copy(
         update={
+            "code": METHODS.code(spec.method),
             "variant": variant,
             "role": method.tags.role,
             "decision": method.tags.decision,

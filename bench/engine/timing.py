@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.config import RunSpec
-from bench.engine.building import Workplace, rebuild
+from bench.engine.building import Workplace
+from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
 from bench.engine.measuring import Task, measure_here, subject_name
 from bench.engine.processes import measure_in_processes
@@ -78,12 +79,13 @@ def time_records(
 def without_broken(
     records: Sequence[RunRecord], place: Workplace
 ) -> tuple[list[RunRecord], dict[str, BenchError]]:
-    """Return the records whose networks can be rebuilt, and by run why the others' cannot."""
+    """Return the records whose networks can be rebuilt and decide as recorded, and by run why the
+    others' do not."""
     sound: list[RunRecord] = []
     broken: dict[str, BenchError] = {}
     for record in records:
         try:
-            rebuild(record, place)
+            rebuilt_as_recorded(record, place)
         except BenchError as error:
             broken[record.run] = error
         else:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from bench.config import Frozen, RunSpec
 from bench.data.images import DatasetInfo
 from bench.engine.building import Workplace, parent_of
-from bench.engine.plan import METHODS
+from bench.engine.plan import METHODS, code_of
 from bench.errors import WeightsError
 from bench.method import DerivedMethod
 from bench.records.record import RunRecord
@@ -56,13 +56,16 @@ class Description(Frozen):
 
     Images (N, *image_shape) are float32: pixels in 0...1, minus `mean`, divided by `std`, per
     channel. The outputs are logits (N, num_classes) and executed (N, len(units)), the share of each
-    unit that an image ran; `unit_macs` and `dense_macs` turn it into nFLOPs.
+    unit that an image ran; `unit_macs` and `dense_macs` turn it into nFLOPs. `method_version` and
+    `method_code` say which code rebuilds it, as in the spec of a run; "" in older files.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
     skipbench: str
     run: str
     method: str
+    method_version: int = 1
+    method_code: str = ""
     settings: dict[str, Any]
     variant: str
     point: str
@@ -95,7 +98,7 @@ def describe(record: RunRecord, number: int, place: Workplace, units: list[str])
     return Description(
         skipbench=importlib.metadata.version("skipbench"),
         run=record.run,
-        method=spec.method,
+        **code_of(spec.method)._asdict(),
         settings=spec.config,
         variant=record.variant,
         point=point.name,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bench.engine.building import Workplace, rebuild
+from bench.engine.building import Workplace
+from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
 from bench.errors import BenchError, ConfigError, NotExecutable, Unsupported
 from bench.export.attempts import Attempt, FileFormat, Made, attempts
@@ -69,6 +70,7 @@ def export_record(
     Raises:
         ConfigError: there is no such point, a package is missing, or `out` has the suffix of
             another format.
+        RecordError: today's code does not decide as it did in the run.
         Unsupported: the network cannot be written in this format; the message says why.
     """
     if out is not None:
@@ -79,7 +81,7 @@ def export_record(
     x_nchw = first_images(record.spec, place, count=MIN_IMAGES)
     if len(x_nchw) < MIN_IMAGES:
         raise Unsupported(f"{len(x_nchw)} test images; the check needs {MIN_IMAGES}.")
-    run = rebuild(record, place)[number].net
+    run = rebuilt_as_recorded(record, place)[number].net
     _check_executable(record, run, x_nchw)
     described = describe(record, number, place, [unit.name for unit in run.units()])
     shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from bench.engine.plan import METHODS, method_config
+from bench.engine.controls import MethodCode
+from bench.engine.plan import METHODS, code_of, method_config
 from bench.errors import WeightsError
 from bench.export.checking import Answer
 from bench.export.description import KEY, Description, SourceNote, read_description
@@ -52,8 +53,9 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
     """Return the network that the description is of, with these weights.
 
     Raises:
-        WeightsError: the weights are those of another network.
+        WeightsError: the weights are those of another network, or of other code of its method.
     """
+    _check_code(description)
     backbone = Backbone(
         description.backbone,
         description.num_classes,
@@ -75,6 +77,18 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
             f"The weights of {description.run} do not fit '{description.method}': {error}"
         ) from error
     return Shipped(net.eval(), description)
+
+
+def _check_code(description: Description) -> None:
+    given = MethodCode(description.method, description.method_version, description.method_code)
+    today = code_of(description.method)
+    unknown = not description.method_code and description.method_version == today.method_version
+    if given != today and not unknown:
+        raise WeightsError(
+            f"The network of {description.run} was exported with other code of "
+            f"'{description.method}' than is here.",
+            hint="Export the run again: that asks first whether today's code decides the same.",
+        )
 
 
 def weights_bytes(net: DynamicNet, described: Description) -> bytes:

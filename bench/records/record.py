@@ -203,12 +203,14 @@ class RunRecord(Frozen):
     `role` and `decision` are the method's tags; None and "" in records made before they were kept.
     "stopped" is a trial that a sweep's scheduler ended early: it has a history and no points.
     `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
-    not what is added later. Empty in older records.
+    not what is added later. Empty in older records. `code` is the hash of the method's code as it
+    was then, bench.plugin_code; "" in older records and those of runs that did not finish.
     """
 
     schema_version: int = SCHEMA_VERSION
     run: str
     spec: RunSpec
+    code: str = ""
     status: Status
     reason: str = ""
     variant: str = ""

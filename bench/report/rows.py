@@ -216,7 +216,8 @@ def _settings(spec: RunSpec) -> list[str]:
         "precision": spec.precision,
         "start": start,
     }
-    listed = [f"{key}={value}" for key, value in spec.config.items()]
+    code = spec.model_dump(include={"method_version", "method_code"})
+    listed = [f"{key}={value}" for key, value in (spec.config | code).items()]
     return listed + [f"train.{key}={value}" for key, value in training.items()]
 
 

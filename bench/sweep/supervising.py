@@ -89,7 +89,8 @@ def _process(job: Job, errors: IO[str]) -> subprocess.Popen[str]:
     paths = os.pathsep.join(path for path in sys.path if path)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.sweep.trial_process"],
+        # -P: not from the folder that a user happens to be in, which may have a `bench` of its own.
+        [sys.executable, "-P", "-m", "bench.sweep.trial_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,

@@ -1,5 +1,6 @@
 """From requests to runs: budgets, starts, settings, and messages for what cannot be served."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ def _weights() -> Weights:
 def test_dense_networks_come_first_whatever_the_order_asked_for() -> None:
     plan = make_plan(_request("blockdrop", "sgad", "resnet"), INFO, train_size=100, weights=None)
     assert [item.spec.method for item in plan] == ["resnet", "blockdrop", "sgad"]
+
+
+def test_keys_of_built_in_methods_are_those_of_runs_made_before_code_was_part_of_them() -> None:
+    # Written down before specs had `method_version` and `method_code`; such runs must be found.
+    info = replace(
+        INFO,
+        name="cifar10",
+        fingerprint="0123456789abcdef",
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    )
+    methods, controls = ("blockdrop", "act"), ("shuffled_masks", "random_skip")
+    request = Request(methods, backbone="resnet32", recipe="quick", controls=controls)
+    plan = make_plan(request, info, train_size=50_000, weights=None)
+    assert [(item.spec.method, item.spec.key) for item in plan] == [
+        ("resnet", "af4313d23427"),
+        ("blockdrop", "7bb585e78e29"),
+        ("act", "0868977bf630"),
+        ("random_skip", "0aad3e753fcf"),
+        ("shuffled_masks", "77272bd21b39"),
+        ("shuffled_masks", "5d631376098a"),
+    ]
 
 
 def test_a_method_that_starts_from_a_dense_net_finds_the_one_of_the_same_command() -> None:

@@ -127,7 +127,7 @@ def test_one_image_in_256_may_differ_and_the_numbers_on_record_stay(folders: api
     told = Listening()
     outcome = api.evaluate(["sgad"], folders, device="cpu", reporter=told)
     assert not outcome.failures and outcome.records[0].points == before.points
-    assert any("1 of 500 images come out otherwise here" in note for note in told.notes)
+    assert any("1 of 500 images run something else" in note for note in told.notes)
 
 
 def test_a_run_that_comes_out_otherwise_is_refused_and_the_others_are_done(

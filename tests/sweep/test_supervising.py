@@ -129,6 +129,17 @@ def test_a_trial_that_raises_says_why_and_has_a_record_of_it(tmp_path: Path) -> 
     assert "seven is odd" in record.reason
 
 
+def test_a_plugin_finds_the_files_beside_it_and_is_refused_where_they_changed(
+    tmp_path: Path,
+) -> None:
+    helper = tmp_path / "trial_helper.py"
+    helper.write_text("WORD = 'one'\n")
+    job = _bad(tmp_path, "helped", "import trial_helper; raise ValueError(trial_helper.WORD)")
+    assert "one" in _last(job).what
+    helper.write_text("WORD = 'two'\n")
+    assert "The code of 'helped' was changed after" in _last(job).what
+
+
 def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     said = _last(_bad(tmp_path, "greedy", "import torch; torch.zeros(10**15)"))
     assert said.kind == "failed"

@@ -1,0 +1,216 @@
+"""Whether today's code still decides as a run did, asked before anything is said in its name.
+
+Owns what counts as the same, and the words for what has changed since; runs no whole test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.config import RunSpec
+from bench.engine.building import Workplace, rebuild
+from bench.engine.evaluating import random_batches
+from bench.engine.plan import METHODS, code_of
+from bench.errors import RecordError, RunFailed
+from bench.measure.cost import unit_macs
+from bench.measure.modes import evaluating
+from bench.method import DynamicNet, Point
+from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays
+from bench.records.record import RunRecord
+
+SAME_SHARE = 0.1
+"""An image runs the same if it runs every unit as much as before, to this share of the unit: one
+decision by image is a whole unit, one of the 64 positions in the smallest maps at most 0.08."""
+
+EXCUSED = 256
+"""One image in this many may differ: other hardware rounds otherwise where a decision is near."""
+
+_UNITS_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What images ran and whether they were classified rightly: (N, U) and (N,) bool."""
+
+    executed_nu: npt.NDArray[Any]
+    correct_n: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How many of `images` run something else or are classified otherwise, and in which units."""
+
+    different: int
+    images: int
+    units: tuple[str, ...]
+
+    @property
+    def is_excused(self) -> bool:
+        return self.different <= self.images / EXCUSED
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.different:,} of {self.images:,} images run something else or are classified "
+            "otherwise"
+        )
+        if not self.units:
+            return said
+        more = len(self.units) - _UNITS_SHOWN
+        return f"{said} ({', '.join(self.units[:_UNITS_SHOWN])}{f' and {more} more' * (more > 0)})"
+
+
+def rebuilt_as_recorded(record: RunRecord, place: Workplace) -> list[Point]:
+    """Return the operating points of a finished run, as `rebuild`, if they still are what ran.
+
+    Each decides about some hundred test images, and is compared with what is on record.
+
+    Raises:
+        RecordError: units, decisions or answers are others; the message says which, and whether
+            the code of the method has changed.
+        WeightsError: the run's weights are missing or broken.
+    """
+    points = rebuild(record, place)
+    _check_units(record, points[0].net)
+    batch = next(random_batches(place.dataset.test.to(place.device), record.spec))
+    index_n = batch.index_n.cpu().numpy()
+    units = [unit.name for unit in points[0].net.units()]
+    different = 0
+    for point, before in zip(points, record.points, strict=True):
+        with evaluating(point.net):
+            output = point.net(batch.x_nchw)
+        right_n = output.logits.argmax(dim=1) == batch.labels_n
+        now = Answers(output.executed.float().cpu().numpy(), right_n.cpu().numpy())
+        recorded = answers_in(read_arrays(place.store.folder_of(record), before.arrays_file))
+        found = compared(recorded, now, units, index_n=index_n)
+        check_same(record, found)
+        different = max(different, found.different)
+    if _has_changed(record):
+        place.reporter.note(
+            f"{_since(record)} It decides and classifies {len(index_n) - different} of "
+            f"{len(index_n)} images as it did."
+        )
+    return points
+
+
+def answers_in(arrays: Arrays) -> Answers:
+    """Return the answers that the arrays of an operating point hold."""
+    executed_nu = numbers_in(arrays, "executed_nu", axes=2)
+    return Answers(executed_nu, bits_in(arrays, "correct_bits", count=len(executed_nu)))
+
+
+def compared(
+    before: Answers,
+    now: Answers,
+    units: Sequence[str],
+    *,
+    index_n: npt.NDArray[Any] | None = None,
+) -> Difference:
+    """Return how `now` differs from `before`, of which it holds the images `index_n`, or all.
+
+    Raises:
+        RecordError: the arrays on record have another shape.
+    """
+    index_n = np.arange(len(before.correct_n)) if index_n is None else index_n
+    expected = (len(before.correct_n), len(units))
+    if before.executed_nu.shape != expected or len(now.correct_n) != len(index_n):
+        raise RecordError("Its arrays have another shape than its network.", hint=_fresh())
+    moved_nu = np.abs(before.executed_nu[index_n] - now.executed_nu) > SAME_SHARE
+    turned_n = before.correct_n[index_n] != now.correct_n
+    count_u = moved_nu.sum(axis=0)
+    changed = [units[u] for u in np.argsort(-count_u, kind="stable") if count_u[u]]
+    different = int((moved_nu.any(axis=1) | turned_n).sum())
+    return Difference(different, len(index_n), tuple(changed))
+
+
+def check_same(record: RunRecord, found: Difference) -> None:
+    """Check that no more differs than other hardware explains.
+
+    Raises:
+        RecordError: more does; the message says what may be the reason.
+    """
+    if found.is_excused:
+        return
+    raise RecordError(
+        f"{record.run} does not come out as recorded: {found}, more than one in {EXCUSED}. "
+        f"{_since(record)} Nothing was changed.",
+        hint=f"Go back to the code, device and versions of that run, or {_fresh()}",
+    )
+
+
+def check_code(spec: RunSpec) -> None:
+    """Check that the code of a run that is to be done is the code that it was planned with.
+
+    Raises:
+        RunFailed: it was changed in between.
+    """
+    if code_of(spec.method) != (spec.method, spec.method_version, spec.method_code):
+        raise RunFailed(
+            f"The code of '{spec.method}' was changed after {spec.run} was planned.",
+            hint="Give the command again.",
+        )
+
+
+def note_changes(spec: RunSpec, found: RunRecord | None, place: Workplace) -> None:
+    """Say where a run that was `found` has older code, or why one with other code was not found."""
+    if found is not None:
+        if _has_changed(found):
+            place.reporter.note(f"{_since(found)} Its version has not: the run counts.")
+        return
+    earlier = _of_other_code(spec, place)
+    if earlier is None:
+        return
+    version = earlier.spec.method_version
+    what = f"The code of '{spec.method}' has changed since the run {earlier.run}"
+    if version != spec.method_version:
+        what = f"'{spec.method}' is version {spec.method_version}, {earlier.run} is of {version}"
+    place.reporter.note(f"{what}: it is run anew.")
+
+
+def _of_other_code(spec: RunSpec, place: Workplace) -> RunRecord | None:
+    """Return the youngest finished run that differs from `spec` in the code of its method alone."""
+    store, found = place.store, []
+    for name in store.names():
+        if name != spec.run and name.startswith(spec.run.removesuffix(spec.key)):
+            try:
+                record = store.load(name)
+            except RecordError:
+                continue
+            code = {field: getattr(spec, field) for field in ("method_version", "method_code")}
+            if record.status == "finished" and record.spec.model_copy(update=code) == spec:
+                found.append(record)
+    return max(found, key=lambda record: record.created, default=None)
+
+
+def _check_units(record: RunRecord, net: DynamicNet) -> None:
+    now = unit_macs(net)
+    names = [
+        name for name in {**record.unit_macs, **now} if record.unit_macs.get(name) != now.get(name)
+    ]
+    if record.unit_macs and names:
+        raise RecordError(
+            f"{record.run} does not come out as recorded: other units or MACs "
+            f"({', '.join(names[:_UNITS_SHOWN])}). {_since(record)}",
+            hint=f"Go back to the code of that run, or {_fresh()}",
+        )
+
+
+def _has_changed(record: RunRecord) -> bool:
+    return bool(record.code) and record.code != METHODS.code(record.spec.method)
+
+
+def _since(record: RunRecord) -> str:
+    what = f"code of '{record.spec.method}'"
+    if not record.code:
+        return f"Which {what} made it is not on record."
+    if _has_changed(record):
+        return f"The {what} has changed since {record.run} ({record.created[:10]})."
+    return f"The {what} is the same."
+
+
+def _fresh() -> str:
+    return "run it again with 'bench run --fresh' and its options."
