@@ -146,11 +146,10 @@ class BothNetworks(Phase):
         return LossTerms(small + large, {"loss": large, "loss_small": small}, large_nk)
 
 
-class Cascade(Method):
+class Cascade(Method[CascadeConfig]):
     """A small static network, and a large one for the images it is not sure of."""
 
     name = "cascade"
-    Config = CascadeConfig
     reference = Reference(
         title="IDK Cascades: Fast Deep Learning by Learning not to Overthink",
         authors="Wang, Luo, Crankshaw, Tumanov, Yu, Gonzalez",
@@ -165,23 +164,21 @@ class Cascade(Method):
         exempt={"all_on": "two networks: with everything on it is no plain network"},
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, CascadeConfig)
+    def variant(self, config: CascadeConfig) -> str:
         return f"{config.small or 'from a small network'}, {config.combine}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: CascadeConfig) -> int:
         return _EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, CascadeConfig)
+    def build(self, backbone: Backbone, config: CascadeConfig) -> DynamicNet:
         return CascadeNet(backbone, config)
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+    def phases(self, config: CascadeConfig, budget: Budget) -> Sequence[Phase]:
         size, optimizer = budget.batch_size, budget.optimizer
         return [BothNetworks("both", epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
 
-    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
-        assert isinstance(net, CascadeNet) and isinstance(config, CascadeConfig)
+    def calibrate(self, net: DynamicNet, config: CascadeConfig, held_out: Sequence[Batch]) -> None:
+        assert isinstance(net, CascadeNet)
         if not held_out:
             raise ConfigError(
                 "Thresholds are chosen on training images that are kept apart; there are none.",
@@ -193,6 +190,6 @@ class Cascade(Method):
         cuts = [cuts_for_shares(confidence_1m, (1 - share, share)) for share in config.deferred]
         net.rule.set_cuts(torch.tensor(cuts, dtype=torch.float64).to(net.rule.thresholds_pe))
 
-    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
-        assert isinstance(net, CascadeNet) and isinstance(config, CascadeConfig)
+    def operating_points(self, net: DynamicNet, config: CascadeConfig) -> Sequence[Point]:
+        assert isinstance(net, CascadeNet)
         return net.views([f"r={share:g}" for share in config.deferred])

@@ -131,11 +131,10 @@ class RandomSkipConfig(MethodConfig):
     seed: NonNegativeInt = Field(0, description=_SEED_DESCRIPTION)
 
 
-class RandomSkip(Method):
+class RandomSkip(Method[RandomSkipConfig]):
     """Blocks skipped at random for each image, in training and at test time."""
 
     name = "random_skip"
-    Config = RandomSkipConfig
     reference = Reference(
         title="SkipNet: Learning Dynamic Routing in Convolutional Networks",
         authors="Wang, Yu, Dou, Darrell, Gonzalez",
@@ -144,19 +143,17 @@ class RandomSkip(Method):
     )
     tags = Tags(decision="up front", role="control", samples=True, reconstructed=("keep", "seed"))
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, RandomSkipConfig)
+    def variant(self, config: RandomSkipConfig) -> str:
         return f"keep={config.keep:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: RandomSkipConfig) -> int:
         return _PUBLISHED_EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, RandomSkipConfig)
+    def build(self, backbone: Backbone, config: RandomSkipConfig) -> DynamicNet:
         policy = RandomGates(backbone, keep=config.keep, spared=config.spared, seed=config.seed)
         return GatedResNet(backbone, policy, merge=GateOutput())
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+    def phases(self, config: RandomSkipConfig, budget: Budget) -> Sequence[Phase]:
         optimizer, batch_size = budget.optimizer, budget.batch_size
         if budget.published:
             optimizer, batch_size = _PUBLISHED, _PUBLISHED_BATCH
@@ -177,11 +174,10 @@ class RandomSkipTestConfig(MethodConfig):
     seed: NonNegativeInt = Field(0, description=_SEED_DESCRIPTION)
 
 
-class RandomSkipTest(DerivedMethod):
+class RandomSkipTest(DerivedMethod[RandomSkipTestConfig]):
     """A dense network whose blocks are skipped at random at test time; nothing is trained."""
 
     name = "random_skip_test"
-    Config = RandomSkipTestConfig
     source_role = "dense"
     trains = False
     reference = Reference(
@@ -192,16 +188,17 @@ class RandomSkipTest(DerivedMethod):
     )
     tags = Tags(decision="up front", role="control", reconstructed=("keeps", "spared", "seed"))
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+    def phases(self, config: RandomSkipTestConfig, budget: Budget) -> Sequence[Phase]:
         return []
 
-    def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def derive(
+        self, source: Source, backbone: Backbone, config: RandomSkipTestConfig
+    ) -> DynamicNet:
         """Return the source's trunk with coins in front of its blocks.
 
         Raises:
             ConfigError: the source is no network of gated blocks.
         """
-        assert isinstance(config, RandomSkipTestConfig)
         dense = source.points[0].net
         if not isinstance(dense, GatedResNet):
             raise ConfigError(
@@ -212,7 +209,7 @@ class RandomSkipTest(DerivedMethod):
         net.trunk.load_state_dict(dense.trunk.state_dict())
         return net
 
-    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
+    def operating_points(self, net: DynamicNet, config: RandomSkipTestConfig) -> Sequence[Point]:
         """Return one point per probability; all share the trunk of `net`."""
         assert isinstance(config, RandomSkipTestConfig) and isinstance(net, GatedResNet)
         points = []

@@ -74,11 +74,10 @@ def most_used(block_rates: Mapping[str, float]) -> frozenset[str]:
     return frozenset(ranked[:count])
 
 
-class StaticProjection(DerivedMethod):
+class StaticProjection(DerivedMethod[StaticProjectionConfig]):
     """A dynamic method's most used blocks, for everyone."""
 
     name = "static_projection"
-    Config = StaticProjectionConfig
     reference = Reference(
         title="Control of this harness: the learned policy without its input",
         authors="The skipbench authors",
@@ -92,16 +91,15 @@ class StaticProjection(DerivedMethod):
         exempt={"all_on": "deleted blocks cannot be switched on"},
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, StaticProjectionConfig)
+    def variant(self, config: StaticProjectionConfig) -> str:
         return config.point
 
-    def own_epochs(self, source_epochs: int, config: MethodConfig) -> int:
-        assert isinstance(config, StaticProjectionConfig)
+    def own_epochs(self, source_epochs: int, config: StaticProjectionConfig) -> int:
         return round(source_epochs * config.epochs_share)
 
-    def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, StaticProjectionConfig)
+    def derive(
+        self, source: Source, backbone: Backbone, config: StaticProjectionConfig
+    ) -> DynamicNet:
         point = _named(source, config.point)
         trunk = getattr(point.net, "trunk", None)
         if not isinstance(trunk, ResNet) or not trunk.is_complete:
@@ -111,8 +109,7 @@ class StaticProjection(DerivedMethod):
         net.remove_blocks(frozenset(point.block_rates) - most_used(point.block_rates))
         return net
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, StaticProjectionConfig)
+    def phases(self, config: StaticProjectionConfig, budget: Budget) -> Sequence[Phase]:
         optimizer = OptimizerSpec(lr=config.lr, schedule="cosine")
         size = budget.batch_size
         return [

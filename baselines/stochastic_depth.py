@@ -103,11 +103,10 @@ class RandomDepth(Phase):
         return LossTerms(total, {"loss": total, "dropped": dropped}, logits)
 
 
-class StochasticDepth(Method):
+class StochasticDepth(Method[StochasticDepthConfig]):
     """The dense network, trained with randomly dropped blocks."""
 
     name = "stochastic_depth"
-    Config = StochasticDepthConfig
     reference = Reference(
         title="Deep Networks with Stochastic Depth",
         authors="Huang, Sun, Liu, Sedra, Weinberger",
@@ -116,19 +115,17 @@ class StochasticDepth(Method):
     )
     tags = Tags(decision="static", role="control", samples=True)
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, StochasticDepthConfig)
+    def variant(self, config: StochasticDepthConfig) -> str:
         note = "" if config.drawn == "per mini-batch" else f" {config.drawn}"
         return f"p_L={config.last_survival:g}{note}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: StochasticDepthConfig) -> int:
         return _PUBLISHED_EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def build(self, backbone: Backbone, config: StochasticDepthConfig) -> DynamicNet:
         return GatedResNet(backbone, merge=GateResidual())
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, StochasticDepthConfig)
+    def phases(self, config: StochasticDepthConfig, budget: Budget) -> Sequence[Phase]:
         optimizer, batch_size = budget.optimizer, budget.batch_size
         if budget.published:
             optimizer, batch_size = _PUBLISHED, _PUBLISHED_BATCH

@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+from typing_extensions import TypeVar, get_original_bases
 
 from bench.data.augment import Batch
 from bench.errors import ConfigError, NotExecutable
@@ -152,9 +153,13 @@ class Phase(ABC):
         """Return the loss on one batch; `progress` runs from 0 to 1 over the phase."""
 
 
-class Method(ABC):
+C = TypeVar("C", bound=MethodConfig, default=MethodConfig)
+
+
+class Method(ABC, Generic[C]):
     """A plugin: one method of dynamic inference, a static baseline or a control.
 
+    Generic in its settings: `class Sgad(Method[SgadConfig])` makes `Sgad.Config` that class.
     `version` is raised when the code changes in a way that changes numbers: finished runs of other
     versions are not found again.
     """
@@ -165,25 +170,32 @@ class Method(ABC):
     reference: ClassVar[Reference]
     tags: ClassVar[Tags]
 
-    def variant(self, config: MethodConfig) -> str:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in get_original_bases(cls):
+            for settings in get_args(base):
+                if isinstance(settings, type) and issubclass(settings, MethodConfig):
+                    cls.Config = settings
+
+    def variant(self, config: C) -> str:
         """Return a short label of what `config` sets apart from the default, or ''."""
         del config
         return ""
 
     @abstractmethod
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: C) -> int:
         """Return the epochs of the published schedule, all phases, without the dense net that
         the method may start from."""
 
     @abstractmethod
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def build(self, backbone: Backbone, config: C) -> DynamicNet:
         """Return the untrained network; the trunk takes the backbone's weights if it has any."""
 
     @abstractmethod
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+    def phases(self, config: C, budget: Budget) -> Sequence[Phase]:
         """Return the phases of training whose epochs add up to `budget.epochs`."""
 
-    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
+    def calibrate(self, net: DynamicNet, config: C, held_out: Sequence[Batch]) -> None:
         """Choose after training what is chosen by looking at accuracy, and keep it in buffers.
 
         Called once, in eval mode, if `tags.calibrates`; `held_out` are training images that no
@@ -191,7 +203,7 @@ class Method(ABC):
         """
         del net, config, held_out
 
-    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
+    def operating_points(self, net: DynamicNet, config: C) -> Sequence[Point]:
         """Return the points at which the trained network is judged; they share its weights."""
         del config
         return [Point("", net)]
@@ -218,7 +230,7 @@ class Source:
     points: Sequence[SourcePoint]
 
 
-class DerivedMethod(Method):
+class DerivedMethod(Method[C]):
     """A control made from a finished run: of a dense network, or of a dynamic method.
 
     With `trains` it is trained, by default for as long as its source was, else not at all.
@@ -227,20 +239,20 @@ class DerivedMethod(Method):
     source_role: ClassVar[Literal["dense", "dynamic"]] = "dynamic"
     trains: ClassVar[bool] = True
 
-    def own_epochs(self, source_epochs: int, config: MethodConfig) -> int:
+    def own_epochs(self, source_epochs: int, config: C) -> int:
         """Return how long it is trained after a source of `source_epochs`."""
         del config
         return source_epochs if self.trains else 0
 
     @abstractmethod
-    def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def derive(self, source: Source, backbone: Backbone, config: C) -> DynamicNet:
         """Return the network that is trained and measured; its weights come from the source."""
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def build(self, backbone: Backbone, config: C) -> DynamicNet:
         raise ConfigError(
             f"'{self.name}' is made from a finished run.", hint="Give one with --source RUN."
         )
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: C) -> int:
         """Return 0: how long it trains is its source's affair."""
         return 0

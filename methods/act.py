@@ -80,11 +80,10 @@ def pooled_score(width: int) -> nn.Module:
     return nn.Sequential(*pool, norm, nn.LeakyReLU(_SLOPE), linear)
 
 
-class Act(Method):
+class Act(Method[ActConfig]):
     """Adaptive computation time: images halt, stage by stage."""
 
     name = "act"
-    Config = ActConfig
     reference = Reference(
         title="Adaptive Computation Time for Recurrent Neural Networks (for residual networks: "
         "Figurnov et al. 2017, arXiv 1612.02297)",
@@ -94,20 +93,17 @@ class Act(Method):
     )
     tags = Tags(decision="halting", reconstructed=("side_lr_scale",))
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, ActConfig)
+    def variant(self, config: ActConfig) -> str:
         return f"tau={config.tau:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: ActConfig) -> int:
         return _PUBLISHED_EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, ActConfig)
+    def build(self, backbone: Backbone, config: ActConfig) -> DynamicNet:
         policy = ImageHalting(backbone, pooled_score, eps=config.eps, bias=config.halting_bias)
         return HaltingResNet(backbone, policy)
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, ActConfig)
+    def phases(self, config: ActConfig, budget: Budget) -> Sequence[Phase]:
         published = budget.published
         return [
             PricedThinking(

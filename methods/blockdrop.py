@@ -248,11 +248,10 @@ def _correct(logits: Tensor, batch: Batch) -> Tensor:
     return logits.argmax(dim=1) == batch.labels_n
 
 
-class BlockDrop(Method):
+class BlockDrop(Method[BlockDropConfig]):
     """Blocks chosen per image by a policy network trained with reinforcement."""
 
     name = "blockdrop"
-    Config = BlockDropConfig
     reference = Reference(
         title="BlockDrop: Dynamic Inference Paths in Residual Networks",
         authors="Wu, Nagarajan, Kumar, Rennie, Davis, Grauman, Feris",
@@ -266,18 +265,16 @@ class BlockDrop(Method):
         reconstructed=("curriculum_share", "ramp", "joint_policy_lr_scale"),
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, BlockDropConfig)
+    def variant(self, config: BlockDropConfig) -> str:
         return f"penalty={config.penalty:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: BlockDropConfig) -> int:
         return _PUBLISHED_CURRICULUM + _PUBLISHED_JOINT
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def build(self, backbone: Backbone, config: BlockDropConfig) -> DynamicNet:
         return GatedResNet(backbone, PolicyNet(backbone), merge=GateOutput())
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, BlockDropConfig)
+    def phases(self, config: BlockDropConfig, budget: Budget) -> Sequence[Phase]:
         share = config.curriculum_share
         sizes = (budget.batch_size, budget.batch_size)
         if budget.published:

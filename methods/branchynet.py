@@ -108,11 +108,10 @@ class JointTraining(Phase):
         )
 
 
-class BranchyNet(Method):
+class BranchyNet(Method[BranchyNetConfig]):
     """Exits behind stages 1 and 2, taken when the entropy is low."""
 
     name = "branchynet"
-    Config = BranchyNetConfig
     reference = Reference(
         title="BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks",
         authors="Teerapittayanon, McDanel, Kung",
@@ -125,21 +124,18 @@ class BranchyNet(Method):
         reconstructed=("head", "budgets"),
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, BranchyNetConfig)
+    def variant(self, config: BranchyNetConfig) -> str:
         weights = "w=" + ",".join(f"{weight:g}" for weight in config.weights)
         return f"{weights} {config.head}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: BranchyNetConfig) -> int:
         return _PUBLISHED_EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, BranchyNetConfig)
+    def build(self, backbone: Backbone, config: BranchyNetConfig) -> DynamicNet:
         rule = EntropyBelow(len(config.budgets), NUM_EXITS)
         return ExitResNet(backbone, rule, head=config.head)
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, BranchyNetConfig)
+    def phases(self, config: BranchyNetConfig, budget: Budget) -> Sequence[Phase]:
         if not budget.published:
             size, optimizer = budget.batch_size, budget.optimizer
             epochs = budget.epochs
@@ -151,12 +147,14 @@ class BranchyNet(Method):
             JointTraining(config, epochs=rest, batch_size=size, optimizer=optimizer),
         ]
 
-    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
-        assert isinstance(net, ExitResNet) and isinstance(config, BranchyNetConfig)
+    def calibrate(
+        self, net: DynamicNet, config: BranchyNetConfig, held_out: Sequence[Batch]
+    ) -> None:
+        assert isinstance(net, ExitResNet)
         calibrate_to_budgets(net, (batch.x_nchw for batch in held_out), config.budgets)
 
-    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
-        assert isinstance(net, ExitResNet) and isinstance(config, BranchyNetConfig)
+    def operating_points(self, net: DynamicNet, config: BranchyNetConfig) -> Sequence[Point]:
+        assert isinstance(net, ExitResNet)
         return [Point(*view) for view in net.views([f"p={p:g}" for p in config.budgets])]
 
 

@@ -61,11 +61,10 @@ class CdlConfig(MethodConfig):
     )
 
 
-class Cdl(Method):
+class Cdl(Method[CdlConfig]):
     """Linear exits on a frozen network, taken when the largest probability is high."""
 
     name = "cdl"
-    Config = CdlConfig
     reference = Reference(
         title="Conditional Deep Learning for Energy-Efficient and Enhanced Pattern Recognition",
         authors="Panda, Sengupta, Roy",
@@ -81,19 +80,17 @@ class Cdl(Method):
         exempt={"gradient": "the trunk is trained beforehand and stays frozen"},
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, CdlConfig)
+    def variant(self, config: CdlConfig) -> str:
         return config.head
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: CdlConfig) -> int:
         return _EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, CdlConfig)
+    def build(self, backbone: Backbone, config: CdlConfig) -> DynamicNet:
         rule = ProbabilityReaches(len(config.budgets), NUM_EXITS)
         return ExitResNet(backbone, rule, head=config.head)
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+    def phases(self, config: CdlConfig, budget: Budget) -> Sequence[Phase]:
         return [
             ExitsAlone(
                 "classifiers",
@@ -103,10 +100,10 @@ class Cdl(Method):
             )
         ]
 
-    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
-        assert isinstance(net, ExitResNet) and isinstance(config, CdlConfig)
+    def calibrate(self, net: DynamicNet, config: CdlConfig, held_out: Sequence[Batch]) -> None:
+        assert isinstance(net, ExitResNet)
         calibrate_to_budgets(net, (batch.x_nchw for batch in held_out), config.budgets)
 
-    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
-        assert isinstance(net, ExitResNet) and isinstance(config, CdlConfig)
+    def operating_points(self, net: DynamicNet, config: CdlConfig) -> Sequence[Point]:
+        assert isinstance(net, ExitResNet)
         return [Point(*view) for view in net.views([f"p={p:g}" for p in config.budgets])]

@@ -217,11 +217,10 @@ class TargetRates(Phase):
         return LossTerms(total, {**parts, "drop": 1 - gates_ng.detach().mean()}, output.logits)
 
 
-class ConvNetAig(Method):
+class ConvNetAig(Method[AigConfig]):
     """Gates in front of the blocks, held to a share of each batch by target rates."""
 
     name = "convnet_aig"
-    Config = AigConfig
     reference = Reference(
         title="Convolutional Networks with Adaptive Inference Graphs",
         authors="Veit, Belongie",
@@ -230,21 +229,18 @@ class ConvNetAig(Method):
     )
     tags = Tags(decision="per unit", samples=True)
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, AigConfig)
+    def variant(self, config: AigConfig) -> str:
         if config.targets:
             return f"t={sum(config.targets) / len(config.targets):.2g} on average"
         return f"t={config.target:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: AigConfig) -> int:
         return _PUBLISHED_EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, AigConfig)
+    def build(self, backbone: Backbone, config: AigConfig) -> DynamicNet:
         return GatedResNet(backbone, AigGates(backbone, config), merge=GateResidual())
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, AigConfig)
+    def phases(self, config: AigConfig, budget: Budget) -> Sequence[Phase]:
         optimizer, batch_size = budget.optimizer, budget.batch_size
         if budget.published:
             optimizer, batch_size = _published_optimizer(), _PUBLISHED_BATCH

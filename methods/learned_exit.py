@@ -79,11 +79,10 @@ def losses_by_way_out(logits_wmk: Tensor, labels_m: Tensor, *, kind: str) -> Ten
     return (wrong_wm - wrong_wm[-1]).clamp(min=0) if kind == "excess" else wrong_wm
 
 
-class LearnedExit(Method):
+class LearnedExit(Method[LearnedExitConfig]):
     """Exits on a frozen network, taken by rules that weigh errors against MACs."""
 
     name = "learned_exit"
-    Config = LearnedExitConfig
     reference = Reference(
         title="Adaptive Neural Networks for Efficient Inference",
         authors="Bolukbasi, Wang, Dekel, Saligrama",
@@ -99,19 +98,17 @@ class LearnedExit(Method):
         exempt={"gradient": "the trunk is trained beforehand and stays frozen"},
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, LearnedExitConfig)
+    def variant(self, config: LearnedExitConfig) -> str:
         return f"{config.loss} {config.head}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: LearnedExitConfig) -> int:
         return _EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, LearnedExitConfig)
+    def build(self, backbone: Backbone, config: LearnedExitConfig) -> DynamicNet:
         rule = LearnedRule(len(config.lambdas), NUM_EXITS)
         return ExitResNet(backbone, rule, head=config.head)
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
+    def phases(self, config: LearnedExitConfig, budget: Budget) -> Sequence[Phase]:
         return [
             ExitsAlone(
                 "classifiers",
@@ -121,13 +118,15 @@ class LearnedExit(Method):
             )
         ]
 
-    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
-        assert isinstance(net, ExitResNet) and isinstance(config, LearnedExitConfig)
+    def calibrate(
+        self, net: DynamicNet, config: LearnedExitConfig, held_out: Sequence[Batch]
+    ) -> None:
+        assert isinstance(net, ExitResNet)
         logits_wmk = held_out_logits(net, (batch.x_nchw for batch in held_out))
         labels_m = torch.cat([batch.labels_n for batch in held_out])
         losses_wm = losses_by_way_out(logits_wmk, labels_m, kind=config.loss)
         calibrate_by_learning(net, logits_wmk, losses_wm, prices=config.lambdas, ridge=config.ridge)
 
-    def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
-        assert isinstance(net, ExitResNet) and isinstance(config, LearnedExitConfig)
+    def operating_points(self, net: DynamicNet, config: LearnedExitConfig) -> Sequence[Point]:
+        assert isinstance(net, ExitResNet)
         return [Point(*view) for view in net.views([f"lambda={v:g}" for v in config.lambdas])]

@@ -84,11 +84,10 @@ def position_score(width: int) -> PositionScore:
     return PositionScore(LocalScore(features, conv), whole)
 
 
-class Sact(Method):
+class Sact(Method[SactConfig]):
     """Spatially adaptive computation time: positions halt, stage by stage."""
 
     name = "sact"
-    Config = SactConfig
     reference = Reference(
         title="Spatially Adaptive Computation Time for Residual Networks",
         authors="Figurnov, Collins, Zhu, Zhang, Huang, Vetrov, Salakhutdinov",
@@ -97,20 +96,17 @@ class Sact(Method):
     )
     tags = Tags(decision="halting", reconstructed=("side_lr_scale",))
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, SactConfig)
+    def variant(self, config: SactConfig) -> str:
         return f"tau={config.tau:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: SactConfig) -> int:
         return _PUBLISHED_EPOCHS
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, SactConfig)
+    def build(self, backbone: Backbone, config: SactConfig) -> DynamicNet:
         policy = PositionHalting(backbone, position_score, eps=config.eps, bias=config.halting_bias)
         return HaltingResNet(backbone, policy)
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, SactConfig)
+    def phases(self, config: SactConfig, budget: Budget) -> Sequence[Phase]:
         published = budget.published
         return [
             PricedThinking(

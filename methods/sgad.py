@@ -288,11 +288,10 @@ def _noise_table(gates: int) -> Tensor:
     return torch.randn(_NOISE_ROWS, gates, generator=torch.Generator().manual_seed(0))
 
 
-class Sgad(Method):
+class Sgad(Method[SgadConfig]):
     """Soft-Guided Adaptively-Dropped network, as reconstructed."""
 
     name = "sgad"
-    Config = SgadConfig
     reference = Reference(
         title="SGAD: Soft-Guided Adaptively-Dropped Neural Network",
         authors="Wang, Huang, Li et al.",
@@ -305,26 +304,22 @@ class Sgad(Method):
         reconstructed=tuple(sorted(set(SgadConfig.model_fields) - _STATED)),
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, SgadConfig)
+    def variant(self, config: SgadConfig) -> str:
         name = "D" if config.reading == "d_max" else "beta"
         knob = f"d_max={config.d_max:g}" if name == "D" else f"beta={config.beta:g}"
         usual = type(config).model_fields["guideline"].default
         note = "" if config.guideline == usual else f", D {config.guideline}"
         return f"{name}-{config.complexity.upper()} {knob}{note}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
-        assert isinstance(config, SgadConfig)
+    def published_epochs(self, config: SgadConfig) -> int:
         return _PUBLISHED_EPOCHS + (_PUBLISHED_LF_EPOCHS if config.complexity.endswith("lf") else 0)
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, SgadConfig)
+    def build(self, backbone: Backbone, config: SgadConfig) -> DynamicNet:
         net = GatedResNet(backbone, BMNet(backbone, config))
         net.training_only["sgnet"] = _sgnet(backbone, config)
         return net
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, SgadConfig)
+    def phases(self, config: SgadConfig, budget: Budget) -> Sequence[Phase]:
         optimizer = _published_optimizer() if budget.published else budget.optimizer
         if config.complexity.endswith("mf"):
             return [_stage("mf", config, budget.epochs, budget, optimizer)]

@@ -396,11 +396,10 @@ def _gates_of(net: DynamicNet) -> Gates:
     return net.policy
 
 
-class SkipNet(Method):
+class SkipNet(Method[SkipNetConfig]):
     """Blocks skipped one by one, by gates pre-trained with CE and refined by reinforcement."""
 
     name = "skipnet"
-    Config = SkipNetConfig
     reference = Reference(
         title="SkipNet: Learning Dynamic Routing in Convolutional Networks",
         authors="Wang, Yu, Dou, Darrell, Gonzalez",
@@ -420,22 +419,19 @@ class SkipNet(Method):
         ),
     )
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, SkipNetConfig)
+    def variant(self, config: SkipNetConfig) -> str:
         return f"{config.gate} alpha={config.alpha:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: SkipNetConfig) -> int:
         return _PUBLISHED_SP + _PUBLISHED_HRL
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
-        assert isinstance(config, SkipNetConfig)
+    def build(self, backbone: Backbone, config: SkipNetConfig) -> DynamicNet:
         gates: Gates = RecurrentGates(backbone, config.gate_bias)
         if config.gate != "rnn":
             gates = FeedForwardGates(backbone, config.gate, config.gate_bias)
         return GatedResNet(backbone, gates, merge=GateOutput())
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, SkipNetConfig)
+    def phases(self, config: SkipNetConfig, budget: Budget) -> Sequence[Phase]:
         share, sgd, size = config.hrl_share, budget.optimizer, budget.batch_size
         if budget.published:
             share, sgd = _PUBLISHED_HRL / (_PUBLISHED_SP + _PUBLISHED_HRL), _PUBLISHED_SGD

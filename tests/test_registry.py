@@ -13,7 +13,7 @@ import pytest
 
 from bench import registry
 from bench.errors import PluginError, UnknownNameError
-from bench.method import Method
+from bench.method import Method, MethodConfig
 from bench.registry import METHODS_GROUP, Registry
 
 BUILT_IN = {"resnet", "sgad", "blockdrop"}
@@ -245,3 +245,16 @@ def test_an_entry_point_of_no_known_package_still_loads(
 ) -> None:
     installed([EntryPoint("resnet", "baselines.resnet:DenseResNet", METHODS_GROUP)])
     assert methods.get("resnet").name == "resnet"
+
+
+def test_a_method_that_is_generic_in_its_settings_has_them_as_its_config() -> None:
+    class Settings(MethodConfig):
+        size: int = 1
+
+    class Sized(Method[Settings]): ...
+
+    class Derived(Sized): ...
+
+    class Plain(Method): ...
+
+    assert (Sized.Config, Derived.Config, Plain.Config) == (Settings, Settings, MethodConfig)

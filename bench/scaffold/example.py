@@ -79,24 +79,21 @@ class PricedBlocks(Phase):
         return LossTerms(loss + self.cost * ran, parts, output.logits)
 
 
-class LearnedGates(Method):
+class LearnedGates(Method[LearnedGatesConfig]):
     name = "learned_gates"
-    Config = LearnedGatesConfig
     reference = Reference(title="Title of the paper", authors="Authors", year=2026, url="")
     tags = Tags(decision="per unit", reconstructed=("cost",))
 
-    def variant(self, config: MethodConfig) -> str:
-        assert isinstance(config, LearnedGatesConfig)
+    def variant(self, config: LearnedGatesConfig) -> str:
         return f"cost={config.cost:g}"
 
-    def published_epochs(self, config: MethodConfig) -> int:
+    def published_epochs(self, config: LearnedGatesConfig) -> int:
         return 160  # what --recipe paper trains for
 
-    def build(self, backbone: Backbone, config: MethodConfig) -> DynamicNet:
+    def build(self, backbone: Backbone, config: LearnedGatesConfig) -> DynamicNet:
         return GatedResNet(backbone, Gates(backbone))
 
-    def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        assert isinstance(config, LearnedGatesConfig)
+    def phases(self, config: LearnedGatesConfig, budget: Budget) -> Sequence[Phase]:
         size, optimizer = budget.batch_size, budget.optimizer
         phase = PricedBlocks("train", epochs=budget.epochs, batch_size=size, optimizer=optimizer)
         phase.cost = config.cost
