@@ -135,6 +135,7 @@ class RandomSkip(Method[RandomSkipConfig]):
     """Blocks skipped at random for each image, in training and at test time."""
 
     name = "random_skip"
+    version = 2
     reference = Reference(
         title="SkipNet: Learning Dynamic Routing in Convolutional Networks",
         authors="Wang, Yu, Dou, Darrell, Gonzalez",

@@ -107,6 +107,7 @@ class StochasticDepth(Method[StochasticDepthConfig]):
     """The dense network, trained with randomly dropped blocks."""
 
     name = "stochastic_depth"
+    version = 2
     reference = Reference(
         title="Deep Networks with Stochastic Depth",
         authors="Huang, Sun, Liu, Sedra, Weinberger",

@@ -252,6 +252,7 @@ class BlockDrop(Method[BlockDropConfig]):
     """Blocks chosen per image by a policy network trained with reinforcement."""
 
     name = "blockdrop"
+    version = 2
     reference = Reference(
         title="BlockDrop: Dynamic Inference Paths in Residual Networks",
         authors="Wu, Nagarajan, Kumar, Rennie, Davis, Grauman, Feris",

@@ -112,6 +112,7 @@ class BranchyNet(Method[BranchyNetConfig]):
     """Exits behind stages 1 and 2, taken when the entropy is low."""
 
     name = "branchynet"
+    version = 2
     reference = Reference(
         title="BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks",
         authors="Teerapittayanon, McDanel, Kung",

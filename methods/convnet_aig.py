@@ -221,6 +221,7 @@ class ConvNetAig(Method[AigConfig]):
     """Gates in front of the blocks, held to a share of each batch by target rates."""
 
     name = "convnet_aig"
+    version = 2
     reference = Reference(
         title="Convolutional Networks with Adaptive Inference Graphs",
         authors="Veit, Belongie",

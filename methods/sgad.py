@@ -292,6 +292,7 @@ class Sgad(Method[SgadConfig]):
     """Soft-Guided Adaptively-Dropped network, as reconstructed."""
 
     name = "sgad"
+    version = 2
     reference = Reference(
         title="SGAD: Soft-Guided Adaptively-Dropped Neural Network",
         authors="Wang, Huang, Li et al.",

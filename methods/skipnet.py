@@ -400,6 +400,7 @@ class SkipNet(Method[SkipNetConfig]):
     """Blocks skipped one by one, by gates pre-trained with CE and refined by reinforcement."""
 
     name = "skipnet"
+    version = 2
     reference = Reference(
         title="SkipNet: Learning Dynamic Routing in Convolutional Networks",
         authors="Wang, Yu, Dou, Darrell, Gonzalez",
