@@ -2,27 +2,23 @@
 
 Tune places trials, asks the ledger what to try next and decides which to stop (stopping.py); each
 trial runs in a process of its own beside its Ray worker, and what it finds comes back to the
-driver, which alone writes what trials cannot write themselves. These two and worker.py are all that
-knows Ray.
+driver, which alone writes what trials cannot write themselves. These two, joining.py and worker.py
+are all that knows Ray.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
-import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.measure.environment import usable_cores
 from bench.records.record import EpochRow
+from bench.sweep.joining import joined
 from bench.sweep.ledger import Ledger, Past, Progress
 from bench.sweep.options import SweepOptions
 from bench.sweep.shelf import put_away
@@ -32,18 +28,6 @@ from bench.sweep.worker import FILES, JOB, METHOD, TOLD, run_trial
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
-_ANSWER_WITHIN_S = 10.0
-_SCRATCH = "bench-ray-"
-_OBJECT_STORE_BYTES = 128 * 2**20
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def schedule(ledger: Ledger, options: SweepOptions, job_of: Callable[[Progress, str], Job]) -> None:
@@ -58,93 +42,12 @@ def schedule(ledger: Ledger, options: SweepOptions, job_of: Callable[[Progress, 
     first = ledger.next_trial()
     if first is None:
         return
-    with _ray(options.address) as (ray, scratch):
+    with joined(options.address) as (ray, scratch):
         resources = _resources(options, ray.nodes())
         device = options.device
         if device == "auto":
             device = "cuda" if resources["gpu"] else "cpu"
         _fit(ledger, first, options, resources, lambda p: job_of(p, device), scratch=scratch)
-
-
-@contextmanager
-def _ray(address: str) -> Iterator[tuple[Any, Path]]:
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-        import ray.tune
-    except ImportError:
-        raise ConfigError(
-            "A sweep needs Ray Tune, which is not installed.",
-            hint="pip install 'ray[tune]', or run the settings one by one with bench run.",
-        ) from None
-    # Sockets lie in here, and their paths may not be long: not the results folder.
-    _remove_left_behind()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-"))
-    started = not ray.is_initialized()
-    try:
-        if started:
-            _connect(ray, address, scratch)
-        for name in ("ray", "ray.tune", "ray.train"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        yield ray, scratch
-    finally:
-        if started:
-            ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _remove_left_behind() -> None:
-    """Remove what drivers that were killed have left: Ray's logs and sockets."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*-*"):
-        driver = folder.name.removeprefix(_SCRATCH).partition("-")[0]
-        if driver.isdigit() and not _is_alive(int(driver)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
-
-
-def _connect(ray: Any, address: str, scratch: Path) -> None:
-    common = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    if not address:
-        ray.init(
-            address="local",
-            num_cpus=max(1, int(usable_cores())),
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            _temp_dir=str(scratch),
-            **common,
-        )
-        return
-    try:
-        _knock(address)
-        ray.init(address=address, **common)
-    except (OSError, RuntimeError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"There is no Ray cluster at '{address}': {said}",
-            hint="Start one (docs/cluster.md), or leave --address out to use this machine.",
-        ) from None
-
-
-def _knock(address: str) -> None:
-    """Ask whether anybody listens: Ray itself would go on trying for minutes.
-
-    Raises:
-        OSError: nobody does.
-    """
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if colon and port.isdigit():
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_WITHIN_S):
-            pass
 
 
 def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[str, float]:
