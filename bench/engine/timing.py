@@ -48,6 +48,8 @@ def time_records(
     for record in records:
         groups[_meeting(record.spec)].append(record)
     timed: dict[str, RunRecord] = {}
+    if groups and threads == 1 and place.device.type == "cpu":
+        _make_operators(place)
     for members in groups.values():
         spec = members[0].spec
         images = first_images(spec, place, count=LATENCY_IMAGES)
@@ -61,8 +63,6 @@ def time_records(
             f"{_counted(chosen.processes, 'process')})"
         )
         steps = chosen.processes * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
-        if threads == 1 and place.device.type == "cpu" and native.to_be_compiled():
-            place.reporter.note("Compiling operators for this machine, once: some ten seconds")
         bar = _bar(place.reporter, steps=steps)
         task = Task(tuple(batch_sizes), chosen, threads)
         if chosen.processes == 1:
@@ -74,6 +74,15 @@ def time_records(
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
+
+
+def _make_operators(place: Workplace) -> None:
+    """Compile operators where that was not done before; say so, or why there are none."""
+    if native.to_be_compiled():
+        place.reporter.note("Compiling operators for this machine, once: some ten seconds")
+    reason = native.library().reason
+    if reason:
+        place.reporter.note(f"Without compiled operators: {reason}")
 
 
 def without_broken(
