@@ -95,17 +95,22 @@ def _refused(what: str, error: BaseException) -> ConfigError:
 
 @contextmanager
 def _a_home(scratch: Path) -> Iterator[None]:
-    """Let `scratch` be the home folder where there is none: a user of a container has no name."""
+    """Let `scratch` be the home folder where Ray could write to none: in containers."""
     try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = str(scratch)
-        try:
-            yield
-        finally:
-            del os.environ["HOME"]
-    else:
+        usable = os.access(Path.home(), os.W_OK)
+    except RuntimeError:  # a user id without a name
+        usable = False
+    if usable:
         yield
+        return
+    before = os.environ.get("HOME")
+    os.environ["HOME"] = str(scratch)
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
+        if before is not None:
+            os.environ["HOME"] = before
 
 
 def _parents() -> list[Path]:

@@ -60,6 +60,19 @@ def test_a_user_without_name_and_home_gets_one_meanwhile(
     assert "HOME" not in os.environ
 
 
+def test_a_home_that_is_missing_is_stood_in_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = str(tmp_path / "missing")
+    monkeypatch.setenv("HOME", missing)
+    with joining._a_home(tmp_path):
+        assert Path.home() == tmp_path
+    assert os.environ["HOME"] == missing
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with joining._a_home(Path("elsewhere")):
+        assert Path.home() == tmp_path
+
+
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyError("uid not found")])
 def test_whatever_ray_raises_where_it_is_imported_or_started_is_told(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
