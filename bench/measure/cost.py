@@ -1,7 +1,8 @@
 """MACs: of each unit, of the dense network, of each image, of any call.
 
-The unit of cost is the multiply-accumulate of convolutions and linear layers, biases left out.
-Unit costs come from ptflops' `aten` backend and must agree with torch's own counter. Owns no
+The unit of cost is the multiply-accumulate of convolutions and matrix products, biases left out.
+Counts come from torch's own counter; those of a unit must agree with ptflops' `aten` backend on all
+operators that it knows. What is neither counted nor free (operators.py) is refused by name. Owns no
 evaluation: which units ran is in the trace it is given.
 """
 
@@ -11,20 +12,23 @@ import contextlib
 import copy
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from ptflops import get_model_complexity_info
-from ptflops.aten_ops import addmm_flop, conv_flop
+from ptflops.aten_ops import ATEN_OPS_MAPPING, addmm_flop, conv_flop
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import PluginError
-from bench.measure.modes import without_onednn
+from bench.measure.modes import in_plain_operators
+from bench.measure.operators import FORMULAS, Unknown
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, RemovedResidual, Unit
 
+Made = TypeVar("Made")
 _CONTRACT = "A unit's module takes one tensor of shape (N, *input_shape)."
 
 
@@ -65,42 +69,69 @@ def macs_per_image(executed_nu: Tensor, unit_macs: Sequence[int]) -> Tensor:
 
 
 def counted_macs(call: Callable[[], object]) -> int:
-    """Return the MACs of whatever `call` really runs, by torch's own counter."""
-    with without_onednn(), FlopCounterMode(display=False) as counter:
-        call()
-    return int(counter.get_total_flops()) // 2
+    """Return the MACs of whatever `call` really runs.
+
+    Raises:
+        PluginError: it runs an operator that is neither counted nor free.
+    """
+    return counting(call)[0]
+
+
+def counting(call: Callable[[], Made]) -> tuple[int, Made]:
+    """Return the same beside what `call` returns.
+
+    Raises:
+        PluginError: it runs an operator that is neither counted nor free.
+    """
+    macs, made = _macs_by_operator(call)
+    return sum(macs.values()), made
+
+
+def _macs_by_operator(call: Callable[[], Made]) -> tuple[Mapping[Any, int], Made]:
+    counter = FlopCounterMode(display=False, custom_mapping=dict(FORMULAS))
+    # The counter takes operators apart, so `unknown`, behind it, meets what really runs.
+    with in_plain_operators(), Unknown(counter.flop_registry) as unknown, counter:
+        made = call()
+    if unknown.names:
+        raise PluginError(
+            f"Nobody counts the MACs of {', '.join(unknown.names)}: neither a known product nor"
+            " known to be free. Use convolutions, linear layers, matrix products or attention"
+            " of torch, or give it a formula with torch.utils.flop_counter.register_flop_formula."
+        )
+    flops = counter.get_flop_counts().get("Global", {})
+    return {operator: count // 2 for operator, count in flops.items()}, made
 
 
 def _macs_of(unit: Unit) -> int:
     if isinstance(unit.module, RemovedResidual):
         return 0
     # In inference mode ptflops would meet `linear` whole, which it does not know.
-    with (
-        torch.inference_mode(mode=False),
-        torch.no_grad(),
-        without_onednn(),
-    ):
+    with torch.inference_mode(mode=False), torch.no_grad():
         # A copy, because ptflops leaves its hooks on the module; on the CPU, to leave no trace in
         # the accelerator's memory.
         module = copy.deepcopy(unit.module).cpu().float().eval()
         probe = torch.ones(1, *unit.input_shape)
         try:
-            macs = counted_macs(lambda: module(probe))
+            macs, _ = _macs_by_operator(partial(module, probe))
+        except PluginError as error:
+            raise PluginError(f"Unit '{unit.name}': {error.message}") from error
         except Exception as error:
             raise PluginError(
                 f"Unit '{unit.name}' does not run on an input of shape {tuple(probe.shape)}:"
                 f" {error}",
                 hint=_CONTRACT,
             ) from error
-        by_ptflops = _macs_by_ptflops(module, probe)
-    if by_ptflops != macs:
+        with in_plain_operators():
+            by_ptflops = _macs_by_ptflops(module, probe)
+    by_torch = sum(count for operator, count in macs.items() if operator in ATEN_OPS_MAPPING)
+    if by_ptflops != by_torch:
         given = "no count" if by_ptflops is None else f"{by_ptflops:,} MACs"
         raise PluginError(
             f"The MACs of unit '{unit.name}' are in doubt: ptflops gives {given},"
-            f" torch's own counter {macs:,}.",
+            f" torch's own counter {by_torch:,}.",
             hint="Build the unit from convolutions, linear layers and matrix products.",
         )
-    return macs
+    return sum(macs.values())
 
 
 def _macs_by_ptflops(module: nn.Module, probe: Tensor) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
@@ -59,15 +60,20 @@ def full_fp32() -> Iterator[None]:
 
 
 @contextmanager
-def without_onednn() -> Iterator[None]:
-    """Switch oneDNN off: it fuses a recurrent layer into one operator that no counter knows."""
+def in_plain_operators() -> Iterator[None]:
+    """Let torch run attention and recurrent layers as matrix products, not fused into operators
+    that a counter of MACs does not know; nobody's numbers change by more than rounding."""
     onednn: Any = torch.backends.mkldnn
-    before = onednn.enabled
+    mha: Any = torch.backends.mha
+    before = onednn.enabled, mha.get_fastpath_enabled()
     onednn.enabled = False
+    mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.backends.cudnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
-        onednn.enabled = before
+        onednn.enabled = before[0]
+        mha.set_fastpath_enabled(before[1])
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 
 from bench.allocator import keep_freed_memory
 from bench.data.augment import Batch, PaddedImages, steps_per_epoch, train_batches
-from bench.errors import CheckpointError, DivergedError
+from bench.errors import CheckpointError, DivergedError, PluginError
 from bench.measure.cost import counted_macs
 from bench.method import DynamicNet, Phase
 from bench.networks.tapes import recorder_of
@@ -262,7 +262,10 @@ class _Stretch:
         batch = next(iter(self._batches("count", 0)))
         count = min(_COUNTED_IMAGES, len(batch))
         few = Batch(batch.x_nchw[:count], batch.labels_n[:count], batch.index_n[:count])
-        return counted_macs(lambda: self.phase.loss(net, few, 0.5)) / count
+        try:
+            return counted_macs(lambda: self.phase.loss(net, few, 0.5)) / count
+        except PluginError as error:
+            raise PluginError(f"The loss of '{self.phase.name}': {error.message}") from error
 
 
 def _freeze_all_but(phase: Phase, net: DynamicNet) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import flop_registry
 
 from bench.errors import PluginError
 from bench.measure.cost import (
@@ -147,14 +152,134 @@ def test_a_unit_that_cannot_run_on_its_shape_is_refused_by_name(
     assert capsys.readouterr() == ("", "")
 
 
-class Attention(nn.Module):
+class Function(nn.Module):
+    """A unit that is one call of a function."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.call = call
+
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(x, x, x)
+        return self.call(x)
 
 
-def test_work_that_only_one_counter_knows_is_refused() -> None:
-    with pytest.raises(PluginError, match="in doubt: ptflops gives 0 MACs"):
-        unit_macs(OneUnit(Attention(), shape=(4, 4)))
+class Attending(nn.Module):
+    """Multi-head self-attention over tokens (N, S, E), with what is asked for beside it."""
+
+    def __init__(self, **asked: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(E, 2, batch_first=True)
+        self.asked = asked
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended: Tensor = self.attention(x, x, x, **self.asked)[0]
+        return attended
+
+
+class VitBlock(nn.Module):
+    """A block of a vision transformer: attention and a perceptron, each behind a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(192), nn.LayerNorm(192)
+        self.qkv, self.proj = nn.Linear(192, 3 * 192), nn.Linear(192, 192)
+        self.mlp = nn.Sequential(nn.Linear(192, 768), nn.GELU(), nn.Linear(768, 192))
+
+    def forward(self, x_ntc: Tensor) -> Tensor:
+        n, t, c = x_ntc.shape
+        qkv = self.qkv(self.norm1(x_ntc)).reshape(n, t, 3, 3, c // 3).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(*qkv.unbind(0))
+        x_ntc = x_ntc + self.proj(attended.transpose(1, 2).reshape(n, t, c))
+        y_ntc: Tensor = x_ntc + self.mlp(self.norm2(x_ntc))
+        return y_ntc
+
+
+def in_one_kernel(x: Tensor) -> Tensor:
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+S, E, H = 5, 8, 32  # tokens, width, hidden width
+HEADS_OF_4 = 2 * 2 * S * S * 4  # queries with keys, weights with values
+ATTENTION = 4 * S * E * E + 2 * S * S * E  # three projections in, one out
+ENCODER = ATTENTION + 2 * S * E * H
+VIT = 197 * 192 * (3 * 192 + 192 + 2 * 768) + 2 * 197 * 197 * 192
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "macs"),
+    [
+        (Function(lambda x: F.scaled_dot_product_attention(x, x, x)), (2, S, 4), HEADS_OF_4),
+        (Function(in_one_kernel), (2, S, 4), HEADS_OF_4),
+        (Attending(need_weights=False), (S, E), ATTENTION),
+        (Attending(), (S, E), ATTENTION),
+        (Attending(attn_mask=torch.zeros(S, S)), (S, E), ATTENTION),
+        (nn.TransformerEncoderLayer(E, 2, H, batch_first=True), (S, E), ENCODER),
+        (VitBlock(), (197, 192), VIT),
+        (Function(lambda x: torch.einsum("nij,nkj->nik", x, x)), (4, 6), 4 * 4 * 6),
+        (Function(lambda x: torch.bmm(x, x)), (4, 4), 64),
+        (Function(lambda x: torch.baddbmm(x, x, x)), (4, 4), 64),
+        (Function(lambda x: torch.addbmm(x[0], x, x)), (4, 4), 64),
+        (Function(lambda x: torch.addmv(x[0, 0], x[0], x[0, 0])), (4, 4), 16),
+        (Function(lambda x: x[0] @ x[0, 0]), (4, 6), 24),
+        (Function(lambda x: x[0] @ x[0]), (6,), 6),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2), (4, 5, 5), 5 * 5 * 4 * 6 * 9),
+        (nn.Conv1d(4, 6, 3), (4, 10), 8 * 4 * 6 * 3),
+        (nn.Conv3d(2, 3, 3), (2, 5, 5, 5), 27 * 2 * 3 * 27),
+    ],
+)
+def test_matrix_products_count_in_all_their_forms(
+    module: nn.Module, shape: tuple[int, ...], macs: int
+) -> None:
+    assert unit_macs(OneUnit(module, shape=shape)) == {"only": macs}
+    with torch.inference_mode():
+        assert counted_macs(lambda: module.eval()(torch.ones(1, *shape))) == macs
+
+
+@pytest.mark.parametrize(
+    ("call", "shape", "operator"),
+    [
+        (lambda x: torch.fft.fft(x).real, (6,), "aten._fft_r2c"),
+        (torch.linalg.svdvals, (6, 6), "aten._linalg_svd"),
+        (lambda x: F.bilinear(x, x, torch.ones(3, 4, 4)), (4,), "aten._trilinear"),
+        (lambda x: torch.cdist(x, x), (4, 6), "aten._cdist_forward"),
+        (lambda x: torchvision.ops.nms(x[0], x[0, :, 0], 0.5)[None], (3, 4), "torchvision.nms"),
+    ],
+)
+def test_work_that_nobody_counts_is_refused_by_name(
+    call: Callable[[Tensor], Tensor], shape: tuple[int, ...], operator: str
+) -> None:
+    with pytest.raises(PluginError, match=rf"Unit 'only': .*{operator}.*register_flop_formula"):
+        unit_macs(OneUnit(Function(call), shape=shape))
+    with pytest.raises(PluginError, match=operator):
+        counted_macs(lambda: call(torch.ones(1, *shape)))
+
+
+def test_an_operator_that_a_plugin_gives_a_formula_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(flop_registry, torch.ops.aten._fft_r2c, lambda *_, **__: 2 * 30)
+    unit = Function(lambda x: torch.fft.rfft(x).real @ torch.ones(4, 3))
+    assert unit_macs(OneUnit(unit, shape=(6,))) == {"only": 30 + 4 * 3}
+
+
+def test_counting_leaves_the_kernels_of_torch_as_they_were() -> None:
+    def switches() -> tuple[object, ...]:
+        backends: Any = torch.backends
+        cuda, mha = backends.cuda, backends.mha.get_fastpath_enabled()
+        return backends.mkldnn.enabled, mha, cuda.flash_sdp_enabled(), backends.cudnn.enabled
+
+    before = switches()
+    counted_macs(lambda: None)
+    assert switches() == before
+
+
+def test_two_counters_that_disagree_on_what_both_know_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(flop_registry, torch.ops.aten.addmm, lambda *_, **__: 2 * 5)
+    with pytest.raises(PluginError, match="in doubt: ptflops gives 12 MACs, torch's own counter 5"):
+        unit_macs(OneUnit(nn.Linear(3, 4), shape=(3,)))
 
 
 class FailsTheSecondTime(nn.Module):
