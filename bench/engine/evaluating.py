@@ -23,7 +23,7 @@ from bench.engine.building import Workplace, backbone_of
 from bench.errors import NotExecutable, Unsupported
 from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
 from bench.measure.cost import dense_macs, unit_macs
-from bench.measure.equivalence import check_execution
+from bench.measure.equivalence import IMAGES, check_execution
 from bench.measure.gradients import block_gradients
 from bench.measure.modes import evaluating
 from bench.measure.point import mean_macs, point_arrays, point_record
@@ -33,7 +33,6 @@ from bench.seeding import generator
 from bench.training.reporter import Reporter
 
 _EVAL_BATCH = 500
-_EQUIVALENCE_IMAGES = 256
 _GRADIENT_IMAGES = 1024
 _GRADIENT_BATCH = 128
 
@@ -97,7 +96,7 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
         unit_macs=costs.units,
         dense_macs=costs.dense,
         arrays_file=f"point{number}.npz",
-        equivalence=_proof(point.net, first_images(spec, place, count=_EQUIVALENCE_IMAGES)),
+        equivalence=_proof(point.net, first_images(spec, place, count=IMAGES)),
     )
     more: dict[str, object] = {}
     if subject.split.held_out is not None:

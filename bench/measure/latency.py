@@ -18,7 +18,7 @@ from torch import Tensor
 from bench.allocator import keep_freed_memory
 from bench.measure.cells import MeasuredCell, cell_of
 from bench.measure.environment import describe_environment
-from bench.measure.equivalence import MIN_IMAGES, check_execution, graph_agrees
+from bench.measure.equivalence import IMAGES, check_execution, graph_agrees
 from bench.measure.lanes import Lane, Progress, Proof, Setup, reason_of, run_rounds
 from bench.measure.modes import using_threads
 from bench.measure.profiles import Profile
@@ -57,14 +57,9 @@ def measure_latency(
     restored.
 
     Raises:
-        ValueError: there are fewer than 256 images, a subject is named like a dense network, or
-            names one that is not there.
+        ValueError: a subject is named like a dense network, or names one that is not there.
     """
     _check_names(subjects, dense)
-    if len(images_nchw) < MIN_IMAGES:
-        raise ValueError(
-            f"{len(images_nchw)} images are too few for latency; at least {MIN_IMAGES}"
-        )
     keep_freed_memory()
     where = torch.device(device)
     images_nchw = images_nchw.to(where, memory_format=torch.channels_last)
@@ -105,7 +100,7 @@ def _prove_all(
     for done, (name, net) in enumerate(nets.items()):
         tell(f"{name}: execute == forward?", done / len(nets))
         try:
-            proofs[name] = prove(name, net, images_nchw[:MIN_IMAGES])
+            proofs[name] = prove(name, net, images_nchw[:IMAGES])
         except Exception as error:
             proofs[name] = Proof(name, net, failure=reason_of(error))
     return proofs

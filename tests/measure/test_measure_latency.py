@@ -240,10 +240,17 @@ def test_the_baseline_is_the_plain_trunk_and_computes_what_execute_computes(
         assert torch.equal(dense.trunk(x_nchw), dense(x_nchw).logits)
 
 
-def test_too_few_images_and_a_subject_named_like_the_baseline_are_refused(
+def test_few_images_give_the_cells_that_they_can_and_a_reason_for_the_others(
     small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
 ) -> None:
-    with pytest.raises(ValueError, match="255 images are too few"):
-        measure({}, small_backbone(), images(255))
+    alone, batch = measure({}, small_backbone(), images(20))[DENSE]
+    assert alone.record.latency_ms is not None
+    assert batch.record.latency_ms is None
+    assert batch.record.reason == "batches of 32 need as many images; there are 20"
+
+
+def test_a_subject_named_like_the_baseline_is_refused(
+    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
+) -> None:
     with pytest.raises(ValueError, match="named 'dense'"):
         measure({"dense": GatedResNet(small_backbone())}, small_backbone(), images(256))
