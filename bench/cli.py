@@ -27,6 +27,7 @@ from bench.commands.frame import (
     RecipeName,
     ResultsDir,
     Seeds,
+    Settings,
     Shortcut,
     TrainingPrecision,
     chosen_folders,
@@ -111,10 +112,7 @@ def run(
     device: DeviceName = None,
     pretrained: Pretrained = None,
     normalise: Normalise = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
-    ] = None,
+    set_: Settings = None,
     precision: TrainingPrecision = None,
     compiled: Compiled = None,
     held_out: Annotated[

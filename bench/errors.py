@@ -14,6 +14,7 @@ BenchError                    exit status 1, message plus the way out
     ├── CheckpointError       a checkpoint cannot be read back
     ├── NotExecutable         the network has no path that really skips
     ├── Unsupported           the network cannot be run in the way that was asked for
+    ├── ConformanceError      a network breaks what must hold for every method
     └── EquivalenceError      the skipping path disagrees with the masked path
 """
 
@@ -135,6 +136,10 @@ class NotExecutable(RunFailed):
 
 class Unsupported(RunFailed):
     """The network cannot be run in the way that was asked for; `message` says why."""
+
+
+class ConformanceError(RunFailed):
+    """A network breaks what must hold for every method; `message` names the check."""
 
 
 class EquivalenceError(RunFailed):

@@ -49,7 +49,7 @@ def test_a_new_package_passes_its_checks_and_trains(tmp_path: Path) -> None:
     assert "bench method check my_method" in made.stderr
     checked = bench("check", "my_method", "--plugin", str(file))
     assert checked.exit_code == 0, checked.stdout
-    assert "my_method: 19 passed" in checked.stdout
+    assert "my_method: 21 passed" in checked.stdout
     results = {"BENCH_RESULTS": str(tmp_path / "results")}
     METHODS._added.clear()
     run = ["run", "--plugin", str(file), "--methods", "my_method", "--backbone", "resnet8"]
@@ -64,7 +64,7 @@ def test_the_tests_of_a_new_package_pass(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
     done = subprocess.run(command, cwd=tmp_path / "mine", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "21 passed" in done.stdout
+    assert "23 passed" in done.stdout
 
 
 def test_a_new_package_declares_its_entry_point(tmp_path: Path) -> None:
@@ -196,11 +196,52 @@ def test_a_broken_method_fails_with_numbers_and_a_likely_cause(broken: Path) -> 
     outcome = bench("check", "--plugin", str(broken))
     assert outcome.exit_code == 1
     said = " ".join(outcome.stdout.split())
-    assert "broken: 17 passed, 1 failed, 1 exempt" in said
+    assert "broken: 19 passed, 1 failed, 1 exempt" in said
     assert "per image too few" in said
     assert "Likely cause: something runs that units() does not list" in said
     assert "Exempt: it is [bold]never[/] the same" in said
     assert "Traceback" not in outcome.stderr
+
+
+def test_a_traceback_is_shown_if_asked_for(broken: Path) -> None:
+    outcome = bench("check", "--plugin", str(broken), "--debug")
+    assert outcome.exit_code == 1
+    assert "Traceback" in outcome.stderr and "_require_same_macs" in outcome.stderr
+
+
+def test_settings_are_those_that_are_given(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(suite.claims, "metadata", lambda b, _: seen.append(b.config.cost))
+    bench("check", "--plugin", str(broken), "--set", "broken.cost=0.25")
+    assert seen == [0.25]
+    METHODS._added.clear()
+    wrong = bench("check", "--plugin", str(broken), "--set", "broken.cost=-1")
+    assert wrong.exit_code == 2 and "cost" in wrong.stderr
+    METHODS._added.clear()
+    other = bench("check", "--plugin", str(broken), "--set", "sgad.d_max=0.5")
+    assert other.exit_code == 2 and "'sgad' is not among what is checked" in other.stderr
+
+
+NEVER = """
+from bench.scaffold.example import LearnedGates
+
+
+class Never(LearnedGates):
+    name = "never"
+
+    def build(self, backbone, config):
+        raise KeyError("no network")
+"""
+
+
+def test_what_depends_on_a_failed_check_is_not_tried(tmp_path: Path) -> None:
+    path = tmp_path / "never_plugin.py"
+    path.write_text(NEVER)
+    outcome = bench("check", "--plugin", str(path))
+    assert outcome.exit_code == 1
+    said = " ".join(outcome.stdout.split())
+    assert "never: 3 passed, 2 failed, 16 not tried" in said
+    assert "Not tried: there is no network to try it on, because 'trains' failed." in said
 
 
 def test_several_methods_are_checked_each_with_its_table(broken: Path) -> None:
@@ -215,7 +256,7 @@ def test_all_means_every_registered_method(monkeypatch: pytest.MonkeyPatch) -> N
     METHODS.add(LearnedGates, source="here")
     outcome = bench("check", "all")
     assert outcome.exit_code == 0
-    assert "learned_gates: 19 passed" in outcome.stdout
+    assert "learned_gates: 21 passed" in outcome.stdout
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,10 @@ TrainingPrecision = Annotated[
 ]
 Compiled = Annotated[bool | None, typer.Option("--compile", help="Train with torch.compile.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")
 ]

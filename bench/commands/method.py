@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.commands.frame import Debug, Plugins, errors_shown, load_plugins, stderr, stdout
+from bench.commands.frame import (
+    Debug,
+    Plugins,
+    Settings,
+    errors_shown,
+    load_plugins,
+    stderr,
+    stdout,
+)
 from bench.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
+    from bench.method import MethodConfig
     from bench.testing import Outcome
 
 app = typer.Typer(no_args_is_help=True, help="Start a method of your own, and check methods.")
@@ -50,26 +60,45 @@ def check(
     names: Annotated[
         list[str] | None, typer.Argument(help="Methods, or all. Default: those of --plugin.")
     ] = None,
+    set_: Settings = None,
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
     """Check that methods keep the contract, each in some seconds on made-up images.
 
     * `bench method check my_method`
-    * `bench method check --plugin my_method.py`
+    * `bench method check --plugin my_method.py --set my_method.cost=0.2`
     """
     with errors_shown(debug):
         from bench.report.conformance import outcome_table
 
         added = load_plugins(plugin)
-        chosen = _chosen(names or added)
-        failed = False
-        for number, name in enumerate(chosen):
-            outcomes = _checked(name, f"{number + 1}/{len(chosen)}")
-            stdout().print(outcome_table(outcomes))
-            failed = failed or any(outcome.status == "failed" for outcome in outcomes)
-        if failed:
+        configs = _configs(_chosen(names or added), set_ or [])
+        outcomes: list[Outcome] = []
+        for number, (name, config) in enumerate(configs.items()):
+            found = _checked(name, config, f"{number + 1}/{len(configs)}")
+            stdout().print(outcome_table(found))
+            outcomes += found
+        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+        for error in errors if debug else ():
+            text = "".join(traceback.format_exception(error))
+            stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+        if errors:
             raise typer.Exit(1)
+
+
+def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
+    """Return the settings of each method, by its name."""
+    from bench.engine.plan import METHODS, method_config, parse_settings
+
+    settings = parse_settings(given)
+    for name in settings:
+        if name not in names:
+            raise ConfigError(
+                f"--set {name}.{next(iter(settings[name]))}: '{name}' is not among what is checked:"
+                f" {', '.join(names)}."
+            )
+    return {name: method_config(METHODS.get(name), settings.get(name, {})) for name in names}
 
 
 def _chosen(names: list[str]) -> list[str]:
@@ -90,13 +119,13 @@ def _chosen(names: list[str]) -> list[str]:
     return chosen
 
 
-def _checked(name: str, place: str) -> list[Outcome]:
+def _checked(name: str, config: MethodConfig, place: str) -> list[Outcome]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from bench.engine.plan import METHODS
     from bench.testing import checks_of
 
-    checks = checks_of(METHODS.get(name))
+    checks = checks_of(METHODS.get(name), config=config)
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
     with Progress(*columns, console=stderr(), transient=True) as bars:

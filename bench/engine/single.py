@@ -20,6 +20,7 @@ from bench.data.augment import pad_images
 from bench.data.images import ImageSet
 from bench.engine.blame import reason_for
 from bench.engine.building import Workplace, build, method_of, parent_of
+from bench.engine.conforming import check_trained, check_untrained
 from bench.engine.decisions import check_code, note_changes
 from bench.engine.evaluating import (
     Subject,
@@ -91,9 +92,10 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
         parent = parent_of(spec, place)
     seed_globally(spec.seed, "build")
     net = build(spec, place)
+    subject = subject_of(spec, place, net)
+    check_untrained(net, subject)
     if spec.compiled:
         net.compile()
-    subject = subject_of(spec, place, net)
     costs, split = subject.costs, subject.split
     history, phases = train(
         net,
@@ -108,6 +110,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     if method.tags.calibrates and split.held_out is not None:
         with evaluating(net):
             method.calibrate(net, config, list(random_batches(split.held_out, spec)))
+    conformance = check_trained(net, subject)
     points = [
         _measure(number, point, subject)
         for number, point in enumerate(method.operating_points(net, config))
@@ -132,6 +135,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             ).model_copy(update={"statistics_images": restated}),
             "history": tuple(history),
             "points": tuple(points),
+            "conformance": conformance,
             "files": fingerprints(place.store.folder(spec), _files(points)),
         }
     )

@@ -16,7 +16,7 @@ from bench.engine.building import Workplace, parent_of
 from bench.engine.plan import METHODS, code_of
 from bench.errors import WeightsError
 from bench.method import DerivedMethod
-from bench.records.record import RunRecord
+from bench.records.record import Conformance, RunRecord
 
 FORMAT_VERSION: Literal[1] = 1
 KEY = "skipbench"
@@ -58,6 +58,7 @@ class Description(Frozen):
     channel. The outputs are logits (N, num_classes) and executed (N, len(units)), the share of each
     unit that an image ran; `unit_macs` and `dense_macs` turn it into nFLOPs. `method_version` and
     `method_code` say which code rebuilds it, as in the spec of a run; "" in older files.
+    `conformance` says which checks the run passed; None where it is older than them.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -83,6 +84,7 @@ class Description(Frozen):
     form: Form = "weights"
     batch: Batch = "any"
     folded: bool = False
+    conformance: Conformance | None = None
     source: SourceNote | None = None
 
     def sentence(self) -> str:
@@ -113,6 +115,7 @@ def describe(record: RunRecord, number: int, place: Workplace, units: list[str])
         unit_macs=record.unit_macs,
         dense_macs=record.dense_macs,
         dead_blocks=point.dead_blocks,
+        conformance=record.conformance,
         source=_source_of(spec, place),
     )
 

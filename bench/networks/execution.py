@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import PluginError
 from bench.networks.policy import Decisions, Gates
 from bench.networks.resnet import Block, Projection
 from bench.networks.states import SelectiveBlock, States, WholeState, states_of
@@ -93,9 +94,18 @@ def run_masked(
             h_nchw = block(h_nchw)
             columns.append(h_nchw.new_ones(h_nchw.shape[0], dtype=torch.float32))
         else:
+            _require_one_per_image(gate, index)
             h_nchw = merge.masked(block.shortcut(h_nchw), block.residual(h_nchw), gate)
             columns.append(gate.detach().float())
     return h_nchw, torch.stack(columns, dim=1)
+
+
+def _require_one_per_image(gate: Tensor, index: int) -> None:
+    if gate.ndim != 1:
+        raise PluginError(
+            f"The gate of block {index} has shape {tuple(gate.shape)}, not (N,).",
+            hint="A gate is one number per image: flatten(), or a squeeze of the last axis.",
+        )
 
 
 class Step(NamedTuple):

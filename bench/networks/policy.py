@@ -14,6 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from bench.errors import PluginError
 from bench.networks.states import Readable
 from bench.networks.unit import Unit
 
@@ -80,6 +81,11 @@ class UpFront(Decisions):
         always_on: Sequence[bool],
         terms: Mapping[str, Tensor] | None = None,
     ) -> None:
+        if gates_nb.ndim != 2:
+            raise PluginError(
+                f"The gates have shape {tuple(gates_nb.shape)}, not (N, B).",
+                hint="UpFront takes one number per image and block: flatten(1), or a squeeze.",
+            )
         self.gates_nb = gates_nb
         self.always_on = always_on
         self._terms = terms or {}

@@ -197,6 +197,18 @@ class PointRecord(Frozen):
     positions_file: str = ""
 
 
+class Conformance(Frozen):
+    """Which checks of the conformance suite this very network passed, before and after training.
+
+    `exempt` maps those that were left out to the reason that the method gives: the row is
+    unchecked in that. `skipbench` is the version whose checks these are.
+    """
+
+    skipbench: str
+    passed: tuple[str, ...]
+    exempt: dict[str, str] = Field(default_factory=dict)
+
+
 class RunRecord(Frozen):
     """Everything known about one run.
 
@@ -205,6 +217,7 @@ class RunRecord(Frozen):
     `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
     not what is added later. Empty in older records. `code` is the hash of the method's code as it
     was then, bench.plugin_code; "" in older records and those of runs that did not finish.
+    `conformance` is None in records made before runs were checked, and of runs that did not finish.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -226,6 +239,7 @@ class RunRecord(Frozen):
     history: tuple[EpochRow, ...] = ()
     points: tuple[PointRecord, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
+    conformance: Conformance | None = None
     environment: Environment
     created: str
     wall_s: float = 0.0

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bench.testing import Outcome
 
-_STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow"}
+_STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tried": "yellow"}
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
@@ -38,8 +38,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def _told(outcome: Outcome) -> Text:
     text = Text(outcome.proves)
-    if outcome.status == "exempt":
-        text.append(f"\nExempt: {outcome.detail}", style="yellow")
+    if outcome.status in ("exempt", "not tried"):
+        text.append(f"\n{outcome.status.capitalize()}: {outcome.detail}", style="yellow")
     elif outcome.detail:
         text.append(f"\n{outcome.detail}", style="red")
     if outcome.cause:

@@ -150,16 +150,16 @@ def _largest_first(group: Group) -> tuple[Any, ...]:
 
 def footnotes(groups: Sequence[Group]) -> list[str]:
     """Return what must stand beside any comparison of `groups`: data, budgets, guesses."""
-    notes = [_synthetic(groups), _budgets(groups), _shortened(groups), _reconstructed(groups)]
-    return [note for note in notes if note]
+    notes = _synthetic(groups), _budgets(groups), _shortened(groups), _unchecked(groups)
+    return [note for note in (*notes, _reconstructed(groups)) if note]
 
 
 def short_footnotes(groups: Sequence[Group]) -> list[str]:
     """Return the same for a figure, where the settings that were guessed have no room."""
     guessed = sorted({row["method"] for g in groups for row in g.rows if row["reconstructed"]})
     note = f"in part reconstructed, see the table: {', '.join(guessed)}" if guessed else ""
-    notes = _synthetic(groups), _budgets(groups), _shortened(groups), note
-    return [text for text in notes if text]
+    notes = _synthetic(groups), _budgets(groups), _shortened(groups), _unchecked(groups)
+    return [text for text in (*notes, note) if text]
 
 
 def seed_note(groups: Sequence[Group]) -> str:
@@ -228,9 +228,19 @@ def _epochs(cost: float) -> str:
     return f"{cost:.1f}".removesuffix(".0") if cost < 10 else f"{cost:.0f}"
 
 
+def _unchecked(groups: Sequence[Group]) -> str:
+    named = _by_method(groups, "unchecked")
+    return f"unchecked, as the method says: {named}" if named else ""
+
+
 def _reconstructed(groups: Sequence[Group]) -> str:
+    named = _by_method(groups, "reconstructed")
+    return f"settings no publication states: {named}" if named else ""
+
+
+def _by_method(groups: Sequence[Group], key: str) -> str:
+    """Return what the rows list under `key`, behind the name of each method that has any."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
-    for row in (row for group in groups for row in group.rows if row["reconstructed"]):
-        found[row["method"]].update(dict.fromkeys(row["reconstructed"]))
-    named = [f"{method} ({', '.join(settings)})" for method, settings in sorted(found.items())]
-    return f"settings no publication states: {'; '.join(named)}" if named else ""
+    for row in (row for group in groups for row in group.rows if row[key]):
+        found[row["method"]].update(dict.fromkeys(row[key]))
+    return "; ".join(f"{method} ({', '.join(names)})" for method, names in sorted(found.items()))

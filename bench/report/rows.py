@@ -49,7 +49,7 @@ EXTRAS = (
         "pretraining_dense_epochs",
         "total_dense_epochs",
     ),
-    *("pretraining", "budget_note", "synthetic", "reconstructed"),
+    *("pretraining", "budget_note", "synthetic", "reconstructed", "unchecked"),
     *("role", "decision", "source", "gated_blocks", "family", "settings"),
     *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
     *("realised_b1", "realised_b256", "speedup_low_b1", "speedup_high_b1"),
@@ -185,6 +185,7 @@ def _of_run(record: RunRecord) -> Row:
         "test_images": record.test_images,
         "synthetic": record.synthetic,
         "reconstructed": list(record.reconstructed),
+        "unchecked": list(record.conformance.exempt) if record.conformance else [],
         "pretraining": "none" if spec.initial is None else spec.initial.name,
         **_training(record),
     }

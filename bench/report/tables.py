@@ -100,7 +100,7 @@ def _json(all_rows: Sequence[Row]) -> str:
 
 def _csv(all_rows: Sequence[Row]) -> str:
     table = to_dataframe(all_rows)
-    for key in ("reconstructed", "settings"):
+    for key in ("reconstructed", "settings", "unchecked"):
         table[key] = [" ".join(row[key]) for row in all_rows]
     return str(table.map(no_formula).to_csv(index=False, lineterminator="\n"))
 

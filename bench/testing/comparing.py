@@ -5,42 +5,22 @@ Owns the tolerances; runs no training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from bench.errors import NotExecutable
 from bench.networks.unit import DynamicNet, Output
-from bench.testing.made_up import images
 from bench.testing.outcome import Shortfall
 
 LOGITS = 1e-4
-Run = Callable[[Tensor], Output]
-
-_ROUNDING = 1e-3
-_NEARLY_ONE = (
+ROUNDING = 1e-3
+NEARLY_ONE = (
     "a straight-through gate is 0.9999999 or 1e-8 after rounding; write it as"
     " hard + (soft - soft.detach()), which is exactly 0 or 1."
 )
 _NOT_REPEATABLE = "deciding draws random numbers in eval mode; see 'repeatable'."
-_BATCH_MATES = "deciding looks at the other images of the batch; see 'batch_independence'."
-
-
-def runs_of(net: DynamicNet) -> dict[str, Run]:
-    """Return the ways to run `net`: forward, and execute where there is a path that skips."""
-    runs: dict[str, Run] = {"forward": net}
-    return {**runs, "execute": net.execute} if is_executable(net) else runs
-
-
-def is_executable(net: DynamicNet) -> bool:
-    """Tell whether the network says that it has a path that really skips."""
-    try:
-        net.execute(images(1, seed=0))
-    except NotExecutable:
-        return False
-    return True
 
 
 def require_same_trace(
@@ -57,8 +37,8 @@ def require_same_trace(
         raise Shortfall(f"{what} give traces of shape {shapes}.", cause)
     wrong_nu = ran_nu != expected_nu
     if bool(wrong_nu.any()):
-        if float((ran_nu - expected_nu).abs().max()) < _ROUNDING:
-            cause = _NEARLY_ONE
+        if float((ran_nu - expected_nu).abs().max()) < ROUNDING:
+            cause = NEARLY_ONE
         first = int(wrong_nu.any(dim=0).nonzero()[0])
         count = int(wrong_nu.any(dim=1).sum())
         name = net.units()[first].name
@@ -106,25 +86,18 @@ def _require_within(
 
 @contextmanager
 def explained(net: DynamicNet, x_nchw: Tensor) -> Iterator[None]:
-    """Give a Shortfall that is raised inside another cause, if one can be found by trying.
-
-    Randomness comes first, then batch mates: both make everything else disagree too.
-    """
+    """Give a Shortfall that is raised inside another cause where random numbers are behind it."""
     try:
         yield
     except Shortfall as found:
-        cause = None if found.cause == _NEARLY_ONE else _deeper_cause(net, x_nchw)
-        raise Shortfall(found.detail, cause or found.cause) from None
+        random = found.cause != NEARLY_ONE and not _repeats(net, x_nchw)
+        raise Shortfall(found.detail, _NOT_REPEATABLE if random else found.cause) from None
 
 
-def _deeper_cause(net: DynamicNet, x_nchw: Tensor) -> str | None:
+def _repeats(net: DynamicNet, x_nchw: Tensor) -> bool:
     first, second = net(x_nchw), net(x_nchw)
-    if not (
-        torch.equal(first.executed, second.executed) and torch.equal(first.logits, second.logits)
-    ):
-        return _NOT_REPEATABLE
-    alone = joined([net(part) for part in torch.split(x_nchw, 1)])
-    return None if torch.equal(alone.executed, first.executed) else _BATCH_MATES
+    same = torch.equal(first.executed, second.executed)
+    return same and torch.equal(first.logits, second.logits)
 
 
 def joined(outputs: Sequence[Output]) -> Output:

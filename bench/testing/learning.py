@@ -6,7 +6,7 @@ Each takes the workbench and raises a Shortfall; what it proves is said in suite
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
@@ -30,15 +30,24 @@ def trains(bench: Workbench) -> None:
 
 def gradient(bench: Workbench) -> None:
     for subject in bench.subjects():
-        names = [name for name, _ in subject.net.named_parameters()]
-        missing = [name for name in names if name not in subject.reached]
-        if missing:
-            shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            raise Shortfall(
-                f"{subject.backbone.name}: {len(missing)} of {len(names)} parameters receive no"
-                f" gradient in any phase: {shown}",
-                _cause_of_no_gradient(missing[0]),
-            )
+        require_gradient(subject.net, subject.reached, where=subject.backbone.name)
+
+
+def require_gradient(net: DynamicNet, reached: Collection[str], *, where: str) -> None:
+    """Check that the parameters named in `reached` are all that `net` has.
+
+    Raises:
+        Shortfall: they are not; it names the first of the others.
+    """
+    names = [name for name, _ in net.named_parameters()]
+    missing = [name for name in names if name not in reached]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise Shortfall(
+            f"{where}: {len(missing)} of {len(names)} parameters receive no gradient in any phase:"
+            f" {shown}",
+            _cause_of_no_gradient(missing[0]),
+        )
 
 
 def _cause_of_no_gradient(name: str) -> str:

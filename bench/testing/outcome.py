@@ -6,13 +6,13 @@ Owns no check and no terminal.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from bench.errors import BenchError
 
-Status = Literal["passed", "failed", "exempt"]
+Status = Literal["passed", "failed", "exempt", "not tried"]
 _ROOM = Path(__file__).parent
 
 
@@ -25,6 +25,10 @@ class Shortfall(Exception):
         self.cause = cause
 
 
+class NotTried(Exception):
+    """A check needs what another one failed to make; the message says which."""
+
+
 class DoesNotApply(Exception):
     """A check has nothing to try on this network; the message says why."""
 
@@ -33,7 +37,8 @@ class DoesNotApply(Exception):
 class Outcome:
     """What came of one check of one method.
 
-    `detail` holds the numbers of a failure or the reason of an exemption.
+    `detail` holds the numbers of a failure, or the reason why it was exempt or not tried. `error`
+    is the exception behind a failure, for a traceback.
     """
 
     method: str
@@ -42,14 +47,16 @@ class Outcome:
     status: Status
     detail: str = ""
     cause: str = ""
+    error: Exception | None = field(default=None, repr=False, compare=False)
 
     def require(self) -> None:
-        """Do nothing unless the check failed.
+        """Do nothing if the check passed or is exempt.
 
         Raises:
-            AssertionError: it failed; the message has the numbers and the likely cause.
+            AssertionError: it failed or was not tried; the message has the numbers and the likely
+                cause.
         """
-        if self.status == "failed":
+        if self.status in ("failed", "not tried"):
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
@@ -66,9 +73,12 @@ def shortfall_of(error: Exception) -> Shortfall:
     if isinstance(error, Shortfall):
         return error
     if isinstance(error, BenchError):
-        return Shortfall(f"{type(error).__name__}: {error.message}", error.hint or "")
-    said = (str(error).strip() or "no message").splitlines()[0]
-    return Shortfall(f"It raised {type(error).__name__}: {said}{_place_of(error)}")
+        found = Shortfall(f"{type(error).__name__}: {error.message}", error.hint or "")
+    else:
+        said = (str(error).strip() or "no message").splitlines()[0]
+        found = Shortfall(f"It raised {type(error).__name__}: {said}{_place_of(error)}")
+    found.__cause__ = error
+    return found
 
 
 def _place_of(error: Exception) -> str:

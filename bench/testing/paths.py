@@ -1,32 +1,42 @@
-"""Checks of the two ways to run a network: what they compute, report, cost and leave behind.
+"""Checks of one network: what it computes, reports, costs and leaves behind, on two ways to run it.
 
-Each takes the workbench and raises a Shortfall; what it proves is said in suite.py.
+Each takes a specimen and raises a Shortfall; what it proves is said in suite.py. A run holds its
+own network to those that need seconds (engine/conforming.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
+from pydantic import ValidationError
+from safetensors.torch import save
 from torch import Tensor
 
 from bench.errors import NotExecutable
-from bench.measure.cost import counted_macs, macs_per_image
-from bench.measure.modes import evaluating
-from bench.networks.unit import DynamicNet, Output
+from bench.measure.accuracy import Evaluation
+from bench.measure.cost import counting, macs_per_image
+from bench.measure.equivalence import check_execution
+from bench.measure.modes import evaluating, in_eval_mode
+from bench.measure.point import point_record
+from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.inference import fast_copy
+from bench.networks.unit import DynamicNet, Output, Unit
 from bench.seeding import random_fingerprint
 from bench.testing.comparing import (
+    NEARLY_ONE,
+    ROUNDING,
     explained,
     joined,
     require_close,
     require_equal,
     require_same_trace,
-    runs_of,
 )
-from bench.testing.made_up import CLASSES, images
-from bench.testing.outcome import Shortfall
-from bench.testing.workbench import Workbench
+from bench.testing.outcome import DoesNotApply, Shortfall
+from bench.testing.specimen import Specimen
 
+_SINGLES = 4
 _OTHER_DECISION = (
     "the two paths decide on different states: a gate reads its input after it was overwritten,"
     " or a skipped block leaves another state than a masked one (the Merge rule)."
@@ -42,34 +52,50 @@ _BATCH = (
 _RANDOM = "noise or sampling that is not switched off where `self.training` is False."
 
 
-def outputs(bench: Workbench) -> None:
-    for where, net in bench.points():
-        units = net.units()
-        names = [unit.name for unit in units]
-        if len(set(names)) != len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise Shortfall(f"{where}: several units are called {', '.join(twice)}.")
-        fixed = [column for column, unit in enumerate(units) if unit.always_on]
-        with evaluating(net):
-            for name, run in runs_of(net).items():
-                output = run(images(6, seed=3))
-                what = f"{where}: {name}"
-                _require_output(output, count=6, units=len(units), what=what)
-                _require_fixed_on(output.executed[:, fixed], [names[c] for c in fixed], what)
-        if net(images(2, seed=3)).executed.requires_grad:
+_SOFT = (
+    "a gate is soft in eval mode; there it must be exactly 0 or 1: round it, in training with"
+    " hard + (soft - soft.detach())."
+)
+_UNSAVED = "two names in the state dict share one tensor."
+_UNRECORDED = (
+    "units of role 'block' are called block0, block1, ... in their order; names and numbers are"
+    " what a record can hold."
+)
+
+
+def outputs(tried: Specimen) -> None:
+    net, where, x = tried.net, tried.where, tried.x_nchw[:6]
+    units = net.units()
+    names = [unit.name for unit in units]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise Shortfall(f"{where}: several units are called {', '.join(twice)}.")
+    if isinstance(net, GatedResNet) and len(block_columns(units)) != len(net.blocks):
+        listed = f"{len(block_columns(units))} of {len(net.blocks)} blocks"
+        raise Shortfall(f"{where}: units() lists {listed}.", "it leaves out what super() lists.")
+    fixed = [column for column, unit in enumerate(units) if unit.always_on]
+    with evaluating(net):
+        for name, run in tried.runs().items():
+            output, what = run(x), f"{where}: {name}"
+            _require_output(output, (len(x), tried.classes), units=len(units), what=what)
+            _require_fixed_on(output.executed[:, fixed], [names[c] for c in fixed], what)
+            if isinstance(net, GatedResNet):
+                _require_hard(output.executed, units, what)
+    with in_eval_mode(net), torch.enable_grad():
+        if net.forward(x[:2]).executed.requires_grad:
             raise Shortfall(f"{where}: `executed` carries gradient.", "a detach() is missing.")
 
 
-def _require_output(output: object, *, count: int, units: int, what: str) -> None:
+def _require_output(output: object, shape: tuple[int, int], *, units: int, what: str) -> None:
     if not isinstance(output, Output):
         raise Shortfall(f"{what} returns a {type(output).__name__}, not an Output.")
-    if tuple(output.logits.shape) != (count, CLASSES):
-        shape = tuple(output.logits.shape)
-        raise Shortfall(f"{what} gives logits of shape {shape}, expected {(count, CLASSES)}.")
-    if tuple(output.executed.shape) != (count, units):
+    if tuple(output.logits.shape) != shape:
+        found = tuple(output.logits.shape)
+        raise Shortfall(f"{what} gives logits of shape {found}, expected {shape}.")
+    if tuple(output.executed.shape) != (shape[0], units):
         raise Shortfall(
-            f"{what} gives a trace of shape {tuple(output.executed.shape)} for {count} images and"
-            f" {units} units.",
+            f"{what} gives a trace of shape {tuple(output.executed.shape)} for {shape[0]} images"
+            f" and {units} units.",
             "units() and the columns of `executed` are not made by the same rule.",
         )
     if not bool(torch.isfinite(output.logits).all()):
@@ -89,16 +115,29 @@ def _require_fixed_on(executed_nf: Tensor, names: list[str], what: str) -> None:
         raise Shortfall(f"{what} leaves out '{name}', which units() says always runs.")
 
 
-def execution(bench: Workbench) -> None:
-    for where, net in bench.points():
-        x, what = images(41, seed=5), f"{where}: execute and forward"
-        with evaluating(net):
-            _require_executable(net, x[:1])
-            for part in (x, x[:1], x[7:9]):
-                with explained(net, x):
-                    masked, skipping = net(part), net.execute(part)
-                    require_same_trace(skipping, masked, net=net, what=what, cause=_OTHER_DECISION)
-                    require_close(skipping, masked, what=what, cause=_OTHER_STATE)
+def _require_hard(executed_nu: Tensor, units: Sequence[Unit], what: str) -> None:
+    """Check that the gates of a network that decides by block are 0 or 1."""
+    columns = block_columns(units)
+    gates_nb = executed_nu[:, columns]
+    away_nb = (gates_nb - gates_nb.round()).abs()
+    if bool(away_nb.any()):
+        block = int(away_nb.amax(dim=0).argmax())
+        share = float(gates_nb[int(away_nb[:, block].argmax()), block])
+        raise Shortfall(
+            f"{what} runs {share:.7g} of '{units[columns[block]].name}' for an image.",
+            NEARLY_ONE if float(away_nb.max()) < ROUNDING else _SOFT,
+        )
+
+
+def execution(tried: Specimen) -> None:
+    net, x, what = tried.net, tried.x_nchw, f"{tried.where}: execute and forward"
+    with evaluating(net):
+        _require_executable(net, x[:1])
+        for part in (x, x[:1], x[7:9]):
+            with explained(net, x):
+                masked, skipping = net(part), net.execute(part)
+                require_same_trace(skipping, masked, net=net, what=what, cause=_OTHER_DECISION)
+                require_close(skipping, masked, what=what, cause=_OTHER_STATE)
 
 
 def _require_executable(net: DynamicNet, x_nchw: Tensor) -> None:
@@ -111,51 +150,53 @@ def _require_executable(net: DynamicNet, x_nchw: Tensor) -> None:
         ) from error
 
 
-def batch_independence(bench: Workbench) -> None:
-    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
-    for where, net in bench.points():
-        x = images(24, seed=6)
-        with evaluating(net):
-            for name, run in runs_of(net).items():
-                whole = run(x)
-                shuffled = Output(whole.logits[order], whole.executed[order], {})
-                for size in (1, 5, 24):
-                    parts = joined([run(part) for part in torch.split(x[order], size)])
-                    what = f"{where}: {name} in shuffled batches of {size} and of 24 in order"
-                    require_same_trace(parts, shuffled, net=net, what=what, cause=_BATCH)
-                    require_close(parts, shuffled, what=what, cause=_BATCH)
+def batch_independence(tried: Specimen) -> None:
+    net, x, count = tried.net, tried.x_nchw, len(tried.x_nchw)
+    order_n = torch.randperm(count, generator=torch.Generator().manual_seed(1)).to(x.device)
+    sizes = {1: order_n[:_SINGLES], count // 3 + 1: order_n, count: order_n}
+    with evaluating(net):
+        for name, run in tried.runs().items():
+            whole = run(x)
+            for size, chosen_n in sizes.items():
+                parts = joined([run(part) for part in torch.split(x[chosen_n], size)])
+                shuffled = Output(whole.logits[chosen_n], whole.executed[chosen_n], {})
+                what = (
+                    f"{tried.where}: {name} in shuffled batches of {size} and of {count} in order"
+                )
+                require_same_trace(parts, shuffled, net=net, what=what, cause=_BATCH)
+                require_close(parts, shuffled, what=what, cause=_BATCH)
 
 
-def repeatable(bench: Workbench) -> None:
-    for where, net in bench.points():
-        x = images(16, seed=7)
-        with evaluating(net):
-            for name, run in runs_of(net).items():
-                first, second = run(x), run(x)
-                what = f"{where}: two calls of {name}"
-                require_same_trace(second, first, net=net, what=what, cause=_RANDOM)
-                require_equal(second, first, what=what, cause=_RANDOM)
+def repeatable(tried: Specimen) -> None:
+    net, x = tried.net, tried.x_nchw[:8]
+    # Sums of an accelerator may come in any order.
+    require = require_equal if x.device.type == "cpu" else require_close
+    with evaluating(net):
+        for name, run in tried.runs().items():
+            first, second = run(x), run(x)
+            what = f"{tried.where}: two calls of {name}"
+            require_same_trace(second, first, net=net, what=what, cause=_RANDOM)
+            require(second, first, what=what, cause=_RANDOM)
 
 
-def side_effects(bench: Workbench) -> None:
-    for where, net in bench.points():
-        x = images(9, seed=8)
-        images_before, state = x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
-        net.eval()
-        with torch.no_grad():
-            for name, run in runs_of(net).items():
-                drawn = random_fingerprint()
-                run(x)
-                if drawn != random_fingerprint():
-                    raise Shortfall(f"{where}: {name} draws from the global generators.", _RANDOM)
-                if not torch.equal(x, images_before):
-                    raise Shortfall(
-                        f"{where}: {name} changes the images it is given.",
-                        "an operation in place on the input of the stem.",
-                    )
-                if any(module.training for module in net.modules()):
-                    raise Shortfall(f"{where}: {name} puts parts of the net into training mode.")
-                _require_same_state(net, state, what=f"{where}: {name}")
+def side_effects(tried: Specimen) -> None:
+    net, where, x = tried.net, tried.where, tried.x_nchw[:9]
+    images_before, state = x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
+    net.eval()
+    with torch.no_grad():
+        for name, run in tried.runs().items():
+            drawn = random_fingerprint()
+            run(x)
+            if drawn != random_fingerprint():
+                raise Shortfall(f"{where}: {name} draws from the global generators.", _RANDOM)
+            if not torch.equal(x, images_before):
+                raise Shortfall(
+                    f"{where}: {name} changes the images it is given.",
+                    "an operation in place on the input of the stem.",
+                )
+            if any(module.training for module in net.modules()):
+                raise Shortfall(f"{where}: {name} puts parts of the net into training mode.")
+            _require_same_state(net, state, what=f"{where}: {name}")
 
 
 def _require_same_state(net: DynamicNet, before: dict[str, Tensor], *, what: str) -> None:
@@ -167,19 +208,60 @@ def _require_same_state(net: DynamicNet, before: dict[str, Tensor], *, what: str
             )
 
 
-@torch.no_grad()
-def macs(bench: Workbench) -> None:
-    for subject in bench.subjects():
-        costs = list(bench.costs[subject.backbone.name].values())
-        for point in subject.points:
-            net, x = point.net.eval(), images(12, seed=9)
-            _require_executable(net, x[:1])
-            from_trace_n = macs_per_image(net(x).executed, costs)
-            for part in (slice(0, 12), slice(0, 1), slice(1, 2), slice(2, 3)):
-                counted = counted_macs(partial(net.execute, x[part]))
-                traced = from_trace_n[part].sum().item()
-                with explained(net, x):
-                    _require_same_macs(counted, traced, len(x[part]), where=subject.where(point))
+def macs(tried: Specimen) -> None:
+    net, x = tried.net, tried.x_nchw
+    costs = [tried.costs()[unit.name] for unit in net.units()]
+    with evaluating(net):
+        _require_executable(net, x[:1])
+        for part in (x[:12], x[-1:]):
+            counted, output = counting(partial(net.execute, part))
+            # The trace of that very call: in another batch, rounding may turn a decision.
+            traced = macs_per_image(output.executed, costs).sum().item()
+            _require_same_macs(counted, traced, len(part), where=tried.where)
+
+
+def fast(tried: Specimen) -> None:
+    if "execute" not in tried.runs():
+        raise DoesNotApply("there is no path that really skips, so nothing is timed.")
+    copied = fast_copy(tried.net, tried.x_nchw[:2])
+    check_execution(copied, tried.x_nchw, masked=tried.net)
+
+
+def record(tried: Specimen) -> None:
+    net, x = tried.net, tried.x_nchw
+    with evaluating(net):
+        executed_nu = net.forward(x).executed.cpu()
+    nothing_n = torch.zeros(len(x))
+    evaluation = Evaluation(nothing_n.bool(), executed_nu, nothing_n)
+    try:
+        point_record(
+            "",
+            evaluation,
+            net=net,
+            unit_macs=tried.costs(),
+            dense_macs=max(1, sum(tried.costs().values())),
+            arrays_file="",
+        )
+    except ValidationError as error:
+        found = error.errors()[0]
+        where = ".".join(str(part) for part in found["loc"] if part != "[key]")
+        raise Shortfall(
+            f"{tried.where}: a record cannot hold {where}: {found['msg']}.", _UNRECORDED
+        ) from error
+    saved(net)
+
+
+def saved(net: DynamicNet) -> bytes:
+    """Return the weights of `net` as a run keeps them.
+
+    Raises:
+        Shortfall: they cannot be saved.
+    """
+    try:
+        return save({key: value.contiguous() for key, value in net.state_dict().items()})
+    except (RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise Shortfall(f"Its weights cannot be saved: {said}", _UNSAVED) from error
 
 
 def _require_same_macs(counted: int, traced: float, count: int, *, where: str) -> None:

@@ -5,13 +5,16 @@ Each takes the workbench and raises a Shortfall; what it proves is said in suite
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from bench.errors import Unsupported
 from bench.measure.cost import macs_per_image
 from bench.measure.modes import evaluating
+from bench.method import Point
 from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.resnet import ResNet
 from bench.networks.unit import DynamicNet, Output
@@ -21,10 +24,11 @@ from bench.testing.comparing import (
     require_close,
     require_equal,
     require_same_trace,
-    runs_of,
 )
 from bench.testing.made_up import images
 from bench.testing.outcome import DoesNotApply, Shortfall
+from bench.testing.paths import saved
+from bench.testing.specimen import runs_of
 from bench.testing.workbench import Subject, Workbench
 
 _OTHERS = "what image n is told is not what image order_n[n] would decide."
@@ -101,7 +105,7 @@ def permuted(bench: Workbench) -> None:
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
     same = torch.arange(24)
     for subject in bench.subjects():
-        costs = list(bench.costs[subject.backbone.name].values())
+        costs = list(bench.costs(subject).values())
         for point in subject.points:
             net, x, where = point.net, images(24, seed=13), subject.where(point)
             with evaluating(net), explained(net, x):
@@ -159,27 +163,20 @@ def round_trip(bench: Workbench) -> None:
         x = images(24, seed=8)
         for point, theirs in zip(subject.points, points, strict=True):
             with evaluating(point.net), evaluating(theirs.net), explained(point.net, x):
-                for name, run in runs_of(point.net).items():
-                    ours, back = run(x), runs_of(theirs.net)[name](x)
+                again = runs_of(theirs.net, x)
+                for name, run in runs_of(point.net, x).items():
+                    ours, back = run(x), again[name](x)
                     what = f"{subject.where(point)}: {name} before and after saving"
                     require_same_trace(back, ours, net=point.net, what=what, cause=_LOST)
                     require_equal(back, ours, what=what, cause=_LOST)
 
 
 def _twin(bench: Workbench, subject: Subject) -> DynamicNet:
-    state = {key: value.contiguous() for key, value in subject.net.state_dict().items()}
-    try:
-        saved = save(state)
-    except (RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise Shortfall(
-            f"Its weights cannot be saved: {said}",
-            "two names in the state dict share one tensor.",
-        ) from error
+    weights = saved(subject.net)
     with seeded(5, "twin"):
         twin = bench.build(subject.backbone, bench.config, source=subject.source).eval()
     try:
-        twin.load_state_dict(load(saved))
+        twin.load_state_dict(load(weights))
     except RuntimeError as error:
         said = " ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise Shortfall(
@@ -190,8 +187,8 @@ def _twin(bench: Workbench, subject: Subject) -> DynamicNet:
 
 
 def inference_net(bench: Workbench) -> None:
-    for where, net in bench.points():
-        x = images(16, seed=11)
+    for tried in bench.specimens():
+        where, net, x = tried.where, tried.net, tried.x_nchw
         with evaluating(net), explained(net, x):
             own = net(x)
             dead = frozenset(
@@ -202,7 +199,7 @@ def inference_net(bench: Workbench) -> None:
             shipped = net.inference_net(dead_blocks=dead)
             what = f"{where}: {{}} of inference_net without {len(dead)} dead blocks and forward"
             cause = "inference_net drops or changes something that inference needs."
-            for name, run in runs_of(shipped).items():
+            for name, run in runs_of(shipped, x).items():
                 output = run(x)
                 require_same_trace(output, own, net=net, what=what.format(name), cause=cause)
                 require_close(output, own, what=what.format(name), cause=cause)
@@ -215,15 +212,24 @@ def inference_net(bench: Workbench) -> None:
 
 def points(bench: Workbench) -> None:
     for subject in bench.subjects():
-        names = [point.name for point in subject.points]
-        if not names:
-            raise Shortfall("operating_points returns none.", "a network has at least one.")
-        if len(set(names)) != len(names):
-            raise Shortfall(f"Two operating points have the same name: {', '.join(names)}.")
-        own = [unit.name for unit in subject.net.units()]
-        for point in subject.points:
-            if [unit.name for unit in point.net.units()] != own:
-                raise Shortfall(
-                    f"{subject.where(point)}: its units are not those of the trained network.",
-                    "points share one network and differ in thresholds only.",
-                )
+        require_points(subject.points, subject.net)
+
+
+def require_points(points: Sequence[Point], net: DynamicNet) -> None:
+    """Check that operating points have names of their own and the units of `net`.
+
+    Raises:
+        Shortfall: they do not.
+    """
+    names = [point.name for point in points]
+    if not names:
+        raise Shortfall("operating_points returns none.", "a network has at least one.")
+    if len(set(names)) != len(names):
+        raise Shortfall(f"Two operating points have the same name: {', '.join(names)}.")
+    own = [unit.name for unit in net.units()]
+    for point in points:
+        if [unit.name for unit in point.net.units()] != own:
+            raise Shortfall(
+                f"The units of operating point '{point.name}' are not those of the network.",
+                "points share one network and differ in thresholds only.",
+            )

@@ -6,7 +6,7 @@ Owns how a check is run and exempted; what it does lives beside its kind.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -15,7 +15,8 @@ from bench.measure.modes import using_threads
 from bench.method import DerivedMethod, Method, MethodConfig
 from bench.seeding import seeded
 from bench.testing import claims, learning, paths, states
-from bench.testing.outcome import DoesNotApply, Outcome, Status, shortfall_of
+from bench.testing.outcome import DoesNotApply, NotTried, Outcome, Status, shortfall_of
+from bench.testing.specimen import Check as NetworkCheck
 from bench.testing.workbench import Workbench
 
 
@@ -51,6 +52,14 @@ class Definition:
 
 def _metadata(bench: Workbench) -> None:
     claims.metadata(bench, CHECKS)
+
+
+def _on_each_network(check: NetworkCheck) -> Callable[[Workbench], None]:
+    def attempt(bench: Workbench) -> None:
+        for tried in bench.specimens():
+            check(tried)
+
+    return attempt
 
 
 _DEFINITIONS = (
@@ -95,33 +104,38 @@ _DEFINITIONS = (
     Definition(
         "outputs",
         "Logits are finite; a trace has a share of each unit, all of those that always run.",
-        paths.outputs,
+        _on_each_network(paths.outputs),
     ),
     Definition(
         "execution",
         "Really skipping gives the logits and the trace of masking: whole batch, single image,"
         " uneven batch.",
-        paths.execution,
+        _on_each_network(paths.execution),
     ),
     Definition(
         "macs",
         "The MACs of the trace are the MACs that execution really spends.",
-        paths.macs,
+        _on_each_network(paths.macs),
     ),
     Definition(
         "batch_independence",
         "The result of an image depends neither on its batch mates nor on the batch size.",
-        paths.batch_independence,
+        _on_each_network(paths.batch_independence),
     ),
     Definition(
         "repeatable",
         "Two evaluations of the same images agree bit for bit.",
-        paths.repeatable,
+        _on_each_network(paths.repeatable),
+    ),
+    Definition(
+        "record",
+        "Its record and its weights can be written.",
+        _on_each_network(paths.record),
     ),
     Definition(
         "side_effects",
         "Evaluating leaves images, weights, modes and global random numbers alone.",
-        paths.side_effects,
+        _on_each_network(paths.side_effects),
     ),
     Definition(
         "all_on",
@@ -148,6 +162,11 @@ _DEFINITIONS = (
         "inference_net",
         "What is shipped computes the same, without what only training needs.",
         states.inference_net,
+    ),
+    Definition(
+        "fast_copy",
+        "The copy that is timed computes the same.",
+        _on_each_network(paths.fast),
     ),
     Definition(
         "calibration",
@@ -184,13 +203,16 @@ class Check:
                 self._attempt()
         except DoesNotApply as reason:
             return self._outcome("exempt", str(reason))
+        except NotTried as reason:
+            return self._outcome("not tried", str(reason))
         except Exception as error:
             found = shortfall_of(error)
-            return self._outcome("failed", found.detail, found.cause)
+            failed = self._outcome("failed", found.detail)
+            return replace(failed, cause=found.cause, error=error)
         return self._outcome("passed")
 
-    def _outcome(self, status: Status, detail: str = "", cause: str = "") -> Outcome:
-        return Outcome(self.method, self.name, self.proves, status, detail, cause)
+    def _outcome(self, status: Status, detail: str = "") -> Outcome:
+        return Outcome(self.method, self.name, self.proves, status, detail)
 
     def __str__(self) -> str:
         return f"{self.method}-{self.name}"

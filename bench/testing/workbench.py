@@ -5,17 +5,18 @@ Owns how a method is brought into a state worth checking; knows no check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.measure.cost import unit_macs
 from bench.method import (
     Backbone,
+    Batch,
     Budget,
     DerivedMethod,
     DynamicNet,
@@ -28,7 +29,8 @@ from bench.method import (
 from bench.recipes import RECIPES
 from bench.seeding import seeded
 from bench.testing import made_up
-from bench.testing.outcome import Shortfall, shortfall_of
+from bench.testing.outcome import NotTried, Shortfall, shortfall_of
+from bench.testing.specimen import Specimen
 from bench.testing.stirring import Spread, gated_columns, stir
 from bench.training.optimizer import build_optimizer
 
@@ -36,8 +38,9 @@ from bench.training.optimizer import build_optimizer
 # where each stage has a single block.
 _BACKBONES = (("resnet20", "B"), ("resnet8", "A"))
 _BATCH = 8
+_IMAGES = 24
 _PROGRESS = (0.25, 0.75)
-_MORE_PROGRESS = (0.1, 0.4, 0.6, 0.9)
+_MORE_PROGRESS = (0.1, 0.4, 0.6, 0.9) * 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +67,7 @@ class Workbench:
     def __init__(self, method: Method, config: MethodConfig | None) -> None:
         self.method = method
         self._given = config
+        self._costs: dict[str, dict[str, int]] = {}
 
     @cached_property
     def config(self) -> MethodConfig:
@@ -84,17 +88,19 @@ class Workbench:
         """Return the networks, for a check that is not about training.
 
         Raises:
-            Shortfall: there are none.
+            NotTried: there are none.
         """
         if isinstance(self._trained, Shortfall):
-            raise Shortfall("Not tried, because 'trains' failed.")
+            raise NotTried("there is no network to try it on, because 'trains' failed.")
         return self._trained
 
-    def points(self) -> Iterator[tuple[str, DynamicNet]]:
-        """Yield a name for messages and the network, for every operating point."""
+    def specimens(self) -> Iterator[Specimen]:
+        """Yield the network of every operating point, with made-up images."""
+        x_nchw = made_up.images(_IMAGES, seed=6)
         for subject in self.subjects():
+            costs = partial(self.costs, subject)
             for point in subject.points:
-                yield subject.where(point), point.net
+                yield Specimen(subject.where(point), point.net, x_nchw, made_up.CLASSES, costs)
 
     def budget(self, epochs: int, config: MethodConfig, *, recipe: str = "quick") -> Budget:
         """Return what `recipe` gives this method on a small data set."""
@@ -135,10 +141,12 @@ class Workbench:
             self.method.calibrate(net, config, made_up.held_out())
         return list(self.method.operating_points(net, config))
 
-    @cached_property
-    def costs(self) -> dict[str, dict[str, int]]:
-        """The MACs of each unit, by backbone."""
-        return {subject.backbone.name: unit_macs(subject.net) for subject in self.subjects()}
+    def costs(self, subject: Subject) -> dict[str, int]:
+        """Return the MACs of each unit of a network by name, counted once."""
+        name = subject.backbone.name
+        if name not in self._costs:
+            self._costs[name] = unit_macs(subject.net)
+        return self._costs[name]
 
     @cached_property
     def _trained(self) -> list[Subject] | Shortfall:
@@ -174,9 +182,20 @@ def state_of(source: Source | None) -> dict[str, Tensor]:
     }
 
 
+def made_up_batch(step: int) -> Batch:
+    """Return the images of one step of a short training."""
+    return made_up.batch(_BATCH, seed=step)
+
+
 @torch.enable_grad()
-def train_briefly(net: DynamicNet, phase: Phase) -> set[str]:
-    """Do some steps of the training loop; return the parameters that received gradient."""
+def train_briefly(
+    net: DynamicNet, phase: Phase, *, batch_of: Callable[[int], Batch] = made_up_batch
+) -> set[str]:
+    """Do some steps of the training loop; return the parameters that received gradient.
+
+    Two steps, and more while parameters of the phase are left without: blocks that training drops
+    at random need several.
+    """
     groups = phase.groups(net)
     chosen = {id(p) for group in groups for p in group.parameters}
     names = {name for name, p in net.named_parameters() if id(p) in chosen}
@@ -188,7 +207,7 @@ def train_briefly(net: DynamicNet, phase: Phase) -> set[str]:
     for step, progress in enumerate((*_PROGRESS, *_MORE_PROGRESS)):
         if step >= len(_PROGRESS) and names <= reached:
             break
-        reached |= _step(net, phase, optimizer, progress=progress, seed=step)
+        reached |= _step(net, phase, optimizer, batch_of(step), progress=progress)
     for parameter in net.parameters():
         parameter.requires_grad_(True)
         parameter.grad = None
@@ -196,10 +215,14 @@ def train_briefly(net: DynamicNet, phase: Phase) -> set[str]:
 
 
 def _step(
-    net: nn.Module, phase: Phase, optimizer: torch.optim.Optimizer, *, progress: float, seed: int
+    net: DynamicNet,
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    progress: float,
 ) -> set[str]:
-    assert isinstance(net, DynamicNet)
-    terms = phase.loss(net, made_up.batch(_BATCH, seed=seed), progress)
+    terms = phase.loss(net, batch, progress)
     require_descendable(terms.total, phase)
     optimizer.zero_grad(set_to_none=True)
     terms.total.backward()  # type: ignore[no-untyped-call]

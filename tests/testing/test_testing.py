@@ -125,7 +125,11 @@ def test_a_fault_in_the_code_of_a_method_is_shown_with_its_line() -> None:
 
     method = made(PerUnit, phases=one_phase(Broken))
     assert "KeyError: 'gates_of_nobody' (test_testing.py, line " in said_of(method, "trains")
-    assert "'trains' failed" in said_of(method, "execution")
+    execution = outcome_of(method, "execution")
+    assert execution.status == "not tried" and "'trains' failed" in execution.detail
+    with pytest.raises(AssertionError, match="not tried"):
+        execution.require()
+    assert isinstance(getattr(outcome_of(method, "trains").error, "__cause__", None), KeyError)
     assert outcome_of(method, "settings").status == "passed"
 
 

@@ -1,0 +1,149 @@
+"""The checks of the conformance suite that every run makes of its own network, on its own images.
+
+They need seconds at most. What fails ends the run: before training it costs nothing, after it no
+number of a broken network reaches a record. Owns which checks these are and on how many images.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+
+from bench.data.augment import Batch, eval_batches
+from bench.data.images import ImageSet
+from bench.engine.building import method_of
+from bench.engine.evaluating import Subject
+from bench.errors import ConformanceError
+from bench.method import DynamicNet, Point
+from bench.records.record import Conformance
+from bench.seeding import generator, seeded
+from bench.testing import paths
+from bench.testing.learning import require_gradient
+from bench.testing.outcome import Shortfall, shortfall_of
+from bench.testing.specimen import Check, Specimen
+from bench.testing.states import require_points
+from bench.testing.workbench import train_briefly
+
+_OF_NETWORKS: Mapping[str, Check] = {
+    "outputs": paths.outputs,
+    "repeatable": paths.repeatable,
+    "batch_independence": paths.batch_independence,
+    "macs": paths.macs,
+    "record": paths.record,
+}
+IN_RUNS = ("gradient", "points", *_OF_NETWORKS)
+"""The names of these checks; what each proves is said by the suite."""
+
+_FEWEST, _MOST = 4, 24
+_MACS = 2_000_000_000
+_TRAINED_ON = 8
+_LR = 1e-3
+
+
+def check_untrained(net: DynamicNet, subject: Subject) -> None:
+    """Try the checks on `net` before its training; it and all random numbers stay as they are.
+
+    Of several operating points the first: what tells them apart is not chosen yet.
+
+    Raises:
+        ConformanceError: one failed.
+    """
+    # A copy: what a broken network does to itself while it is looked at shall not be trained.
+    _check_points(copy.deepcopy(net), subject, most=1, when="before training")
+    _attempt("gradient", partial(_check_gradient, net, subject), subject, when="before training")
+
+
+def check_trained(net: DynamicNet, subject: Subject) -> Conformance:
+    """Try them again after training, but for the gradient: a trained gate may well be closed.
+
+    Raises:
+        ConformanceError: one failed.
+    """
+    _check_points(net, subject, most=None, when="after training")
+    exempt = method_of(subject.spec)[0].tags.exempt
+    return Conformance(
+        skipbench=importlib.metadata.version("skipbench"),
+        passed=tuple(name for name in IN_RUNS if name not in exempt),
+        exempt={name: reason for name, reason in exempt.items() if name in IN_RUNS},
+    )
+
+
+def _check_points(net: DynamicNet, subject: Subject, *, most: int | None, when: str) -> None:
+    method, config = method_of(subject.spec)
+    points = list(method.operating_points(net, config))
+    _attempt("points", partial(require_points, points, net), subject, when=when)
+    for tried in _specimens(points[:most], subject):
+        for name, check in _OF_NETWORKS.items():
+            _attempt(name, partial(_but_for_rounding, check, tried), subject, when=when)
+
+
+def _attempt(name: str, check: Callable[[], None], subject: Subject, *, when: str) -> None:
+    if name in method_of(subject.spec)[0].tags.exempt:
+        return
+    try:
+        with seeded(subject.spec.seed, "check", name):
+            check()
+    except Exception as error:
+        found, method = shortfall_of(error), subject.spec.method
+        cause = f" Likely cause: {found.cause}" if found.cause else ""
+        raise ConformanceError(
+            f"{method} fails the check '{name}' {when}: {found.detail}{cause}"
+            f" (All checks: bench method check {method})"
+        ) from error
+
+
+def _but_for_rounding(check: Check, tried: Specimen) -> None:
+    """Do a check; where it fails, ask once more in float64, where rounding turns no decision."""
+    try:
+        check(tried)
+    except Shortfall as found:
+        try:
+            check(tried.in_double())
+        except Exception:
+            raise found from None
+
+
+def _specimens(points: Sequence[Point], subject: Subject) -> list[Specimen]:
+    spec, place = subject.spec, subject.place
+    count = _MACS // max(1, subject.costs.dense * len(points))
+    count = min(_MOST, max(_FEWEST, count))
+    x_nchw = _drawn(place.dataset.test, subject, count=count).x_nchw
+    return [
+        Specimen(
+            f"{spec.backbone.name} {point.name}".strip(),
+            point.net,
+            x_nchw,
+            place.dataset.info.num_classes,
+            lambda: subject.costs.units,
+        )
+        for point in points
+    ]
+
+
+def _check_gradient(net: DynamicNet, subject: Subject) -> None:
+    method, config = method_of(subject.spec)
+    twin, reached = copy.deepcopy(net), set[str]()
+    # Phases of its own: one may keep count. Also those that this budget gives no epoch.
+    phases = method.phases(config, subject.spec.budget)
+    for phase in phases:
+        # A rate that makes training diverge is the training's to tell.
+        lr = min(_LR, phase.optimizer.lr)
+        phase.optimizer = phase.optimizer.model_copy(update={"lr": lr})
+        reached |= train_briefly(twin, phase, batch_of=partial(_training_batch, subject))
+    if phases:
+        require_gradient(net, reached, where=subject.spec.backbone.name)
+
+
+def _training_batch(subject: Subject, step: int) -> Batch:
+    return _drawn(subject.split.train, subject, count=_TRAINED_ON, draw=step)
+
+
+def _drawn(images: ImageSet, subject: Subject, *, count: int, draw: int = 0) -> Batch:
+    mean, std = subject.spec.normalisation
+    order_n = torch.randperm(len(images), generator=generator(draw, "checks"))[:count]
+    few = images.take(order_n).to(subject.place.device)
+    return next(eval_batches(few, batch_size=count, mean=mean, std=std))
