@@ -30,7 +30,6 @@ from torch import Tensor
 from bench.method import (
     Backbone,
     Budget,
-    ConfigError,
     DerivedMethod,
     DynamicNet,
     Method,
@@ -45,7 +44,7 @@ from bench.method import (
     Unit,
 )
 from bench.networks.execution import GateOutput
-from bench.networks.gated import GatedResNet
+from bench.networks.gated import GatedResNet, whole_trunk
 from bench.networks.policy import Policy, UpFront
 from bench.phases import CrossEntropy
 
@@ -198,16 +197,11 @@ class RandomSkipTest(DerivedMethod[RandomSkipTestConfig]):
         """Return the source's trunk with coins in front of its blocks.
 
         Raises:
-            ConfigError: the source is no network of gated blocks.
+            NotApplicable: there is no ResNet inside the source, or it runs other units.
         """
-        dense = source.points[0].net
-        if not isinstance(dense, GatedResNet):
-            raise ConfigError(
-                f"'{self.name}' skips blocks of a dense ResNet; '{source.method}' is none.",
-                hint="Give a run of 'resnet' as its source.",
-            )
+        trunk = whole_trunk(source.points[0].net, backbone, of=source.method)
         net = _with_coins(backbone, config, keep=config.keeps[0])
-        net.trunk.load_state_dict(dense.trunk.state_dict())
+        net.trunk.load_state_dict(trunk.state_dict())
         return net
 
     def operating_points(self, net: DynamicNet, config: RandomSkipTestConfig) -> Sequence[Point]:

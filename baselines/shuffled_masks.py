@@ -22,6 +22,7 @@ from bench.method import (
     DerivedMethod,
     DynamicNet,
     MethodConfig,
+    NotApplicable,
     NotExecutable,
     Output,
     Phase,
@@ -85,6 +86,8 @@ class ShuffledMasks(DerivedMethod):
 
     def derive(self, source: Source, backbone: Backbone, config: MethodConfig) -> DynamicNet:
         first, *others = source.points
+        if type(first.net).forward_permuted is DynamicNet.forward_permuted:
+            raise NotApplicable(f"'{source.method}' cannot follow another image's decisions.")
         return ShuffledNet(
             first.net, *((point.name, point.net) for point in others), name=first.name
         )

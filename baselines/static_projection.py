@@ -36,9 +36,8 @@ from bench.method import (
     Tags,
     Unit,
 )
-from bench.networks.gated import GatedResNet
+from bench.networks.gated import GatedResNet, whole_trunk
 from bench.networks.policy import Policy, UpFront
-from bench.networks.resnet import ResNet
 from bench.phases import CrossEntropy
 
 
@@ -101,9 +100,7 @@ class StaticProjection(DerivedMethod[StaticProjectionConfig]):
         self, source: Source, backbone: Backbone, config: StaticProjectionConfig
     ) -> DynamicNet:
         point = _named(source, config.point)
-        trunk = getattr(point.net, "trunk", None)
-        if not isinstance(trunk, ResNet) or not trunk.is_complete:
-            raise ConfigError(f"'{source.method}' has no whole ResNet inside to be projected.")
+        trunk = whole_trunk(point.net, backbone, of=source.method)
         weights = {key: value.detach().cpu() for key, value in trunk.state_dict().items()}
         net = GatedResNet(replace(backbone, weights=weights), Fixed([True] * backbone.num_blocks))
         net.remove_blocks(frozenset(point.block_rates) - most_used(point.block_rates))

@@ -128,7 +128,8 @@ def run(
         outcome = Outcome(timed, outcome.failures)
     if can_draw():
         for record in outcome.records:
-            _draw_masks(record, place.store)
+            if record.points:
+                _draw_masks(record, place.store)
     track(outcome.records, place.store, notify=place.reporter.note)
     return outcome
 

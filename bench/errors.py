@@ -15,6 +15,7 @@ BenchError                    exit status 1, message plus the way out
     ├── NotExecutable         the network has no path that really skips
     ├── Unsupported           the network cannot be run in the way that was asked for
     ├── ConformanceError      a network breaks what must hold for every method
+    ├── NotApplicable         a control cannot be made of its source; fails no command
     └── EquivalenceError      the skipping path disagrees with the masked path
 """
 
@@ -140,6 +141,10 @@ class Unsupported(RunFailed):
 
 class ConformanceError(RunFailed):
     """A network breaks what must hold for every method; `message` names the check."""
+
+
+class NotApplicable(RunFailed):
+    """A control cannot be made of its source; `message` is the reason. It fails no command."""
 
 
 class EquivalenceError(RunFailed):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar, get_original_bases
 
 from bench.data.augment import Batch
-from bench.errors import ConfigError, NotExecutable
+from bench.errors import ConfigError, NotApplicable, NotExecutable
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
@@ -34,6 +34,7 @@ __all__ = [
     "LossTerms",
     "Method",
     "MethodConfig",
+    "NotApplicable",
     "NotExecutable",
     "OptimizerSpec",
     "Output",
@@ -246,7 +247,12 @@ class DerivedMethod(Method[C]):
 
     @abstractmethod
     def derive(self, source: Source, backbone: Backbone, config: C) -> DynamicNet:
-        """Return the network that is trained and measured; its weights come from the source."""
+        """Return the network that is trained and measured; its weights come from the source.
+
+        Raises:
+            NotApplicable: it cannot be made of this source; never built from names that mean
+                something else there.
+        """
 
     def build(self, backbone: Backbone, config: C) -> DynamicNet:
         raise ConfigError(

@@ -137,7 +137,7 @@ def made_up_record(
         reconstructed=reconstructed,
         training=TrainingRecord(
             train_images=50_000,
-            phases=(PhaseCost(name="main", epochs=epochs, macs_per_image=6e7, wall_s=60.0),),
+            phases=(PhaseCost(name="main", epochs=epochs, step_macs_per_image=1.8e8, wall_s=60.0),),
             epochs=epochs,
             published_epochs=220 if spec.budget.published else None,
             dense_epochs=float(epochs) if dense_epochs is None else dense_epochs,

@@ -98,6 +98,38 @@ def test_a_control_is_made_from_a_run_that_is_named(results: Path) -> None:
     assert "static_projection" in outcome.stdout
 
 
+OWN_UNITS = """
+from bench.scaffold.example import Gates, LearnedGates
+from bench.networks.gated import GatedResNet
+
+class FromTheEnd(GatedResNet):
+    def units(self):
+        units = list(super().units())
+        blocks = [unit for unit in units if unit.role == "block"]
+        names = {unit.name: other.name for unit, other in zip(blocks, blocks[::-1])}
+        return [unit._replace(name=names.get(unit.name, unit.name)) for unit in units]
+
+class OwnUnits(LearnedGates):
+    name = "own_units"
+    def build(self, backbone, config):
+        return FromTheEnd(backbone, Gates(backbone))
+"""
+
+
+def test_a_control_that_does_not_apply_says_why_and_fails_nothing(tmp_path: Path) -> None:
+    plugin = tmp_path / "own_units.py"
+    plugin.write_text(OWN_UNITS)
+    arguments = [*SMALL[:-1], "own_units", "--plugin", str(plugin), "--latency", "off"]
+    outcome = _bench(*arguments, "--controls", "static_projection", results=tmp_path / "results")
+    assert outcome.exit_code == 0, outcome.stderr
+    said = " ".join(outcome.stdout.split())
+    assert "static_projection (seed 0) not applicable: 'own_units' runs units of its own" in said
+    assert "failed" not in outcome.output
+    rows = _rows(tmp_path / "results")
+    assert rows["static_projection"]["status"] == "not applicable"
+    assert rows["own_units"]["status"] == "finished"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -30,7 +30,7 @@ def test_the_tree_is_the_one_drawn_in_the_module() -> None:
         if "  " in line
     }
     assert {kind.__name__ for kind in TREE} == drawn
-    assert len(LEAVES) == 12
+    assert len(LEAVES) == 14
 
 
 @pytest.mark.parametrize("kind", LEAVES)

@@ -51,7 +51,7 @@ def build(spec: RunSpec, place: Workplace) -> DynamicNet:
     if isinstance(method, DerivedMethod):
         source = source_of(parent_of(spec, place), place)
         return _placed(method.derive(source, backbone_of(spec, place), config), place.device)
-    weights = _starting_weights(spec, place)
+    weights = starting_weights(spec, place)
     if weights is not None:
         check_fit(weights, backbone_of(spec, place))
     state = None if weights is None else weights.state
@@ -168,7 +168,13 @@ def _placed(net: DynamicNet, device: torch.device) -> DynamicNet:
     return net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _starting_weights(spec: RunSpec, place: Workplace) -> Weights | None:
+def starting_weights(spec: RunSpec, place: Workplace) -> Weights | None:
+    """Return the weights that training starts from, or None.
+
+    Raises:
+        WeightsError: they are missing or do not fit.
+        RecordError: the run that they are of is missing.
+    """
     if spec.initial is None:
         return None
     if spec.initial.kind == "run":

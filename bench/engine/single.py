@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -19,6 +20,7 @@ from bench.config import RunSpec
 from bench.data.augment import pad_images
 from bench.data.images import ImageSet
 from bench.engine.blame import reason_for
+from bench.engine.brought import brought_along
 from bench.engine.building import Workplace, build, method_of, parent_of
 from bench.engine.conforming import check_trained, check_untrained
 from bench.engine.decisions import check_code, note_changes
@@ -32,7 +34,7 @@ from bench.engine.evaluating import (
     watched,
 )
 from bench.engine.plan import METHODS
-from bench.errors import StorageError
+from bench.errors import NotApplicable, StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
 from bench.method import DerivedMethod, DynamicNet, Point
@@ -56,6 +58,8 @@ def perform(spec: RunSpec, place: Workplace) -> RunRecord:
 
     A run that fails leaves a record that says why, and raises. Whether the code of the method has
     changed since an earlier run is said.
+    A control that does not apply to its source leaves, and gives, a record without points that
+    says why.
     """
     found = sound_record(place.store, spec)
     checkpoint = place.store.runs_dir / spec.run / CHECKPOINT_FILE
@@ -75,6 +79,10 @@ def _done(spec: RunSpec, place: Workplace) -> RunRecord:
     started = time.perf_counter()
     try:
         record = _perform(spec, place, started)
+    except NotApplicable as error:
+        record = _record(
+            spec, place, status="not applicable", reason=error.message, started=started
+        )
     except Exception as error:
         failed = _record(spec, place, status="failed", reason=reason_for(error), started=started)
         # Where not even that can be kept, what went wrong first is what has to be said.
@@ -92,6 +100,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
         parent = parent_of(spec, place)
     seed_globally(spec.seed, "build")
     net = build(spec, place)
+    brought = brought_along(net, spec, place)
     subject = subject_of(spec, place, net)
     check_untrained(net, subject)
     if spec.compiled:
@@ -131,7 +140,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             "unit_macs": costs.units,
             "reconstructed": method.tags.reconstructed,
             "training": _training_record(
-                spec, place, phases, dense=costs.dense, parent=parent
+                spec, place, phases, dense=costs.dense, parent=parent, brought=brought
             ).model_copy(update={"statistics_images": restated}),
             "history": tuple(history),
             "points": tuple(points),
@@ -222,16 +231,32 @@ def _training_record(
     *,
     dense: int,
     parent: RunRecord | None,
+    brought: str,
 ) -> TrainingRecord:
-    epochs, dense_epochs = _spent_before(spec, parent)
     return TrainingRecord(
         train_images=len(place.dataset.train) - spec.held_out,
         phases=tuple(costs),
         epochs=sum(cost.epochs for cost in costs),
         published_epochs=_published_epochs(spec),
-        dense_epochs=sum(cost.epochs * cost.macs_per_image for cost in costs) / dense,
-        pretraining_epochs=epochs,
-        pretraining_dense_epochs=dense_epochs,
+        dense_epochs=dense_epochs(costs, dense=dense),
+        **_spent_before(spec, parent, brought=brought),
+    )
+
+
+def dense_epochs(costs: Sequence[PhaseCost], *, dense: int) -> float:
+    """Return the cost of training in epochs of a dense network of `dense` forward MACs.
+
+    A step of it counts as 3 times that: forward, and backward to the activations and the weights.
+    Phases from before backward passes were counted are in forward passes of the dense network.
+    """
+    return sum(
+        cost.epochs
+        * (
+            cost.step_macs_per_image / (3 * dense)
+            if cost.step_macs_per_image is not None
+            else (cost.macs_per_image or 0.0) / dense
+        )
+        for cost in costs
     )
 
 
@@ -242,15 +267,23 @@ def _published_epochs(spec: RunSpec) -> int | None:
     return method.published_epochs(config)
 
 
-def _spent_before(spec: RunSpec, parent: RunRecord | None) -> tuple[int | None, float | None]:
-    """Return epochs and dense epochs of what a run starts from, with all that came before."""
+def _spent_before(spec: RunSpec, parent: RunRecord | None, *, brought: str) -> dict[str, Any]:
+    """Return what is recorded of the start, with all that came before it."""
+    unknown = {"pretraining_epochs": None, "pretraining_dense_epochs": None}
+    if brought:
+        return unknown | {"pretraining_reason": brought}
     if spec.initial is None:
-        return 0, 0.0
+        return {"pretraining_epochs": 0, "pretraining_dense_epochs": 0.0}
     spent = parent.training if parent is not None else None
-    if spent is None or spent.pretraining_epochs is None:
-        return None, None
-    assert spent.pretraining_dense_epochs is not None
-    return (
-        spent.epochs + spent.pretraining_epochs,
-        spent.dense_epochs + spent.pretraining_dense_epochs,
-    )
+    if spent is None:
+        return unknown
+    before = {
+        "pretraining_reason": spent.pretraining_reason,
+        "pretraining_forward_only": spent.forward_only,
+    }
+    if spent.pretraining_epochs is None or spent.pretraining_dense_epochs is None:
+        return unknown | before
+    return before | {
+        "pretraining_epochs": spent.epochs + spent.pretraining_epochs,
+        "pretraining_dense_epochs": spent.dense_epochs + spent.pretraining_dense_epochs,
+    }

@@ -117,8 +117,14 @@ _LOSSES = """
     multilabel_margin_loss_forward nll_loss nll_loss2d nll_loss2d_forward nll_loss_forward
     smooth_l1_loss soft_margin_loss
 """
+# What only gradients are called after.
+_GRADIENTS = """
+    batch_norm value_selecting_reduction
+"""
 FREE = frozenset(
-    " ".join((_MEMORY, _REDUCTIONS, _ELEMENTWISE, _NORMS, _POOLING, _RANDOM, _LOSSES)).split()
+    " ".join(
+        (_MEMORY, _REDUCTIONS, _ELEMENTWISE, _NORMS, _POOLING, _RANDOM, _LOSSES, _GRADIENTS)
+    ).split()
 )
 """Free operators of torch by name. Those in place, with a `_` behind, and the gradients of free
 ones, with `_backward`, are free too."""
@@ -130,8 +136,19 @@ def is_free(operator: OpOverload) -> bool:
         return True
     if operator.namespace != "aten":
         return False
-    name = re.sub(r"(_dense)?_backward(_data)?$|_$", "", operator._schema.name[len("aten::") :])
-    return operator.is_view or torch.Tag.pointwise in operator.tags or name in FREE
+    whole = operator._schema.name[len("aten::") :]
+    name = re.sub(r"(_dense)?_backward(_data|_impl)?$|_$", "", whole)
+    return _is_easy(operator) or name in FREE or (name != whole and _is_easy_by_name(name))
+
+
+def _is_easy_by_name(name: str) -> bool:
+    """Whether the operator that a gradient is of, or one in place, is a view or element-wise."""
+    packet = getattr(aten, name, None)
+    return packet is not None and any(_is_easy(getattr(packet, o)) for o in packet.overloads())
+
+
+def _is_easy(operator: OpOverload) -> bool:
+    return bool(operator.is_view) or torch.Tag.pointwise in operator.tags
 
 
 class Unknown(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from bench.errors import NotApplicable
 from bench.networks.execution import (
     GateResidual,
     Merge,
@@ -159,6 +160,28 @@ def trunk_units(
         shape = shape_after(block, shape)
     units.append(Unit("head", trunk.head, shape, True, "head"))
     return units
+
+
+def whole_trunk(net: DynamicNet, backbone: Backbone, *, of: str) -> ResNet:
+    """Return the ResNet inside `net`, the network of the method `of`, if what its units called
+    block0, block1 ... name are the blocks of that ResNet, all of them.
+
+    Raises:
+        NotApplicable: there is none, or its units are something else.
+    """
+    trunk = getattr(net, "trunk", None)
+    if not isinstance(trunk, ResNet) or not trunk.is_complete:
+        raise NotApplicable(f"'{of}' has no whole ResNet inside.")
+    own = {f"block{b}": block.residual for b, block in enumerate(blocks_of(trunk))}
+    found = {unit.name: unit.module for unit in net.units() if unit.role == "block"}
+    strange = [name for name, module in found.items() if own.get(name) is not module]
+    if strange or own.keys() != found.keys() or len(own) != backbone.num_blocks:
+        named = ", ".join(strange or list(found))
+        raise NotApplicable(
+            f"'{of}' runs units of its own ({named}), which are not the {backbone.num_blocks} "
+            f"blocks of {backbone.name}."
+        )
+    return trunk
 
 
 def always_run(net: GatedResNet) -> Tensor:

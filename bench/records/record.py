@@ -14,7 +14,7 @@ from bench.config import Frozen, RunSpec
 from bench.recipes import OptimizerSpec
 
 SCHEMA_VERSION = 1
-Status = Literal["finished", "failed", "stopped"]
+Status = Literal["finished", "failed", "stopped", "not applicable"]
 Role = Literal["dense", "dynamic", "control"]
 SpeedVerdict = Literal["faster", "slower", "indistinguishable", "baseline"]
 
@@ -43,26 +43,34 @@ class EpochRow(Frozen):
 class PhaseCost(Frozen):
     """What one phase spent, and how it was trained.
 
-    Its cost is the counted forward MACs per training image, times images, times epochs. Optimizer
-    and batch size are those it used, None in records from before they were kept; those of the spec
-    are what was asked for, and a paper's recipe has its own.
+    `step_macs_per_image` are the MACs of one step, forward and backward, per training image. Older
+    records have None, and the MACs of the forward pass alone in `macs_per_image`. Optimizer and
+    batch size are those it used, None in records from before they were kept; those of the spec are
+    what was asked for, and a paper's recipe has its own.
     """
 
     name: str
     epochs: Count
-    macs_per_image: Amount
+    macs_per_image: Amount | None = None
+    step_macs_per_image: Amount | None = None
     wall_s: float
     optimizer: OptimizerSpec | None = None
     batch_size: Count | None = None
 
 
 class TrainingRecord(Frozen):
-    """Training cost of a run. `dense_epochs` is the total in forward passes of the dense backbone
-    over the training set, all phases; `pretraining_dense_epochs` what the run started from had
-    cost before, None where nobody knows (a user's weights file). `published_epochs` is how long the
-    paper trains, where its schedule was asked for; None elsewhere and in older records.
-    `statistics_images` is on how many training images batch-norm statistics were estimated again
-    at the end, 0 where they are those of training."""
+    """Training cost of a run.
+
+    `dense_epochs` is that of all phases in epochs of the dense backbone: MACs of all steps over 3
+    times the forward MACs of the dense network on all training images. In older records it counts
+    forward passes alone, on both sides. `pretraining_dense_epochs` is what the run started from had
+    cost before, None where nobody knows: `pretraining_reason` says why, nothing for a user's
+    weights file. `pretraining_forward_only`: some of that was counted by forward passes alone.
+    `published_epochs` is how long the paper trains, where its schedule was asked for; None
+    elsewhere and in older records. `statistics_images` is on how many training images batch-norm
+    statistics were estimated again at the end, 0 where they are those of training; these passes are
+    not in the cost.
+    """
 
     train_images: Count
     phases: tuple[PhaseCost, ...]
@@ -71,7 +79,15 @@ class TrainingRecord(Frozen):
     dense_epochs: Amount
     pretraining_epochs: Count | None
     pretraining_dense_epochs: Amount | None
+    pretraining_reason: str = ""
+    pretraining_forward_only: bool = False
     statistics_images: Count = 0
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether some of its cost, or of its start's, is that of forward passes alone."""
+        own = any(phase.step_macs_per_image is None for phase in self.phases)
+        return own or self.pretraining_forward_only
 
 
 class Environment(Frozen):
@@ -213,7 +229,8 @@ class RunRecord(Frozen):
     """Everything known about one run.
 
     `role` and `decision` are the method's tags; None and "" in records made before they were kept.
-    "stopped" is a trial that a sweep's scheduler ended early: it has a history and no points.
+    "stopped" is a trial that a sweep's scheduler ended early: it has a history and no points; "not
+    applicable" a control that cannot be made of its source, for the `reason`.
     `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
     not what is added later. Empty in older records. `code` is the hash of the method's code as it
     was then, bench.plugin_code; "" in older records and those of runs that did not finish.

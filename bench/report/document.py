@@ -27,7 +27,7 @@ from bench.report.plane import Plane, plane_of
 from bench.report.ranks import Ranking, ranking_of
 from bench.report.ranks import headline as ranks_headline
 from bench.report.report_table import ReportTable, table_of
-from bench.report.rows import Row, rows
+from bench.report.rows import NOT_APPLICABLE, Row, rows
 from bench.report.saving import Samples, networks_of, samples_of
 from bench.report.side_by_side import other_papers, paper_table
 from bench.report.tables import document_table
@@ -80,7 +80,8 @@ class Document:
     def scope(self) -> str:
         """What the report covers, in one sentence."""
         done = {row["run"] for row in self.rows if row["status"] == "finished"}
-        failed = {row["run"] for row in self.rows if row["status"] != "finished"}
+        well = ("finished", NOT_APPLICABLE)
+        failed = {row["run"] for row in self.rows if row["status"] not in well}
         seeds = sorted({row["seed"] for row in self.rows})
         recipes = sorted({str(row["recipe"]) for row in self.rows})
         one = "seed" if len(seeds) == 1 else "seeds"

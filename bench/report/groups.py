@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
-from bench.report.rows import Row, budgets_differ, is_measured
+from bench.report.budgets import Budget, budget_of, budgets_differ
+from bench.report.rows import Row, is_measured
 
 T = TypeVar("T")
+FORWARD_ONLY = "*"
 _SAME_NAME = ("dataset", "backbone", "method", "variant", "recipe")
 
 
@@ -46,6 +48,11 @@ class Group:
     @property
     def dense(self) -> bool:
         return all(bool(row["dense"]) for row in self.rows)
+
+    @property
+    def budget(self) -> Budget:
+        """What its training is compared by."""
+        return budget_of(self.first, self.mean_of("total_epochs") or 0)
 
     @property
     def control(self) -> bool:
@@ -150,16 +157,17 @@ def _largest_first(group: Group) -> tuple[Any, ...]:
 
 def footnotes(groups: Sequence[Group]) -> list[str]:
     """Return what must stand beside any comparison of `groups`: data, budgets, guesses."""
-    notes = _synthetic(groups), _budgets(groups), _shortened(groups), _unchecked(groups)
-    return [note for note in (*notes, _reconstructed(groups)) if note]
+    notes = [_synthetic(groups), _budgets(groups), _forward_only(groups), _shortened(groups)]
+    notes += [_unchecked(groups), _reconstructed(groups)]
+    return [note for note in notes if note]
 
 
 def short_footnotes(groups: Sequence[Group]) -> list[str]:
     """Return the same for a figure, where the settings that were guessed have no room."""
     guessed = sorted({row["method"] for g in groups for row in g.rows if row["reconstructed"]})
     note = f"in part reconstructed, see the table: {', '.join(guessed)}" if guessed else ""
-    notes = _synthetic(groups), _budgets(groups), _shortened(groups), _unchecked(groups)
-    return [text for text in (*notes, note) if text]
+    notes = [_synthetic(groups), _budgets(groups), _forward_only(groups), _shortened(groups)]
+    return [text for text in (*notes, _unchecked(groups), note) if text]
 
 
 def seed_note(groups: Sequence[Group]) -> str:
@@ -203,8 +211,14 @@ def _budgets(groups: Sequence[Group]) -> str:
     for method, rows in sorted(by_method.items()):
         by_range[_range(rows)].append(method)
     parts = [f"{cost} ({', '.join(methods)})" for cost, methods in by_range.items()]
-    start = "; ?: a start whose training is not known" if unknown else ""
+    start = "; ?: weights whose training is not known" if unknown else ""
     return f"training budgets differ, in dense epochs: {'; '.join(parts)}{start}"
+
+
+def _forward_only(groups: Sequence[Group]) -> str:
+    if not any(row["forward_only"] for group in groups for row in group.rows):
+        return ""
+    return f"{FORWARD_ONLY} counted by forward passes alone, in an older record: no common measure"
 
 
 def _range(rows: Sequence[Row]) -> str:
@@ -213,14 +227,17 @@ def _range(rows: Sequence[Row]) -> str:
 
 
 def _cost(row: Row) -> float:
-    return float(row["total_dense_epochs"] or row["train_dense_epochs"] or 0)
+    return float(row["known_dense_epochs"] or 0)
 
 
 def spent(row: Row) -> str:
-    """Return the training cost in dense epochs; "+?" where the start's share is not known."""
-    if row["total_dense_epochs"] is not None:
-        return _epochs(row["total_dense_epochs"])
-    return "?" if row["train_dense_epochs"] is None else f"{_epochs(row['train_dense_epochs'])}+?"
+    """Return the training cost in dense epochs, that of starts and sources included: "+?" where a
+    part is not known, a mark where an older record counts forward passes alone."""
+    cost = row["known_dense_epochs"]
+    if cost is None:
+        return "?"
+    mark = FORWARD_ONLY if row["forward_only"] and cost else ""
+    return f"{_epochs(cost)}{'+?' if row['outside'] else ''}{mark}"
 
 
 def _epochs(cost: float) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.plain_text import one_line
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import LatencyCell, PointRecord, RunRecord, TrainingRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
+from bench.report.groups import FORWARD_ONLY
 from bench.report.report_table import ReportTable, table_of
 from bench.report.verdict_inputs import families
 
@@ -39,7 +40,10 @@ def making_tables(
 
 def _runs(records: Sequence[RunRecord]) -> ReportTable:
     ordered = sorted(records, key=lambda record: record.run)
-    caption = "Every run: what it started from, what it cost in epochs of the dense network, when."
+    caption = (
+        "Every run: what it started from, what it cost in epochs of the dense network, when. "
+        f"{FORWARD_ONLY}: counted by forward passes alone."
+    )
     return table_of("runs", caption, [_run(record) for record in ordered])
 
 
@@ -53,7 +57,7 @@ def _run(record: RunRecord) -> dict[str, str]:
         "recipe": spec.budget.recipe,
         "seed": str(spec.seed),
         "epochs": "" if training is None else str(training.epochs),
-        "dense epochs": "" if training is None else f"{training.dense_epochs:.1f}",
+        "dense epochs": "" if training is None else _dense_epochs(training),
         "start": "from scratch" if spec.initial is None else spec.initial.name,
         "start, dense epochs": _start_cost(record),
         "held out": str(spec.held_out),
@@ -63,11 +67,19 @@ def _run(record: RunRecord) -> dict[str, str]:
     }
 
 
+def _dense_epochs(training: TrainingRecord) -> str:
+    """Return a run's own cost; marked where an older record counts forward passes alone."""
+    forward_only = any(phase.step_macs_per_image is None for phase in training.phases)
+    return f"{training.dense_epochs:.1f}{FORWARD_ONLY if forward_only else ''}"
+
+
 def _start_cost(record: RunRecord) -> str:
     if record.training is None:
         return ""
     cost = record.training.pretraining_dense_epochs
-    return "unknown" if cost is None else f"{cost:.1f}"
+    if cost is None:
+        return f"unknown: {record.training.pretraining_reason}".removesuffix(": ")
+    return f"{cost:.1f}"
 
 
 def _recipes(records: Sequence[RunRecord]) -> ReportTable:

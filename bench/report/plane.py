@@ -19,7 +19,7 @@ from bench.analysis.static_curve import corners_of, curve_through
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.groups import Group, group_seeds, short_footnotes, without_restated
-from bench.report.rows import Row
+from bench.report.rows import NOT_APPLICABLE, Row
 
 X = Literal["nflops", "macs", "latency_ms"]
 XS: tuple[str, ...] = get_args(X)
@@ -141,12 +141,14 @@ class Plane:
 
     @property
     def static_curves(self) -> list[list[tuple[float, float]]]:
-        """The line through the best dense networks of each recipe, (cost, accuracy), by cost."""
-        by_recipe: dict[str, list[Placed]] = {}
-        for placed in self.placed:
-            if placed.group.dense:
-                by_recipe.setdefault(str(placed.group.first["recipe"]), []).append(placed)
-        return [_static_line(dense) for dense in by_recipe.values() if len(dense) > 1]
+        """The line through the best dense networks of each budget, (cost, accuracy), by cost."""
+        budgets = {p: p.group.budget for p in self.placed if p.group.dense}
+        lines = {}
+        for budget in budgets.values():
+            alike = [placed for placed, other in budgets.items() if budget.matches(other)]
+            if len(alike) > 1:
+                lines[tuple(map(id, alike))] = _static_line(alike)
+        return list(lines.values())
 
     @property
     def crowded(self) -> bool:
@@ -273,7 +275,7 @@ def plane_of(rows: Sequence[Row], *, x: str, published: Sequence[PublishedPoint]
         controls=_names(row for row in rows if row["role"] == "control"),
         left_out=len(groups) - len(found),
         controls_below=len(found) - len(placed),
-        failed=sum(row["status"] != "finished" for row in rows),
+        failed=sum(row["status"] not in ("finished", NOT_APPLICABLE) for row in rows),
     )
     return _with_published(plane, published)
 

@@ -20,6 +20,7 @@ from bench.plain_text import one_line
 from bench.records.index import Digests, digests
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem, RunStore
+from bench.report.budgets import budgets_differ, spent_by
 
 Row = dict[str, Any]
 
@@ -49,7 +50,16 @@ EXTRAS = (
         "pretraining_dense_epochs",
         "total_dense_epochs",
     ),
-    *("pretraining", "budget_note", "synthetic", "reconstructed", "unchecked"),
+    *("pretraining_epochs", "total_epochs", "known_dense_epochs", "forward_only"),
+    *(
+        "pretraining",
+        "start_reason",
+        "outside",
+        "budget_note",
+        "synthetic",
+        "reconstructed",
+        "unchecked",
+    ),
     *("role", "decision", "source", "gated_blocks", "family", "settings"),
     *("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"),
     *("realised_b1", "realised_b256", "speedup_low_b1", "speedup_high_b1"),
@@ -58,8 +68,9 @@ EXTRAS = (
 )
 """More about each row; these may change with the version."""
 
-BUDGET_TOLERANCE = 0.1
-"""Training costs that differ by less than this share count as equal."""
+
+NOT_APPLICABLE = "not applicable"
+"""The status of a control that cannot be made of its source: no failure."""
 
 
 def rows(records: Iterable[RunRecord]) -> list[Row]:
@@ -107,7 +118,14 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _together(found: list[Row]) -> list[Row]:
-    """Fill in what a row owes to the others: its family, and how its budget compares."""
+    """Fill in what a row owes to the others: its family, its whole cost, and its budget note."""
+    spent = spent_by(found)
+    for row in found:
+        if row["run"] in spent:
+            known = spent[row["run"]]
+            row["total_epochs"], row["known_dense_epochs"] = known.epochs, known.dense_epochs
+            row["total_dense_epochs"], row["outside"] = known.total, known.outside
+            row["forward_only"] = known.forward_only
     costs = _dense_costs(found)
     by_run = {row["run"]: row for row in found}
     families = [_family_with_start(row, by_run) for row in found]
@@ -137,14 +155,6 @@ def filter_rows(all_rows: Sequence[Row], expression: str) -> list[Row]:
 def is_measured(row: Row) -> bool:
     """Whether the row has a place in a comparison: finished, with accuracy and cost."""
     return row["status"] == "finished" and row["accuracy"] is not None
-
-
-def budgets_differ(costs: Sequence[float | None]) -> bool:
-    """Whether training costs (in dense epochs, None where unknown) are not comparable."""
-    known = [cost for cost in costs if cost is not None]
-    if len(known) < len(costs):
-        return len(costs) > 1
-    return bool(known) and max(known) > min(known) * (1 + BUDGET_TOLERANCE)
 
 
 def _plain(row: Row) -> Row:
@@ -233,13 +243,14 @@ def _training(record: RunRecord) -> Row:
     training = record.training
     if training is None:
         return {}
-    before = training.pretraining_dense_epochs
     return {
         "train_epochs": training.epochs,
         "published_epochs": training.published_epochs,
         "train_dense_epochs": training.dense_epochs,
-        "pretraining_dense_epochs": before,
-        "total_dense_epochs": None if before is None else training.dense_epochs + before,
+        "forward_only": training.forward_only,
+        "pretraining_epochs": training.pretraining_epochs,
+        "pretraining_dense_epochs": training.pretraining_dense_epochs,
+        "start_reason": training.pretraining_reason,
     }
 
 
@@ -317,32 +328,31 @@ def newest_cell(cells: Sequence[LatencyCell], batch_size: int) -> LatencyCell | 
     return next((cell for cell in reversed(cells) if cell.batch_size == batch_size), None)
 
 
-def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
+def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[object, ...], float]:
     """Return the dense networks' median training cost, where known, by what must be the same."""
-    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    found: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in all_rows:
         if row["dense"] and row["total_dense_epochs"]:
             found[_setting(row)].append(row["total_dense_epochs"])
     return {setting: statistics.median(costs) for setting, costs in found.items()}
 
 
-def _setting(row: Row) -> tuple[str, ...]:
-    return row["dataset"], row["backbone"], row["recipe"]
+def _setting(row: Row) -> tuple[object, ...]:
+    return row["dataset"], row["backbone"], row["recipe"], row["forward_only"]
 
 
-def _budget_note(row: Row, dense_costs: Mapping[tuple[str, ...], float]) -> str:
+def _budget_note(row: Row, dense_costs: Mapping[tuple[object, ...], float]) -> str:
     """Say how the training cost of `row` compares with the dense network's, if it is not equal."""
-    if not is_measured(row) or row["dense"]:
+    if not is_measured(row) or (row["dense"] and not row["outside"]):
         return ""
+    if row["outside"]:
+        return f"pretraining of unknown cost: {row['outside']}"
     own, usual = row["total_dense_epochs"], dense_costs.get(_setting(row))
-    if own is None:
-        return "pretraining of unknown cost"
     if usual is None:
         return "no dense run of the same recipe"
-    ratio = own / usual
-    if 1 / (1 + BUDGET_TOLERANCE) <= ratio <= 1 + BUDGET_TOLERANCE:
+    if not budgets_differ([own, usual]):
         return ""
-    return f"trained for {ratio:.2g} times the dense network's cost"
+    return f"trained for {own / usual:.2g} times the dense network's cost"
 
 
 def _condition(part: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from bench.errors import UnknownNameError
 from bench.report.columns import LONG, long_table, places_that_fit
 from bench.report.dynamics import dynamics_parts
 from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent, without_restated
-from bench.report.rows import EXTRAS, KEYS, Row, filter_rows, is_measured, rows
+from bench.report.rows import EXTRAS, KEYS, NOT_APPLICABLE, Row, filter_rows, is_measured, rows
 from bench.report.style import CONTENDED_NOTE, DAGGER
 
 if TYPE_CHECKING:
@@ -197,7 +197,8 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     for row in all_rows:
         if not is_measured(row):
             name = f"{row['method']} {row['variant']}".strip()
-            parts.append(Text(f"  {name} (seed {row['seed']}) failed: {row['reason']}", "red"))
+            said = f"  {name} (seed {row['seed']}) {row['status']}: {row['reason']}"
+            parts.append(Text(said, "dim" if row["status"] == NOT_APPLICABLE else "red"))
     return Lines(*parts) if parts else Text("No runs yet. Start one with: bench run")
 
 

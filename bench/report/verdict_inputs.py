@@ -22,8 +22,9 @@ from bench.plain_text import one_line
 from bench.records.arrays import bits_in, numbers_in, read_arrays
 from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
+from bench.report.budgets import Budget, Spent, budget_of, spent_by
 from bench.report.groups import each_seed_once, group_seeds
-from bench.report.rows import newest_cell, rows
+from bench.report.rows import Row, newest_cell, rows
 
 Axis = Literal["macs", "time at batch 1", "time at batch 256"]
 AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
@@ -45,10 +46,13 @@ class Unusable(Exception):
 class Family:
     """Runs that differ in nothing but the seed, by rising seed.
 
-    `apart` are the settings that tell them from others of their method and variant, or nothing.
+    `apart` are the settings that tell them from others of their method and variant, or nothing;
+    `spent` is what each cost.
     """
 
     records: tuple[RunRecord, ...]
+    spent: tuple[Spent, ...]
+    budget: Budget
     apart: str = ""
 
     @property
@@ -90,23 +94,29 @@ class Family:
         return self.first.role == "control"
 
     @property
-    def trained(self) -> float:
-        """Mean training cost in dense epochs, without what the runs started from."""
-        costs = [record.training.dense_epochs for record in self.records if record.training]
-        return fsum(costs) / len(costs) if costs else 0.0
+    def epochs(self) -> float:
+        """Mean epochs of training, with those of starts and sources."""
+        return fsum(one.epochs for one in self.spent) / len(self.spent)
+
+    @property
+    def known(self) -> float:
+        """Mean training cost in dense epochs with starts and sources, as far as it is known."""
+        return fsum(one.dense_epochs for one in self.spent) / len(self.spent)
 
     @property
     def total(self) -> float | None:
         """Mean training cost with that of the start; None where nobody knows it."""
-        starts = [r.training.pretraining_dense_epochs if r.training else None for r in self.records]
-        known = [start for start in starts if start is not None]
-        return self.trained + fsum(known) / len(known) if len(known) == len(starts) else None
+        return None if any(one.outside for one in self.spent) else self.known
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether some of the cost counts forward passes alone."""
+        return any(one.forward_only for one in self.spent)
 
     @property
     def start(self) -> str | None:
-        """The weights file that all runs start from, if there is one."""
-        initial = self.first.spec.initial
-        return initial.name if initial is not None and initial.kind == "file" else None
+        """What all runs begin with that was trained elsewhere, if there is anything."""
+        return self.spent[0].outside or None
 
     @property
     def point_names(self) -> tuple[str, ...]:
@@ -122,24 +132,52 @@ class Family:
 def families(records: Sequence[RunRecord]) -> list[Family]:
     """Return the finished runs with seeds together, in the order of their names."""
     listed = rows(records)
-    kin = {row["run"]: row["family"] for row in listed}
+    by_run = {row["run"]: row for row in listed}
     apart = {row["run"]: group.apart for group in group_seeds(listed) for row in group.rows}
+    spent = spent_by(listed)
     found: dict[str, list[RunRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda record: record.run):
         if record.status == "finished" and record.points:
-            found[kin[record.run]].append(record)
+            found[by_run[record.run]["family"]].append(record)
     return [
-        Family(tuple(sorted(members, key=_seed)), apart[members[0].run])
+        _family(sorted(members, key=_seed), by_run, spent, apart=apart[members[0].run])
         for group in found.values()
         for members in each_seed_once(group, seed=_seed)
     ]
 
 
+def _family(
+    members: Sequence[RunRecord],
+    by_run: Mapping[str, Row],
+    spent: Mapping[str, Spent],
+    *,
+    apart: str,
+) -> Family:
+    costs = tuple(spent.get(record.run, Spent(0, 0.0, "unknown", False)) for record in members)
+    epochs = fsum(one.epochs for one in costs) / len(costs)
+    return Family(tuple(members), costs, budget_of(by_run[members[0].run], epochs), apart)
+
+
+def same_images(a: Family, b: Family) -> bool:
+    """Whether both were trained and evaluated on the same images."""
+    one, other = a.first, b.first
+    return one.spec.dataset == other.spec.dataset and one.test_images == other.test_images
+
+
 def same_test(a: Family, b: Family) -> bool:
     """Whether both were evaluated on the same images, trained by the same recipe."""
-    one, other = a.first, b.first
-    same_images = one.spec.dataset == other.spec.dataset and one.test_images == other.test_images
-    return same_images and one.spec.budget.recipe == other.spec.budget.recipe
+    return same_images(a, b) and a.first.spec.budget.recipe == b.first.spec.budget.recipe
+
+
+def of_its_budget(family: Family, statics: Sequence[Family]) -> list[Family]:
+    """Return the static networks on the same images that were trained as `family` was: of the same
+    budget, or where there are none, all of the nearest one."""
+    beside = [other for other in statics if same_images(family, other)]
+    alike = [other for other in beside if family.budget.matches(other.budget)]
+    if alike or not beside:
+        return alike
+    nearest = min((other.budget for other in beside), key=family.budget.distance)
+    return [other for other in beside if nearest.matches(other.budget)]
 
 
 def reader_of(store: RunStore) -> ReadArrays:

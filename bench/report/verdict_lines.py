@@ -97,7 +97,7 @@ def verdict_table(lines: Sequence[VerdictLine]) -> ReportTable:
             "at equal": answer.title,
             "verdict": answer.outcome,
             **_in_columns(answer),
-            "why none": answer.why,
+            "note": answer.why,
             "seeds": str(line.seeds),
             "test images": str(line.images),
         }
@@ -127,12 +127,13 @@ def _summary(methods: Sequence[VerdictLine], number: int, axis: Axis) -> str:
 def _short(answer: AxisVerdict) -> ShortAnswer:
     if answer.verdict is not None:
         gain = _gain(answer.verdict.comparison.gain)
-        return ShortAnswer(answer.axis, answer.verdict.outcome, gain, "")
+        return ShortAnswer(answer.axis, answer.verdict.outcome, gain, one_line(answer.unlike))
     if answer.outside is not None:
         ratio = answer.outside.cost / answer.outside.nearest_cost
         nearest = one_line(answer.static[0]) if answer.static else "the nearest"
         kind = "MACs" if answer.axis == "macs" else "time"
         why = f"no static network of its cost; beside {nearest} at {ratio:.2f} times its {kind}"
+        why += f"; {one_line(answer.unlike)}" if answer.unlike else ""
         return ShortAnswer(answer.axis, NO_VERDICT, _gain(answer.outside.gain), why)
     return ShortAnswer(answer.axis, NO_VERDICT, None, one_line(answer.reason))
 

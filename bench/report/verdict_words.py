@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from bench.analysis.statistics import mean, sample_sd, t_interval, wilson_interval
 from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Comparison, Outside, Verdict
-from bench.report.rows import budgets_differ
+from bench.report.budgets import budgets_differ
+from bench.report.groups import FORWARD_ONLY
 from bench.report.verdict_inputs import BATCH_OF, Axis, Family, axis_title, cells_of
 
 
@@ -28,12 +29,30 @@ class Told:
 
 
 def told(about: Told) -> str:
-    """Return the sentence of one axis: the verdict, or why there is none."""
+    """Return the sentence of one axis: the verdict, or why there is none; and where the static side
+    was trained otherwise, how."""
+    unlike = unlike_budgets(about)
     if about.verdict is not None:
-        return _verdict(about, about.verdict)
-    if about.outside is not None:
-        return _outside(about, about.outside)
-    return f"{_axis(about.axis)}: no verdict, {about.reason}."
+        sentence = _verdict(about, about.verdict)
+    elif about.outside is not None:
+        sentence = _outside(about, about.outside)
+    else:
+        return f"{_axis(about.axis)}: no verdict, {about.reason}."
+    return f"{sentence} {_sentence_case(unlike)}." if unlike else sentence
+
+
+def unlike_budgets(about: Told) -> str:
+    """Return how the static networks used were trained if not as the method was; else ''."""
+    family = about.family
+    found = {
+        _name(one): one.budget.words_beside(family.budget)
+        for one in about.static
+        if not family.budget.matches(one.budget) or budgets_differ([one.epochs, family.epochs])
+    }
+    if not found:
+        return ""
+    spent = "; ".join(f"{name}: {words}" for name, words in found.items())
+    return f"budgets differ: {family.epochs:g} epochs, {spent}"
 
 
 def context(family: Family, answers: Sequence[Told]) -> str:
@@ -163,7 +182,9 @@ def _budgets(family: Family, static: Sequence[Family]) -> str:
     spent = f"{_spent(family)} against {' and '.join(dict.fromkeys(map(_spent, static)))}"
     text = f"Recipe {family.first.spec.budget.recipe}, training in dense epochs: {spent} for static"
     if None in costs:
-        return f"{text} (+?: a start of unknown cost), so equal budgets cannot be claimed."
+        return f"{text} (+?: weights of unknown cost), so equal budgets cannot be claimed."
+    if len({one.forward_only for one in (family, *static)}) > 1:
+        return f"{text} (*: forward passes alone), which is no common measure."
     return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."
 
 
@@ -177,8 +198,8 @@ def _precisions(family: Family, static: Sequence[Family]) -> list[str]:
 
 
 def _spent(family: Family) -> str:
-    total = family.total
-    return f"{family.trained:.3g}+?" if total is None else f"{total:.3g}"
+    unknown = "+?" if family.total is None else ""
+    return f"{family.known:.3g}{unknown}{FORWARD_ONLY if family.forward_only else ''}"
 
 
 def _line(static: Sequence[Family]) -> str:

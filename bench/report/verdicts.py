@@ -31,10 +31,10 @@ from bench.report.verdict_inputs import (
     Unusable,
     costs_on,
     families,
+    of_its_budget,
     reader_of,
-    same_test,
 )
-from bench.report.verdict_words import Told, accuracy_words, context, told
+from bench.report.verdict_words import Told, accuracy_words, context, told, unlike_budgets
 
 Statics = Literal["dense", "dense and static controls"]
 
@@ -45,7 +45,8 @@ class AxisVerdict:
 
     Costs are shares of the MACs, or of the time, of the method's own backbone run whole. `reason`
     says why there is no verdict. `static` names the networks compared with, `static_seeds` their
-    seeds, `static_dense_epochs` their training, None where the start's is not known.
+    seeds, `static_dense_epochs` their training, None where the start's is not known, `unlike` how
+    their budget differs from the method's.
     """
 
     axis: Axis
@@ -55,6 +56,7 @@ class AxisVerdict:
     static: tuple[str, ...] = ()
     static_seeds: tuple[int, ...] = ()
     static_dense_epochs: tuple[float | None, ...] = ()
+    unlike: str = ""
     sentence: str = ""
 
 
@@ -142,7 +144,7 @@ def _answer(
     axis: Axis,
     level: float,
 ) -> _Answer:
-    comparable = [other for other in statics if same_test(family, other)]
+    comparable = of_its_budget(family, statics)
     try:
         own = costs_on(family, read, axis=axis, of=family.first)
         placed = _placed(comparable, read, axis=axis, of=family.first)
@@ -151,9 +153,8 @@ def _answer(
     found = compare(own, [runs for _, runs in placed], level=level)
     reason = ""
     if found is None:
-        recipe = family.first.spec.budget.recipe
-        beside = "" if axis == "macs" or not comparable else " was timed in the same rounds"
-        reason = f"no static network{beside or f' was run with the recipe {recipe}'}"
+        timed = axis != "macs" and comparable
+        reason = f"no static network was {'timed in the same rounds' if timed else 'run here'}"
     return _Answer(axis, found, reason, tuple(other for other, _ in placed))
 
 
@@ -235,5 +236,6 @@ def _axis_verdict(about: Told) -> AxisVerdict:
         static=tuple(one.label if one.control else one.backbone for one in about.static),
         static_seeds=tuple(len(one.records) for one in about.static),
         static_dense_epochs=tuple(one.total for one in about.static),
+        unlike=unlike_budgets(about),
         sentence=told(about),
     )

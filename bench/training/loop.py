@@ -173,7 +173,7 @@ class _Stretch:
                 PhaseCost(
                     name=phase.name,
                     epochs=phase.epochs,
-                    macs_per_image=self._forward_macs_per_image(),
+                    step_macs_per_image=self._step_macs_per_image(),
                     wall_s=0.0,
                     optimizer=phase.optimizer,
                     batch_size=self.batch_size,
@@ -254,18 +254,27 @@ class _Stretch:
                 hint="Run again with a smaller learning rate: --set train.lr=...",
             )
 
-    def _forward_macs_per_image(self) -> float:
-        """Count the forward MACs of one loss, on a copy, at the middle of the phase."""
+    def _step_macs_per_image(self) -> float:
         seed_globally(self.settings.seed, "count", self.number)
-        net = copy.deepcopy(self.net)
-        self.phase.set_modes(net)
         batch = next(iter(self._batches("count", 0)))
-        count = min(_COUNTED_IMAGES, len(batch))
-        few = Batch(batch.x_nchw[:count], batch.labels_n[:count], batch.index_n[:count])
-        try:
-            return counted_macs(lambda: self.phase.loss(net, few, 0.5)) / count
-        except PluginError as error:
-            raise PluginError(f"The loss of '{self.phase.name}': {error.message}") from error
+        return step_macs_per_image(self.phase, self.net, batch)
+
+
+def step_macs_per_image(phase: Phase, net: DynamicNet, batch: Batch) -> float:
+    """Count the MACs of one step, forward and backward, on a few images of `batch`.
+
+    On a copy of `net`, at the middle of the phase. Of the backward pass only what runs is counted:
+    nothing reaches back through parameters that the phase freezes.
+    """
+    net = copy.deepcopy(net)
+    _freeze_all_but(phase, net)
+    phase.set_modes(net)
+    count = min(_COUNTED_IMAGES, len(batch))
+    few = Batch(batch.x_nchw[:count], batch.labels_n[:count], batch.index_n[:count])
+    try:
+        return counted_macs(lambda: phase.loss(net, few, 0.5).total.backward()) / count  # type: ignore[no-untyped-call]
+    except PluginError as error:
+        raise PluginError(f"The loss of '{phase.name}': {error.message}") from error
 
 
 def _freeze_all_but(phase: Phase, net: DynamicNet) -> None:

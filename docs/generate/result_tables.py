@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.records.record import Interval, RunRecord
 from bench.records.store import RunStore
-from bench.report.groups import Group, group_seeds
+from bench.report.groups import Group, group_seeds, spent
 from bench.report.rows import newest_cell, rows
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -49,7 +49,7 @@ def _cost_line(group: Group, unit: float, records: Mapping[str, RunRecord]) -> t
         f"{_mean(group, 'macs') / unit:.3f}",
         _speedup(group, 1, records),
         _speedup(group, 256, records),
-        f"{_mean(group, 'train_dense_epochs'):.1f}",
+        spent(group.first),
     )
 
 

@@ -24,7 +24,7 @@ from baselines.random_skip import (
     Spared,
 )
 from bench.data.augment import normalise
-from bench.errors import ConfigError
+from bench.errors import ConfigError, NotApplicable
 from bench.measure.cost import dense_macs, unit_macs
 from bench.method import Budget, DynamicNet, OptimizerSpec, Source, SourcePoint
 from bench.networks.gated import GatedResNet
@@ -245,7 +245,7 @@ def test_the_test_time_control_refuses_a_source_without_blocks() -> None:
         execute = forward  # type: ignore[assignment]
 
     source = Source("strange", [SourcePoint("", Strange(), {}, 1.0)])
-    with pytest.raises(ConfigError, match="'strange' is none"):
+    with pytest.raises(NotApplicable, match="'strange' has no whole ResNet inside"):
         RandomSkipTest().derive(source, digits_backbone("resnet14"), RandomSkipTestConfig())
     with pytest.raises(ConfigError, match="made from a finished run"):
         RandomSkipTest().build(digits_backbone("resnet14"), RandomSkipTestConfig())

@@ -1,5 +1,7 @@
 """The static projection: which blocks stay, what they compute, and that the rest is gone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gated_nets import BLOCKS, backbone, images, seasoned
@@ -7,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines.static_projection import StaticProjection, StaticProjectionConfig, most_used
-from bench.errors import ConfigError
+from bench.errors import ConfigError, NotApplicable
 from bench.measure.cost import macs_per_image, unit_macs
 from bench.method import Source, SourcePoint
 from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.unit import Unit
 
 RATES = {f"block{b}": rate for b, rate in enumerate([1.0, 0.9, 0.2, 0.7, 0.2, 1.0])}
 METHOD = StaticProjection()
@@ -48,6 +51,37 @@ def test_it_computes_what_the_source_computes_with_that_mask_for_everyone() -> N
     for output in (net(x), net.execute(x)):
         torch.testing.assert_close(output.logits, expected.logits)
         assert torch.equal(output.executed[:, block_columns(net.units())], mask_b.expand(5, -1))
+
+
+class FromTheEnd(GatedResNet):
+    """Gated blocks whose units count from the end: block0 is the last one."""
+
+    def units(self) -> list[Unit]:
+        units = list(super().units())
+        blocks = [unit for unit in units if unit.role == "block"]
+        names = {unit.name: other.name for unit, other in zip(blocks, blocks[::-1], strict=True)}
+        return [unit._replace(name=names.get(unit.name, unit.name)) for unit in units]
+
+
+class Fewer(GatedResNet):
+    """Only every other block is a unit."""
+
+    def units(self) -> list[Unit]:
+        return [u for u in super().units() if u.name not in ("block1", "block3", "block5")]
+
+
+@pytest.mark.parametrize("form", [FromTheEnd, Fewer])
+def test_names_that_mean_something_else_are_not_projected(form: type[GatedResNet]) -> None:
+    source = Source("stranger", [SourcePoint("", form(backbone()), RATES, 0.6)])
+    with pytest.raises(NotApplicable, match=f"runs units of its own .* {BLOCKS} blocks of"):
+        METHOD.derive(source, backbone(), StaticProjectionConfig())
+
+
+def test_another_backbone_inside_is_not_projected() -> None:
+    smaller = GatedResNet(replace(backbone(), name="resnet8"))
+    source = Source("stranger", [SourcePoint("", smaller, RATES, 0.6)])
+    with pytest.raises(NotApplicable, match=r"units of its own \(block0, block1, block2\)"):
+        METHOD.derive(source, backbone(), StaticProjectionConfig())
 
 
 @torch.no_grad()

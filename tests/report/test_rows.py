@@ -87,7 +87,7 @@ def test_an_unequal_training_budget_is_said_beside_the_number(
 
 def test_unknown_pretraining_is_said(make_record: MakeRecord) -> None:
     (row,) = rows([make_record(pretraining_dense_epochs=None)])
-    assert row["budget_note"] == "pretraining of unknown cost"
+    assert row["budget_note"] == "pretraining of unknown cost: none"
     assert row["total_dense_epochs"] is None
 
 

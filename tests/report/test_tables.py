@@ -213,11 +213,12 @@ def test_without_gates_there_is_no_table_of_dynamics(
 
 def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord) -> None:
     (row,) = rows([make_record()])
-    known = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": 30.0}
-    unknown = {**row, "train_dense_epochs": 8.0, "total_dense_epochs": None}
+    known = {**row, "known_dense_epochs": 30.0}
+    unknown = {**row, "known_dense_epochs": 8.0, "outside": "a.th"}
     assert (spent(known), spent(unknown)) == ("30", "8+?")
+    assert spent({**unknown, "forward_only": True}) == "8+?*"
     # One and one and a half are different budgets.
-    assert [spent({**known, "total_dense_epochs": cost}) for cost in (1.0, 1.49)] == ["1", "1.5"]
+    assert [spent({**known, "known_dense_epochs": cost}) for cost in (1.0, 1.49)] == ["1", "1.5"]
 
 
 def test_what_was_timed_on_a_shared_machine_has_a_dagger(

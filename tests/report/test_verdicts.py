@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -15,9 +16,13 @@ from made_up_results import IMAGES, Make, Shelf
 import bench
 from bench.config import InitialWeights
 from bench.errors import ConfigError
-from bench.records.record import Interval, OtherDense
+from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
 from bench.records.store import save_arrays
+from bench.report.budgets import Budget
+from bench.report.groups import spent
+from bench.report.rows import rows
 from bench.report.verdict_inputs import families
+from bench.report.verdict_lines import verdict_lines
 from bench.report.verdicts import judge
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -182,12 +187,114 @@ def test_a_time_that_may_be_the_same_is_not_called_slower(shelf: Shelf) -> None:
     assert "1.02 times the time" in axis.sentence
 
 
-def test_without_static_networks_of_the_recipe_the_reason_is_told(shelf: Shelf) -> None:
-    add_static(shelf, recipe="fair")
+def test_without_static_networks_the_reason_is_told(shelf: Shelf) -> None:
+    shelf.run("resnet", (0.92, 1.0), dataset="digits")
     shelf.run("sgad", (0.9, 0.8))
     found = shelf.judged()["sgad"]
-    assert found.on("macs").reason == "no static network was run with the recipe quick"
-    assert "In MACs: no verdict, no static network was run with the recipe quick." in found.sentence
+    assert found.on("macs").reason == "no static network was run here"
+    assert "In MACs: no verdict, no static network was run here." in found.sentence
+
+
+def test_a_method_is_judged_by_static_networks_of_its_own_budget(shelf: Shelf) -> None:
+    for epochs, worse in ((30, 0.0), (5, 0.05)):
+        shelf.run("resnet", (0.92 - worse, 1.0), epochs=epochs)
+        shelf.run("resnet", (0.90 - worse, 1.0), backbone="resnet20", epochs=epochs)
+    shelf.run("sgad", (0.90, 0.8), epochs=5)
+    found = shelf.judged()["sgad"].on("macs")
+    assert found.verdict is not None
+    assert found.verdict.outcome == "better"
+    assert found.verdict.comparison.static_accuracy == pytest.approx(0.8603, abs=0.002)
+    assert found.unlike == ""
+    assert "udgets differ" not in found.sentence
+
+
+def test_where_no_budget_matches_the_nearest_is_taken_and_the_verdict_says_so(
+    shelf: Shelf,
+) -> None:
+    for epochs in (30, 160):
+        shelf.run("resnet", (0.92, 1.0), epochs=epochs)
+        shelf.run("resnet", (0.90, 1.0), backbone="resnet20", epochs=epochs)
+    shelf.run("sgad", (0.90, 0.8), epochs=5)
+    found = shelf.judged()["sgad"].on("macs")
+    assert found.unlike == "budgets differ: 5 epochs, resnet20: 30 epochs; resnet32: 30 epochs"
+    assert found.sentence.endswith(f"B{found.unlike[1:]}.")
+    short = next(line for line in verdict_lines(list(shelf.judged().values())))
+    assert short.answers[0].why == found.unlike
+
+
+def started(shelf: Shelf, record: RunRecord, source: RunRecord, **training: object) -> RunRecord:
+    """Let `record` begin with the weights of the run `source`, as the engine records it."""
+    assert record.training is not None and source.training is not None
+    initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
+    spec = record.spec.model_copy(update={"initial": initial})
+    before = {
+        "pretraining_epochs": source.training.epochs,
+        "pretraining_dense_epochs": source.training.dense_epochs,
+    }
+    changed = record.training.model_copy(update=before | training)
+    update = {"spec": spec, "run": spec.run, "training": changed}
+    started = record.model_copy(update=update)
+    shelf.save(started)
+    return started
+
+
+def test_the_epochs_of_a_dense_start_count(shelf: Shelf) -> None:
+    # A ladder of 30 epochs; a method of 15 epochs that starts from 15 of a dense network.
+    shelf.run("resnet", (0.92, 1.0))
+    shelf.run("resnet", (0.90, 1.0), backbone="resnet20")
+    dense = shelf.run("resnet", (0.80, 1.0), epochs=15)
+    method = shelf.run("act", (0.91, 0.8), epochs=15)
+    shutil.rmtree(shelf.store.folder_of(method))
+    started(shelf, method, dense)
+    found = shelf.judged()["act"]
+    assert found.dense_epochs == 30
+    assert found.on("macs").static == ("resnet20", "resnet32")
+    assert found.on("macs").unlike == ""
+    comparison = found.on("macs").verdict
+    assert comparison is not None
+    assert comparison.comparison.static_accuracy == pytest.approx(0.9103, abs=0.002)
+
+
+def test_what_is_known_of_a_source_counts_where_its_start_is_not(shelf: Shelf) -> None:
+    source = shelf.run("sgad", (0.91, 0.8), epochs=5, dense_epochs=6.0)
+    assert source.training is not None
+    unknown = {"pretraining_epochs": None, "pretraining_dense_epochs": None}
+    initial = InitialWeights(kind="file", name="a.th", identity="ab")
+    spec = source.spec.model_copy(update={"initial": initial})
+    training = source.training.model_copy(update=unknown)
+    from_file = source.model_copy(update={"spec": spec, "run": spec.run, "training": training})
+    control = shelf.run("static_projection", (0.9, 0.7), epochs=5, dense_epochs=3.6)
+    for record in (source, control):
+        shutil.rmtree(shelf.store.folder_of(record))
+    shelf.save(from_file)
+    shelf.save(started(shelf, control, from_file, **unknown))
+    found = rows(shelf.store.load_all().records)
+    told = {row["method"]: (spent(row), row["total_epochs"], row["outside"]) for row in found}
+    assert told == {"sgad": ("6+?", 5, "a.th"), "static_projection": ("9.6+?", 10, "a.th")}
+
+
+def test_weights_from_outside_as_they_came_belong_to_every_curve_from_there(
+    shelf: Shelf,
+) -> None:
+    budgets = [Budget(epochs, ("lr=0.1",), True) for epochs in (0, 5, 30)]
+    own = budgets[1]
+    assert [own.matches(other) for other in budgets] == [True, True, False]
+    scratch = Budget(5, ("lr=0.1",), False)
+    assert not own.matches(scratch)
+    assert not scratch.matches(Budget(5, ("lr=0.2",), False))
+    assert Budget(30, ("lr=0.1",), False).matches(Budget(33, ("lr=0.1",), False))
+
+
+def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(shelf: Shelf) -> None:
+    add_static(shelf)
+    record = shelf.run("sgad", (0.9, 0.8))
+    assert record.training is not None
+    older = record.training.model_copy(
+        update={"phases": (PhaseCost(name="main", epochs=30, macs_per_image=6e7, wall_s=1),)}
+    )
+    shelf.store.save(record.model_copy(update={"training": older}))
+    told = "30* against 30 for static (*: forward passes alone), which is no common measure."
+    assert told in shelf.judged()["sgad"].sentence
 
 
 def test_missing_arrays_are_a_reason_and_not_a_failure(shelf: Shelf) -> None:
@@ -206,7 +313,7 @@ def test_unequal_and_unknown_budgets_are_told(shelf: Shelf) -> None:
     told = "in dense epochs: 57 against 30 for static: budgets differ by more than 10 %."
     assert told in found["sgad"].sentence
     assert "in dense epochs: 31 against 30 for static." in found["cdl"].sentence
-    assert "30+? against 30 for static (+?: a start of unknown cost)" in found["act"].sentence
+    assert "30+? against 30 for static (+?: weights of unknown cost)" in found["act"].sentence
 
 
 def test_who_was_trained_with_other_numbers_than_the_static_side_says_so(shelf: Shelf) -> None:

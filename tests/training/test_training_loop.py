@@ -11,13 +11,22 @@ from torch.nn import functional
 from bench.data.augment import Batch, pad_images
 from bench.data.images import ImageSet
 from bench.errors import CheckpointError, DivergedError
-from bench.method import Budget, DynamicNet, LossTerms, Method, OptimizerSpec, Phase
+from bench.measure.cost import unit_macs
+from bench.method import (
+    Budget,
+    DynamicNet,
+    LossTerms,
+    Method,
+    OptimizerSpec,
+    ParameterGroup,
+    Phase,
+)
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
 from bench.records.record import EpochRow
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, Watch, train
+from bench.training.loop import Settings, TrainingImages, Watch, step_macs_per_image, train
 from bench.training.reporter import Silent
 from methods.blockdrop import BlockDrop, BlockDropConfig
 from methods.sgad import Sgad, SgadConfig
@@ -231,19 +240,12 @@ def test_a_loss_that_is_not_a_number_ends_the_run_long_before_the_epoch(
 
 
 def test_parameters_outside_the_phase_stay_as_they_are(tmp_path: Path) -> None:
-    class HeadOnly(_Plain):
-        def groups(self, net: DynamicNet) -> list[object]:  # type: ignore[override]
-            from bench.method import ParameterGroup
-
-            assert isinstance(net, GatedResNet)
-            return [ParameterGroup(tuple(net.trunk.head.parameters()))]
-
     seed_globally(0, "build")
     net = GatedResNet(BACKBONE)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     train(
         net,
-        [HeadOnly("p", epochs=1, batch_size=16, optimizer=OptimizerSpec())],
+        [_HeadOnly("p", epochs=1, batch_size=16, optimizer=OptimizerSpec())],
         images=_images(),
         settings=Settings(0, torch.device("cpu")),
         checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
@@ -252,6 +254,39 @@ def test_parameters_outside_the_phase_stay_as_they_are(tmp_path: Path) -> None:
     changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {"trunk.head.linear.weight", "trunk.head.linear.bias"}
     assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+class _HeadOnly(_Plain):
+    def groups(self, net: DynamicNet) -> list[ParameterGroup]:
+        assert isinstance(net, GatedResNet)
+        return [ParameterGroup(tuple(net.trunk.head.parameters()))]
+
+
+class _ExtraPass(_Plain):
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        with torch.no_grad():
+            net(batch.x_nchw)
+        return super().loss(net, batch, progress)
+
+
+def test_a_step_is_counted_forward_and_backward_through_what_it_trains(tmp_path: Path) -> None:
+    net = GatedResNet(BACKBONE)
+    macs = unit_macs(net)
+    dense, stem, head = sum(macs.values()), macs["stem"], macs["head"]
+    x, labels = torch.rand(16, 1, 8, 8), torch.arange(16) % 4
+    batch = Batch(x, labels, torch.arange(16))
+
+    def counted(form: type[Phase]) -> float:
+        phase = form("p", epochs=1, batch_size=16, optimizer=OptimizerSpec())
+        return step_macs_per_image(phase, net, batch)
+
+    # Nobody needs the gradient of the image.
+    assert counted(_Plain) == 3 * dense - stem
+    # Of a frozen trunk only the forward pass runs, and of the head no gradient of its input.
+    assert counted(_HeadOnly) == dense + head
+    # A pass without gradient is a third of a step.
+    assert counted(_ExtraPass) == 4 * dense - stem
+    assert all(parameter.grad is None for parameter in net.parameters())
 
 
 def test_bf16_autocast_trains_in_fp32_weights(tmp_path: Path) -> None:
