@@ -146,7 +146,7 @@ def results_table(document: Document) -> ReportTable:
 
 
 def ranks_table(ranking: Ranking) -> ReportTable:
-    """Return the networks by MACs, with their rank and speed-up at each batch size."""
+    """Return the networks by MACs, with their rank and time at each batch size."""
     lines = []
     orders = {size: ranking.by_time(size) for size in ranking.batch_sizes}
     for place, network in enumerate(ranking.by_macs, start=1):
@@ -154,10 +154,14 @@ def ranks_table(ranking: Ranking) -> ReportTable:
         for size in ranking.batch_sizes:
             ratio, interval = network.speedups[size]
             line[f"rank, batch {size}"] = str(orders[size].index(network) + 1)
-            line[f"speed-up, batch {size}"] = f"{ratio:.2f}"
-            line[f"95 %, batch {size}"] = f"{interval.low:.2f} to {interval.high:.2f}"
+            line[f"time, batch {size}"] = f"{1 / ratio:.2f}"
+            line[f"95 %, batch {size}"] = f"{1 / interval.high:.2f} to {1 / interval.low:.2f}"
         lines.append(line)
-    return table_of("ranks", f"{ranks_headline(ranking)}. Rank 1: fewest MACs, fastest.", lines)
+    caption = (
+        f"{ranks_headline(ranking)}. Rank 1: fewest MACs, fastest. MACs and times are relative "
+        f"to the {ranking.dense}."
+    )
+    return table_of("ranks", caption, lines)
 
 
 def _same_backbones(points: Sequence[PublishedPoint], found: Sequence[Row]) -> list[PublishedPoint]:

@@ -76,9 +76,9 @@ def _name_ends(axes: Axes, ranking: Ranking, batch_size: int, *, side: _Side, x:
     for rank, network in enumerate(ranking.by_time(batch_size)):
         ratio, interval = network.speedups[batch_size]
         mark = DAGGER if batch_size in network.contended else ""
-        spread = "" if network.dense else f" [{interval.low:.2f}, {interval.high:.2f}]"
+        spread = "" if network.dense else f" [{1 / interval.high:.2f}, {1 / interval.low:.2f}]"
         axes.annotate(
-            f"{network.name}   {ratio:.2f}x{spread}{mark}",
+            f"{network.name}   {1 / ratio:.2f}{spread}{mark}",
             (x, rank),
             xytext=(-8 if side == "left" else 8, 0),
             textcoords="offset points",
@@ -109,7 +109,10 @@ def _finish(axes: Axes, count: int, *, right: float, sizes: Sequence[tuple[int, 
     axes.set_ylim(count - 0.5, -1.6)
     axes.set_xlim(-1.05, max(right, 0.0) + 0.05)
     axes.axis("off")
-    heads = [(0.0, "MACs / dense MACs"), *((x, f"speed-up, batch {size}") for size, x in sizes)]
+    heads = [
+        (0.0, "MACs / dense MACs"),
+        *((x, f"time / dense time, batch {size}") for size, x in sizes),
+    ]
     for x, text in heads:
         ha = "center" if x == 0 and right > 0 else "right" if x < 0 else "left"
         shift = {"center": 0, "right": -8, "left": 8}[ha]
@@ -128,7 +131,7 @@ def _finish(axes: Axes, count: int, *, right: float, sizes: Sequence[tuple[int, 
 def _notes(ranking: Ranking) -> list[str]:
     notes = [
         "top: fewest MACs, fastest; triangles: slower than a network with at least 1 % more MACs",
-        "an order counts only where the 95 % intervals of the two speed-ups do not overlap",
+        "an order counts only where the 95 % intervals of the two times do not overlap",
         f"{ranking.machine}; all networks timed in the same rounds",
     ]
     if any(network.contended for network in ranking.networks):

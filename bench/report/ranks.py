@@ -53,6 +53,11 @@ class Ranking:
     synthetic: bool = False
 
     @property
+    def dense(self) -> str:
+        """The dense network that everything is relative to."""
+        return next(network.name for network in self.networks if network.dense)
+
+    @property
     def by_macs(self) -> list[Ranked]:
         """Fewest MACs first."""
         return sorted(self.networks, key=lambda one: (one.nflops, one.name))

@@ -45,6 +45,9 @@ EXTRAS = (
     ),
     *(
         "latency_reason",
+        "latency_reason_b256",
+        "profile_b1",
+        "profile_b256",
         "published_epochs",
         "train_dense_epochs",
         "pretraining_dense_epochs",
@@ -68,6 +71,10 @@ EXTRAS = (
 )
 """More about each row; these may change with the version."""
 
+
+NOT_TIMED = "not timed"
+_CARE = {"smoke": 1, "default": 2, "publish": 3}
+"""How careful a profile of latency is."""
 
 NOT_APPLICABLE = "not applicable"
 """The status of a control that cannot be made of its source: no failure."""
@@ -288,12 +295,14 @@ def _dynamics(dynamics: Dynamics | None) -> Row:
 
 
 def _latencies(point: PointRecord) -> Row:
-    measured: Row = {}
+    measured: Row = {"latency_reason": NOT_TIMED, "latency_reason_b256": NOT_TIMED}
     for size in (1, 256):
         cell = newest_cell(point.latency, size)
         if cell is not None:
             measured |= {f"{key}_b{size}": value for key, value in _speed(cell, point).items()}
-    alone = newest_cell(point.latency, 1)
+    large, alone = newest_cell(point.latency, 256), newest_cell(point.latency, 1)
+    if large is not None:
+        measured["latency_reason_b256"] = large.reason
     if alone is None:
         return measured
     return measured | {
@@ -313,6 +322,7 @@ def _speed(cell: LatencyCell, point: PointRecord) -> Row:
         "speedup_high": None if interval is None else interval.high,
         "realised": None if ratio is None else ratio * point.nflops,
         "verdict": cell.verdict,
+        "profile": None if cell.latency_ms is None else cell.profile,
         "contended": None if cell.latency_ms is None else cell.contended,
         "memory_mib": cell.memory_mib,
         "energy_mj": cell.energy_mj_per_image,
@@ -324,8 +334,20 @@ def _threads(count: int) -> str:
 
 
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int) -> LatencyCell | None:
-    """Return the cell of this batch size that was measured last: clocks may go back, lists grow."""
-    return next((cell for cell in reversed(cells) if cell.batch_size == batch_size), None)
+    """Return the cell of this batch size to be shown: of those made in the way of the newest one
+    (lists grow, clocks may go back), that of the most careful profile, and of these the newest.
+
+    A quick look after a careful measurement does not take its place.
+    """
+    found = [cell for cell in cells if cell.batch_size == batch_size]
+    alike = [cell for cell in found if how_measured(cell) == how_measured(found[-1])]
+    timed = [cell for cell in alike if cell.latency_ms is not None] or alike
+    return max(reversed(timed), key=lambda cell: _CARE.get(cell.profile, 0), default=None)
+
+
+def how_measured(cell: LatencyCell) -> tuple[object, ...]:
+    """Return what two cells must share to stand for each other or be put together."""
+    return cell.device, cell.threads
 
 
 def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[object, ...], float]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
@@ -143,6 +144,8 @@ def document_table(all_rows: Sequence[Row]) -> list[dict[str, str]]:
         line["variant"] = " ".join(part for part in (line["variant"], more) if part)
         for suffix, title in _SPEED_COLUMNS.items():
             line[title] = _speed_in_full(row, suffix)
+        if row["latency_ms_b1"] is None:
+            line[_DOCUMENT_COLUMNS["latency_ms_b1"]] = f"none: {_why_untimed(row, 'b1')}"
         if not is_measured(row):
             line["note"] = " ".join(f"{row['status']}: {row['reason']}".split())
         table.append(line)
@@ -154,11 +157,19 @@ def _speed_in_full(row: Row, suffix: str) -> str:
         row[f"{key}_{suffix}"] for key in ("speedup", "speedup_low", "speedup_high")
     )
     if ratio is None:
-        return ""
+        return f"none: {_why_untimed(row, suffix)}"
     interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
     verdict = row[f"verdict_{suffix}"]
     judged = f" {verdict}" if verdict else ""
     return f"{ratio:.2f}{interval}{judged}" + (DAGGER if row[f"contended_{suffix}"] else "")
+
+
+def _why_untimed(row: Row, suffix: str) -> str:
+    """Return why there is no time at this batch size; of a run without points, its status."""
+    if row["point"] is None:
+        return str(row["status"])
+    reason = row["latency_reason" if suffix == "b1" else f"latency_reason_{suffix}"]
+    return reason or "timed without a dense network in the same rounds"
 
 
 def _document(all_rows: Sequence[Row]) -> pd.DataFrame:
@@ -204,9 +215,10 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
 
 def _notes(groups: Sequence[Group]) -> list[str]:
     notes = [*footnotes(groups), seed_note(groups)]
+    notes += _marks_of(groups).notes
     notes.append("train: whole training cost in epochs of the dense network")
     if len({group.first["backbone"] for group in groups}) > 1:
-        notes.append("nFLOPs and training costs are relative to each row's own backbone")
+        notes.append("nFLOPs, speeds and training costs are relative to each row's own backbone")
     if any(group.mean_of("speedup_b1") is not None for group in groups):
         notes.append(_MARK_NOTE)
     if any(_shared(group, suffix) for group in groups for suffix in ("b1", "b256")):
@@ -216,6 +228,30 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         apart = "" if len(devices) == 1 else " (compare within one machine only)"
         notes.append(f"latency on {'; '.join(devices)}{apart}")
     return notes
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """What stands in cells of a table and is explained below it: why a time is missing, and the
+    profile that it was taken by where there are several."""
+
+    reasons: Mapping[str, str]
+    profiles: Mapping[str, str]
+
+    @property
+    def notes(self) -> list[str]:
+        found = [f"{mark} no time: {reason}" for reason, mark in self.reasons.items()]
+        return found + [f"{mark} latency profile {name}" for name, mark in self.profiles.items()]
+
+
+def _marks_of(groups: Sequence[Group]) -> _Marks:
+    cells = [(row, suffix) for g in groups for row in g.rows for suffix in ("b1", "b256")]
+    reasons = dict.fromkeys(_why_untimed(row, s) for row, s in cells if row[f"speedup_{s}"] is None)
+    profiles = sorted({str(row[f"profile_{s}"]) for row, s in cells if row[f"profile_{s}"]})
+    return _Marks(
+        {reason: f"[{number}]" for number, reason in enumerate(reasons, start=1)},
+        {name: f"({name[0]})" for name in profiles} if len(profiles) > 1 else {},
+    )
 
 
 def _left_out(columns: Sequence[_Column]) -> list[str]:
@@ -229,9 +265,10 @@ def _terminal_table(groups: Sequence[Group], columns: Sequence[_Column]) -> Rend
     kind = " (synthetic data)" if any(g.first["synthetic"] for g in groups) else ""
     title = f"{first['dataset']}{kind}, recipe {' and '.join(recipes)}"
     alone = len(recipes) == 1
+    marks = _marks_of(groups)
     lines = [
         [group.label if alone else f"{group.label}, {group.first['recipe']}"]
-        + [column.cell(group) for column in columns]
+        + [column.cell(group, marks) for column in columns]
         for group in groups
     ]
     heads = ["method", *(column.title for column in columns)]
@@ -266,28 +303,29 @@ class _Column(NamedTuple):
     """One column; those of a higher rank are left out first."""
 
     title: str
-    cell: Callable[[Group], str]
+    cell: Callable[[Group, _Marks], str]
     rank: int
 
 
 _COLUMNS = (
-    _Column("backbone", lambda g: str(g.first["backbone"]), 2),
-    _Column("acc. %", lambda g: _accuracy(g), 0),
-    _Column("nFLOPs", lambda g: _number(g.mean_of("nflops"), "{:.3f}"), 1),
-    _Column("w/o\npol.", lambda g: _number(g.mean_of("nflops_backbone"), "{:.3f}"), 9),
-    _Column("MMACs", lambda g: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), 8),
-    _Column("ms\nb=1", lambda g: _number(g.mean_of("latency_ms_b1"), "{:.2f}"), 4),
-    _Column("speed\nb=1", lambda g: _speed(g, "b1"), 3),
-    _Column("speed\nb=256", lambda g: _speed(g, "b256"), 7),
-    _Column("train", lambda g: spent(g.first), 5),
-    _Column("seed", lambda g: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"]), 6),
+    _Column("backbone", lambda g, _: str(g.first["backbone"]), 2),
+    _Column("acc. %", lambda g, _: _accuracy(g), 0),
+    _Column("nFLOPs", lambda g, _: _number(g.mean_of("nflops"), "{:.3f}"), 1),
+    _Column("w/o\npol.", lambda g, _: _number(g.mean_of("nflops_backbone"), "{:.3f}"), 9),
+    _Column("MMACs", lambda g, _: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), 8),
+    _Column("ms\nb=1", lambda g, marks: _time(g, marks), 4),
+    _Column("speed\nb=1", lambda g, marks: _speed(g, "b1", marks), 3),
+    _Column("speed\nb=256", lambda g, marks: _speed(g, "b256", marks), 7),
+    _Column("train", lambda g, _: spent(g.first), 5),
+    _Column("seed", lambda g, _: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"]), 6),
 )
 
 
 def _shown(groups: Sequence[Group], width: int) -> list[_Column]:
     """Return the columns for which there is room beside the names."""
     heads = ["method", *(column.title for column in _COLUMNS)]
-    lines = [[group.label, *(column.cell(group) for column in _COLUMNS)] for group in groups]
+    marks = _marks_of(groups)
+    lines = [[group.label, *(column.cell(group, marks) for column in _COLUMNS)] for group in groups]
     order = sorted(range(1, len(heads)), key=lambda place: _COLUMNS[place - 1].rank)
     places = places_that_fit(heads, lines, width=width, order=order, longest_name=_LONGEST_NAME)
     return [_COLUMNS[place - 1] for place in places[1:]]
@@ -302,13 +340,20 @@ def _number(value: float | None, form: str, *, scale: float = 1.0) -> str:
     return "-" if value is None else form.format(value * scale)
 
 
-def _speed(group: Group, suffix: str) -> str:
+def _time(group: Group, marks: _Marks) -> str:
+    time_ms = group.mean_of("latency_ms_b1")
+    return marks.reasons[_why_untimed(group.first, "b1")] if time_ms is None else f"{time_ms:.2f}"
+
+
+def _speed(group: Group, suffix: str, marks: _Marks) -> str:
     ratio = group.mean_of(f"speedup_{suffix}")
     if ratio is None:
-        return "- "
+        return f"{marks.reasons[_why_untimed(group.first, suffix)]} "
     # Seeds that disagree have no common verdict.
     mark = _MARKS.get(group.one_of(f"verdict_{suffix}") or "", " ")
-    return f"{ratio:.2f}x{mark}" + (DAGGER if _shared(group, suffix) else "")
+    names = sorted({str(row[f"profile_{suffix}"]) for row in group.rows})
+    profile = "".join(marks.profiles.get(name, "") for name in names)
+    return f"{ratio:.2f}x{mark}{profile}" + (DAGGER if _shared(group, suffix) else "")
 
 
 def _shared(group: Group, suffix: str) -> bool:

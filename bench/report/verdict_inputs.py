@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import fsum
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
 from bench.report.budgets import Budget, Spent, budget_of, spent_by
 from bench.report.groups import each_seed_once, group_seeds
-from bench.report.rows import Row, newest_cell, rows
+from bench.report.rows import Row, how_measured, newest_cell, rows
 
 Axis = Literal["macs", "time at batch 1", "time at batch 256"]
 AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
@@ -259,13 +259,9 @@ def cells_of(family: Family, batch_size: int) -> list[list[LatencyCell]]:
                 raise Unusable(cell.reason if cell is not None and cell.reason else "not timed")
             row.append(cell)
         found.append(row)
-    if len({_how(cell) for row in found for cell in row}) > 1:
+    if len({how_measured(cell) for row in found for cell in row}) > 1:
         raise Unusable("timed on several devices or with several numbers of threads")
     return found
-
-
-def _how(cell: LatencyCell) -> tuple[Any, ...]:
-    return (cell.device, cell.threads)
 
 
 def _ratio(cell: LatencyCell, other: str | None) -> tuple[float, Interval]:

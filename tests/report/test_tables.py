@@ -15,7 +15,7 @@ from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.report.groups import group_seeds, spent
 from bench.report.rows import KEYS, rows
-from bench.report.tables import FORMATS, render, rich_table, to_dataframe
+from bench.report.tables import FORMATS, document_table, render, rich_table, to_dataframe
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -257,3 +257,40 @@ def test_the_same_seed_twice_is_two_networks_and_not_two_seeds(make_record: Make
     spec = record.spec.model_copy(update={"initial": one, "seed": 1})
     seeds = [records[0], record.model_copy(update={"spec": spec, "run": spec.run})]
     assert [group.seeds for group in group_seeds(rows(seeds))] == [2]
+
+
+def test_a_missing_time_has_its_reason_where_it_would_stand(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
+) -> None:
+    few = make_cell(latency_ms=None).model_copy(update={"reason": "255 test images, 256 needed"})
+    timed = make_cell(latency_ms=1.0, speedup=1.2)
+    records = [
+        make_record(points=(make_point(latency=(few,)),)),
+        make_record("act", points=(make_point(latency=(timed,)),)),
+    ]
+    text = shown(records)
+    line = next(line for line in text.splitlines() if line.startswith(" sgad"))
+    assert line.count("[2]") == 2 and line.count("[1]") == 1 and " - " not in line
+    assert "[2] no time: 255 test images, 256 needed" in text
+    assert "[1] no time: not timed" in text
+    first, second = document_table(rows(records))
+    assert first["ms, batch 1"] == "none: 255 test images, 256 needed"
+    assert first["speed-up, batch 1"] == "none: 255 test images, 256 needed"
+    assert first["speed-up, batch 256"] == "none: not timed"
+    assert second["speed-up, batch 1"].startswith("1.20")
+
+
+def test_profiles_in_one_table_are_marked_and_the_careful_one_stays(
+    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
+) -> None:
+    careful = make_cell(latency_ms=1.0, speedup=1.5)
+    quick = make_cell(latency_ms=2.0, speedup=0.5).model_copy(update={"profile": "smoke"})
+    kept = make_record(points=(make_point(latency=(careful, quick)),))
+    alone = shown([kept])
+    assert "1.50x" in alone and "latency profile" not in alone
+    text = shown([kept, make_record("act", points=(make_point(latency=(quick,)),))])
+    assert "1.50x▲(d)" in text and "0.50x▼(s)" in text
+    assert "(d) latency profile default" in text and "(s) latency profile smoke" in text
+    elsewhere = quick.model_copy(update={"device": "cuda"})
+    moved = make_record(points=(make_point(latency=(careful, elsewhere)),))
+    assert "0.50x" in shown([moved])
