@@ -5,6 +5,7 @@ Owns the order of the steps of a comparison; every step lives in its own room.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +21,10 @@ from bench.drawing import (
     results,
     why_none,
 )
+from bench.engine.blame import Failure
 from bench.errors import BenchError
 from bench.finished import (
     LATENCY_BATCH_SIZES,
-    Failure,
     Outcome,
     Profile,
     evaluate,
@@ -34,8 +35,10 @@ from bench.finished import (
 from bench.folders import Folders, default_data_dir, default_results_dir
 
 if TYPE_CHECKING:
+    from bench.data.images import Dataset
     from bench.engine.building import Workplace
     from bench.engine.plan import Planned
+    from bench.engine.side_by_side import Performed, Step
     from bench.networks.weights import Weights
     from bench.options import RunOptions
     from bench.records.record import RunRecord
@@ -87,56 +90,20 @@ def run(
     Raises:
         UserError: the request cannot be served as given; nothing has been started.
     """
-    from bench.data.load import load_dataset
-    from bench.engine.building import Workplace, check_same_data
-    from bench.engine.decisions import rebuilt_as_recorded
-    from bench.engine.devices import pick_device
-    from bench.engine.fitting import fitted
-    from bench.engine.judging import judge
-    from bench.engine.plan import make_plan, request_of
-    from bench.networks.weights import read_weights
-    from bench.records.choosing import finished_run
-    from bench.records.store import RunStore
-    from bench.records.upkeep import forget as forget_run
-    from bench.storage import make_folder
+    from bench.engine.side_by_side import perform_all
     from bench.training.reporter import Silent
 
-    store = RunStore(folders.results)
-    device = pick_device(options.device)
-    weights = read_weights(options.pretrained) if options.pretrained is not None else None
-    sources = [finished_run(store, name) for name in options.sources]
-    request = request_of(options, sources=[source.spec for source in sources])
-    data = load_dataset(options.dataset, data_dir=folders.data)
-    for source in sources:
-        check_same_data(source.spec, data)
-    plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
-    make_folder(folders.results)
-    place = Workplace(data, store, device, reporter or Silent(), weights)
-    if weights is not None:
-        read = fitted(weights, request, data, device=device, note=place.reporter.note)
-        plan = make_plan(request, data.info, train_size=len(data.train), weights=read)
-    for source in sources:
-        rebuilt_as_recorded(source, place)
-    _announce(plan, request.methods, weights=weights, notify=place.reporter.note)
+    told = reporter or Silent()
+    step = _step(options, folders, told, loaded={})
     if forget:
-        for item in plan:
-            forget_run(place.store, item.spec, note=place.reporter.note)
-    outcome = _perform_all(plan, place)
-    outcome = Outcome(judge(outcome.records, place.store), outcome.failures)
-    if options.latency != "off":
-        timed = time_runs(outcome.records, place, profile=options.latency)
-        outcome = Outcome(timed, outcome.failures)
-    if can_draw():
-        for record in outcome.records:
-            if record.points:
-                _draw_masks(record, place.store)
-    track(outcome.records, place.store, notify=place.reporter.note)
-    return outcome
+        _forget(step)
+    performed = perform_all([step], told)
+    return _finish(step, performed)
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignOutcome:
-    """What a campaign has done so far; `left` counts the steps that were not begun."""
+    """What a campaign has done so far; `left` counts the runs that were not begun."""
 
     records: list[RunRecord]
     failures: list[Failure]
@@ -150,31 +117,103 @@ def campaign(
     hours: float | None = None,
     reporter: Reporter | None = None,
 ) -> CampaignOutcome:
-    """Do one run command after the other; finished runs are found again, so it continues itself.
+    """Do the runs of many commands side by side, first come, first served.
 
-    No step is begun after `hours`. A step that cannot be served as given is a failure like any
-    other: a night's work does not end at its first step.
+    Finished runs are found again, so it continues itself. No run is begun after `hours`. Latency is
+    measured when all have ended. A step that cannot be served as given is a failure like any other:
+    a night's work does not end at its first step.
     """
+    from bench.engine.side_by_side import perform_all
     from bench.training.reporter import Silent
 
     told = reporter or Silent()
-    begun = time.monotonic()
+    until = math.inf if hours is None else time.monotonic() + hours * 3600
     outcome = CampaignOutcome([], [], 0)
-    for number, options in enumerate(steps, start=1):
-        if hours is not None and time.monotonic() - begun > hours * 3600:
-            return replace(outcome, left=len(steps) - number + 1)
-        name = f"step {number} of {len(steps)}"
-        told.note(
-            f"{name}: {', '.join(options.methods)}, seeds {', '.join(map(str, options.seeds))}"
-        )
-        try:
-            done = run(options, folders, reporter=told)
-        except BenchError as error:
-            outcome.failures.append(Failure(name, error.message))
-            continue
-        outcome.records.extend(done.records)
-        outcome.failures.extend(done.failures)
+    numbered = list(enumerate(steps, start=1))
+    loaded: dict[str, Dataset] = {}
+    # The sources that a step names may be runs of the others.
+    for sourced in (False, True):
+        planned: list[Step] = []
+        for number, options in numbered:
+            if bool(options.sources) != sourced:
+                continue
+            try:
+                planned.append(_step(options, folders, told, loaded=loaded))
+            except BenchError as error:
+                name = f"step {number} of {len(steps)}"
+                outcome.failures.append(Failure(name, error.message))
+        performed = perform_all(planned, told, until=until)
+        for step in planned:
+            done = _finish(step, performed)
+            outcome.records.extend(done.records)
+            outcome.failures.extend(done.failures)
+        outcome = replace(outcome, left=outcome.left + performed.left)
     return outcome
+
+
+def _step(
+    options: RunOptions, folders: Folders, reporter: Reporter, *, loaded: dict[str, Dataset]
+) -> Step:
+    """Return the runs of a command; its images are taken from `loaded` or put there."""
+    from bench.data.load import load_dataset
+    from bench.engine.building import Workplace, check_same_data
+    from bench.engine.decisions import rebuilt_as_recorded
+    from bench.engine.devices import pick_device
+    from bench.engine.fitting import fitted
+    from bench.engine.plan import make_plan, request_of
+    from bench.engine.side_by_side import Step
+    from bench.networks.weights import read_weights
+    from bench.records.choosing import finished_run
+    from bench.records.store import RunStore
+    from bench.storage import make_folder
+
+    store = RunStore(folders.results)
+    device = pick_device(options.device)
+    weights = read_weights(options.pretrained) if options.pretrained is not None else None
+    sources = [finished_run(store, name) for name in options.sources]
+    request = request_of(options, sources=[source.spec for source in sources])
+    if options.dataset not in loaded:
+        loaded[options.dataset] = load_dataset(options.dataset, data_dir=folders.data)
+    data = loaded[options.dataset]
+    for source in sources:
+        check_same_data(source.spec, data)
+    plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
+    make_folder(folders.results)
+    place = Workplace(data, store, device, reporter, weights)
+    if weights is not None:
+        read = fitted(weights, request, data, device=device, note=reporter.note)
+        plan = make_plan(request, data.info, train_size=len(data.train), weights=read)
+    for source in sources:
+        rebuilt_as_recorded(source, place)
+    _announce(plan, request.methods, weights=weights, notify=reporter.note)
+    return Step(options, folders, place, plan)
+
+
+def _forget(step: Step) -> None:
+    from bench.records.upkeep import forget
+
+    for item in step.plan:
+        forget(step.place.store, item.spec, note=step.place.reporter.note)
+
+
+def _finish(step: Step, performed: Performed) -> Outcome:
+    """Return what became of a step: judged, timed, drawn and logged."""
+    from bench.engine.judging import judge
+
+    place = step.place
+    runs = [item.spec.run for item in step.plan]
+    records = [performed.records[run] for run in runs if run in performed.records]
+    begun = dict.fromkeys(spec.run for i in step.plan for spec in (i.needs, i.spec) if spec)
+    failures = [performed.failures[run] for run in begun if run in performed.failures]
+    records = judge(records, place.store)
+    if step.options.latency != "off":
+        records = time_runs(records, place, profile=step.options.latency)
+    if can_draw():
+        for record in records:
+            if record.points:
+                _draw_masks(record, place.store)
+    track(records, place.store, notify=place.reporter.note)
+    return Outcome(records, failures)
 
 
 def _announce(
@@ -201,47 +240,6 @@ def _draw_masks(record: RunRecord, store: RunStore) -> None:
     if not target.exists():
         arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
         save_figure(masks_figure(record, arrays), target)
-
-
-def _perform_all(plan: Sequence[Planned], place: Workplace) -> Outcome:
-    from bench.engine.single import perform
-
-    outcome = Outcome([])
-    failed: set[str] = set()
-    for item in plan:
-        try:
-            if item.needs is not None:
-                _check_start(item, failed)
-                place.reporter.note(f"{item.spec.method} starts from {item.needs.run}")
-                perform(item.needs, place)
-            outcome.records.append(perform(item.spec, place))
-        except Exception as error:
-            failed.add(item.spec.key)
-            failure = _failure(item, error)
-            outcome.failures.append(failure)
-            place.reporter.note(f"{failure.run} failed: {failure.reason}")
-    return outcome
-
-
-def _failure(item: Planned, error: Exception) -> Failure:
-    import traceback
-
-    from bench.engine.blame import reason_for
-
-    foreseen = isinstance(error, BenchError)
-    return Failure(
-        item.spec.run,
-        reason_for(error),
-        hint="" if foreseen else f"Look closer with: bench method check {item.spec.method}",
-        trace="".join(traceback.format_exception(error)),
-    )
-
-
-def _check_start(item: Planned, failed: set[str]) -> None:
-    from bench.errors import RunFailed
-
-    if item.needs is not None and item.needs.key in failed:
-        raise RunFailed(f"the run it starts from failed: {item.needs.run}")
 
 
 def time_runs(

@@ -29,6 +29,7 @@ from bench.commands.frame import (
     Seeds,
     Settings,
     Shortcut,
+    Threads,
     TrainingPrecision,
     chosen_folders,
     errors_shown,
@@ -130,6 +131,7 @@ def run(
         Literal["smoke", "default", "publish", "off"] | None,
         typer.Option(help="How thoroughly to time. Default: smoke."),
     ] = None,
+    threads: Threads = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with these options.")] = None,
@@ -172,6 +174,7 @@ def run(
                 "controls": controls,
                 "sources": source or None,
                 "latency": latency,
+                "threads": threads,
             },
             file=config,
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bench.engine.blame import Failure
 from bench.errors import BenchError
 from bench.folders import Folders
 
@@ -25,16 +26,6 @@ Notify = Callable[[str], None]
 Profile = Literal["smoke", "default", "publish"]
 FileFormat = Literal["torchscript", "onnx", "safetensors"]
 LATENCY_BATCH_SIZES = (1, 256)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A run that did not finish, why, what to try next, and the traceback if there is one."""
-
-    run: str
-    reason: str
-    hint: str = ""
-    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from bench.config import Frozen, Seed
 from bench.errors import ConfigError
@@ -38,7 +45,10 @@ Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class RunOptions(Frozen):
-    """The options of `bench run`; the defaults are the demo."""
+    """The options of `bench run`; the defaults are the demo.
+
+    `threads` are those of each training; None: by the size of the images and the runs to do.
+    """
 
     methods: tuple[Name, ...] = Field(DEMO_METHODS, min_length=1)
     dataset: Name = "digits"
@@ -57,6 +67,7 @@ class RunOptions(Frozen):
     controls: tuple[Name, ...] = ("all",)
     sources: tuple[Name, ...] = ()
     latency: Literal["smoke", "default", "publish", "off"] = "smoke"
+    threads: PositiveInt | None = None
 
     @field_validator("methods", "seeds", "controls", "sources", mode="before")
     @classmethod

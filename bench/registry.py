@@ -49,6 +49,10 @@ class Registry(Generic[T]):
         """The plugin files of what is registered, for processes started from this one."""
         return list(dict.fromkeys(self._files[name] for name in self._added if name in self._files))
 
+    def is_only_here(self, name: str) -> bool:
+        """Whether other processes cannot find it: it was added, and not from a file."""
+        return name in self._added and name not in self._files
+
     def names(self) -> list[str]:
         """Return all names, sorted, importing nothing."""
         return sorted({*self._entry_points(), *self._added})

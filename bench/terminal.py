@@ -21,6 +21,7 @@ from rich.progress import (
 
 from bench.errors import BenchError
 from bench.records.record import EpochRow
+from bench.training.reporter import Overall, Reporter
 
 _SHOWN = ("loss", "accuracy_train", "drop", "accuracy_held_out")
 
@@ -33,22 +34,18 @@ def show_error(error: BenchError, console: Console) -> None:
 
 
 class TerminalReporter:
-    """A progress bar per training phase, one line per note; use as a context manager."""
+    """A progress bar per training phase, one line per note; use as a context manager.
 
-    def __init__(self, console: Console) -> None:
+    Trainings side by side have a bar each, and all runs together one below them.
+    """
+
+    def __init__(self, console: Console, *, bars: Progress | None = None) -> None:
+        """`bars`: those of another reporter, to show a bar among them."""
         self._console = console
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=console,
-            refresh_per_second=4,
-        )
+        self._bars = _bars(console) if bars is None else bars
         self._task: TaskID | None = None
+        self._overall: TaskID | None = None
+        self._beside: list[TerminalReporter] = []
         self._title = ""
         self._epochs = 0
 
@@ -69,8 +66,7 @@ class TerminalReporter:
         self._title = run
 
     def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
-        if self._task is not None:
-            self._bars.remove_task(self._task)
+        self._remove()
         self._epochs = epochs
         self._task = self._bars.add_task(
             f"{self._title} · {name}",
@@ -96,6 +92,43 @@ class TerminalReporter:
 
     def note(self, message: str) -> None:
         self._bars.console.print(f"[dim]{_escaped(message)}[/]", highlight=False, soft_wrap=True)
+
+    def overall(self, state: Overall) -> None:
+        if self._overall is None:
+            self._overall = self._bars.add_task("all runs", rate="", detail="")
+        said = f"{state.done} of {state.runs} runs done"
+        self._bars.update(self._overall, total=state.of_images, completed=state.images, detail=said)
+        if state.done == state.runs:
+            self._bars.remove_task(self._overall)
+            self._overall = None
+            for reporter in self._beside:
+                reporter._remove()
+
+    def beside(self) -> Reporter:
+        reporter = TerminalReporter(self._console, bars=self._bars)
+        self._beside.append(reporter)
+        return reporter
+
+    def _remove(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        refresh_per_second=4,
+        # Runs side by side begin and end: the time left of all of them is an average.
+        speed_estimate_period=120,
+    )
 
 
 def _escaped(text: str) -> str:

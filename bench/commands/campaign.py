@@ -24,7 +24,7 @@ from bench.commands.frame import (
 def campaign(
     file: Annotated[Path, typer.Argument(help="A YAML file with steps.")],
     hours: Annotated[
-        float | None, typer.Option(min=0, help="Begin no step after this time.")
+        float | None, typer.Option(min=0, help="Begin no run after this time.")
     ] = None,
     weights_dir: Annotated[
         Path | None, typer.Option(help="Where the weights lie that the steps start from.")
@@ -34,7 +34,7 @@ def campaign(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Do many run commands from one file, one after the other; the same command continues.
+    """Do many run commands from one file, side by side; the same command continues.
 
     A step is the options of a `bench run`, laid over those in `common`.
 
@@ -51,7 +51,7 @@ def campaign(
         with TerminalReporter(stderr()) as reporter:
             outcome = api.campaign(steps, folders, hours=hours, reporter=reporter)
         show_table(api.rows_of(api.Outcome(outcome.records)))
-        done = f"{len(steps) - outcome.left} of {len(steps)} steps"
-        again = "; the same command continues" if outcome.left else ""
-        stderr().print(f"{done}{again}.", highlight=False)
+        if outcome.left:
+            said = f"Not begun: {outcome.left} runs; the same command continues."
+            stderr().print(said, highlight=False)
         show_failures(outcome.failures, debug=debug)

@@ -17,7 +17,7 @@ import typer
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.finished import Failure
+    from bench.engine.blame import Failure
 
 ResultsDir = Annotated[
     Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
@@ -51,6 +51,12 @@ Epochs = Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's
 TrainingPrecision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(help="bf16 trains faster on GPUs and on CPUs that have instructions for it."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="CPU threads of each training. Default: by the size of the images and the runs."
+    ),
 ]
 Compiled = Annotated[bool | None, typer.Option("--compile", help="Train with torch.compile.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -76,7 +76,7 @@ def sweep(
         typer.Option(min=1, help="Training images to choose by. Default: a tenth."),
     ] = None,
     device: DeviceName = None,
-    cpus_per_trial: Annotated[
+    threads: Annotated[
         int | None, typer.Option(min=1, help="Cores and threads. Default: 1.")
     ] = None,
     gpus_per_trial: Annotated[
@@ -134,7 +134,7 @@ def sweep(
             "compiled": compiled,
             "held_out": held_out,
             "device": device,
-            "cpus_per_trial": cpus_per_trial,
+            "threads": threads,
             "gpus_per_trial": gpus_per_trial,
             "time_limit_s": time_limit,
             "address": address,

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,17 +62,26 @@ def perform(spec: RunSpec, place: Workplace) -> RunRecord:
     A control that does not apply to its source leaves, and gives, a record without points that
     says why.
     """
-    found = sound_record(place.store, spec)
-    checkpoint = place.store.runs_dir / spec.run / CHECKPOINT_FILE
+    found = recorded(spec, place)
     note_changes(spec, found, place)
-    if found is not None and not checkpoint.exists():
+    if found is not None:
         return found
     check_code(spec)
     with at_work(place.store, spec, note=place.reporter.note) as found:
         # Found now: another process was at it, or one was killed just after it kept its record.
         record = found if found is not None else _done(spec, place)
-        checkpoint.unlink(missing_ok=True)
+        _checkpoint_file(spec, place).unlink(missing_ok=True)
     return record
+
+
+def recorded(spec: RunSpec, place: Workplace) -> RunRecord | None:
+    """Return the finished record of `spec` if it is on disk and nothing is left to do."""
+    found = sound_record(place.store, spec)
+    return None if _checkpoint_file(spec, place).exists() else found
+
+
+def _checkpoint_file(spec: RunSpec, place: Workplace) -> Path:
+    return place.store.runs_dir / spec.run / CHECKPOINT_FILE
 
 
 def _done(spec: RunSpec, place: Workplace) -> RunRecord:

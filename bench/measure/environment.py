@@ -69,6 +69,12 @@ def usable_cores() -> float:
     return float(affinity) if quota is None else min(float(affinity), quota)
 
 
+def available_memory_bytes() -> int:
+    """Return how much memory new processes can have before the system is out of it."""
+    free = [int(line.split()[1]) for line in _lines_of("/proc/meminfo") if "MemAvailable" in line]
+    return min([_memory_bytes(), *(1024 * kib for kib in free)])
+
+
 def _attempt(probe: Callable[[], Any]) -> Any:
     try:
         return probe()

@@ -260,3 +260,12 @@ class RunRecord(Frozen):
     environment: Environment
     created: str
     wall_s: float = 0.0
+
+    @property
+    def held_out_points(self) -> list[tuple[float, float]]:
+        """(nFLOPs, accuracy) of each operating point on held-out images, if some were held out."""
+        return [
+            (point.nflops_held_out, point.accuracy_held_out)
+            for point in self.points
+            if point.nflops_held_out is not None and point.accuracy_held_out is not None
+        ]

@@ -20,7 +20,7 @@ from bench.records.record import Environment, EpochRow, RunRecord, Status
 from bench.records.store import RunStore
 from bench.records.upkeep import sound_record
 from bench.sweep.objective import Objective, point_of
-from bench.sweep.trials import Planner, Trial, held_out_points
+from bench.sweep.trials import Planner, Trial
 from bench.sweep.tries import Proposals, Try
 
 State = Literal["running", "finished", "recorded", "stopped", "failed"]
@@ -175,7 +175,7 @@ class Ledger:
 
     def _settle_by(self, progress: Progress, record: RunRecord) -> None:
         progress.history = list(record.history)
-        progress.points = held_out_points(record) or _last_point(progress.history)
+        progress.points = record.held_out_points or _last_point(progress.history)
         state: State = "recorded" if record.status == "finished" else "stopped"
         progress.wall_s = record.wall_s
         self.settle(progress, state, record.reason)

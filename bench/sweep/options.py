@@ -35,7 +35,7 @@ class SweepOptions(RunOptions):
     samples: PositiveInt | None = None
     scheduler: Scheduler = "fifo"
     budget: PositiveFloat | None = None
-    cpus_per_trial: PositiveInt = 1
+    threads: PositiveInt = 1
     gpus_per_trial: NonNegativeFloat | None = None
     address: str = ""
     time_limit_s: PositiveFloat | None = None

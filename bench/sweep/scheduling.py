@@ -21,16 +21,17 @@ from bench.records.record import EpochRow
 from bench.sweep.joining import joined
 from bench.sweep.ledger import Ledger, Past, Progress
 from bench.sweep.options import SweepOptions
-from bench.sweep.shelf import put_away
+from bench.sweep.shelf import TrialJob, put_away
 from bench.sweep.stopping import stopping
-from bench.sweep.supervising import Job
 from bench.sweep.worker import FILES, JOB, METHOD, TOLD, run_trial
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
 
 
-def schedule(ledger: Ledger, options: SweepOptions, job_of: Callable[[Progress, str], Job]) -> None:
+def schedule(
+    ledger: Ledger, options: SweepOptions, job_of: Callable[[Progress, str], TrialJob]
+) -> None:
     """Run all trials of `ledger` that are not recorded; returns when all have ended.
 
     `job_of` gives the job of a trial on a device.
@@ -62,14 +63,14 @@ def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[st
         wanted = options.device.startswith("cuda")
         found = options.device == "auto" and any(node.get("GPU") for node in alive)
         gpus = 1.0 if wanted or found else 0.0
-    needed = {"cpu": float(options.cpus_per_trial), "gpu": gpus}
+    needed = {"cpu": float(options.threads), "gpu": gpus}
     if not any(all(node.get(k.upper(), 0) >= v for k, v in needed.items()) for node in alive):
         machines = "; ".join(
             f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in alive
         )
         raise ConfigError(
             f"No machine can take a trial of {needed['cpu']:g} CPUs and {gpus:g} GPUs.",
-            hint=f"There are: {machines}. See --cpus-per-trial and --gpus-per-trial.",
+            hint=f"There are: {machines}. See --threads and --gpus-per-trial.",
         )
     return needed
 
@@ -79,7 +80,7 @@ def _fit(
     first: Progress,
     options: SweepOptions,
     resources: dict[str, float],
-    job_of: Callable[[Progress], Job],
+    job_of: Callable[[Progress], TrialJob],
     *,
     scratch: Path,
 ) -> None:
@@ -120,7 +121,9 @@ def _silenced() -> Iterator[None]:
 class _Desk:
     """Between Tune, which knows trials by ids, and the ledger."""
 
-    def __init__(self, ledger: Ledger, first: Progress, job_of: Callable[[Progress], Job]) -> None:
+    def __init__(
+        self, ledger: Ledger, first: Progress, job_of: Callable[[Progress], TrialJob]
+    ) -> None:
         self._ledger, self._job_of = ledger, job_of
         self._first: Progress | None = first
         self._by_id: dict[str, Progress] = {}

@@ -6,18 +6,40 @@ Owns the sign by which a machine knows, and the taking in. Nothing heavy; no Ray
 
 from __future__ import annotations
 
+import json
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import NamedTuple
 
+from bench.engine.supervising import Job
 from bench.errors import RecordError
 from bench.storage import make_folder, write_atomically
-from bench.sweep.supervising import Job
 
 Files = dict[str, bytes]
+
+
+class TrialJob(NamedTuple):
+    """The job of a trial, what judges it, and a file by which a machine knows that it sees the
+    results folder."""
+
+    job: Job
+    shared: str
+    budget: float | None
+    num_classes: int
+
+    def text(self) -> str:
+        """Return all of it as JSON."""
+        return json.dumps(self._replace(job=asdict(self.job)))  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, text: str) -> TrialJob:
+        """Return what `text` gave."""
+        job, *rest = json.loads(text)
+        return cls(Job(**job), *rest)
 
 
 @contextmanager
@@ -32,20 +54,20 @@ def sign(results_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def place_of(job: Job) -> Iterator[Job]:
-    """Yield the job as it is done here: in the results folder, or in a folder for now."""
-    if Path(job.shared).exists():
-        yield job
+def place_of(trial: TrialJob) -> Iterator[TrialJob]:
+    """Yield the trial as it is done here: in the results folder, or in a folder for now."""
+    if Path(trial.shared).exists():
+        yield trial
         return
     with tempfile.TemporaryDirectory(prefix="bench-trial-") as folder:
-        yield replace(job, results_dir=folder)
+        yield trial._replace(job=replace(trial.job, results_dir=folder))
 
 
-def collect(placed: Job, job: Job) -> Files | None:
+def collect(placed: TrialJob, trial: TrialJob) -> Files | None:
     """Return what a trial left in its own folder, by name; None where all lies in its place."""
-    if placed.results_dir == job.results_dir:
+    if placed.job.results_dir == trial.job.results_dir:
         return None
-    root = Path(placed.results_dir) / "runs"
+    root = Path(placed.job.results_dir) / "runs"
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))

@@ -18,8 +18,9 @@ from bench.config import canonical_json
 from bench.data.load import load_dataset
 from bench.engine.devices import pick_device
 from bench.engine.fitting import fitted
-from bench.engine.plan import METHODS
+from bench.engine.side_by_side import job_of
 from bench.errors import RecordError
+from bench.folders import Folders
 from bench.networks.weights import read_weights
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
@@ -28,14 +29,13 @@ from bench.sweep.ledger import Ledger, Listener, Progress
 from bench.sweep.objective import Objective
 from bench.sweep.options import SweepOptions
 from bench.sweep.scheduling import schedule
-from bench.sweep.shelf import sign
-from bench.sweep.supervising import Job
+from bench.sweep.shelf import TrialJob, sign
 from bench.sweep.trials import Planner, planner, spaces_of
 from bench.sweep.tries import Proposals, proposals
 
 _SAVE_EVERY_S = 5.0
 # What changes where and how fast a sweep runs, and none of its results.
-_NOT_IN_NAME = ("address", "cpus_per_trial", "gpus_per_trial", "device", "time_limit_s")
+_NOT_IN_NAME = ("address", "threads", "gpus_per_trial", "device", "time_limit_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +134,19 @@ class _Jobs:
     shared: Path
     objective: Objective
 
-    def job_of(self, progress: Progress, device: str) -> Job:
+    def job_of(self, progress: Progress, device: str) -> TrialJob:
         trial, options = progress.trial, self.options
         assert trial is not None
-        return Job(
-            spec=trial.spec.model_dump(mode="json"),
-            needs=None if trial.needs is None else trial.needs.model_dump(mode="json"),
-            dataset=self._dataset(),
-            data_dir=str(self.data_dir),
-            results_dir=str(self.results_dir),
-            weights=None if options.pretrained is None else str(options.pretrained.absolute()),
-            plugins=[str(path) for path in METHODS.files],
+        job = job_of(
+            trial.spec,
+            options,
+            folders=Folders(self.results_dir, self.data_dir),
             device=device,
-            threads=options.cpus_per_trial,
-            time_limit_s=options.time_limit_s,
-            shared=str(self.shared),
-            budget=self.objective.budget,
-            num_classes=self.objective.num_classes,
+            threads=options.threads,
         )
-
-    def _dataset(self) -> str:
-        """Return the name, or the folder as it is found from anywhere."""
-        folder = Path(self.options.dataset).expanduser()
-        return str(folder.absolute()) if folder.exists() else self.options.dataset
+        needs = None if trial.needs is None else trial.needs.model_dump(mode="json")
+        job = replace(job, needs=needs, time_limit_s=options.time_limit_s)
+        return TrialJob(job, str(self.shared), self.objective.budget, self.objective.num_classes)
 
 
 class _Book:

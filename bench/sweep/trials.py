@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.analysis.pareto import Point
 from bench.config import RunSpec
 from bench.data.images import Dataset
 from bench.engine.plan import METHODS, TRAIN_GROUP, Request, make_plan, request_of
 from bench.errors import ConfigError
 from bench.networks.weights import Weights
 from bench.recipes import recipe_named
-from bench.records.record import RunRecord
 from bench.spaces import LogUniform, Space, parse_params, search_space
 from bench.sweep.options import SweepOptions
 from bench.sweep.tries import Try
@@ -102,12 +100,3 @@ def spaces_of(method: str, options: SweepOptions) -> dict[str, Space]:
             lr = recipe_named(options.recipe).optimizer.lr
             mine[f"{TRAIN_GROUP}.lr"] = LogUniform(lr / _LR_AROUND, lr * _LR_AROUND)
     return mine | {n: space for n, space in given.items() if n.startswith(f"{TRAIN_GROUP}.")}
-
-
-def held_out_points(record: RunRecord) -> list[Point]:
-    """Return (nFLOPs, accuracy) on held-out images of each operating point."""
-    return [
-        (point.nflops_held_out, point.accuracy_held_out)
-        for point in record.points
-        if point.nflops_held_out is not None and point.accuracy_held_out is not None
-    ]

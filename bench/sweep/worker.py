@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from bench.engine.supervising import RunProcess
 from bench.sweep.objective import Objective
-from bench.sweep.shelf import collect, place_of
-from bench.sweep.supervising import Job, watched
+from bench.sweep.shelf import TrialJob, collect, place_of
 
 METHOD, JOB = "method", "job"
 PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"
@@ -22,13 +22,13 @@ def run_trial(config: Mapping[str, Any]) -> None:
     import ray
     from ray import tune
 
-    job = Job(**json.loads(config[JOB]))
-    objective = Objective(job.budget, job.num_classes)
-    total = int(job.spec["budget"]["epochs"])
-    with place_of(job) as placed, watched(placed) as talk:
+    trial = TrialJob.of(config[JOB])
+    objective = Objective(trial.budget, trial.num_classes)
+    total = int(trial.job.spec["budget"]["epochs"])
+    with place_of(trial) as placed, RunProcess(placed.job) as process:
         told = _nothing()
         done = 0
-        for said in talk:
+        for said in process.do(placed.job):
             if said.kind == "started":
                 told["environment"] = said.what
             elif said.kind == "note":
@@ -42,12 +42,14 @@ def run_trial(config: Mapping[str, Any]) -> None:
                     percent, score = step
                     tune.report({PERCENT: percent, SCORE: score, TOLD: json.dumps(told)})
                     told = _nothing(told["environment"])
-            else:
+            elif said.kind == "finished":
                 told["end"] = [said.kind, said.what]
+            elif said.kind == "failed":
+                told["end"] = [said.kind, said.what["reason"]]
         points = told["end"][1] if told["end"][0] == "finished" else []
         score = objective.score(points) if points else float("-inf")
         report: dict[str, Any] = {PERCENT: 100, SCORE: score, TOLD: json.dumps(told)}
-        files = collect(placed, job)
+        files = collect(placed, trial)
         if files is not None:
             report[FILES] = ray.put(files)
         tune.report(report)

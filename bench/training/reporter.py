@@ -5,9 +5,19 @@ Owns no terminal; the command line brings its own reporter.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bench.records.record import EpochRow
+
+
+class Overall(NamedTuple):
+    """How far all runs of a command are that were not finished before; images count once for each
+    epoch."""
+
+    done: int
+    runs: int
+    images: int
+    of_images: int
 
 
 class Reporter(Protocol):
@@ -28,6 +38,12 @@ class Reporter(Protocol):
     def note(self, message: str) -> None:
         """Something a user should know, such as a checkpoint that had to be set aside."""
 
+    def overall(self, state: Overall) -> None:
+        """All runs of the command together are this far now; may come from any thread."""
+
+    def beside(self) -> Reporter:
+        """Return who listens to trainings that go on at the same time as those told here."""
+
 
 class Silent:
     """A reporter that says nothing."""
@@ -46,3 +62,9 @@ class Silent:
 
     def note(self, message: str) -> None:
         del message
+
+    def overall(self, state: Overall) -> None:
+        del state
+
+    def beside(self) -> Reporter:
+        return self

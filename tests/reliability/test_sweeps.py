@@ -98,7 +98,7 @@ def _end(process: subprocess.Popen[str]) -> str:
 def _left_over(results: Path) -> list[str]:
     """Return the processes of trials that work for a results folder."""
     listed = subprocess.run(
-        ["pgrep", "-f", "bench.sweep.trial_process"], capture_output=True, text=True
+        ["pgrep", "-f", "bench.engine.run_process"], capture_output=True, text=True
     )
     mine = f"BENCH_RESULTS={results}\0".encode()
     found = []

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.engine.supervising import Job
 from bench.errors import RecordError
-from bench.sweep.shelf import collect, place_of, put_away, sign
-from bench.sweep.supervising import Job
+from bench.sweep.shelf import TrialJob, collect, place_of, put_away, sign
 
 
-def _job(results: Path, shared: Path) -> Job:
-    return Job(
+def _job(results: Path, shared: Path) -> TrialJob:
+    job = Job(
         spec={},
         needs=None,
         dataset="digits",
@@ -20,16 +20,13 @@ def _job(results: Path, shared: Path) -> Job:
         plugins=[],
         device="cpu",
         threads=1,
-        time_limit_s=None,
-        shared=str(shared),
-        budget=None,
-        num_classes=10,
     )
+    return TrialJob.of(TrialJob(job, str(shared), None, 10).text())
 
 
 def test_who_sees_the_results_folder_works_there(tmp_path: Path) -> None:
     with sign(tmp_path) as shared, place_of(_job(tmp_path, shared)) as placed:
-        assert placed.results_dir == str(tmp_path)
+        assert placed.job.results_dir == str(tmp_path)
         assert collect(placed, _job(tmp_path, shared)) is None
     assert list((tmp_path / "sweeps").iterdir()) == []
 
@@ -37,14 +34,14 @@ def test_who_sees_the_results_folder_works_there(tmp_path: Path) -> None:
 def test_who_does_not_sends_what_was_made(tmp_path: Path) -> None:
     job = _job(tmp_path / "far away", tmp_path / "not here")
     with place_of(job) as placed:
-        run = Path(placed.results_dir) / "runs" / "a-run"
+        run = Path(placed.job.results_dir) / "runs" / "a-run"
         run.mkdir(parents=True)
         (run / "record.json").write_bytes(b"{}")
         (run / "point0.npz").write_bytes(b"numbers")
         (run / ".record.json.tmp").write_bytes(b"half")
         files = collect(placed, job)
     assert files == {"a-run/record.json": b"{}", "a-run/point0.npz": b"numbers"}
-    assert not Path(placed.results_dir).exists()
+    assert not Path(placed.job.results_dir).exists()
     put_away(files, tmp_path / "home")
     assert (tmp_path / "home/runs/a-run/point0.npz").read_bytes() == b"numbers"
 

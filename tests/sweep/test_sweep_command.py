@@ -68,7 +68,7 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
         (["--param", "sgad.gamma=1", "--search", "grid", "--samples", "3"], "no --samples"),
         (["--methods", "static_projection"], "made from a finished run"),
         (["--methods", "nobody"], "nobody"),
-        (["--cpus-per-trial", "4096"], "No machine can take a trial"),
+        (["--threads", "4096"], "No machine can take a trial"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
     ],
 )

@@ -13,9 +13,9 @@ import pytest
 
 from bench.data.load import load_dataset
 from bench.engine.plan import METHODS, Request
+from bench.engine.supervising import Job, RunProcess, Said
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
-from bench.sweep.supervising import Job, Said, watched
 from bench.sweep.trials import Planner, Trial
 from bench.sweep.tries import Try
 
@@ -46,10 +46,6 @@ def _trial(tmp_path: Path, method: str = "resnet", *, epochs: int = 3) -> tuple[
         plugins=[],
         device="cpu",
         threads=1,
-        time_limit_s=None,
-        shared="",
-        budget=None,
-        num_classes=10,
     )
     return trial, job
 
@@ -64,15 +60,21 @@ def _bad(tmp_path: Path, name: str, deed: str) -> Job:
 
 
 def _last(job: Job) -> Said:
-    with watched(job) as talk:
-        return list(talk)[-1]
+    with RunProcess(job) as process:
+        return list(process.do(job))[-1]
 
 
 def test_a_trial_tells_its_epochs_and_leaves_the_record_of_an_ordinary_run(tmp_path: Path) -> None:
     trial, job = _trial(tmp_path)
-    with watched(job) as talk:
-        said = list(talk)
-    assert [item.kind for item in said] == ["started", "epoch", "epoch", "epoch", "finished"]
+    with RunProcess(job) as process:
+        said = list(process.do(job))
+    kinds = [item.kind for item in said if item.kind not in {"images", "phase"}]
+    assert kinds == ["started", "run", "epoch", "epoch", "epoch", "finished"]
+    phases = [item.what["name"] for item in said if item.kind == "phase"]
+    assert phases == ["supervised", "evaluation", "gradients"]
+    training = next(item.what for item in said if item.kind == "phase")
+    images = sum(item.what for item in said if item.kind == "images")
+    assert images >= 3 * training["images_per_epoch"]
     assert said[0].what["torch"]
     record = RunStore(Path(job.results_dir)).find(trial.spec)
     assert record is not None
@@ -87,13 +89,13 @@ def test_a_trial_that_nobody_listens_to_ends_and_tells_its_epochs_again_when_con
     tmp_path: Path,
 ) -> None:
     trial, job = _trial(tmp_path, epochs=4)
-    with watched(job) as talk:
-        for said in talk:
+    with RunProcess(job) as process:
+        for said in process.do(job):
             if said.kind == "epoch":
                 break
     assert RunStore(Path(job.results_dir)).find(trial.spec) is None
-    with watched(job) as talk:
-        epochs = [said.what["epoch"] for said in talk if said.kind == "epoch"]
+    with RunProcess(job) as process:
+        epochs = [said.what["epoch"] for said in process.do(job) if said.kind == "epoch"]
     assert epochs == [1, 2, 3, 4]
 
 
@@ -101,7 +103,7 @@ def test_a_trial_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
     job = replace(_bad(tmp_path, "hangs", "time.sleep(1000)"), time_limit_s=8)
     started = time.monotonic()
     said = _last(job)
-    assert said == Said("failed", "not done within the time limit of 8 s")
+    assert said == Said("failed", {"reason": "not done within the time limit of 8 s"})
     assert time.monotonic() - started < 30
 
 
@@ -110,20 +112,20 @@ def test_a_trial_that_is_killed_is_said_to_have_used_up_the_memory_most_likely(
 ) -> None:
     said = _last(_bad(tmp_path, "eats", "os.kill(os.getpid(), signal.SIGKILL)"))
     assert said.kind == "failed"
-    assert "memory" in said.what
+    assert "memory" in said.what["reason"]
 
 
 def test_other_signals_and_exits_are_told_by_name_and_last_words(tmp_path: Path) -> None:
-    assert "SIGSEGV" in _last(_bad(tmp_path, "faults", "os.kill(os.getpid(), 11)")).what
+    assert "SIGSEGV" in _last(_bad(tmp_path, "faults", "os.kill(os.getpid(), 11)")).what["reason"]
     said = _last(_bad(tmp_path, "leaves", "import sys; sys.exit('no more money')"))
-    assert "no more money" in said.what
+    assert "no more money" in said.what["reason"]
 
 
 def test_a_trial_that_raises_says_why_and_has_a_record_of_it(tmp_path: Path) -> None:
     job = _bad(tmp_path, "raises", "raise ValueError('seven is odd')")
     said = _last(job)
     assert said.kind == "failed"
-    assert "seven is odd" in said.what
+    assert "seven is odd" in said.what["reason"]
     [record] = RunStore(Path(job.results_dir)).load_all().records
     assert record.status == "failed"
     assert "seven is odd" in record.reason
@@ -143,7 +145,7 @@ def test_a_plugin_finds_the_files_beside_it_and_is_refused_where_they_changed(
 def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
     said = _last(_bad(tmp_path, "greedy", "import torch; torch.zeros(10**15)"))
     assert said.kind == "failed"
-    assert "alloc" in said.what
+    assert "alloc" in said.what["reason"]
 
 
 def test_when_the_watcher_is_killed_the_trial_ends_too(tmp_path: Path) -> None:
@@ -164,8 +166,8 @@ def test_when_the_watcher_is_killed_the_trial_ends_too(tmp_path: Path) -> None:
 
 
 def _watch_forever(job: Job, sink: int) -> None:
-    with watched(job) as talk:
-        for said in talk:
+    with RunProcess(job) as process:
+        for said in process.do(job):
             if said.kind == "epoch":
                 children = subprocess.run(
                     ["pgrep", "-P", str(os.getpid())], capture_output=True, text=True
@@ -188,3 +190,22 @@ def test_a_worker_that_watches_a_trial_stays_small() -> None:
     code = "import sys, bench.sweep.worker; print({'torch', 'numpy', 'pandas'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_a_process_does_one_job_after_the_other_and_what_a_method_prints_breaks_no_talk(
+    tmp_path: Path,
+) -> None:
+    _, job = _trial(tmp_path, epochs=1)
+    talker = _bad(tmp_path, "talks", "print('half a line', end='')")
+    talker = replace(talker, spec=talker.spec | {"budget": job.spec["budget"]})
+    with RunProcess(job) as process:
+        first, second = list(process.do(talker)), list(process.do(job))
+        assert Said("printed", "half a line") in first
+        assert [said[-1].kind for said in (first, second)] == ["finished", "finished"]
+
+
+def test_threads_of_a_process_are_those_of_its_job_and_do_not_spin(tmp_path: Path) -> None:
+    policy = "os.environ['OMP_WAIT_POLICY']"
+    deed = f"import torch; raise ValueError({policy}, torch.get_num_threads())"
+    job = replace(_bad(tmp_path, "counts", deed), threads=2)
+    assert "('PASSIVE', 2)" in _last(job).what["reason"]

@@ -1,0 +1,140 @@
+"""A process that does runs: `python -m bench.engine.run_process`, its jobs on standard input.
+
+Does each as `bench run` would and says how it goes; waits after each epoch to be told to go on, so
+that a run that is stopped is stopped there. Ends when nobody listens any more.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from bench.config import RunSpec
+from bench.data.images import Dataset
+from bench.data.load import load_dataset
+from bench.engine.blame import failure_of
+from bench.engine.building import Workplace, check_same_data
+from bench.engine.devices import pick_device
+from bench.engine.plan import METHODS
+from bench.engine.single import perform
+from bench.engine.supervising import Job, Kind, said_line
+from bench.measure.environment import describe_environment
+from bench.networks.weights import read_weights
+from bench.records.record import EpochRow, RunRecord
+from bench.records.store import RunStore
+from bench.training.reporter import Silent
+
+_GRACE_S = 30.0
+_TELL_EVERY_S = 0.2
+
+
+class _Telling(Silent):
+    """Tells all of a run to whoever watches; of the run that it starts from, no epochs."""
+
+    def __init__(self, run: str, orders: queue.SimpleQueue[str]) -> None:
+        self._mine, self._now, self._orders = run, "", orders
+        self._images, self._told_at = 0, 0.0
+
+    def run_started(self, run: str) -> None:
+        self._now = run
+        say("run", run)
+
+    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
+        self._tell_images()
+        values = {"epochs": epochs, "done": done, "images_per_epoch": images_per_epoch}
+        say("phase", {"name": name, **values})
+
+    def advanced(self, images: int) -> None:
+        self._images += images
+        if time.monotonic() - self._told_at > _TELL_EVERY_S:
+            self._tell_images()
+
+    def epoch_finished(self, row: EpochRow) -> None:
+        self._tell_images()
+        if self._now == self._mine:
+            say("epoch", row.model_dump(mode="json"))
+            self._orders.get()
+
+    def note(self, message: str) -> None:
+        say("note", message)
+
+    def _tell_images(self) -> None:
+        if self._images:
+            say("images", self._images)
+        self._images, self._told_at = 0, time.monotonic()
+
+
+def say(kind: Kind, what: object) -> None:
+    """Say one thing to whoever watches this process."""
+    print(said_line(kind, what), end="", flush=True)
+
+
+def main() -> None:
+    """Do the jobs on standard input, one after the other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever watches decides
+    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders,), daemon=True).start()
+    while True:
+        job = Job(**json.loads(orders.get()))
+        if job.time_limit_s is not None:
+            # For a hang that no other thread survives, when the watcher is gone too.
+            faulthandler.dump_traceback_later(job.time_limit_s + _GRACE_S, exit=True)
+        spec = RunSpec.model_validate(job.spec)
+        try:
+            record = do(job, spec, orders)
+        except Exception as error:
+            say("failed", asdict(failure_of(spec, error)))
+        else:
+            say("finished", record.held_out_points)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def do(job: Job, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
+    """Return the record of the run of `job`, done after the run that it starts from.
+
+    Raises:
+        BenchError: it cannot be done; there is a record of that.
+    """
+    device = pick_device(job.device)
+    torch.set_num_threads(job.threads)
+    say("started", describe_environment(device).values)
+    for file in map(Path, job.plugins):
+        if file not in METHODS.files:
+            METHODS.add_file(file)
+    place = Workplace(
+        _dataset(job.dataset, Path(job.data_dir)),
+        RunStore(Path(job.results_dir)),
+        device,
+        _Telling(spec.run, orders),
+        None if job.weights is None else read_weights(Path(job.weights)),
+    )
+    check_same_data(spec, place.dataset)
+    if job.needs is not None:
+        perform(RunSpec.model_validate(job.needs), place)
+    return perform(spec, place)
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: Path) -> Dataset:
+    return load_dataset(name, data_dir=data_dir)
+
+
+def _listen(orders: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        orders.put(line)
+    os._exit(1)  # nobody listens: the command was interrupted, or its machine is gone
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""All runs of a command: which may begin, how many at a time, on how many threads.
+
+A run begins when the one that it starts from is finished, in the order in which runs were asked
+for; one that fails does not stop the others. Owns the order and the choice of threads; a run itself
+is single.py's, and what a process of its own says supervising.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.config import RunSpec
+from bench.engine.blame import Failure, failure_of
+from bench.engine.building import Workplace
+from bench.engine.decisions import note_changes
+from bench.engine.plan import METHODS, Planned
+from bench.engine.single import perform, recorded
+from bench.engine.supervising import Job, RunProcess, Said
+from bench.engine.telling import Together
+from bench.errors import BenchError, RunFailed
+from bench.folders import Folders, from_home
+from bench.measure.environment import available_memory_bytes, usable_cores
+from bench.measure.modes import using_threads
+from bench.options import RunOptions
+from bench.records.record import EpochRow, RunRecord
+from bench.training.reporter import Reporter
+
+# A process is up after some three seconds: as long as training on these many of the smallest.
+_WORTH_A_PROCESS_IMAGES = 20_000
+# In a batch of fewer pixels a second thread is no gain: 8 x 8 times 32 gives 1.0, 32 x 32 times 128
+# gives 1.5 times the speed of one.
+_WORTH_THREADS_PIXELS = 2**16
+_PROCESS_BYTES = 2**30
+_COPIES_OF_IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The runs of one command, and what they are done with."""
+
+    options: RunOptions
+    folders: Folders
+    place: Workplace
+    plan: Sequence[Planned]
+
+
+class Crew(NamedTuple):
+    """How many runs at a time, in processes of their own unless `here`; None: torch's threads."""
+
+    processes: int
+    threads: int | None
+    here: bool
+
+
+@dataclass(slots=True)
+class Performed:
+    """Records by the name of the run, runs that failed, and how many were not begun."""
+
+    records: dict[str, RunRecord] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    left: int = 0
+
+
+class _Task(NamedTuple):
+    spec: RunSpec
+    after: str | None  # the run that it starts from, if that is to be done here
+    step: Step
+
+    @property
+    def images(self) -> int:
+        """Images of all epochs and of the evaluation: what a run costs, roughly."""
+        data = self.step.place.dataset
+        return self.spec.budget.epochs * len(data.train) + len(data.test)
+
+
+def perform_all(steps: Sequence[Step], reporter: Reporter, *, until: float = inf) -> Performed:
+    """Do the runs of all steps that are not finished, side by side where cores allow it.
+
+    Those that have not begun at `until`, a time of the monotonic clock, are left.
+    """
+    tasks = _tasks(steps)
+    crew = crew_of(list(tasks.values()))
+    order = _Order(tasks)
+    images = {run: task.images for run, task in order.waiting.items()}
+    together = Together(images, reporter)
+    if crew.here:
+        _one_by_one(order, crew, together, until=until)
+    else:
+        _side_by_side(order, crew, together, until=until)
+    order.performed.left = len(order.waiting)
+    return order.performed
+
+
+def crew_of(tasks: Sequence[_Task]) -> Crew:
+    """Return how `tasks` are done: the same for the same command, whatever is finished of it.
+
+    The number of threads is in the last digits of every sum, so it may not depend on chance.
+    """
+    if any(task.step.place.device.type != "cpu" for task in tasks):
+        return Crew(1, None, here=True)
+    at_hand = any(METHODS.is_only_here(task.spec.method) for task in tasks)
+    cores = max(1, int(usable_cores()))
+    width = min(_width(tasks), cores)
+    given = max((task.step.options.threads or 0 for task in tasks), default=0)
+    threads = given or _threads_of_environment()
+    if not threads:
+        large = any(_batch_pixels(task) >= _WORTH_THREADS_PIXELS for task in tasks)
+        threads = cores // width if large else 1
+    processes = max(1, min(width, cores // threads, _room_for(tasks)))
+    small = sum(task.images for task in tasks) < _WORTH_A_PROCESS_IMAGES
+    return Crew(processes, threads, here=small or at_hand or processes == threads == 1)
+
+
+def job_of(
+    spec: RunSpec, options: RunOptions, *, folders: Folders, device: str, threads: int
+) -> Job:
+    """Return the job of a run for a process of its own."""
+    images = Path(from_home(options.dataset))
+    return Job(
+        spec=spec.model_dump(mode="json"),
+        needs=None,
+        # The name, or the folder as it is found from anywhere.
+        dataset=str(images.absolute()) if images.exists() else options.dataset,
+        data_dir=str(folders.data.absolute()),
+        results_dir=str(folders.results.absolute()),
+        weights=None if options.pretrained is None else str(options.pretrained.absolute()),
+        plugins=[str(path) for path in METHODS.files],
+        device=device,
+        threads=threads,
+    )
+
+
+class _Order:
+    """Which run is next, and what became of those before."""
+
+    def __init__(self, tasks: Mapping[str, _Task]) -> None:
+        self.performed = Performed()
+        self.waiting = dict(tasks)
+        for run, task in tasks.items():
+            with suppress(BenchError, OSError):  # it will say why when it is begun
+                found = recorded(task.spec, task.step.place)
+                if found is not None:
+                    note_changes(task.spec, found, task.step.place)
+                    self.performed.records[run] = found
+                    del self.waiting[run]
+
+    def next(self) -> _Task | None:
+        """Take the first run that may begin; those whose start failed have failed too."""
+        for run, task in list(self.waiting.items()):
+            if task.after in self.performed.failures:
+                reason = f"the run it starts from failed: {task.after}"
+                self.fail(failure_of(task.spec, RunFailed(reason)), task)
+            elif task.after is None or task.after in self.performed.records:
+                if task.after is not None:
+                    note = f"{task.spec.method} starts from {task.after}"
+                    task.step.place.reporter.note(note)
+                return self.waiting.pop(run)
+        return None
+
+    def fail(self, failure: Failure, task: _Task) -> None:
+        """Note that a run has failed."""
+        self.waiting.pop(task.spec.run, None)
+        self.performed.failures[task.spec.run] = failure
+        task.step.place.reporter.note(f"{failure.run} failed: {failure.reason}")
+
+
+def _tasks(steps: Sequence[Step]) -> dict[str, _Task]:
+    """Return the runs of all steps, each once, after those that they start from."""
+    planned = [
+        (spec, item.needs if spec is item.spec else None, step)
+        for step in steps
+        for item in step.plan
+        for spec in (item.needs, item.spec)
+        if spec is not None
+    ]
+    runs: dict[str, _Task] = {}
+    for spec, needs, step in planned:
+        runs.setdefault(spec.run, _Task(spec, None if needs is None else needs.run, step))
+    return runs
+
+
+def _threads_of_environment() -> int:
+    """Return $OMP_NUM_THREADS, of which a list has a number for each level of nesting; else 0."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdigit() else 0
+
+
+def _width(tasks: Sequence[_Task]) -> int:
+    """Return how many runs at most wait for equally many others."""
+    depths: dict[str, int] = {}
+    for task in tasks:
+        depths[task.spec.run] = 0 if task.after is None else depths[task.after] + 1
+    return max((list(depths.values()).count(depth) for depth in set(depths.values())), default=1)
+
+
+def _batch_pixels(task: _Task) -> int:
+    info = task.step.place.dataset.info
+    return task.spec.budget.batch_size * info.height * info.width
+
+
+def _room_for(tasks: Sequence[_Task]) -> int:
+    """Return how many processes have room in memory, each with images of its own."""
+    sets = [task.step.place.dataset for task in tasks]
+    largest = max((d.train.images_nhwc.nbytes + d.test.images_nhwc.nbytes for d in sets), default=0)
+    return available_memory_bytes() // (_PROCESS_BYTES + _COPIES_OF_IMAGES * largest)
+
+
+def _one_by_one(order: _Order, crew: Crew, together: Together, *, until: float) -> None:
+    listener = together.listener()
+    while time.monotonic() < until:
+        task = order.next()
+        if task is None:
+            return
+        threads = nullcontext() if crew.threads is None else using_threads(crew.threads)
+        try:
+            with threads:
+                record = perform(task.spec, replace(task.step.place, reporter=listener))
+            order.performed.records[task.spec.run] = record
+        except Exception as error:
+            order.fail(failure_of(task.spec, error), task)
+        together.ended(task.spec.run)
+
+
+def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float) -> None:
+    assert crew.threads is not None
+    idle = [_Lane(together.listener()) for _ in range(crew.processes)]
+    running: dict[Future[Said], tuple[_Task, _Lane]] = {}
+    # The processes are left first, also by an interrupt: their runs end then, and the pool's wait.
+    with ThreadPoolExecutor(crew.processes) as pool, ExitStack() as stack:
+        for lane in idle:
+            stack.callback(lane.end)
+        while True:
+            while idle and time.monotonic() < until and (task := order.next()) is not None:
+                step, lane = task.step, idle.pop()
+                device = str(step.place.device)
+                job = job_of(
+                    task.spec,
+                    step.options,
+                    folders=step.folders,
+                    device=device,
+                    threads=crew.threads,
+                )
+                lane.start(job)
+                running[pool.submit(lane.do, job)] = task, lane
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, lane = running.pop(future)
+                _take_in(future.result(), task, order)
+                together.ended(task.spec.run)
+                idle.append(lane)
+
+
+def _take_in(said: Said, task: _Task, order: _Order) -> None:
+    """Note how the process of a run ended."""
+    if said.kind == "finished":
+        order.performed.records[task.spec.run] = task.step.place.store.get(task.spec.run)
+    else:
+        order.fail(Failure(**{"run": task.spec.run, **said.what}), task)
+
+
+class _Lane:
+    """Where one run after the other is done, in the same process while all is well."""
+
+    def __init__(self, listener: Reporter) -> None:
+        self._listener = listener
+        self._process: RunProcess | None = None
+
+    def start(self, job: Job) -> None:
+        """See that there is a process."""
+        if self._process is None:
+            self._process = RunProcess(job)
+
+    def do(self, job: Job) -> Said:
+        """Return how the run of `job` ended, having told the listener how it went."""
+        assert self._process is not None
+        for said in self._process.do(job):
+            _tell(said, self._listener)
+        if said.kind == "failed":
+            self.end()
+        return said
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
+
+
+def _tell(said: Said, listener: Reporter) -> None:
+    if said.kind == "run":
+        listener.run_started(said.what)
+    elif said.kind == "phase":
+        listener.phase_started(**said.what)
+    elif said.kind == "images":
+        listener.advanced(said.what)
+    elif said.kind == "epoch":
+        listener.epoch_finished(EpochRow.model_validate(said.what))
+    elif said.kind in {"note", "printed"}:
+        listener.note(said.what)

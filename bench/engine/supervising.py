@@ -1,0 +1,180 @@
+"""Runs in a process of their own, watched: what it says, its end, its time.
+
+What crashes, hangs or eats all memory takes only that process along. Imports nothing heavy, as
+workers of a sweep use it too; what the process does is run_process.py. Both talk in lines of JSON:
+
+    to the process:    a job, then one line after each epoch that is to be followed by another
+    from the process:  [kind, what], see `Said`
+
+Owns the talk, the time limit and the words for sudden ends; knows no run and no schedule.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any, Literal, NamedTuple, get_args
+
+GO_ON = "go on\n"
+Kind = Literal[
+    "started", "run", "phase", "images", "epoch", "note", "printed", "finished", "failed"
+]
+KINDS = frozenset(get_args(Kind))
+_LAST_WORDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a process needs to know to do a run; everything in it is JSON.
+
+    `needs` is a run to do first if it is not finished, `dataset` what the user named, `weights` the
+    user's file. `environment` holds variables that the process is started with.
+    """
+
+    spec: dict[str, Any]
+    needs: dict[str, Any] | None
+    dataset: str
+    data_dir: str
+    results_dir: str
+    weights: str | None
+    plugins: list[str]
+    device: str
+    threads: int
+    time_limit_s: float | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Said(NamedTuple):
+    """One line of a process.
+
+    started: its environment. run: the name of the run that begins. phase: what
+    `Reporter.phase_started` takes. images: how many more have been trained on. epoch: a row of the
+    history. note: a message. printed: a line that is none of ours. finished: the points (nFLOPs,
+    accuracy) on held-out images. failed: a `Failure` without the name of the run.
+    """
+
+    kind: Kind
+    what: Any
+
+
+class RunProcess:
+    """A process that does one job after the other; a context manager, whose end is its own."""
+
+    def __init__(self, job: Job) -> None:
+        """Start the process with threads and environment of `job`, which it does not begin yet."""
+        self._open = ExitStack()
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._errors: IO[str] = self._open.enter_context(errors)
+        self._process = self._open.enter_context(
+            subprocess.Popen(
+                # -P: not from the folder that a user is in, which may have a `bench` of its own.
+                [sys.executable, "-P", "-m", "bench.engine.run_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=_environment(job),
+            )
+        )
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> RunProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        with suppress(BrokenPipeError):
+            self._open.close()
+
+    def do(self, job: Job) -> Iterator[Said]:
+        """Do `job`; yields what the process says, always closed by "finished" or "failed".
+
+        That is so also when it says nothing any more (a signal, the time limit). After "epoch" it
+        goes on when the next thing is asked for. Only after "finished" it can do another job.
+        """
+        self._tell(json.dumps(asdict(job)) + "\n")
+        limit = job.time_limit_s
+        deadline = None if limit is None else time.monotonic() + limit
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                line = self._lines.get(timeout=left)
+            except queue.Empty:
+                self._process.kill()
+                yield _failed(f"not done within the time limit of {limit:g} s")
+                return
+            if not line:
+                yield _failed(self._sudden_end())
+                return
+            if not line.strip():
+                continue
+            said = _understood(line)
+            yield said
+            if said.kind in {"finished", "failed"}:
+                return
+            if said.kind == "epoch":
+                self._tell(GO_ON)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with suppress(ValueError):  # closed: the answer is known, and nobody listens any more
+            for line in self._process.stdout:
+                self._lines.put(line)
+        self._lines.put("")
+
+    def _tell(self, text: str) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # its end is told by the other pipe
+            self._process.stdin.write(text)
+            self._process.stdin.flush()
+
+    def _sudden_end(self) -> str:
+        status = self._process.wait()
+        if status == -signal.SIGKILL:
+            return "its process was killed from outside: most likely the memory was used up"
+        if status < 0:
+            return f"its process was ended by the signal {signal.Signals(-status).name}"
+        self._errors.seek(0)
+        words = (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
+        return f"its process ended with status {status}: {words[:_LAST_WORDS]}"
+
+
+def said_line(kind: Kind, what: object) -> str:
+    """Return the text by which a process says something; it begins a line of its own."""
+    return f"\n{json.dumps([kind, what])}\n"
+
+
+def _environment(job: Job) -> dict[str, str]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
+    # Threads that wait for each other by spinning take the cores from whoever they wait for: beside
+    # one busy process two threads train at a third of the speed of one.
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE"}
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return {**waiting, **os.environ, **paths, **threads, **job.environment}
+
+
+def _understood(line: str) -> Said:
+    with suppress(ValueError, TypeError):
+        kind, what = json.loads(line)
+        if kind in KINDS:
+            return Said(kind, what)
+    return Said("printed", line.rstrip("\n"))
+
+
+def _failed(reason: str) -> Said:
+    return Said("failed", {"reason": reason})

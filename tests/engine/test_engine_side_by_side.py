@@ -1,0 +1,188 @@
+"""Runs side by side: as many as fit, in order, with the numbers of runs one after the other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bench import api
+from bench.engine import side_by_side
+from bench.engine.plan import METHODS
+from bench.engine.side_by_side import Crew, crew_of
+from bench.folders import Folders
+from bench.options import RunOptions
+from bench.records.record import RunRecord
+from bench.records.store import RunStore
+from bench.training.reporter import Overall, Silent
+
+SMALL: Mapping[str, Any] = {
+    "backbone": "resnet8",
+    "recipe": "smoke",
+    "device": "cpu",
+    "latency": "off",
+    "controls": "none",
+}
+FAILS = """
+import os, signal
+from baselines.resnet import DenseResNet
+
+class Bad(DenseResNet):
+    name = "bad"
+
+    def build(self, backbone, config):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(side_by_side, "usable_cores", lambda: 2.0)
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked for is worth processes."""
+    monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS_IMAGES", 0)
+
+
+def _crew(tmp_path: Path, **given: Any) -> Crew:
+    options = RunOptions(**{**SMALL, **given})
+    step = api._step(options, Folders(tmp_path, tmp_path), Silent(), loaded={})
+    return crew_of(list(side_by_side._tasks([step]).values()))
+
+
+def _bits(results: Path) -> dict[str, bytes]:
+    """Return arrays as files, and tensors: names in the head of a file of weights come in any order
+    of theirs."""
+    files = sorted(results.glob("runs/*/*"))
+    found = {str(p.relative_to(results)): p.read_bytes() for p in files if p.suffix == ".npz"}
+    for path in (path for path in files if path.suffix == ".safetensors"):
+        for name, tensor in load_file(path).items():
+            found[f"{path.relative_to(results)}/{name}"] = tensor.numpy().tobytes()
+    return found
+
+
+def test_small_images_get_one_thread_and_large_ones_share_the_cores(tmp_path: Path) -> None:
+    demo = {"methods": "resnet,sgad", "epochs": 30}
+    assert _crew(tmp_path, **demo) == Crew(2, 1, here=False)
+    assert _crew(tmp_path, methods="resnet", epochs=30) == Crew(1, 1, here=True)
+    assert _crew(tmp_path, **demo, threads=2) == Crew(1, 2, here=False)
+    large = {"dataset": "synthetic", "settings": {"train": {"batch_size": 2048}}, "epochs": 30}
+    assert _crew(tmp_path, **large, methods="resnet").threads == 2
+    assert _crew(tmp_path, **large, methods="resnet,sgad").threads == 1
+
+
+def test_what_is_quicker_than_a_process_is_done_here(tmp_path: Path) -> None:
+    assert _crew(tmp_path, methods="resnet,sgad").here
+
+
+def test_runs_that_wait_for_another_do_not_count_as_side_by_side(tmp_path: Path) -> None:
+    given = {"recipe": "fair", "epochs": 30, "methods": "blockdrop"}
+    assert _crew(tmp_path, **given).processes == 1
+    assert _crew(tmp_path, **given, seeds="0,1").processes == 2
+
+
+def test_the_variable_of_the_environment_counts_where_no_option_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert _crew(tmp_path, methods="resnet,sgad", epochs=30) == Crew(1, 2, here=False)
+    assert _crew(tmp_path, methods="resnet,sgad", epochs=30, threads=1).processes == 2
+
+
+def test_memory_limits_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_by_side, "available_memory_bytes", lambda: 2**30)
+    assert _crew(tmp_path, methods="resnet,sgad", epochs=30).processes == 1
+
+
+def test_side_by_side_gives_the_bits_of_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RunOptions(**{**SMALL, "methods": "sgad", "controls": "static_projection"})
+    serial = api.run(options, Folders(tmp_path / "serial", tmp_path))
+    monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS_IMAGES", 0)
+    beside = api.run(options, Folders(tmp_path / "beside", tmp_path))
+    assert [r.run for r in beside.records] == [r.run for r in serial.records]
+    assert len(serial.records) == 3
+    assert _bits(tmp_path / "beside") == _bits(tmp_path / "serial")
+    for one, other in zip(serial.records, beside.records, strict=True):
+        assert [p.accuracy for p in one.points] == [p.accuracy for p in other.points]
+        assert one.environment.values["threads"] == other.environment.values["threads"] == 1
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_one_that_dies_stops_those_made_from_it_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "bad.py"
+    file.write_text(FAILS)
+    METHODS.add_file(file)
+    options = RunOptions(**{**SMALL, "methods": "bad,resnet", "seeds": "0,1"})
+    outcome = api.run(options, Folders(tmp_path, tmp_path))
+    assert [record.spec.method for record in outcome.records] == ["resnet", "resnet"]
+    assert [f.run.partition("-")[0] for f in outcome.failures] == ["bad", "bad"]
+    assert all("memory" in failure.reason for failure in outcome.failures)
+
+
+class _Hearing(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.states: list[Overall] = []
+        self.begun = threading.Event()
+
+    def advanced(self, images: int) -> None:
+        self.begun.set()
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def overall(self, state: Overall) -> None:
+        self.states.append(state)
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_all_runs_together_are_told_with_the_time_left(tmp_path: Path) -> None:
+    heard = _Hearing()
+    api.run(
+        RunOptions(**{**SMALL, "methods": "resnet,sgad"}),
+        Folders(tmp_path, tmp_path),
+        reporter=heard,
+    )
+    seen = [state.images for state in heard.states]
+    assert seen == sorted(seen)
+    assert heard.states[-1].done == heard.states[-1].runs == 2
+    assert seen[-1] == heard.states[-1].of_images
+    assert any("1 of 2 runs done, about" in note for note in heard.notes)
+
+
+@pytest.mark.usefixtures("in_processes")
+def test_an_interrupt_stops_all_and_the_same_request_continues(tmp_path: Path) -> None:
+    heard = _Hearing()
+    options = RunOptions(**{**SMALL, "methods": "resnet,sgad", "epochs": 400})
+
+    def interrupt() -> None:
+        heard.begun.wait(60)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        api.run(options, Folders(tmp_path, tmp_path), reporter=heard)
+    store = RunStore(tmp_path)
+    assert store.load_all().records == []
+    again = options.model_copy(update={"epochs": 1})
+    outcome = api.run(again, Folders(tmp_path, tmp_path))
+    assert _finished(outcome.records)
+
+
+def _finished(records: list[RunRecord]) -> bool:
+    return [record.status for record in records] == ["finished", "finished"]
