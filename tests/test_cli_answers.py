@@ -103,7 +103,7 @@ def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
         (("--seeds", ""), "--seeds: () cannot be used: at least one is needed."),
         (("--methods", ""), "--methods: () cannot be used: at least one is needed."),
         (("--controls", "all,none"), "--controls all,none: 'none' stands alone."),
-        (("--controls", "foo"), "Known: all, none, random_skip"),
+        (("--controls", "foo"), "Known: all, cascade, none, random_skip"),
         (("--backbone", "resnet21"), "Did you mean 'resnet20' or"),
         (("--backbone", "nope"), "resnet8, resnet14, resnet20"),
         (("--dataset", "nope"), "Known: cifar10, cifar100, digits, synthetic"),
