@@ -15,6 +15,7 @@ from bench.options import RunOptions, read_campaign
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 SCRATCH, PAPER = REFERENCE / "scratch.yaml", REFERENCE / "paper.yaml"
+VARIANTS = REFERENCE / "variants.yaml"
 TRAINING_IMAGES = 50_000
 
 
@@ -84,3 +85,11 @@ def test_each_step_of_the_papers_protocol_can_be_built_with_its_schedule(number:
         assert spec.budget.published
         assert sum(phase.epochs for phase in phases) == method.published_epochs(config)
         assert all(phase.groups(method.build(backbone, config)) for phase in phases)
+
+
+def test_the_variants_of_sgad_differ_in_their_settings_alone_and_hold_images_out() -> None:
+    specs = [item.spec for plan in _planned(VARIANTS) for item in plan]
+    assert len({spec.key for spec in specs}) == len(specs) == len(read_campaign(VARIANTS))
+    assert {(s.method, s.backbone.name, s.budget.epochs, s.held_out) for s in specs} == {
+        ("sgad", "resnet14", 20, 5000)
+    }
