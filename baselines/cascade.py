@@ -46,6 +46,7 @@ from bench.method import (
 from bench.networks.exit_calibration import ascending, cuts_for_shares
 from bench.networks.exit_rules import EntropyBelow, ProbabilityReaches, ThresholdRule
 from bench.networks.gated import trunk_units
+from bench.networks.unit import Branch
 
 _SMALL_SHARE = 0.3  # of the blocks of the large network
 _EPOCHS = 164  # He et al. for each of the two
@@ -100,6 +101,16 @@ class CascadeNet(DynamicNet):
             deeper_mk = self.trunk(x_nchw[rest])
             logits_nk = logits_nk.index_copy(0, rest, self._combined(logits_nk[rest], deeper_mk))
         return Output(logits_nk, self._trace(stays_n), {})
+
+    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        small_1k: Tensor = self.small(x_1chw)
+        stays_1 = self._stays(small_1k)
+        (logits_1k,) = branch(
+            stays_1,
+            lambda: (small_1k,),
+            lambda: (self._combined(small_1k, self.trunk(x_1chw)),),
+        )
+        return logits_1k, self._trace(stays_1)
 
     def views(self, names: Sequence[str]) -> list[Point]:
         """Return all operating points, the middle one, the default, first; weights are shared."""

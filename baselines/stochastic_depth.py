@@ -79,8 +79,6 @@ def drawn_gates(p_b: Tensor, count: int, *, drawn: str) -> Tensor:
 class RandomDepth(Phase):
     """Cross-entropy under randomly dropped blocks."""
 
-    recordable = True
-
     def __init__(
         self,
         config: StochasticDepthConfig,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bench.engine.side_by_side import Performed, Step
     from bench.networks.weights import Weights
     from bench.options import RunOptions
-    from bench.records.record import RunRecord
+    from bench.records.record import PointRecord, RunRecord
     from bench.records.store import RunStore
     from bench.report.rows import Row
     from bench.sweep.ledger import Listener
@@ -207,7 +207,8 @@ def _finish(step: Step, performed: Performed) -> Outcome:
     failures = [performed.failures[run] for run in begun if run in performed.failures]
     records = judge(records, place.store)
     if step.options.latency != "off":
-        records = time_runs(records, place, profile=step.options.latency)
+        options = step.options
+        records = time_runs(records, place, profile=options.latency, runtimes=options.runtimes)
     if can_draw():
         for record in records:
             if record.points:
@@ -243,21 +244,33 @@ def _draw_masks(record: RunRecord, store: RunStore) -> None:
 
 
 def time_runs(
-    records: Sequence[RunRecord], place: Workplace, *, profile: Profile
+    records: Sequence[RunRecord],
+    place: Workplace,
+    *,
+    profile: Profile,
+    runtimes: Sequence[str] = (),
 ) -> list[RunRecord]:
-    """Return the records with latency: those that have it at this profile stay as they are."""
+    """Return the records with latency: those that have it at this profile, in all runtimes named,
+    stay as they are."""
     from bench.engine.timing import time_records, without_broken
 
     waiting = [
         record
         for record in records
-        if not all(any(c.profile == profile for c in p.latency) for p in record.points)
+        if not all(_is_timed(point, profile, runtimes) for point in record.points)
     ]
     sound, broken = without_broken(waiting, place)
     for run, error in broken.items():
         place.reporter.note(f"{run} is not timed: {error.message}")
-    timed = time_records(sound, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES)
+    timed = time_records(
+        sound, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES, runtimes=runtimes
+    )
     return [timed.get(record.run, record) for record in records]
+
+
+def _is_timed(point: PointRecord, profile: Profile, runtimes: Sequence[str]) -> bool:
+    known = {cell.runtime for cell in point.latency if cell.profile == profile}
+    return known >= set(runtimes) if runtimes else bool(known - {"unknown"})
 
 
 def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swept:

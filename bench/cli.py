@@ -26,6 +26,7 @@ from bench.commands.frame import (
     Pretrained,
     RecipeName,
     ResultsDir,
+    Runtimes,
     Seeds,
     Settings,
     Shortcut,
@@ -34,6 +35,7 @@ from bench.commands.frame import (
     chosen_folders,
     errors_shown,
     load_plugins,
+    runtimes_named,
     show_failures,
     show_table,
     stderr,
@@ -97,7 +99,7 @@ def _without_command(
 
 Axis = Literal["nflops", "macs", "latency_ms"]
 Profile = Literal["smoke", "default", "publish"]
-FileFormat = Literal["torchscript", "onnx", "safetensors"]
+FileFormat = Literal["onnx", "safetensors"]
 
 
 def run(
@@ -132,6 +134,7 @@ def run(
         typer.Option(help="How thoroughly to time. Default: smoke."),
     ] = None,
     threads: Threads = None,
+    runtime: Runtimes = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file with these options.")] = None,
@@ -175,6 +178,7 @@ def run(
                 "sources": source or None,
                 "latency": latency,
                 "threads": threads,
+                "runtimes": runtime,
             },
             file=config,
         )
@@ -248,6 +252,7 @@ def latency(
     runs: FinishedRuns,
     batch_sizes: Annotated[str, typer.Option(help="With commas.")] = "1,256",
     profile: Annotated[Profile, typer.Option(help="How thoroughly.")] = "default",
+    runtime: Runtimes = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     dataset: OwnImages = None,
@@ -261,6 +266,7 @@ def latency(
     Then show the table and draw time against MACs, and where their orders disagree.
 
     * `bench latency sgad-cifar10 --profile publish`
+    * `bench latency sgad-cifar10 --runtime eager,native`
     """
     with errors_shown(debug):
         from bench import api
@@ -274,6 +280,7 @@ def latency(
                 folders,
                 batch_sizes=_whole_numbers(batch_sizes),
                 profile=profile,
+                runtimes=runtimes_named(runtime),
                 device=device,
                 threads=threads,
                 dataset=dataset,
@@ -323,7 +330,7 @@ def export(
 ) -> None:
     """Write the inference network of a run to a file, after checking it against the run.
 
-    * `bench export sgad-cifar10 --format torchscript`
+    * `bench export sgad-cifar10 --format onnx`
     * `bench export cdl-cifar10 --format onnx --point p=1 --out cdl.onnx`
     """
     with errors_shown(debug):
@@ -346,7 +353,10 @@ def export(
 
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="{methods|datasets|backbones|recipes|runs}", show_default=False)
+        str,
+        typer.Argument(
+            metavar="{methods|datasets|backbones|recipes|runtimes|runs}", show_default=False
+        ),
     ],
     results_dir: ResultsDir = None,
     plugin: Plugins = None,

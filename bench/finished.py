@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Notify = Callable[[str], None]
 Profile = Literal["smoke", "default", "publish"]
-FileFormat = Literal["torchscript", "onnx", "safetensors"]
+FileFormat = Literal["onnx", "safetensors"]
 LATENCY_BATCH_SIZES = (1, 256)
 
 
@@ -58,6 +58,7 @@ def latency(
     *,
     batch_sizes: Sequence[int] = LATENCY_BATCH_SIZES,
     profile: Profile = "default",
+    runtimes: Sequence[str] = (),
     device: str = "auto",
     threads: int = 1,
     dataset: str | None = None,
@@ -65,8 +66,8 @@ def latency(
 ) -> Outcome:
     """Time finished runs on this machine, together, and add the cells to their records.
 
-    Each of `runs` may name several: all of them are meant. A run that cannot be timed is a failure;
-    the others are timed.
+    Each of `runs` may name several: all of them are meant. Without `runtimes`, all that take the
+    dense network here are measured. A run that cannot be timed is a failure; the others are timed.
     `dataset` is needed for runs on a folder of images, whose place no record keeps.
 
     Raises:
@@ -84,7 +85,14 @@ def latency(
     ):
         sound, broken = without_broken(members, place)
         outcome.failures.extend(Failure(run, _said(error)) for run, error in broken.items())
-        done = time_records(sound, place, profile=profile, batch_sizes=batch_sizes, threads=threads)
+        done = time_records(
+            sound,
+            place,
+            profile=profile,
+            batch_sizes=batch_sizes,
+            threads=threads,
+            runtimes=runtimes,
+        )
         outcome.records.extend(done.values())
         left = [record.run for record in sound if record.run not in done]
         outcome.failures.extend(Failure(run, "too few test images to be timed") for run in left)

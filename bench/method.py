@@ -124,14 +124,7 @@ class ParameterGroup:
 
 
 class Phase(ABC):
-    """One stretch of training: what is trained, by which optimizer, and its loss.
-
-    `recordable` says that a step may be recorded on a GPU and replayed, which takes a fraction of
-    the time: `loss` launches the same kernels each time, waits for none of them, and keeps no count
-    of its own. Recorded, it gets `progress` as a tensor.
-    """
-
-    recordable: ClassVar[bool] = False
+    """One stretch of training: what is trained, by which optimizer, and its loss."""
 
     def __init__(
         self, name: str, *, epochs: int, batch_size: int, optimizer: OptimizerSpec

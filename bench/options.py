@@ -31,7 +31,10 @@ DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "synthetic")
 _LONGEST_ERROR = 300
 _SETTINGS = "Settings stand in a file as  settings: {method: {key: value}}"
-_OPTIONS = {"settings": "--set", "compiled": "--compile", "sources": "--source"}
+_OPTIONS = {
+    **{"settings": "--set", "compiled": "--compile", "sources": "--source"},
+    "runtimes": "--runtime",
+}
 """Options of the command line whose names are not those of their fields."""
 
 _SENTENCES = {
@@ -68,8 +71,9 @@ class RunOptions(Frozen):
     sources: tuple[Name, ...] = ()
     latency: Literal["smoke", "default", "publish", "off"] = "smoke"
     threads: PositiveInt | None = None
+    runtimes: tuple[Name, ...] = ()
 
-    @field_validator("methods", "seeds", "controls", "sources", mode="before")
+    @field_validator("methods", "seeds", "controls", "sources", "runtimes", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

@@ -26,8 +26,6 @@ from bench.networks.halting import HaltingResNet
 class CrossEntropy(Phase):
     """Cross-entropy on every weight, by whatever the network decides in training."""
 
-    recordable = True
-
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         logits = net(batch.x_nchw).logits
         total = F.cross_entropy(logits, batch.labels_n)
@@ -39,8 +37,6 @@ class PricedThinking(Phase):
 
     The scores learn at `side_lr_scale` times the rate of the trunk.
     """
-
-    recordable = True
 
     def __init__(
         self,
@@ -75,8 +71,6 @@ class PricedThinking(Phase):
 
 class ExitsAlone(Phase):
     """The exits of a network; the trunk is frozen, with its statistics, and passes no gradient."""
-
-    recordable = True
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
         assert isinstance(net, ExitResNet)

@@ -1,6 +1,6 @@
-"""Where methods are found: entry points of the group `bench.methods`, and plugin files.
+"""Where methods and runtimes are found: entry points of a group, and plugin files.
 
-Names are read from package metadata without importing anything; a method's module is imported
+Names are read from package metadata without importing anything; a plugin's module is imported
 when it is asked for. Built-ins take the same road as a stranger's plugin.
 """
 
@@ -198,7 +198,8 @@ class Registry(Generic[T]):
                 hint="Letters, digits, - and _ only, at most 40, a letter first; "
                 f"and none of {', '.join(RESERVED_NAMES)}.",
             )
-        missing = [field for field in ("name", "reference", "tags") if not hasattr(item, field)]
+        needed = [field for field, _ in _declared(self._base())]
+        missing = [field for field in needed if not hasattr(item, field)]
         if missing:
             raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
         wrong = [field for field, kind in _declared(self._base()) if not _is_of(item, field, kind)]

@@ -197,8 +197,6 @@ class Curriculum(Phase):
 class Joint(Phase):
     """Policy and ResNet together, under sampled masks."""
 
-    recordable = True
-
     def __init__(self, config: BlockDropConfig, *, epochs: int, batch_size: int) -> None:
         optimizer = OptimizerSpec(
             kind="adam",

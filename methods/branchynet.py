@@ -89,8 +89,6 @@ class TrunkAlone(Phase):
 class JointTraining(Phase):
     """Trunk and exits together, each classifier from its own cross-entropy."""
 
-    recordable = True
-
     def __init__(
         self, config: BranchyNetConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
     ) -> None:

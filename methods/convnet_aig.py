@@ -54,7 +54,6 @@ from bench.method import (
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
-from bench.networks.lean_gates import LeanPerceptrons
 from bench.networks.policy import ByMeans, Decisions, Policy
 
 _HIDDEN = 16
@@ -153,16 +152,6 @@ class AigGates(Policy):
         logits_n2 = self.gates[str(index)](mean_nc).float()
         return sampled_gate(logits_n2) if self.training else chosen_gate(logits_n2)
 
-    def lean(self) -> Policy:
-        layers: dict[int, tuple[nn.Linear, nn.Linear]] = {}
-        for b in self.gated:
-            first, norm, _, last = self.gates[str(b)].children()
-            assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-            if not isinstance(norm, nn.Identity):
-                return self
-            layers[b] = first, last
-        return LeanPerceptrons(self, layers)
-
     def units(self) -> Sequence[Unit]:
         return [
             Unit(f"gate{b}", self.gates[str(b)], (self.widths[b],), True, "policy")
@@ -187,8 +176,6 @@ class _BlockByBlock(ByMeans):
 
 class TargetRates(Phase):
     """Cross-entropy and the target loss, trunk and gates together."""
-
-    recordable = True
 
     def __init__(
         self, config: AigConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec

@@ -61,7 +61,6 @@ from bench.method import (
 )
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
-from bench.networks.lean_gates import LeanRecurrent
 from bench.networks.policy import ByMeans, Decisions, Policy
 
 _HIDDEN = 10
@@ -236,10 +235,6 @@ class RecurrentGates(Gates):
     def log_odds(self, index: int, seen: Tensor, state: State | None) -> Step:
         return _recurrent_step(self.embed[str(index)], self.cell, self.last, seen, state)
 
-    def lean(self) -> Policy:
-        embed = {int(b): net for b, net in self.embed.items() if isinstance(net, nn.Linear)}
-        return LeanRecurrent(self, embed, self.cell, self.last)
-
     def last_layers(self) -> Sequence[nn.Linear]:
         return [self.last]
 
@@ -328,8 +323,6 @@ def reinforce(log_odds_ng: Tensor, gates_ng: Tensor, returns_ng: Tensor) -> Tens
 class Supervised(Phase):
     """SP: cross-entropy under hard gates that pass the gradient on."""
 
-    recordable = True
-
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         output = net(batch.x_nchw)
         total = F.cross_entropy(output.logits, batch.labels_n)
@@ -343,8 +336,6 @@ class HybridReinforcement(Phase):
     Where the schedule is not the published one, the gates are reset first and learn at a rate of
     their own; the trunk's is the published one in any case.
     """
-
-    recordable = True
 
     def __init__(self, config: SkipNetConfig, budget: Budget, *, epochs: int) -> None:
         sgd = OptimizerSpec(lr=config.hrl_lr, schedule="constant")

@@ -9,17 +9,13 @@ from bench.data.load import load_dataset
 from bench.engine.building import Workplace
 from bench.engine.plan import METHODS, Request, make_plan
 from bench.engine.single import perform
-from bench.measure.equivalence import graph_agrees
 from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import profile_named
 from bench.networks.gated import GatedResNet
-from bench.networks.inference import fast_copy, graph_of
-from bench.networks.kernels import cudnn_fuses
 from bench.networks.resnet import Backbone
-from bench.networks.tapes import recorder_of
 from bench.records.store import RunStore
+from bench.runtimes.eager import Eager
 from bench.testing.made_up import images
-from bench.training import loop
 from bench.training.reporter import Silent
 
 pytestmark = [
@@ -50,42 +46,6 @@ def test_every_method_trains_and_really_skips_on_cuda(
     assert "identical masks" in record.points[0].equivalence
 
 
-def test_convolutions_sums_and_relu_are_one_kernel() -> None:
-    assert cudnn_fuses(images(2, seed=1, shape=(3, 16, 16)).cuda())
-
-
-@pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "skipnet", "branchynet", "act"])
-def test_networks_replayed_from_cuda_graphs_stay_what_they_are(name: str) -> None:
-    backbone = Backbone("resnet14", 10, (3, 16, 16))
-    method = METHODS.get(name)()
-    net = method.build(backbone, method.Config()).cuda().eval()
-    x_nchw = images(300, seed=1, shape=(3, 16, 16)).cuda()
-    graph = graph_of(net, x_nchw)
-    assert graph is not None
-    with torch.inference_mode():
-        for size in (1, 5, 64, 300):
-            graph(x_nchw[:size])
-    assert graph_agrees(graph, fast_copy(net, x_nchw), x_nchw)
-
-
-@pytest.mark.parametrize("name", ["resnet", "sgad", "skipnet", "convnet_aig", "act", "sact"])
-def test_steps_are_recorded_and_train_as_steps_from_python_do(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, told, losses = load_dataset("digits", data_dir=tmp_path), list[str](), list[float]()
-    monkeypatch.setattr(Silent, "note", lambda self, message: told.append(message))
-    for recorder in (recorder_of, lambda device: None):
-        monkeypatch.setattr(loop, "recorder_of", recorder)
-        store = RunStore(tmp_path / str(len(losses)))
-        place = Workplace(data, store, torch.device("cuda"), Silent())
-        request = Request(methods=[name], backbone="resnet14", recipe="smoke", epochs=4)
-        (item,) = make_plan(request, data.info, train_size=len(data.train), weights=None)
-        record = perform(item.spec, place)
-        losses.append(record.history[0].values["accuracy_train"])
-    assert told == []
-    assert losses[0] == pytest.approx(losses[1], abs=0.1)
-
-
 @pytest.mark.parametrize("name", ["resnet", "sgad", "convnet_aig", "branchynet", "act", "sact"])
 def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path) -> None:
     backbone = Backbone("resnet14", 10, (3, 16, 16))
@@ -96,6 +56,7 @@ def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path)
         {"subject": Subject(net, "dense")},
         {"dense": GatedResNet(backbone).cuda().eval()},
         images_nchw=x_nchw,
+        runtimes=[Eager()],
         batch_sizes=(1, 8, 128),
         profile=profile_named("smoke"),
         device="cuda",

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "bench.analysis",
     ),
     ("bench.config", "bench.networks", "bench.data", "bench.registry", "bench.spaces"),
-    ("bench.records.record", "bench.method", "bench.options"),
+    ("bench.records.record", "bench.method", "bench.options", "bench.runtimes"),
     ("bench.phases", "bench.records", "bench.measure"),
     ("bench.training",),
     ("bench.terminal", "bench.testing", "bench.scaffold"),

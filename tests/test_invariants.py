@@ -11,7 +11,7 @@ import torch
 from bench.engine.plan import METHODS, method_config
 from bench.errors import ConfigError
 from bench.measure.modes import evaluating
-from bench.networks.inference import fast_copy
+from bench.runtimes.eager import Eager
 from bench.testing import Check, checks_of
 from bench.testing.made_up import images
 from bench.testing.workbench import Workbench
@@ -31,7 +31,7 @@ def test_a_registered_method_keeps_the_contract(check: Check) -> None:
 
 
 @over_names
-def test_the_fast_copy_that_is_timed_computes_the_same_also_in_float64(name: str) -> None:
+def test_the_eager_runtime_computes_the_same_also_in_float64(name: str) -> None:
     method, x = METHODS.get(name)(), images(24, seed=3)
     if "execution" in method.tags.exempt:
         pytest.skip(f"exempt: {method.tags.exempt['execution']}")
@@ -40,10 +40,10 @@ def test_the_fast_copy_that_is_timed_computes_the_same_also_in_float64(name: str
             for net, given in ((point.net, x), (deepcopy(point.net).double(), x.double())):
                 with evaluating(net):
                     expected = net(given)
-                    output = fast_copy(net, given[:2]).execute(given)
-                assert torch.equal(output.executed, expected.executed)
+                logits, executed = Eager().prepare(net, given[:2])(given)
+                assert torch.equal(executed, expected.executed)
                 allowed = 1e-5 * max(10.0, float(expected.logits.abs().max()))
-                torch.testing.assert_close(output.logits, expected.logits, atol=allowed, rtol=0)
+                torch.testing.assert_close(logits, expected.logits, atol=allowed, rtol=0)
 
 
 @over_names

@@ -64,6 +64,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
 ]
+Runtimes = Annotated[
+    str | None,
+    typer.Option("--runtime", help="To time in, with commas, or all. Default: all that fit."),
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")
 ]
@@ -104,6 +108,11 @@ def chosen_folders(results_dir: Path | None, data_dir: Path | None) -> Any:
     from bench.api import Folders, default_data_dir, default_results_dir
 
     return Folders(results_dir or default_results_dir(), data_dir or default_data_dir())
+
+
+def runtimes_named(text: str | None) -> tuple[str, ...]:
+    """Return the names in a list with commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def load_plugins(files: list[Path] | None) -> list[str]:

@@ -11,13 +11,14 @@ from typing import NamedTuple
 from torch import Tensor
 
 from bench.engine.building import Workplace, dense_net, rebuild
-from bench.errors import BenchError
+from bench.errors import BenchError, PluginError
 from bench.measure.cells import MeasuredCell
 from bench.measure.lanes import Progress
 from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import Profile
 from bench.method import DynamicNet
 from bench.records.record import RunRecord
+from bench.runtimes.contract import RUNTIMES
 
 
 class Task(NamedTuple):
@@ -26,7 +27,33 @@ class Task(NamedTuple):
     batch_sizes: tuple[int, ...]
     profile: Profile
     threads: int
+    runtimes: tuple[str, ...] = ()
     seed: int = 0
+
+
+def runtimes_for(
+    names: Sequence[str], record: RunRecord, place: Workplace, *, threads: int
+) -> tuple[str, ...]:
+    """Return the runtimes named, or all that take the dense network of a record here.
+
+    Raises:
+        UnknownNameError: there is no runtime of that name.
+    """
+    if tuple(names) == ("all",):
+        return tuple(RUNTIMES.names())
+    if names:
+        return tuple(dict.fromkeys(name for name in names if RUNTIMES.get(name)))
+    net = dense_net(record.spec, place)
+    found: list[str] = []
+    for name in RUNTIMES.names():
+        try:
+            refused = RUNTIMES.get(name)().refuses(net, place.device, threads)
+        except PluginError as error:
+            place.reporter.note(error.message)
+            continue
+        if refused is None:
+            found.append(name)
+    return tuple(found)
 
 
 def measure_here(
@@ -45,6 +72,7 @@ def measure_here(
         _networks(records, place),
         _dense_nets(records, place),
         images_nchw=images_nchw,
+        runtimes=[RUNTIMES.get(name)() for name in task.runtimes],
         batch_sizes=task.batch_sizes,
         profile=task.profile,
         device=place.device,

@@ -55,13 +55,13 @@ def measure_in_processes(
             found.append(read_cells(folder))
     dense = {cells[0].dense for cells in found[0].values()}
 
-    def of_all(name: str, size: int) -> list[MeasuredCell]:
-        return [one[name][size] for one in found]
+    def of_all(name: str, number: int) -> list[MeasuredCell]:
+        return [one[name][number] for one in found]
 
     return {
         name: [
-            merged(of_all(name, size), {other: of_all(other, size) for other in dense})
-            for size in range(len(task.batch_sizes))
+            merged(of_all(name, number), {other: of_all(other, number) for other in dense})
+            for number in range(len(task.runtimes) * len(task.batch_sizes))
         ]
         for name in found[0]
         if all(name in one for one in found)

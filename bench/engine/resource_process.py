@@ -2,7 +2,7 @@
 
 The first call of all, memory, energy.
 
-One network at one batch size, so that nothing else has touched its memory before.
+One network in one runtime at one batch size, so that nothing else has touched its memory before.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bench.engine.building import rebuild
 from bench.engine.resources import RESULT_FILE
 from bench.engine.timing_process import Job, open_job
 from bench.errors import BenchError
 from bench.measure.energy import counter_of, energy_mj_per_image
-from bench.measure.lanes import timed_call
 from bench.measure.memory import Reading, peak_memory_mib
-from bench.measure.modes import evaluating, using_threads
+from bench.measure.modes import using_threads
 from bench.measure.timing import Query, queries, synchronise
 from bench.method import DynamicNet
+from bench.runtimes.contract import RUNTIMES, Run
 
 
 def main(folder: Path) -> None:
@@ -33,10 +34,11 @@ def main(folder: Path) -> None:
     net = _network(job)
     order = np.arange(len(job.images_nchw), dtype=np.int32)
     inputs = queries(job.images_nchw, order, batch_size=job.task.batch_sizes[0])
-    with using_threads(job.task.threads), evaluating(net):
-        first_ms = _first_ms(net, job)
-        memory = peak_memory_mib(timed_call(net), next(inputs).x_nchw, net=net)
-        energy = _energy(job, net, inputs)
+    with using_threads(job.task.threads), torch.inference_mode():
+        run = RUNTIMES.get(job.task.runtimes[0])().prepare(net, job.images_nchw[:2])
+        first_ms = _first_ms(run, job)
+        memory = peak_memory_mib(run, next(inputs).x_nchw, net=net)
+        energy = _energy(job, run, inputs)
     values = {
         "first_ms": first_ms,
         "memory_mib": memory.value,
@@ -54,27 +56,26 @@ def _network(job: Job) -> DynamicNet:
     return net.inference_net(dead_blocks=dead)
 
 
-def _first_ms(net: DynamicNet, job: Job) -> float | None:
+def _first_ms(run: Run, job: Job) -> float | None:
     """Return the milliseconds of the process's first call, if single images are the task."""
     if job.task.batch_sizes != (1,):
         return None
-    image_1chw, call = job.images_nchw[:1], timed_call(net)
+    image_1chw = job.images_nchw[:1]
     synchronise(job.place.device)
     started = time.perf_counter_ns()
-    call(image_1chw)
+    run(image_1chw)
     synchronise(job.place.device)
     return (time.perf_counter_ns() - started) / 1e6
 
 
-def _energy(job: Job, net: DynamicNet, inputs: Iterator[Query]) -> Reading:
+def _energy(job: Job, run: Run, inputs: Iterator[Query]) -> Reading:
     counter, reason = counter_of(job.place.device)
     if counter is None:
         return Reading(None, reason)
-    call = timed_call(net)
 
     def one_batch() -> int:
         x_nchw, image_b = next(inputs)
-        call(x_nchw)
+        run(x_nchw)
         synchronise(job.place.device)
         return len(image_b)
 

@@ -61,7 +61,8 @@ def _measured(
     if cell.record.latency_ms is None:
         values: dict[str, Any] = dict.fromkeys(("memory_reason", "energy_reason"), "not timed")
     else:
-        job = job_of([record], place, task._replace(batch_sizes=(cell.record.batch_size,)))
+        own = task._replace(batch_sizes=(cell.record.batch_size,), runtimes=(cell.record.runtime,))
+        job = job_of([record], place, own)
         try:
             values = _in_a_process(job | {"point": number}, place, images_nchw)
         except RunFailed as error:

@@ -15,15 +15,15 @@ from bench.config import RunSpec
 from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
-from bench.engine.measuring import Task, measure_here, subject_name
+from bench.engine.measuring import Task, measure_here, runtimes_for, subject_name
 from bench.engine.processes import measure_in_processes
 from bench.engine.resources import with_resources
 from bench.errors import BenchError, RecordError
 from bench.measure.cells import MeasuredCell
 from bench.measure.profiles import profile_named
-from bench.networks import native
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import save_arrays
+from bench.runtimes.contract import RUNTIMES
 from bench.training.reporter import Reporter
 
 LATENCY_IMAGES = 1024
@@ -36,31 +36,37 @@ def time_records(
     profile: str,
     batch_sizes: Sequence[int],
     threads: int = 1,
+    runtimes: Sequence[str] = (),
 ) -> dict[str, RunRecord]:
     """Return the records, by run, with the new cells added and saved; older cells stay.
 
+    Without names, all runtimes that take the dense network on this machine are measured.
+
     Raises:
-        UnknownNameError: there is no such profile.
+        UnknownNameError: there is no such profile or runtime.
     """
     chosen = profile_named(profile)
     groups: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[_meeting(record.spec)].append(record)
     timed: dict[str, RunRecord] = {}
-    if groups and threads == 1 and place.device.type == "cpu":
-        _make_operators(place)
     for members in groups.values():
         spec = members[0].spec
         images = first_images(spec, place, count=LATENCY_IMAGES)
         count = sum(len(record.points) for record in members)
+        named = runtimes_for(runtimes, members[0], place, threads=threads)
         place.reporter.note(
             f"Timing {_counted(count, 'network')} against the dense {_backbones(members)} "
-            f"({chosen.name} profile, {_counted(threads, 'thread')}, "
+            f"in {' and '.join(named)} ({chosen.name} profile, {_counted(threads, 'thread')}, "
             f"{_counted(chosen.processes, 'process')})"
         )
-        steps = chosen.processes * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
+        steps = chosen.processes * len(named) * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
+        for name in named:
+            delay = RUNTIMES.get(name)().delay()
+            if delay:
+                place.reporter.note(f"{name}: {delay}")
         bar = _bar(place.reporter, steps=steps)
-        task = Task(tuple(batch_sizes), chosen, threads)
+        task = Task(tuple(batch_sizes), chosen, threads, named)
         if chosen.processes == 1:
             cells = measure_here(members, place, images, task=task, progress=bar)
         else:
@@ -70,15 +76,6 @@ def time_records(
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
-
-
-def _make_operators(place: Workplace) -> None:
-    """Compile operators where that was not done before; say so, or why there are none."""
-    if native.to_be_compiled():
-        place.reporter.note("Compiling operators for this machine, once: some ten seconds")
-    reason = native.library().reason
-    if reason:
-        place.reporter.note(f"Without compiled operators: {reason}")
 
 
 def without_broken(
@@ -156,6 +153,6 @@ def _with_cells(
 def _free_name(folder: Path, number: int, cell: LatencyCell) -> str:
     """Return a new name for raw samples: a clock set back gives the same second twice."""
     stamp = "".join(c for c in cell.measured_at if c.isalnum())
-    base = f"latency{number}-b{cell.batch_size}-{stamp}"
+    base = f"latency{number}-{cell.runtime}-b{cell.batch_size}-{stamp}"
     endings = ("", *(f"-{again}" for again in range(2, 1000)))
     return next(f"{base}{e}.npz" for e in endings if not (folder / f"{base}{e}.npz").exists())

@@ -60,7 +60,7 @@ def open_job(folder: Path) -> Job:
         [store.get(run) for run in given["runs"]],
         place,
         images.to(device),
-        Task(**task | {"batch_sizes": tuple(task["batch_sizes"])}),
+        Task(**task | {key: tuple(task[key]) for key in ("batch_sizes", "runtimes")}),
         given,
     )
 

@@ -1,22 +1,20 @@
 """Whether a file computes what its run computes: asked before it is written.
 
-Stricter than the equality proof of the run's own paths: no image is excused. A form that rounds
-otherwise and so decides otherwise gives way to the next one.
+Stricter than the equality proof of the run's own paths: no image is excused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from bench.errors import EquivalenceError
 from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet
+from bench.runtimes.contract import Run
 
-Answer = Callable[[Tensor], tuple[Tensor, Tensor]]
+Answer = Run
 """From images (N, C, H, W) to logits (N, K) and the trace (N, U)."""
 
 ATOL = 1e-4
@@ -43,17 +41,6 @@ def compare(run: DynamicNet, answer: Answer, x_nchw: Tensor) -> Agreement:
     with evaluating(run):
         largest = max(_difference(run, answer, portion) for portion in portions)
     return Agreement(len(x_nchw), largest)
-
-
-def one_by_one(answer: Answer) -> Answer:
-    """Return an answer to batches from one that takes a single image."""
-
-    def answer_all(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        singles = torch.split(x_nchw, 1)
-        logits, executed = zip(*(answer(x_1chw) for x_1chw in singles), strict=True)
-        return torch.cat(logits), torch.cat(executed)
-
-    return answer_all
 
 
 def _difference(run: DynamicNet, answer: Answer, x_nchw: Tensor) -> float:

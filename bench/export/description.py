@@ -20,16 +20,15 @@ from bench.records.record import Conformance, RunRecord
 
 FORMAT_VERSION: Literal[1] = 1
 KEY = "skipbench"
-"""Where the document lies: in the metadata of safetensors and ONNX, in KEY.json of TorchScript."""
+"""Where the document lies in the metadata of a file."""
 
-Form = Literal["weights", "plain", "branches", "masked"]
+Form = Literal["weights", "plain", "branches"]
 Batch = Literal["any", "one"]
 
 _FORMS: dict[Form, str] = {
     "weights": "weights, to be loaded and executed by skipbench",
     "plain": "plain graph, nothing is decided",
     "branches": "real branches, what an image skips is not computed",
-    "masked": "masked, everything is computed and what an image skips counts for nothing",
 }
 _BATCHES: dict[Batch, str] = {"any": "batches of any size", "one": "one image at a time"}
 

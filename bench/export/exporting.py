@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +16,17 @@ from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
 from bench.errors import BenchError, ConfigError, NotExecutable, Unsupported
-from bench.export.attempts import Attempt, FileFormat, Made, attempts
 from bench.export.checking import Agreement, compare
 from bench.export.description import Description, describe
+from bench.export.making import FileFormat, Made, make
 from bench.export.onnx_file import require_onnx
 from bench.measure.equivalence import IMAGES
 from bench.measure.modes import evaluating
 from bench.method import DynamicNet
 from bench.records.record import RunRecord
 from bench.storage import chosen_with_out, make_folder, write_atomically
-from bench.training.reporter import Reporter
 
 SUFFIXES: dict[FileFormat, str] = {
-    "torchscript": ".pt",
     "onnx": ".onnx",
     "safetensors": ".safetensors",
 }
@@ -83,8 +80,7 @@ def export_record(
     _check_executable(record, run, x_nchw)
     described = describe(record, number, place, [unit.name for unit in run.units()])
     shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
-    tries = attempts(shipped, described, x_nchw=x_nchw, file_format=file_format)
-    made, agreement = _first_that_agrees(tries, run, x_nchw, reporter=place.reporter)
+    made, agreement = _made(shipped, described, run, x_nchw, file_format=file_format)
     name = _tame(f"{record.run}-{described.point}".rstrip("-")) + SUFFIXES[file_format]
     path = place.store.results_dir / FOLDER / name if out is None else Path(out)
     if out is not None and _is_folder(out):
@@ -130,24 +126,22 @@ def _check_executable(record: RunRecord, run: DynamicNet, x_nchw: Tensor) -> Non
         raise Unsupported(f"{record.run} cannot be exported: {error.message}.") from error
 
 
-def _first_that_agrees(
-    tries: Iterable[Attempt], run: DynamicNet, x_nchw: Tensor, *, reporter: Reporter
+def _made(
+    shipped: DynamicNet,
+    described: Description,
+    run: DynamicNet,
+    x_nchw: Tensor,
+    *,
+    file_format: FileFormat,
 ) -> tuple[Made, Agreement]:
-    failed: dict[str, list[str]] = {}  # forms by reason
-    for described, make in tries:
-        try:
-            made = make()
-            agreement = compare(run, made.answer, x_nchw)
-        except Exception as error:  # a graph is made of any code: it fails with any exception
-            failed.setdefault(_one_line(error), []).append(described.sentence())
-            continue
-        for reason, forms in failed.items():
-            reporter.note(f"Not as '{forms[0]}': {reason}")
-        return made, agreement
-    raise Unsupported(
-        f"The network cannot be exported in this format. {' '.join(failed)}",
-        hint="As safetensors any network with a skipping path can be.",
-    )
+    try:
+        made = make(shipped, described, x_nchw=x_nchw, file_format=file_format)
+        return made, compare(run, made.answer, x_nchw)
+    except Exception as error:  # a network is anybody's code: it fails with any exception
+        raise Unsupported(
+            f"The network cannot be exported in this format. {_one_line(error)}",
+            hint="As safetensors any network with a skipping path can be.",
+        ) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.measure.break_even import break_even_values
 from bench.measure.lanes import Lane
 from bench.measure.speed import (
     Ms,
     Speedup,
     has_converged,
     interquartile_ms,
+    margin_of,
     median_interval,
     paired_speedup,
     tail_ms,
+    verdict_of,
 )
 from bench.measure.timing import Index
 from bench.records.record import Environment, LatencyCell, OtherDense
@@ -84,18 +85,16 @@ class MeasuredCell:
     dense: str
 
 
-def cell_of(lane: Lane, baselines: Mapping[str, Lane], *, dense: str) -> MeasuredCell:
+def cell_of(lane: Lane, baselines: Mapping[str, Lane], *, dense: str, again: Lane) -> MeasuredCell:
     """Return the cell of a lane that has been measured or has failed.
 
-    `baselines` are the lanes of the dense networks by name, `dense` the name of its own.
+    `baselines` are the lanes of the dense networks by name, `dense` the name of its own, `again`
+    the second lane of that one.
     """
     setup, sharing = lane.setup, lane.meter.sharing
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(lane.rounds),
-        "images_at_a_time": lane.portion or None,
-        "as_graph": lane.in_graph,
-        **break_even_values(lane.proof.net),
         **sharing.values(),
     }
     record = LatencyCell(
@@ -104,6 +103,7 @@ def cell_of(lane: Lane, baselines: Mapping[str, Lane], *, dense: str) -> Measure
         profile=setup.profile.name,
         device=str(setup.device),
         threads=setup.threads,
+        runtime=lane.prepared.runtime,
         n=len(lane.ms_n),
         latency_ms=None,
         contended=bool(lane.rounds) and sharing.contended(threads=setup.threads),
@@ -115,8 +115,11 @@ def cell_of(lane: Lane, baselines: Mapping[str, Lane], *, dense: str) -> Measure
     )
     raw = _raw(lane)
     raws = {name: raw if other is lane else _raw(other) for name, other in baselines.items()}
-    numbers = _numbers(raw, raws, dense=dense)
-    return MeasuredCell(record.model_copy(update=numbers), raw, lane.proof.sentence, dense)
+    twice = _raw(again)
+    both = len(raws[dense].ms_n) and len(twice.ms_n)
+    margin = margin_of(_speedup(raws[dense], twice)) if both else None
+    numbers = _numbers(raw, raws, dense=dense, margin=margin)
+    return MeasuredCell(record.model_copy(update=numbers), raw, lane.prepared.sentence, dense)
 
 
 def merged(
@@ -145,7 +148,7 @@ def merged(
         "environment": Environment(values=values | {"latency_processes": len(parts)}),
         "measured_at": max(part.record.measured_at for part in parts),
         "others": {},
-        **_numbers(raw, raws, dense=parts[0].dense),
+        **_numbers(raw, raws, dense=parts[0].dense, margin=_widest(parts)),
     }
     record = parts[0].record.model_copy(update=update)
     return MeasuredCell(record, raw, parts[0].equivalence, parts[0].dense)
@@ -153,8 +156,13 @@ def merged(
 
 _NUMBERS = (
     *("latency_ms", "mean_ms", "iqr_ms", "p90_ms", "p99_ms", "interval_ms", "dense_ms"),
-    *("speedup", "speedup_interval", "verdict"),
+    *("speedup", "speedup_interval", "verdict", "margin"),
 )
+
+
+def _widest(parts: Sequence[MeasuredCell]) -> float | None:
+    margins = [part.record.margin for part in parts if part.record.margin is not None]
+    return max(margins, default=None)
 
 
 def _together(key: str, parts: Sequence[MeasuredCell]) -> object:
@@ -163,7 +171,7 @@ def _together(key: str, parts: Sequence[MeasuredCell]) -> object:
 
 
 def _numbers(
-    raw: RawLatency, baselines: Mapping[str, RawLatency], *, dense: str
+    raw: RawLatency, baselines: Mapping[str, RawLatency], *, dense: str, margin: float | None
 ) -> dict[str, object]:
     ms_n, baseline = raw.ms_n, baselines[dense]
     if not len(ms_n):
@@ -176,6 +184,7 @@ def _numbers(
         "p99_ms": tail_ms(ms_n, 0.99),
         "interval_ms": median_interval(ms_n),
         "converged": has_converged(ms_n),
+        "margin": margin,
         "others": {
             name: _beside(other, raw)
             for name, other in baselines.items()
@@ -191,7 +200,7 @@ def _numbers(
         numbers |= {
             "speedup": speedup.ratio,
             "speedup_interval": speedup.interval,
-            "verdict": speedup.verdict,
+            "verdict": verdict_of(speedup, margin=margin or 0.0),
         }
     return numbers
 

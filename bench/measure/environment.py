@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from bench.networks import native
 from bench.records.record import Environment
 
 _PACKAGES = ("skipbench", "torch", "torchvision", "numpy", "ptflops")
@@ -44,7 +43,6 @@ def describe_environment(device: torch.device | str) -> Environment:
         "load_average_1min": load_average,
         "device": lambda: where.type,
         "onednn": _onednn_version,
-        "operators": lambda: where.type == "cpu" and native.available(),
         "dtype": lambda: str(torch.get_default_dtype()).removeprefix("torch."),
         "matmul_precision": torch.get_float32_matmul_precision,
         "tf32_convolutions": lambda: torch.backends.cudnn.allow_tf32,

@@ -13,13 +13,12 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from bench.errors import EquivalenceError
 from bench.measure.modes import evaluating, full_fp32
-from bench.networks.inference import GraphCall, fast_copy
 from bench.networks.unit import DynamicNet, Output
+from bench.runtimes.contract import Run
 
 IMAGES = 256
 """How many images a proof looks at, where there are as many."""
@@ -45,24 +44,23 @@ class _Seen:
 
 
 def check_execution(
-    net: DynamicNet, x_nchw: Tensor, *, masked: DynamicNet | None = None, atol: float = 1e-4
+    net: DynamicNet, x_nchw: Tensor, *, run: Run | None = None, atol: float = 1e-4
 ) -> str:
     """Compare `execute` with `forward` in eval mode on all images (N, C, H, W) given.
 
-    `masked` is the network whose `forward` is right, by default `net` itself; the one that
-    executes may be a fast copy of it. In batches, and the first few images one by one; both paths
-    see the same batch. Logits may differ by `atol`, or by 1e-5 of the largest where that is more.
-    On one image, and one in 256 of many, other units may run if in float64 they do not; the
-    sentence returned for the record says so.
+    `run` is what takes the place of `execute`: the network as a runtime has prepared it. In
+    batches, and the first few images one by one; both paths see the same batch. Logits may differ
+    by `atol`, or by 1e-5 of the largest where that is more. On one image, and one in 256 of many,
+    other units may run if in float64 they do not; the sentence returned for the record says so.
 
     Raises:
         EquivalenceError: the logits differ by more, or other units ran.
         NotExecutable: the network has no path that really skips.
     """
-    seen, right = _Seen(), masked or net
-    with evaluating(net), evaluating(right), full_fp32():
+    seen, skipping = _Seen(), run or _executing(net)
+    with evaluating(net), full_fp32():
         for first, batch_nchw in _portions(x_nchw):
-            _compare(net.execute(batch_nchw), right(batch_nchw), right, first, seen, atol=atol)
+            _compare(skipping(batch_nchw), net(batch_nchw), net, first, seen, atol=atol)
     allowed = max(1, len(x_nchw) // _IMAGES_PER_EXCUSE)
     if len(seen.other) > allowed:
         raise EquivalenceError(
@@ -71,22 +69,16 @@ def check_execution(
             f" could excuse {allowed}."
         )
     if seen.other:
-        _prove_in_double(right, x_nchw[sorted(seen.other)], made_fast=masked is not None)
+        _prove_in_double(net, x_nchw[sorted(seen.other)])
     return _sentence(seen, len(x_nchw))
 
 
-def graph_agrees(graph: GraphCall, net: DynamicNet, x_nchw: Tensor, *, atol: float = 1e-4) -> bool:
-    """Whether a graph gives the logits and the trace of `execute`: image by image on a CPU, where
-    graphs are for one image; else in batches, and the first few images one by one."""
-    singles = ((n, x_nchw[n : n + 1]) for n in range(len(x_nchw)))
-    with evaluating(net), full_fp32():
-        for _, part_nchw in singles if x_nchw.device.type == "cpu" else _portions(x_nchw):
-            (logits_nk, executed_nu), expected = graph(part_nchw), net.execute(part_nchw)
-            difference = _largest_difference(logits_nk, expected.logits)
-            within = difference <= _allowed(expected.logits, atol)
-            if not (within and torch.equal(executed_nu, expected.executed)):
-                return False
-    return True
+def _executing(net: DynamicNet) -> Run:
+    def run(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        output = net.execute(x_nchw)
+        return output.logits, output.executed
+
+    return run
 
 
 def _sentence(seen: _Seen, count: int) -> str:
@@ -105,9 +97,15 @@ def _portions(x_nchw: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def _compare(
-    skipping: Output, masked: Output, net: DynamicNet, first: int, seen: _Seen, *, atol: float
+    skipping: tuple[Tensor, Tensor],
+    masked: Output,
+    net: DynamicNet,
+    first: int,
+    seen: _Seen,
+    *,
+    atol: float,
 ) -> None:
-    executed_nu, expected_nu = skipping.executed, masked.executed
+    (logits_nk, executed_nu), expected_nu = skipping, masked.executed
     if executed_nu.shape != expected_nu.shape:
         raise EquivalenceError(
             f"The skipping path reports a trace of shape {tuple(executed_nu.shape)},"
@@ -118,7 +116,7 @@ def _compare(
     for n in other_n.nonzero().flatten().tolist():
         seen.other[first + n] = net.units()[int(differs_nu[n].nonzero()[0])].name
     same_n = ~other_n
-    difference = _largest_difference(skipping.logits[same_n], masked.logits[same_n])
+    difference = _largest_difference(logits_nk[same_n], masked.logits[same_n])
     allowed = _allowed(masked.logits, atol)
     if not difference <= allowed:  # so that NaN fails too
         raise EquivalenceError(
@@ -129,12 +127,11 @@ def _compare(
     seen.largest = max(seen.largest, difference)
 
 
-def _prove_in_double(net: DynamicNet, x_nchw: Tensor, *, made_fast: bool) -> None:
+def _prove_in_double(net: DynamicNet, x_nchw: Tensor) -> None:
     """Require that in float64 both paths agree on these images, which rounding is to excuse."""
     exact, x_nchw = copy.deepcopy(net).double(), x_nchw.double()
-    skipping = fast_copy(exact, x_nchw) if made_fast else exact
-    with evaluating(exact), evaluating(skipping):
-        ran, expected = skipping.execute(x_nchw), exact(x_nchw)
+    with evaluating(exact):
+        ran, expected = exact.execute(x_nchw), exact(x_nchw)
     differs_nu = ran.executed != expected.executed
     if differs_nu.any():
         unit = net.units()[int(differs_nu.any(dim=0).nonzero()[0])].name

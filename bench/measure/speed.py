@@ -18,6 +18,7 @@ Ms = npt.NDArray[np.float64]
 
 MIN_QUERIES = 64
 HALF_WIDTH = 0.01
+WIDE = 0.1  # half of an interval, relative to the speed-up, from which on it has no verdict
 # MLPerf's early-stopping counts at confidence 0.99 with one query above the bound.
 QUERIES_FOR = {0.90: 64, 0.99: 662}
 _INTERVAL_QUERIES = 6
@@ -28,11 +29,10 @@ _LEVELS = (0.025, 0.975)
 
 @dataclass(frozen=True, slots=True)
 class Speedup:
-    """How many times faster than the baseline, with a 95 % interval and what it means."""
+    """How many times faster than the baseline, with a 95 % interval."""
 
     ratio: float
     interval: Interval
-    verdict: SpeedVerdict
 
 
 def median_interval(ms_n: Ms, *, seed: int = 0) -> Interval | None:
@@ -102,14 +102,23 @@ def paired_speedup(
     draws = np.append(np.median(ratios_rd[picked, within], axis=1), ratio)
     low, high = (float(end) for end in np.quantile(draws, _LEVELS))
     interval = Interval(low=min(low, ratio), high=max(high, ratio))
-    return Speedup(ratio, interval, verdict_of(interval))
+    return Speedup(ratio, interval)
 
 
-def verdict_of(interval: Interval) -> SpeedVerdict:
-    """Return what the interval of a speed-up says: nothing, where it contains 1."""
-    if interval.low > 1:
-        return "faster"
-    return "slower" if interval.high < 1 else "indistinguishable"
+def verdict_of(speedup: Speedup, *, margin: float = 0.0) -> SpeedVerdict:
+    """Return what a speed-up says: nothing, where its interval is wide or contains 1, or where it
+    is within `margin` of 1."""
+    low, high = speedup.interval.low, speedup.interval.high
+    if high - low > 2 * WIDE * speedup.ratio:
+        return "uncertain"
+    if low <= 1 <= high or abs(speedup.ratio - 1) <= margin:
+        return "indistinguishable"
+    return "faster" if speedup.ratio > 1 else "slower"
+
+
+def margin_of(itself: Speedup) -> float:
+    """Return the margin from the dense network's speed-up over itself."""
+    return max(itself.interval.high - 1, 1 - itself.interval.low)
 
 
 def _drawn_rounds(processes: Sequence[int], *, rng: np.random.Generator) -> npt.NDArray[np.intp]:

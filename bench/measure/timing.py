@@ -7,7 +7,7 @@ sides. Owns no networks, no statistics and no record.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +17,10 @@ from torch import Tensor
 
 from bench.measure.profiles import Profile
 from bench.measure.speed import Ms
-from bench.networks.inference import Call, in_portions
+from bench.runtimes.contract import Run
 
 Index = npt.NDArray[np.int32]
 _MS = 1e-6  # milliseconds in a nanosecond
-PORTIONS = (32, 64, 128)
-_TRIES = 2
 
 
 class Query(NamedTuple):
@@ -55,64 +53,24 @@ def synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize()
 
 
-def fastest_portion(call: Call, x_nchw: Tensor, *, device: torch.device) -> int:
-    """Return how many images of a batch (B, C, H, W) are best run at a time, by trying.
-
-    Small portions stay in the caches of a CPU; an accelerator gets the batch whole.
-    """
-    whole = len(x_nchw)
-    if device.type != "cpu":
-        return whole
-    took_ns: dict[int, int] = {}
-    for size in (*(size for size in PORTIONS if size < whole), whole):
-        portioned = in_portions(call, size)
-        portioned(x_nchw)
-        took_ns[size] = min(_nanoseconds(portioned, x_nchw, device) for _ in range(_TRIES))
-    return min(took_ns, key=took_ns.__getitem__)
-
-
-def faster(one: Call, other: Call, inputs: Sequence[Tensor], *, device: torch.device) -> bool:
-    """Whether `one` is faster than `other` on these inputs, taking turns, by the median."""
-    took_ns: dict[Call, list[int]] = {one: [], other: []}
-    for x_nchw in (*inputs, *inputs):
-        for call in took_ns:
-            took_ns[call].append(_nanoseconds(call, x_nchw, device))
-    # The first half is warm-up.
-    half = len(inputs)
-    return bool(np.median(took_ns[one][half:]) < np.median(took_ns[other][half:]))
-
-
-def _nanoseconds(call: Call, x_nchw: Tensor, device: torch.device) -> int:
-    synchronise(device)
-    begin_ns = time.perf_counter_ns()
-    call(x_nchw)
-    synchronise(device)
-    return time.perf_counter_ns() - begin_ns
-
-
 def warm_up(
-    call: Callable[[Tensor], Tensor | None],
+    run: Run,
     inputs: Iterator[Query],
     *,
     profile: Profile,
     device: torch.device,
 ) -> None:
-    """Call until enough calls and time are spent and every unit has run, or images run out.
-
-    `call` returns the trace (N, U), or None where every unit always runs.
-    """
+    """Call until enough calls and time are spent and every unit has run, or images run out."""
     begin_ns, calls, images = time.perf_counter_ns(), 0, 0
     covered_u: Tensor | None = None
     while True:
         query = next(inputs)
-        executed_nu = call(query.x_nchw)
+        _, executed_nu = run(query.x_nchw)
         synchronise(device)
         calls, images = calls + 1, images + len(query.image_b)
-        covered = executed_nu is None
-        if executed_nu is not None:
-            ran_u = (executed_nu > 0).any(dim=0)
-            covered_u = ran_u if covered_u is None else covered_u | ran_u
-            covered = bool(covered_u.all())
+        ran_u = (executed_nu > 0).any(dim=0)
+        covered_u = ran_u if covered_u is None else covered_u | ran_u
+        covered = bool(covered_u.all())
         waited = time.perf_counter_ns() - begin_ns >= profile.warmup_s * 1e9
         enough = calls >= profile.warmup_calls and waited
         if enough and (covered or images >= profile.coverage_images):
@@ -120,7 +78,7 @@ def warm_up(
 
 
 def time_round(
-    call: Callable[[Tensor], object],
+    run: Run,
     inputs: Iterator[Query],
     *,
     profile: Profile,
@@ -134,7 +92,7 @@ def time_round(
         query = next(inputs)
         synchronise(device)
         begin_ns = time.perf_counter_ns()
-        call(query.x_nchw)
+        run(query.x_nchw)
         synchronise(device)
         took_ns.append(time.perf_counter_ns() - begin_ns)
         spent_ns += took_ns[-1]

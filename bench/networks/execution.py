@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +16,10 @@ from torch import Tensor, nn
 from bench.errors import PluginError
 from bench.networks.policy import Decisions, Gates
 from bench.networks.resnet import Block, Projection
-from bench.networks.states import SelectiveBlock, States, WholeState, states_of
+from bench.networks.states import States, states_of
 from bench.networks.unit import RemovedResidual
 
 _ANY_STATE = torch.zeros(1, 1, 1, 1)
-_ON, _OFF = [1.0], [0.0]
 
 
 class Merge(ABC):
@@ -45,14 +43,6 @@ class Merge(ABC):
             isinstance(block.shortcut, nn.Identity)
             and self.skipped(block, _ANY_STATE) is _ANY_STATE
         )
-
-    def clips(self, block: Block) -> bool | None:
-        """Return whether images that skip `block` pass a ReLU; None if something else is done."""
-        trial = torch.tensor([-1.0, 2.0]).view(1, 1, 1, 2)
-        out = self.skipped(block, trial)
-        if torch.equal(out, trial):
-            return False
-        return True if torch.equal(out, trial.relu()) else None
 
 
 class GateResidual(Merge):
@@ -108,108 +98,39 @@ def _require_one_per_image(gate: Tensor, index: int) -> None:
         )
 
 
-class Step(NamedTuple):
-    """A block on the skipping path, and what is asked of it again and again.
-
-    `removed`: it never runs. `keeps`: the state of an image that skips it stays what it is.
-    `clips`: it passes a ReLU. `selects`: the block can be told which images run it.
-    """
-
-    block: Block
-    removed: bool
-    keeps: bool
-    clips: bool
-    selects: bool
-
-
-def route_of(blocks: Sequence[Block], merge: Merge) -> list[Step]:
-    """Return the steps of the skipping path; to be made anew when blocks change."""
-    return [_step(block, merge) for block in blocks]
-
-
-def _step(block: Block, merge: Merge) -> Step:
-    keeps, clips = merge.keeps(block), merge.clips(block)
-    identity = isinstance(block.shortcut, nn.Identity)
-    selects = isinstance(block, SelectiveBlock) and clips is not None and keeps == identity
-    removed = isinstance(block.residual, RemovedResidual)
-    return Step(block, removed, keeps, bool(clips), selects)
-
-
 def run_skipping(
-    route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+    blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
 ) -> tuple[Tensor, list[Gates]]:
-    """Run only the chosen blocks, each on the images that chose it; one image takes a plain branch.
+    """Run only the chosen blocks, each on the images that chose it.
 
     The state may be overwritten in place, so `h_nchw` must belong to the caller. Returns the last
     state (N, C, h, w) and, block by block, the N gates in {0, 1}.
     """
-    if all(step.selects or step.removed for step in route):
-        return _run_where_open(route, h_nchw, decisions=decisions, merge=merge)
-    if len(h_nchw) == 1:
-        return _run_one(route, h_nchw, decisions=decisions, merge=merge)
     states = states_of(h_nchw)
     all_on, all_off = [1.0] * states.count, [0.0] * states.count
     columns: list[Gates] = []
-    for index, step in enumerate(route):
+    for index, block in enumerate(blocks):
         gates = decisions.hard_gates(index, states) or all_on
-        if step.removed:
+        if isinstance(block.residual, RemovedResidual):
             gates = all_off
         columns.append(gates)
         if all(gates):
-            states.put_all(step.block(states.all()))
+            states.put_all(block(states.all()))
         elif any(gates):
-            _run_chosen(step, states, gates, merge=merge)
-        elif not step.keeps:
-            states.put_all(skipped(step.block, states.all(), merge))
+            _run_chosen(block, states, gates, merge=merge)
+        elif not merge.keeps(block):
+            states.put_all(skipped(block, states.all(), merge))
     return states.all(), columns
 
 
-def _run_chosen(step: Step, states: States, gates: Gates, *, merge: Merge) -> None:
+def _run_chosen(block: Block, states: States, gates: Gates, *, merge: Merge) -> None:
     chosen = [row for row, gate in enumerate(gates) if gate]
-    ran = chosen, step.block(states.of(chosen))
-    if step.keeps:
+    ran = chosen, block(states.of(chosen))
+    if merge.keeps(block):
         states.put(ran)
         return
     others = [row for row, gate in enumerate(gates) if not gate]
-    states.put(ran, (others, skipped(step.block, states.of(others), merge)))
-
-
-def _run_one(
-    route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
-) -> tuple[Tensor, list[Gates]]:
-    state = WholeState(h_nchw)
-    columns: list[Gates] = []
-    for index, step in enumerate(route):
-        gates = decisions.hard_gates(index, state) or _ON
-        if step.removed:
-            gates = _OFF
-        columns.append(gates)
-        if gates[0]:
-            state.put_all(step.block(state.h_nchw))
-        elif not step.keeps:
-            state.put_all(skipped(step.block, state.h_nchw, merge))
-    return state.h_nchw, columns
-
-
-def _run_where_open(
-    route: Sequence[Step], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
-) -> tuple[Tensor, list[Gates]]:
-    """The same where every block picks its images itself: nothing is gathered or joined."""
-    states = WholeState(h_nchw)
-    all_on_n = torch.ones(len(h_nchw), dtype=torch.bool)
-    columns: list[Tensor] = []
-    for index, step in enumerate(route):
-        open_n = decisions.opens(index, states)
-        if step.removed:
-            open_n = ~all_on_n
-            if not step.keeps:
-                states.put_all(skipped(step.block, states.h_nchw, merge))
-        else:
-            assert isinstance(step.block, SelectiveBlock)
-            open_n = all_on_n if open_n is None else open_n
-            states.run_where(step.block, open_n, keeps=step.keeps, clips=step.clips)
-        columns.append(open_n)
-    return states.h_nchw, torch.stack(columns).float().tolist()
+    states.put(ran, (others, skipped(block, states.of(others), merge)))
 
 
 def skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:

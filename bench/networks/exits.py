@@ -20,7 +20,7 @@ from bench.errors import Unsupported
 from bench.networks.exit_rules import ExitRule
 from bench.networks.gated import trunk_units
 from bench.networks.resnet import Backbone, Block, Head, PaddedSubsample, ResNet
-from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
+from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
 
 NUM_EXITS = 2  # behind stages 1 and 2; the trunk's own head is the last way out
 HeadKind = Literal["pooled", "grid", "convolution"]
@@ -125,7 +125,12 @@ class ExitResNet(DynamicNet):
         return self._leaving(logits_wnk, self._ways_out(logits_wnk)[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
-        return self._execute_batch(x_nchw) if len(x_nchw) > 1 else self._execute_one(x_nchw)
+        if len(x_nchw) == 1:
+            return Output(*self.execute_one(x_nchw, in_python), {})
+        return self._execute_batch(x_nchw)
+
+    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        return self._on_from(0, self.trunk.stem(x_1chw), branch)
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules and without all that follows the exit
@@ -203,14 +208,17 @@ class ExitResNet(DynamicNet):
     def _trace(self, way_n: Tensor) -> Tensor:
         return (self.passed_u <= way_n[:, None]).float()
 
-    def _execute_one(self, x_nchw: Tensor) -> Output:
-        pairs = zip(self.heads, self.states(x_nchw), strict=True)
-        for way, (head, h_nchw) in enumerate(pairs):
-            logits_nk = head(h_nchw)
-            if way == self.last or self.rule.leaves(logits_nk, exit_index=way, point=self.point):
-                break
-        executed_nu = (self.passed_u <= way).float()[None]
-        return Output(logits_nk, executed_nu, {})
+    def _on_from(self, way: int, h_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        """Go on with one image that has not left before way out `way`."""
+        for block in self.stretches()[way]:
+            h_nchw = block(h_nchw)
+        logits_nk: Tensor = self.heads[way](h_nchw)
+        here = logits_nk, (self.passed_u <= way).float()[None]
+        if way == self.last:
+            return here
+        leaves_n = self.rule.leaves(logits_nk, exit_index=way, point=self.point)
+        gone = branch(leaves_n, lambda: here, lambda: self._on_from(way + 1, h_nchw, branch))
+        return gone[0], gone[1]
 
     def _execute_batch(self, x_nchw: Tensor) -> Output:
         """Run stretch by stretch; the batch shrinks to those who have not left."""

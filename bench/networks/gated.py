@@ -7,7 +7,8 @@ policy; the loop itself lives in execution.py. Owns the list of units and the co
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,13 @@ from bench.errors import NotApplicable
 from bench.networks.execution import (
     GateResidual,
     Merge,
-    Step,
-    route_of,
     run_masked,
     run_skipping,
+    skipped,
 )
 from bench.networks.policy import Decisions, EverythingRuns, Gates, Policy, UpFront, among_ones
 from bench.networks.resnet import Backbone, Block, PaddedSubsample, ResNet
-from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
+from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
 
 
 class GatedResNet(DynamicNet):
@@ -42,7 +42,6 @@ class GatedResNet(DynamicNet):
         self.merge = merge or GateResidual()
         self.training_only = nn.ModuleDict()
         self._columns: tuple[list[int], list[bool]] | None = None
-        self._steps: list[Step] = []
 
     @property
     def blocks(self) -> list[Block]:
@@ -70,8 +69,30 @@ class GatedResNet(DynamicNet):
         return self.forward_with(x_nchw, own[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
+        if len(x_nchw) == 1:
+            return Output(*self.execute_one(x_nchw, in_python), {})
         stem = self.trunk.stem(x_nchw)
         return self._skipping(stem, self.policy.begin(x_nchw, stem))
+
+    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        state = self.trunk.stem(x_1chw)
+        decisions = self.policy.begin(x_1chw, state)
+        always, never = x_1chw.new_ones(1), x_1chw.new_zeros(1)
+        ran: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            gate_n = decisions.gate(index, state)
+            skip = partial(_alone, partial(skipped, block, merge=self.merge), state)
+            if isinstance(block.residual, RemovedResidual):
+                (state,) = skip()
+                ran.append(never)
+            elif gate_n is None:
+                state = block(state)
+                ran.append(always)
+            else:
+                open_n = gate_n > 0.5
+                (state,) = branch(open_n, partial(_alone, block, state), skip)
+                ran.append(open_n.to(always.dtype))
+        return self.trunk.head(state), self._trace(torch.stack(ran, dim=1))
 
     def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
         """Run really skipping with the given gates (N, B) in place of the policy's own."""
@@ -100,7 +121,6 @@ class GatedResNet(DynamicNet):
         for b, block in enumerate(self.blocks):
             if f"block{b}" in names:
                 block.register_module("residual", RemovedResidual())
-        self._steps = []
 
     def _masked(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
         state, gates_nb = run_masked(self.blocks, stem_nchw, decisions=decisions, merge=self.merge)
@@ -108,7 +128,7 @@ class GatedResNet(DynamicNet):
 
     def _skipping(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
         state, gates_bn = run_skipping(
-            self._route(), stem_nchw, decisions=decisions, merge=self.merge
+            self.blocks, stem_nchw, decisions=decisions, merge=self.merge
         )
         columns, of_blocks = self._layout()
         # In lists: at batch 1, writing a trace tensor column by column takes as long as a block.
@@ -117,13 +137,6 @@ class GatedResNet(DynamicNet):
             executed_un[column] = gates_n
         executed_nu = torch.tensor(executed_un, dtype=torch.float32, device=state.device).T
         return Output(self.trunk.head(state), executed_nu, decisions.terms())
-
-    def _route(self) -> list[Step]:
-        blocks = self.blocks
-        # Kept: at batch 1, asking blocks what they are takes longer than skipping them.
-        if [step.block for step in self._steps] != blocks:
-            self._steps = route_of(blocks, self.merge)
-        return self._steps
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
         return among_ones(gates_nb, self._layout()[1])
@@ -135,6 +148,10 @@ class GatedResNet(DynamicNet):
             units = self.units()
             self._columns = block_columns(units), [unit.role == "block" for unit in units]
         return self._columns
+
+
+def _alone(change: Callable[[Tensor], Tensor], state_nchw: Tensor) -> tuple[Tensor]:
+    return (change(state_nchw),)
 
 
 def blocks_of(trunk: ResNet) -> list[Block]:
@@ -182,17 +199,6 @@ def whole_trunk(net: DynamicNet, backbone: Backbone, *, of: str) -> ResNet:
             f"blocks of {backbone.name}."
         )
     return trunk
-
-
-def always_run(net: GatedResNet) -> Tensor:
-    """Return the trace (U,) of what always runs: ones, but for gated and removed blocks."""
-    units = net.units()
-    fixed_u = torch.ones(len(units))
-    for b, column in enumerate(block_columns(units)):
-        removed = isinstance(net.blocks[b].residual, RemovedResidual)
-        if removed or not net.policy.always_on[b]:
-            fixed_u[column] = 0
-    return fixed_u
 
 
 def block_columns(units: Iterable[Unit]) -> list[int]:

@@ -12,8 +12,8 @@ The published networks have pre-activation units; this trunk is the common post-
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,18 @@ from bench.networks.gated import blocks_of, trunk_units
 from bench.networks.halting_policy import HaltingPolicy
 from bench.networks.pondering import Pondering, Remainder
 from bench.networks.resnet import Backbone, Block, ResNet, Stage
-from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
+from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
 
 Score = Callable[[int, Tensor], Tensor]
+
+
+class Going(NamedTuple):
+    """One image in a stage: behind which block, its state, the sum so far, what is left to give."""
+
+    block: int
+    state: Tensor
+    total: Tensor
+    left: Remainder
 
 
 class HaltingResNet(DynamicNet):
@@ -97,6 +106,52 @@ class HaltingResNet(DynamicNet):
             state = self._stage_skipping(stage, state, trace)
         return Output(self.trunk.head(state), trace.executed_nu, {})
 
+    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        state = self.trunk.stem(x_1chw)
+        shares = dict(zip(self.columns, self.always_on_u.unbind(), strict=True))
+        for stage in self.policy.stages:
+            state = self.blocks[stage.blocks[0]](state)
+            left = Remainder(self.policy.ones(state), eps=self.policy.eps)
+            going = Going(stage.blocks[0], state, torch.zeros_like(state), left)
+            state, *ran_u = self._go_on(stage, going, branch)
+            shares |= zip(self._asked_behind(stage.blocks[0], stage), ran_u, strict=True)
+        return self.trunk.head(state), torch.stack([s.view(1) for s in shares.values()], dim=1)
+
+    def _go_on(self, stage: Stage, going: Going, branch: Branch) -> tuple[Tensor, ...]:
+        """Weigh the state behind a block of one image, and run what follows if any is active.
+
+        Returns the output of the stage and the shares of the units in `_asked_behind`.
+        """
+        block, state, total, left = going
+        asked = self._asked_behind(block, stage)
+        none = (state.new_zeros(1),) * len(asked)
+        if block == stage.blocks[-1]:
+            return (total + left.finish() * state, *none)
+        total = total + left.weigh(self.policy.score(block, state)) * state
+        if is_dead(self.blocks[block + 1]):
+            return (total + left.finish() * state, *none)
+        active, rest = left.active, left.left
+
+        def advance() -> tuple[Tensor, ...]:
+            shares = self.policy.shares(block + 1, active)
+            after = self.policy.advance(self.blocks[block + 1], state, active)
+            behind = Going(block + 1, after, total, Remainder(rest, eps=self.policy.eps))
+            stage_out, *later = self._go_on(stage, behind, branch)
+            own = [shares[name] for name in asked if name in shares]
+            return (stage_out, *own, *later)
+
+        return branch(active.any(), advance, lambda: (total, *none))
+
+    def _asked_behind(self, block: int, stage: Stage) -> list[str]:
+        """Return the units behind a block of a stage that run only if somebody is active."""
+        found: list[str] = []
+        for b in range(block + 1, stage.blocks.stop):
+            names = [f"block{b}"]
+            if self.policy.is_scored(b):
+                names += [name for name, _ in self.policy.score_units(b)]
+            found += names
+        return found
+
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules, dead blocks and the scores behind them.
 
@@ -153,11 +208,6 @@ class HaltingResNet(DynamicNet):
     def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
         blocks = self.blocks
         state_nchw = blocks[stage.blocks[0]](h_nchw)
-        at_once = self.policy.at_once(stage, state_nchw)
-        if at_once is not None:
-            state_nchw, ran = at_once
-            trace.record(ran)
-            return state_nchw
         crowd = self.policy.enter(stage, state_nchw)
         for b in stage.blocks[:-1]:
             if not crowd.weigh(b) or is_dead(blocks[b + 1]):
@@ -182,11 +232,6 @@ class _Trace:
         # One by one: a list of columns would have to travel to the device.
         for name, share_n in shares.items():
             self.executed_nu[:, self.columns[name]] = share_n
-
-
-def running(blocks: Sequence[Block], stage: Stage) -> list[int]:
-    """Return the blocks behind the first of a stage up to one that was removed."""
-    return list(itertools.takewhile(lambda b: not is_dead(blocks[b]), stage.blocks[1:]))
 
 
 def is_dead(block: Block) -> bool:

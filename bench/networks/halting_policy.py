@@ -43,8 +43,7 @@ class HaltingPolicy(nn.Module, ABC):
     """Scores the state behind a block: h = sigmoid(z + bias), the weight given to that state.
 
     `bias` is where the scores start. It is not a parameter, so that weight decay, which shrinks
-    what a module learns on top of it, does not by itself make everything halt. `operators` has
-    stages, by their first block, that run as one operator behind it (native_halting.py).
+    what a module learns on top of it, does not by itself make everything halt.
     """
 
     per_position: ClassVar[bool] = False
@@ -56,7 +55,6 @@ class HaltingPolicy(nn.Module, ABC):
         super().__init__()
         self.eps = eps
         self.bias = bias
-        self.operators: Mapping[int, nn.Module] = {}
         self.stages = backbone.stages
         # The last block of a stage needs no score: whatever is left goes to its state.
         self.scores = nn.ModuleDict(
@@ -78,21 +76,6 @@ class HaltingPolicy(nn.Module, ABC):
     @abstractmethod
     def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
         """Return those who go through `stage`, with the state behind its first block."""
-
-    def at_once(
-        self, stage: Stage, state_nchw: Tensor
-    ) -> tuple[Tensor, Mapping[str, Tensor]] | None:
-        """Return the output of a stage from the state behind its first block, and what `ran`; None
-        where it has no operator."""
-        operator = self.operators.get(stage.blocks[0])
-        if operator is None:
-            return None
-        out_nchw, counts = operator(state_nchw)
-        return out_nchw, self.ran(stage, counts)
-
-    @abstractmethod
-    def ran(self, stage: Stage, counts: Tensor) -> Mapping[str, Tensor]:
-        """Return by unit which share (N,) ran, from what the operator of a stage has counted."""
 
     @abstractmethod
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
@@ -141,13 +124,6 @@ class ImageHalting(HaltingPolicy):
 
     def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
         return ImageCrowd(self, state_nchw)
-
-    def ran(self, stage: Stage, counts: Tensor) -> Mapping[str, Tensor]:
-        # Of each image (N,), how many blocks ran behind the first.
-        shares: dict[str, Tensor] = {}
-        for number, block in enumerate(stage.blocks[1:]):
-            shares |= self.shares(block, counts > number)
-        return shares
 
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
         runs_n = active.flatten().float()

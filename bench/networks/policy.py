@@ -58,17 +58,12 @@ class ByMeans(Decisions):
     def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
         """Return what `gate` returns, from the mean (N, C) of the input of the block."""
 
-    def is_open(self, index: int, sum_nc: Tensor, positions: int = 1) -> Tensor | None:
-        """Return the same as bools (N,), where the answer is 0 or 1, from the sum (N, C) over so
-        many positions; the mean is that of one."""
-        gate_n = self.gate_of(index, sum_nc if positions == 1 else sum_nc / positions)
-        return None if gate_n is None else gate_n > 0.5
-
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         return self.gate_of(index, h_nchw.mean(dim=(2, 3)))
 
     def opens(self, index: int, states: Readable) -> Tensor | None:
-        return self.is_open(index, states.means())
+        gate_n = self.gate_of(index, states.means())
+        return None if gate_n is None else gate_n > 0.5
 
 
 class UpFront(Decisions):
@@ -128,11 +123,6 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def units(self) -> Sequence[Unit]:
         """Return what deciding costs, as units of role `policy`."""
-
-    def lean(self) -> Policy:
-        """Return what decides the same in fewer operations, for a copy that only infers; itself
-        where there is no such form. Batch norms have been folded before."""
-        return self
 
     def spread(self, gated_ng: Tensor) -> Tensor:
         """Place the columns of the gated blocks among all: (N, G) -> (N, B), ones elsewhere."""

@@ -8,8 +8,7 @@ the state of one stage in one call; the policy is positions.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +19,6 @@ from bench.networks.padded_rows import Dilation, Grid, Places, convolve_at, grid
 from bench.networks.pondering import Remainder
 from bench.networks.position_scores import LocalScore, PositionScore
 from bench.networks.resnet import Block, Residual
-
-# Everywhere; everywhere and multiplied by the mask; at the active positions and around them.
-HowItRan = Literal["whole", "masked", "gathered"]
 
 
 def shares_of(
@@ -54,24 +50,10 @@ class Rows:
         self._images: Tensor | None = state_nchw  # the same states, while this layout is at hand
         self._hidden: Tensor | None = None
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one image."""
-        return self.rows_rc.shape[1], self.grid.height, self.grid.width
-
     def run_whole(self, block: Block) -> None:
         """Run a block everywhere, as the dense network does."""
         self._images = block(self._as_images())
         self.grid.inner(self.rows_rc).copy_(self._images)
-
-    def run_masked(self, block: Block, active_r: Tensor) -> None:
-        """Run a block everywhere and keep its output where `active` (R,), the old state elsewhere.
-
-        States are never negative, so this is ReLU(state + mask * residual).
-        """
-        inner, mask = self.grid.inner(self.rows_rc), self.grid.inner(active_r[:, None])
-        inner.copy_(torch.where(mask, block(self._as_images()), inner))
-        self._images = None
 
     def run_at(self, residual: Residual, active: Places, around: Places) -> None:
         """Add a residual at the active places; `around` are these and their eight neighbours."""
@@ -93,19 +75,16 @@ class Rows:
         return self.grid.images_of(self.rows_rc) if self._images is None else self._images
 
 
-Chooser = Callable[[int, int, Rows], HowItRan]  # block number, active positions, states
-
-
 class PositionCrowd(Crowd):
     """The positions of a batch; those that have halted keep their state for others to read."""
 
     def __init__(
-        self, state_nchw: Tensor, *, scores: nn.ModuleDict, eps: float, bias: float, choose: Chooser
+        self, state_nchw: Tensor, *, scores: nn.ModuleDict, eps: float, bias: float
     ) -> None:
         count, _, height, width = state_nchw.shape
         self.grid = grid_of(count, height, width, state_nchw.device)
         self.rows = Rows(self.grid, state_nchw)
-        self._scores, self._bias, self._choose = scores, bias, choose
+        self._scores, self._bias = scores, bias
         self._left = Remainder(self.grid.inside_r1, eps=eps)
         self._active = self.grid.everywhere
         self._images: Tensor | slice = slice(None)  # those in which a position is active
@@ -141,11 +120,8 @@ class PositionCrowd(Crowd):
         self._counts[number] = active_n, around_n
         if grid.count > 1:
             self._images = active_n.nonzero().view(-1)
-        how = self._choose(number, len(self._active.row_m), self.rows)
-        if how == "whole":
+        if len(self._active.row_m) == grid.num_positions:
             self.rows.run_whole(block)
-        elif how == "masked":
-            self.rows.run_masked(block, active_r)
         else:
             assert isinstance(block.residual, Residual)
             self.rows.run_at(block.residual, self._active, grid.places(around_r))

@@ -101,11 +101,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.of_sum(x.mean(dim=(2, 3)), 1)
-
-    def of_sum(self, sum_nc: Tensor, positions: int) -> Tensor:
-        """Return the same from the sum (N, C) over so many positions; the mean is that of one."""
-        logits: Tensor = self.linear(sum_nc if positions == 1 else sum_nc / positions)
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
         return logits
 
 
@@ -202,12 +198,6 @@ class Backbone:
         """Shape (C, h, w) of what each block reads: what the block before it has written."""
         written = [stage.shape for stage in self.stages for _ in stage.blocks]
         return (self.stem_shape, *written[:-1])
-
-    @property
-    def areas(self) -> tuple[int, ...]:
-        """The positions h w of what each block reads, and of what the last one writes."""
-        shapes = (*self.input_shapes, self.stages[-1].shape)
-        return tuple(height * width for _, height, width in shapes)
 
     def build(self) -> ResNet:
         """Return the plain ResNet, with the starting weights if there are any."""

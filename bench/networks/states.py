@@ -71,21 +71,6 @@ class States(ABC):
                 self._means_nc[list(rows)] = values.mean(dim=(2, 3))
 
 
-class SelectiveBlock(ABC):
-    """A block that can be told which images of a batch run it."""
-
-    @abstractmethod
-    def where(
-        self, x_nchw: Tensor, gates_n: Tensor, means_nc: Tensor | None, clips: bool
-    ) -> Tensor:
-        """Run where gates (N,) are open, and return the states of all images.
-
-        A block that keeps the shape changes `x_nchw` in place, and `means_nc` (N, C), the means
-        over positions, where it ran. Others, which no means may be given to, return new states;
-        `clips`: the shortcut of who skips them passes a ReLU.
-        """
-
-
 class ListedStates(States):
     """One view per image; whole batches stay whole until somebody skips."""
 
@@ -153,41 +138,6 @@ class IndexedStates(States):
 
     def _index(self, rows: Rows) -> Tensor:
         return torch.tensor(rows, device=self._h_nchw.device)
-
-
-class WholeState:
-    """The states (N, C, h, w) of a batch that nobody takes apart, and their means: as little as can
-    be."""
-
-    def __init__(self, h_nchw: Tensor) -> None:
-        self.h_nchw = h_nchw
-        self._means_nc: Tensor | None = None
-
-    def all(self) -> Tensor:
-        return self.h_nchw
-
-    def means(self) -> Tensor:
-        if self._means_nc is None:
-            self._means_nc = self.h_nchw.mean(dim=(2, 3)).contiguous()
-        return self._means_nc
-
-    def put_all(self, h_nchw: Tensor) -> None:
-        """Replace the states of all images, in order."""
-        self.h_nchw = h_nchw
-        self._means_nc = None
-
-    def run_where(
-        self, block: SelectiveBlock, gates_n: Tensor, *, keeps: bool, clips: bool
-    ) -> None:
-        """Run a block for the images whose gates (N,) are open; `keeps`: others stay as they are.
-
-        The states are overwritten.
-        """
-        self.h_nchw = self.h_nchw.contiguous(memory_format=torch.channels_last)
-        if keeps:
-            block.where(self.h_nchw, gates_n, self._means_nc, clips)
-        else:
-            self.put_all(block.where(self.h_nchw, gates_n, None, clips))
 
 
 def states_of(h_nchw: Tensor) -> States:

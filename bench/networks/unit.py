@@ -6,9 +6,9 @@ Owns the types every method, measurement and report share; knows no architecture
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,25 @@ class Output:
     terms: Mapping[str, Tensor]
 
 
+Side = Callable[[], tuple[Tensor, ...]]
+
+
+class Branch(Protocol):
+    """Whoever runs a network image by image, told of a decision: a boolean of one number."""
+
+    def __call__(self, condition: Tensor, then: Side, otherwise: Side) -> tuple[Tensor, ...]:
+        """Return what the side gives that the decision chooses.
+
+        Both sides give tensors of the same shapes and write to nothing outside of them.
+        """
+        ...
+
+
+def in_python(condition: Tensor, then: Side, otherwise: Side) -> tuple[Tensor, ...]:
+    """Look at the decision and call one side."""
+    return then() if bool(condition) else otherwise()
+
+
 class DynamicNet(nn.Module, ABC):
     """A network that decides per image which of its units run."""
 
@@ -76,6 +95,21 @@ class DynamicNet(nn.Module, ABC):
         Raises:
             NotExecutable: the network has no path that really skips; the message says why.
         """
+
+    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        """Run one image (1, C, H, W) like `execute`, each decision told to `branch`.
+
+        Returns logits (1, K) and executed (1, U). It is by this that runtimes learn what a network
+        does: nothing may depend on the image but through torch's operators and `branch`. A network
+        that decides nothing has it already.
+
+        Raises:
+            Unsupported: the network does not say its decisions one by one.
+        """
+        if any(unit.gated for unit in self.units()):
+            raise Unsupported(f"{type(self).__name__} does not tell its decisions (execute_one).")
+        output = self.execute(x_1chw)
+        return output.logits, output.executed
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
         """Run masked with every unit on, whatever would be decided: the dense trunk, bit for bit.

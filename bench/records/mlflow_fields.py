@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import UNKNOWN_RUNTIME, LatencyCell, PointRecord, RunRecord
 from bench.records.sweep import SweepRecord
 
 _LONGEST_PARAM = 500
@@ -97,6 +97,7 @@ def _timed(cells: Sequence[LatencyCell]) -> dict[str, float]:
     values: dict[str, float] = {}
     for cell in cells:  # as they were measured, whatever the clock said
         suffix = f"b{cell.batch_size}" if cell.scenario == "batch" else "b1"
+        suffix = suffix if cell.runtime == UNKNOWN_RUNTIME else f"{cell.runtime}_{suffix}"
         newest = {f"latency_ms_{suffix}": cell.latency_ms, f"speedup_{suffix}": cell.speedup}
         values |= {name: value for name, value in newest.items() if value is not None}
     return values

@@ -16,7 +16,9 @@ from bench.recipes import OptimizerSpec
 SCHEMA_VERSION = 1
 Status = Literal["finished", "failed", "stopped", "not applicable"]
 Role = Literal["dense", "dynamic", "control"]
-SpeedVerdict = Literal["faster", "slower", "indistinguishable", "baseline"]
+SpeedVerdict = Literal["faster", "slower", "indistinguishable", "uncertain", "baseline"]
+UNKNOWN_RUNTIME = "unknown"
+"""Of cells from before runtimes were kept; never put together with others."""
 
 # What a number may be: whoever reads a record computes with it and draws it.
 _ROUNDING = 1e-6
@@ -120,11 +122,13 @@ class LatencyCell(Frozen):
     All times are milliseconds per image, except `batch_*`. `latency_ms` is None where nothing could
     be timed; `reason` says why. `speedup` is the paired ratio dense / this, of the backbone that
     this network has; `others` has the same for other backbones in the same rounds, by the label of
-    the backbone. `memory_mib` is the peak of one call, weights included; energy is that of the
-    whole device. `first_ms` is the very first call on one image in a fresh process, once, of the
-    network as it was loaded: nothing folded, recorded or warm; only at batch 1. They come from
-    passes of their own, None (memory and energy with a reason) where there were none; older cells
-    have none of them.
+    the backbone. `runtime` is how this network and the dense ones were run. `margin` is by how much
+    the dense network, timed against itself in the same rounds, was off 1: what is within it is
+    "indistinguishable", and a wide interval is "uncertain". `memory_mib` is the peak of one call,
+    weights included; energy is that of the whole device. `first_ms` is the very first call on one
+    image in a fresh process, once, prepared and not warm; only at batch 1. They come from passes of
+    their own, None (memory and energy with a reason) where there were none; older cells have none
+    of them.
     """
 
     scenario: Literal["stream", "batch"]
@@ -132,6 +136,7 @@ class LatencyCell(Frozen):
     profile: str
     device: str
     threads: Number
+    runtime: str = UNKNOWN_RUNTIME
     n: Count
     latency_ms: Amount | None
     mean_ms: Amount | None = None
@@ -143,6 +148,7 @@ class LatencyCell(Frozen):
     speedup: Amount | None = None
     speedup_interval: Interval | None = None
     verdict: SpeedVerdict | None = None
+    margin: Amount | None = None
     others: dict[str, OtherDense] = Field(default_factory=dict)
     converged: bool = False
     contended: bool = False

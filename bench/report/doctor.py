@@ -63,7 +63,7 @@ def checks(results_dir: Path, data_dir: Path) -> list[Check]:
     needed += [_package(name, "needed: pip install skipbench") for name in _CORE]
     optional = [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
     needed += [_skipping(), _methods(), _writable("results folder", results_dir)]
-    optional += [_device(), _operators(), _writable("data folder", data_dir)]
+    optional += [_device(), *_named(runtime_checks()), _writable("data folder", data_dir)]
     optional += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
     return [replace(check, needed=True) for check in needed] + optional
 
@@ -96,16 +96,32 @@ def _device() -> Check:
     return _tried("CUDA", lambda: torch.cuda.get_device_name())
 
 
-def _operators() -> Check:
-    from bench.networks.native import library
+def runtime_checks() -> list[Check]:
+    """Return of each runtime whether it takes a network here, on a CPU with one thread."""
+    import torch
 
-    found = library()
-    missing = "; CPU latency is measured with torch's kernels"
-    return Check(
-        "C++ operators",
-        found.path is not None,
-        found.reason + missing if found.reason else "compiled",
-    )
+    from bench.networks.gated import GatedResNet
+    from bench.networks.resnet import Backbone
+    from bench.runtimes.contract import RUNTIMES
+
+    net, cpu = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))), torch.device("cpu")
+
+    def attempt(name: str) -> Check:
+        runtime = RUNTIMES.get(name)()
+        refused = runtime.refuses(net, cpu, 1)
+        return Check(name, refused is None, refused or runtime.summary)
+
+    found: list[Check] = []
+    for name in RUNTIMES.names():
+        try:
+            found.append(attempt(name))
+        except BenchError as error:
+            found.append(Check(name, False, str(error)))
+    return found
+
+
+def _named(found: list[Check]) -> list[Check]:
+    return [replace(check, what=f"runtime {check.what}") for check in found]
 
 
 def _skipping() -> Check:

@@ -61,8 +61,16 @@ class Group:
 
     def mean_of(self, key: str) -> float | None:
         """Return the mean over the seeds that have a value, or None."""
-        values = [float(row[key]) for row in self.rows if row[key] is not None]
-        return mean(values) if values else None
+        known = [row for row in self.rows if row[key] is not None]
+        timed = key.startswith(("latency_", "speedup_", "realised_"))
+        if timed and len({row["runtime"] for row in known}) > 1:
+            return None  # times in different runtimes have no mean
+        return mean([float(row[key]) for row in known]) if known else None
+
+    def in_runtime(self, runtime: str, key: str) -> list[Any]:
+        """Return what the seeds timed in a runtime have of it."""
+        cells = [(row["by_runtime"] or {}).get(runtime, {}).get(key) for row in self.rows]
+        return [value for value in cells if value is not None]
 
     def one_of(self, key: str) -> Any:
         """Return the value that all seeds share, or None if they differ."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def listing(what: str, results_dir: Path) -> RenderableType:
-    """Return the table of methods, datasets, backbones, recipes or runs.
+    """Return the table of methods, datasets, backbones, recipes, runtimes or runs.
 
     Raises:
         UnknownNameError: there is no such table.
@@ -32,6 +32,7 @@ def listing(what: str, results_dir: Path) -> RenderableType:
         "datasets": _datasets,
         "backbones": _backbones,
         "recipes": _recipes,
+        "runtimes": _runtimes,
     }
     if what not in {"runs", *tables}:
         raise UnknownNameError("listing", what, ["runs", *tables])
@@ -109,6 +110,15 @@ def _recipes() -> Table:
     for recipe in RECIPES.values():
         epochs = "published" if recipe.epochs is None else str(recipe.epochs)
         _add(table, recipe.name, epochs, recipe.start, recipe.summary)
+    return table
+
+
+def _runtimes() -> Table:
+    from bench.report.doctor import runtime_checks
+
+    table = _table("runtime", "here", "how networks are run")
+    for check in runtime_checks():
+        _add(table, check.what, "yes" if check.works else "no", check.detail)
     return table
 
 

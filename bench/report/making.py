@@ -128,20 +128,21 @@ def _timing(records: Sequence[RunRecord]) -> ReportTable:
     found: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for record, point in _points(records):
         for cell in point.latency:
-            key = (cell.device, str(cell.threads), str(cell.batch_size), cell.profile)
+            key = (cell.device, str(cell.threads), cell.runtime, str(cell.batch_size), cell.profile)
             found[key].append((record.run, cell))
     lines = [
         {
             "device": device,
             "threads": threads,
             "batch size": size,
+            "runtime": runtime,
             "profile": profile,
             "networks timed": str(sum(cell.latency_ms is not None for _, cell in cells)),
             "without a time": str(sum(cell.latency_ms is None for _, cell in cells)),
             "while others ran": str(sum(cell.contended for _, cell in cells)),
             "sets of rounds": str(len({cell.dense_ms for _, cell in cells if cell.dense_ms})),
         }
-        for (device, threads, size, profile), cells in sorted(found.items())
+        for (device, threads, runtime, size, profile), cells in sorted(found.items())
     ]
     return table_of("timing", "What was timed, by machine, threads and batch size.", lines)
 

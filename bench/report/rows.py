@@ -18,7 +18,13 @@ from bench.config import RunSpec, canonical_json, without_seed
 from bench.errors import ConfigError
 from bench.plain_text import one_line
 from bench.records.index import Digests, digests
-from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
+from bench.records.record import (
+    UNKNOWN_RUNTIME,
+    Dynamics,
+    LatencyCell,
+    PointRecord,
+    RunRecord,
+)
 from bench.records.store import Problem, RunStore
 from bench.report.budgets import budgets_differ, spent_by
 
@@ -27,7 +33,7 @@ Row = dict[str, Any]
 KEYS = (
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
     *("nflops_backbone", "macs", "params", "latency_ms_b1", "speedup_b1", "speedup_b256"),
-    *("train_epochs", "status", "reason"),
+    *("train_epochs", "status", "reason", "runtime"),
 )
 """The keys that stay, in their order."""
 
@@ -68,6 +74,7 @@ EXTRAS = (
     *("realised_b1", "realised_b256", "speedup_low_b1", "speedup_high_b1"),
     *("speedup_low_b256", "speedup_high_b256", "contended_b1", "contended_b256"),
     *("memory_mib_b1", "memory_mib_b256", "energy_mj_b1", "energy_mj_b256", "first_ms"),
+    "by_runtime",
 )
 """More about each row; these may change with the version."""
 
@@ -79,12 +86,17 @@ _CARE = {"smoke": 1, "default": 2, "publish": 3}
 NOT_APPLICABLE = "not applicable"
 """The status of a control that cannot be made of its source: no failure."""
 
+MAIN_RUNTIME = "eager"
+"""The runtime that a report of only one shows, where anything was timed in it."""
+
 
 def rows(records: Iterable[RunRecord]) -> list[Row]:
     """Return one row per operating point, and one row for a run that has none.
 
-    Fractions are 0-1, `macs` per image, latencies milliseconds per image; None where a value was
-    not measured. `dense` marks networks that run every block of their backbone on every image.
+    Times and speed-ups are those of one `runtime`: eager, if the point was timed in it;
+    `by_runtime` has those of each. Fractions are 0-1, `macs` per image, latencies milliseconds per
+    image; None where a value was not measured. `dense` marks networks that run every block of
+    their backbone on every image.
     `realised_*` is the speed-up over the ideal one, 1 / nFLOPs; its interval is that of the
     speed-up times nFLOPs. `memory_mib_*` is the peak of one call, `energy_mj_*` per image. Texts
     are plain and on one line, whatever a record holds.
@@ -295,12 +307,18 @@ def _dynamics(dynamics: Dynamics | None) -> Row:
 
 
 def _latencies(point: PointRecord) -> Row:
-    measured: Row = {"latency_reason": NOT_TIMED, "latency_reason_b256": NOT_TIMED}
-    for size in (1, 256):
-        cell = newest_cell(point.latency, size)
-        if cell is not None:
-            measured |= {f"{key}_b{size}": value for key, value in _speed(cell, point).items()}
-    large, alone = newest_cell(point.latency, 256), newest_cell(point.latency, 1)
+    untimed: Row = {"latency_reason": NOT_TIMED, "latency_reason_b256": NOT_TIMED}
+    each = {name: _timed_in(point, name) for name in runtimes_of(point.latency)}
+    if not each:
+        return untimed
+    shown = ("speedup", "speedup_low", "speedup_high", "verdict", "contended", "realised")
+    by_runtime = {
+        name: {key: value for key, value in cells.items() if key.rpartition("_")[0] in shown}
+        for name, cells in each.items()
+    }
+    main = next(iter(each))
+    measured = {**untimed, "runtime": main, "by_runtime": by_runtime, **each[main]}
+    large, alone = newest_cell(point.latency, 256, main), newest_cell(point.latency, 1, main)
     if large is not None:
         measured["latency_reason_b256"] = large.reason
     if alone is None:
@@ -312,6 +330,15 @@ def _latencies(point: PointRecord) -> Row:
         "latency_dense_ms": alone.dense_ms,
         "latency_reason": alone.reason,
     }
+
+
+def _timed_in(point: PointRecord, runtime: str) -> Row:
+    measured: Row = {}
+    for size in (1, 256):
+        cell = newest_cell(point.latency, size, runtime)
+        if cell is not None:
+            measured |= {f"{key}_b{size}": value for key, value in _speed(cell, point).items()}
+    return measured
 
 
 def _speed(cell: LatencyCell, point: PointRecord) -> Row:
@@ -333,21 +360,34 @@ def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def newest_cell(cells: Sequence[LatencyCell], batch_size: int) -> LatencyCell | None:
-    """Return the cell of this batch size to be shown: of those made in the way of the newest one
-    (lists grow, clocks may go back), that of the most careful profile, and of these the newest.
+def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:
+    """Return the cell of this batch size and runtime to be shown: of those made in the way of the
+    newest one (lists grow, clocks may go back), that of the most careful profile, and of these the
+    newest.
 
     A quick look after a careful measurement does not take its place.
     """
-    found = [cell for cell in cells if cell.batch_size == batch_size]
+    found = [c for c in cells if (c.batch_size, c.runtime) == (batch_size, runtime)]
     alike = [cell for cell in found if how_measured(cell) == how_measured(found[-1])]
     timed = [cell for cell in alike if cell.latency_ms is not None] or alike
     return max(reversed(timed), key=lambda cell: _CARE.get(cell.profile, 0), default=None)
 
 
+def runtimes_of(cells: Iterable[LatencyCell]) -> list[str]:
+    """Return the runtimes of some cells: first the one that a report of only one shows, eager,
+    which people have; last that of cells from before runtimes were kept."""
+    found = {cell.runtime for cell in cells}
+    return sorted(found, key=lambda name: (name == UNKNOWN_RUNTIME, name != MAIN_RUNTIME, name))
+
+
+def main_runtime(cells: Iterable[LatencyCell]) -> str:
+    """Return the runtime that a report of only one shows."""
+    return next(iter(runtimes_of(cells)), MAIN_RUNTIME)
+
+
 def how_measured(cell: LatencyCell) -> tuple[object, ...]:
     """Return what two cells must share to stand for each other or be put together."""
-    return cell.device, cell.threads
+    return cell.device, cell.threads, cell.runtime
 
 
 def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[object, ...], float]:

@@ -19,7 +19,7 @@ from bench.plain_text import one_line
 from bench.records.arrays import numbers_in, read_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
-from bench.report.rows import Row, newest_cell, rows
+from bench.report.rows import Row, main_runtime, newest_cell, rows
 
 Shares = npt.NDArray[np.float64]
 
@@ -160,8 +160,8 @@ def samples_of(networks: Sequence[Network], store: RunStore) -> tuple[list[Sampl
 
 
 def _timed(point: PointRecord) -> dict[int, LatencyCell]:
-    sizes = {cell.batch_size for cell in point.latency}
-    newest = {size: newest_cell(point.latency, size) for size in sorted(sizes)}
+    sizes, main = {cell.batch_size for cell in point.latency}, main_runtime(point.latency)
+    newest = {size: newest_cell(point.latency, size, main) for size in sorted(sizes)}
     return {
         size: cell
         for size, cell in newest.items()

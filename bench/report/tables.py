@@ -11,13 +11,25 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from bench.errors import UnknownNameError
+from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.columns import LONG, long_table, places_that_fit
 from bench.report.dynamics import dynamics_parts
 from bench.report.groups import Group, footnotes, group_seeds, seed_note, spent, without_restated
-from bench.report.rows import EXTRAS, KEYS, NOT_APPLICABLE, Row, filter_rows, is_measured, rows
+from bench.report.rows import (
+    EXTRAS,
+    KEYS,
+    MAIN_RUNTIME,
+    NOT_APPLICABLE,
+    Row,
+    filter_rows,
+    is_measured,
+    rows,
+)
 from bench.report.style import CONTENDED_NOTE, DAGGER
 
 if TYPE_CHECKING:
@@ -51,21 +63,22 @@ _DOCUMENT_COLUMNS = {
     "nflops_backbone": "nFLOPs without policy",
     "macs": "MMACs",
     "latency_ms_b1": "ms, batch 1",
-    "speedup_b1": "speed-up, batch 1",
-    "speedup_b256": "speed-up, batch 256",
     "total_dense_epochs": "training, dense epochs",
     "budget_note": "note",
 }
-_SPEED_COLUMNS = {suffix: _DOCUMENT_COLUMNS[f"speedup_{suffix}"] for suffix in ("b1", "b256")}
+_BATCHES = {"b1": "batch 1", "b256": "batch 256"}
+_SHOWN_RUNTIMES = 2  # side by side in a terminal
 _WHOLE_NUMBERS = (
     *("seed", "params", "params_inference", "train_epochs", "distinct_masks", "correct"),
     *("dense_macs", "test_images", "gated_blocks"),
 )
 _LONGEST_NAME = len("static_projection")
-_MARKS = {"faster": "▲", "slower": "▼", "indistinguishable": "≈", "baseline": "="}
+_MARKS = {
+    **{"faster": "▲", "slower": "▼", "indistinguishable": "≈", "uncertain": "?", "baseline": "="}
+}
 _MARK_NOTE = (
-    "▲ faster, ▼ slower, ≈ indistinguishable from the dense network (= baseline); "
-    "without a mark seeds disagree"
+    "▲ faster, ▼ slower, ≈ indistinguishable from the dense network (= baseline) in the same "
+    "runtime, ? the interval is too wide to say; without a mark seeds disagree"
 )
 
 
@@ -103,6 +116,7 @@ def _csv(all_rows: Sequence[Row]) -> str:
     table = to_dataframe(all_rows)
     for key in ("reconstructed", "settings", "unchecked"):
         table[key] = [" ".join(row[key]) for row in all_rows]
+    table["by_runtime"] = [json.dumps(row["by_runtime"] or {}) for row in all_rows]
     return str(table.map(no_formula).to_csv(index=False, lineterminator="\n"))
 
 
@@ -137,13 +151,16 @@ def document_table(all_rows: Sequence[Row]) -> list[dict[str, str]]:
         for group in group_seeds(all_rows)
         for row in group.rows
     }
+    speeds = [(runtime, suffix) for runtime in _runtimes(all_rows) for suffix in _BATCHES]
     table = []
     for row in all_rows:
         line = {title: _cell(key, row[key]) for key, title in _DOCUMENT_COLUMNS.items()}
         more = apart.get((row["run"], row["point"]), "")
         line["variant"] = " ".join(part for part in (line["variant"], more) if part)
-        for suffix, title in _SPEED_COLUMNS.items():
-            line[title] = _speed_in_full(row, suffix)
+        line |= {
+            _speed_title(runtime, suffix): _speed_in_full(row, runtime, suffix)
+            for runtime, suffix in speeds
+        }
         if row["latency_ms_b1"] is None:
             line[_DOCUMENT_COLUMNS["latency_ms_b1"]] = f"none: {_why_untimed(row, 'b1')}"
         if not is_measured(row):
@@ -152,16 +169,28 @@ def document_table(all_rows: Sequence[Row]) -> list[dict[str, str]]:
     return table
 
 
-def _speed_in_full(row: Row, suffix: str) -> str:
+def _runtimes(all_rows: Sequence[Row]) -> list[str]:
+    """Return the runtimes in which anything was timed, in the order in which they are shown."""
+    names = {name: None for row in all_rows for name in row["by_runtime"] or {}}
+    order = (MAIN_RUNTIME, *sorted(names.keys() - {MAIN_RUNTIME, UNKNOWN_RUNTIME}), UNKNOWN_RUNTIME)
+    return [name for name in order if name in names]
+
+
+def _speed_title(runtime: str, suffix: str) -> str:
+    return f"speed-up {runtime}, {_BATCHES[suffix]}"
+
+
+def _speed_in_full(row: Row, runtime: str, suffix: str) -> str:
+    cells = (row["by_runtime"] or {}).get(runtime, {})
     ratio, low, high = (
-        row[f"{key}_{suffix}"] for key in ("speedup", "speedup_low", "speedup_high")
+        cells.get(f"{key}_{suffix}") for key in ("speedup", "speedup_low", "speedup_high")
     )
     if ratio is None:
         return f"none: {_why_untimed(row, suffix)}"
     interval = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
-    verdict = row[f"verdict_{suffix}"]
+    verdict = cells.get(f"verdict_{suffix}")
     judged = f" {verdict}" if verdict else ""
-    return f"{ratio:.2f}{interval}{judged}" + (DAGGER if row[f"contended_{suffix}"] else "")
+    return f"{ratio:.2f}{interval}{judged}" + (DAGGER if cells.get(f"contended_{suffix}") else "")
 
 
 def _why_untimed(row: Row, suffix: str) -> str:
@@ -175,8 +204,9 @@ def _why_untimed(row: Row, suffix: str) -> str:
 def _document(all_rows: Sequence[Row]) -> pd.DataFrame:
     import pandas as pd
 
-    columns = list(_DOCUMENT_COLUMNS.values())
-    return pd.DataFrame(document_table(all_rows), columns=columns, dtype="str")
+    table = document_table(all_rows)
+    columns = list(table[0]) if table else list(_DOCUMENT_COLUMNS.values())
+    return pd.DataFrame(table, columns=columns, dtype="str")
 
 
 def _cell(key: str, value: object) -> str:
@@ -200,9 +230,10 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     groups = without_restated(group_seeds(all_rows))
     for dataset in dict.fromkeys(group.first["dataset"] for group in groups):
         chosen = [group for group in groups if group.first["dataset"] == dataset]
-        columns = _shown(chosen, width)
+        timed = _runtimes([row for group in chosen for row in group.rows])
+        columns = _shown(chosen, _columns(timed), width)
         parts.append(_terminal_table(chosen, columns))
-        notes = (*_notes(chosen), *_left_out(columns))
+        notes = (*_notes(chosen), *_left_out(columns, _columns(timed)))
         parts += [Text(f"  {note}", style="dim") for note in notes]
         parts += dynamics_parts(chosen, width=width)
     for row in all_rows:
@@ -219,9 +250,13 @@ def _notes(groups: Sequence[Group]) -> list[str]:
     notes.append("train: whole training cost in epochs of the dense network")
     if len({group.first["backbone"] for group in groups}) > 1:
         notes.append("nFLOPs, speeds and training costs are relative to each row's own backbone")
-    if any(group.mean_of("speedup_b1") is not None for group in groups):
+    timed = _runtimes([row for group in groups for row in group.rows])
+    if timed:
         notes.append(_MARK_NOTE)
-    if any(_shared(group, suffix) for group in groups for suffix in ("b1", "b256")):
+    if len(timed) > _SHOWN_RUNTIMES:
+        more = ", ".join(timed[_SHOWN_RUNTIMES:])
+        notes.append(f"also timed in {more}: bench results --format md")
+    if any(_shared(g, name, suffix) for g in groups for name in timed for suffix in _BATCHES):
         notes.append(CONTENDED_NOTE)
     devices = sorted({d for g in groups for r in g.rows if (d := r["latency_device"])})
     if devices:
@@ -254,8 +289,9 @@ def _marks_of(groups: Sequence[Group]) -> _Marks:
     )
 
 
-def _left_out(columns: Sequence[_Column]) -> list[str]:
-    left = [c.title.replace("\n", " ") for c in _COLUMNS if c not in columns]
+def _left_out(columns: Sequence[_Column], every: Sequence[_Column]) -> list[str]:
+    shown = {column.title for column in columns}
+    left = [c.title.replace("\n", " ") for c in every if c.title not in shown]
     return [f"a wider terminal also shows: {', '.join(left)}"] if left else []
 
 
@@ -307,28 +343,34 @@ class _Column(NamedTuple):
     rank: int
 
 
-_COLUMNS = (
-    _Column("backbone", lambda g, _: str(g.first["backbone"]), 2),
-    _Column("acc. %", lambda g, _: _accuracy(g), 0),
-    _Column("nFLOPs", lambda g, _: _number(g.mean_of("nflops"), "{:.3f}"), 1),
-    _Column("w/o\npol.", lambda g, _: _number(g.mean_of("nflops_backbone"), "{:.3f}"), 9),
-    _Column("MMACs", lambda g, _: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), 8),
-    _Column("ms\nb=1", lambda g, marks: _time(g, marks), 4),
-    _Column("speed\nb=1", lambda g, marks: _speed(g, "b1", marks), 3),
-    _Column("speed\nb=256", lambda g, marks: _speed(g, "b256", marks), 7),
-    _Column("train", lambda g, _: spent(g.first), 5),
-    _Column("seed", lambda g, _: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"]), 6),
-)
+def _columns(timed: Sequence[str]) -> list[_Column]:
+    """Return all columns; of the runtimes in which anything was timed, the first two have some."""
+    speeds = [
+        _Column(f"{name}\nb={suffix[1:]}", partial(_speed, name, suffix), rank)
+        for name, ranks in zip(timed or (MAIN_RUNTIME,), ((3, 7), (4, 8)), strict=False)
+        for suffix, rank in zip(_BATCHES, ranks, strict=True)
+    ]
+    return [
+        _Column("backbone", lambda g, _: str(g.first["backbone"]), 2),
+        _Column("acc. %", lambda g, _: _accuracy(g), 0),
+        _Column("nFLOPs", lambda g, _: _number(g.mean_of("nflops"), "{:.3f}"), 1),
+        _Column("w/o\npol.", lambda g, _: _number(g.mean_of("nflops_backbone"), "{:.3f}"), 11),
+        _Column("MMACs", lambda g, _: _number(g.mean_of("macs"), "{:.1f}", scale=1e-6), 10),
+        _Column("ms\nb=1", lambda g, marks: _time(g, marks), 9),
+        *speeds,
+        _Column("train", lambda g, _: spent(g.first), 5),
+        _Column("seed", lambda g, _: f"n={g.seeds}" if g.seeds > 1 else str(g.first["seed"]), 6),
+    ]
 
 
-def _shown(groups: Sequence[Group], width: int) -> list[_Column]:
+def _shown(groups: Sequence[Group], every: Sequence[_Column], width: int) -> list[_Column]:
     """Return the columns for which there is room beside the names."""
-    heads = ["method", *(column.title for column in _COLUMNS)]
+    heads = ["method", *(column.title for column in every)]
     marks = _marks_of(groups)
-    lines = [[group.label, *(column.cell(group, marks) for column in _COLUMNS)] for group in groups]
-    order = sorted(range(1, len(heads)), key=lambda place: _COLUMNS[place - 1].rank)
+    lines = [[group.label, *(column.cell(group, marks) for column in every)] for group in groups]
+    order = sorted(range(1, len(heads)), key=lambda place: every[place - 1].rank)
     places = places_that_fit(heads, lines, width=width, order=order, longest_name=_LONGEST_NAME)
-    return [_COLUMNS[place - 1] for place in places[1:]]
+    return [every[place - 1] for place in places[1:]]
 
 
 def _accuracy(group: Group) -> str:
@@ -342,19 +384,25 @@ def _number(value: float | None, form: str, *, scale: float = 1.0) -> str:
 
 def _time(group: Group, marks: _Marks) -> str:
     time_ms = group.mean_of("latency_ms_b1")
-    return marks.reasons[_why_untimed(group.first, "b1")] if time_ms is None else f"{time_ms:.2f}"
+    if time_ms is None:
+        return marks.reasons.get(_why_untimed(group.first, "b1"), "-")
+    return f"{time_ms:.2f}"
 
 
-def _speed(group: Group, suffix: str, marks: _Marks) -> str:
-    ratio = group.mean_of(f"speedup_{suffix}")
-    if ratio is None:
-        return f"{marks.reasons[_why_untimed(group.first, suffix)]} "
+def _speed(runtime: str, suffix: str, group: Group, marks: _Marks) -> str:
+    ratios = group.in_runtime(runtime, f"speedup_{suffix}")
+    main = group.first["runtime"] in (runtime, None)
+    if not ratios:
+        return f"{marks.reasons.get(_why_untimed(group.first, suffix), '-') if main else '-'} "
     # Seeds that disagree have no common verdict.
-    mark = _MARKS.get(group.one_of(f"verdict_{suffix}") or "", " ")
+    verdicts = set(group.in_runtime(runtime, f"verdict_{suffix}"))
+    mark = _MARKS.get(verdicts.pop(), " ") if len(verdicts) == 1 else " "
     names = sorted({str(row[f"profile_{suffix}"]) for row in group.rows})
     profile = "".join(marks.profiles.get(name, "") for name in names)
-    return f"{ratio:.2f}x{mark}{profile}" + (DAGGER if _shared(group, suffix) else "")
+    return f"{fmean(ratios):.2f}x{mark}{profile}" + (
+        DAGGER if _shared(group, runtime, suffix) else ""
+    )
 
 
-def _shared(group: Group, suffix: str) -> bool:
-    return any(row[f"contended_{suffix}"] for row in group.rows)
+def _shared(group: Group, runtime: str, suffix: str) -> bool:
+    return any(group.in_runtime(runtime, f"contended_{suffix}"))

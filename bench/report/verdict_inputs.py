@@ -24,7 +24,7 @@ from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
 from bench.report.budgets import Budget, Spent, budget_of, spent_by
 from bench.report.groups import each_seed_once, group_seeds
-from bench.report.rows import Row, how_measured, newest_cell, rows
+from bench.report.rows import Row, how_measured, main_runtime, newest_cell, rows
 
 Axis = Literal["macs", "time at batch 1", "time at batch 256"]
 AXES: tuple[Axis, ...] = ("macs", "time at batch 1", "time at batch 256")
@@ -254,13 +254,13 @@ def cells_of(family: Family, batch_size: int) -> list[list[LatencyCell]]:
     for record in family.records:
         row: list[LatencyCell] = []
         for point in family.points(record):
-            cell = newest_cell(point.latency, batch_size)
+            cell = newest_cell(point.latency, batch_size, main_runtime(point.latency))
             if cell is None or cell.latency_ms is None:
                 raise Unusable(cell.reason if cell is not None and cell.reason else "not timed")
             row.append(cell)
         found.append(row)
     if len({how_measured(cell) for row in found for cell in row}) > 1:
-        raise Unusable("timed on several devices or with several numbers of threads")
+        raise Unusable("timed on several devices, in several runtimes or numbers of threads")
     return found
 
 

@@ -21,8 +21,8 @@ from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating, in_eval_mode
 from bench.measure.point import point_record
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.inference import fast_copy
 from bench.networks.unit import DynamicNet, Output, Unit
+from bench.runtimes.eager import Eager
 from bench.seeding import random_fingerprint
 from bench.testing.comparing import (
     NEARLY_ONE,
@@ -223,8 +223,8 @@ def macs(tried: Specimen) -> None:
 def fast(tried: Specimen) -> None:
     if "execute" not in tried.runs():
         raise DoesNotApply("there is no path that really skips, so nothing is timed.")
-    copied = fast_copy(tried.net, tried.x_nchw[:2])
-    check_execution(copied, tried.x_nchw, masked=tried.net)
+    run = Eager().prepare(tried.net, tried.x_nchw[:2])
+    check_execution(tried.net, tried.x_nchw, run=run)
 
 
 def record(tried: Specimen) -> None:

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -21,14 +20,13 @@ from bench.data.augment import Batch, PaddedImages, steps_per_epoch, train_batch
 from bench.errors import CheckpointError, DivergedError, PluginError
 from bench.measure.cost import counted_macs
 from bench.method import DynamicNet, Phase
-from bench.networks.tapes import recorder_of
 from bench.recipes import Precision
 from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import generator, seed_globally
 from bench.training.checkpoint import Checkpoint, Position
 from bench.training.optimizer import build_optimizer, learning_rate, restore_optimizer
 from bench.training.reporter import Reporter
-from bench.training.steps import RecordedSteps, Steps
+from bench.training.steps import Steps
 
 _CHECKPOINT_EVERY_S = 20.0
 _LOOK_EVERY_STEPS = 64
@@ -145,14 +143,8 @@ class _Stretch:
         self.batch_size = min(phase.batch_size, len(images.padded))
         self.steps = steps_per_epoch(len(images.padded), batch_size=self.batch_size)
         _freeze_all_but(phase, net)
-        record = recorder_of(settings.device) if phase.recordable else None
-        self.optimizer = build_optimizer(
-            phase.groups(net), phase.optimizer, recordable=record is not None
-        )
-        form: Callable[..., Steps] = Steps
-        if record is not None:
-            form = partial(RecordedSteps, record=record, note=reporter.note)
-        self.stepping = form(
+        self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
+        self.stepping = Steps(
             phase=phase,
             net=net,
             optimizer=self.optimizer,

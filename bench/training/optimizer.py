@@ -17,13 +17,8 @@ from bench.recipes import OptimizerSpec
 _HOW_IT_RUNS = ("lr", "foreach", "fused", "capturable")
 
 
-def build_optimizer(
-    groups: Sequence[ParameterGroup], spec: OptimizerSpec, *, recordable: bool = False
-) -> torch.optim.Optimizer:
-    """Return the optimizer over the parameters of `groups` that require a gradient.
-
-    `recordable`: its steps are kernels alone, as on a tape; the rates may then be tensors.
-    """
+def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> torch.optim.Optimizer:
+    """Return the optimizer over the parameters of `groups` that require a gradient."""
     options = [
         {
             "params": [p for p in group.parameters if p.requires_grad],
@@ -39,15 +34,12 @@ def build_optimizer(
             lr=spec.lr,
             betas=betas,
             weight_decay=spec.weight_decay,
-            fused=recordable or None,
-            capturable=recordable,
         )
     return torch.optim.SGD(
         options,
         lr=spec.lr,
         momentum=spec.momentum,
         weight_decay=spec.weight_decay,
-        fused=recordable or None,
     )
 
 

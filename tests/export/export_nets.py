@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.engine.plan import METHODS
-from bench.export.attempts import FileFormat, Made, attempts
 from bench.export.description import Description, SourceNote, SourcePointNote
+from bench.export.making import FileFormat, Made, make
 from bench.method import DerivedMethod, DynamicNet, Source
 from bench.networks.resnet import Backbone
 from bench.testing import made_up
@@ -63,14 +63,13 @@ def source_note(source: Source) -> SourceNote:
 
 
 def best(name: str, file_format: FileFormat) -> Made:
-    """Return the first attempt of a format; it must succeed and agree."""
+    """Return the file of a format; it must agree."""
     net, described = described_net(name)
     shipped = net.inference_net()
-    made = next(iter(attempts(shipped, described, x_nchw=images(), file_format=file_format)))
+    made = make(shipped, described, x_nchw=images(), file_format=file_format)
     with torch.no_grad():
-        done = made.make()
-        agree(net, done)
-    return done
+        agree(net, made)
+    return made
 
 
 def agree(net: DynamicNet, made: Made) -> None:

@@ -1,46 +1,23 @@
-"""Each method in each format: the best form is made, computes the same, and really branches."""
+"""Each method in each format: what is made computes the same, and really branches."""
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import pytest
 import torch
-from export_nets import BACKBONE, best, both_ways, described_net, images, names
+from export_nets import best, both_ways, described_net, images, names
 from torch import Tensor
 
-from bench.errors import EquivalenceError, WeightsError
+from bench.errors import EquivalenceError, Unsupported, WeightsError
 from bench.export import load_exported
-from bench.export.attempts import FileFormat, Made, attempts
 from bench.export.checking import compare
 from bench.export.description import KEY
-from bench.export.exporting import _first_that_agrees
-from bench.networks.tracing import deprecation_known
+from bench.export.making import Made, make
 from bench.networks.unit import DynamicNet, Output
-from bench.training.reporter import Silent
 
-FORMS = {
-    "static": ("plain", "any"),
-    "up front": ("branches", "one"),
-    "per unit": ("branches", "one"),
-    "exit": ("branches", "one"),
-    "halting": ("branches", "one"),
-}
-POSITIONS = ("masked", "any")
-KINDS = ["resnet", "sgad", "skipnet", "convnet_aig", "cdl", "learned_exit", "act", "sact"]
-
-
-def decision(name: str) -> str:
-    from bench.engine.plan import METHODS
-
-    return METHODS.get(name).tags.decision
-
-
-def loaded(made: Made) -> Any:
-    with deprecation_known():
-        return torch.jit.load(io.BytesIO(made.data))  # type: ignore[no-untyped-call]
+HASHING = ("random_skip", "random_skip_test")
 
 
 def form_of(made: Made) -> tuple[str, str]:
@@ -62,27 +39,18 @@ def test_weights_come_back_as_the_same_network_to_the_last_bit(name: str, tmp_pa
 
 
 @pytest.mark.parametrize("name", names())
-def test_torchscript_is_made_in_the_form_that_its_kind_allows(name: str) -> None:
-    made = best(name, "torchscript")
-    expected = FORMS[decision(name)]
-    if name == "stochastic_depth":  # decides in training only
-        expected = ("plain", "any")
-    if name == "sact":
-        expected = POSITIONS
-    assert form_of(made) == expected
-    assert made.description.folded
-    branches = str(loaded(made).graph).count("prim::If")
-    assert (branches > 1) == (made.description.form == "branches")
-
-
-@pytest.mark.parametrize("name", KINDS)
 def test_onnx_is_made_in_the_form_that_its_kind_allows(name: str) -> None:
     onnx = pytest.importorskip("onnx")
+    if name in HASHING:
+        with pytest.raises(Unsupported, match="ONNX has no operator for bits"):
+            best(name, "onnx")
+        return
     made = best(name, "onnx")
-    assert form_of(made) == (POSITIONS if name == "sact" else FORMS[decision(name)])
+    decides = any(unit.gated for unit in described_net(name)[0].units())
+    assert form_of(made) == (("branches", "one") if decides else ("plain", "any"))
+    assert made.description.folded
     model = onnx.load_model_from_string(made.data)
-    has_branches = any(node.op_type == "If" for node in model.graph.node)
-    assert has_branches == (made.description.form == "branches")
+    assert any(node.op_type == "If" for node in model.graph.node) == decides
     assert made.description.sentence() in model.doc_string
     [document] = [item.value for item in model.metadata_props if item.key == KEY]
     assert json.loads(document)["method"] == name
@@ -94,7 +62,7 @@ def test_the_networks_of_these_tests_decide_both_ways(name: str) -> None:
 
 
 class OfAnotherKind(DynamicNet):
-    """A network as a plugin may bring it, which asks for the size of the batch in Python."""
+    """A network as a plugin may bring it, which does not tell its decisions."""
 
     def __init__(self, inner: DynamicNet) -> None:
         super().__init__()
@@ -104,55 +72,17 @@ class OfAnotherKind(DynamicNet):
         return self.inner.units()
 
     def forward(self, x_nchw: Tensor) -> Output:
-        output = self.inner(x_nchw)
-        return Output(output.logits + torch.zeros(len(x_nchw), 1), output.executed, {})
+        return self.inner(x_nchw)  # type: ignore[no-any-return]
 
     def execute(self, x_nchw: Tensor) -> Output:
         return self.inner.execute(x_nchw)
 
 
-@pytest.mark.parametrize("file_format", ["torchscript", "onnx"])
-def test_a_network_of_another_kind_is_masked(file_format: FileFormat) -> None:
-    if file_format == "onnx":
-        pytest.importorskip("onnx")
+def test_a_network_that_does_not_tell_its_decisions_is_no_graph() -> None:
+    pytest.importorskip("onnx")
     inner, described = described_net("convnet_aig")
-    net = OfAnotherKind(inner)
-    tries = attempts(net, described, x_nchw=images(), file_format=file_format)
-    reporter = Notes()
-    made, _ = _first_that_agrees(tries, net, images(), reporter=reporter)
-    assert form_of(made) == ("masked", "one")
-    assert "batches of any size" in "".join(reporter.notes)
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def test_a_network_that_no_graph_can_hold_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, described = described_net("random_skip")
-    monkeypatch.setattr(torch, "view_copy", lambda x, dtype: x.view(dtype))
-    for attempt in attempts(net, described, x_nchw=images(), file_format="torchscript"):
-        with pytest.raises(RuntimeError):
-            attempt.make()
-
-
-def test_a_graph_of_one_image_refuses_a_batch() -> None:
-    graph = loaded(best("sgad", "torchscript"))
-    with pytest.raises(Exception, match="one image at a time"):
-        graph(images()[:2])
-
-
-def test_torchscript_says_in_the_file_what_it_is() -> None:
-    extra = {f"{KEY}.json": ""}
-    with deprecation_known():
-        torch.jit.load(io.BytesIO(best("sgad", "torchscript").data), _extra_files=extra)  # type: ignore[no-untyped-call]
-    document = json.loads(extra[f"{KEY}.json"])
-    assert document["form"] == "branches" and document["mean"] == [0.5]
-    assert document["image_shape"] == list(BACKBONE.image_shape)
+    with pytest.raises(Unsupported, match="OfAnotherKind does not tell its decisions"):
+        make(OfAnotherKind(inner), described, x_nchw=images(), file_format="onnx")
 
 
 def test_a_file_that_answers_something_else_is_refused() -> None:

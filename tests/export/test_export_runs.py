@@ -15,8 +15,7 @@ from bench.api import Folders, export, run
 from bench.cli import app
 from bench.errors import ConfigError, Unsupported
 from bench.export import load_exported
-from bench.export.attempts import FileFormat
-from bench.networks.branching import Gated
+from bench.export.making import FileFormat
 from bench.options import run_options
 
 
@@ -45,27 +44,26 @@ def command(folders: Folders, *words: str) -> Any:
 
 
 def test_the_command_says_in_one_line_what_it_wrote(folders: Folders, tmp_path: Path) -> None:
-    out = tmp_path / "sgad.pt"
-    done = command(folders, "sgad", "--format", "torchscript", "--out", str(out))
+    out = tmp_path / "sgad.onnx"
+    done = command(folders, "sgad", "--format", "onnx", "--out", str(out))
     assert done.exit_code == 0, done.output
     assert "real branches" in done.stdout and "256 images" in done.stdout
     assert out.stat().st_size > 10_000
-    assert [path.name for path in tmp_path.iterdir()] == ["sgad.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sgad.onnx"]
 
 
-@pytest.mark.filterwarnings(r"ignore:.torch\.jit:FutureWarning")
 def test_the_examples_of_the_document_run(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime")
-    formats: dict[FileFormat, str] = {"torchscript": "pt", "onnx": "onnx", "safetensors": ""}
+    formats: dict[FileFormat, str] = {"onnx": "onnx", "safetensors": ""}
     for file_format, suffix in formats.items():
         out = tmp_path / f"sgad.{suffix or file_format}"
         export("sgad", folders, file_format=file_format, out=out)
     monkeypatch.chdir(tmp_path)
     document = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     examples = re.findall(r"^```python\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
-    assert len(examples) == 3
+    assert len(examples) == 2
     for source in examples:
         names: dict[str, Any] = {}
         exec(source, names)
@@ -85,7 +83,7 @@ def test_weights_of_a_run_are_loaded_without_the_results(folders: Folders, name:
 
 def test_a_control_that_cannot_run_alone_is_not_exported(folders: Folders) -> None:
     with pytest.raises(Unsupported, match="cannot be exported: its cost"):
-        export("shuffled_masks", folders, file_format="torchscript")
+        export("shuffled_masks", folders, file_format="safetensors")
 
 
 def test_a_point_that_is_not_there_is_named(folders: Folders) -> None:
@@ -102,24 +100,12 @@ def test_without_onnx_the_command_says_how_to_install_it(
     assert "skipbench[export]" in done.stderr
 
 
-def test_what_does_not_agree_is_replaced_by_a_form_that_does(
-    folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wrong(self: Gated, x_nchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return x_nchw.new_zeros(1, 10), self.fixed_u[None]
-
-    monkeypatch.setattr(Gated, "forward", wrong)
-    exported = export("sgad", folders, file_format="torchscript", out=tmp_path)
-    assert (exported.description.form, exported.description.batch) == ("masked", "any")
-    assert exported.path.parent == tmp_path
-
-
-def test_nothing_is_written_where_no_form_agrees(
+def test_nothing_is_written_where_the_file_does_not_agree(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bench.export.checking.ATOL", -1.0)
     with pytest.raises(Unsupported, match="cannot be exported in this format"):
-        export("sgad", folders, file_format="torchscript", out=tmp_path / "a.pt")
+        export("sgad", folders, file_format="onnx", out=tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

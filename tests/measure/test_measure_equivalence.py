@@ -12,8 +12,8 @@ from torch import Tensor
 from bench.errors import EquivalenceError, NotExecutable
 from bench.measure.equivalence import check_execution
 from bench.networks.gated import GatedResNet
-from bench.networks.inference import fast_copy
 from bench.networks.unit import Output
+from bench.runtimes.eager import Eager
 
 
 @pytest.mark.parametrize("kind", ["up front", "per unit"])
@@ -106,15 +106,15 @@ def test_an_excused_image_must_have_the_same_logits_in_float64(
 
 
 @pytest.mark.parametrize("kind", ["up front", "per unit"])
-def test_a_fast_copy_is_compared_with_the_network_it_was_made_from(
+def test_what_a_runtime_prepared_is_compared_with_the_network_it_was_made_from(
     kind: str, deciding_nets: dict[str, GatedResNet], images: Callable[..., Tensor]
 ) -> None:
     net, x = deciding_nets[kind].eval(), images(256, side=16)
-    assert "identical masks" in check_execution(fast_copy(net, x[:2]), x, masked=net)
+    assert "identical masks" in check_execution(net, x, run=Eager().prepare(net, x[:2]))
     other = copy.deepcopy(net)
     other.trunk.head.linear.bias.data[0] += 1
     with pytest.raises(EquivalenceError, match=r"differ by up to 1\.0e"):
-        check_execution(fast_copy(other, x[:2]), x, masked=net)
+        check_execution(net, x, run=Eager().prepare(other, x[:2]))
 
 
 def test_a_network_without_a_skipping_path_says_why(

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from bench.measure.cells import MeasuredCell
-from bench.measure.lanes import timed_call
 from bench.measure.latency import Subject, measure_latency
-from bench.measure.modes import evaluating
 from bench.measure.profiles import Profile
 from bench.networks.gated import GatedResNet
 from bench.networks.resnet import Backbone
 from bench.networks.unit import DynamicNet, Output
+from bench.runtimes.contract import Run, Runtime
+from bench.runtimes.eager import Eager
 
 TINY = Profile(
     "tiny", round_s=0.02, max_time_s=0.1, warmup_calls=2, warmup_s=0.0, coverage_images=16
@@ -31,7 +31,10 @@ SkippingNet = Callable[[Backbone, Sequence[int]], GatedResNet]
 def measure(
     subjects: Mapping[str, DynamicNet], backbone: Backbone, x_nchw: Tensor, **more: object
 ) -> dict[str, list[MeasuredCell]]:
-    options: dict[str, object] = {"batch_sizes": (1, 32), "profile": TINY, "device": "cpu"}
+    options: dict[str, object] = {
+        **{"batch_sizes": (1, 32), "profile": TINY, "device": "cpu"},
+        "runtimes": [Eager()],
+    }
     return measure_latency(
         {name: Subject(net, DENSE) for name, net in subjects.items()},
         {DENSE: GatedResNet(backbone)},
@@ -128,6 +131,7 @@ def test_several_dense_networks_are_timed_in_the_same_rounds(
         {"light": Subject(skipping_net(large, range(1, 15)), "large")},
         {"large": GatedResNet(large), "small": GatedResNet(small)},
         images_nchw=images(256, side=16),
+        runtimes=[Eager()],
         batch_sizes=(1,),
         profile=STEADY,
         device="cpu",
@@ -154,6 +158,7 @@ def test_a_subject_must_name_a_dense_network_and_not_be_one(
                 {name: Subject(net, dense)},
                 {DENSE: net},
                 images_nchw=images(256),
+                runtimes=[Eager()],
                 profile=TINY,
                 device="cpu",
             )
@@ -224,20 +229,36 @@ def test_the_number_of_threads_is_recorded_and_restored_and_modes_are_kept(
     assert any("round 5" in what for what, _ in told) and all(0 <= s <= 1 for _, s in told)
 
 
-def test_the_baseline_is_the_plain_trunk_and_computes_what_execute_computes(
+class OnlyStatic(Runtime):
+    """Runs what decides nothing, and refuses all else."""
+
+    name, summary = "only_static", "for tests"
+
+    def refuses(self, net: DynamicNet, device: torch.device, threads: int) -> str | None:
+        return "it decides" if any(unit.gated for unit in net.units()) else None
+
+    def prepare(self, net: DynamicNet, example_nchw: Tensor) -> Run:
+        return Eager().prepare(net, example_nchw)
+
+
+def test_both_sides_of_a_ratio_run_in_the_same_runtime_and_a_refusal_is_a_reason(
     small_backbone: Callable[..., Backbone],
     images: Callable[..., Tensor],
     skipping_net: SkippingNet,
 ) -> None:
-    dense = GatedResNet(small_backbone("resnet14", side=16))
-    dynamic = skipping_net(dense.backbone, [1])
-    x_nchw = images(8, side=16)
-    assert timed_call(dense) == dense.trunk
-    with evaluating(dynamic):
-        assert torch.equal(timed_call(dynamic)(x_nchw), dynamic.execute(x_nchw).logits)
-    with evaluating(dense):
-        assert torch.equal(dense.trunk(x_nchw), dense.execute(x_nchw).logits)
-        assert torch.equal(dense.trunk(x_nchw), dense(x_nchw).logits)
+    backbone = small_backbone()
+    dynamic, static = skipping_net(backbone, [1]), GatedResNet(backbone)
+    static.remove_blocks(frozenset({"block1"}))
+    runtimes = [OnlyStatic(), Eager()]
+    subjects = {"dynamic": dynamic, "static": static}
+    cells = measure(subjects, backbone, images(256), batch_sizes=(1,), runtimes=runtimes)
+    for found in cells.values():
+        assert [cell.record.runtime for cell in found] == ["only_static", "eager"]
+    refused, timed = (cell.record for cell in cells["dynamic"])
+    assert refused.latency_ms is None and refused.reason == "it decides"
+    assert timed.latency_ms is not None and timed.margin is not None and timed.margin >= 0
+    for cell, dense in zip(cells["static"], cells[DENSE], strict=True):
+        assert cell.record.dense_ms == dense.record.latency_ms
 
 
 def test_few_images_give_the_cells_that_they_can_and_a_reason_for_the_others(

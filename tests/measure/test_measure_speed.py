@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.measure.speed import (
+    Speedup,
     has_converged,
     interquartile_ms,
+    margin_of,
     median_interval,
     paired_speedup,
     tail_ms,
@@ -78,7 +80,7 @@ def test_percentiles_are_stated_only_with_enough_samples() -> None:
 def test_a_twofold_speedup_is_found_and_called_faster() -> None:
     rounds = [(noisy(4.0, n=80, seed=r), noisy(2.0, n=80, seed=50 + r)) for r in range(5)]
     speedup = paired_speedup(rounds)
-    assert speedup.ratio == pytest.approx(2.0, rel=0.03) and speedup.verdict == "faster"
+    assert speedup.ratio == pytest.approx(2.0, rel=0.03) and verdict_of(speedup) == "faster"
     assert 1.9 < speedup.interval.low <= speedup.ratio <= speedup.interval.high < 2.1
 
 
@@ -86,12 +88,12 @@ def test_changing_places_inverts_the_speedup_and_is_called_slower() -> None:
     rounds = [(noisy(2.0, n=81, seed=r), noisy(4.0, n=81, seed=50 + r)) for r in range(5)]
     speedup = paired_speedup(rounds)
     inverse = paired_speedup([(own, base) for base, own in rounds])
-    assert speedup.verdict == "slower" and speedup.ratio == pytest.approx(1 / inverse.ratio)
+    assert verdict_of(speedup) == "slower" and speedup.ratio == pytest.approx(1 / inverse.ratio)
 
 
 def test_two_equal_networks_are_indistinguishable() -> None:
     rounds = [(noisy(2.0, n=80, seed=r), noisy(2.0, n=80, seed=50 + r)) for r in range(5)]
-    assert paired_speedup(rounds).verdict == "indistinguishable"
+    assert verdict_of(paired_speedup(rounds)) == "indistinguishable"
 
 
 def test_a_drift_that_hits_whole_rounds_of_both_cancels_out() -> None:
@@ -101,7 +103,7 @@ def test_a_drift_that_hits_whole_rounds_of_both_cancels_out() -> None:
         for r, d in enumerate(drift)
     ]
     speedup = paired_speedup(rounds)
-    assert speedup.ratio == pytest.approx(3.0 / 2.7, rel=0.03) and speedup.verdict == "faster"
+    assert speedup.ratio == pytest.approx(3.0 / 2.7, rel=0.03) and verdict_of(speedup) == "faster"
 
 
 def test_rounds_that_disagree_give_no_verdict_however_many_samples_they_have() -> None:
@@ -109,7 +111,7 @@ def test_rounds_that_disagree_give_no_verdict_however_many_samples_they_have() -
     rounds = [(noisy(q, n=3000, seed=r, spread=0.01), np.ones(3000)) for r, q in enumerate(ratios)]
     speedup = paired_speedup(rounds)
     assert speedup.ratio == pytest.approx(1.1, rel=0.01)
-    assert speedup.verdict == "indistinguishable"
+    assert verdict_of(speedup) == "indistinguishable"
     assert speedup.interval.low < 0.97 and speedup.interval.high > 1.14
 
 
@@ -129,13 +131,32 @@ def test_the_interval_of_a_speedup_contains_it_and_agrees_with_the_verdict(
     ]
     speedup = paired_speedup(rounds)
     assert speedup.interval.low <= speedup.ratio <= speedup.interval.high
-    assert speedup.verdict == verdict_of(speedup.interval)
+    assert verdict_of(speedup) in ("faster", "slower", "indistinguishable", "uncertain")
 
 
-def test_an_interval_that_touches_one_is_no_verdict() -> None:
-    assert verdict_of(Interval(low=1.0, high=1.2)) == "indistinguishable"
-    assert verdict_of(Interval(low=1.001, high=1.2)) == "faster"
-    assert verdict_of(Interval(low=0.8, high=0.999)) == "slower"
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "verdict"),
+    [
+        (1.1, 1.0, 1.2, "indistinguishable"),
+        (1.1, 1.001, 1.2, "faster"),
+        (0.9, 0.85, 0.999, "slower"),
+        (2.0, 1.2, 3.0, "uncertain"),
+        (1.0, 0.5, 1.5, "uncertain"),
+    ],
+)
+def test_an_interval_that_touches_one_or_is_wide_is_no_verdict(
+    ratio: float, low: float, high: float, verdict: str
+) -> None:
+    assert verdict_of(Speedup(ratio, Interval(low=low, high=high))) == verdict
+
+
+def test_a_speedup_within_what_the_dense_network_shows_against_itself_is_no_verdict() -> None:
+    speedup = Speedup(1.03, Interval(low=1.02, high=1.04))
+    margin = margin_of(Speedup(1.01, Interval(low=0.99, high=1.04)))
+    assert margin == pytest.approx(0.04)
+    assert verdict_of(speedup) == "faster"
+    assert verdict_of(speedup, margin=margin) == "indistinguishable"
+    assert verdict_of(Speedup(1.05, Interval(low=1.04, high=1.06)), margin=margin) == "faster"
 
 
 def test_a_speedup_without_pairs_is_refused() -> None:

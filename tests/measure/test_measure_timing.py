@@ -15,9 +15,20 @@ from bench.errors import UnknownNameError
 from bench.measure.modes import full_fp32, using_threads
 from bench.measure.profiles import PROFILES, Profile, profile_named
 from bench.measure.timing import Query, queries, time_round, warm_up
+from bench.runtimes.contract import Run
 
 CPU = torch.device("cpu")
 SHORT = Profile("short", round_s=0.02, max_time_s=1.0, warmup_calls=3, warmup_s=0.0)
+
+
+def taking(step: Callable[[], None]) -> Run:
+    """A network that runs everything and takes as long as `step`."""
+
+    def run(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        step()
+        return x_nchw, torch.ones(len(x_nchw), 2)
+
+    return run
 
 
 def test_inputs_follow_the_order_in_full_batches_and_begin_again(
@@ -46,23 +57,23 @@ def test_a_round_times_the_call_alone_and_divides_by_the_batch(
             pass_ms(500)
             yield query
 
-    samples = time_round(lambda x: pass_ms(8), slow_inputs(), profile=SHORT, device=CPU)
+    samples = time_round(taking(lambda: pass_ms(8)), slow_inputs(), profile=SHORT, device=CPU)
     assert samples.ms_n.tolist() == [2.0, 2.0, 2.0]  # until 20 ms are spent
     assert samples.image_nb.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
 
 
 def test_a_round_makes_its_calls_however_long_one_takes(images: Callable[..., Tensor]) -> None:
     inputs = queries(images(4), np.arange(4, dtype=np.int32), batch_size=1)
-    samples = time_round(lambda x: time.sleep(0.03), inputs, profile=SHORT, device=CPU)
+    samples = time_round(taking(lambda: time.sleep(0.03)), inputs, profile=SHORT, device=CPU)
     assert len(samples.ms_n) == SHORT.round_calls
 
 
-def opening_late(at_call: int) -> tuple[Callable[[Tensor], Tensor], list[int]]:
+def opening_late(at_call: int) -> tuple[Run, list[int]]:
     calls: list[int] = []
 
-    def call(x_nchw: Tensor) -> Tensor:
+    def call(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         calls.append(len(x_nchw))
-        return torch.tensor([[1.0, float(len(calls) >= at_call)]])
+        return x_nchw, torch.tensor([[1.0, float(len(calls) >= at_call)]])
 
     return call, calls
 
@@ -86,7 +97,7 @@ def test_warm_up_lasts_for_its_time(images: Callable[..., Tensor]) -> None:
     inputs = queries(images(8), np.arange(8, dtype=np.int32), batch_size=1)
     profile = Profile("short", round_s=0, max_time_s=1, warmup_calls=1, warmup_s=0.05)
     begin = time.perf_counter()
-    warm_up(lambda x: None, inputs, profile=profile, device=CPU)
+    warm_up(taking(lambda: None), inputs, profile=profile, device=CPU)
     assert time.perf_counter() - begin >= 0.05
 
 

@@ -16,7 +16,7 @@ from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
 from bench.networks.padded_rows import grid_of
 from bench.networks.position_crowd import Rows
-from bench.networks.positions import PositionHalting, dilated, fold_scores, kind_of
+from bench.networks.positions import dilated
 from bench.networks.resnet import Backbone, Residual
 
 
@@ -146,7 +146,6 @@ def test_every_way_to_run_a_block_gives_what_masking_gives(
     if norms == "folded":
         block.register_module("residual", folded(block.residual))
     state = torch.rand(count, 32, 8, 8).contiguous(memory_format=torch.channels_last)
-    grid = grid_of(count, 8, 8, state.device)
     for share in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0):
         mask = blob_or_scattered(kind, share, (count, 8, 8))
         residual = block.residual
@@ -155,43 +154,6 @@ def test_every_way_to_run_a_block_gives_what_masking_gives(
         torch.testing.assert_close(
             at_positions(residual, state, mask), expected, atol=1e-5, rtol=1e-5
         )
-        rows = Rows(grid, state)
-        rows.run_masked(block, grid.rows_of(mask.float()).view(-1) > 0)
-        torch.testing.assert_close(grid.images_of(rows.rows_rc), expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("count", [1, 2, 33])
-@torch.no_grad()
-def test_blocks_that_are_masked_above_their_break_even_change_no_result_and_no_trace(
-    count: int,
-) -> None:
-    net, x = copy.deepcopy(seasoned("position")), images(count, seed=9)
-    policy, masked = net.policy, net(x)
-    assert isinstance(policy, PositionHalting)
-    net.execute(x)
-    assert "masked" not in policy.how_it_ran.values()
-    kinds = [kind_of(stage.shape, count) for stage in policy.stages]
-    for share in (0.0, 0.4, 1.0):
-        policy.break_even = dict.fromkeys(kinds, share)
-        skipping = net.execute(x)
-        assert torch.equal(skipping.executed, masked.executed)
-        torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
-        ways = set(policy.how_it_ran.values())
-        assert ("gathered" in ways) == (share > 0) and ("masked" in ways) == (share < 1)
-    policy.break_even = {"another kind": 0.0}
-    net.execute(x)
-    assert "masked" not in policy.how_it_ran.values()
-
-
-@torch.inference_mode()
-def test_scores_with_folded_norms_are_the_same_scores() -> None:
-    net, x = copy.deepcopy(seasoned("position")), images(9, seed=3)
-    expected = net(x)
-    fold_scores(net)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.policy.modules())
-    for output in (net(x), net.execute(x), copy.deepcopy(net).execute(x)):
-        assert torch.equal(output.executed, expected.executed)
-        torch.testing.assert_close(output.logits, expected.logits, atol=1e-4, rtol=0)
 
 
 def test_weights_that_change_between_calls_are_noticed() -> None:

@@ -1,0 +1,491 @@
+"""From a program to the instructions that program.h describes, flat: a branch is a jump.
+
+Owns the numbers of instructions and kinds, which are those of program.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bench.errors import Unsupported
+from bench.runtimes.native.fusing import VECTOR, is_fast
+from bench.runtimes.native.memory import (
+    TYPES,
+    Constants,
+    Layout,
+    Storage,
+    dense_layout,
+    map_layout,
+    merged,
+    placed,
+    words,
+)
+from bench.runtimes.native.sharing import VIEWS, Sharing
+from bench.runtimes.program import Instruction, Program, Region, Value
+
+OPS = (
+    *("copy", "fill", "unary", "binary", "where", "muladd", "reduce", "product", "top", "pool"),
+    *("convolution", "convolution3", "sparse_block", "branch", "jump"),
+)
+KINDS = {
+    "unary": (
+        *("relu", "leaky_relu", "sigmoid", "tanh", "exp", "log", "neg", "abs", "sqrt", "rsqrt"),
+        *("erf", "gelu", "not"),
+    ),
+    "binary": (
+        *("add", "sub", "mul", "div", "maximum", "minimum", "and", "or", "xor", "shl", "shr"),
+        *("lt", "le", "gt", "ge", "eq", "ne"),
+    ),
+    "reduce": ("sum", "mean", "max", "min", "any", "all", "argmax"),
+}
+_MOST_BORDER, _MOST_DIMS = 8, 4
+
+
+class Encoded(NamedTuple):
+    """A program as C++ takes it: words, a factor for each instruction, constants, and the bytes
+    that it works in."""
+
+    words: npt.NDArray[np.int64]
+    factors: npt.NDArray[np.float64]
+    constants: bytes
+    work_bytes: int
+
+
+Operand = tuple[Layout, tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(slots=True)
+class _Line:
+    op: str
+    operands: list[Operand]
+    numbers: list[int] = field(default_factory=list)
+    factor: float = 0.0
+
+
+def encoded(program: Program) -> Encoded:
+    """Return a fused program for C++.
+
+    Raises:
+        Unsupported: C++ has no form of one of its instructions.
+    """
+    return _Encoder(program).all(program)
+
+
+class _Encoder:
+    def __init__(self, program: Program) -> None:
+        self._sharing = Sharing(program)
+        self._border = max([1, *_paddings(program.code)])
+        if self._border > _MOST_BORDER:
+            raise Unsupported(f"a padding of more than {_MOST_BORDER}")
+        self._layouts: dict[int, Layout] = {}
+        self._constants = Constants()
+        self._packed: dict[int, Layout] = {}
+        self._lines: list[_Line] = []
+        self._storages: list[Storage] = []
+
+    def all(self, program: Program) -> Encoded:
+        image = self._new(program.image)
+        image.storage.touch(0)
+        self._region(program.code)
+        ends = [_images(image), *(self._row(out) for out in (program.logits, program.executed))]
+        for end in ends:
+            end[0].storage.touch(len(self._lines))
+        used = [storage for storage in self._storages if storage.first >= 0]
+        return self._written(ends, placed(used))
+
+    def _written(self, ends: Sequence[Operand], work_bytes: int) -> Encoded:
+        operands: dict[tuple[int, ...], int] = {}
+
+        def number(operand: Operand) -> int:
+            return operands.setdefault(tuple(words(*operand)), len(operands))
+
+        tail = [number(end) for end in ends]
+        for line in self._lines:
+            tail += [OPS.index(line.op), len(line.operands), *map(number, line.operands)]
+            tail += [len(line.numbers), *line.numbers]
+        table = [word for row in operands for word in row]
+        head = [len(operands), len(self._lines)]
+        return Encoded(
+            np.asarray([*head, *table, *tail], dtype=np.int64),
+            np.asarray([line.factor for line in self._lines], dtype=np.float64),
+            b"".join(self._constants.parts),
+            work_bytes,
+        )
+
+    def _region(self, code: Sequence[Instruction]) -> None:
+        for one in code:
+            if one.op in VIEWS:
+                self._layouts[id(one.outs[0])] = self._view(one)
+            elif one.op == "branch":
+                self._branch(one)
+            else:
+                _WRITERS.get(one.op, _Encoder._by_number)(self, one)
+
+    def _branch(self, one: Instruction) -> None:
+        chosen = self._read(one.ins[0])
+        jump = self._emit("branch", [(chosen, (1,), (1,))], [0])
+        then, otherwise = one.regions
+        joined = [self._out(out) for out in one.outs]
+        self._side(then, joined)
+        leave = self._emit("jump", [], [0])
+        jump.numbers = [len(self._lines)]
+        self._side(otherwise, joined)
+        leave.numbers = [len(self._lines)]
+
+    def _side(self, side: Region, joined: Sequence[Layout]) -> None:
+        self._region(side.code)
+        for out, to in zip(side.outs, joined, strict=True):
+            given = self._read(out)
+            if given.storage is not to.storage:
+                self._copy(given, to)
+            else:
+                to.storage.touch(len(self._lines))
+
+    def _emit(
+        self, op: str, operands: list[Operand], numbers: Sequence[int] = (), factor: float = 0.0
+    ) -> _Line:
+        for layout, _, _ in operands:
+            layout.storage.touch(len(self._lines))
+        line = _Line(op, operands, list(numbers), factor)
+        self._lines.append(line)
+        return line
+
+    def _elementwise(
+        self, op: str, layouts: Sequence[Layout], numbers: Sequence[int] = (), factor: float = 0.0
+    ) -> None:
+        """Emit what is done number by number; all operands get the sizes of the first."""
+        same = [layouts[0], *(layout.expanded(layouts[0].sizes) for layout in layouts[1:])]
+        dims = merged(same)
+        if len(dims) > _MOST_DIMS:
+            raise Unsupported(f"tensors of {len(dims)} dimensions")
+        sizes = tuple(size for size, _ in dims)
+        operands = [
+            (layout._replace(border=0), sizes, tuple(steps[n] for _, steps in dims))
+            for n, layout in enumerate(same)
+        ]
+        self._emit(op, operands, numbers, factor)
+
+    def _copy(self, given: Layout, to: Layout) -> None:
+        self._elementwise("copy", [to, given])
+
+    # Where values lie
+
+    def _read(self, value: Value) -> Layout:
+        if id(value) not in self._layouts:
+            assert value.constant is not None
+            self._layouts[id(value)] = self._constants.add(value.constant)
+        return self._layouts[id(value)]
+
+    def _new(self, value: Value) -> Layout:
+        layout = self._fresh(value.shape, value.dtype)
+        self._layouts[id(value)] = layout
+        return layout
+
+    def _fresh(self, shape: Sequence[int], dtype: torch.dtype, *, dense: bool = False) -> Layout:
+        if dtype not in TYPES:
+            raise Unsupported(f"numbers of the type {dtype}")
+        is_map = len(shape) == 4 and shape[0] == 1 and dtype == torch.float32
+        if is_map and shape[2] * shape[3] > 1 and not dense:
+            layout = map_layout(shape, self._border)
+        else:
+            layout = dense_layout(shape, dtype)
+        self._storages.append(layout.storage)
+        return layout
+
+    def _out(self, value: Value) -> Layout:
+        home = self._sharing.home(value)
+        if home is value:
+            return self._new(value)
+        if id(home) not in self._layouts:  # another side of a branch comes first
+            self._new(home)
+        self._layouts[id(value)] = self._layouts[id(home)]
+        return self._layouts[id(value)]
+
+    def _dense(self, layout: Layout) -> Layout:
+        if layout.is_dense:
+            return layout
+        copied = self._fresh(layout.sizes, layout.dtype, dense=True)
+        self._copy(layout, copied)
+        return copied
+
+    def _map(self, value: Value) -> Layout:
+        """Return a map that a convolution can read, within a border."""
+        layout = self._read(value)
+        if layout.border:
+            return layout
+        _expect(len(value.shape) == 4 and value.dtype == torch.float32, "a convolution", value)
+        copied = map_layout(value.shape, self._border)
+        self._storages.append(copied.storage)
+        self._copy(layout, copied)
+        return copied
+
+    def _row(self, value: Value) -> Operand:
+        layout = self._dense(self._read(value))
+        return layout, (int(np.prod(layout.sizes)),), (1,)
+
+    def _view(self, one: Instruction) -> Layout:
+        layout, settings = self._read(one.ins[0]), one.settings
+        shape = one.outs[0].shape
+        match one.op:
+            case "bits":
+                return layout._replace(dtype=one.outs[0].dtype, border=0)
+            case "select":
+                return layout.like(layout.on_meta().select(settings["dim"], settings["index"]))
+            case "permute":
+                return layout.like(layout.on_meta().permute(settings["dims"]))
+            case "expand":
+                return layout.expanded(shape)
+            case "slice":
+                dim, start, step = settings["dim"], settings["start"], settings["step"]
+                index = [slice(None)] * len(layout.sizes)
+                index[dim] = slice(start, start + (shape[dim] - 1) * step + 1, step)
+                return layout.like(layout.on_meta()[tuple(index)])
+        if layout.sizes == shape:
+            return layout
+        try:
+            return layout.like(layout.on_meta().view(shape))
+        except RuntimeError:
+            return _reshaped(self._dense(layout), shape)
+
+    # Instructions
+
+    def _by_number(self, one: Instruction) -> None:
+        layouts = [self._read(value) for value in one.ins]
+        kind = one.settings.get("kind")
+        numbers = [] if kind is None else [KINDS[one.op].index(kind)]
+        op = "copy" if one.op == "cast" else one.op
+        _check_types(one)
+        self._elementwise(
+            op, [self._out(one.outs[0]), *layouts], numbers, one.settings.get("slope", 0.0)
+        )
+
+    def _reduce(self, one: Instruction) -> None:
+        value, kind, dims = one.ins[0], one.settings["kind"], one.settings["dims"]
+        _expect(value.dtype != torch.int32 and 0 not in value.shape, "a reduction", value)
+        layout = self._read(value)
+        kept, over = _split(layout, dims)
+        if len(kept) > 1 or len(over) > 3:
+            kept, over = _split(self._dense(layout), dims)
+            layout = self._dense(layout)
+        if len(kept) > 1 or len(over) > 3 or (kind == "argmax" and len(over) > 1):
+            raise Unsupported(f"a reduction of dimensions {dims} of {value.shape}")
+        rows = [*(kept or [(1, 0)]), *[(1, 0)] * (3 - len(over)), *over]
+        sizes, strides = zip(*rows, strict=True)
+        out = self._out(one.outs[0])
+        to = out if out.is_dense else self._fresh(out.sizes, out.dtype, dense=True)
+        operands = [(to, (sizes[0],), (1,)), (layout._replace(border=0), sizes, strides)]
+        self._emit("reduce", operands, [KINDS["reduce"].index(kind)])
+        if to is not out:
+            self._copy(to, out)
+
+    def _product(self, one: Instruction) -> None:
+        left, right = (self._read(value) for value in one.ins)
+        if one.ins[1].constant is not None:
+            right = self._constants.add(one.ins[1].constant.contiguous())
+        right = right if right.strides[-1] == 1 else self._dense(right)
+        out = self._out(one.outs[0])
+        parts = (out, left, right)
+        if any(np.prod(part.sizes[:-2], dtype=int) != 1 for part in parts):
+            raise Unsupported("a product of several matrices at a time")
+        _check_types(one)
+        self._emit(
+            "product",
+            [(part._replace(border=0), part.sizes[-2:], part.strides[-2:]) for part in parts],
+        )
+
+    def _top(self, one: Instruction) -> None:
+        _expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
+        if np.prod(one.ins[0].shape[:-1], dtype=int) != 1:
+            raise Unsupported("the greatest numbers of several rows")
+        given = self._row(one.ins[0])
+        out = self._out(one.outs[0])
+        self._emit("top", [(out, out.sizes[-1:], (1,)), given])
+
+    def _cat(self, one: Instruction) -> None:
+        parts = [self._read(part) for part in one.ins]
+        out, dim, start = self._out(one.outs[0]), one.settings["dim"], 0
+        for part in parts:
+            to = out.like(out.on_meta().narrow(dim, start, part.sizes[dim]))
+            self._copy(part, to)
+            start += part.sizes[dim]
+
+    def _pad(self, one: Instruction) -> None:
+        given, out = self._read(one.ins[0]), self._out(one.outs[0])
+        self._elementwise("fill", [out], factor=one.settings["number"])
+        inner = out.on_meta()
+        for dim, before in enumerate(one.settings["before"]):
+            inner = inner.narrow(dim, before, given.sizes[dim])
+        self._copy(given, out.like(inner))
+
+    def _pool(self, one: Instruction) -> None:
+        _expect(one.ins[0].dtype == torch.float32, "pooling", one.ins[0])
+        given, out = self._read(one.ins[0]), self._out(one.outs[0])
+        windows = [*one.settings["size"], *one.settings["stride"], *one.settings["padding"], 1, 1]
+        numbers = [KINDS["reduce"].index(one.settings["kind"]), *windows]
+        self._emit("pool", [_images(out), _images(given)], numbers)
+
+    def _convolution(self, one: Instruction) -> None:
+        settings = one.settings
+        adds, weight = settings.get("adds", False), one.ins[1]
+        fast = is_fast(one)
+        given = self._map(one.ins[0])
+        bias = one.ins[2] if len(one.ins) == 3 + adds else None
+        parts = [given, self._weight(weight, settings["groups"], fast), self._bias(bias, weight)]
+        added = [_images(self._read(one.ins[-1]))] if adds else []
+        if added and added[0][2][-1] != 1:
+            added = [_images(self._map(one.ins[-1]))]
+        out = self._out(one.outs[0])
+        to = out if _images(out)[2][-1] == 1 else self._fresh(out.sizes, out.dtype)
+        windows = [
+            *weight.shape[2:],
+            *settings["stride"],
+            *settings["padding"],
+            *settings["dilation"],
+        ]
+        least = 0.0 if settings.get("relu") else -np.inf
+        operands = [_images(to), _images(given), *map(_flat, parts[1:]), *added]
+        op = "convolution3" if fast else "convolution"
+        self._emit(op, operands, [0, *windows, settings["groups"]], least)
+        if to is not out:
+            self._copy(to, out)
+
+    def _sparse_block(self, one: Instruction) -> None:
+        state, mask, w1, b1, w2, b2 = one.ins
+        given, chosen = self._map(state), self._read(mask)
+        out = self._out(one.outs[0])
+        if out.storage is not given.storage:
+            self._copy(given, out)
+        hidden = map_layout((1, w1.shape[0], *state.shape[2:]), self._border)
+        self._storages.append(hidden.storage)
+        weights = [self._weight(w1, 1, True), self._bias(b1, w1)]
+        weights += [self._weight(w2, 1, True), self._bias(b2, w2)]
+        maps = [_images(out), _images(chosen), _images(hidden)]
+        self._emit("sparse_block", [*maps, *map(_flat, weights)])
+
+    def _weight(self, value: Value, groups: int, fast: bool) -> Layout:
+        return self._once(
+            value, lambda weight: _packed(weight) if fast else _grouped(weight, groups)
+        )
+
+    def _bias(self, value: Value | None, weight: Value) -> Layout:
+        if value is None:
+            return self._constants.add(torch.zeros(weight.shape[0]))
+        return self._once(value, lambda bias: bias)
+
+    def _once(self, value: Value, pack: Callable[[Tensor], Tensor]) -> Layout:
+        if id(value) not in self._packed:
+            assert value.constant is not None
+            _expect(value.dtype == torch.float32, "a convolution", value)
+            self._packed[id(value)] = self._constants.add(pack(value.constant))
+        return self._packed[id(value)]
+
+
+_Writer = Callable[[_Encoder, Instruction], None]
+_WRITERS: dict[str, _Writer] = {
+    "reduce": _Encoder._reduce,
+    "product": _Encoder._product,
+    "top": _Encoder._top,
+    "cat": _Encoder._cat,
+    "pad": _Encoder._pad,
+    "pool": _Encoder._pool,
+    "convolution": _Encoder._convolution,
+    "sparse_block": _Encoder._sparse_block,
+}
+_INTEGERS = {"and", "or", "xor", "shl", "shr"}
+
+
+def _check_types(one: Instruction) -> None:
+    """Refuse what C++ has no form of, before it would have to."""
+    kind, types = one.settings.get("kind"), {value.dtype for value in one.ins}
+    floats = all(dtype.is_floating_point for dtype in types)
+    whole = not any(dtype.is_floating_point for dtype in types)
+    fits = True
+    if one.op in ("unary", "product"):
+        fits = floats or (kind == "not" and whole) or (kind == "neg" and types == {torch.int64})
+    elif one.op == "binary":
+        fits = torch.int32 not in types and (
+            whole if kind in _INTEGERS else floats or kind != "div"
+        )
+    elif one.op == "muladd":
+        fits = types == {torch.float32}
+    if not fits:
+        named = " and ".join(sorted(str(dtype) for dtype in types))
+        raise Unsupported(f"the operator {kind or one.op} of numbers of the type {named}")
+
+
+def _expect(holds: bool, what: str, value: Value) -> None:
+    if not holds:
+        raise Unsupported(f"{what} of {value.dtype} of the shape {value.shape}")
+
+
+def _images(layout: Layout) -> Operand:
+    """Return a map (1, C, h, w) as rows, columns and channels."""
+    order = (0, 2, 3, 1)
+    sizes, strides = ([of[d] for d in order] for of in (layout.sizes, layout.strides))
+    return layout, tuple(sizes), (0, *strides[1:])
+
+
+def _flat(layout: Layout) -> Operand:
+    return layout, (int(np.prod(layout.sizes)),), (1,)
+
+
+def _reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
+    strides = torch.empty(tuple(shape), device="meta").stride()
+    return layout._replace(sizes=tuple(shape), strides=tuple(strides), border=0)
+
+
+def _split(
+    layout: Layout, dims: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return sizes and strides of the dimensions that stay and of those that are reduced."""
+    parts: list[list[tuple[int, int]]] = []
+    for chosen in (False, True):
+        places = [d for d in range(len(layout.sizes)) if (d in dims) == chosen]
+        part = layout._replace(
+            sizes=tuple(layout.sizes[d] for d in places),
+            strides=tuple(layout.strides[d] for d in places),
+        )
+        parts.append([(size, steps[0]) for size, steps in _in_order(part)])
+    return parts[0], parts[1]
+
+
+def _in_order(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
+    """Return merged dimensions without changing their order."""
+    found: list[tuple[int, tuple[int, ...]]] = []
+    for size, step in zip(layout.sizes, layout.strides, strict=True):
+        if size == 1:
+            continue
+        if found and found[-1][1][0] == size * step:
+            found[-1] = found[-1][0] * size, (step,)
+        else:
+            found.append((size, (step,)))
+    return found
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """Return (C_out / 16, 3, 3, C_in, 16) of (C_out, C_in, 3, 3)."""
+    grouped = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0] // VECTOR, VECTOR)
+    return grouped.transpose(0, 1).contiguous()
+
+
+def _grouped(weight: Tensor, groups: int) -> Tensor:
+    """Return (groups, kh, kw, C_in / groups, C_out / groups) of (C_out, C_in / groups, kh, kw)."""
+    split = weight.reshape(groups, -1, *weight.shape[1:])
+    return split.permute(0, 3, 4, 2, 1).contiguous()
+
+
+def _paddings(code: Sequence[Instruction]) -> list[int]:
+    found: list[int] = []
+    for one in code:
+        if one.op == "convolution":
+            found += one.settings["padding"]
+        for side in one.regions:
+            found += _paddings(side.code)
+    return found

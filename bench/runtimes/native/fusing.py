@@ -1,0 +1,140 @@
+"""Instructions that are one in C++: a convolution with what is added and its ReLU, a * b + c, and a
+block that runs at some positions only.
+
+Works on programs; what is left over is dead and removed. Owns no memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from bench.runtimes.program import Instruction, Program, Region, Value, without_dead
+
+VECTOR = 16  # output channels of a fast convolution are a multiple of this
+
+
+def fused(program: Program) -> Program:
+    """Return the same program in fewer instructions."""
+    outs = program.logits, program.executed
+    uses = Counter(map(id, outs))
+    _count(program.code, uses)
+    code = _Fusing(uses).region(program.code)
+    return program._replace(code=without_dead(code, outs))
+
+
+def is_fast(convolution: Instruction) -> bool:
+    """Whether a convolution is 3x3 with a padding of 1 and channels in whole vectors."""
+    weight, settings = convolution.ins[1].shape, convolution.settings
+    one = settings["groups"], settings["dilation"], settings["padding"]
+    stride = settings["stride"]
+    known = weight[2:] == (3, 3) and one == (1, (1, 1), (1, 1)) and stride[0] == stride[1]
+    return known and weight[0] % VECTOR == 0
+
+
+def _count(code: Sequence[Instruction], uses: Counter[int]) -> None:
+    for one in code:
+        uses.update(map(id, one.ins))
+        for side in one.regions:
+            uses.update(map(id, side.outs))
+            _count(side.code, uses)
+
+
+class _Fusing:
+    def __init__(self, uses: Counter[int]) -> None:
+        self._uses = uses
+        self._made_by: dict[int, Instruction] = {}
+
+    def region(self, code: Iterable[Instruction]) -> tuple[Instruction, ...]:
+        made: list[Instruction] = []
+        for one in code:
+            if one.regions:
+                sides = tuple(Region(self.region(side.code), side.outs) for side in one.regions)
+                one = Instruction(one.op, one.ins, one.outs, one.settings, sides)
+            made.append(self._better(one) or one)
+            self._made_by |= {id(out): made[-1] for out in one.outs}
+        return tuple(made)
+
+    def _better(self, one: Instruction) -> Instruction | None:
+        kind = one.settings.get("kind")
+        if one.op == "binary" and kind == "add" and one.outs[0].dtype == torch.float32:
+            return self._sum(one)
+        if one.op == "unary" and kind == "relu":
+            return self._sparse_block(one) or self._clipped(one)
+        return None
+
+    def _sum(self, one: Instruction) -> Instruction | None:
+        out = one.outs[0]
+        for mine, other in (one.ins[::-1], one.ins):
+            made = self._only_here(mine, "convolution")
+            if made and out.shape == mine.shape == other.shape and not _ends(made):
+                return _like(made, (*made.ins, other), out, adds=True)
+        for mine, other in (one.ins[::-1], one.ins):
+            made = self._only_here(mine, "binary")
+            if made and made.settings["kind"] == "mul":
+                return Instruction("muladd", (*made.ins, other), one.outs)
+        return None
+
+    def _clipped(self, one: Instruction) -> Instruction | None:
+        made = self._only_here(one.ins[0], "convolution")
+        if made is None or made.settings.get("relu"):
+            return None
+        return _like(made, made.ins, one.outs[0], relu=True)
+
+    def _sparse_block(self, one: Instruction) -> Instruction | None:
+        """relu(state + mask * convolution(relu(convolution(state)))) for a mask of positions."""
+        total = self._only_here(one.ins[0], "muladd")
+        if total is None:
+            return None
+        state = total.ins[2]
+        for factor, residual in (total.ins[:2], total.ins[1::-1]):
+            cast, second = self._made_by.get(id(factor)), self._only_here(residual, "convolution")
+            if cast is None or cast.op != "cast" or second is None or _ends(second):
+                continue
+            first = self._only_here(second.ins[0], "convolution")
+            mask = cast.ins[0]
+            if first is None or first.ins[0] is not state or not first.settings.get("relu"):
+                continue
+            whole = mask.dtype == torch.bool and mask.shape == (1, 1, *state.shape[2:])
+            same = _stays(first) and _stays(second) and state.shape[1] % VECTOR == 0
+            if whole and same and not first.settings.get("adds") and self._not_negative(state):
+                ins = (state, mask, *_weights(first), *_weights(second))
+                return Instruction("sparse_block", ins, one.outs)
+        return None
+
+    def _only_here(self, value: Value, op: str) -> Instruction | None:
+        """Return what made a value that nothing else reads, if it is of this kind."""
+        made = self._made_by.get(id(value))
+        return made if made and made.op == op and self._uses[id(value)] == 1 else None
+
+    def _not_negative(self, value: Value) -> bool:
+        made = self._made_by.get(id(value))
+        if made is None:
+            return False
+        if made.op == "branch":
+            place = made.outs.index(value)
+            return all(self._not_negative(side.outs[place]) for side in made.regions)
+        relu = made.op == "unary" and made.settings["kind"] == "relu"
+        return relu or made.op == "sparse_block" or bool(made.settings.get("relu"))
+
+
+def _ends(convolution: Instruction) -> bool:
+    return bool(convolution.settings.get("relu") or convolution.settings.get("adds"))
+
+
+def _like(made: Instruction, ins: tuple[Value, ...], out: Value, **settings: bool) -> Instruction:
+    return Instruction(made.op, ins, (out,), {**made.settings, **settings})
+
+
+def _stays(convolution: Instruction) -> bool:
+    return is_fast(convolution) and convolution.settings["stride"] == (1, 1)
+
+
+def _weights(convolution: Instruction) -> tuple[Value, Value]:
+    if convolution.settings.get("adds") or len(convolution.ins) == 3:
+        return convolution.ins[1], convolution.ins[2]
+    weight = convolution.ins[1].constant
+    assert weight is not None
+    return convolution.ins[1], Value((len(weight),), weight.dtype, weight.new_zeros(len(weight)))

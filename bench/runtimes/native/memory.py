@@ -1,0 +1,162 @@
+"""Where the tensors of a program lie in memory while one image is computed.
+
+Maps lie channels-last within a border of zeros, so that a convolution copies nothing; all else is
+dense. Memory is used again for another tensor of the same form. Owns addresses and strides, and no
+instruction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LINE = 64  # bytes of a line of the cache
+
+TYPES = (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
+WORK, CONSTANT = range(2)
+
+
+@dataclass(eq=False, slots=True)
+class Storage:
+    """Memory of `size_bytes`, needed from instruction `first` to `last`; `form` is what it may be
+    used again for. `offset_bytes` is known once all are."""
+
+    form: tuple[int, ...]
+    size_bytes: int
+    space: int = WORK
+    first: int = -1
+    last: int = -1
+    offset_bytes: int = -1
+
+    def touch(self, place: int) -> None:
+        """Note that an instruction reads or writes it."""
+        self.first = place if self.first < 0 else self.first
+        self.last = max(self.last, place)
+
+
+class Layout(NamedTuple):
+    """A tensor in a storage: offset and strides count numbers. `border`: it is a whole map, with so
+    many rows and columns of zeros around."""
+
+    storage: Storage
+    dtype: torch.dtype
+    offset: int
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    border: int = 0
+
+    def like(self, x: Tensor) -> Layout:
+        """Return the view that a tensor on the meta device describes."""
+        offset = int(x.storage_offset())
+        return Layout(self.storage, self.dtype, offset, tuple(x.shape), tuple(x.stride()))
+
+    def on_meta(self) -> Tensor:
+        """Return a tensor without numbers that lies like this one."""
+        span = self.offset + 1
+        span += sum((n - 1) * step for n, step in zip(self.sizes, self.strides, strict=True))
+        whole = torch.empty(span, device="meta")
+        return whole.as_strided(self.sizes, self.strides, self.offset)
+
+    def expanded(self, sizes: Sequence[int]) -> Layout:
+        """Return the same numbers, repeated along dimensions of size 1 or that are missing."""
+        return self.like(self.on_meta().expand(tuple(sizes)))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the numbers lie one after the other, in order."""
+        return self.on_meta().is_contiguous()
+
+
+def map_layout(shape: Sequence[int], border: int) -> Layout:
+    """Return a new map (1, C, h, w) of float32."""
+    _, channels, height, width = shape
+    row = (width + 2 * border) * channels
+    size = (height + 2 * border) * row
+    form = (channels, height, width, border)
+    strides = (size, 1, row, channels)
+    offset = border * (row + channels)
+    storage = Storage(form, 4 * size)
+    return Layout(storage, torch.float32, offset, tuple(shape), strides, border)
+
+
+def dense_layout(shape: Sequence[int], dtype: torch.dtype) -> Layout:
+    """Return a new tensor whose numbers lie one after the other."""
+    strides = torch.empty(tuple(shape), device="meta").stride()
+    size = max(1, math.prod(shape)) * dtype.itemsize
+    return Layout(Storage((size,), size), dtype, 0, tuple(shape), tuple(strides))
+
+
+@dataclass(slots=True)
+class Constants:
+    """All numbers that never change, one after the other."""
+
+    parts: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def add(self, numbers: Tensor) -> Layout:
+        """Return where these numbers will lie, densely."""
+        data = numbers.detach().contiguous().cpu()
+        raw = data.view(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
+        raw += bytes(-len(raw) % _LINE)
+        storage = Storage((), len(raw), CONSTANT, offset_bytes=self.size_bytes)
+        self.parts.append(raw)
+        self.size_bytes += len(raw)
+        strides = torch.empty(data.shape, device="meta").stride()
+        return Layout(storage, data.dtype, 0, tuple(data.shape), tuple(strides))
+
+
+def placed(storages: Sequence[Storage]) -> int:
+    """Give each storage its address; return how many bytes they need together."""
+    free: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # by form: until when taken, where
+    total = 0
+    for one in sorted(storages, key=lambda storage: storage.first):
+        pool = free.setdefault(one.form, [])
+        spare = [entry for entry in pool if entry[0] < one.first]
+        if spare:
+            pool.remove(spare[0])
+            one.offset_bytes = spare[0][1]
+        else:
+            one.offset_bytes = total
+            total += one.size_bytes + -one.size_bytes % _LINE
+        pool.append((one.last, one.offset_bytes))
+    return total
+
+
+Dims = list[tuple[int, tuple[int, ...]]]  # of each dimension: its size, and each operand's stride
+
+
+def merged(operands: Sequence[Layout]) -> Dims:
+    """Return the dimensions of operands of one shape, as few as describe them, the outer first."""
+    steps = zip(*(operand.strides for operand in operands), strict=True)
+    dims = [pair for pair in zip(operands[0].sizes, steps, strict=True) if pair[0] != 1]
+    dims.sort(key=lambda pair: pair[1], reverse=True)
+    found: Dims = []
+    for size, strides in dims:
+        if found and all(
+            outer == size * inner for outer, inner in zip(found[-1][1], strides, strict=True)
+        ):
+            found[-1] = found[-1][0] * size, strides
+        else:
+            found.append((size, strides))
+    return found
+
+
+def words(layout: Layout, sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Return an operand as C++ reads it: four dimensions, or fewer filled up in front."""
+    pad = [1] * (4 - len(sizes))
+    base = layout.storage.offset_bytes // layout.dtype.itemsize
+    kind = TYPES.index(layout.dtype)
+    front = [0] * len(pad)
+    where = [layout.storage.space, kind, base + layout.offset]
+    return [*where, *pad, *sizes, *front, *strides, layout.border]
+
+
+def as_words(numbers: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the numbers as C++ reads them."""
+    return np.asarray(numbers, dtype=np.int64)

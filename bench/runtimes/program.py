@@ -1,0 +1,288 @@
+"""A network as a program: instructions on the tensors of one image, and branches.
+
+A network is recorded while it runs once, operator by operator, so that its parts may be written in
+any Python: what can be run is decided by its operators, never by its class. Decisions are told to
+the recorder as branches, of which it records both sides (`DynamicNet.execute_one`). What depends on
+no image becomes a constant. Owns the instructions' form; operators.py says which there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bench.errors import Unsupported
+from bench.networks.unit import DynamicNet
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A tensor of one image, (1, ...); `constant` holds its numbers where they never change."""
+
+    shape: Shape
+    dtype: torch.dtype
+    constant: Tensor | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """One side of a branch: its instructions, and what it gives."""
+
+    code: tuple[Instruction, ...]
+    outs: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instruction:
+    """An operator by name, what it reads and gives, and its settings.
+
+    "branch" reads one boolean and gives what its first region gives where that is true, else what
+    its second gives; both see all values before it.
+    """
+
+    op: str
+    ins: tuple[Value, ...]
+    outs: tuple[Value, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+
+
+class Program(NamedTuple):
+    """From one image (1, C, H, W) to `logits` (1, K) and `executed` (1, U)."""
+
+    image: Value
+    code: tuple[Instruction, ...]
+    logits: Value
+    executed: Value
+
+
+def program_of(net: DynamicNet, example_nchw: Tensor) -> Program:
+    """Record a network in eval mode; batch norms are best folded before.
+
+    Raises:
+        Unsupported: it uses an operator without an instruction, or does not tell its decisions.
+    """
+    # In inference mode composite operators would be seen whole.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        recorder = Recorder()
+        image = example_nchw[:1].clone(memory_format=torch.contiguous_format)
+        with recorder:
+            given = recorder.input(image)
+            logits, executed = net.execute_one(image, recorder.branch)
+        outs = tuple(recorder.cast(recorder.value(t), torch.float32) for t in (logits, executed))
+    code = without_dead(recorder.code, outs)
+    return Program(given, code, *outs)
+
+
+class _Write(NamedTuple):
+    """Memory that was written in place, and the tensors known to hold what is there since."""
+
+    begin: int
+    end: int
+    current: set[int]
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down each operator that reads what depends on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.code: list[Instruction] = []
+        self._values: dict[int, Value] = {}
+        self._constants: dict[int, Value] = {}
+        self._kept: list[Any] = []  # ids and addresses must not come again
+        self._known: dict[object, tuple[Value, ...]] = {}
+        self._writes: list[_Write] = []
+        self._unreadable: set[int] = set()
+
+    def input(self, x: Tensor) -> Value:
+        """Take `x` as what everything depends on."""
+        return self._name(x, Value(tuple(x.shape), x.dtype))
+
+    def value(self, x: Tensor) -> Value:
+        """Return the value of a tensor, a constant where it depends on no image.
+
+        Raises:
+            Unsupported: it cannot be known which numbers it holds.
+        """
+        stale = any(id(x) not in write.current for write in self._writes_over(x))
+        if stale or id(x) in self._unreadable:
+            raise Unsupported("no instruction for writing into a part of a tensor that is read")
+        if id(x) in self._values:
+            return self._values[id(x)]
+        if id(x) not in self._constants:
+            self._kept.append(x)
+            # A copy, because the network may go on to write to it.
+            self._constants[id(x)] = Value(tuple(x.shape), x.dtype, x.detach().clone())
+        return self._constants[id(x)]
+
+    def emit(
+        self,
+        op: str,
+        ins: Sequence[Value],
+        shape: Iterable[int],
+        dtype: torch.dtype,
+        **settings: Any,
+    ) -> Value:
+        """Add an instruction with one output, or find the same one before."""
+        key = (op, tuple(map(id, ins)), tuple(shape), dtype, repr(sorted(settings.items())))
+        if key not in self._known:
+            out = (Value(key[2], dtype),)
+            self.code.append(Instruction(op, tuple(ins), out, settings))
+            self._known[key] = out
+        return self._known[key][0]
+
+    def cast(self, value: Value, dtype: torch.dtype) -> Value:
+        """Return a value in another type."""
+        if value.dtype == dtype:
+            return value
+        if value.constant is not None:
+            return self.constant(value.constant.to(dtype))
+        return self.emit("cast", [value], value.shape, dtype)
+
+    def constant(self, numbers: Tensor) -> Value:
+        """Return a value that never changes."""
+        self._kept.append(numbers)
+        value = Value(tuple(numbers.shape), numbers.dtype, numbers)
+        self._kept.append(value)
+        return value
+
+    def branch(
+        self,
+        condition: Tensor,
+        then: Callable[[], tuple[Tensor, ...]],
+        otherwise: Callable[[], tuple[Tensor, ...]],
+    ) -> tuple[Tensor, ...]:
+        """Record both sides; the outputs stand for either."""
+        chosen = self.value(condition)
+        if chosen.constant is not None:
+            return then() if bool(condition) else otherwise()
+        regions, found = [], []
+        for side in (then, otherwise):
+            with self._side() as code:
+                found.append(side())
+                regions.append(Region(tuple(code), tuple(map(self.value, found[-1]))))
+        joined = tuple(Value(value.shape, value.dtype) for value in regions[0].outs)
+        if [(v.shape, v.dtype) for v in joined] != [(v.shape, v.dtype) for v in regions[1].outs]:
+            raise Unsupported("both sides of a branch must give tensors of the same shapes")
+        self.code.append(Instruction("branch", (chosen,), joined, {}, tuple(regions)))
+        outs = tuple(torch.zeros_like(tensor) for tensor in found[0])
+        for out, value in zip(outs, joined, strict=True):
+            self._name(out, value)
+        return outs
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Unsupported(f"no instruction for {func}: it draws at random")
+        depends = any(id(tensor) in self._values for tensor in given)
+        # Before it runs: it may write to what it reads.
+        values: Any = tree_map(self._as_value, (args, kwargs)) if depends else None
+        out = func(*args, **kwargs)
+        self._kept += [given, out]
+        if values is not None:
+            self._record(func, values[0], values[1], out)
+        elif func._schema.is_mutable:
+            self._constants.pop(id(args[0]), None)
+        return out
+
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Write down a call whose tensors are values already."""
+        from bench.runtimes.operators import CONSTANT, OPERATORS, Call
+
+        name = func._schema.name.partition("::")[2]
+        if name in CONSTANT:
+            return
+        writes = func._schema.is_mutable
+        operator = OPERATORS.get(name.removesuffix("_") if writes else name)
+        if operator is None:
+            raise Unsupported(f"no instruction for the operator {func}")
+        call = Call(self, str(func), _by_name(func, args, kwargs), out)
+        found = operator(call)
+        outs = out if isinstance(out, list | tuple) else (out,)
+        for tensor, value in zip(outs, found if isinstance(found, list) else [found], strict=False):
+            if writes:
+                self._writes.append(_Write(*_memory(tensor), set()))
+            self._name(tensor, value)
+        if isinstance(found, Value):  # further outputs, such as places of maxima
+            self._unreadable |= {id(tensor) for tensor in outs[1:]}
+
+    def _as_value(self, leaf: Any) -> Any:
+        return self.value(leaf) if isinstance(leaf, Tensor) else leaf
+
+    def _name(self, x: Tensor, value: Value) -> Value:
+        self._kept.append(x)
+        self._values[id(x)] = value
+        for write in self._writes_over(x):
+            write.current.add(id(x))
+        return value
+
+    def _writes_over(self, x: Tensor) -> list[_Write]:
+        begin, end = _memory(x)
+        return [write for write in self._writes if write.begin < end and begin < write.end]
+
+    @contextmanager
+    def _side(self) -> Iterator[list[Instruction]]:
+        """Record into a list of its own; what is known there is not known behind it."""
+        before, self.code = self.code, []
+        known, values = dict(self._known), dict(self._values)
+        yield self.code
+        changed = [key for key, value in values.items() if self._values[key] is not value]
+        if changed:
+            raise Unsupported("no instruction for writing, in a branch, to a tensor outside of it")
+        self._unreadable |= self._values.keys() - values.keys()
+        self.code, self._known, self._values = before, known, values
+
+
+def without_dead(code: Sequence[Instruction], outs: Iterable[Value]) -> tuple[Instruction, ...]:
+    """Return the instructions that `outs` depend on."""
+    needed = {id(out) for out in outs}
+    kept: list[Instruction] = []
+    for one in reversed(code):
+        if not any(id(out) in needed for out in one.outs):
+            continue
+        if one.regions:
+            sides = [Region(without_dead(side.code, side.outs), side.outs) for side in one.regions]
+            one = Instruction(one.op, one.ins, one.outs, one.settings, tuple(sides))
+            needed |= {id(value) for side in sides for value in _read_by(side)}
+        needed |= {id(value) for value in one.ins}
+        kept.append(one)
+    return tuple(reversed(kept))
+
+
+def _read_by(region: Region) -> Iterator[Value]:
+    yield from region.outs
+    for one in region.code:
+        yield from one.ins
+        for side in one.regions:
+            yield from _read_by(side)
+
+
+def _memory(x: Tensor) -> tuple[int, int]:
+    """Return where the numbers of a tensor lie, in bytes: from the first to behind the last."""
+    pairs = zip(x.shape, x.stride(), strict=True)
+    last = sum((size - 1) * stride for size, stride in pairs) if x.numel() else -1
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
+
+
+def _by_name(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an operator by name, defaults included."""
+    named = {argument.name: argument.default_value for argument in func._schema.arguments}
+    named |= dict(zip(named, args, strict=False))
+    return named | dict(kwargs)

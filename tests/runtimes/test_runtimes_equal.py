@@ -1,0 +1,257 @@
+"""Every network in every runtime computes what its masked path computes, or is refused in words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from export_nets import described_net, images, names
+from gated_nets import MERGES, backbone, per_unit_net, season
+from gated_nets import images as small_images
+from halting_nets import every_kind, every_shortcut, seasoned
+from halting_nets import images as halting_images
+from torch import Tensor, nn
+
+from bench.errors import Unsupported
+from bench.measure.equivalence import check_execution
+from bench.networks.gated import GatedResNet
+from bench.networks.policy import Decisions, Policy
+from bench.networks.resnet import Backbone
+from bench.networks.unit import DynamicNet, Output, Unit
+from bench.runtimes.contract import RUNTIMES, Runtime
+from bench.runtimes.native import Native
+from bench.runtimes.native.build import library
+from bench.runtimes.program import program_of
+
+CPU = torch.device("cpu")
+NAMES = ("eager", "native", "onnxruntime")
+REFUSED = {("random_skip", "onnxruntime"), ("random_skip_test", "onnxruntime")}
+
+
+def runtime(name: str) -> Runtime:
+    found = RUNTIMES.get(name)()
+    if name == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    if name == "native" and library().loaded is None:
+        pytest.skip(library().reason)
+    return found
+
+
+def test_the_built_in_runtimes_are_found_like_any_other() -> None:
+    assert set(RUNTIMES.names()) >= set(NAMES)
+    assert all(RUNTIMES.get(name).summary for name in NAMES)
+
+
+@pytest.mark.parametrize("where", NAMES)
+@pytest.mark.parametrize("name", names())
+def test_every_method_runs_in_every_runtime_as_its_masked_path(name: str, where: str) -> None:
+    net, _ = described_net(name)
+    if (name, where) in REFUSED:
+        with pytest.raises(Unsupported, match="bits"):
+            runtime(where).prepare(net, images()[:2])
+        return
+    run = runtime(where).prepare(net, images()[:2])
+    said = check_execution(net, images(), run=run)
+    assert said.startswith("execute == forward on 256 images")
+
+
+@pytest.mark.parametrize("where", NAMES)
+@every_kind
+@every_shortcut
+def test_what_halts_halts_in_every_runtime(kind: str, shortcut: Any, where: str) -> None:
+    net, x = seasoned(kind, shortcut), halting_images(256)
+    # Sums of 256 large numbers in another order: of logits around 16 the sixth digit.
+    assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]), atol=1e-3)
+
+
+@pytest.mark.parametrize("where", NAMES)
+@pytest.mark.parametrize("merge", sorted(MERGES))
+@every_shortcut
+def test_gates_of_a_stranger_with_dead_blocks_run_everywhere(
+    merge: str, shortcut: str, where: str
+) -> None:
+    net = per_unit_net(merge, shortcut).inference_net(dead_blocks=frozenset({"block2", "block4"}))
+    x = small_images(256)
+    assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
+
+
+class Mixed(Policy):
+    """A stranger's gates of many operators, each with a state of its own."""
+
+    def __init__(self, base: Backbone) -> None:
+        super().__init__([False] * base.num_blocks)
+        self.widths = [channels for channels, _, _ in base.input_shapes]
+        self.nets = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, 4, 5, padding=2, stride=3, groups=2), nn.GELU())
+            for width in self.widths
+        )
+        self.cell, self.last = nn.LSTMCell(4, 6), nn.Linear(12, 2)
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+        return _MixedDecisions(self)
+
+    def units(self) -> Sequence[Unit]:
+        return ()
+
+
+class _MixedDecisions(Decisions):
+    def __init__(self, policy: Mixed) -> None:
+        self.policy, self.state = policy, None
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        features = self.policy.nets[index](h_nchw)
+        pooled = F.max_pool2d(features, 2, ceil_mode=True).amax(dim=(2, 3)).clamp(-1, 2)
+        self.state: Any = self.policy.cell(pooled, self.state)
+        hidden, memory = self.state
+        both = torch.cat([hidden, torch.tanh(memory).abs() ** 2], dim=1)
+        return self.policy.last(both).softmax(dim=1).argmax(dim=1).float()
+
+
+@pytest.mark.parametrize("where", NAMES)
+def test_any_policy_of_known_operators_is_lowered(where: str) -> None:
+    base = backbone("B")
+    net = season(GatedResNet(base, Mixed(base)))
+    nn.init.normal_(net.policy.last.weight, std=4)  # type: ignore[arg-type, union-attr]
+    x = small_images(256)
+    assert float(1 - net(x).executed.mean()) > 0.02
+    assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
+
+
+@pytest.mark.parametrize("side", [(5, 9), (7, 4), (33, 17)])
+@pytest.mark.parametrize("where", NAMES)
+def test_odd_sizes_of_images_are_computed(side: tuple[int, int], where: str) -> None:
+    net = season_of(Backbone("resnet8", 7, (1, *side), "B"))
+    x = torch.randn(256, 1, *side).contiguous(memory_format=torch.channels_last)
+    assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
+
+
+def season_of(base: Backbone) -> GatedResNet:
+    net = GatedResNet(base).train()
+    with torch.no_grad():
+        net(torch.randn(32, *base.image_shape))
+    return net.eval()
+
+
+@pytest.mark.parametrize("where", NAMES)
+def test_any_number_of_images_in_any_layout_gets_the_right_answer(where: str) -> None:
+    net = per_unit_net("residual", "A")
+    run, x = runtime(where).prepare(net, small_images(2)), small_images(64)
+    with torch.no_grad():
+        expected = net(x)
+    for given in (x, x.contiguous(), x.repeat(1, 1, 1, 2)[..., ::2], x.flip(3).flip(3)):
+        given = given if torch.equal(given, x) else x.clone()
+        logits, executed = run(given)
+        torch.testing.assert_close(logits, expected.logits, atol=1e-4, rtol=0)
+        assert torch.equal(executed, expected.executed)
+    logits, executed = run(x[:1])
+    torch.testing.assert_close(logits, expected.logits[:1], atol=1e-4, rtol=0)
+    many, _ = run(x.repeat(40, 1, 1, 1))
+    assert torch.equal(many[:64], many[-64:])
+
+
+def test_no_images_get_no_answers() -> None:
+    logits, executed = runtime("native").prepare(season_of(backbone()), small_images(2))(
+        small_images(2)[:0]
+    )
+    assert logits.shape == (0, 10) and len(executed) == 0
+
+
+@pytest.mark.parametrize("where", NAMES)
+def test_what_is_no_number_stays_so(where: str) -> None:
+    run, x = runtime(where).prepare(season_of(backbone()), small_images(2)), small_images(3)
+    x[1] = float("nan")
+    logits, _ = run(x)
+    assert logits[1].isnan().all() and logits[[0, 2]].isfinite().all()
+
+
+def test_the_network_that_is_prepared_is_left_alone() -> None:
+    net = per_unit_net("residual", "B")
+    before = copy.deepcopy(net.state_dict())
+    for name in NAMES:
+        runtime(name).prepare(net, small_images(2))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+class _At(Policy):
+    """A policy whose decisions are computed by a function of the input of the block."""
+
+    def __init__(self, base: Backbone, ask: Any) -> None:
+        super().__init__([False] * base.num_blocks)
+        self.ask = ask
+
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
+        return _AtDecisions(self)
+
+    def units(self) -> Sequence[Unit]:
+        return ()
+
+
+class _AtDecisions(Decisions):
+    def __init__(self, policy: _At) -> None:
+        self.policy = policy
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        return self.policy.ask(h_nchw)  # type: ignore[no-any-return]
+
+
+def _by_item(h_nchw: Tensor) -> Tensor:
+    return h_nchw.new_ones(len(h_nchw)) * float(h_nchw.mean().item() > 0)
+
+
+def _overwritten(h_nchw: Tensor) -> Tensor:
+    mean_nc = h_nchw.mean(dim=(2, 3))
+    part = mean_nc[:, :2]
+    part.mul_(2)
+    return (mean_nc.sum(dim=1) > 0).float()
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda h: torch.rand(len(h)) * h.mean(), "draws at random"),
+        (_by_item, "aten._local_scalar_dense"),
+        (lambda h: h.mean(dim=(2, 3)).cumsum(dim=1)[:, 0], "aten.cumsum"),
+        (_overwritten, "writing into a part"),
+        (lambda h: h.sort(dim=1).values.mean(dim=(1, 2, 3)), "aten.sort"),
+    ],
+)
+def test_what_has_no_instruction_is_refused_by_its_name(ask: Any, words: str) -> None:
+    base = backbone()
+    with pytest.raises(Unsupported, match=words):
+        program_of(season(GatedResNet(base, _At(base, ask))), small_images(1))
+
+
+class Silent(DynamicNet):
+    """A network that decides and does not say so branch by branch."""
+
+    def __init__(self, inner: GatedResNet) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def units(self) -> Sequence[Unit]:
+        return self.inner.units()
+
+    def forward(self, x_nchw: Tensor) -> Output:
+        return self.inner(x_nchw)  # type: ignore[no-any-return]
+
+    def execute(self, x_nchw: Tensor) -> Output:
+        return self.inner.execute(x_nchw)
+
+
+def test_a_network_of_any_class_that_decides_nothing_is_lowered() -> None:
+    inner, x = season_of(backbone()), small_images(256)
+    net = Silent(inner)
+    assert check_execution(net, x, run=runtime("native").prepare(net, x[:2]))
+    with pytest.raises(Unsupported, match="Silent does not tell its decisions"):
+        runtime("native").prepare(Silent(per_unit_net("output", "A")), x[:2])
+
+
+def test_the_native_runtime_refuses_other_devices_and_more_threads() -> None:
+    net = season_of(backbone())
+    assert Native().refuses(net, CPU, 1) is None
+    assert "one thread, not 2" in (Native().refuses(net, CPU, 2) or "")
+    assert "not on cuda" in (Native().refuses(net, torch.device("cuda"), 1) or "")
