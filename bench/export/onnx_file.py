@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from bench.errors import ConfigError
 from bench.export.description import KEY, Description
+from bench.runtimes.instructions import Program
 from bench.runtimes.onnx import missing_packages, onnx_model
-from bench.runtimes.program import Program
 
 
 def require_onnx() -> None:

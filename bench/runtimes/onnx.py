@@ -18,7 +18,8 @@ from bench.errors import Unsupported
 from bench.networks.unit import DynamicNet
 from bench.runtimes.contract import Run, Runtime
 from bench.runtimes.eager import folded_copy
-from bench.runtimes.program import Instruction, Program, Region, Value, program_of
+from bench.runtimes.instructions import Instruction, Program, Region, Value
+from bench.runtimes.program import program_of
 
 PACKAGES = ("onnx", "onnxruntime")
 OUTPUTS = ["logits", "executed"]

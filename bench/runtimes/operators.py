@@ -8,22 +8,38 @@ Whatever else there is, softmax or a batch norm, is made of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from bench.errors import Unsupported
-
-if TYPE_CHECKING:
-    from bench.runtimes.program import Recorder, Value
+from bench.runtimes.instructions import Value
 
 # They read the shape of a tensor and none of its numbers.
 CONSTANT = {
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
     *("zeros_like", "ones_like", "full_like", "empty_like"),
 }
+
+
+class Recorder(Protocol):
+    """Who writes instructions down."""
+
+    def emit(
+        self,
+        op: str,
+        ins: Sequence[Value],
+        shape: Iterable[int],
+        dtype: torch.dtype,
+        **settings: Any,
+    ) -> Value: ...
+
+    def cast(self, value: Value, dtype: torch.dtype) -> Value: ...
+
+    def constant(self, numbers: Tensor) -> Value: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,7 @@ class Call:
         return Unsupported(f"no instruction for the operator {self.name} with {why}")
 
 
-Operator = Callable[[Call], "Value | list[Value]"]
+Operator = Callable[[Call], Value | list[Value]]
 
 
 def _unary(kind: str, **settings: float) -> Operator:

@@ -3,14 +3,13 @@
 A network is recorded while it runs once, operator by operator, so that its parts may be written in
 any Python: what can be run is decided by its operators, never by its class. Decisions are told to
 the recorder as branches, of which it records both sides (`DynamicNet.execute_one`). What depends on
-no image becomes a constant. Owns the instructions' form; operators.py says which there are.
+no image becomes a constant. Which instructions there are, operators.py says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -20,49 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.errors import Unsupported
 from bench.networks.unit import DynamicNet
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Value:
-    """A tensor of one image, (1, ...); `constant` holds its numbers where they never change."""
-
-    shape: Shape
-    dtype: torch.dtype
-    constant: Tensor | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Region:
-    """One side of a branch: its instructions, and what it gives."""
-
-    code: tuple[Instruction, ...]
-    outs: tuple[Value, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Instruction:
-    """An operator by name, what it reads and gives, and its settings.
-
-    "branch" reads one boolean and gives what its first region gives where that is true, else what
-    its second gives; both see all values before it.
-    """
-
-    op: str
-    ins: tuple[Value, ...]
-    outs: tuple[Value, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    regions: tuple[Region, ...] = ()
-
-
-class Program(NamedTuple):
-    """From one image (1, C, H, W) to `logits` (1, K) and `executed` (1, U)."""
-
-    image: Value
-    code: tuple[Instruction, ...]
-    logits: Value
-    executed: Value
+from bench.runtimes.instructions import Instruction, Program, Region, Value, without_dead
+from bench.runtimes.operators import CONSTANT, OPERATORS, Call
 
 
 def program_of(net: DynamicNet, example_nchw: Tensor) -> Program:
@@ -204,8 +162,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Write down a call whose tensors are values already."""
-        from bench.runtimes.operators import CONSTANT, OPERATORS, Call
-
         name = func._schema.name.partition("::")[2]
         if name in CONSTANT:
             return
@@ -248,30 +204,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Unsupported("no instruction for writing, in a branch, to a tensor outside of it")
         self._unreadable |= self._values.keys() - values.keys()
         self.code, self._known, self._values = before, known, values
-
-
-def without_dead(code: Sequence[Instruction], outs: Iterable[Value]) -> tuple[Instruction, ...]:
-    """Return the instructions that `outs` depend on."""
-    needed = {id(out) for out in outs}
-    kept: list[Instruction] = []
-    for one in reversed(code):
-        if not any(id(out) in needed for out in one.outs):
-            continue
-        if one.regions:
-            sides = [Region(without_dead(side.code, side.outs), side.outs) for side in one.regions]
-            one = Instruction(one.op, one.ins, one.outs, one.settings, tuple(sides))
-            needed |= {id(value) for side in sides for value in _read_by(side)}
-        needed |= {id(value) for value in one.ins}
-        kept.append(one)
-    return tuple(reversed(kept))
-
-
-def _read_by(region: Region) -> Iterator[Value]:
-    yield from region.outs
-    for one in region.code:
-        yield from one.ins
-        for side in one.regions:
-            yield from _read_by(side)
 
 
 def _memory(x: Tensor) -> tuple[int, int]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import Unsupported
+from bench.runtimes.instructions import Instruction, Program, Region, Value
 from bench.runtimes.native.fusing import VECTOR, is_fast
 from bench.runtimes.native.memory import (
     TYPES,
@@ -28,7 +29,6 @@ from bench.runtimes.native.memory import (
     words,
 )
 from bench.runtimes.native.sharing import VIEWS, Sharing
-from bench.runtimes.program import Instruction, Program, Region, Value
 
 OPS = (
     *("copy", "fill", "unary", "binary", "where", "muladd", "reduce", "product", "top", "pool"),

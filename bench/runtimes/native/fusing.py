@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from bench.runtimes.program import Instruction, Program, Region, Value, without_dead
+from bench.runtimes.instructions import Instruction, Program, Region, Value, without_dead
 
 VECTOR = 16  # output channels of a fast convolution are a multiple of this
 

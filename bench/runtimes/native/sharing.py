@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.runtimes.program import Instruction, Program, Region, Value
+from bench.runtimes.instructions import Instruction, Program, Region, Value
 
 VIEWS = frozenset({"select", "slice", "reshape", "permute", "expand", "bits"})
 _BY_NUMBER = frozenset({"unary", "binary", "muladd", "where"})
