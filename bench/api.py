@@ -206,8 +206,8 @@ def _finish(step: Step, performed: Performed) -> Outcome:
     begun = dict.fromkeys(spec.run for i in step.plan for spec in (i.needs, i.spec) if spec)
     failures = [performed.failures[run] for run in begun if run in performed.failures]
     records = judge(records, place.store)
-    if step.options.latency != "off":
-        options = step.options
+    options = step.options
+    if options.latency != "off":
         records = time_runs(records, place, profile=options.latency, runtimes=options.runtimes)
     if can_draw():
         for record in records:
