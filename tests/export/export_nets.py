@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from bench.engine.plan import METHODS
+from bench.engine.plan import METHODS, code_of
 from bench.export.description import Description, SourceNote, SourcePointNote
 from bench.export.making import FileFormat, Made, make
 from bench.method import DerivedMethod, DynamicNet, Source
@@ -36,6 +36,7 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
         skipbench="0",
         run=f"{name}-made-up",
         method=name,
+        method_version=code_of(name).method_version,
         settings=bench.config.model_dump(mode="json"),
         variant="",
         point=point.name,

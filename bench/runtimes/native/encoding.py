@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.errors import Unsupported
 from bench.runtimes.instructions import Instruction, Program, Region, Value
-from bench.runtimes.native.fusing import VECTOR, is_fast
+from bench.runtimes.native.fusing import is_fast
 from bench.runtimes.native.memory import (
     TYPES,
     Constants,
@@ -27,6 +27,16 @@ from bench.runtimes.native.memory import (
     merged,
     placed,
     words,
+)
+from bench.runtimes.native.packing import (
+    Operand,
+    flat,
+    grouped,
+    images,
+    packed,
+    paddings,
+    reshaped,
+    split,
 )
 from bench.runtimes.native.sharing import VIEWS, Sharing
 
@@ -58,9 +68,6 @@ class Encoded(NamedTuple):
     work_bytes: int
 
 
-Operand = tuple[Layout, tuple[int, ...], tuple[int, ...]]
-
-
 @dataclass(slots=True)
 class _Line:
     op: str
@@ -81,7 +88,7 @@ def encoded(program: Program) -> Encoded:
 class _Encoder:
     def __init__(self, program: Program) -> None:
         self._sharing = Sharing(program)
-        self._border = max([1, *_paddings(program.code)])
+        self._border = max([1, *paddings(program.code)])
         if self._border > _MOST_BORDER:
             raise Unsupported(f"a padding of more than {_MOST_BORDER}")
         self._layouts: dict[int, Layout] = {}
@@ -94,7 +101,7 @@ class _Encoder:
         image = self._new(program.image)
         image.storage.touch(0)
         self._region(program.code)
-        ends = [_images(image), *(self._row(out) for out in (program.logits, program.executed))]
+        ends = [images(image), *(self._row(out) for out in (program.logits, program.executed))]
         for end in ends:
             end[0].storage.touch(len(self._lines))
         used = [storage for storage in self._storages if storage.first >= 0]
@@ -252,7 +259,7 @@ class _Encoder:
         try:
             return layout.like(layout.on_meta().view(shape))
         except RuntimeError:
-            return _reshaped(self._dense(layout), shape)
+            return reshaped(self._dense(layout), shape)
 
     # Instructions
 
@@ -270,9 +277,9 @@ class _Encoder:
         value, kind, dims = one.ins[0], one.settings["kind"], one.settings["dims"]
         _expect(value.dtype != torch.int32 and 0 not in value.shape, "a reduction", value)
         layout = self._read(value)
-        kept, over = _split(layout, dims)
+        kept, over = split(layout, dims)
         if len(kept) > 1 or len(over) > 3:
-            kept, over = _split(self._dense(layout), dims)
+            kept, over = split(self._dense(layout), dims)
             layout = self._dense(layout)
         if len(kept) > 1 or len(over) > 3 or (kind == "argmax" and len(over) > 1):
             raise Unsupported(f"a reduction of dimensions {dims} of {value.shape}")
@@ -329,7 +336,7 @@ class _Encoder:
         given, out = self._read(one.ins[0]), self._out(one.outs[0])
         windows = [*one.settings["size"], *one.settings["stride"], *one.settings["padding"], 1, 1]
         numbers = [KINDS["reduce"].index(one.settings["kind"]), *windows]
-        self._emit("pool", [_images(out), _images(given)], numbers)
+        self._emit("pool", [images(out), images(given)], numbers)
 
     def _convolution(self, one: Instruction) -> None:
         settings = one.settings
@@ -338,11 +345,11 @@ class _Encoder:
         given = self._map(one.ins[0])
         bias = one.ins[2] if len(one.ins) == 3 + adds else None
         parts = [given, self._weight(weight, settings["groups"], fast), self._bias(bias, weight)]
-        added = [_images(self._read(one.ins[-1]))] if adds else []
+        added = [images(self._read(one.ins[-1]))] if adds else []
         if added and added[0][2][-1] != 1:
-            added = [_images(self._map(one.ins[-1]))]
+            added = [images(self._map(one.ins[-1]))]
         out = self._out(one.outs[0])
-        to = out if _images(out)[2][-1] == 1 else self._fresh(out.sizes, out.dtype)
+        to = out if images(out)[2][-1] == 1 else self._fresh(out.sizes, out.dtype)
         windows = [
             *weight.shape[2:],
             *settings["stride"],
@@ -350,7 +357,7 @@ class _Encoder:
             *settings["dilation"],
         ]
         least = 0.0 if settings.get("relu") else -np.inf
-        operands = [_images(to), _images(given), *map(_flat, parts[1:]), *added]
+        operands = [images(to), images(given), *map(flat, parts[1:]), *added]
         op = "convolution3" if fast else "convolution"
         self._emit(op, operands, [0, *windows, settings["groups"]], least)
         if to is not out:
@@ -366,13 +373,11 @@ class _Encoder:
         self._storages.append(hidden.storage)
         weights = [self._weight(w1, 1, True), self._bias(b1, w1)]
         weights += [self._weight(w2, 1, True), self._bias(b2, w2)]
-        maps = [_images(out), _images(chosen), _images(hidden)]
-        self._emit("sparse_block", [*maps, *map(_flat, weights)])
+        maps = [images(out), images(chosen), images(hidden)]
+        self._emit("sparse_block", [*maps, *map(flat, weights)])
 
     def _weight(self, value: Value, groups: int, fast: bool) -> Layout:
-        return self._once(
-            value, lambda weight: _packed(weight) if fast else _grouped(weight, groups)
-        )
+        return self._once(value, lambda weight: packed(weight) if fast else grouped(weight, groups))
 
     def _bias(self, value: Value | None, weight: Value) -> Layout:
         if value is None:
@@ -423,69 +428,3 @@ def _check_types(one: Instruction) -> None:
 def _expect(holds: bool, what: str, value: Value) -> None:
     if not holds:
         raise Unsupported(f"{what} of {value.dtype} of the shape {value.shape}")
-
-
-def _images(layout: Layout) -> Operand:
-    """Return a map (1, C, h, w) as rows, columns and channels."""
-    order = (0, 2, 3, 1)
-    sizes, strides = ([of[d] for d in order] for of in (layout.sizes, layout.strides))
-    return layout, tuple(sizes), (0, *strides[1:])
-
-
-def _flat(layout: Layout) -> Operand:
-    return layout, (int(np.prod(layout.sizes)),), (1,)
-
-
-def _reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
-    strides = torch.empty(tuple(shape), device="meta").stride()
-    return layout._replace(sizes=tuple(shape), strides=tuple(strides), border=0)
-
-
-def _split(
-    layout: Layout, dims: Sequence[int]
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Return sizes and strides of the dimensions that stay and of those that are reduced."""
-    parts: list[list[tuple[int, int]]] = []
-    for chosen in (False, True):
-        places = [d for d in range(len(layout.sizes)) if (d in dims) == chosen]
-        part = layout._replace(
-            sizes=tuple(layout.sizes[d] for d in places),
-            strides=tuple(layout.strides[d] for d in places),
-        )
-        parts.append([(size, steps[0]) for size, steps in _in_order(part)])
-    return parts[0], parts[1]
-
-
-def _in_order(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
-    """Return merged dimensions without changing their order."""
-    found: list[tuple[int, tuple[int, ...]]] = []
-    for size, step in zip(layout.sizes, layout.strides, strict=True):
-        if size == 1:
-            continue
-        if found and found[-1][1][0] == size * step:
-            found[-1] = found[-1][0] * size, (step,)
-        else:
-            found.append((size, (step,)))
-    return found
-
-
-def _packed(weight: Tensor) -> Tensor:
-    """Return (C_out / 16, 3, 3, C_in, 16) of (C_out, C_in, 3, 3)."""
-    grouped = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0] // VECTOR, VECTOR)
-    return grouped.transpose(0, 1).contiguous()
-
-
-def _grouped(weight: Tensor, groups: int) -> Tensor:
-    """Return (groups, kh, kw, C_in / groups, C_out / groups) of (C_out, C_in / groups, kh, kw)."""
-    split = weight.reshape(groups, -1, *weight.shape[1:])
-    return split.permute(0, 3, 4, 2, 1).contiguous()
-
-
-def _paddings(code: Sequence[Instruction]) -> list[int]:
-    found: list[int] = []
-    for one in code:
-        if one.op == "convolution":
-            found += one.settings["padding"]
-        for side in one.regions:
-            found += _paddings(side.code)
-    return found

@@ -1,0 +1,82 @@
+"""Operands and weights in the order in which C++ reads them. Owns no memory and no instruction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.runtimes.instructions import Instruction
+from bench.runtimes.native.fusing import VECTOR
+from bench.runtimes.native.memory import Layout
+
+Operand = tuple[Layout, tuple[int, ...], tuple[int, ...]]
+"""A layout, and the sizes and strides by which an instruction reads it."""
+
+
+def images(layout: Layout) -> Operand:
+    """Return a map (1, C, h, w) as rows, columns and channels."""
+    order = (0, 2, 3, 1)
+    sizes, strides = ([of[d] for d in order] for of in (layout.sizes, layout.strides))
+    return layout, tuple(sizes), (0, *strides[1:])
+
+
+def flat(layout: Layout) -> Operand:
+    return layout, (int(np.prod(layout.sizes)),), (1,)
+
+
+def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
+    strides = torch.empty(tuple(shape), device="meta").stride()
+    return layout._replace(sizes=tuple(shape), strides=tuple(strides), border=0)
+
+
+def split(
+    layout: Layout, dims: Sequence[int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return sizes and strides of the dimensions that stay and of those that are reduced."""
+    parts: list[list[tuple[int, int]]] = []
+    for chosen in (False, True):
+        places = [d for d in range(len(layout.sizes)) if (d in dims) == chosen]
+        part = layout._replace(
+            sizes=tuple(layout.sizes[d] for d in places),
+            strides=tuple(layout.strides[d] for d in places),
+        )
+        parts.append([(size, steps[0]) for size, steps in in_order(part)])
+    return parts[0], parts[1]
+
+
+def in_order(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
+    """Return merged dimensions without changing their order."""
+    found: list[tuple[int, tuple[int, ...]]] = []
+    for size, step in zip(layout.sizes, layout.strides, strict=True):
+        if size == 1:
+            continue
+        if found and found[-1][1][0] == size * step:
+            found[-1] = found[-1][0] * size, (step,)
+        else:
+            found.append((size, (step,)))
+    return found
+
+
+def packed(weight: Tensor) -> Tensor:
+    """Return (C_out / 16, 3, 3, C_in, 16) of (C_out, C_in, 3, 3)."""
+    grouped = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0] // VECTOR, VECTOR)
+    return grouped.transpose(0, 1).contiguous()
+
+
+def grouped(weight: Tensor, groups: int) -> Tensor:
+    """Return (groups, kh, kw, C_in / groups, C_out / groups) of (C_out, C_in / groups, kh, kw)."""
+    split = weight.reshape(groups, -1, *weight.shape[1:])
+    return split.permute(0, 3, 4, 2, 1).contiguous()
+
+
+def paddings(code: Sequence[Instruction]) -> list[int]:
+    found: list[int] = []
+    for one in code:
+        if one.op == "convolution":
+            found += one.settings["padding"]
+        for side in one.regions:
+            found += paddings(side.code)
+    return found
