@@ -13,6 +13,9 @@ from bench.records.record import EpochRow
 from bench.training.reporter import Overall, Reporter
 
 
+_FIRST_ESTIMATE_S = 60.0
+
+
 class Together:
     """All runs that are to be done, by name with the images that each will see."""
 
@@ -21,6 +24,7 @@ class Together:
         self._seen = dict.fromkeys(images, 0)
         self._found, self._done = 0, 0
         self._begun, self._lock = time.monotonic(), threading.Lock()
+        self._estimated = False
 
     def listener(self) -> Reporter:
         """Return who listens to one run after the other; each has a place of its own."""
@@ -49,6 +53,10 @@ class Together:
 
     def _tell(self) -> None:
         if len(self._images) > 1:
+            if not self._estimated and time.monotonic() - self._begun > _FIRST_ESTIMATE_S:
+                self._estimated = True
+                left = _duration(self._left_s())
+                self._reporter.note(f"{len(self._images)} runs: about {left} in all at this rate")
             total = sum(self._images.values())
             seen = sum(self._seen.values())
             self._reporter.overall(Overall(self._done, len(self._images), seen, total))
