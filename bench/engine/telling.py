@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from bench.records.record import EpochRow
 from bench.training.reporter import Overall, Reporter
 
-
 _FIRST_ESTIMATE_S = 60.0
 
 
