@@ -30,6 +30,8 @@ from bench.runtimes.native.memory import (
 )
 from bench.runtimes.native.packing import (
     Operand,
+    check_types,
+    expect,
     flat,
     grouped,
     images,
@@ -227,7 +229,7 @@ class _Encoder:
         layout = self._read(value)
         if layout.border:
             return layout
-        _expect(len(value.shape) == 4 and value.dtype == torch.float32, "a convolution", value)
+        expect(len(value.shape) == 4 and value.dtype == torch.float32, "a convolution", value)
         copied = map_layout(value.shape, self._border)
         self._storages.append(copied.storage)
         self._copy(layout, copied)
@@ -268,14 +270,14 @@ class _Encoder:
         kind = one.settings.get("kind")
         numbers = [] if kind is None else [KINDS[one.op].index(kind)]
         op = "copy" if one.op == "cast" else one.op
-        _check_types(one)
+        check_types(one)
         self._elementwise(
             op, [self._out(one.outs[0]), *layouts], numbers, one.settings.get("slope", 0.0)
         )
 
     def _reduce(self, one: Instruction) -> None:
         value, kind, dims = one.ins[0], one.settings["kind"], one.settings["dims"]
-        _expect(value.dtype != torch.int32 and 0 not in value.shape, "a reduction", value)
+        expect(value.dtype != torch.int32 and 0 not in value.shape, "a reduction", value)
         layout = self._read(value)
         kept, over = split(layout, dims)
         if len(kept) > 1 or len(over) > 3:
@@ -301,14 +303,14 @@ class _Encoder:
         parts = (out, left, right)
         if any(np.prod(part.sizes[:-2], dtype=int) != 1 for part in parts):
             raise Unsupported("a product of several matrices at a time")
-        _check_types(one)
+        check_types(one)
         self._emit(
             "product",
             [(part._replace(border=0), part.sizes[-2:], part.strides[-2:]) for part in parts],
         )
 
     def _top(self, one: Instruction) -> None:
-        _expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
+        expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
         if np.prod(one.ins[0].shape[:-1], dtype=int) != 1:
             raise Unsupported("the greatest numbers of several rows")
         given = self._row(one.ins[0])
@@ -332,7 +334,7 @@ class _Encoder:
         self._copy(given, out.like(inner))
 
     def _pool(self, one: Instruction) -> None:
-        _expect(one.ins[0].dtype == torch.float32, "pooling", one.ins[0])
+        expect(one.ins[0].dtype == torch.float32, "pooling", one.ins[0])
         given, out = self._read(one.ins[0]), self._out(one.outs[0])
         windows = [*one.settings["size"], *one.settings["stride"], *one.settings["padding"], 1, 1]
         numbers = [KINDS["reduce"].index(one.settings["kind"]), *windows]
@@ -387,7 +389,7 @@ class _Encoder:
     def _once(self, value: Value, pack: Callable[[Tensor], Tensor]) -> Layout:
         if id(value) not in self._packed:
             assert value.constant is not None
-            _expect(value.dtype == torch.float32, "a convolution", value)
+            expect(value.dtype == torch.float32, "a convolution", value)
             self._packed[id(value)] = self._constants.add(pack(value.constant))
         return self._packed[id(value)]
 
@@ -403,28 +405,3 @@ _WRITERS: dict[str, _Writer] = {
     "convolution": _Encoder._convolution,
     "sparse_block": _Encoder._sparse_block,
 }
-_INTEGERS = {"and", "or", "xor", "shl", "shr"}
-
-
-def _check_types(one: Instruction) -> None:
-    """Refuse what C++ has no form of, before it would have to."""
-    kind, types = one.settings.get("kind"), {value.dtype for value in one.ins}
-    floats = all(dtype.is_floating_point for dtype in types)
-    whole = not any(dtype.is_floating_point for dtype in types)
-    fits = True
-    if one.op in ("unary", "product"):
-        fits = floats or (kind == "not" and whole) or (kind == "neg" and types == {torch.int64})
-    elif one.op == "binary":
-        fits = torch.int32 not in types and (
-            whole if kind in _INTEGERS else floats or kind != "div"
-        )
-    elif one.op == "muladd":
-        fits = types == {torch.float32}
-    if not fits:
-        named = " and ".join(sorted(str(dtype) for dtype in types))
-        raise Unsupported(f"the operator {kind or one.op} of numbers of the type {named}")
-
-
-def _expect(holds: bool, what: str, value: Value) -> None:
-    if not holds:
-        raise Unsupported(f"{what} of {value.dtype} of the shape {value.shape}")

@@ -1,4 +1,7 @@
-"""Operands and weights in the order in which C++ reads them. Owns no memory and no instruction."""
+"""Operands and weights in the order in which C++ reads them, and what it has no form of.
+
+Owns no memory and writes no instruction.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.runtimes.instructions import Instruction
+from bench.errors import Unsupported
+from bench.runtimes.instructions import Instruction, Value
 from bench.runtimes.native.fusing import VECTOR
 from bench.runtimes.native.memory import Layout
 
@@ -80,3 +84,30 @@ def paddings(code: Sequence[Instruction]) -> list[int]:
         for side in one.regions:
             found += paddings(side.code)
     return found
+
+
+_INTEGERS = {"and", "or", "xor", "shl", "shr"}
+
+
+def check_types(one: Instruction) -> None:
+    """Refuse what C++ has no form of, before it would have to."""
+    kind, types = one.settings.get("kind"), {value.dtype for value in one.ins}
+    floats = all(dtype.is_floating_point for dtype in types)
+    whole = not any(dtype.is_floating_point for dtype in types)
+    fits = True
+    if one.op in ("unary", "product"):
+        fits = floats or (kind == "not" and whole) or (kind == "neg" and types == {torch.int64})
+    elif one.op == "binary":
+        fits = torch.int32 not in types and (
+            whole if kind in _INTEGERS else floats or kind != "div"
+        )
+    elif one.op == "muladd":
+        fits = types == {torch.float32}
+    if not fits:
+        named = " and ".join(sorted(str(dtype) for dtype in types))
+        raise Unsupported(f"the operator {kind or one.op} of numbers of the type {named}")
+
+
+def expect(holds: bool, what: str, value: Value) -> None:
+    if not holds:
+        raise Unsupported(f"{what} of {value.dtype} of the shape {value.shape}")
