@@ -20,7 +20,7 @@ MakeCell = Callable[..., LatencyCell]
 STABLE = [
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
     *("nflops_backbone", "macs", "params", "latency_ms_b1", "speedup_b1", "speedup_b256"),
-    *("train_epochs", "status", "reason"),
+    *("train_epochs", "status", "reason", "runtime"),
 ]
 
 
