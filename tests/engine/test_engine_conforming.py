@@ -308,9 +308,12 @@ def test_few_test_images_are_enough_for_a_record(
     (point,) = record.points
     assert record.test_images == 3 * test and point.correct == round(point.accuracy * 3 * test)
     assert f"on {3 * test} images" in point.equivalence
-    alone, batch = point.latency
-    assert alone.latency_ms is not None
-    assert batch.reason == f"batches of 256 need as many images; there are {3 * test}"
+    assert {cell.runtime for cell in point.latency} >= {"eager"}
+    for cell in point.latency:
+        if cell.batch_size == 1:
+            assert cell.latency_ms is not None, cell.reason
+        else:
+            assert cell.reason == f"batches of 256 need as many images; there are {3 * test}"
 
 
 def test_every_method_that_is_built_in_passes_untrained(folders: api.Folders) -> None:
