@@ -137,9 +137,9 @@ def test_a_plugin_finds_the_files_beside_it_and_is_refused_where_they_changed(
     helper = tmp_path / "trial_helper.py"
     helper.write_text("WORD = 'one'\n")
     job = _bad(tmp_path, "helped", "import trial_helper; raise ValueError(trial_helper.WORD)")
-    assert "one" in _last(job).what
+    assert "one" in _last(job).what["reason"]
     helper.write_text("WORD = 'two'\n")
-    assert "The code of 'helped' was changed after" in _last(job).what
+    assert "The code of 'helped' was changed after" in _last(job).what["reason"]
 
 
 def test_memory_that_cannot_be_had_is_told(tmp_path: Path) -> None:
