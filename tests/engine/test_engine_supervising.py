@@ -200,7 +200,9 @@ def test_a_process_does_one_job_after_the_other_and_what_a_method_prints_breaks_
     talker = replace(talker, spec=talker.spec | {"budget": job.spec["budget"]})
     with RunProcess(job) as process:
         first, second = list(process.do(talker)), list(process.do(job))
-        assert Said("printed", "half a line") in first
+        # The network may be built, and so printed about, more than once before a line ends.
+        printed = [said.what for said in first if said.kind == "printed"]
+        assert printed and set("".join(printed).split("half a line")) == {""}
         assert [said[-1].kind for said in (first, second)] == ["finished", "finished"]
 
 
