@@ -175,8 +175,13 @@ def test_an_interrupt_stops_all_and_the_same_request_continues(tmp_path: Path) -
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        api.run(options, Folders(tmp_path, tmp_path), reporter=heard)
+    # What starts tests in the background may have told them to ignore interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            api.run(options, Folders(tmp_path, tmp_path), reporter=heard)
+    finally:
+        signal.signal(signal.SIGINT, before)
     store = RunStore(tmp_path)
     assert store.load_all().records == []
     again = options.model_copy(update={"epochs": 1})
