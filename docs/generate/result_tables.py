@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.records.record import Interval, RunRecord
 from bench.records.store import RunStore
 from bench.report.groups import Group, group_seeds, spent
-from bench.report.rows import newest_cell, rows
+from bench.report.rows import main_runtime, newest_cell, rows
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 UNIT = "resnet32"
@@ -85,7 +85,7 @@ def _speedup(group: Group, size: int, records: Mapping[str, RunRecord]) -> str:
 
 def _ratio(record: RunRecord, name: str, size: int) -> tuple[float, Interval] | None:
     point = next(point for point in record.points if point.name == name)
-    cell = newest_cell(point.latency, size)
+    cell = newest_cell(point.latency, size, main_runtime(point.latency))
     if cell is None:
         return None
     if record.spec.backbone.name != UNIT:
