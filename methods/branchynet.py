@@ -73,8 +73,6 @@ class BranchyNetConfig(MethodConfig):
 class TrunkAlone(Phase):
     """The dense network, before it gets its exits."""
 
-    recordable = True
-
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
         assert isinstance(net, ExitResNet)
         return [ParameterGroup(tuple(net.trunk.parameters()))]
