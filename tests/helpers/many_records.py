@@ -1,6 +1,6 @@
 """Thousands of made-up runs, true to the schema: the reference runs with other seeds and settings.
 
-As a script: python tests/performance/many_records.py FOLDER [COUNT].
+As a script: python tests/helpers/many_records.py FOLDER [COUNT].
 """
 
 from __future__ import annotations
