@@ -209,8 +209,8 @@ class BlockByBlock(Decisions):
         return {"log_odds_ng": torch.stack(self.z, dim=1), "gates_ng": torch.stack(self.g, dim=1)}
 
 
-class MeanByMean(ByMeans, BlockByBlock):
-    """The same, from the means of the states."""
+class RecurrentDecisions(ByMeans, BlockByBlock):
+    """The same by the LSTM, which reads the pooled state."""
 
     def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
         return self.step(index, mean_nc)
@@ -229,8 +229,8 @@ class RecurrentGates(Gates):
         self.last = nn.Linear(_HIDDEN, 1)
         nn.init.constant_(self.last.bias, bias)
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> MeanByMean:
-        return MeanByMean(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> RecurrentDecisions:
+        return RecurrentDecisions(self)
 
     def log_odds(self, index: int, seen: Tensor, state: State | None) -> Step:
         return _recurrent_step(self.embed[str(index)], self.cell, self.last, seen, state)

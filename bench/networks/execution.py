@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bench.errors import PluginError
 from bench.networks.policy import Decisions, Gates
 from bench.networks.resnet import Block, Projection
-from bench.networks.states import States, states_of
+from bench.networks.states import States
 from bench.networks.unit import RemovedResidual
 
 _ANY_STATE = torch.zeros(1, 1, 1, 1)
@@ -106,7 +106,7 @@ def run_skipping(
     The state may be overwritten in place, so `h_nchw` must belong to the caller. Returns the last
     state (N, C, h, w) and, block by block, the N gates in {0, 1}.
     """
-    states = states_of(h_nchw)
+    states = States(h_nchw)
     all_on, all_off = [1.0] * states.count, [0.0] * states.count
     columns: list[Gates] = []
     for index, block in enumerate(blocks):

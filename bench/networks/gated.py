@@ -21,7 +21,7 @@ from bench.networks.execution import (
     run_skipping,
     skipped,
 )
-from bench.networks.policy import Decisions, EverythingRuns, Gates, Policy, UpFront, among_ones
+from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront, among_ones
 from bench.networks.resnet import Backbone, Block, PaddedSubsample, ResNet
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
 
@@ -41,7 +41,7 @@ class GatedResNet(DynamicNet):
         self.policy = policy or EverythingRuns([True] * backbone.num_blocks)
         self.merge = merge or GateResidual()
         self.training_only = nn.ModuleDict()
-        self._columns: tuple[list[int], list[bool]] | None = None
+        self._is_block: list[bool] | None = None
 
     @property
     def blocks(self) -> list[Block]:
@@ -130,24 +130,14 @@ class GatedResNet(DynamicNet):
         state, gates_bn = run_skipping(
             self.blocks, stem_nchw, decisions=decisions, merge=self.merge
         )
-        columns, of_blocks = self._layout()
-        # In lists: at batch 1, writing a trace tensor column by column takes as long as a block.
-        executed_un: list[Gates] = [[1.0] * len(stem_nchw)] * len(of_blocks)
-        for column, gates_n in zip(columns, gates_bn, strict=True):
-            executed_un[column] = gates_n
-        executed_nu = torch.tensor(executed_un, dtype=torch.float32, device=state.device).T
-        return Output(self.trunk.head(state), executed_nu, decisions.terms())
+        gates_nb = torch.tensor(gates_bn, dtype=torch.float32, device=state.device).T
+        return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
-        return among_ones(gates_nb, self._layout()[1])
-
-    def _layout(self) -> tuple[list[int], list[bool]]:
-        """Return the columns of the trace that belong to blocks, and of each whether it does."""
-        if self._columns is None:
+        if self._is_block is None:
             # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
-            units = self.units()
-            self._columns = block_columns(units), [unit.role == "block" for unit in units]
-        return self._columns
+            self._is_block = [unit.role == "block" for unit in self.units()]
+        return among_ones(gates_nb, self._is_block)
 
 
 def _alone(change: Callable[[Tensor], Tensor], state_nchw: Tensor) -> tuple[Tensor]:

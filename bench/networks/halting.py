@@ -206,15 +206,30 @@ class HaltingResNet(DynamicNet):
         return total + pondering.finish() * state, pondering
 
     def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
-        blocks = self.blocks
-        state_nchw = blocks[stage.blocks[0]](h_nchw)
-        crowd = self.policy.enter(stage, state_nchw)
+        """Run a stage where something is active; an image that has halted leaves the batch."""
+        state: Tensor = self.blocks[stage.blocks[0]](h_nchw)
+        left = Remainder(self.policy.ones(state), eps=self.policy.eps)
+        rows = torch.arange(len(state), device=state.device)
+        result = total = torch.zeros_like(state)
         for b in stage.blocks[:-1]:
-            if not crowd.weigh(b) or is_dead(blocks[b + 1]):
+            scores = self.policy.score_active(b, state, left.active)
+            total = total + left.weigh(scores) * state
+            if is_dead(self.blocks[b + 1]):
                 break
-            crowd.advance(b + 1, blocks[b + 1])
-        trace.record(crowd.ran())
-        return crowd.finish()
+            stays_n = left.active.flatten(1).any(dim=1)
+            if not stays_n.all():
+                result[rows] = total
+                rows, state, total = rows[stays_n], state[stays_n], total[stays_n]
+                left.keep(stays_n)
+            if len(rows) == 0:
+                return result
+            trace.record(self.policy.shares(b + 1, left.active), rows)
+            state = self.policy.advance_active(self.blocks[b + 1], state, left.active)
+        total = total + left.finish() * state
+        if len(rows) == len(result):
+            return total
+        result[rows] = total
+        return result
 
     def _new_trace(self, state_nchw: Tensor) -> _Trace:
         return _Trace(self.columns, self.always_on_u.float().repeat(state_nchw.shape[0], 1))
@@ -227,11 +242,11 @@ class _Trace:
         self.columns = columns
         self.executed_nu = executed_nu
 
-    def record(self, shares: Mapping[str, Tensor]) -> None:
-        """Write the shares (N,) of some units."""
+    def record(self, shares: Mapping[str, Tensor], rows: Tensor | slice = slice(None)) -> None:
+        """Write the shares (n,) of some units, for some of the images."""
         # One by one: a list of columns would have to travel to the device.
         for name, share_n in shares.items():
-            self.executed_nu[:, self.columns[name]] = share_n
+            self.executed_nu[rows, self.columns[name]] = share_n
 
 
 def is_dead(block: Block) -> bool:

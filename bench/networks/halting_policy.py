@@ -14,29 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.networks.pondering import Remainder
-from bench.networks.resnet import Backbone, Block, Stage
+from bench.networks.resnet import Backbone, Block
 from bench.networks.unit import RemovedResidual, Unit
-
-
-class Crowd(ABC):
-    """Who goes through one stage on the path that skips, and the state of each."""
-
-    @abstractmethod
-    def weigh(self, block: int) -> bool:
-        """Score the state behind `block` and add it to the result; is anybody still active?"""
-
-    @abstractmethod
-    def advance(self, number: int, block: Block) -> None:
-        """Run block `number` where somebody is active."""
-
-    @abstractmethod
-    def ran(self) -> Mapping[str, Tensor]:
-        """Return by unit which share (N,) of it the images of the batch ran behind `enter`."""
-
-    @abstractmethod
-    def finish(self) -> Tensor:
-        """Return the stage's output (N, C, h, w) for all images of the batch."""
 
 
 class HaltingPolicy(nn.Module, ABC):
@@ -73,9 +52,16 @@ class HaltingPolicy(nn.Module, ABC):
     def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
         """Run `block` for everybody and mask; differentiable."""
 
-    @abstractmethod
-    def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
-        """Return those who go through `stage`, with the state behind its first block."""
+    def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
+        """Return `score` where something is active, in every image; elsewhere any number."""
+        del active
+        return self.score(block, state_nchw)
+
+    def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+        """Run `block` where something is active, in every image, and nowhere else."""
+        del active
+        out: Tensor = block(state_nchw)
+        return out
 
     @abstractmethod
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
@@ -119,11 +105,7 @@ class ImageHalting(HaltingPolicy):
 
     def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
         # Images that have halted run on as well: whatever becomes of them has weight 0.
-        out: Tensor = block(state_nchw)
-        return out
-
-    def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
-        return ImageCrowd(self, state_nchw)
+        return self.advance_active(block, state_nchw, active)
 
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
         runs_n = active.flatten().float()
@@ -136,52 +118,3 @@ class ImageHalting(HaltingPolicy):
     def remove(self, block: int) -> None:
         if self.is_scored(block):
             self.scores[str(block)] = RemovedResidual()
-
-
-class ImageCrowd(Crowd):
-    """The images of a batch that have not halted in this stage; who has leaves with its sum."""
-
-    def __init__(self, policy: ImageHalting, state_nchw: Tensor) -> None:
-        self._policy = policy
-        self._state = state_nchw
-        self._rows: Tensor | slice = slice(None)  # their places in the batch
-        self._left = Remainder(policy.ones(state_nchw), eps=policy.eps)
-        self._total = self._result = torch.zeros_like(state_nchw)
-        self._ran: dict[str, Tensor] = {}
-
-    def weigh(self, block: int) -> bool:
-        scores = self._policy.score(block, self._state)
-        self._total = self._total + self._left.weigh(scores) * self._state
-        stays_n = self._left.active.flatten().cpu()
-        if not stays_n.any():
-            return False
-        if not stays_n.all():
-            self._keep(stays_n)
-        return True
-
-    def _keep(self, stays_n: Tensor) -> None:
-        stays_m = stays_n.nonzero().flatten().to(self._state.device)
-        if isinstance(self._rows, slice):
-            self._result, self._rows = self._total, stays_m
-        else:
-            self._result[self._rows] = self._total
-            self._rows = self._rows[stays_m]
-        self._state, self._total = self._state[stays_m], self._total[stays_m]
-        self._left.keep(stays_m)
-
-    def advance(self, number: int, block: Block) -> None:
-        for name, share in self._policy.shares(number, self._left.active).items():
-            ran_n = share.new_zeros(len(self._result))
-            ran_n[self._rows] = share
-            self._ran[name] = ran_n
-        self._state = block(self._state)
-
-    def ran(self) -> Mapping[str, Tensor]:
-        return self._ran
-
-    def finish(self) -> Tensor:
-        total = self._total + self._left.finish() * self._state
-        if isinstance(self._rows, slice):
-            return total
-        self._result[self._rows] = total
-        return self._result

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import PluginError
-from bench.networks.states import Readable
+from bench.networks.states import States
 from bench.networks.unit import Unit
 
 Gates = Sequence[float]  # of one block: one number per image
@@ -33,15 +33,9 @@ class Decisions(ABC):
         to be remembered of it must be computed now.
         """
 
-    def opens(self, index: int, states: Readable) -> Tensor | None:
-        """Return `gate` as bools (N,), where its answer is 0 or 1; for the skipping loop."""
-        gate_n = self.gate(index, states.all())
-        return None if gate_n is None else gate_n > 0.5
-
-    def hard_gates(self, index: int, states: Readable) -> Gates | None:
+    def hard_gates(self, index: int, states: States) -> Gates | None:
         """Return `gate` on the host, where its answer is 0 or 1; for the skipping loop."""
-        open_n = self.opens(index, states)
-        return None if open_n is None else open_n.tolist()
+        return _hard(self.gate(index, states.all()))
 
     def terms(self) -> Mapping[str, Tensor]:
         """Return what the loss of the method needs."""
@@ -61,9 +55,8 @@ class ByMeans(Decisions):
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         return self.gate_of(index, h_nchw.mean(dim=(2, 3)))
 
-    def opens(self, index: int, states: Readable) -> Tensor | None:
-        gate_n = self.gate_of(index, states.means())
-        return None if gate_n is None else gate_n > 0.5
+    def hard_gates(self, index: int, states: States) -> Gates | None:
+        return _hard(self.gate_of(index, states.means()))
 
 
 class UpFront(Decisions):
@@ -90,11 +83,7 @@ class UpFront(Decisions):
         del h_nchw
         return None if self.always_on[index] else self.gates_nb[:, index]
 
-    def opens(self, index: int, states: Readable) -> Tensor | None:
-        del states
-        return None if self.always_on[index] else self.gates_nb[:, index] > 0.5
-
-    def hard_gates(self, index: int, states: Readable) -> Gates | None:
+    def hard_gates(self, index: int, states: States) -> Gates | None:
         if self._hard_bn is None:
             # All at once: one synchronisation for the whole batch.
             self._hard_bn = (self.gates_nb > 0.5).T.tolist()
@@ -138,6 +127,10 @@ class EverythingRuns(Policy):
 
     def units(self) -> Sequence[Unit]:
         return ()
+
+
+def _hard(gate_n: Tensor | None) -> Gates | None:
+    return None if gate_n is None else (gate_n > 0.5).tolist()
 
 
 def among_ones(columns_nk: Tensor, taken: Sequence[bool]) -> Tensor:

@@ -42,9 +42,9 @@ class Remainder:
         self.active = torch.zeros_like(self.active)
         return weights
 
-    def keep(self, index_m: Tensor) -> None:
+    def keep(self, stays_n: Tensor) -> None:
         """Go on with some of the images only."""
-        self.left, self.active = self.left[index_m], self.active[index_m]
+        self.left, self.active = self.left[stays_n], self.active[stays_n]
 
 
 class Pondering(Remainder):

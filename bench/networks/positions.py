@@ -1,4 +1,4 @@
-"""Positions halt one by one: the policy.
+"""Positions halt one by one: the policy, and convolutions at chosen positions only.
 
 The path that skips computes exactly the positions whose MACs the trace counts. Owns no loop
 (halting.py) and no method's score.
@@ -12,13 +12,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.halting_policy import Crowd, HaltingPolicy
-from bench.networks.position_crowd import PositionCrowd, shares_of
-from bench.networks.position_scores import LocalScore, PositionScore
-from bench.networks.resnet import Block, Stage
+from bench.networks.halting_policy import HaltingPolicy
+from bench.networks.resnet import Block, Residual
 from bench.networks.unit import RemovedResidual
 
-__all__ = ["LocalScore", "PositionHalting", "PositionScore", "dilated"]
+
+class LocalScore(nn.Module):
+    """A 3x3 convolution to one channel, on `features` that act on each position alone."""
+
+    def __init__(self, features: nn.Module, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.features = features
+        self.conv = conv
+
+    def forward(self, state_nchw: Tensor) -> Tensor:
+        z_n1hw: Tensor = self.conv(self.features(state_nchw))
+        return z_n1hw
+
+    def at(self, mask_n1hw: Tensor, state_nchw: Tensor) -> Tensor:
+        """Return what `forward` gives, computed where the mask is set and 0 elsewhere.
+
+        `features` run everywhere: that costs less than finding out where they are read.
+        """
+        z_n1hw = torch.zeros_like(mask_n1hw, dtype=state_nchw.dtype)
+        z_n1hw[mask_n1hw] = convolved_at(mask_n1hw, self.conv, self.features(state_nchw)).flatten()
+        return z_n1hw
+
+
+class PositionScore(nn.Module):
+    """z (N, 1, h, w) of a state (N, C, h, w): a map, plus one number (N, 1) for the whole image."""
+
+    def __init__(self, local: LocalScore, whole: nn.Module) -> None:
+        super().__init__()
+        self.local: nn.Module = local
+        self.whole: nn.Module = whole
+
+    def forward(self, state_nchw: Tensor) -> Tensor:
+        z_n1hw: Tensor = self.local(state_nchw) + self.whole(state_nchw)[:, :, None, None]
+        return z_n1hw
 
 
 class PositionHalting(HaltingPolicy):
@@ -38,18 +69,40 @@ class PositionHalting(HaltingPolicy):
         z_n1hw = self.scores[str(block)](state_nchw).float()
         return torch.sigmoid(z_n1hw + self.bias)
 
+    def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
+        score = self.scores[str(block)]
+        assert isinstance(score, PositionScore) and isinstance(score.local, LocalScore)
+        z_n1hw = score.local.at(active, state_nchw) + score.whole(state_nchw)[:, :, None, None]
+        return torch.sigmoid(z_n1hw.float() + self.bias)
+
     def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
         residual = block.residual(state_nchw)
         return F.relu(block.shortcut(state_nchw) + active.to(residual.dtype) * residual)
 
-    def enter(self, stage: Stage, state_nchw: Tensor) -> Crowd:
-        return PositionCrowd(state_nchw, scores=self.scores, eps=self.eps, bias=self.bias)
+    def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+        if active.all():
+            return super().advance_active(block, state_nchw, active)
+        residual, around = block.residual, dilated(active)
+        assert isinstance(residual, Residual)
+        inner = _normalised(convolved_at(around, residual.conv1, state_nchw), residual.bn1)
+        hidden_nhwc = state_nchw.new_zeros(*around.permute(0, 2, 3, 1).shape[:3], inner.shape[1])
+        hidden_nhwc[around[:, 0]] = F.relu(inner)
+        hidden = hidden_nhwc.permute(0, 3, 1, 2)
+        outer = _normalised(convolved_at(active, residual.conv2, hidden), residual.bn2)
+        after_nhwc = state_nchw.permute(0, 2, 3, 1).clone()
+        after_nhwc[active[:, 0]] = F.relu(after_nhwc[active[:, 0]] + outer)
+        return after_nhwc.permute(0, 3, 1, 2)
 
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
-        counted_n, around_n = (mask.sum(dim=(1, 2, 3)) for mask in (active, dilated(active)))
-        area = active[0].numel()
-        counts = counted_n[:, None], around_n[:, None]
-        return shares_of([block], *counts, area=area, scores=self.scores)
+        active_n, around_n = (
+            mask.float().mean(dim=(1, 2, 3)) for mask in (active, dilated(active))
+        )
+        # Behind the first block of a stage both convolutions cost the same at a position.
+        found = {f"block{block}": (around_n + active_n) / 2}
+        if self.is_scored(block):
+            any_n = (active_n > 0).float()
+            found |= {f"score{block}": active_n, f"score{block}.global": any_n}
+        return found
 
     def coverage(self, active: Tensor) -> Tensor:
         # Half a block where only its first convolution runs, for a neighbour.
@@ -70,3 +123,28 @@ class PositionHalting(HaltingPolicy):
 def dilated(mask_n1hw: Tensor) -> Tensor:
     """Return the mask (bools) grown by one position in all eight directions."""
     return F.max_pool2d(mask_n1hw.float(), 3, stride=1, padding=1) > 0
+
+
+def convolved_at(mask_n1hw: Tensor, conv: nn.Conv2d, x_nchw: Tensor) -> Tensor:
+    """Return the outputs (M, C_out) of a 3x3 convolution of stride 1 at the M positions of a mask.
+
+    A position is a row of its channels, images lie in a border of zeros one behind the other, so
+    the three horizontal neighbours of a position are adjacent numbers.
+    """
+    across, channels = x_nchw.shape[3] + 2, x_nchw.shape[1]
+    rows_rc = F.pad(x_nchw.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels)
+    image_m, _, y_m, x_m = mask_n1hw.nonzero(as_tuple=True)
+    corner_m = (image_m * (x_nchw.shape[2] + 2) + y_m) * across + x_m
+    near_3m = (corner_m[:, None] + across * torch.arange(3, device=corner_m.device)).flatten()
+    triples = rows_rc.as_strided((len(rows_rc) - 2, 3 * channels), (channels, 1))
+    patches = triples.index_select(0, near_3m).view(-1, 9 * channels)
+    out_mc = patches @ conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    return out_mc if conv.bias is None else out_mc + conv.bias
+
+
+def _normalised(values_mc: Tensor, norm: nn.Module) -> Tensor:
+    if isinstance(norm, nn.BatchNorm2d):
+        statistics = norm.running_mean, norm.running_var
+        return F.batch_norm(values_mc, *statistics, norm.weight, norm.bias, eps=norm.eps)
+    assert isinstance(norm, nn.Identity), "nothing else is known to act on each position alone"
+    return values_mc

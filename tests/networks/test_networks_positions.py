@@ -14,10 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
-from bench.networks.padded_rows import grid_of
-from bench.networks.position_crowd import Rows
 from bench.networks.positions import dilated
-from bench.networks.resnet import Backbone, Residual
+from bench.networks.resnet import Backbone, Block, Residual
 
 
 def counted_by_hand(net: HaltingResNet, mask_hw: Tensor, *, block: int) -> int:
@@ -62,15 +60,8 @@ def test_a_mask_grows_by_one_position_in_all_directions_and_not_beyond_the_borde
     assert grown[1, 0, 1:4, 0:3].all() and grown[1].sum() == 9
 
 
-def at_positions(residual: Residual, state_nchw: Tensor, mask_n1hw: Tensor) -> Tensor:
-    grid = grid_of(*mask_n1hw[:, 0].shape, state_nchw.device)
-    rows = Rows(grid, state_nchw)
-    at, around = (
-        grid.places(grid.rows_of(mask.float()).view(-1) > 0)
-        for mask in (mask_n1hw, dilated(mask_n1hw))
-    )
-    rows.run_at(residual, at, around)
-    return grid.images_of(rows.rows_rc)
+def at_positions(block: Block, state_nchw: Tensor, mask_n1hw: Tensor) -> Tensor:
+    return seasoned("position").policy.advance_active(block, state_nchw, mask_n1hw)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
@@ -84,7 +75,7 @@ def test_a_residual_at_some_positions_is_the_residual_at_these_positions(share: 
         mask = torch.rand(shape[0], 1, *shape[2:], generator=draws) < share
         mask[0, 0, 0, -1] = share > 0  # a corner
         expected = torch.where(mask, block(state), state)
-        found = at_positions(block.residual, state, mask)
+        found = at_positions(block, state, mask)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
         assert torch.equal(found[~mask.expand_as(found)], state[~mask.expand_as(state)])
 
@@ -151,9 +142,8 @@ def test_every_way_to_run_a_block_gives_what_masking_gives(
         residual = block.residual
         assert isinstance(residual, Residual)
         expected = F.relu(state + mask * residual(state))
-        torch.testing.assert_close(
-            at_positions(residual, state, mask), expected, atol=1e-5, rtol=1e-5
-        )
+        found = at_positions(block, state, mask)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_that_change_between_calls_are_noticed() -> None:
