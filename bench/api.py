@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bench.engine.side_by_side import Performed, Step
     from bench.networks.weights import Weights
     from bench.options import RunOptions
+    from bench.recipes import Precision
     from bench.records.record import PointRecord, RunRecord
     from bench.records.store import RunStore
     from bench.report.rows import Row
@@ -160,8 +161,10 @@ def _step(
     from bench.engine.decisions import rebuilt_as_recorded
     from bench.engine.devices import pick_device
     from bench.engine.fitting import fitted
-    from bench.engine.plan import make_plan, request_of
+    from bench.engine.plan import make_plan, request_backbone, request_of
+    from bench.engine.precision import faster_precision, with_finished
     from bench.engine.side_by_side import Step
+    from bench.engine.single import recorded
     from bench.networks.weights import read_weights
     from bench.records.choosing import finished_run
     from bench.records.store import RunStore
@@ -171,18 +174,27 @@ def _step(
     device = pick_device(options.device)
     weights = read_weights(options.pretrained) if options.pretrained is not None else None
     sources = [finished_run(store, name) for name in options.sources]
-    request = request_of(options, sources=[source.spec for source in sources])
     if options.dataset not in loaded:
         loaded[options.dataset] = load_dataset(options.dataset, data_dir=folders.data)
     data = loaded[options.dataset]
     for source in sources:
         check_same_data(source.spec, data)
-    plan = make_plan(request, data.info, train_size=len(data.train), weights=weights)
+    request = request_of(options, sources=[source.spec for source in sources])
+
+    def planned(weights: Weights | None, precision: Precision) -> list[Planned]:
+        asked = replace(request, precision=precision)
+        return make_plan(asked, data.info, train_size=len(data.train), weights=weights)
+
+    planned(weights, "fp32")  # what cannot be served is said before anything is made or tried
     make_folder(folders.results)
     place = Workplace(data, store, device, reporter, weights)
-    if weights is not None:
-        read = fitted(weights, request, data, device=device, note=reporter.note)
-        plan = make_plan(request, data.info, train_size=len(data.train), weights=read)
+    read = weights and fitted(weights, request, data, device=device, note=reporter.note)
+    if options.precision == "auto":
+        chosen = faster_precision(request_backbone(request, data.info), device, note=reporter.note)
+        both = (planned(read, chosen), planned(read, "fp32" if chosen == "bf16" else "bf16"))
+        plan = with_finished(*both, finished=lambda spec: recorded(spec, place) is not None)
+    else:
+        plan = planned(read, options.precision)
     for source in sources:
         rebuilt_as_recorded(source, place)
     _announce(plan, request.methods, weights=weights, notify=reporter.note)

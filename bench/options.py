@@ -63,7 +63,7 @@ class RunOptions(Frozen):
     device: Name = "auto"
     pretrained: Path | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"
     compiled: bool = False
     held_out: NonNegativeInt = 0
     normalise: Name = ""

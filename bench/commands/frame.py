@@ -49,8 +49,8 @@ Normalise = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")]
 TrainingPrecision = Annotated[
-    Literal["fp32", "bf16"] | None,
-    typer.Option(help="bf16 trains faster on GPUs and on CPUs that have instructions for it."),
+    Literal["fp32", "bf16", "auto"] | None,
+    typer.Option(help="auto: bf16 where a trial finds that this machine trains faster with it."),
 ]
 Threads = Annotated[
     int | None,

@@ -132,7 +132,7 @@ def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Reque
         epochs=options.epochs,
         seeds=tuple(dict.fromkeys(options.seeds)),
         settings=options.settings,
-        precision=options.precision,
+        precision="fp32" if options.precision == "auto" else options.precision,
         compiled=options.compiled,
         held_out=options.held_out,
         normalise=options.normalise,

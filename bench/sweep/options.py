@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from bench.options import RunOptions
+from bench.recipes import Precision
 from bench.spaces import parse_params
 
 Search = Literal["grid", "random", "optuna"]
@@ -23,12 +24,13 @@ class SweepOptions(RunOptions):
     over its own ranges. `search` is "" for: a grid where all ranges are lists, else at random.
     `budget` names the objective: held-out accuracy at no more than this nFLOPs; without it, the
     hypervolume of a trial's points. Trials are not timed: those that run side by side disturb each
-    other, and `bench latency` times them afterwards.
+    other, and `bench latency` times them afterwards. Nor is their precision chosen by a trial.
     """
 
     methods: tuple[str, ...] = Field(("sgad",), min_length=1)
     controls: tuple[Literal["none"], ...] = ("none",)
     sources: tuple[()] = ()
+    precision: Precision = "fp32"
     latency: Literal["off"] = "off"
     params: dict[str, str] = Field(default_factory=dict)
     search: Literal["", "grid", "random", "optuna"] = ""
