@@ -6,9 +6,9 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from beside import ask_often, wall_s
 
 from bench.errors import StorageError
 from bench.records import index
@@ -17,10 +17,6 @@ from bench.records.record import RunRecord
 from bench.records.store import RECORD_FILE, RunStore
 
 MakeRecord = Callable[..., RunRecord]
-
-
-def wall_s(record: RunRecord) -> list[float]:
-    return [record.wall_s]
 
 
 def status(record: RunRecord) -> str:
@@ -187,11 +183,6 @@ def test_a_small_or_absent_store_gets_no_index(
     assert not (tmp_path / "absent").exists()
 
 
-def _ask_often(folder: str, answers: Any) -> None:
-    index.FEWEST, index._SETTLED_S = 1, -60.0
-    answers.put([ask(RunStore(Path(folder))).of for _ in range(10)])
-
-
 def test_processes_that_share_an_index_all_see_the_truth(
     store: RunStore, make_record: MakeRecord
 ) -> None:
@@ -199,7 +190,7 @@ def test_processes_that_share_an_index_all_see_the_truth(
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     askers = [
-        context.Process(target=_ask_often, args=(str(store.results_dir), answers)) for _ in "abc"
+        context.Process(target=ask_often, args=(str(store.results_dir), answers)) for _ in "abc"
     ]
     for asker in askers:
         asker.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from beside import write_many
 
 from bench.errors import RecordError, StorageError
 from bench.records.document import decode, encode
@@ -265,16 +266,11 @@ def test_a_new_file_has_the_permissions_of_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def _write_many(target: str, letter: str) -> None:
-    for _ in range(40):
-        write_atomically(Path(target), letter.encode() * 50_000)
-
-
 def test_two_writers_never_leave_a_mixed_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     write_atomically(target, b"a" * 50_000)
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(str(target), x)) for x in "ab"]
+    writers = [context.Process(target=write_many, args=(str(target), x)) for x in "ab"]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
