@@ -24,7 +24,6 @@ from bench.drawing import (
 from bench.engine.blame import Failure
 from bench.errors import BenchError
 from bench.finished import (
-    LATENCY_BATCH_SIZES,
     Outcome,
     Profile,
     evaluate,
@@ -274,9 +273,7 @@ def time_runs(
     sound, broken = without_broken(waiting, place)
     for run, error in broken.items():
         place.reporter.note(f"{run} is not timed: {error.message}")
-    timed = time_records(
-        sound, place, profile=profile, batch_sizes=LATENCY_BATCH_SIZES, runtimes=runtimes
-    )
+    timed = time_records(sound, place, profile=profile, runtimes=runtimes)
     return [timed.get(record.run, record) for record in records]
 
 

@@ -250,7 +250,9 @@ def pareto(
 
 def latency(
     runs: FinishedRuns,
-    batch_sizes: Annotated[str, typer.Option(help="With commas.")] = "1,256",
+    batch_sizes: Annotated[
+        str | None, typer.Option(help="With commas. Default: 1,256; with profile smoke 1.")
+    ] = None,
     profile: Annotated[Profile, typer.Option(help="How thoroughly.")] = "default",
     runtime: Runtimes = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -278,7 +280,7 @@ def latency(
             outcome = api.latency(
                 runs,
                 folders,
-                batch_sizes=_whole_numbers(batch_sizes),
+                batch_sizes=() if batch_sizes is None else _whole_numbers(batch_sizes),
                 profile=profile,
                 runtimes=runtimes_named(runtime),
                 device=device,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 Profile = Literal["smoke", "default", "publish"]
 FileFormat = Literal["onnx", "safetensors"]
-LATENCY_BATCH_SIZES = (1, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def latency(
     runs: Sequence[str],
     folders: Folders,
     *,
-    batch_sizes: Sequence[int] = LATENCY_BATCH_SIZES,
+    batch_sizes: Sequence[int] = (),
     profile: Profile = "default",
     runtimes: Sequence[str] = (),
     device: str = "auto",
@@ -67,8 +66,9 @@ def latency(
     """Time finished runs on this machine, together, and add the cells to their records.
 
     Each of `runs` may name several: all of them are meant. Without `runtimes`, all that take the
-    dense network here are measured. A run that cannot be timed is a failure; the others are timed.
-    `dataset` is needed for runs on a folder of images, whose place no record keeps.
+    dense network here are measured, and without `batch_sizes` those of the profile. A run that
+    cannot be timed is a failure; the others are timed. `dataset` is needed for runs on a folder of
+    images, whose place no record keeps.
 
     Raises:
         RecordError: a name is no finished run.

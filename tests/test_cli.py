@@ -54,7 +54,6 @@ def test_the_demo_records_accuracy_cost_and_time_of_three_methods(results: Path)
         assert row["status"] == "finished"
         assert 0 <= float(str(row["accuracy"])) <= 1
         assert float(str(row["latency_ms_b1"])) > 0
-        assert float(str(row["speedup_b256"])) > 0
     dense = next(row for row in rows if row["method"] == "resnet")
     assert dense["nflops"] == 1
 
@@ -122,7 +121,7 @@ def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(
     cells = record["points"][0]["latency"]
     for runtime in {cell["runtime"] for cell in cells}:
         sizes = [cell["batch_size"] for cell in cells if cell["runtime"] == runtime]
-        assert sizes == [1, 256, 1, 8]
+        assert sizes == [1, 1, 8]
     drawn = [line for line in outcome.stderr.splitlines() if line.startswith("Figure: ")]
     assert len(drawn) == 1 and Path(drawn[0].removeprefix("Figure: ")).is_file()
 

@@ -34,18 +34,20 @@ def time_records(
     place: Workplace,
     *,
     profile: str,
-    batch_sizes: Sequence[int],
+    batch_sizes: Sequence[int] = (),
     threads: int = 1,
     runtimes: Sequence[str] = (),
 ) -> dict[str, RunRecord]:
     """Return the records, by run, with the new cells added and saved; older cells stay.
 
-    Without names, all runtimes that take the dense network on this machine are measured.
+    Without names, all runtimes that take the dense network on this machine are measured,
+    and without `batch_sizes` those of the profile.
 
     Raises:
         UnknownNameError: there is no such profile or runtime.
     """
     chosen = profile_named(profile)
+    sizes = tuple(batch_sizes) or chosen.batch_sizes
     groups: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[_meeting(record.spec)].append(record)
@@ -60,13 +62,13 @@ def time_records(
             f"in {' and '.join(named)} ({chosen.name} profile, {_counted(threads, 'thread')}, "
             f"{_counted(chosen.processes, 'process')})"
         )
-        steps = chosen.processes * len(named) * (1 + 2 * len(batch_sizes)) + bool(chosen.energy_s)
+        steps = chosen.processes * len(named) * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
         for name in named:
             delay = RUNTIMES.get(name)().delay()
             if delay:
                 place.reporter.note(f"{name}: {delay}")
         bar = _bar(place.reporter, steps=steps)
-        task = Task(tuple(batch_sizes), chosen, threads, named)
+        task = Task(sizes, chosen, threads, named)
         if chosen.processes == 1:
             cells = measure_here(members, place, images, task=task, progress=bar)
         else:

@@ -8,17 +8,13 @@ evaluation: which units ran is in the trace it is given.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from ptflops import get_model_complexity_info
-from ptflops.aten_ops import ATEN_OPS_MAPPING, addmm_flop, conv_flop
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import PluginError
@@ -121,9 +117,12 @@ def _macs_of(unit: Unit) -> int:
                 f" {error}",
                 hint=_CONTRACT,
             ) from error
+        # Late: it imports all of torchvision, a second that reading records does without.
+        from bench.measure.second_count import KNOWN, macs_by_ptflops
+
         with in_plain_operators():
-            by_ptflops = _macs_by_ptflops(module, probe)
-    by_torch = sum(count for operator, count in macs.items() if operator in ATEN_OPS_MAPPING)
+            by_ptflops = macs_by_ptflops(module, probe)
+    by_torch = sum(count for operator, count in macs.items() if operator in KNOWN)
     if by_ptflops != by_torch:
         given = "no count" if by_ptflops is None else f"{by_ptflops:,} MACs"
         raise PluginError(
@@ -132,39 +131,3 @@ def _macs_of(unit: Unit) -> int:
             hint="Build the unit from convolutions, linear layers and matrix products.",
         )
     return sum(macs.values())
-
-
-def _macs_by_ptflops(module: nn.Module, probe: Tensor) -> int | None:
-    def constructor(shape: tuple[int, ...]) -> Tensor:
-        return probe
-
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        macs, params = get_model_complexity_info(
-            module,
-            tuple(probe.shape[1:]),
-            backend="aten",
-            input_constructor=constructor,
-            as_strings=False,
-            print_per_layer_stat=False,
-            verbose=False,
-            ost=silence,
-            custom_modules_hooks=_WITHOUT_BIAS,
-        )
-    return None if macs is None or params is None else int(macs)
-
-
-def _addmm_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    return int(addmm_flop([None, *inputs[1:]], outputs))
-
-
-def _convolution_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    return int(conv_flop([*inputs[:2], None, *inputs[3:9]], outputs))
-
-
-# Dropping biases here, not from the module, also reaches those of recurrent cells.
-_WITHOUT_BIAS = {
-    torch.ops.aten.addmm: _addmm_macs,
-    torch.ops.aten.convolution: _convolution_macs,
-    torch.ops.aten._convolution: _convolution_macs,
-}

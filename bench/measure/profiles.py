@@ -19,7 +19,7 @@ class Profile:
     run or `coverage_images` images have been seen. With several `processes` each is a fresh one
     that proves, warms up and times its part of the rounds: drift between processes is seen by no
     statistic within one. `energy_s` seconds go to a pass for energy, after one for memory; 0: there
-    is neither.
+    is neither. `batch_sizes` are timed where none are asked for.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Profile:
     coverage_images: int = 1024
     processes: int = 1
     energy_s: float = 0.0
+    batch_sizes: tuple[int, ...] = (1, 256)
 
     @property
     def part(self) -> Profile:
@@ -54,6 +55,7 @@ PROFILES: Mapping[str, Profile] = {
             warmup_calls=3,
             warmup_s=0.05,
             coverage_images=128,
+            batch_sizes=(1,),
         ),
         Profile("default", round_s=0.4, max_time_s=8.0),
         Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3, energy_s=10.0),

@@ -35,6 +35,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> api.Folders:
     return made
 
 
+def test_any_list_of_batch_sizes_is_timed_and_tables_show_their_own(
+    folders: api.Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # First of all here: cells of the better profile `publish` are not replaced.
+    one = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
+    monkeypatch.setitem(PROFILES, "default", one)  # type: ignore[arg-type]
+    outcome = api.latency(["sgad"], folders, batch_sizes=(1, 32, 128, 256), device="cpu")
+    timed = [c for c in outcome.records[0].points[0].latency if c.runtime == "eager"]
+    cells = {cell.batch_size: cell for cell in timed[-4:]}
+    assert list(cells) == [1, 32, 128, 256]
+    assert [cell.scenario for cell in cells.values()] == ["stream", "batch", "batch", "batch"]
+    assert {cell.memory_reason for cell in cells.values()} == {"not measured with this profile"}
+    (row,) = api.rows_of(outcome)
+    assert row["speedup_b1"] == cells[1].speedup and row["speedup_b256"] == cells[256].speedup
+    assert row["latency_ms_b1"] == cells[1].latency_ms
+
+
 @pytest.fixture
 def record(folders: api.Folders, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
     """The run after a quick `publish` measurement by three processes."""
@@ -85,19 +102,3 @@ def test_a_process_that_ends_early_says_why_and_nothing_is_recorded(
         api.latency(["sgad"], folders, profile="publish", batch_sizes=(1,), device="cpu")
     assert "--profile default" in str(caught.value.hint)
     assert RunStore(folders.results).get("sgad") == before
-
-
-def test_any_list_of_batch_sizes_is_timed_and_tables_show_their_own(
-    folders: api.Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
-    monkeypatch.setitem(PROFILES, "default", one)  # type: ignore[arg-type]
-    outcome = api.latency(["sgad"], folders, batch_sizes=(1, 32, 128, 256), device="cpu")
-    timed = [c for c in outcome.records[0].points[0].latency if c.runtime == "eager"]
-    cells = {cell.batch_size: cell for cell in timed[-4:]}
-    assert list(cells) == [1, 32, 128, 256]
-    assert [cell.scenario for cell in cells.values()] == ["stream", "batch", "batch", "batch"]
-    assert {cell.memory_reason for cell in cells.values()} == {"not measured with this profile"}
-    (row,) = api.rows_of(outcome)
-    assert row["speedup_b1"] == cells[1].speedup and row["speedup_b256"] == cells[256].speedup
-    assert row["latency_ms_b1"] == cells[1].latency_ms
