@@ -174,7 +174,10 @@ def _step(
     weights = read_weights(options.pretrained) if options.pretrained is not None else None
     sources = [finished_run(store, name) for name in options.sources]
     if options.dataset not in loaded:
-        loaded[options.dataset] = load_dataset(options.dataset, data_dir=folders.data)
+        data = load_dataset(options.dataset, data_dir=folders.data, workers=options.workers)
+        loaded[options.dataset] = data
+        if data.remark:
+            reporter.note(data.remark)
     data = loaded[options.dataset]
     for source in sources:
         check_same_data(source.spec, data)

@@ -158,13 +158,12 @@ def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestIm
 
     A name that is no built-in data set is a folder's: no record is followed to one.
     """
-    from bench.data.catalogue import DATASETS
-    from bench.data.load import load_dataset
+    from bench.data.load import is_named, load_dataset
     from bench.errors import BenchError
     from bench.report.behaviour_figures import TestImages
 
     spec = records[0].spec.dataset
-    if spec.name not in DATASETS:
+    if not is_named(spec.name):
         return None, "the data set is a folder whose place no record keeps."
     try:
         data = load_dataset(spec.name, data_dir=folders.data, network="forbidden")
@@ -173,7 +172,9 @@ def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestIm
     fingerprints = {record.spec.dataset.fingerprint for record in records}
     if fingerprints != {data.info.fingerprint}:
         return None, "the data set at hand is not the one of the runs."
-    test = data.test
+    if not data.test.held_bytes:
+        return None, "the images are too many to be held in memory."
+    test = data.test.held("cpu")
     found = TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
     return found, ""
 

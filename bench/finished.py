@@ -202,10 +202,10 @@ def _said(error: BenchError) -> str:
 
 def _recorded(name: str) -> str:
     """Return the data set that a record names; a path in it is not followed."""
-    from bench.data.catalogue import DATASETS
+    from bench.data.load import is_named
     from bench.errors import DataError
 
-    if name not in DATASETS:
+    if not is_named(name):
         raise DataError(
             f"The run was trained on '{name}', a folder whose place no record keeps.",
             hint="Give the folder with --dataset.",

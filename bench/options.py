@@ -28,7 +28,7 @@ from bench.reading import read_limited, reason_of
 from bench.recipes import Precision
 
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
-_SMALL_IMAGES = ("digits", "synthetic")
+_SMALL_IMAGES = ("digits", "graded_digits", "synthetic")
 _LONGEST_ERROR = 300
 _SETTINGS = "Settings stand in a file as  settings: {method: {key: value}}"
 _OPTIONS = {
@@ -51,10 +51,11 @@ class RunOptions(Frozen):
     """The options of `bench run`; the defaults are the demo.
 
     `threads` are those of each training; None: by the size of the images and the runs to do.
+    `workers` are processes that read images too many for memory; None: one a core.
     """
 
     methods: tuple[Name, ...] = Field(DEMO_METHODS, min_length=1)
-    dataset: Name = "digits"
+    dataset: Name = "graded_digits"
     backbone: Name = ""
     shortcut: Literal["A", "B"] = "A"
     recipe: Name = "quick"
@@ -71,6 +72,7 @@ class RunOptions(Frozen):
     sources: tuple[Name, ...] = ()
     latency: Literal["smoke", "default", "publish", "off"] = "smoke"
     threads: PositiveInt | None = None
+    workers: PositiveInt | None = None
     runtimes: tuple[Name, ...] = ()
 
     @field_validator("methods", "seeds", "controls", "sources", "runtimes", mode="before")

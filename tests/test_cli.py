@@ -130,10 +130,10 @@ def test_the_latency_figures_are_drawn_from_the_records(results: Path, tmp_path:
     outcome = _bench("figures", "--out", str(tmp_path), results=results)
     assert outcome.exit_code == 0, outcome.stderr
     files = [Path(line) for line in outcome.stdout.splitlines()]
-    assert [f.name for f in files] == ["time-vs-macs-digits.png", "ranks-digits.png"]
+    assert [f.name for f in files] == ["time-vs-macs-graded_digits.png", "ranks-graded_digits.png"]
     assert all(file.stat().st_size > 5_000 for file in files)
     wrong = _bench("figures", "--dataset", "cifar10", results=results)
-    assert wrong.exit_code == 2 and "Recorded: digits" in wrong.stderr
+    assert wrong.exit_code == 2 and "Recorded: graded_digits" in wrong.stderr
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "backbones", "recipes", "runs"])

@@ -106,7 +106,7 @@ def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
         (("--controls", "foo"), "Known: all, cascade, none, random_skip"),
         (("--backbone", "resnet21"), "Did you mean 'resnet20' or"),
         (("--backbone", "nope"), "resnet8, resnet14, resnet20"),
-        (("--dataset", "nope"), "Known: cifar10, cifar100, digits, synthetic"),
+        (("--dataset", "nope"), "Known: cifar10, cifar100, digits, graded_digits, synthetic"),
     ],
 )
 def test_a_wrong_option_is_refused_in_words_of_the_command_line(

@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "bench.allocator",
+        "bench.machine",
         "bench.console",
         "bench.plain_yaml",
         "bench.storage",
@@ -35,7 +36,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "bench.recipes",
         "bench.analysis",
     ),
-    ("bench.config", "bench.networks", "bench.data", "bench.registry", "bench.spaces"),
+    ("bench.registry",),
+    ("bench.config", "bench.networks", "bench.data", "bench.spaces"),
     ("bench.records.record", "bench.method", "bench.options", "bench.runtimes"),
     ("bench.phases", "bench.records", "bench.measure"),
     ("bench.training",),

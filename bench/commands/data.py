@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -39,15 +40,27 @@ def import_(name: str, folder: Path, data_dir: DataDir = None, debug: Debug = Fa
 
 
 @app.command()
-def verify(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
+def verify(
+    name: str,
+    data_dir: DataDir = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Of a folder: leave out what cannot be read.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
     """Check the files of a data set.
 
     * `bench data verify cifar10`
+    * `bench data verify path/to/folder --skip-broken`
     """
     with errors_shown(debug):
-        from bench.data.load import verify as verify_data
+        from bench.data import load
 
-        reports = verify_data(name, data_dir=chosen_folders(None, data_dir).data)
+        data = chosen_folders(None, data_dir).data
+        if skip_broken:
+            broken = load.skip_broken(name, data_dir=data)
+            typer.echo("\n".join([*broken, f"Left out from now on: {len(broken):,} images"]))
+        reports = load.verify(name, data_dir=data)
         for report in reports:
             typer.echo(f"{report.status}: {report.file or name}: {report.detail}")
         if not any(report.status in {"ok", "embedded"} for report in reports):

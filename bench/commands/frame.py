@@ -25,7 +25,9 @@ ResultsDir = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets lie. Default: $BENCH_DATA or ./data.")
 ]
-Dataset = Annotated[str | None, typer.Option(help="A name or a folder of images. Default: digits.")]
+Dataset = Annotated[
+    str | None, typer.Option(help="A name or a folder of images. Default: graded_digits.")
+]
 BackboneName = Annotated[
     str | None, typer.Option(help="Default: resnet32, or resnet14 for embedded data.")
 ]
@@ -56,6 +58,12 @@ Threads = Annotated[
     int | None,
     typer.Option(
         min=1, help="CPU threads of each training. Default: by the size of the images and the runs."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that read images too many for memory. Default: one a core."
     ),
 ]
 Compiled = Annotated[bool | None, typer.Option("--compile", help="Train with torch.compile.")]

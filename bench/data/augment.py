@@ -1,4 +1,4 @@
-"""Batches from image tensors: shuffle, random crop, flip, normalise, all on the tensors' device.
+"""Batches of a split: shuffle, random crop, flip, normalise, all on the tensors' device.
 
 Owns no image files and no schedule; knows what an epoch is, not how many there are.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.data.images import ImageSet
+from bench.data.images import Augment, Images, ImageSet, Portion
+
+_MADE_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,35 +30,86 @@ class Batch:
         return len(self.labels_n)
 
 
+class Trainable(Protocol):
+    """A split that can be trained on, whatever that does to its images."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, *, batch_size: int, generator: torch.Generator) -> Iterator[Portion]:
+        """Return one epoch; `generator` lives on the CPU and is used up before this returns."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PaddedImages:
     """A training split with its zero border added once, so that an epoch only gathers."""
 
-    images_nhwc: Tensor  # (N, H + 2 pad, W + 2 pad, C) uint8
+    images_nhwc: Tensor  # (N, H + 2 pad, W + 2 pad, C)
     labels_n: Tensor  # (N,) int64
     pad: int
+    flip: bool
+    augment: Augment | None = None
+    origins: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels_n)
 
+    def epoch(self, *, batch_size: int, generator: torch.Generator) -> Iterator[Portion]:
+        """Return all images in random order, each cropped at random and mirrored half the time."""
+        drawn = _draw(len(self), pad=self.pad, flip=self.flip, generator=generator)
+        if self.augment is not None:
+            generator = torch.Generator().manual_seed(drawn_seed(generator))
+        draws = drawn.to(self.labels_n.device)
+        spans = spans_of(len(self), batch_size=batch_size)
+        if self.augment is not None and self.origins is not None:
+            pixels = self._made(draws.index_n[: spans[-1].stop], batch_size, generator)
+        else:
+            pixels = (self._cropped(draws, span, generator) for span in spans)
+        chosen = (draws.index_n[span] for span in spans)
+        return (Portion(x, self.labels_n[n], n) for x, n in zip(pixels, chosen, strict=True))
 
-def pad_images(images: ImageSet, pad: int) -> PaddedImages:
+    def _made(
+        self, index_n: Tensor, batch_size: int, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Yield batches made of the origins, many at once: small tensors take as long as large."""
+        assert self.augment is not None and self.origins is not None
+        for some_n in torch.split(index_n, batch_size * max(1, _MADE_AT_ONCE // batch_size)):
+            yield from torch.split(self.augment(self.origins[some_n], generator), batch_size)
+
+    def _cropped(self, draws: _Draws, span: slice, generator: torch.Generator) -> Tensor:
+        images_nhwc = crop_and_mirror(
+            self,
+            draws.index_n[span],
+            top_n=draws.top_n[span],
+            left_n=draws.left_n[span],
+            mirrored_n=draws.mirrored_n[span],
+        )
+        return images_nhwc if self.augment is None else self.augment(images_nhwc, generator)
+
+
+def drawn_seed(generator: torch.Generator) -> int:
+    """Return a seed drawn from `generator`, for what draws on its own."""
+    return int(torch.randint(2**62, (1,), generator=generator))
+
+
+def pad_images(
+    images: ImageSet, pad: int, *, flip: bool = False, augment: Augment | None = None
+) -> PaddedImages:
     """Add `pad` black pixels on all four sides of every image."""
     bordered_nhwc = functional.pad(images.images_nhwc, (0, 0, pad, pad, pad, pad))
-    return PaddedImages(bordered_nhwc, images.labels_n, pad=pad)
+    return PaddedImages(bordered_nhwc, images.labels_n, pad, flip, augment, images.origins)
 
 
 def normalise(images_nhwc: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Turn (N, H, W, C) uint8 into (N, C, H, W) float32, channels_last: (pixel/255 - mean) / std.
 
-    One multiply and one add, over flat rows: on a CPU that is several times faster than
-    broadcasting over three channels.
+    Float32 is not divided by 255. One multiply and one add, over flat rows: on a CPU that is
+    several times faster than broadcasting over three channels.
     """
     count, height, width, _ = images_nhwc.shape
     mean_c = torch.tensor(mean, dtype=torch.float64)
     std_c = torch.tensor(std, dtype=torch.float64)
-    scale_c, bias_c = 1 / (255 * std_c), -mean_c / std_c
-    x_nf = images_nhwc.reshape(count, -1).to(torch.float32)
+    brightest = 255 if images_nhwc.dtype == torch.uint8 else 1
+    scale_c, bias_c = 1 / (brightest * std_c), -mean_c / std_c
+    x_nf = images_nhwc.reshape(count, -1).to(torch.float32, copy=True)
     x_nf.mul_(scale_c.to(x_nf).repeat(height * width)).add_(bias_c.to(x_nf).repeat(height * width))
     return x_nf.view(images_nhwc.shape).permute(0, 3, 1, 2)
 
@@ -88,45 +142,31 @@ def _draw(count: int, *, pad: int, flip: bool, generator: torch.Generator) -> _D
     return _Draws(index_n, top_n, left_n, coins_n if flip else torch.zeros_like(coins_n))
 
 
+def spans_of(count: int, *, batch_size: int) -> list[slice]:
+    """Return the batches of an epoch: what does not fill one is left out, unless it is all."""
+    steps = steps_per_epoch(count, batch_size=batch_size)
+    return [slice(step * batch_size, (step + 1) * batch_size) for step in range(steps)]
+
+
 def train_batches(
-    padded: PaddedImages,
+    images: Trainable,
     *,
     batch_size: int,
-    flip: bool,
     mean: Sequence[float],
     std: Sequence[float],
     generator: torch.Generator,
 ) -> Iterator[Batch]:
-    """Return one epoch in random order, each image cropped at random and mirrored half the time.
+    """Return one epoch in random order, augmented as the images are.
 
     The last images that do not fill a batch are left out, unless they are all there are.
-    `generator` lives on the CPU and is used up before this returns.
     """
-    drawn = _draw(len(padded), pad=padded.pad, flip=flip, generator=generator)
-    draws = drawn.to(padded.labels_n.device)
-    steps = steps_per_epoch(len(padded), batch_size=batch_size)
-    spans = [slice(step * batch_size, (step + 1) * batch_size) for step in range(steps)]
-    return (_train_batch(padded, draws, span=span, mean=mean, std=std) for span in spans)
+    portions = images.epoch(batch_size=batch_size, generator=generator)
+    return (_batch(portion, mean=mean, std=std) for portion in portions)
 
 
-def _train_batch(
-    padded: PaddedImages,
-    draws: _Draws,
-    *,
-    span: slice,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Batch:
-    index_n = draws.index_n[span]
-    images_nhwc = crop_and_mirror(
-        padded,
-        index_n,
-        top_n=draws.top_n[span],
-        left_n=draws.left_n[span],
-        mirrored_n=draws.mirrored_n[span],
-    )
-    x_nchw = normalise(images_nhwc, mean=mean, std=std)
-    return Batch(x_nchw, padded.labels_n[index_n], index_n)
+def _batch(portion: Portion, *, mean: Sequence[float], std: Sequence[float]) -> Batch:
+    x_nchw = normalise(portion.images_nhwc, mean=mean, std=std)
+    return Batch(x_nchw, portion.labels_n, portion.index_n)
 
 
 def crop_and_mirror(
@@ -153,7 +193,7 @@ def crop_and_mirror(
 
 
 def eval_batches(
-    images: ImageSet,
+    images: Images,
     *,
     batch_size: int,
     mean: Sequence[float],
@@ -164,8 +204,6 @@ def eval_batches(
 
     `index_n` of a batch says in either case where its images lie in `images`.
     """
-    device = images.labels_n.device
     order_n = torch.arange(len(images)) if order_n is None else order_n
-    for index_n in torch.split(order_n.to(device), batch_size):
-        x_nchw = normalise(images.images_nhwc[index_n], mean=mean, std=std)
-        yield Batch(x_nchw, images.labels_n[index_n], index_n)
+    for portion in images.portions(order_n, batch_size=batch_size):
+        yield _batch(portion, mean=mean, std=std)

@@ -37,11 +37,12 @@ def save(dataset: Dataset, path: Path, *, source: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    train, test = dataset.train.held("cpu"), dataset.test.held("cpu")
     tensors = {
-        "train_images": dataset.train.images_nhwc,
-        "train_labels": dataset.train.labels_n,
-        "test_images": dataset.test.images_nhwc,
-        "test_labels": dataset.test.labels_n,
+        "train_images": train.images_nhwc,
+        "train_labels": train.labels_n,
+        "test_images": test.images_nhwc,
+        "test_labels": test.labels_n,
     }
     info = json.dumps(dataclasses.asdict(dataset.info), sort_keys=True)
     checksum = _checksum(info, source, tensors)

@@ -48,6 +48,14 @@ _CARDS = (
         embedded=True,
     ),
     DatasetCard(
+        name="graded_digits",
+        title="UCI handwritten digits under graded noise, occlusion and shifts",
+        summary="the digits scans, 10x10 grey, damaged by known degrees; 1,297 train, 1,000 test",
+        num_classes=10,
+        synthetic=True,
+        embedded=True,
+    ),
+    DatasetCard(
         name="synthetic",
         title="Synthetic glyphs of graded difficulty",
         summary="5,000 generated images, 16x16 RGB, each with a known difficulty; not real data",

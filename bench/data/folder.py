@@ -1,7 +1,8 @@
-"""Data sets as folders of image files: train/ and test/, each with one folder per class.
+"""Data sets as folders of image files: train/ and test/ or val/, each with one folder per class.
 
-Owns listing and decoding. Images are read as they are stored: nothing is resized or turned. Only
-formats that Pillow decodes by itself are read, never one that it hands to another program.
+Owns listing and decoding into memory, where images are as they are stored; photos.py reads them
+later, and resizes. Only formats that Pillow decodes by itself are read, never one that it hands to
+another program.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import functools
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,11 +32,15 @@ from bench.plain_text import one_line
 if TYPE_CHECKING:
     from PIL import Image
 
-LAYOUT = "A data set folder has train/ and test/, and in each one folder of images per class."
+LAYOUT = "A data set folder has train/ and test/ (or val/), in each one folder of images per class."
+TEST_NAMES = ("test", "val")
 CHUNK_IMAGES = 256
 PAD_SHARE = 8  # training crops move by up to an eighth of the side, as is usual for CIFAR
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI")
-LONGEST_SIDE = 4096
+SKIPPING = (
+    f"Read are {', '.join(FORMATS)}. To leave out what cannot be read:"
+    " bench data verify FOLDER --skip-broken"
+)
 GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa", "RGBX")
 
@@ -57,18 +62,25 @@ class Decoded:
     grey: bool
 
 
-def list_splits(folder: Path) -> tuple[Listing, Listing]:
+class DifferentSizesError(DataError):
+    """Images of one folder have different sizes: they do not fit into one tensor."""
+
+
+def list_splits(folder: Path, *, without: Collection[Path] = ()) -> tuple[Listing, Listing]:
     """Return the (train, test) listings of a data set folder, with the same classes in both.
 
     Images lie in the folder of their class or deeper; one without a suffix, or with an unknown one,
-    is known by its content. What is left out, a DataWarning counts and names.
+    is known by its content. What is left out, a DataWarning counts and names, but for the files
+    `without` which it is asked for.
     """
     left_out: list[Path] = []
-    train, test = (_list_split(folder / split, left_out) for split in ("train", "test"))
+    places = folder / "train", _test_folder(folder)
+    train, test = (_list_split(place, left_out, frozenset(without)) for place in places)
     differing = sorted(set(train.class_names) ^ set(test.class_names))
     if differing:
         raise DataError(
-            f"train/ and test/ in {folder} do not have the same classes: only one of them has"
+            f"train/ and {places[1].name}/ in {folder} do not have the same classes"
+            f" ({len(train.class_names):,} and {len(test.class_names):,}): only one of them has"
             f" {_some(differing)}.",
             hint=LAYOUT,
         )
@@ -83,12 +95,21 @@ def list_splits(folder: Path) -> tuple[Listing, Listing]:
     return train, test
 
 
-def _list_split(folder: Path, left_out: list[Path]) -> Listing:
-    """Return the images of a split; add what is none to `left_out`."""
+def _test_folder(folder: Path) -> Path:
     with storage_errors(folder):
-        found = folder.is_dir()
-    if not found:
-        raise DataError(f"There is no folder {folder}.", hint=LAYOUT)
+        if not (folder / "train").is_dir():
+            raise DataError(f"There is no folder {folder / 'train'}.", hint=LAYOUT)
+        for name in TEST_NAMES:
+            if (folder / name).is_dir():
+                return folder / name
+    raise DataError(
+        f"There is neither test/ nor val/ in {folder}: nothing to measure accuracy on.",
+        hint=f"Move some images of each class from train/ to test/. {LAYOUT}",
+    )
+
+
+def _list_split(folder: Path, left_out: list[Path], without: Collection[Path]) -> Listing:
+    """Return the images of a split; add what is none to `left_out`."""
     entries = _entries(folder)
     classes = [path for path in entries if path.is_dir()]
     left_out += [path for path in entries if not path.is_dir()]
@@ -97,6 +118,8 @@ def _list_split(folder: Path, left_out: list[Path]) -> Listing:
     for label, class_folder in enumerate(classes):
         before = len(files)
         for path in _files_below(class_folder):
+            if path in without:
+                continue
             if _is_image(path):
                 files.append(path)
                 labels.append(label)
@@ -137,7 +160,7 @@ def _is_image(path: Path) -> bool:
     if called_one:
         return True
     try:
-        with _without_remarks(), Image.open(path, formats=FORMATS):
+        with without_remarks(), Image.open(path, formats=FORMATS):
             return True
     except Exception:  # a file that is no image may raise anything
         return False
@@ -179,19 +202,12 @@ def stamp(folder: Path, listings: Sequence[Listing]) -> str:
 
 def image_size(file: Path) -> tuple[int, int]:
     """Return (height, width) of an image file."""
-    with _without_remarks(), _opened(file) as image:
-        size_hw = image.height, image.width
-    if max(size_hw) > LONGEST_SIDE:
-        raise DataError(
-            f"{file} is {_size(size_hw)} pixels (height x width); sides up to {LONGEST_SIDE} are"
-            " read.",
-            hint="Resize the images first; nothing is resized here.",
-        )
-    return size_hw
+    with without_remarks(), opened(file) as image:
+        return image.height, image.width
 
 
 @contextmanager
-def _without_remarks() -> Iterator[None]:
+def without_remarks() -> Iterator[None]:
     """Keep Pillow's remarks on damaged metadata quiet; what counts is whether pixels are read."""
     with warnings.catch_warnings():  # not in the threads that decode: they share the filters
         warnings.simplefilter("ignore")
@@ -199,8 +215,8 @@ def _without_remarks() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """Open an image file of one of FORMATS.
+def opened(file: Path, *, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
+    """Open an image file of one of FORMATS, of which `content` may have been read before.
 
     Raises:
         DataError: it cannot be read, or not all of it.
@@ -208,25 +224,28 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(content or file, formats=FORMATS) as image:
             yield image
+    except DataError:
+        raise
     except Exception as error:  # a damaged image may raise anything
         said = one_line(str(error)) or type(error).__name__
+        raise DataError(f"Cannot read the image {file}: {said}.", hint=SKIPPING) from error
+
+
+def refuse_depth(image: Image.Image, file: Path) -> None:
+    """Refuse an image whose pixels are no bytes."""
+    if image.mode not in GREY_MODES + COLOUR_MODES:
         raise DataError(
-            f"Cannot read the image {file}: {said}.", hint=f"Read are {', '.join(FORMATS)}."
-        ) from error
+            f"{file} has pixels of the kind '{image.mode}', which would lose depth.",
+            hint="Convert the images to 8 bits per channel, grey or RGB.",
+        )
 
 
 def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded:
     """Decode all files of a split, in threads; every image must have the size `size_hw`."""
     count = len(listing.files)
-    try:
-        images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
-    except MemoryError:
-        raise DataError(
-            f"{count:,} images of {_size(size_hw)} pixels do not fit into memory.",
-            hint="Data sets are held in memory whole: use smaller or fewer images.",
-        ) from None
+    images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
     starts = range(0, count, CHUNK_IMAGES)
 
     def decode_chunk(start: int) -> tuple[int, bool]:
@@ -236,7 +255,7 @@ def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded
 
     all_grey = True
     with (
-        _without_remarks(),
+        without_remarks(),
         item_progress(title, total=count) as advance,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
@@ -250,21 +269,17 @@ def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded
 def _decode_into(target_hwc: np.ndarray[Any, Any], file: Path) -> bool:
     """Decode one image into its place; return whether the file was grey."""
     expected_hw = target_hwc.shape[:2]
-    with _opened(file) as image:
-        mode, found_hw = image.mode, (image.height, image.width)
-        if found_hw == expected_hw and mode in GREY_MODES + COLOUR_MODES:
-            target_hwc[:] = np.asarray(image.convert("RGB"))
-    if found_hw != expected_hw:
-        raise DataError(
-            f"{file} is {_size(found_hw)} pixels (height x width), expected {_size(expected_hw)}.",
-            hint="Resize the images to one size first; nothing is resized here.",
-        )
-    if mode not in GREY_MODES + COLOUR_MODES:
-        raise DataError(
-            f"{file} has pixels of the kind '{mode}', which would lose depth.",
-            hint="Convert the images to 8 bits per channel, grey or RGB.",
-        )
-    return mode in GREY_MODES
+    with opened(file) as image:
+        found_hw = image.height, image.width
+        if found_hw != expected_hw:
+            raise DifferentSizesError(
+                f"{file} is {_size(found_hw)} pixels (height x width), expected"
+                f" {_size(expected_hw)}.",
+                hint="Resize the images to one size first; nothing is resized here.",
+            )
+        refuse_depth(image, file)
+        target_hwc[:] = np.asarray(image.convert("RGB"))
+        return image.mode in GREY_MODES
 
 
 def _size(size_hw: tuple[int, ...]) -> str:
@@ -295,20 +310,40 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
         )
         for split in decoded
     )
-    mean, std = channel_statistics(train)
-    info = DatasetInfo(
+    info = folder_info(
+        folder,
+        splits[0],
+        size_hw=size_hw,
+        constants=channel_statistics(train),
+        pad=min(size_hw) // PAD_SHARE,
+        fingerprint=fingerprint(train, test),
+    )
+    return Dataset(info, train, test)
+
+
+def folder_info(
+    folder: Path,
+    listing: Listing,
+    *,
+    size_hw: tuple[int, int],
+    constants: tuple[tuple[float, ...], tuple[float, ...]],
+    pad: int,
+    fingerprint: str,
+) -> DatasetInfo:
+    """Return what is known of a folder's images; its channels are those of the constants."""
+    mean, std = constants
+    return DatasetInfo(
         # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
         name=f"folder-{plain_name(folder)}",
         title=f"Images in {plain_name(folder)}/",
-        class_names=tuple(_text(name) for name in splits[0].class_names),
-        channels=channels,
+        class_names=tuple(_text(name) for name in listing.class_names),
+        channels=len(mean),
         height=size_hw[0],
         width=size_hw[1],
         mean=mean,
         std=std,
-        pad=min(size_hw) // PAD_SHARE,
+        pad=pad,
         flip=True,
         synthetic=False,
-        fingerprint=fingerprint(train, test),
+        fingerprint=fingerprint,
     )
-    return Dataset(info, train, test)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 from bench.data.images import ImageSet
 
@@ -18,9 +19,13 @@ FINGERPRINT_LENGTH = 16
 
 def in_canonical_order(images: ImageSet) -> ImageSet:
     """Return the images sorted by the digest of their content, which mixes the classes well."""
+    return images.take(canonical_order(images))
+
+
+def canonical_order(images: ImageSet) -> Tensor:
+    """Return the order (N,) of `in_canonical_order`."""
     digests = _digests(images)
-    order = sorted(range(len(digests)), key=digests.__getitem__)
-    return images.take(torch.tensor(order, dtype=torch.int64))
+    return torch.tensor(sorted(range(len(digests)), key=digests.__getitem__), dtype=torch.int64)
 
 
 def fingerprint(train: ImageSet, test: ImageSet) -> str:
@@ -46,6 +51,10 @@ def channel_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float
 
     Four decimals, as papers print them, so that the numbers do not depend on summation order.
     """
+    if images.images_nhwc.dtype != torch.uint8:
+        values_nc = images.images_nhwc.cpu().double().flatten(0, 2)
+        std_c = values_nc.std(0, correction=0).clamp(min=1e-4)
+        return _to_four(values_nc.mean(0)), _to_four(std_c)
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in images.images_nhwc.cpu().unbind(dim=3):
@@ -57,3 +66,7 @@ def channel_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float
         means.append(round(mean.item(), 4))
         stds.append(round(max(std.item(), 1 / 255), 4))  # a constant channel must not divide by 0
     return tuple(means), tuple(stds)
+
+
+def _to_four(values_c: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 4) for value in values_c.tolist())

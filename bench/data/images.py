@@ -1,11 +1,14 @@
-"""What a data set is in memory: image tensors, their description, a stratified hold-out.
+"""What a data set is: images in memory or out of it, their description, a stratified hold-out.
 
-Owns no files and no augmentation.
+Owns no files and no augmentation; images that are read when they are needed are streaming.py's.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,37 +16,103 @@ from torch import Tensor
 from bench.errors import ConfigError
 from bench.seeding import generator
 
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""What a data set does to training images (N, H, W, C), all draws from the generator."""
+
+
+class Portion(NamedTuple):
+    """Some images of a split, on the device."""
+
+    images_nhwc: Tensor  # (N, H, W, C) uint8, or float32 where pixels are no bytes
+    labels_n: Tensor  # (N,) int64
+    index_n: Tensor  # (N,) int64: positions in the split
+
+
+class Images(ABC):
+    """One split: labels at hand, pixels wherever they are kept."""
+
+    __slots__ = ()
+    labels_n: Tensor  # (N,) int64
+
+    def __len__(self) -> int:
+        return len(self.labels_n)
+
+    @property
+    @abstractmethod
+    def pixels(self) -> int:
+        """How many pixels an image has."""
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the images take."""
+        return 0
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """Return the split with its portions on `device`."""
+
+    @abstractmethod
+    def take(self, indices: Tensor) -> Self:
+        """Return the images at `indices`, in that order."""
+
+    @abstractmethod
+    def portions(self, order_n: Tensor, *, batch_size: int) -> Iterator[Portion]:
+        """Yield the images at `order_n` as evaluation sees them, in that order."""
+
+    @abstractmethod
+    def held(self, device: torch.device | str) -> ImageSet:
+        """Return all images, as evaluation sees them, in the memory of `device`: for a few."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ImageSet:
-    """Images and labels of one split, whole, on one device."""
+class ImageSet(Images):
+    """Images and labels of one split, whole, on one device.
 
-    images_nhwc: Tensor  # (N, H, W, C) uint8, contiguous
+    `origins` (N, ...) is what an augmentation is given in place of the images, if they are made.
+    """
+
+    images_nhwc: Tensor  # (N, H, W, C) uint8 or float32, contiguous
     labels_n: Tensor  # (N,) int64
+    origins: Tensor | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images_nhwc, self.labels_n
-        if images.ndim != 4 or images.dtype != torch.uint8 or not images.is_contiguous():
+        kinds = (torch.uint8, torch.float32)
+        if images.ndim != 4 or images.dtype not in kinds or not images.is_contiguous():
             raise ValueError(
-                f"images must be contiguous (N, H, W, C) uint8, not {tuple(images.shape)}"
-                f" {images.dtype}"
+                f"images must be contiguous (N, H, W, C) uint8 or float32, not"
+                f" {tuple(images.shape)} {images.dtype}"
             )
         if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
             raise ValueError(
                 f"labels must be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
             )
 
-    def __len__(self) -> int:
-        return len(self.labels_n)
+    @property
+    def pixels(self) -> int:
+        return self.images_nhwc.shape[1] * self.images_nhwc.shape[2]
+
+    @property
+    def held_bytes(self) -> int:
+        return self.images_nhwc.nbytes
 
     def to(self, device: torch.device | str) -> ImageSet:
         """Return the set on `device`; the same tensors where they are there already."""
-        return ImageSet(self.images_nhwc.to(device), self.labels_n.to(device))
+        origins = None if self.origins is None else self.origins.to(device)
+        return ImageSet(self.images_nhwc.to(device), self.labels_n.to(device), origins)
 
     def take(self, indices: Tensor) -> ImageSet:
         """Return the images at `indices`, in that order."""
         places = indices.to(self.labels_n.device)
-        return ImageSet(self.images_nhwc[places], self.labels_n[places])
+        origins = None if self.origins is None else self.origins[places]
+        return ImageSet(self.images_nhwc[places], self.labels_n[places], origins)
+
+    def portions(self, order_n: Tensor, *, batch_size: int) -> Iterator[Portion]:
+        for index_n in torch.split(order_n.to(self.labels_n.device), batch_size):
+            yield Portion(self.images_nhwc[index_n], self.labels_n[index_n], index_n)
+
+    def held(self, device: torch.device | str) -> ImageSet:
+        return self.to(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +142,17 @@ class Dataset:
     """A data set: its description and its two splits."""
 
     info: DatasetInfo
-    train: ImageSet
-    test: ImageSet
-    difficulty_n: Tensor | None = None  # (N test,) float32 in [0, 1]; known for generated images
+    train: Images
+    test: Images
+    difficulty_n: Tensor | None = None  # (N test,) float32 in [0, 1], where it is known
+    augment: Augment | None = None  # of training images in memory, after crop and flip
+    remark: str = ""  # what a user should know about how the images are read
 
 
-def hold_out(train: ImageSet, count: int, *, seed: int) -> tuple[ImageSet, ImageSet]:
+Split = TypeVar("Split", bound=Images)
+
+
+def hold_out(train: Split, count: int, *, seed: int) -> tuple[Split, Split]:
     """Split `train` into (rest, held): `count` images held out, each class in proportion.
 
     The same images for the same seed; both parts keep the order of `train`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,14 @@ from bench.data import cache, cifar
 from bench.data.catalogue import DATASETS
 from bench.data.cifar import Network
 from bench.data.images import Dataset
-from bench.errors import DataError, UnknownNameError
+from bench.data.plugin import PLUGINS, DatasetPlugin
+from bench.errors import BenchError, DataError, PluginError, UnknownNameError
+from bench.machine import available_memory_bytes, usable_cores
 from bench.plain_text import one_line, tame
+
+# Images in memory are held four times: as they are, padded, and once more while each is made. And
+# half of the memory is for everything else.
+_SHARE = 8
 
 Status = Literal["ok", "missing", "incomplete", "broken", "embedded"]
 
@@ -32,22 +39,69 @@ class FileReport:
     detail: str
 
 
-def load_dataset(name: str, *, data_dir: Path, network: Network = "allowed") -> Dataset:
-    """Return the data set `name`: one of the catalogue, or a path to a folder of images.
+def load_dataset(
+    name: str, *, data_dir: Path, network: Network = "allowed", workers: int | None = None
+) -> Dataset:
+    """Return the data set `name`: a built-in or a plugin's, one of torchvision's, or a folder.
 
-    Whatever had to be decoded is kept decoded in `data_dir`.
+    Whatever had to be decoded is kept decoded in `data_dir`. What is too large for memory is read
+    while it is used, by `workers` processes: as many as there are cores, if not given.
     """
+    workers = workers or max(1, int(usable_cores()))
     if name == "digits":
         from bench.data.digits import load_digits
 
         return load_digits()
+    if name == "graded_digits":
+        from bench.data.graded_digits import load_graded_digits
+
+        return load_graded_digits()
     if name == "synthetic":
         from bench.data.synthetic import load_synthetic
 
         return load_synthetic()
     if name in cifar.SOURCES:
         return cifar.load_cifar(name, data_dir=data_dir, network=network)
-    return _load_folder(_folder_of(name), data_dir=data_dir)
+    room_bytes = available_memory_bytes() // _SHARE
+    if name in PLUGINS.names():
+        return _loaded(PLUGINS.get(name)(), data_dir, workers=workers, room_bytes=room_bytes)
+    vision = _vision_named(name)
+    if vision is not None:
+        return _loaded(vision, data_dir, workers=workers, room_bytes=room_bytes)
+    return _load_folder(_folder_of(name), data_dir=data_dir, workers=workers, room_bytes=room_bytes)
+
+
+def is_named(name: str) -> bool:
+    """Whether `name` is that of a data set, not a folder's."""
+    return name in DATASETS or name in PLUGINS.names() or _vision_named(name) is not None
+
+
+def _vision_named(name: str) -> DatasetPlugin | None:
+    from bench.data.vision import PREFIX, vision_named
+
+    if Path(name).exists() or (os.sep in name and not name.startswith(PREFIX)):
+        return None
+    return vision_named(name)
+
+
+def _loaded(plugin: DatasetPlugin, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
+    """Return a plugin's data set; what goes wrong in its code is told in a line.
+
+    Raises:
+        PluginError: its code raised something, or what it returned is no data set of its name.
+    """
+    try:
+        dataset = plugin.load(data_dir, workers=workers, room_bytes=room_bytes)
+    except BenchError:
+        raise
+    except Exception as error:
+        said = one_line(f"{type(error).__name__}: {error}")
+        raise PluginError(f"The data set '{plugin.name}' cannot be loaded: {said}") from error
+    if not isinstance(dataset, Dataset) or dataset.info.name != plugin.name:
+        raise PluginError(
+            f"load() of the data set '{plugin.name}' returns no Dataset of that name."
+        )
+    return dataset
 
 
 def fetch(name: str, *, data_dir: Path) -> Dataset:
@@ -62,21 +116,29 @@ def _folder_of(name: str) -> Path:
             return folder.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null, a loop, ~nobody
         raise DataError(f"There is no folder {one_line(name)}: {one_line(str(error))}.") from None
-    raise UnknownNameError("data set", name, DATASETS)
+    raise UnknownNameError("data set", name, [*DATASETS, *PLUGINS.names()])
 
 
-def _load_folder(folder: Path, *, data_dir: Path) -> Dataset:
-    from bench.data.folder import list_splits, read_folder, stamp
+def _load_folder(folder: Path, *, data_dir: Path, workers: int, room_bytes: int) -> Dataset:
+    from bench.data.folder import DifferentSizesError, image_size, list_splits, read_folder, stamp
+    from bench.data.photos import FILE_NAME, LEFT_OUT, known, left_out, stream_folder
 
-    splits = list_splits(folder)
-    source = stamp(folder, splits)
     decoded = _folder_cache(folder, data_dir=data_dir)
+    index = decoded.with_name(FILE_NAME)
+    splits = list_splits(folder, without=left_out(folder, decoded.with_name(LEFT_OUT)))
+    source = stamp(folder, splits)
     cached = cache.load(decoded, source=source)
     if cached is not None:
         return cached
-    dataset = read_folder(folder, splits)
-    cache.save(dataset, decoded, source=source)
-    return dataset
+    height, width = image_size(splits[0].files[0])
+    size_bytes = 3 * height * width * sum(len(split.files) for split in splits)
+    # What was streamed before is streamed again: whether it is may not depend on what else runs.
+    if known(index, source=source) is None and size_bytes <= room_bytes:
+        with suppress(DifferentSizesError):
+            dataset = read_folder(folder, splits)
+            cache.save(dataset, decoded, source=source)
+            return dataset
+    return stream_folder(folder, splits, index=index, source=source, workers=workers)
 
 
 def _folder_cache(folder: Path, *, data_dir: Path) -> Path:
@@ -93,11 +155,34 @@ def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
         return (FileReport(None, None, "embedded", detail),)
     if name in cifar.SOURCES:
         return _verify_cifar(name, data_dir=data_dir)
-    from bench.data.folder import list_splits, stamp
+    return _verify_folder(_folder_of(name), data_dir=data_dir)
+
+
+def skip_broken(name: str, *, data_dir: Path) -> list[str]:
+    """Leave out, from now on, what cannot be read of a folder of images; return what is wrong.
+
+    Raises:
+        ConfigError: `name` is no folder.
+    """
+    from bench.data.photos import LEFT_OUT, leave_out_broken
 
     folder = _folder_of(name)
-    source = stamp(folder, list_splits(folder))
-    return (_verify_decoded(_folder_cache(folder, data_dir=data_dir), source=source),)
+    return leave_out_broken(folder, _folder_cache(folder, data_dir=data_dir).with_name(LEFT_OUT))
+
+
+def _verify_folder(folder: Path, *, data_dir: Path) -> tuple[FileReport, ...]:
+    from bench.data.folder import list_splits, stamp
+    from bench.data.photos import FILE_NAME, LEFT_OUT, known, left_out
+
+    decoded = _folder_cache(folder, data_dir=data_dir)
+    splits = list_splits(folder, without=left_out(folder, decoded.with_name(LEFT_OUT)))
+    source, index = stamp(folder, splits), decoded.with_name(FILE_NAME)
+    found = known(index, source=source)
+    if found is None:
+        return (_verify_decoded(decoded, source=source),)
+    counts = f"{len(found['train']):,} + {len(found['test']):,} images"
+    said = f"{counts}, read while they are used; fingerprint {found['fingerprint']}"
+    return (FileReport(index, index.stat().st_size, "ok", said),)
 
 
 def _verify_cifar(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:

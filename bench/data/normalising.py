@@ -28,10 +28,10 @@ def constants_named(text: str, info: DatasetInfo) -> Constants:
         ConfigError: it is neither a name nor numbers, or numbers for other channels.
     """
     if text == "imagenet":
-        return _spread(IMAGENET, info.channels)
+        return spread(IMAGENET, info.channels)
     if text == "cifar":
         source = SOURCES.get(info.name, SOURCES["cifar10"])
-        return _spread((source.mean, source.std), info.channels)
+        return spread((source.mean, source.std), info.channels)
     try:
         mean, std = (tuple(float(n) for n in part.split(",")) for part in text.split("/"))
     except ValueError:
@@ -43,16 +43,16 @@ def constants_named(text: str, info: DatasetInfo) -> Constants:
             hint="imagenet, cifar, or MEAN/STD for pixels from 0 to 1, with one number or one for "
             "each channel: 0.5/0.25 or 0.49,0.48,0.45/0.25,0.24,0.26",
         )
-    return _spread((mean, std), info.channels)
+    return spread((mean, std), info.channels)
 
 
 def usual_constants(info: DatasetInfo) -> dict[str, Constants]:
     """Return the constants that other trainers use, by what `--normalise` calls them."""
     known = {name: constants_named(name, info) for name in ("imagenet", "cifar")}
     for constants in (_CIFAR_WITHIN_IMAGES, _HALVES, ((0.0,), (1.0,)), (info.mean, info.std)):
-        spread = _spread(constants, info.channels)
-        if spread not in known.values():
-            known["/".join(map(_told, spread))] = spread
+        found = spread(constants, info.channels)
+        if found not in known.values():
+            known["/".join(map(_told, found))] = found
     return known
 
 
@@ -60,7 +60,8 @@ def _told(values: tuple[float, ...]) -> str:
     return ",".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 
-def _spread(constants: Constants, channels: int) -> Constants:
+def spread(constants: Constants, channels: int) -> Constants:
+    """Return constants for so many channels: those given, or their mean for each."""
     mean, std = (_for_channels(part, channels) for part in constants)
     return mean, std
 

@@ -76,15 +76,19 @@ def load_synthetic() -> Dataset:
     return Dataset(info, train, test, difficulty_n=difficulty_n)
 
 
-def _bytes(*scope: str, shape: tuple[int, ...]) -> Integers:
-    """Return random integers from 0 to 255.
+def drawn_bytes(*scope: str, shape: tuple[int, ...]) -> Integers:
+    """Return random integers from 0 to 255, others for every `scope`.
 
     From a hash, not from a library's generator, and only integers are used from here on: neither
     a new version nor another processor can change a pixel.
     """
-    seed = str(derive(0, "synthetic", *scope)).encode()
+    seed = str(derive(0, *scope)).encode()
     drawn = hashlib.shake_256(seed).digest(int(np.prod(shape)))
     return np.frombuffer(drawn, dtype=np.uint8).astype(np.int64).reshape(shape)
+
+
+def _bytes(*scope: str, shape: tuple[int, ...]) -> Integers:
+    return drawn_bytes("synthetic", *scope, shape=shape)
 
 
 def _glyphs() -> Integers:

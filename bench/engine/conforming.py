@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from bench.data.augment import Batch, eval_batches
-from bench.data.images import ImageSet
+from bench.data.images import Images
 from bench.engine.building import method_of
 from bench.engine.evaluating import Subject
 from bench.errors import ConformanceError
@@ -142,8 +142,8 @@ def _training_batch(subject: Subject, step: int) -> Batch:
     return _drawn(subject.split.train, subject, count=_TRAINED_ON, draw=step)
 
 
-def _drawn(images: ImageSet, subject: Subject, *, count: int, draw: int = 0) -> Batch:
+def _drawn(images: Images, subject: Subject, *, count: int, draw: int = 0) -> Batch:
     mean, std = subject.spec.normalisation
     order_n = torch.randperm(len(images), generator=generator(draw, "checks"))[:count]
-    few = images.take(order_n).to(subject.place.device)
+    few = images.take(order_n).held(subject.place.device)
     return next(eval_batches(few, batch_size=count, mean=mean, std=std))

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from bench.analysis.extremes import extremes_of
+from bench.analysis.statistics import rank_correlation
 from bench.config import RunSpec
 from bench.data.augment import Batch, eval_batches
-from bench.data.images import ImageSet, hold_out
+from bench.data.images import Images, hold_out
 from bench.engine.building import Workplace, backbone_of
 from bench.errors import NotExecutable, Unsupported
 from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
@@ -35,6 +36,7 @@ from bench.training.reporter import Reporter
 _EVAL_BATCH = 500
 _GRADIENT_IMAGES = 1024
 _GRADIENT_BATCH = 128
+_BATCH_PIXELS = 2**21  # large images come in smaller batches: what a layer keeps takes memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Costs:
 class Split:
     """The training images that a run trains on and those it holds out, on the device."""
 
-    train: ImageSet
-    held_out: ImageSet | None
+    train: Images
+    held_out: Images | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +100,21 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
         arrays_file=f"point{number}.npz",
         equivalence=_proof(point.net, first_images(spec, place, count=IMAGES)),
     )
+    arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
     more: dict[str, object] = {}
     if subject.split.held_out is not None:
         more |= watched(subject, point.net)
     if measured.distinct_masks != 1:
-        more["dynamics"] = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
+        found = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
+        grades_n = place.dataset.difficulty_n
+        if grades_n is not None:
+            correlation = rank_correlation(arrays["macs_n"], grades_n.numpy())
+            found = found.model_copy(update={"grade_correlation": correlation})
+        more["dynamics"] = found
     if number == 0:
         more |= _gradients(point, subject)
     else:
         more["block_gradients_reason"] = "taken at the first operating point only"
-    arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
     return Measured(measured.model_copy(update=more), arrays)
 
 
@@ -129,7 +136,7 @@ def position_arrays(
     if not len(image_m):
         return {}
     mean, std = subject.spec.normalisation
-    chosen = subject.place.dataset.test.take(torch.from_numpy(image_m)).to(subject.place.device)
+    chosen = subject.place.dataset.test.take(torch.from_numpy(image_m)).held(subject.place.device)
     batches = eval_batches(chosen, batch_size=len(image_m), mean=mean, std=std)
     with evaluating(net):
         blocks_mhw = net.position_costs(next(batches).x_nchw)
@@ -152,11 +159,11 @@ def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
     """Return the first `count` test images on the device, normalised: (N, C, H, W)."""
     mean, std = spec.normalisation
     test = place.dataset.test
-    few = test.take(torch.arange(min(count, len(test)))).to(place.device)
+    few = test.take(torch.arange(min(count, len(test)))).held(place.device)
     return next(eval_batches(few, batch_size=count, mean=mean, std=std)).x_nchw
 
 
-def random_batches(images: ImageSet, spec: RunSpec) -> Iterator[Batch]:
+def random_batches(images: Images, spec: RunSpec) -> Iterator[Batch]:
     """Yield all images in a random order that is always the same, not augmented.
 
     Random, because shuffling masks within batches of sorted images would swap them among images
@@ -164,7 +171,13 @@ def random_batches(images: ImageSet, spec: RunSpec) -> Iterator[Batch]:
     """
     mean, std = spec.normalisation
     order_n = torch.randperm(len(images), generator=generator(0, "evaluation"))
-    return eval_batches(images, batch_size=_EVAL_BATCH, mean=mean, std=std, order_n=order_n)
+    size = _batch_size(images, most=_EVAL_BATCH)
+    return eval_batches(images, batch_size=size, mean=mean, std=std, order_n=order_n)
+
+
+def _batch_size(images: Images, *, most: int) -> int:
+    """Return how many images go through a network at once: fewer than `most` where large."""
+    return min(most, max(1, _BATCH_PIXELS // images.pixels))
 
 
 def _split(spec: RunSpec, place: Workplace) -> Split:
@@ -176,7 +189,7 @@ def _split(spec: RunSpec, place: Workplace) -> Split:
 
 
 def _shuffled(
-    point: Point, evaluation: Evaluation, test: ImageSet, *, spec: RunSpec, reporter: Reporter
+    point: Point, evaluation: Evaluation, test: Images, *, spec: RunSpec, reporter: Reporter
 ) -> Dynamics:
     name = f"masks shuffled {point.name}".strip()
     reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
@@ -200,7 +213,8 @@ def _gradients(point: Point, subject: Subject) -> dict[str, object]:
     order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]
     name = f"gradients {point.name}".strip()
     reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(order_n))
-    batches = eval_batches(train, batch_size=_GRADIENT_BATCH, mean=mean, std=std, order_n=order_n)
+    size = _batch_size(train, most=_GRADIENT_BATCH)
+    batches = eval_batches(train, batch_size=size, mean=mean, std=std, order_n=order_n)
     try:
         found = block_gradients(point.net, _told(batches, reporter))
     except Unsupported as error:

@@ -47,7 +47,7 @@ def fitted(
     check_fit(weights, backbone)
     if weights.normalisation is not None or len(dataset.train) < 2 * _FEWEST:
         return weights
-    held = hold_out(dataset.train, min(_IMAGES, len(dataset.train) // 2), seed=0)[1].to(device)
+    held = hold_out(dataset.train, min(_IMAGES, len(dataset.train) // 2), seed=0)[1].held(device)
     used = normalisation_of(request, dataset.info, weights)
     trial = _Trial(backbone, held, device)
     if backbone.shortcut == "A":

@@ -113,7 +113,7 @@ def do(job: Job, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
         if file not in METHODS.files:
             METHODS.add_file(file)
     place = Workplace(
-        _dataset(job.dataset, Path(job.data_dir)),
+        _dataset(job.dataset, Path(job.data_dir), job.workers),
         RunStore(Path(job.results_dir)),
         device,
         _Telling(spec.run, orders),
@@ -126,8 +126,8 @@ def do(job: Job, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
 
 
 @functools.lru_cache(maxsize=1)
-def _dataset(name: str, data_dir: Path) -> Dataset:
-    return load_dataset(name, data_dir=data_dir)
+def _dataset(name: str, data_dir: Path, workers: int | None) -> Dataset:
+    return load_dataset(name, data_dir=data_dir, workers=workers)
 
 
 def _listen(orders: queue.SimpleQueue[str]) -> None:

@@ -27,7 +27,7 @@ from bench.engine.supervising import Job, RunProcess, Said
 from bench.engine.telling import Together
 from bench.errors import BenchError, RunFailed
 from bench.folders import Folders, from_home
-from bench.measure.environment import available_memory_bytes, usable_cores
+from bench.machine import available_memory_bytes, usable_cores
 from bench.measure.modes import using_threads
 from bench.options import RunOptions
 from bench.records.record import EpochRow, RunRecord
@@ -108,7 +108,9 @@ def crew_of(tasks: Sequence[_Task]) -> Crew:
         return Crew(1, None, here=True)
     at_hand = any(METHODS.is_only_here(task.spec.method) for task in tasks)
     cores = max(1, int(usable_cores()))
-    width = min(_width(tasks), cores)
+    # Runs that read their images share the cores with those who read: one after the other.
+    streamed = any(not task.step.place.dataset.train.held_bytes for task in tasks)
+    width = 1 if streamed else min(_width(tasks), cores)
     given = max((task.step.options.threads or 0 for task in tasks), default=0)
     threads = given or _threads_of_environment()
     if not threads:
@@ -120,7 +122,12 @@ def crew_of(tasks: Sequence[_Task]) -> Crew:
 
 
 def job_of(
-    spec: RunSpec, options: RunOptions, *, folders: Folders, device: str, threads: int
+    spec: RunSpec,
+    options: RunOptions,
+    *,
+    folders: Folders,
+    device: str,
+    threads: int,
 ) -> Job:
     """Return the job of a run for a process of its own."""
     images = Path(from_home(options.dataset))
@@ -135,6 +142,7 @@ def job_of(
         plugins=[str(path) for path in METHODS.files],
         device=device,
         threads=threads,
+        workers=options.workers,
     )
 
 
@@ -209,7 +217,7 @@ def _batch_pixels(task: _Task) -> int:
 def _room_for(tasks: Sequence[_Task]) -> int:
     """Return how many processes have room in memory, each with images of its own."""
     sets = [task.step.place.dataset for task in tasks]
-    largest = max((d.train.images_nhwc.nbytes + d.test.images_nhwc.nbytes for d in sets), default=0)
+    largest = max((d.train.held_bytes + d.test.held_bytes for d in sets), default=0)
     return available_memory_bytes() // (_PROCESS_BYTES + _COPIES_OF_IMAGES * largest)
 
 

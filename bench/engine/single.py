@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import save
 
 from bench.config import RunSpec
-from bench.data.augment import pad_images
-from bench.data.images import ImageSet
+from bench.data.images import Images
+from bench.data.streaming import trainable
 from bench.engine.blame import reason_for
 from bench.engine.brought import brought_along
 from bench.engine.building import Workplace, build, method_of, parent_of
@@ -193,14 +193,13 @@ def _restate(net: DynamicNet, subject: Subject) -> int:
     """
     train_set = subject.split.train
     order_n = torch.randperm(len(train_set), generator=generator(0, "statistics"))
-    few = train_set.take(order_n[:_STATISTICS_IMAGES].to(train_set.labels_n.device))
+    few = train_set.take(order_n[:_STATISTICS_IMAGES])
     return reestimate(net, random_batches(few, subject.spec))
 
 
-def _training_images(train_set: ImageSet, spec: RunSpec, place: Workplace) -> TrainingImages:
+def _training_images(train_set: Images, spec: RunSpec, place: Workplace) -> TrainingImages:
     mean, std = spec.normalisation
-    padded = pad_images(train_set, place.dataset.info.pad)
-    return TrainingImages(padded, place.dataset.info.flip, mean, std)
+    return TrainingImages(trainable(train_set, place.dataset), mean, std)
 
 
 def _measure(number: int, point: Point, subject: Subject) -> PointRecord:

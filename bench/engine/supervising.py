@@ -50,6 +50,7 @@ class Job:
     plugins: list[str]
     device: str
     threads: int
+    workers: int | None = None
     time_limit_s: float | None = None
     environment: dict[str, str] = field(default_factory=dict)
 

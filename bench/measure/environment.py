@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from bench.machine import memory_bytes, usable_cores
 from bench.records.record import Environment
 
 _PACKAGES = ("skipbench", "torch", "torchvision", "numpy", "ptflops")
@@ -38,7 +39,7 @@ def describe_environment(device: torch.device | str) -> Environment:
         "cpu": cpu_model,
         "cores": os.cpu_count,
         "cores_usable": usable_cores,
-        "memory_gib": lambda: round(_memory_bytes() / _GIB, 1),
+        "memory_gib": lambda: round(memory_bytes() / _GIB, 1),
         "threads": torch.get_num_threads,
         "load_average_1min": load_average,
         "device": lambda: where.type,
@@ -58,19 +59,6 @@ def load_average() -> float | None:
     """Return the load average of the last minute; None where the system has none (Windows)."""
     load: float | None = _attempt(lambda: round(os.getloadavg()[0], 2))
     return load
-
-
-def usable_cores() -> float:
-    """Return the cores this process may use: affinity and the container's quota considered."""
-    affinity: int = _attempt(lambda: len(os.sched_getaffinity(0))) or os.cpu_count() or 1
-    quota: float | None = _attempt(_cgroup_cores)
-    return float(affinity) if quota is None else min(float(affinity), quota)
-
-
-def available_memory_bytes() -> int:
-    """Return how much memory new processes can have before the system is out of it."""
-    free = [int(line.split()[1]) for line in _lines_of("/proc/meminfo") if "MemAvailable" in line]
-    return min([_memory_bytes(), *(1024 * kib for kib in free)])
 
 
 def _attempt(probe: Callable[[], Any]) -> Any:
@@ -118,17 +106,6 @@ def cpu_model() -> str | None:
 def _lines_of(path: str) -> list[str]:
     lines: list[str] | None = _attempt(lambda: Path(path).read_text().splitlines())
     return lines or []
-
-
-def _cgroup_cores() -> float | None:
-    quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _memory_bytes() -> int:
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = _attempt(lambda: int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return physical if limit is None else min(physical, limit)
 
 
 def _onednn_version() -> str | None:

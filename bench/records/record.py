@@ -170,6 +170,7 @@ class Dynamics(Frozen):
     exactly the same cost; `shuffled_loss` what that loses. `difficulty_correlation` is Spearman's
     rank correlation, over test images, of the MACs with the loss of a dense network on the image;
     `difficulty_of` names that network's run. None where there is no number, with a reason.
+    `grade_correlation` is the same with the difficulty that generated images are known to have.
     """
 
     shuffled_accuracy: Share | None = None
@@ -178,6 +179,7 @@ class Dynamics(Frozen):
     difficulty_correlation: Signed | None = None
     difficulty_of: str = ""
     difficulty_reason: str = ""
+    grade_correlation: Signed | None = None
 
 
 class PointRecord(Frozen):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.measure.environment import usable_cores
+from bench.machine import usable_cores
 from bench.plain_text import one_line
 
 _ANSWER_WITHIN_S, _START_WITHIN_S = 10.0, 120.0

@@ -35,7 +35,7 @@ from bench.sweep.tries import Proposals, proposals
 
 _SAVE_EVERY_S = 5.0
 # What changes where and how fast a sweep runs, and none of its results.
-_NOT_IN_NAME = ("address", "threads", "gpus_per_trial", "device", "time_limit_s")
+_NOT_IN_NAME = ("address", "threads", "workers", "gpus_per_trial", "device", "time_limit_s")
 
 
 @dataclass(frozen=True, slots=True)

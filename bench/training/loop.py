@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from bench.allocator import keep_freed_memory
-from bench.data.augment import Batch, PaddedImages, steps_per_epoch, train_batches
+from bench.data.augment import Batch, Trainable, steps_per_epoch, train_batches
 from bench.errors import CheckpointError, DivergedError, PluginError
 from bench.measure.cost import counted_macs
 from bench.method import DynamicNet, Phase
@@ -38,10 +38,9 @@ Watch = Callable[[DynamicNet], Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class TrainingImages:
-    """What is trained on, on the device: padded images and their treatment."""
+    """What is trained on, and the constants that its images are normalised with."""
 
-    padded: PaddedImages
-    flip: bool
+    images: Trainable
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -140,8 +139,8 @@ class _Stretch:
     ) -> None:
         self.number, self.phase, self.net, self.watch = number, phase, net, watch
         self.images, self.settings, self.reporter = images, settings, reporter
-        self.batch_size = min(phase.batch_size, len(images.padded))
-        self.steps = steps_per_epoch(len(images.padded), batch_size=self.batch_size)
+        self.batch_size = min(phase.batch_size, len(images.images))
+        self.steps = steps_per_epoch(len(images.images), batch_size=self.batch_size)
         _freeze_all_but(phase, net)
         self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
         self.stepping = Steps(
@@ -228,9 +227,8 @@ class _Stretch:
 
     def _batches(self, purpose: str, epoch: int) -> Iterator[Batch]:
         return train_batches(
-            self.images.padded,
+            self.images.images,
             batch_size=self.batch_size,
-            flip=self.images.flip,
             mean=self.images.mean,
             std=self.images.std,
             generator=generator(self.settings.seed, purpose, self.number, epoch),

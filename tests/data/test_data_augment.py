@@ -31,10 +31,8 @@ def _images(count: int, *, height: int = 12, width: int = 10, channels: int = 3)
 
 def _epoch(images: ImageSet, *, batch_size: int, seed: int, pad: int = 2) -> list[Batch]:
     draws = torch.Generator().manual_seed(seed)
-    padded = pad_images(images, pad)
-    return list(
-        train_batches(padded, batch_size=batch_size, flip=True, mean=MEAN, std=STD, generator=draws)
-    )
+    padded = pad_images(images, pad, flip=True)
+    return list(train_batches(padded, batch_size=batch_size, mean=MEAN, std=STD, generator=draws))
 
 
 @pytest.mark.parametrize("pad", [0, 1, 4])
@@ -110,7 +108,7 @@ def test_an_image_is_cut_the_same_way_at_every_batch_size() -> None:
 def test_the_draws_are_made_before_the_first_batch_is_asked_for() -> None:
     draws, untouched = torch.Generator().manual_seed(9), torch.Generator().manual_seed(9)
     padded = pad_images(_images(20), 2)
-    epoch = train_batches(padded, batch_size=4, flip=False, mean=MEAN, std=STD, generator=draws)
+    epoch = train_batches(padded, batch_size=4, mean=MEAN, std=STD, generator=draws)
     after = draws.get_state()
     assert not torch.equal(after, untouched.get_state())
     assert len(list(epoch)) == 5
@@ -124,7 +122,11 @@ def test_crops_reach_every_offset_and_half_of_the_images_are_mirrored() -> None:
     images = ImageSet(pixels, torch.zeros(2000, dtype=torch.int64))
     draws = torch.Generator().manual_seed(0)
     (batch,) = train_batches(
-        pad_images(images, 1), batch_size=2000, flip=True, mean=(0.0,), std=(1.0,), generator=draws
+        pad_images(images, 1, flip=True),
+        batch_size=2000,
+        mean=(0.0,),
+        std=(1.0,),
+        generator=draws,
     )
     counts_hw = (batch.x_nchw[:, 0] > 0.5).sum(0)
     # Unmirrored the pixel lands in columns 0 to 2, mirrored in 2 to 4; rows 1 to 3 either way.
@@ -138,7 +140,7 @@ def test_without_flip_no_image_is_mirrored() -> None:
     images = _images(64)
     draws = torch.Generator().manual_seed(0)
     (batch,) = train_batches(
-        pad_images(images, 0), batch_size=64, flip=False, mean=MEAN, std=STD, generator=draws
+        pad_images(images, 0), batch_size=64, mean=MEAN, std=STD, generator=draws
     )
     straight = normalise(images.images_nhwc[batch.index_n], mean=MEAN, std=STD)
     assert torch.equal(batch.x_nchw, straight)

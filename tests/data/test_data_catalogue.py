@@ -12,8 +12,8 @@ from bench.data.catalogue import DATASETS
 from bench.data.load import load_dataset
 
 
-def test_the_catalogue_names_the_four_data_sets() -> None:
-    assert set(DATASETS) == {"cifar10", "cifar100", "digits", "synthetic"}
+def test_the_catalogue_names_the_built_in_data_sets() -> None:
+    assert set(DATASETS) == {"cifar10", "cifar100", "digits", "graded_digits", "synthetic"}
     assert all(card.name == name for name, card in DATASETS.items())
 
 

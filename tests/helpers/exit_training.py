@@ -68,7 +68,7 @@ def trained(
         train(
             net,
             method.phases(config, budget),
-            images=TrainingImages(pad_images(chosen, 0), False, info.mean, info.std),
+            images=TrainingImages(pad_images(chosen, 0), info.mean, info.std),
             settings=Settings(0, torch.device("cpu")),
             checkpoint=Checkpoint(Path(folder) / "checkpoint", identity="x"),
             reporter=Silent(),

@@ -53,7 +53,7 @@ def trained_on_digits(
     seed_globally(0, "build")
     net = method.build(digits_backbone(backbone, weights), config)
     budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=OptimizerSpec(lr=lr))
-    images = TrainingImages(pad_images(digits().train, info.pad), info.flip, info.mean, info.std)
+    images = TrainingImages(pad_images(digits().train, info.pad), info.mean, info.std)
     with tempfile.TemporaryDirectory() as folder:
         train(
             net,

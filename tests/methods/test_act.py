@@ -156,7 +156,7 @@ def _nflops_trained_with(tau: float, folder: Path) -> float:
     train(
         net,
         Act().phases(config, budget),
-        images=TrainingImages(few, False, mean, std),
+        images=TrainingImages(few, mean, std),
         settings=Settings(0, torch.device("cpu")),
         checkpoint=Checkpoint(folder / f"{tau}.bin", identity="test"),
         reporter=Silent(),

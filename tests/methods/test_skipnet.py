@@ -258,7 +258,7 @@ def test_the_gates_may_learn_at_a_rate_of_their_own_when_they_are_drawn() -> Non
 def test_a_larger_alpha_skips_more_of_real_images(tmp_path: Path) -> None:
     data = load_dataset("digits", data_dir=tmp_path)
     info, few = data.info, data.train.take(torch.arange(640))
-    images = TrainingImages(pad_images(few, info.pad), info.flip, info.mean, info.std)
+    images = TrainingImages(pad_images(few, info.pad), info.mean, info.std)
     backbone = Backbone("resnet14", info.num_classes, (info.channels, info.height, info.width))
 
     def taught(net: GatedResNet, phase: Phase, name: str) -> GatedResNet:

@@ -72,7 +72,6 @@ def _batches(padded: PaddedImages) -> Iterator[object]:
     return train_batches(
         padded,
         batch_size=BATCH,
-        flip=True,
         mean=(0.49, 0.48, 0.45),
         std=(0.25, 0.24, 0.26),
         generator=torch.Generator().manual_seed(0),
@@ -80,7 +79,7 @@ def _batches(padded: PaddedImages) -> Iterator[object]:
 
 
 def _some(cifar10: Dataset, steps: int) -> PaddedImages:
-    return pad_images(cifar10.train.take(torch.arange(steps * BATCH)), 4)
+    return pad_images(cifar10.train.take(torch.arange(steps * BATCH)), 4, flip=True)
 
 
 def _bench_images_per_s(padded: PaddedImages, folder: Path) -> float:
@@ -89,7 +88,7 @@ def _bench_images_per_s(padded: PaddedImages, folder: Path) -> float:
     rows, _ = train(
         GatedResNet(RESNET32),
         [phase],
-        images=TrainingImages(padded, True, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
+        images=TrainingImages(padded, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
         settings=Settings(0, torch.device("cpu")),
         checkpoint=Checkpoint(folder / "checkpoint", identity=str(time.time_ns())),
         reporter=Silent(),
@@ -159,12 +158,11 @@ def test_an_epoch_on_a_gpu_takes_a_second(name: str, cifar10: Dataset, tmp_path:
     device, method = torch.device("cuda"), METHODS.get(name)()
     net = method.build(RESNET32, method.Config()).to(device, memory_format=torch.channels_last)
     budget = Budget(recipe="perf", epochs=6, batch_size=BATCH, optimizer=OPTIMIZER)
-    images = pad_images(cifar10.train, 4)
-    padded = PaddedImages(images.images_nhwc.to(device), images.labels_n.to(device), images.pad)
+    padded = pad_images(cifar10.train.to(device), 4, flip=True)
     rows, _ = train(
         net,
         method.phases(method.Config(), budget),
-        images=TrainingImages(padded, True, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
+        images=TrainingImages(padded, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
         settings=Settings(0, device, "bf16"),
         checkpoint=Checkpoint(tmp_path / "checkpoint", identity="perf"),
         reporter=Silent(),

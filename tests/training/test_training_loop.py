@@ -44,7 +44,7 @@ def _images() -> TrainingImages:
     for label in range(4):
         pixels[labels == label, 2 * label : 2 * label + 2] += 150
     images = ImageSet(pixels.to(torch.uint8), labels)
-    return TrainingImages(pad_images(images, 0), False, (0.3,), (0.3,))
+    return TrainingImages(pad_images(images, 0), (0.3,), (0.3,))
 
 
 class _KilledError(Exception):

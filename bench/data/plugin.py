@@ -1,0 +1,160 @@
+"""What a data set of your own fulfils: one class; its images lie in memory or are read later.
+
+Owns the contract and the two ways to make a `Dataset`; plugins are found as methods are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from bench.data.identity import FINGERPRINT_LENGTH, canonical_order, channel_statistics, fingerprint
+from bench.data.images import Augment, Dataset, DatasetInfo, Images, ImageSet
+from bench.data.normalising import Constants
+from bench.data.streaming import Source, Streamed, Views, pixels_of
+from bench.errors import DataError
+from bench.registry import Registry
+
+_LOOKED_AT = 64
+
+
+class DatasetPlugin(ABC):
+    """A data set by name."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    @property
+    def code(self) -> str:
+        """What changes when the plugin's code does."""
+        return PLUGINS.code(self.name)
+
+    @abstractmethod
+    def load(self, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
+        """Return it, by `in_memory` or `streamed`; `data_dir` is the user's folder for data.
+
+        `workers` is how many processes may read images, `room_bytes` how much memory they may take.
+        """
+
+
+PLUGINS: Registry[DatasetPlugin] = Registry(
+    kind="data set", group="bench.datasets", base="bench.data.plugin.DatasetPlugin"
+)
+
+
+def in_memory(
+    plugin: DatasetPlugin,
+    *,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    class_names: Sequence[str],
+    pad: int = 0,
+    flip: bool = False,
+    augment: Augment | None = None,
+    constants: Constants | None = None,
+    difficulty_n: Tensor | None = None,
+) -> Dataset:
+    """Return a data set of tensors: images (N, H, W, C) uint8 or float32, labels (N,) int64.
+
+    Without `pad`, `flip` and `augment` training sees the tensors as they are, whatever they mean.
+    `constants` are (mean, std) per channel, by default those of the training images.
+
+    Raises:
+        DataError: shapes, types or labels do not fit.
+    """
+    try:
+        splits = [ImageSet(images.contiguous(), labels) for images, labels in (train, test)]
+    except ValueError as error:
+        raise DataError(f"The data set '{plugin.name}': {error}.") from None
+    _check(plugin, splits, class_names)
+    orders = [canonical_order(split) for split in splits]
+    held, tested = (split.take(order) for split, order in zip(splits, orders, strict=True))
+    mean, std = constants or channel_statistics(held)
+    _, height, width, channels = held.images_nhwc.shape
+    identity = fingerprint(held, tested)
+    info = DatasetInfo(
+        name=plugin.name,
+        title=plugin.title,
+        class_names=tuple(class_names),
+        channels=channels,
+        height=height,
+        width=width,
+        mean=mean,
+        std=std,
+        pad=pad,
+        flip=flip,
+        synthetic=difficulty_n is not None,
+        fingerprint=identity if augment is None else _hashed(identity, plugin.code),
+    )
+    grades_n = None if difficulty_n is None else difficulty_n[orders[1]]
+    return Dataset(info, held, tested, grades_n, augment)
+
+
+def streamed(
+    plugin: DatasetPlugin,
+    *,
+    train: Source,
+    test: Source,
+    labels: tuple[Sequence[int], Sequence[int]],
+    views: Views,
+    class_names: Sequence[str],
+    constants: Constants,
+    workers: int,
+) -> Dataset:
+    """Return a data set whose images are read when they are needed, and go through `views`.
+
+    `labels` are those of the training and test images, in the order of the sources. Which data set
+    it is, is told by all labels, some test images and the plugin's code.
+
+    Raises:
+        DataError: labels do not fit, or an image cannot be used.
+    """
+    height, width, channels = pixels_of(views.evaluation(test[0][0])).shape
+    splits = [
+        Streamed(
+            source, views, torch.tensor(given), torch.arange(len(source)), (height, width), workers
+        )
+        for source, given in zip((train, test), labels, strict=True)
+    ]
+    _check(plugin, splits, class_names)
+    few_n = torch.linspace(0, len(test) - 1, min(_LOOKED_AT, len(test))).long()
+    looked_at = splits[1].take(few_n).held("cpu")
+    mean, std = constants
+    info = DatasetInfo(
+        name=plugin.name,
+        title=plugin.title,
+        class_names=tuple(class_names),
+        channels=channels,
+        height=height,
+        width=width,
+        mean=mean,
+        std=std,
+        pad=0,
+        flip=False,
+        synthetic=False,
+        fingerprint=_hashed(fingerprint(looked_at, looked_at), repr(labels), plugin.code),
+    )
+    remark = f"{plugin.title} is read while it is used, by {workers} processes"
+    return Dataset(info, splits[0], splits[1], remark=remark)
+
+
+def _hashed(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def _check(plugin: DatasetPlugin, splits: Sequence[Images], class_names: Sequence[str]) -> None:
+    for split, images in zip(("training", "test"), splits, strict=True):
+        found = images.labels_n
+        if not len(found):
+            raise DataError(f"The data set '{plugin.name}' has no {split} images.")
+        if not 0 <= int(found.min()) <= int(found.max()) < len(class_names):
+            raise DataError(
+                f"The {split} labels of '{plugin.name}' go from {int(found.min())} to"
+                f" {int(found.max())}, but it names {len(class_names)} classes."
+            )

@@ -1,0 +1,137 @@
+"""Data sets of torchvision by name, where their files lie: `fashion_mnist`, `food101`, ...
+
+Owns how their splits, labels and images are asked for; torchvision reads the files, nothing is
+downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.data.cifar import SOURCES
+from bench.data.images import Dataset
+from bench.data.normalising import IMAGENET
+from bench.data.photos import size_for, views_for
+from bench.data.plugin import DatasetPlugin, in_memory, streamed
+from bench.data.streaming import Views, pixels_of
+from bench.errors import DataError
+from bench.plain_text import one_line
+
+PREFIX = "torchvision/"
+# A mirrored letter, digit or sign is another one.
+_NEVER_FLIPPED = {"MNIST", "KMNIST", "QMNIST", "EMNIST", "SVHN", "USPS", "GTSRB", "RenderedSST2"}
+_LOOKED_AT = 64
+
+
+def vision_named(name: str) -> Vision | None:
+    """Return the data set of torchvision that `name` means, with or without _ and capitals."""
+    found = _kinds().get(_plain(name.removeprefix(PREFIX)))
+    return None if found is None else Vision(found)
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    from torchvision import datasets
+
+    kinds = [getattr(datasets, name) for name in datasets.__all__]
+    found = {_plain(kind.__name__): kind for kind in kinds if _split_word(kind)}
+    return {name: kind for name, kind in found.items() if name not in SOURCES}
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _split_word(kind: Any) -> str:
+    words = inspect.signature(kind).parameters
+    return next((word for word in ("train", "split") if word in words), "")
+
+
+class Vision(DatasetPlugin):
+    """One data set of torchvision, found by `vision_named`."""
+
+    name, title = "torchvision", "a data set of torchvision"
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self.name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()  # type: ignore[misc]
+        self.title = kind.__name__  # type: ignore[misc]
+
+    @property
+    def code(self) -> str:
+        return f"torchvision {importlib.metadata.version('torchvision')}"
+
+    def load(self, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
+        train, test = self._split(data_dir, "train"), self._split(data_dir, "test", "val")
+        labels = _labels(train), _labels(test)
+        names = getattr(train, "classes", None) or range(1 + max(map(max, labels)))
+        class_names = [one_line(str(name), longest=100) for name in names]
+        few = [split[int(n)][0] for split in (train, test) for n in _spread_over(split)]
+        sizes = [(image.height, image.width) for image in few]
+        flip = self._kind.__name__ not in _NEVER_FLIPPED
+        if len(set(sizes)) == 1 and few[0].width * few[0].height * 3 * len(train) <= room_bytes:
+            held = [_held(split, given) for split, given in zip((train, test), labels, strict=True)]
+            pad = min(sizes[0]) // 8
+            return in_memory(
+                self, train=held[0], test=held[1], class_names=class_names, pad=pad, flip=flip
+            )
+        size_hw, resize = size_for(sizes)
+        views = views_for(size_hw, resize=resize, flip=flip)
+        return streamed(
+            self,
+            train=train,
+            test=test,
+            labels=labels,
+            views=Views(_InColour(views.training), _InColour(views.evaluation)),
+            class_names=class_names,
+            constants=IMAGENET,
+            workers=workers,
+        )
+
+    def _split(self, data_dir: Path, *names: str) -> Any:
+        word, said = _split_word(self._kind), ""
+        for name in names:
+            try:
+                return self._kind(data_dir, **{word: name == "train" if word == "train" else name})
+            except Exception as error:  # each class has its own way to say that there is nothing
+                said = said or one_line(str(error))
+        raise DataError(
+            f"{self.title} cannot be read from {data_dir}: {said}",
+            hint='Its files must lie there as torchvision leaves them: python -c "from torchvision'
+            f'.datasets import {self.title} as D; D({str(data_dir)!r}, download=True)"',
+        )
+
+
+@dataclass(frozen=True)
+class _InColour:
+    view: Callable[[Any], Any]
+
+    def __call__(self, image: Any) -> Any:
+        return self.view(image.convert("RGB"))
+
+
+def _labels(split: Any) -> Sequence[int]:
+    for name in ("targets", "labels", "_labels"):
+        found = getattr(split, name, None)
+        if found is not None and len(found) == len(split):
+            return [int(label) for label in found]
+    return [int(split[n][1]) for n in range(len(split))]
+
+
+def _spread_over(split: Any) -> torch.Tensor:
+    return torch.linspace(0, len(split) - 1, min(_LOOKED_AT, len(split))).long()
+
+
+def _held(split: Any, labels: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    images_nhwc = np.stack([pixels_of(split[n][0]) for n in range(len(split))])
+    return torch.from_numpy(images_nhwc), torch.tensor(labels, dtype=torch.int64)
