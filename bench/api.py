@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bench.recipes import Precision
     from bench.records.record import PointRecord, RunRecord
     from bench.records.store import RunStore
-    from bench.report.rows import Row
+    from bench.report.data.row import Row
     from bench.sweep.ledger import Listener
     from bench.sweep.options import SweepOptions
     from bench.sweep.sweeping import Swept
@@ -248,13 +248,14 @@ def _announce(
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
     from bench.records.arrays import read_arrays
     from bench.records.store import MASKS_FIGURE
-    from bench.report.figures import masks_figure, save_figure
+    from bench.report.behaviour.charts import masks_chart
+    from bench.report.figures.draw import draw, save_figure
 
     folder = store.folder_of(record)
     target = folder / MASKS_FIGURE
     if not target.exists():
         arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
-        save_figure(masks_figure(record, arrays), target)
+        save_figure(draw(masks_chart(record, arrays)), target)
 
 
 def time_runs(
@@ -308,6 +309,6 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
 
 def rows_of(outcome: Outcome) -> list[Row]:
     """Return the rows of what a command did."""
-    from bench.report.rows import rows
+    from bench.report.data.rows import rows
 
     return rows(outcome.records)

@@ -219,7 +219,7 @@ def results(
             why = api.why_none(folders, expression=filter)
             stderr().print(why, markup=False, highlight=False, soft_wrap=True)
         if format != "table":
-            from bench.report.tables import render
+            from bench.report.tables.results import render
 
             typer.echo(render(rows, format).rstrip("\n"))
         else:
@@ -374,7 +374,7 @@ def list_(
     * `bench list runs --results-dir results/reference`
     """
     with errors_shown(debug):
-        from bench.report import listings
+        from bench.report.tables import listings
 
         load_plugins(plugin)
         stdout().print(listings.listing(what, chosen_folders(results_dir, None).results))
@@ -387,7 +387,7 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
     * `bench doctor --data-dir /data/images`
     """
     with errors_shown(debug):
-        from bench.report import doctor as checks
+        from bench.report.tables import doctor as checks
 
         folders = chosen_folders(results_dir, data_dir)
         found = checks.checks(folders.results, folders.data)

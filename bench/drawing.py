@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
     from bench.records.store import Problem
-    from bench.report.behaviour_figures import TestImages
-    from bench.report.document import Document
-    from bench.report.rows import Row
+    from bench.report.behaviour.images import TestImages
+    from bench.report.data.row import Row
+    from bench.report.page.document import Document
 
 _LISTED = 10
 Axis = Literal["nflops", "macs", "latency_ms"]
@@ -40,7 +40,8 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
         ConfigError: `expression` is not KEY=VALUE or names an unknown key.
     """
     from bench.records.store import RunStore
-    from bench.report.rows import filter_rows, stored_rows
+    from bench.report.data.row import filter_rows
+    from bench.report.data.rows import stored_rows
 
     found, problems = stored_rows(RunStore(folders.results))
     return found if expression is None else filter_rows(found, expression), problems
@@ -48,15 +49,18 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
 
 def why_none(folders: Folders, *, expression: str | None = None) -> str:
     """Say why `results` has no rows: what is recorded instead, or where there is nothing."""
+    from bench.report.data.row import flat
+
     found, _ = results(folders)
     if not found or expression is None:
-        return f"No runs in {_told(folders.results)}. Start with: bench run"
+        return f"No runs in {_in_words(folders.results)}. Start with: bench run"
     keys = [part.partition("=")[0].strip() for part in expression.split(",")]
-    recorded = (f"{key} {_some({str(row[key]) for row in found})}" for key in dict.fromkeys(keys))
+    flats = [flat(row) for row in found]
+    recorded = (f"{key} {_some({str(row[key]) for row in flats})}" for key in dict.fromkeys(keys))
     return f"No run matches '{expression}'. Recorded: {'; '.join(recorded)}."
 
 
-def _told(folder: Path) -> str:
+def _in_words(folder: Path) -> str:
     return str(folder) if folder.exists() else f"{folder}, which does not exist"
 
 
@@ -80,9 +84,9 @@ def pareto(
         ConfigError: there is nothing to draw, or several data sets and none chosen.
     """
     found, _ = results(folders)
-    names = [row["dataset"] for row in found if row["accuracy"] is not None]
+    names = [row.dataset for row in found if row.accuracy is not None]
     dataset = _one_dataset(names, dataset, folders.results, start="bench run")
-    chosen = [row for row in found if row["dataset"] == dataset]
+    chosen = [row for row in found if row.dataset == dataset]
     target = out or folders.results / "figures" / f"pareto-{tame(dataset)}-{x}.html"
     with chosen_with_out(out):
         _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
@@ -96,7 +100,7 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
         ConfigError: nothing was timed, or several data sets were and none is chosen.
     """
     from bench.records.store import RunStore
-    from bench.report.saving import was_timed
+    from bench.report.latency.timed import was_timed
 
     records = [r for r in RunStore(folders.results).load_all().records if was_timed(r)]
     name = _one_dataset(
@@ -115,7 +119,7 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
     Raises:
         ConfigError: there are no finished runs, or several data sets and none is chosen.
     """
-    from bench.report.document_files import write_report
+    from bench.report.page.files import write_report
 
     document, records = document_in(folders.results, dataset=dataset)
     images, reason = _test_images(records, folders)
@@ -135,7 +139,7 @@ def document_in(
     from bench.records.published import load_published
     from bench.records.store import RunStore
     from bench.records.sweep import load_sweeps
-    from bench.report.document import document_of
+    from bench.report.page.document import document_of
 
     store = RunStore(results_dir)
     records, problems = store.load_all()
@@ -160,7 +164,7 @@ def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestIm
     """
     from bench.data.load import is_named, load_dataset
     from bench.errors import BenchError
-    from bench.report.behaviour_figures import TestImages
+    from bench.report.behaviour.images import TestImages
 
     spec = records[0].spec.dataset
     if not is_named(spec.name):
@@ -184,12 +188,13 @@ def draw_latency(
 ) -> list[Path]:
     """Draw time against MACs and ranks of timed runs, per data set; return the files drawn."""
     from bench.records.store import RunStore
-    from bench.report.latency_figures import draw_figures
+    from bench.report.data.study import Study
+    from bench.report.latency.charts import draw_latency_figures
 
     if not can_draw():
         return []
     folder = out or folders.results / "figures"
-    return draw_figures(records, RunStore(folders.results), folder)
+    return draw_latency_figures(Study(records, RunStore(folders.results)), folder)
 
 
 def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *, start: str) -> str:
@@ -204,7 +209,7 @@ def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *,
     if not known:
         timed = "timed" if "latency" in start else "finished"
         raise ConfigError(
-            f"There are no {timed} runs in {_told(results_dir)}.", hint=f"Start with: {start}"
+            f"There are no {timed} runs in {_in_words(results_dir)}.", hint=f"Start with: {start}"
         )
     if chosen is None or chosen not in known:
         what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
@@ -216,12 +221,12 @@ def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *,
 
 def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
     """Draw the runs of one command into the results folder; return the file, if one was drawn."""
-    from bench.report.rows import rows
+    from bench.report.data.rows import rows
 
-    found = [row for row in rows(records) if row["accuracy"] is not None]
+    found = [row for row in rows(records) if row.accuracy is not None]
     if not found or not can_draw():
         return None
-    target = folders.results / "figures" / f"run-{tame(found[0]['dataset'])}.png"
+    target = folders.results / "figures" / f"run-{tame(found[0].dataset)}.png"
     _draw(found, x="nflops", papers=[], out=target)
     return target
 
@@ -231,22 +236,23 @@ def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: P
 
     make_folder(out.parent)
     if out.suffix == ".html":
-        from bench.report.page import pareto_page
+        from bench.report.page.html import pareto_page
 
         write_atomically(out, pareto_page(found, x=x, published=papers).encode())
         return
-    from bench.report.figures import pareto_figure, save_figure
+    from bench.report.figures.draw import draw, save_figure
+    from bench.report.pareto.chart import pareto_chart
 
-    save_figure(pareto_figure(found, x=x, published=papers), out)
+    save_figure(draw(pareto_chart(found, x=x, published=papers)), out)
 
 
 def _papers(found: Sequence[Row]) -> list[PublishedPoint]:
     from bench.records.published import load_published
 
-    backbones = {row["backbone"] for row in found}
+    backbones = {row.backbone for row in found}
     return [
         point
         for backbone in sorted(backbones)
-        for point in load_published(str(found[0]["dataset"]), backbone)
+        for point in load_published(found[0].dataset, backbone)
         if point.accuracy is not None and point.nflops is not None
     ]

@@ -16,7 +16,7 @@ from bench.engine.controls import ALL, NONE, SHALLOWER
 from bench.engine.plan import METHODS, TRAIN_GROUP
 from bench.errors import ConfigError
 from bench.registry import RESERVED_NAMES
-from bench.report.conformance import outcome_table, summary
+from bench.report.tables.conformance import outcome_table, summary
 from bench.scaffold import class_name, new_package
 from bench.scaffold.example import LearnedGates
 from bench.scaffold.package import package_files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 _SCRIPT = """
 import sys
-for name in ("ray", "mlflow", "plotly", "matplotlib"):
+for name in ("ray", "mlflow", "matplotlib"):
     sys.modules[name] = None
 import importlib.util
 found = importlib.util.find_spec

@@ -53,10 +53,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a run works without; only the functions that need them import them.
 OPTIONAL = {
-    *("ray", "mlflow", "plotly", "matplotlib", "jinja2", "tabulate", "sklearn", "yaml", "PIL"),
+    *("ray", "mlflow", "matplotlib", "jinja2", "sklearn", "yaml", "PIL"),
     *("onnx", "onnxruntime", "optuna"),
 }
-HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "numpy", "plotly", "matplotlib"}
+HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "numpy", "matplotlib"}
 
 
 def modules_of(package: str) -> dict[str, Path]:

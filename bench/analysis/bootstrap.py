@@ -20,7 +20,7 @@ _AT_ONCE = 250
 
 
 class Replicates(NamedTuple):
-    """Accuracies and costs (R, P) of all points of all groups, in R made-up repetitions."""
+    """Accuracies and costs (R, P) of all points of all groups, in R synthetic repetitions."""
 
     accuracy_rp: Array
     cost_rp: Array
@@ -69,7 +69,7 @@ def front_uncertainty(
     rounds: int = 2000,
     level: float = 0.95,
 ) -> FrontUncertainty:
-    """Return how surely each point is on the front of all, and the hypervolume with interval.
+    """Return the probability of each point to be on the front, and the hypervolume.
 
     The hypervolume's interval is the basic one (twice the estimate less the quantiles): the best
     of several noisy points is too good in every replicate, and this undoes it.

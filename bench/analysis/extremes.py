@@ -1,4 +1,4 @@
-"""Which images are the cheapest and the dearest of a test set: those that are looked at one by one.
+"""Which images of a test set are the cheapest and the most expensive: those looked at one by one.
 
 Owns the choice, so that what is kept of single images and what is shown of them are the same ones.
 """
@@ -17,11 +17,11 @@ class Extremes(NamedTuple):
     """Positions in the test set, the most extreme first; of images that cost the same, in order."""
 
     cheapest: tuple[int, ...]
-    dearest: tuple[int, ...]
+    most_expensive: tuple[int, ...]
 
 
 def extremes_of(cost_n: npt.NDArray[Any]) -> Extremes:
-    """Return the SHOWN_IMAGES cheapest and dearest, fewer of a small set: never one in both."""
+    """Return SHOWN_IMAGES of each end, fewer of a small set: never one in both."""
     count = min(SHOWN_IMAGES, len(cost_n) // 2)
     return Extremes(
         tuple(int(n) for n in np.argsort(cost_n, kind="stable")[:count]),

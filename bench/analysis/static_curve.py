@@ -17,18 +17,18 @@ from bench.analysis.statistics import Bounds
 Array = np.ndarray[Any, Any]
 
 END_TOLERANCE = 0.01
-"""A cost this share beyond the cheapest or the dearest static network counts as its cost."""
+"""A cost this share beyond the cheapest or the most expensive static network counts as its cost."""
 
 
 class Corners(NamedTuple):
-    """Which points bend the curve, by rising cost; and the dearest one, if it is no corner.
+    """Which points bend the curve, by rising cost; and the most expensive one, if it is no corner.
 
     A dominated network that costs more than all corners does not lift the curve, but it was run:
     up to its cost the answer is the accuracy of the last corner.
     """
 
     corners: tuple[int, ...]
-    dearest: int | None
+    most_expensive: int | None
 
 
 def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Array) -> Corners:
@@ -44,8 +44,9 @@ def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Ar
     for index in front(points):
         if not kept or points[index] != points[kept[-1]]:
             kept.append(index)
-    dearest = max(range(len(points)), key=lambda index: points[index][0])
-    return Corners(tuple(kept), dearest if points[dearest][0] > points[kept[-1]][0] else None)
+    most_expensive = max(range(len(points)), key=lambda index: points[index][0])
+    beyond = points[most_expensive][0] > points[kept[-1]][0]
+    return Corners(tuple(kept), most_expensive if beyond else None)
 
 
 def in_order_of_cost(cost_p: Sequence[float] | Array) -> Corners:
@@ -84,8 +85,8 @@ def curve_through(corners: Corners, *, cost_p: Array, accuracy_p: Array) -> Curv
     """Return the curve through `corners`; the points may have moved since these were chosen."""
     chosen = list(corners.corners)
     cost_k, accuracy_k = cost_p[chosen], accuracy_p[chosen]
-    if corners.dearest is not None:
-        cost_k = np.append(cost_k, cost_p[corners.dearest])
+    if corners.most_expensive is not None:
+        cost_k = np.append(cost_k, cost_p[corners.most_expensive])
         accuracy_k = np.append(accuracy_k, accuracy_k[-1])
     return Curve(cost_k, accuracy_k)
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.analysis.student import critical_value
+
 Bits = np.ndarray[Any, Any]
 
 
@@ -53,41 +55,9 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Bounds | None:
     spread = sample_sd(values)
     if spread is None:
         return None
-    half = t_quantile((1 + level) / 2, len(values) - 1) * spread / math.sqrt(len(values))
+    half = critical_value(level, len(values) - 1) * spread / math.sqrt(len(values))
     centre = mean(values)
     return Bounds(centre - half, centre + half)
-
-
-def t_cdf(t: float, degrees: int) -> float:
-    """Return P(T <= t) of Student's t with a whole number of degrees of freedom.
-
-    The finite trigonometric series (Abramowitz and Stegun 26.7.3 and 26.7.4), exact to rounding.
-    """
-    angle = math.atan(abs(t) / math.sqrt(degrees))
-    cosine = math.cos(angle)
-    odd = degrees % 2
-    term = cosine if odd else 1.0
-    total = 0.0
-    for k in range(1 + odd, degrees, 2):
-        total += term
-        term *= k / (k + 1) * cosine**2
-    inside = math.sin(angle) * total
-    if odd:
-        inside = 2 / math.pi * (angle + inside)
-    return 0.5 + math.copysign(inside / 2, t)
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """Return t with P(T <= t) = `probability`, for probabilities from 0.5 up to below 1."""
-    low, high = 0.0, 1.0
-    while t_cdf(high, degrees) < probability:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if t_cdf(middle, degrees) < probability else (low, middle)
-    return high
 
 
 def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Bounds:
@@ -115,7 +85,7 @@ def mcnemar(correct_a_n: Bits, correct_b_n: Bits) -> McNemar:
         ValueError: the two arrays do not have the same shape (N,).
     """
     only_a, only_b, _ = _discordant(correct_a_n, correct_b_n)
-    return McNemar(only_a, only_b, _two_sided_coin(min(only_a, only_b), only_a + only_b))
+    return McNemar(only_a, only_b, _two_sided_binomial(min(only_a, only_b), only_a + only_b))
 
 
 def _discordant(a_n: Bits, b_n: Bits) -> tuple[int, int, int]:
@@ -125,8 +95,8 @@ def _discordant(a_n: Bits, b_n: Bits) -> tuple[int, int, int]:
     return int((a & ~b).sum()), int((~a & b).sum()), len(a)
 
 
-def _two_sided_coin(fewer: int, total: int) -> float:
-    """Return the p-value of `fewer` heads or a more extreme count in `total` fair tosses."""
+def _two_sided_binomial(fewer: int, total: int) -> float:
+    """Return the p-value of `fewer` successes or a more extreme count in `total` even trials."""
     # Whole numbers: exact, and nothing underflows for thousands of images.
     term = tail = 1
     for k in range(fewer):

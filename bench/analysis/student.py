@@ -1,12 +1,12 @@
 """Student's t with any number of degrees of freedom, also fractions and infinitely many.
 
-Combined variances have fractional degrees; the series in statistics.py knows whole ones only.
-Pure functions of numbers.
+Combined variances have fractional degrees. Pure functions of numbers.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 _TINY = 1e-300
 _TERMS = 500
@@ -22,6 +22,7 @@ def two_sided_p(t: float, degrees: float) -> float:
     return _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
 
 
+@lru_cache(maxsize=1024)
 def critical_value(level: float, degrees: float) -> float:
     """Return t with P(|T| <= t) = `level`: what a standard error is multiplied by."""
     low, high = 0.0, 1.0

@@ -194,10 +194,10 @@ def _slopes(statistic: Statistic, accuracy_p: Array, cost_p: Array) -> tuple[Arr
         change = statistic(up, cost_p) - statistic(down, cost_p)
         by_accuracy[point] = _or_zero(change) / (2 * _ACCURACY_STEP)
         step = _COST_STEP * abs(cost_p[point])
-        dearer, cheaper = cost_p.copy(), cost_p.copy()
-        dearer[point] += step
+        more_expensive, cheaper = cost_p.copy(), cost_p.copy()
+        more_expensive[point] += step
         cheaper[point] -= step
-        change = statistic(accuracy_p, dearer) - statistic(accuracy_p, cheaper)
+        change = statistic(accuracy_p, more_expensive) - statistic(accuracy_p, cheaper)
         by_cost[point] = _or_zero(change) / (2 * step) if step else 0.0
     return by_accuracy, by_cost
 

@@ -25,7 +25,7 @@ from bench.analysis.static_curve import (
 from bench.analysis.statistics import Bounds
 from bench.analysis.uncertainty import Estimate, Runs, estimate
 
-Outcome = Literal["better", "worse", "worse (dominated)", "not distinguishable"]
+Judgement = Literal["better", "worse", "worse (dominated)", "not distinguishable"]
 LEVEL = 0.95
 
 
@@ -73,7 +73,7 @@ class Outside:
 
     @property
     def more_expensive(self) -> bool:
-        """Whether it surely costs more than every static network.
+        """Whether it certainly costs more than every static network.
 
         By two standard errors: one that may well cost the same is not called more expensive.
         """
@@ -100,7 +100,7 @@ class Verdict:
     significantly more accurate.
     """
 
-    outcome: Outcome
+    outcome: Judgement
     comparison: Comparison | Outside
     p_value: float
     p_holm: float
@@ -176,7 +176,7 @@ def decide(
     return found
 
 
-def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Outcome | None:
+def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Judgement | None:
     significant, gain = p_value < 1 - level, found.gain.value
     if isinstance(found, Outside):
         return "worse (dominated)" if significant and gain < 0 else None

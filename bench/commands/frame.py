@@ -18,6 +18,7 @@ from bench.errors import BenchError
 
 if TYPE_CHECKING:
     from bench.engine.blame import Failure
+    from bench.report.data.row import Row
 
 ResultsDir = Annotated[
     Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
@@ -132,12 +133,12 @@ def load_plugins(files: list[Path] | None) -> list[str]:
     return [name for file in files for name in METHODS.add_file(file)]
 
 
-def show_table(rows: list[dict[str, Any]]) -> None:
+def show_table(rows: list[Row]) -> None:
     """Print the rows of runs on standard output, as wide as the terminal; nothing if there are
     none."""
     if not rows:
         return
-    from bench.report.tables import rich_table
+    from bench.report.tables.terminal import rich_table
 
     console = stdout()
     console.print(rich_table(rows, width=console.width))

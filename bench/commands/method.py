@@ -70,7 +70,7 @@ def check(
     * `bench method check --plugin my_method.py --set my_method.cost=0.2`
     """
     with errors_shown(debug):
-        from bench.report.conformance import outcome_table
+        from bench.report.tables.conformance import outcome_table
 
         added = load_plugins(plugin)
         configs = _configs(_chosen(names or added), set_ or [])

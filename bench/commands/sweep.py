@@ -107,8 +107,8 @@ def sweep(
         from bench import api
         from bench.engine.plan import parse_settings
         from bench.options import read_options
-        from bench.report.sweep_board import SweepBoard
-        from bench.report.sweeps import sweep_tables
+        from bench.report.tables.sweep_board import SweepBoard
+        from bench.report.tables.sweeps import sweep_tables
         from bench.spaces import parse_params
         from bench.sweep.options import SweepOptions
 

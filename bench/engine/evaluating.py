@@ -126,13 +126,13 @@ def positions_file(number: int) -> str:
 def position_arrays(
     net: DynamicNet, macs_n: npt.NDArray[Any], subject: Subject
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return where in the cheapest and dearest test images `net` spends its blocks.
+    """Return where in the cheapest and most expensive test images `net` spends its blocks.
 
     `image_m` are their places in the test set, `blocks_mhw` the blocks that run at each pixel.
     Empty where the network does not decide per position.
     """
     found = extremes_of(macs_n / max(subject.costs.dense, 1))
-    image_m = np.array([*found.cheapest, *found.dearest], dtype=np.int64)
+    image_m = np.array([*found.cheapest, *found.most_expensive], dtype=np.int64)
     if not len(image_m):
         return {}
     mean, std = subject.spec.normalisation

@@ -193,7 +193,7 @@ class PointRecord(Frozen):
     chosen by. `block_gradients` is the magnitude of the gradient at each block, as
     bench.measure.gradients defines it; empty with a reason, or in records older than it.
     `positions_file` holds, of networks that decide per position, `image_m` and `blocks_mhw`: the
-    blocks that ran at each pixel of the cheapest and dearest test images.
+    blocks that ran at each pixel of the cheapest and most expensive test images.
     """
 
     name: str

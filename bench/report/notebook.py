@@ -1,6 +1,6 @@
 """Records as pandas tables, for notebooks: what `bench.load_results` and its companions return.
 
-Owns the tables; what stands in them comes from rows.py, verdicts.py, front_certainty.py, pairs.py.
+Owns the tables; what stands in them comes from the rooms data and verdicts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from bench.folders import default_results_dir
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.records.record import RunRecord
-    from bench.records.store import RunStore
-    from bench.report.verdicts import AxisVerdict, MethodVerdict, Statics
+    from bench.report.data.study import Study
+    from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, Statics
 
 FOLDER = "results_dir"
 """Under this name in `DataFrame.attrs` stands where the rows were read."""
@@ -46,7 +45,8 @@ def load_results(path: str | Path | None = None) -> pd.DataFrame:
     import pandas as pd
 
     from bench.records.store import RunStore
-    from bench.report.rows import EXTRAS, KEYS, rows
+    from bench.report.data.row import EXTRAS, KEYS, flat
+    from bench.report.data.rows import rows
 
     folder = default_results_dir() if path is None else Path(path)
     if not folder.is_dir():
@@ -58,7 +58,7 @@ def load_results(path: str | Path | None = None) -> pd.DataFrame:
     for problem in inventory.problems:
         text = f"The record of run '{problem.name}' is not counted: {problem.reason}"
         warnings.warn(text, stacklevel=2)
-    frame = pd.DataFrame(rows(inventory.records), columns=[*KEYS, *EXTRAS])
+    frame = pd.DataFrame(list(map(flat, rows(inventory.records))), columns=[*KEYS, *EXTRAS])
     frame.attrs[FOLDER] = str(folder.absolute())
     return frame
 
@@ -99,7 +99,8 @@ def verdicts(
     Given a table of `load_results`, only runs in it count, read again where it came from; given a
     folder, all runs in it. `outcome` is "better", "worse", "not distinguishable", or missing with a
     `reason`; gains and bounds are accuracies from 0 to 1, costs are shares of the backbone's.
-    `paragraph` is the text on all axes. The full numbers: `bench.report.verdicts.judge`.
+    `paragraph` is the text on all axes. The full numbers:
+    `bench.report.verdicts.verdicts.verdicts_of`.
 
     Raises:
         ConfigError: the table does not say where it was read, or there is no such folder.
@@ -112,19 +113,18 @@ def verdicts(
     """
     import pandas as pd
 
-    from bench.report.verdicts import judge
+    from bench.report.verdicts.verdicts import verdicts_of
 
-    records, store = _records_of(df_or_path)
-    found = judge(records, store, statics=statics, level=level)
+    found = verdicts_of(_study_of(df_or_path), statics=statics, level=level)
     rows = [_row(verdict, axis) for verdict in found for axis in verdict.axes]
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
 
 
 def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
-    """Return one row per operating point, recipe and axis of cost: how surely is it on the front?
+    """Return the probability of Pareto optimality of each operating point, by recipe and axis.
 
     What is read is chosen as by `verdicts`. `cost` is a share of that of the largest backbone,
-    `beside`; `probability` is the share of 2,000 made-up repetitions in which no other network of
+    `beside`; `probability` is the share of 2,000 resampled repetitions in which no other network of
     the recipe is both cheaper and better (docs/statistics.md). `DataFrame.attrs["areas"]` lists the
     hypervolumes with their 95 % intervals.
 
@@ -139,19 +139,23 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
     """
     import pandas as pd
 
-    from bench.report.front_certainty import FrontPoint, front_certainties
+    from bench.report.verdicts.fronts import FrontPoint, front_certainties
 
-    fronts = front_certainties(*_records_of(df_or_path))
+    fronts = front_certainties(_study_of(df_or_path))
     columns = [field.name for field in fields(FrontPoint)]
     rows = [
-        {"axis": front.axis, "recipe": front.recipe, "beside": front.beside}
+        {"axis": front.axis.name, "runtime": front.axis.runtime or None}
+        | {"recipe": front.recipe, "beside": front.beside}
         | {name: getattr(point, name) for name in columns}
         for front in fronts
         for point in front.points
     ]
-    frame = pd.DataFrame(rows, columns=["axis", "recipe", "beside", *columns])
+    frame = pd.DataFrame(rows, columns=["axis", "runtime", "recipe", "beside", *columns])
     frame.attrs["areas"] = [
-        {"axis": front.axis, "recipe": front.recipe, **area._asdict()}
+        {
+            **{"axis": front.axis.name, "runtime": front.axis.runtime or None},
+            **{"recipe": front.recipe, **area._asdict()},
+        }
         for front in fronts
         for area in front.areas
     ]
@@ -161,9 +165,9 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
 def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
     """Return one row per pair of operating points whose MACs differ by less than 10 %.
 
-    What is read is chosen as by `verdicts`. `gain` is the accuracy of `a`, the dearer, less that of
-    `b`, from 0 to 1, with the ends of its 95 % interval; `p_holm` is corrected for all pairs;
-    `p_mcnemar` is exact and there where both sides have one seed.
+    What is read is chosen as by `verdicts`. `gain` is the accuracy of `a`, the more expensive, less
+    that of `b`, from 0 to 1, with the ends of its 95 % interval; `p_holm` is corrected for all
+    pairs; `p_mcnemar` is exact and there where both sides have one seed.
 
     Raises:
         ConfigError: the table does not say where it was read, or there is no such folder.
@@ -176,7 +180,7 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from bench.report.pairs import pairs_of
+    from bench.report.verdicts.pairs import pairs_of
 
     rows = [
         {
@@ -188,7 +192,7 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
             "p_mcnemar": None if pair.mcnemar is None else pair.mcnemar.p_value,
             "covers_training": pair.gain.covers_training,
         }
-        for pair in pairs_of(*_records_of(df_or_path))
+        for pair in pairs_of(_study_of(df_or_path))
     ]
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
@@ -199,12 +203,11 @@ PAIR_COLUMNS = [
 ]
 
 
-def _records_of(
-    df_or_path: pd.DataFrame | str | Path | None,
-) -> tuple[list[RunRecord], RunStore]:
+def _study_of(df_or_path: pd.DataFrame | str | Path | None) -> Study:
     import pandas as pd
 
     from bench.records.store import RunStore
+    from bench.report.data.study import Study
 
     frame = df_or_path if isinstance(df_or_path, pd.DataFrame) else load_results(df_or_path)
     if FOLDER not in frame.attrs or "run" not in frame.columns:
@@ -214,42 +217,38 @@ def _records_of(
         )
     store = RunStore(Path(frame.attrs[FOLDER]))
     wanted = set(frame["run"])
-    return [record for record in store.load_all().records if record.run in wanted], store
+    return Study([r for r in store.load_all().records if r.run in wanted], store)
 
 
 VERDICT_COLUMNS = [
     *("method", "variant", "settings", "dataset", "backbone", "recipe", "control", "axis"),
-    "outcome",
+    *("runtime", "outcome"),
     *("reason", "gain", "low", "high", "p_value", "p_holm", "family", "cost_low", "cost_high"),
     *("seeds", "static_seeds", "images", "covers_training", "dense_epochs", "static"),
     *("sentence", "paragraph"),
 ]
 
 
-def _row(verdict: MethodVerdict, axis: AxisVerdict) -> dict[str, Any]:
+def _row(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
+    from bench.report.verdicts.words import paragraph, sentence
+
+    family, decided = verdict.family, answer.verdict
+    first = family.rows[0]
     row: dict[str, Any] = {
-        key: getattr(verdict, key)
-        for key in (
-            *("method", "variant", "settings", "dataset", "backbone", "recipe", "control"),
-            "seeds",
-        )
+        **{key: getattr(first, key) for key in ("method", "dataset", "backbone", "recipe")},
+        **{"variant": family.first.variant, "settings": family.apart, "control": family.control},
+        **{"axis": answer.axis.name, "runtime": answer.axis.runtime or None},
+        **{"reason": answer.reason, "seeds": verdict.seeds, "images": first.test_images},
+        "static_seeds": min((len(one.records) for one in answer.static), default=None),
+        **{"static": ", ".join(answer.static_names), "dense_epochs": family.total},
+        **{"sentence": sentence(answer), "paragraph": paragraph(verdict)},
     }
-    row |= {"images": verdict.images, "dense_epochs": verdict.dense_epochs, "axis": axis.axis}
-    row |= {"reason": axis.reason, "static": ", ".join(axis.static), "sentence": axis.sentence}
-    row |= {"static_seeds": min(axis.static_seeds, default=None), "paragraph": verdict.sentence}
-    decided = axis.verdict
     if decided is None:
         return row
     gain, costs = decided.comparison.gain, decided.comparison.costs
     return row | {
-        "outcome": decided.outcome,
-        "gain": gain.value,
-        "low": gain.bounds.low,
-        "high": gain.bounds.high,
-        "p_value": decided.p_value,
-        "p_holm": decided.p_holm,
-        "family": decided.family,
-        "cost_low": costs.low,
-        "cost_high": costs.high,
+        **{"outcome": decided.outcome, "gain": gain.value, "low": gain.bounds.low},
+        **{"high": gain.bounds.high, "p_value": decided.p_value, "p_holm": decided.p_holm},
+        **{"family": decided.family, "cost_low": costs.low, "cost_high": costs.high},
         "covers_training": gain.covers_training,
     }

@@ -19,7 +19,7 @@ class Objective:
 
     With a budget, a trial within it counts by its accuracy and any other by how far it lies beyond,
     always below all that keep to it (Deb 2000: feasibility first). The hypervolume is the area
-    between a trial's own points and the corner of no use: as dear as the dense network, and no
+    between a trial's own points and the corner of no use: as expensive as the dense network, and no
     better than guessing.
     """
 

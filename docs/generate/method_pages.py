@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from bench.engine.plan import METHODS
 from bench.method import Method
 from bench.records.published import PublishedPoint, canonical_name, load_published
+from bench.report.data.row import Row
 from bench.spaces import search_space
 
 ROOT = Path(__file__).parents[2]
@@ -53,13 +54,11 @@ def _stem(method: type[Method]) -> str:
     return method.__module__.rpartition(".")[2]
 
 
-def _page(
-    methods: Sequence[type[Method]], rows: Sequence[dict[str, Any]], told: dict[str, list[str]]
-) -> str:
+def _page(methods: Sequence[type[Method]], rows: Sequence[Row], told: dict[str, list[str]]) -> str:
     module = sys.modules[methods[0].__module__]
     title, _, body = inspect.cleandoc(module.__doc__ or "").partition("\n")
     names = [method.name for method in methods]
-    mine = [row for row in rows if row["method"] in names]
+    mine = [row for row in rows if row.method in names]
     parts = [
         f"# {title.rstrip('.')}",
         _facts(methods),
@@ -171,25 +170,29 @@ def _numbers(point: PublishedPoint) -> tuple[str, ...]:
     return accuracy, nflops, macs, point.source, point.note
 
 
-def _reference_rows() -> list[dict[str, Any]]:
+def _reference_rows() -> list[Row]:
     from bench.records.store import RunStore
-    from bench.report.rows import rows
+    from bench.report.data.rows import rows
 
     return rows(RunStore(REFERENCE).load_all().records)
 
 
 def _sentences() -> dict[str, list[str]]:
     from bench.records.store import RunStore
-    from bench.report.verdicts import judge
+    from bench.report.data.study import Study
+    from bench.report.verdicts.verdicts import verdicts_of
+    from bench.report.verdicts.words import sentence
 
     store = RunStore(REFERENCE)
     told: dict[str, list[str]] = {}
-    for found in judge(store.load_all().records, store):
-        told.setdefault(found.method, []).append(f"{found.variant}. {found.on('macs').sentence}")
+    for found in verdicts_of(Study(store.load_all().records, store)):
+        told.setdefault(found.method, []).append(
+            f"{found.family.first.variant}. {sentence(found.on('macs'))}"
+        )
     return told
 
 
-def _measured(rows: Sequence[dict[str, Any]], told: Sequence[str]) -> str:
+def _measured(rows: Sequence[Row], told: Sequence[str]) -> str:
     if not rows:
         return "## Our reference runs\n\nNone yet."
     header = ("variant", "backbone", "accuracy, %", "nFLOPs", "speed-up, batch 1",
@@ -203,24 +206,23 @@ def _measured(rows: Sequence[dict[str, Any]], told: Sequence[str]) -> str:
     )
 
 
-def _measured_row(row: dict[str, Any]) -> tuple[str, ...]:
+def _measured_row(row: Row) -> tuple[str, ...]:
     return (
-        row["variant"] or "-",
-        row["backbone"],
-        f"{100 * row['accuracy']:.2f}",
-        f"{row['nflops']:.3f}",
-        _speedup(row, "b1"),
-        _speedup(row, "b256"),
-        str(row["train_epochs"]),
+        row.variant or "-",
+        row.backbone,
+        f"{100 * (row.accuracy or 0):.2f}",
+        f"{row.nflops:.3f}",
+        _speedup(row, 1),
+        _speedup(row, 256),
+        str(row.train_epochs),
     )
 
 
-def _speedup(row: dict[str, Any], batch: str) -> str:
-    value = row[f"speedup_{batch}"]
-    if value is None:
+def _speedup(row: Row, size: int) -> str:
+    cell = row.timing(size)
+    if cell is None or cell.speedup is None:
         return ""
-    low, high = row[f"speedup_low_{batch}"], row[f"speedup_high_{batch}"]
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return f"{cell.speedup:.2f} ({cell.speedup_low:.2f} to {cell.speedup_high:.2f})"
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

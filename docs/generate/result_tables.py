@@ -10,22 +10,24 @@ from pathlib import Path
 
 from bench.records.record import Interval, RunRecord
 from bench.records.store import RunStore
-from bench.report.groups import Group, group_seeds, spent
-from bench.report.rows import main_runtime, newest_cell, rows
+from bench.report.data.groups import Group, group_seeds
+from bench.report.data.notes import spent
+from bench.report.data.row import in_order
+from bench.report.data.rows import newest_cell, rows
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 UNIT = "resnet32"
 
 
 def result_tables(results_dir: Path = REFERENCE) -> tuple[str, str]:
-    """Return two Markdown tables, dearest first: accuracy, cost and time; and what decisions do."""
+    """Return two Markdown tables, most expensive first: accuracy, cost, time; and decisions."""
     records = RunStore(results_dir).load_all().records
     found = group_seeds(rows(records))
     beside = {record.run: record for record in records}
-    unit = max(group.first["dense_macs"] for group in found)
+    unit = max(group.first.dense_macs for group in found)
     ordered = sorted(found, key=lambda group: -_mean(group, "macs"))
     costs = [_cost_line(group, unit, beside) for group in ordered]
-    gated = [_gates_line(group) for group in ordered if group.first["gated_blocks"]]
+    gated = [_gates_line(group) for group in ordered if group.first.gated_blocks]
     return _table(_COST_TITLES, costs), _table(_GATES_TITLES, gated)
 
 
@@ -54,7 +56,7 @@ def _cost_line(group: Group, unit: float, records: Mapping[str, RunRecord]) -> t
 
 
 def _gates_line(group: Group) -> tuple[str, ...]:
-    masks = sorted({row["distinct_masks"] for row in group.rows})
+    masks = sorted({row.distinct_masks or 0 for row in group.rows})
     loss, rank = group.mean_of("shuffled_loss"), group.mean_of("difficulty_correlation")
     return (
         _name(group),
@@ -68,14 +70,14 @@ def _gates_line(group: Group) -> tuple[str, ...]:
 
 def _name(group: Group) -> str:
     first = group.first
-    parts = (f"`{first['method']}`", first["variant"], group.apart)
-    where = "" if first["backbone"] == UNIT else f", {first['backbone']}"
+    parts = (f"`{first.method}`", first.variant, group.apart)
+    where = "" if first.backbone == UNIT else f", {first.backbone}"
     return " ".join(part for part in parts if part) + where
 
 
 def _speedup(group: Group, size: int, records: Mapping[str, RunRecord]) -> str:
     """Return the speed-up over the dense network that all costs are relative to."""
-    found = [_ratio(records[row["run"]], row["point"], size) for row in group.rows]
+    found = [_ratio(records[row.run], row.point or "", size) for row in group.rows]
     known = sorted((one for one in found if one is not None), key=lambda one: one[0])
     if len(known) != 1:
         return _ends([f"{ratio:.2f}" for ratio, _ in known]) if known else ""
@@ -85,7 +87,8 @@ def _speedup(group: Group, size: int, records: Mapping[str, RunRecord]) -> str:
 
 def _ratio(record: RunRecord, name: str, size: int) -> tuple[float, Interval] | None:
     point = next(point for point in record.points if point.name == name)
-    cell = newest_cell(point.latency, size, main_runtime(point.latency))
+    runtimes = in_order({cell.runtime for cell in point.latency})
+    cell = newest_cell(point.latency, size, runtimes[0]) if runtimes else None
     if cell is None:
         return None
     if record.spec.backbone.name != UNIT:

@@ -9,27 +9,29 @@ from pathlib import Path
 
 from bench.analysis.uncertainty import Estimate
 from bench.records.store import RunStore
-from bench.report.verdicts import AxisVerdict, MethodVerdict, judge
+from bench.report.data.study import Study
+from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, verdicts_of
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-_TITLES = (
-    *("method", "seeds", "accuracy, %", "MACs / ResNet-32"),
-    *("at equal MACs", "at equal time, batch 1", "at equal time, batch 256"),
-)
+_TITLES = ("method", "seeds", "accuracy, %", "MACs / ResNet-32")
 
 
 def verdict_table(results_dir: Path = REFERENCE) -> str:
     """Return a Markdown table with a line per method, best at equal MACs first, then controls."""
     store = RunStore(results_dir)
-    found = sorted(judge(store.load_all().records, store), key=_place)
-    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, found)]
+    found = sorted(verdicts_of(Study(store.load_all().records, store)), key=_place)
+    axes = [
+        f"at equal {answer.axis.title}".replace(" at batch", ", batch") for answer in found[0].axes
+    ]
+    titles = (*_TITLES, *axes)
+    lines = [titles, ("---",) * len(titles), *map(_line, found)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _place(found: MethodVerdict) -> tuple[bool, bool, float]:
     decided = found.on("macs").verdict
     gain = 0.0 if decided is None else decided.comparison.gain.value
-    return found.control, decided is None, -gain
+    return found.family.control, decided is None, -gain
 
 
 def _line(found: MethodVerdict) -> tuple[str, ...]:
@@ -39,7 +41,9 @@ def _line(found: MethodVerdict) -> tuple[str, ...]:
 
 
 def _variant(found: MethodVerdict) -> str:
-    return ", ".join(part for part in (found.label.partition(" ")[2], found.settings) if part)
+    return ", ".join(
+        part for part in (found.family.title.partition(" ")[2], found.family.apart) if part
+    )
 
 
 def _accuracy_and_cost(axis: AxisVerdict) -> tuple[str, str]:
@@ -57,7 +61,7 @@ def _answer(axis: AxisVerdict) -> str:
     if axis.verdict is not None:
         return f"{axis.verdict.outcome}: {_points(axis.verdict.comparison.gain)}"
     if axis.outside is not None:
-        (nearest,) = axis.static
+        (nearest,) = axis.static_names
         ratio = axis.outside.cost / axis.outside.nearest_cost
         return f"no verdict at {ratio:.2f} times {nearest}"
     return axis.reason

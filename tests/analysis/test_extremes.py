@@ -1,4 +1,4 @@
-"""The cheapest and dearest images: ordered, stable, and none in both."""
+"""The cheapest and most expensive images: ordered, stable, and none in both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def test_the_most_extreme_come_first_and_equal_costs_keep_their_order() -> None:
 
 
 def test_there_are_only_so_many() -> None:
-    cheapest, dearest = extremes_of(np.arange(100.0))
-    assert cheapest == tuple(range(SHOWN_IMAGES)) and dearest == tuple(range(99, 89, -1))
+    cheapest, most_expensive = extremes_of(np.arange(100.0))
+    assert cheapest == tuple(range(SHOWN_IMAGES)) and most_expensive == tuple(range(99, 89, -1))
     assert extremes_of(np.ones(1)) == ((), ())

@@ -23,7 +23,7 @@ def static() -> Curve:
 
 
 def test_dominated_networks_bend_nothing() -> None:
-    assert corners_of(COST, ACCURACY) == Corners((1, 0), dearest=3)
+    assert corners_of(COST, ACCURACY) == Corners((1, 0), most_expensive=3)
     assert static().at(2.0) == pytest.approx(0.85)
 
 

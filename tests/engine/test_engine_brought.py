@@ -19,7 +19,7 @@ from bench.method import Backbone, DerivedMethod, DynamicNet, Method, MethodConf
 from bench.networks.weights import Weights
 from bench.options import run_options
 from bench.records.store import RunStore
-from bench.report.rows import rows
+from bench.report.data.rows import rows
 from bench.seeding import random_fingerprint, seed_globally
 from bench.training.reporter import Silent
 
@@ -96,6 +96,6 @@ def test_its_training_cost_is_unknown_and_not_nothing(
     folders = api.Folders(tmp_path / "results", tmp_path / "data")
     outcome = api.run(run_options(options | more, file=None), folders)
     (row,) = rows(outcome.records)
-    assert row["total_dense_epochs"] is None
-    assert row["train_dense_epochs"] == pytest.approx(1, abs=0.02)
-    assert "brings weights along" in row["budget_note"]
+    assert row.total_dense_epochs is None
+    assert row.train_dense_epochs == pytest.approx(1, abs=0.02)
+    assert "brings weights along" in row.budget_note

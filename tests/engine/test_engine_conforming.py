@@ -36,8 +36,9 @@ from bench.options import run_options
 from bench.phases import CrossEntropy
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.report.rows import rows
-from bench.report.tables import render, rich_table
+from bench.report.data.rows import rows
+from bench.report.tables.results import render
+from bench.report.tables.terminal import rich_table
 from bench.scaffold.example import BlockByBlock, Gates, LearnedGates
 from bench.testing import CHECKS
 from bench.testing.outcome import Shortfall
@@ -235,7 +236,7 @@ def test_a_record_says_which_checks_its_network_passed_and_what_was_left_out(
     assert found.exempt == {"batch_independence": reason}
     assert set(found.passed) == {*IN_RUNS} - {"batch_independence"}
     table = rows([RunStore(folders.results).get("stranger")])
-    assert table[0]["unchecked"] == ["batch_independence"]
+    assert table[0].unchecked == ("batch_independence",)
     assert "batch_independence" in render(table, "csv")
     with (console := Console(width=120)).capture() as said:
         console.print(rich_table(table, width=120))
@@ -244,7 +245,7 @@ def test_a_record_says_which_checks_its_network_passed_and_what_was_left_out(
 
 def test_a_record_from_before_the_checks_has_no_mark(make_record: Callable[..., Any]) -> None:
     old = make_record("sgad")
-    assert old.conformance is None and rows([old])[0]["unchecked"] == []
+    assert old.conformance is None and rows([old])[0].unchecked == ()
 
 
 def test_the_checks_are_those_of_the_suite() -> None:

@@ -101,7 +101,7 @@ def test_a_plugin_whose_code_changed_is_run_anew_and_its_comments_are_no_code(
     assert now.run != before.run and now.points[0].nflops != before.points[0].nflops
     (note,) = (note for note in told.notes if "anew" in note)
     assert note == f"The code of 'contrast' has changed since the run {before.run}: it is run anew."
-    families = {row["family"] for row in api.results(folders, expression="method=contrast")[0]}
+    families = {row.family for row in api.results(folders, expression="method=contrast")[0]}
     assert len(families) == 2, "seeds of different code are not averaged"
 
 

@@ -113,7 +113,7 @@ def test_the_maps_are_of_the_cheapest_and_dearest_images_and_add_up(finished: ap
     arrays = load_arrays(store.folder_of(record), point.arrays_file)
     maps = load_arrays(store.folder_of(record), point.positions_file)
     found = extremes_of(arrays["macs_n"])
-    assert maps["image_m"].tolist() == [*found.cheapest, *found.dearest]
+    assert maps["image_m"].tolist() == [*found.cheapest, *found.most_expensive]
     assert maps["blocks_mhw"].dtype == np.float16 and maps["blocks_mhw"].shape == (20, 8, 8)
     blocks = [n for n, name in enumerate(record.unit_macs) if name in point.block_rates]
     ran_m = arrays["executed_nu"][maps["image_m"]][:, blocks].sum(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore, save_arrays
-from bench.report.verdicts import MethodVerdict, judge
+from bench.report.data.study import Study
+from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 
 IMAGES = 2000
 Make = Callable[..., Any]
@@ -67,5 +68,8 @@ class Shelf:
         self.store.save(record)
 
     def judged(self, **options: Any) -> dict[str, MethodVerdict]:
-        records = self.store.load_all().records
-        return {found.method: found for found in judge(records, self.store, **options)}
+        return {found.method: found for found in verdicts_of(self.study(), **options)}
+
+    def study(self, records: Sequence[RunRecord] | None = None) -> Study:
+        """Return what is under study: all runs, or these."""
+        return Study(self.store.load_all().records if records is None else records, self.store)

@@ -30,7 +30,7 @@ def main() -> None:
     import bench.cli
     import bench.engine.single
     import bench.engine.timing
-    import bench.report.tables
+    import bench.report.tables.terminal
     from bench.engine.plan import METHODS
 
     for name in ("resnet", "sgad"):

@@ -29,9 +29,10 @@ from bench.records.arrays import read_arrays
 from bench.records.document import _sha256, decode
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.report.listings import listing
-from bench.report.rows import rows
-from bench.report.tables import render, rich_table
+from bench.report.data.rows import rows
+from bench.report.tables.listings import listing
+from bench.report.tables.results import render
+from bench.report.tables.terminal import rich_table
 
 pytestmark = [pytest.mark.reliability, pytest.mark.filterwarnings("ignore:Glyph")]
 
@@ -242,7 +243,7 @@ def every_view(folders: Folders) -> None:
         assert problem.reason
     shown_in_every_form(RunStore(folders.results).load_all().records)
     listing("runs", folders.results)
-    known = {row["dataset"] for row in found if row["accuracy"] is not None}
+    known = {row.dataset for row in found if row.accuracy is not None}
     for name in sorted(known):
         for x, suffix in (("nflops", "html"), ("latency_ms", "png"), ("macs", "png")):
             out = folders.results / f"{x}.{suffix}"
@@ -331,4 +332,4 @@ def test_arrays_that_hold_code_bombs_or_lie_elsewhere_are_refused(
 def test_the_reference_records_are_all_counted(folders: Folders) -> None:
     shutil.copytree(REFERENCE, folders.results / "runs")
     found, problems = drawing.results(folders)
-    assert problems == [] and {row["run"] for row in found} == set(NAMES)
+    assert problems == [] and {row.run for row in found} == set(NAMES)

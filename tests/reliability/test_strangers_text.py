@@ -16,13 +16,15 @@ from bench.console import output_console
 from bench.plain_text import one_line, plain, shown
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.report.document import document_of
-from bench.report.document_page import document_page
-from bench.report.figures import masks_figure, pareto_figure, save_figure
-from bench.report.listings import listing
-from bench.report.page import pareto_page
-from bench.report.rows import rows
-from bench.report.tables import render, rich_table
+from bench.report.behaviour.charts import masks_chart
+from bench.report.data.rows import rows
+from bench.report.figures.draw import draw, save_figure
+from bench.report.page.document import document_of
+from bench.report.page.html import document_page, pareto_page
+from bench.report.pareto.chart import pareto_chart
+from bench.report.tables.listings import listing
+from bench.report.tables.results import render
+from bench.report.tables.terminal import rich_table
 
 pytestmark = [pytest.mark.reliability, pytest.mark.filterwarnings("ignore:Glyph")]
 
@@ -140,10 +142,10 @@ def test_figures_draw_the_words_as_they_are(
     what: str, suffix: str, make_record: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = spoken(make_record, WORDS[what])
-    target = save_figure(pareto_figure(rows(records), x="nflops"), tmp_path / f"a{suffix}")
+    target = save_figure(draw(pareto_chart(rows(records), x="nflops")), tmp_path / f"a{suffix}")
     if suffix == ".svg":
         assert "<script" not in target.read_text(encoding="utf-8")
-        save_figure(masks_figure(records[0], {}), tmp_path / "masks.svg")
+        save_figure(draw(masks_chart(records[0], {})), tmp_path / "masks.svg")
 
 
 def test_csv_holds_no_formula(make_record: Callable[..., RunRecord]) -> None:

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from bench.records.record import RunRecord
-from bench.report.columns import plain_columns
-from bench.report.rows import rows
-from bench.report.tables import rich_table
+from bench.report.data.rows import rows
+from bench.report.tables.columns import plain_columns
+from bench.report.tables.terminal import rich_table
 
 
 def test_columns_are_aligned_and_nothing_is_cut_or_taken_for_markup() -> None:
@@ -37,8 +37,8 @@ def test_a_long_table_holds_the_same_cells(
         return [line for line in cells if any(map(str.isalnum, line))]
 
     boxed = printed()
-    monkeypatch.setattr("bench.report.tables.LONG", 0)
-    monkeypatch.setattr("bench.report.dynamics.LONG", 0)
+    monkeypatch.setattr("bench.report.tables.terminal.LONG", 0)
+    monkeypatch.setattr("bench.report.tables.dynamics.LONG", 0)
     long = printed()
     assert [line for line in boxed if line.startswith(("resnet", "sgad", "blockdrop"))] == [
         line for line in long if line.startswith(("resnet", "sgad", "blockdrop"))

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from bench.config import InitialWeights
 from bench.records.record import Dynamics, PointRecord, RunRecord
-from bench.report.groups import group_seeds, without_restated
-from bench.report.headline import headline
-from bench.report.plane import plane_of
-from bench.report.rows import Row, rows
+from bench.report.data.groups import group_seeds, without_restated
+from bench.report.data.row import Row
+from bench.report.data.rows import rows
+from bench.report.pareto.data import pareto_data
+from bench.report.pareto.finding import pareto_finding
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -32,9 +33,9 @@ def test_a_control_that_restates_its_source_is_left_out(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
     found = _shuffled_pair(make_record, make_point)
-    kept = {group.first["method"] for group in without_restated(group_seeds(found))}
+    kept = {group.first.method for group in without_restated(group_seeds(found))}
     assert kept == {"sgad", "projected"}
-    assert [row["source"] for row in found] == [None, found[0]["run"], found[0]["run"]]
+    assert [row.source for row in found] == [None, found[0].run, found[0].run]
 
 
 def test_a_start_of_training_is_not_the_source_of_a_control(
@@ -42,7 +43,7 @@ def test_a_start_of_training_is_not_the_source_of_a_control(
 ) -> None:
     dense = make_record("resnet", points=(make_point(nflops=1.0),))
     (row,) = rows([_control(make_record("sgad"), dense).model_copy(update={"role": "dynamic"})])
-    assert row["source"] is None
+    assert row.source is None
 
 
 def test_a_control_is_not_a_dense_network_whatever_it_runs(
@@ -51,7 +52,7 @@ def test_a_control_is_not_a_dense_network_whatever_it_runs(
     whole = make_point(nflops=1.0).model_copy(update={"gated_blocks": (), "macs": 68_862_592.0})
     dense = make_record("resnet", points=(whole,))
     control = make_record("stochastic", points=(whole,)).model_copy(update={"role": "control"})
-    assert [row["dense"] for row in rows([dense, control])] == [True, False]
+    assert [row.dense for row in rows([dense, control])] == [True, False]
 
 
 def test_the_title_names_a_control_that_does_as_well_for_no_more_and_no_control_as_winner(
@@ -62,7 +63,7 @@ def test_the_title_names_a_control_that_does_as_well_for_no_more_and_no_control_
     own = make_record("sgad", points=(make_point(accuracy=0.928, nflops=0.5),))
     better = make_record("projected", points=(make_point(accuracy=0.929, nflops=0.4),))
     better = better.model_copy(update={"role": "control"})
-    title = headline(plane_of(rows([dense, own, better]), x="nflops"))
+    title = pareto_finding(pareto_data(rows([dense, own, better]), x="nflops"))
     assert title.startswith("sgad")
     assert "but projected" in title
 
@@ -72,8 +73,8 @@ def test_a_control_far_below_is_counted_and_not_drawn(
 ) -> None:
     own = make_record("sgad", points=(make_point(accuracy=0.928, nflops=0.5),))
     coins = make_record("coins", points=(make_point(accuracy=0.6, nflops=0.5),))
-    plane = plane_of(rows([own, coins.model_copy(update={"role": "control"})]), x="nflops")
-    assert [placed.group.first["method"] for placed in plane.placed] == ["sgad"]
+    plane = pareto_data(rows([own, coins.model_copy(update={"role": "control"})]), x="nflops")
+    assert [placed.group.first.method for placed in plane.placed] == ["sgad"]
     assert "1 control far below, left out" in plane.notes()
 
 
@@ -81,6 +82,8 @@ def test_operating_points_of_one_training_are_one_curve(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
     points = [make_point(name, nflops=cost) for name, cost in (("b", 0.7), ("a", 0.4), ("c", 0.9))]
-    plane = plane_of(rows([make_record("exits", points=tuple(points)), make_record()]), x="nflops")
+    plane = pareto_data(
+        rows([make_record("exits", points=tuple(points)), make_record()]), x="nflops"
+    )
     (curve,) = plane.curves
-    assert [placed.group.first["point"] for placed in curve] == ["a", "b", "c"]
+    assert [placed.group.first.point for placed in curve] == ["a", "b", "c"]

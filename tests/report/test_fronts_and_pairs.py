@@ -8,8 +8,8 @@ import pytest
 from made_up_results import Shelf
 
 import bench
-from bench.report.front_certainty import area_table, front_certainties, front_table
-from bench.report.pairs import pairs_of, pairs_table
+from bench.report.verdicts.fronts import area_table, front_certainties, front_table
+from bench.report.verdicts.pairs import pairs_of, pairs_table
 
 
 def filled(shelf: Shelf) -> None:
@@ -25,8 +25,8 @@ def test_a_point_that_nothing_beats_is_on_the_front_for_sure_and_a_tie_is_not(
     shelf: Shelf,
 ) -> None:
     filled(shelf)
-    fronts = front_certainties(shelf.store.load_all().records, shelf.store)
-    assert [front.axis for front in fronts] == ["macs", "time at batch 1"]
+    fronts = front_certainties(shelf.study())
+    assert [front.axis.name for front in fronts] == ["macs", "time at batch 1"]
     macs = {(one.label, one.backbone): one for one in fronts[0].points}
     assert macs["resnet", "resnet20"].probability == 1.0
     assert macs["resnet", "resnet20"].cost == pytest.approx(40_551_040 / 68_862_592)
@@ -42,24 +42,26 @@ def test_a_point_that_nothing_beats_is_on_the_front_for_sure_and_a_tie_is_not(
 def test_the_area_grows_with_a_method_above_the_curve_and_not_with_one_below(shelf: Shelf) -> None:
     filled(shelf)
     records = shelf.store.load_all().records
-    dense, everything = front_certainties(records, shelf.store)[0].areas
+    dense, everything = front_certainties(shelf.study(records))[0].areas
     assert (dense.points, everything.points) == (2, 5)
     assert dense.low < dense.value < dense.high < everything.low
     below = [record for record in records if record.spec.method in ("resnet", "act")]
-    (dense_again, with_act) = front_certainties(below, shelf.store)[0].areas
+    (dense_again, with_act) = front_certainties(shelf.study(below))[0].areas
     assert with_act.value == dense_again.value == dense.value
 
 
 def test_recipes_do_not_meet_on_a_front_and_one_network_makes_none(shelf: Shelf) -> None:
     shelf.run("resnet", (0.92, 1.0))
-    assert front_certainties(shelf.store.load_all().records, shelf.store) == []
+    assert front_certainties(shelf.study()) == []
     shelf.run("resnet", (0.93, 1.0), recipe="paper")
-    assert front_certainties(shelf.store.load_all().records, shelf.store) == []
+    assert front_certainties(shelf.study()) == []
 
 
-def test_only_networks_of_about_the_same_cost_are_paired_the_dearer_first(shelf: Shelf) -> None:
+def test_only_networks_of_about_the_same_cost_are_paired_the_more_expensive_first(
+    shelf: Shelf,
+) -> None:
     filled(shelf)
-    found = pairs_of(shelf.store.load_all().records, shelf.store)
+    found = pairs_of(shelf.study())
     names = {(pair.a.name, pair.b.name) for pair in found}
     assert {frozenset(pair) for pair in names} == {
         *map(frozenset, (("cdl", "sgad"), ("cdl", "act"), ("sgad", "act")))
@@ -77,7 +79,7 @@ def test_several_seeds_have_no_mcnemar_and_cover_training(shelf: Shelf) -> None:
     for seed in range(3):
         shelf.run("sgad", (0.95, 0.8), seed=seed)
         shelf.run("act", (0.93, 0.8), seed=seed)
-    (pair,) = pairs_of(shelf.store.load_all().records, shelf.store)
+    (pair,) = pairs_of(shelf.study())
     assert pair.mcnemar is None and pair.gain.covers_training
     (line,) = pairs_table([pair]).lines
     assert "3 and 3" in line
@@ -85,12 +87,12 @@ def test_several_seeds_have_no_mcnemar_and_cover_training(shelf: Shelf) -> None:
 
 def test_points_of_one_run_are_not_paired(shelf: Shelf) -> None:
     shelf.run("cdl", (0.90, 0.70), (0.92, 0.72))
-    assert pairs_of(shelf.store.load_all().records, shelf.store) == []
+    assert pairs_of(shelf.study()) == []
 
 
 def test_tables_and_frames_say_the_same(shelf: Shelf, tmp_path: Path) -> None:
     filled(shelf)
-    fronts = front_certainties(shelf.store.load_all().records, shelf.store)
+    fronts = front_certainties(shelf.study())
     table = front_table(fronts)
     assert "cost / resnet32" in table.titles
     assert not any("act" in line for line in table.lines), "below 1 % is left out"

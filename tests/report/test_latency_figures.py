@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,17 @@ from matplotlib.figure import Figure
 
 from bench.records.record import Interval, LatencyCell, OtherDense, PointRecord, RunRecord
 from bench.records.store import RunStore, save_arrays
-from bench.report import ranks, time_figure
-from bench.report.latency_figures import draw_figures
-from bench.report.rank_figure import rank_figure
-from bench.report.ranks import Ranking, ranking_of
-from bench.report.saving import Samples, names_of, networks_of, samples_of
+from bench.report.data.rows import rows
+from bench.report.data.study import Study
+from bench.report.figures.draw import draw
+from bench.report.latency.charts import (
+    draw_latency_figures,
+    rank_chart,
+    time_chart,
+    time_finding,
+)
+from bench.report.latency.ranks import Ranking, rank_finding, ranking_of
+from bench.report.latency.timed import Samples, TimedNetwork, names_of, networks_of, samples_of
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -60,14 +66,20 @@ def timed(
     return make
 
 
+def networks(records: Sequence[RunRecord]) -> list[TimedNetwork]:
+    """The networks of records that were all timed in one runtime."""
+    (found,) = networks_of(records, rows(records)).values()
+    return found
+
+
 def samples(record: RunRecord, folder: Path) -> Samples:
-    found, missing = samples_of(networks_of([record]), RunStore(folder))
+    found, missing = samples_of(networks([record]), RunStore(folder))
     assert missing == 0
     return found[0]
 
 
 def ranking(*records: RunRecord) -> Ranking:
-    found = ranking_of(networks_of(records))
+    found = ranking_of(networks(records))
     assert found is not None
     return found
 
@@ -114,9 +126,9 @@ def test_a_run_without_its_calls_on_disk_is_left_out_and_counted(
 ) -> None:
     kept, lost = timed("sgad", 0.6, 1.2), timed("cdl", 0.6, 1.2)
     (RunStore(tmp_path).folder_of(lost) / "raw.npz").unlink()
-    found, missing = samples_of(networks_of([kept, lost]), RunStore(tmp_path))
-    assert [one.network.row["method"] for one in found] == ["sgad"] and missing == 1
-    figure = time_figure.time_figure(found, without_samples=missing)
+    found, missing = samples_of(networks([kept, lost]), RunStore(tmp_path))
+    assert [one.network.row.method for one in found] == ["sgad"] and missing == 1
+    figure = draw(time_chart(found, without_samples=missing))
     assert "1 without timed calls at batch 1 on disk" in words(figure)
 
 
@@ -124,13 +136,13 @@ def test_the_title_states_the_span_and_who_loses(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8), timed("resnet", 1.0, 1.0)]
-    found, _ = samples_of(networks_of(records), RunStore(tmp_path))
+    found, _ = samples_of(networks(records), RunStore(tmp_path))
     sentence = (
         "Networks run at 64 % (act) to 90 % (sgad) of the speed that their MACs promise;"
         " 1 of 2 that save MACs is slower than the dense network"
     )
-    assert time_figure.headline(found) == sentence
-    text = words(time_figure.time_figure(found)).replace("\n", " ")
+    assert time_finding(found) == sentence
+    text = words(draw(time_chart(found))).replace("\n", " ")
     assert sentence in text and "dense resnet32: 68.9 M MACs, 4.00 ms (cpu, 1 thread)" in text
 
 
@@ -138,17 +150,17 @@ def test_a_shared_machine_is_marked_in_both_figures(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("act", 0.8, 0.8, contended=True), timed("sgad", 0.5, 1.8)]
-    networks = networks_of(records)
-    time = words(time_figure.time_figure(samples_of(networks, RunStore(tmp_path))[0]))
+    timed_ones = samples_of(networks(records), RunStore(tmp_path))[0]
+    time = words(draw(time_chart(timed_ones)))
     assert "64 %†" in time and "90 %\n" in time and "† timed while" in time
-    order = words(rank_figure(ranking(*records)))
+    order = words(draw(rank_chart(ranking(*records))))
     assert "act   1.25 [1.23, 1.28]†" in order and "† timed while" in order
 
 
 def test_legends_cover_no_data(timed: Callable[..., RunRecord], tmp_path: Path) -> None:
     records = [timed(m, 0.9, 0.5, costs=[0.05] * 6) for m in ("act", "sgad", "cdl", "skipnet")]
-    found, _ = samples_of(networks_of(records), RunStore(tmp_path))
-    figure = time_figure.time_figure(found)
+    found, _ = samples_of(networks(records), RunStore(tmp_path))
+    figure = draw(time_chart(found))
     figure.canvas.draw()
     boxes = [a.get_legend().get_window_extent() for a in figure.axes if a.get_legend()]  # type: ignore[union-attr]
     plots = [a.bbox for a in figure.axes if a.get_legend()]
@@ -173,7 +185,7 @@ def test_equal_macs_cannot_disagree(timed: Callable[..., RunRecord]) -> None:
     found = ranking(timed("branchynet", 0.700, 1.1), timed("cdl", 0.705, 1.5))
     assert found.disagreements(1) == []
     sentence = "No network is slower than one that needs more MACs, at batch 1 and 256"
-    assert ranks.headline(found) == sentence
+    assert rank_finding(found) == sentence
 
 
 def test_the_title_counts_networks_and_pairs(timed: Callable[..., RunRecord]) -> None:
@@ -184,8 +196,8 @@ def test_the_title_counts_networks_and_pairs(timed: Callable[..., RunRecord]) ->
         " (5 and 4 of 6 pairs)"
     )
     # batch 1: act behind aig, sgad and dense; aig behind sgad and dense
-    assert ranks.headline(found) == sentence
-    assert sentence in words(rank_figure(found)).replace("\n", " ")
+    assert rank_finding(found) == sentence
+    assert sentence in words(draw(rank_chart(found))).replace("\n", " ")
 
 
 def test_networks_of_other_rounds_are_left_out_and_counted(
@@ -195,8 +207,8 @@ def test_networks_of_other_rounds_are_left_out_and_counted(
     found = ranking(timed("sgad", 0.6, 1.3), timed("cdl", 0.7, 1.2), *others)
     assert [one.name for one in found.networks] == ["sgad", "cdl", "dense resnet32"]
     assert found.left_out == 1
-    assert "1 network timed by other commands" in words(rank_figure(found))
-    assert ranking_of(networks_of(others)) is None
+    assert "1 network timed by other commands" in words(draw(rank_chart(found)))
+    assert ranking_of(networks(others)) is None
 
 
 def test_smaller_dense_networks_of_the_same_rounds_are_ranked(
@@ -230,8 +242,8 @@ def test_one_batch_size_is_enough(timed: Callable[..., RunRecord]) -> None:
         point = record.points[0]
         alone = point.model_copy(update={"latency": point.latency[:1]})
         records.append(record.model_copy(update={"points": (alone,)}))
-    assert "1 of 3 networks at batch 1 (2 of 3 pairs)" in ranks.headline(ranking(*records))
-    assert "0.90   sgad" in words(rank_figure(ranking(*records)))
+    assert "1 of 3 networks at batch 1 (2 of 3 pairs)" in rank_finding(ranking(*records))
+    assert "0.90   sgad" in words(draw(rank_chart(ranking(*records))))
 
 
 def test_networks_are_named_by_what_differs(
@@ -239,10 +251,10 @@ def test_networks_are_named_by_what_differs(
 ) -> None:
     cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"dense_ms": 3.0})
     points = tuple(make_point(name, latency=(cell,)) for name in ("p=1", "p=2"))
-    two = networks_of([make_record("cdl", variant="grid", points=points)])
+    two = networks([make_record("cdl", variant="grid", points=points)])
     assert names_of(two) == ["p=1", "p=2"] and names_of(two[:1]) == [""]
     seeds = [make_record("cdl", seed=s, points=points[:1]) for s in (0, 1)]
-    assert names_of(networks_of(seeds)) == ["seed=0", "seed=1"]
+    assert names_of(networks(seeds)) == ["seed=0", "seed=1"]
 
 
 def test_networks_of_one_variant_are_named_by_the_settings_that_differ(
@@ -254,11 +266,11 @@ def test_networks_of_one_variant_are_named_by_the_settings_that_differ(
         make_record("skipnet", config={"alpha": 2.0, "hrl_lr": lr}, points=(point,))
         for lr in (1e-4, 1e-3)
     ]
-    assert names_of(networks_of(runs)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
+    assert names_of(networks(runs)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
     named = [record.model_copy(update={"variant": "alpha=2"}) for record in runs]
-    assert names_of(networks_of(named)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
-    dearer = runs[0].model_copy(update={"variant": "alpha=4"})
-    assert names_of(networks_of([*named, dearer]))[2].count("alpha") == 1
+    assert names_of(networks(named)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
+    costlier = runs[0].model_copy(update={"variant": "alpha=4"})
+    assert names_of(networks([*named, costlier]))[2].count("alpha") == 1
 
 
 def test_figures_are_the_same_bytes_twice_and_of_the_data_set(
@@ -266,9 +278,9 @@ def test_figures_are_the_same_bytes_twice_and_of_the_data_set(
 ) -> None:
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8)]
     store = RunStore(tmp_path)
-    files = draw_figures(records, store, tmp_path / "a")
+    files = draw_latency_figures(Study(records, store), tmp_path / "a")
     assert [file.name for file in files] == ["time-vs-macs-cifar10.png", "ranks-cifar10.png"]
-    again = draw_figures(records, store, tmp_path / "b")
+    again = draw_latency_figures(Study(records, store), tmp_path / "b")
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
 
 
@@ -276,4 +288,4 @@ def test_dense_networks_alone_give_no_figure(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("resnet", 1.0, 1.0, speedup_interval=Interval(low=0.9, high=1.1))]
-    assert draw_figures(records, RunStore(tmp_path), tmp_path / "figures") == []
+    assert draw_latency_figures(Study(records, RunStore(tmp_path)), tmp_path / "figures") == []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,23 @@ from matplotlib.image import imread
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, load_published
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.report.canvas import wrapped
-from bench.report.figures import masks_figure, pareto_figure, save_figure
-from bench.report.headline import headline
-from bench.report.page import html_table, pareto_page
-from bench.report.plane import plane_of
-from bench.report.rows import Row, rows
-from bench.report.style import greyed, styles
-from bench.report.traces import pareto_traces
+from bench.report.behaviour.charts import masks_chart
+from bench.report.data.row import Row
+from bench.report.data.rows import rows
+from bench.report.figures.chart import Marks
+from bench.report.figures.draw import draw, save_figure, wrapped
+from bench.report.figures.style import greyed, styles
+from bench.report.page.html import pareto_page
+from bench.report.pareto.chart import chart_of, pareto_chart
+from bench.report.pareto.data import pareto_data
+from bench.report.pareto.finding import pareto_finding
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
+
+
+def pareto_figure(found: Sequence[Row], **options: Any) -> Figure:
+    return draw(pareto_chart(found, **options))
 
 
 def words(figure: Figure) -> str:
@@ -50,7 +57,7 @@ def run(make_record: MakeRecord, make_point: MakePoint, method: str, *numbers: o
     ],
 )
 def test_the_title_states_the_finding(comparison: list[RunRecord], x: str, sentence: str) -> None:
-    assert headline(plane_of(rows(comparison), x=x)) == sentence
+    assert pareto_finding(pareto_data(rows(comparison), x=x)) == sentence
     assert sentence in words(pareto_figure(rows(comparison), x=x))
 
 
@@ -86,14 +93,14 @@ def test_the_title_stays_true_when_the_finding_is_meagre(
     make_record: MakeRecord, make_point: MakePoint, runs: list[tuple], sentence: str
 ) -> None:
     records = [run(make_record, make_point, *numbers) for numbers in runs]
-    assert headline(plane_of(rows(records), x="nflops")) == sentence
+    assert pareto_finding(pareto_data(rows(records), x="nflops")) == sentence
 
 
 def test_costs_of_another_backbone_are_relative_to_the_largest(
     comparison: list[RunRecord],
 ) -> None:
-    plane = plane_of(rows(comparison), x="nflops")
-    costs = {p.group.first["backbone"]: p.cost for p in plane.placed if p.group.dense}
+    data = pareto_data(rows(comparison), x="nflops")
+    costs = {p.group.first.backbone: p.cost for p in data.placed if p.group.dense}
     assert costs["resnet32"] == 1.0
     assert costs["resnet20"] == pytest.approx(0.589, abs=5e-4)
 
@@ -111,20 +118,20 @@ def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it(
 ) -> None:
     good = [("resnet", 0.93, 1.0), ("act", 0.92, 0.9), ("sact", 0.91, 0.8), ("skipnet", 0.92, 0.7)]
     made = [run(make_record, make_point, *numbers, "resnet32") for numbers in good]
-    assert plane_of(rows(made), x="nflops").view is None
+    assert pareto_data(rows(made), x="nflops").view is None
     bad = run(make_record, make_point, "cdl", 0.60, 0.3, "resnet32")
-    plane = plane_of(rows([*made, bad]), x="nflops")
-    assert plane.view is not None and [p.group.first["method"] for p in plane.below_view] == ["cdl"]
+    data = pareto_data(rows([*made, bad]), x="nflops")
+    assert data.view is not None and [p.group.first.method for p in data.below_view] == ["cdl"]
     figure = pareto_figure(rows([*made, bad]))
     low, high = figure.axes[0].get_ylim()
     assert 85 < low < 91 and 93 < high < 97
     assert figure.axes[0].get_xlim()[0] > 0.6
     assert "below the view: cdl (60.0 %)" in words(figure)
     many = [run(make_record, make_point, f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
-    assert plane_of(rows([*made, *many]), x="nflops").view is None, "then they are the picture"
+    assert pareto_data(rows([*made, *many]), x="nflops").view is None, "then they are the picture"
     cheap = run(make_record, make_point, "cdl", 0.60, 0.05, "resnet32")
     level = [run(make_record, make_point, f"aig{n}", 0.92, 0.9, "resnet32") for n in range(4)]
-    found = plane_of(rows([*level, *made[:2], cheap]), x="nflops")
+    found = pareto_data(rows([*level, *made[:2], cheap]), x="nflops")
     assert found.view is None, "only those far below save much"
 
 
@@ -151,9 +158,9 @@ def test_a_collapsed_published_network_is_counted_and_not_drawn(
     comparison: list[RunRecord],
 ) -> None:
     low = PublishedPoint("X", "", "CIFAR-10", "ResNet-32", 0.23, 0.5, None, "s", "")
-    plane = plane_of(rows(comparison), x="nflops", published=[low])
-    assert plane.published == ()
-    assert "1 published point far below, left out" in plane.notes()
+    data = pareto_data(rows(comparison), x="nflops", published=[low])
+    assert data.published == ()
+    assert "1 published point far below, left out" in data.notes()
 
 
 def test_published_costs_meet_ours_on_each_axis(comparison: list[RunRecord]) -> None:
@@ -163,8 +170,8 @@ def test_published_costs_meet_ours_on_each_axis(comparison: list[RunRecord]) -> 
     dense = 68_862_592
 
     def costs(x: str) -> list[float]:
-        plane = plane_of(rows(comparison), x=x, published=[same, other, bare])
-        return [foreign.cost for foreign in plane.published]
+        data = pareto_data(rows(comparison), x=x, published=[same, other, bare])
+        return [foreign.cost for foreign in data.published]
 
     assert costs("nflops") == pytest.approx([0.5, 6e7 / dense])
     assert costs("macs") == pytest.approx([0.5 * dense / 1e6, 60.0])
@@ -190,7 +197,7 @@ def test_labels_and_legends_cover_neither_each_other_nor_data(
         legend = axes.get_legend().get_window_extent()
         assert not legend.overlaps(figure.axes[0].bbox)
         assert figure.bbox.x1 >= legend.x1
-    title = figure.axes[0].title.get_window_extent()
+    title = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
     assert not title.overlaps(figure.axes[1].get_legend().get_window_extent())
 
 
@@ -267,8 +274,8 @@ def test_no_runs_give_an_empty_plot_that_says_so() -> None:
 def test_a_run_without_latency_is_counted_on_the_latency_axis(
     comparison: list[RunRecord],
 ) -> None:
-    plane = plane_of(rows(comparison), x="latency_ms")
-    assert "1 network without measured latency, left out" in plane.notes()
+    data = pareto_data(rows(comparison), x="latency_ms")
+    assert "1 network without measured latency, left out" in data.notes()
 
 
 def test_methods_differ_in_colour_and_mark() -> None:
@@ -287,7 +294,7 @@ def test_the_masks_figure_states_how_much_runs(
     record = make_record("skipnet", points=points, test_images=400)
     rng = np.random.default_rng(0)
     arrays = {point.name: {"macs_n": rng.normal(point.macs, 4e6, 400)} for point in points}
-    figure = masks_figure(record, arrays)
+    figure = draw(masks_chart(record, arrays))
     save_figure(figure, tmp_path / "masks.png")
     blocks = sum(points[0].block_rates.values())
     assert f"skipnet runs {blocks:.1f} of 15 blocks on average" in words(figure).replace("\n", " ")
@@ -297,7 +304,7 @@ def test_the_masks_figure_states_how_much_runs(
 
 def test_the_masks_of_a_failed_run_are_refused(make_record: MakeRecord) -> None:
     with pytest.raises(ConfigError, match="no operating point"):
-        masks_figure(make_record(status="failed"), {})
+        masks_chart(make_record(status="failed"), {})
 
 
 class Outline(HTMLParser):
@@ -349,7 +356,7 @@ def test_the_page_loads_nothing_from_elsewhere(comparison: list[RunRecord]) -> N
     page = outline(pareto_page(all_rows(comparison)))
     loaders = {"src", "href", "srcset", "data"}
     assert not [attrs for _, attrs in page.tags if loaders & set(attrs)]
-    assert len(pareto_page(all_rows(comparison))) < 6_000_000
+    assert len(pareto_page(all_rows(comparison))) < 100_000
 
 
 def test_hovering_shows_the_numbers(comparison: list[RunRecord]) -> None:
@@ -357,6 +364,7 @@ def test_hovering_shows_the_numbers(comparison: list[RunRecord]) -> None:
     for piece in ("accuracy: 92.14 %", "nFLOPs: 0.550", "37.87 M", "3.90 ms", "seeds: 0, 1, 2"):
         assert piece in page
     assert "published: SGAD" in page
+    assert "<script src" not in page
 
 
 def test_names_cannot_inject_markup(make_record: MakeRecord) -> None:
@@ -375,10 +383,6 @@ def test_the_same_rows_give_the_same_page(comparison: list[RunRecord]) -> None:
     assert pareto_page(all_rows(comparison)) == pareto_page(all_rows(comparison))
 
 
-def test_a_table_without_lines_is_still_a_table() -> None:
-    assert "<caption>none</caption>" in html_table([], caption="none")
-
-
 def test_latencies_of_two_machines_are_not_compared_silently(
     make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
 ) -> None:
@@ -386,7 +390,7 @@ def test_latencies_of_two_machines_are_not_compared_silently(
         make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
         for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
     ]
-    notes = plane_of(rows(records), x="latency_ms").notes()
+    notes = pareto_data(rows(records), x="latency_ms").notes()
     assert "latencies come from different machines: compare within one only" in notes
 
 
@@ -408,7 +412,7 @@ def test_latencies_of_two_measurements_come_with_how_far_their_clocks_were_apart
 
 
 def notes_of(records: list[RunRecord]) -> list[str]:
-    return plane_of(rows(records), x="latency_ms").notes()
+    return pareto_data(rows(records), x="latency_ms").notes()
 
 
 def crowd(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
@@ -430,10 +434,10 @@ def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
     many = crowd(make_record, make_point)
-    plane = plane_of(many, x="nflops")
-    names = {placed.group.first["variant"] for placed in plane.in_full}
+    data = pareto_data(many, x="nflops")
+    names = {placed.group.first.variant for placed in data.in_full}
     assert names == {"v1"} | {f"v{n}" for n in range(0, 100, 10)}
-    assert plane.placed[0].group.first["variant"] == "v0"
+    assert data.placed[0].group.first.variant == "v0"
     figure = pareto_figure(many)
     text = words(figure).replace("\n", " ")
     assert "11 of 102 networks in full" in text
@@ -447,29 +451,30 @@ def test_the_page_of_a_crowd_has_all_points_and_few_traces(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
     many = crowd(make_record, make_point)
-    plane = plane_of(many, x="nflops")
-    traces = pareto_traces(plane).data
-    marks = [trace for trace in traces if trace.mode == "markers"]
-    assert sorted(x for trace in marks for x in trace.x) == sorted(p.cost for p in plane.placed)
+    data = pareto_data(many, x="nflops")
+    chart = chart_of(data)
+    marks = [series for series in chart.panels[0].series if isinstance(series, Marks)]
+    assert sorted(x for one in marks for x in one.x) == sorted(p.cost for p in data.placed)
     assert len(marks) == 5  # dense, sgad and blockdrop pale; dense and blockdrop in full
-    assert sum(trace.showlegend for trace in marks) == 3
+    assert len({one.name for one in marks}) == 3
     page = pareto_page(many)
     assert page.count('<th scope="row">') == 11
     assert "All 102 lines: bench results --format csv." in page
 
 
 def test_points_of_one_entry_keep_their_own_bars_and_words(comparison: list[RunRecord]) -> None:
-    plane = plane_of(rows(comparison), x="nflops")
-    trace = next(t for t in pareto_traces(plane).data if t.name == "sgad")
-    own = [placed for placed in plane.placed if placed.group.first["method"] == "sgad"]
+    data = pareto_data(rows(comparison), x="nflops")
+    series = [one for one in chart_of(data).panels[0].series if isinstance(one, Marks)]
+    trace = next(one for one in series if one.name == "sgad")
+    own = [placed for placed in data.placed if placed.group.first.method == "sgad"]
     assert len(trace.x) == len(own) == 2
     for place, placed in enumerate(own):
         bounds = placed.group.accuracy_bounds
         assert bounds is not None
         assert trace.x[place] == placed.cost
-        assert trace.y[place] + trace.error_y.array[place] == pytest.approx(100 * bounds.high)
-        assert trace.y[place] - trace.error_y.arrayminus[place] == pytest.approx(100 * bounds.low)
-        assert str(placed.group.first["variant"]) in trace.hovertext[place]
+        assert trace.high[place] == pytest.approx(100 * bounds.high)
+        assert trace.low[place] == pytest.approx(100 * bounds.low)
+        assert placed.group.first.variant in trace.tips[place]
 
 
 def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
@@ -480,12 +485,12 @@ def test_published_points_without_a_place_on_the_axis_are_counted(
     comparison: list[RunRecord],
 ) -> None:
     published = load_published("cifar10", "resnet32")
-    plane = plane_of(rows(comparison), x="latency_ms", published=published)
+    data = pareto_data(rows(comparison), x="latency_ms", published=published)
     known = sum(point.accuracy is not None for point in published)
-    assert not plane.published and known > 5
+    assert not data.published and known > 5
     assert any(
         note.startswith(f"{len(published)} published points without a place")
-        for note in plane.notes()
+        for note in data.notes()
     )
 
 

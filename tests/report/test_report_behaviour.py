@@ -12,19 +12,19 @@ import pytest
 from bench.errors import RecordError
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import RunStore, save_arrays
-from bench.report.behaviour_figures import TestImages
-from bench.report.document import Document, document_of
-from bench.report.document_files import write_report
-from bench.report.document_page import document_page
-from bench.report.gradients import (
+from bench.report.behaviour.gradients import (
     DenseGradients,
-    Together,
+    RatesAndGradients,
     dense_gradients,
     gradient_hole,
     rates_and_gradients,
     together_words,
 )
-from bench.report.positions import PositionMaps, decides_per_position, position_maps
+from bench.report.behaviour.images import TestImages
+from bench.report.behaviour.positions import PositionMaps, decides_per_position, position_maps
+from bench.report.page.document import Document, document_of
+from bench.report.page.files import write_report
+from bench.report.page.html import document_page
 
 IMAGES = 60
 MakeRecord = Callable[..., RunRecord]
@@ -50,7 +50,7 @@ def dense_with(gradients: list[float]) -> DenseGradients:
 
 def words_of(
     point: PointRecord, gradients: list[float], *, backbone: str = "another"
-) -> tuple[Together, str]:
+) -> tuple[RatesAndGradients, str]:
     together = rates_and_gradients(point, dense_with(gradients), backbone=backbone)
     return together, together_words(together)
 
@@ -168,7 +168,7 @@ def test_maps_stand_below_their_images_with_words_for_both(
     page = document_page(document, images=images)
     assert "Blocks that run at each pixel, below each image" in page
     assert "10 test images of lowest cost (cat, dog, cat" in page
-    assert "1 to 4.5 at a single pixel" in page and 'class="strip"' not in page
+    assert "1 to 4.5 at a single pixel" in page and page.count('class="strip"') == 2
     assert "gradients of the dense network: no dense resnet32 was run on these images" in page
     alone = document_page(document, images_reason="they are not at hand.")
     assert "Blocks that run at each pixel:" in alone
@@ -210,9 +210,9 @@ def test_odd_files_of_maps_are_refused_in_words(
 ) -> None:
     store, record = shelf
     save_arrays(store.folder_of(record), "positions0.npz", arrays)
-    cheapest, dearest = range(10), range(IMAGES - 10, IMAGES)
+    cheapest, costliest = range(10), range(IMAGES - 10, IMAGES)
     with pytest.raises(RecordError, match=why):
-        position_maps(record, record.points[0], store, cheapest=cheapest, dearest=dearest)
+        position_maps(record, record.points[0], store, cheapest=cheapest, most_expensive=costliest)
     assert any("Maps of where" in text for text in told(store, record).behaviours[0].missing)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from bench.errors import ConfigError
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
-from bench.report.rows import KEYS, budgets_differ, filter_rows, rows, stored_rows
+from bench.report.data.budgets import budgets_differ
+from bench.report.data.row import KEYS, filter_rows, flat
+from bench.report.data.rows import rows, stored_rows
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -26,13 +29,13 @@ STABLE = [
 
 def test_the_stable_keys_come_first_and_in_order(comparison: list[RunRecord]) -> None:
     assert list(KEYS) == STABLE
-    for row in rows(comparison):
+    for row in map(flat, rows(comparison)):
         assert list(row)[: len(STABLE)] == STABLE
         assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
 def test_every_row_has_the_same_keys(comparison: list[RunRecord]) -> None:
-    assert len({tuple(row) for row in rows(comparison)}) == 1
+    assert len({tuple(flat(row)) for row in rows(comparison)}) == 1
 
 
 def test_each_operating_point_is_a_row_with_its_name_in_the_variant(
@@ -40,21 +43,21 @@ def test_each_operating_point_is_a_row_with_its_name_in_the_variant(
 ) -> None:
     points = (make_point("t=0.3", nflops=0.4), make_point("t=0.7", nflops=0.7))
     found = rows([make_record("skipnet", variant="rnn", points=points)])
-    assert [(row["variant"], row["nflops"]) for row in found] == [
+    assert [(row.variant, row.nflops) for row in found] == [
         ("rnn, t=0.3", 0.4),
         ("rnn, t=0.7", 0.7),
     ]
 
 
 def test_a_failed_run_is_one_row_without_numbers(make_record: MakeRecord) -> None:
-    (row,) = rows([make_record(status="failed", reason="the loss is not a number")])
+    (row,) = map(flat, rows([make_record(status="failed", reason="the loss is not a number")]))
     assert (row["status"], row["reason"]) == ("failed", "the loss is not a number")
     measured = ("accuracy", "nflops", "macs", "params", "latency_ms_b1", "train_epochs")
     assert {row[key] for key in measured} == {None}
 
 
 def test_an_unmeasured_latency_is_none(make_record: MakeRecord) -> None:
-    (row,) = rows([make_record()])
+    row = flat(rows([make_record()])[0])
     assert (row["latency_ms_b1"], row["speedup_b1"], row["speedup_b256"]) == (None, None, None)
 
 
@@ -67,33 +70,33 @@ def test_the_last_measurement_counts_even_if_the_clock_was_set_back(
         make_cell(latency_ms=1.0, speedup=1.5, batch_size=256),
         make_cell(latency_ms=1.0, speedup=3.0, batch_size=32),
     )
-    (row,) = rows([make_record(points=(make_point(latency=cells),))])
+    row = flat(rows([make_record(points=(make_point(latency=cells),))])[0])
     assert (row["latency_ms_b1"], row["speedup_b1"]) == (2.0, 1.9)
     assert (row["verdict_b1"], row["speedup_b256"]) == ("faster", 1.5)
 
 
 def test_a_network_that_runs_every_block_is_dense(comparison: list[RunRecord]) -> None:
-    dense = {(row["method"], row["backbone"]) for row in rows(comparison) if row["dense"]}
+    dense = {(row.method, row.backbone) for row in rows(comparison) if row.dense}
     assert dense == {("resnet", "resnet32"), ("resnet", "resnet20")}
 
 
 def test_an_unequal_training_budget_is_said_beside_the_number(
     comparison: list[RunRecord],
 ) -> None:
-    notes = {row["method"]: row["budget_note"] for row in rows(comparison)}
+    notes = {row.method: row.budget_note for row in rows(comparison)}
     assert notes["blockdrop"] == "trained for 1.9 times the dense network's cost"
     assert notes["sgad"] == notes["resnet"] == ""
 
 
 def test_unknown_pretraining_is_said(make_record: MakeRecord) -> None:
     (row,) = rows([make_record(pretraining_dense_epochs=None)])
-    assert row["budget_note"] == "pretraining of unknown cost: none"
-    assert row["total_dense_epochs"] is None
+    assert row.budget_note == "pretraining of unknown cost: none"
+    assert row.total_dense_epochs is None
 
 
 def test_without_a_dense_run_the_note_says_so(make_record: MakeRecord) -> None:
     (row,) = rows([make_record()])
-    assert row["budget_note"] == "no dense run of the same recipe"
+    assert row.budget_note == "no dense run of the same recipe"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_the_realised_share_is_the_speed_up_over_the_ideal_one(
         make_cell(latency_ms=None, batch_size=256),
         make_cell(latency_ms=1.0, speedup=9.0, batch_size=32),
     )
-    (row,) = rows([make_record(points=(make_point(nflops=0.5, latency=cells),))])
+    row = flat(rows([make_record(points=(make_point(nflops=0.5, latency=cells),))])[0])
     assert row["realised_b1"] == pytest.approx(0.75)
     assert (row["speedup_low_b1"], row["speedup_high_b1"]) == pytest.approx((1.47, 1.53))
     assert row["contended_b1"] is False
@@ -169,7 +172,7 @@ def test_rows_from_the_index_are_the_rows_of_the_records(
     for _ in range(2):
         found = stored_rows(store)
         assert found == (want, [])
-        assert [list(map(type, row.values())) for row in found.rows] == [
-            list(map(type, row.values())) for row in want
+        assert [list(map(type, astuple(row))) for row in found.rows] == [
+            list(map(type, astuple(row))) for row in want
         ]
     assert (tmp_path / ".cache" / "rows.json").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -13,9 +14,12 @@ from rich.console import Console
 from bench.config import InitialWeights
 from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
-from bench.report.groups import group_seeds, spent
-from bench.report.rows import KEYS, rows
-from bench.report.tables import FORMATS, document_table, render, rich_table, to_dataframe
+from bench.report.data.groups import group_seeds
+from bench.report.data.notes import spent
+from bench.report.data.row import KEYS
+from bench.report.data.rows import rows
+from bench.report.tables.results import FORMATS, render, results_table, to_dataframe
+from bench.report.tables.terminal import rich_table
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -32,7 +36,7 @@ def shown(records: list[RunRecord], *, width: int = 100) -> str:
 def test_a_shortened_schedule_of_a_paper_is_said(make_record: MakeRecord) -> None:
     shortened = [make_record("sgad", recipe="paper", epochs=80), make_record("act", epochs=30)]
     assert "epochs, of those of the paper: sgad 80 of 220" in shown(shortened)
-    assert rows(shortened)[0]["published_epochs"] == 220
+    assert rows(shortened)[0].published_epochs == 220
     whole = [make_record("sgad", recipe="paper", epochs=220), make_record("act", epochs=30)]
     assert "of those of the paper" not in shown(whole)
 
@@ -61,7 +65,7 @@ def test_json_is_a_list_of_flat_objects(comparison: list[RunRecord]) -> None:
 def test_csv_keeps_full_precision_and_whole_numbers(comparison: list[RunRecord]) -> None:
     text = render(rows(comparison), "csv")
     back = pd.read_csv(io.StringIO(text))
-    assert list(back["macs"].dropna()) == [r["macs"] for r in rows(comparison) if r["macs"]]
+    assert list(back["macs"].dropna()) == [r.macs for r in rows(comparison) if r.macs]
     assert ",465000," in text
     assert "465000.0" not in text
 
@@ -78,7 +82,7 @@ def test_names_cannot_break_markdown_or_latex(make_record: MakeRecord) -> None:
     found = rows([make_record("a|b", variant="50%_{x}&y")])
     line = render(found, "md").splitlines()[2]
     assert "a\\|b" in line
-    assert line.replace("\\|", "").count("|") == 14
+    assert line.replace("\\|", "").count("|") == 13
     assert "50\\%\\_\\{x\\}\\&y" in render(found, "latex")
 
 
@@ -213,12 +217,12 @@ def test_without_gates_there_is_no_table_of_dynamics(
 
 def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord) -> None:
     (row,) = rows([make_record()])
-    known = {**row, "known_dense_epochs": 30.0}
-    unknown = {**row, "known_dense_epochs": 8.0, "outside": "a.th"}
+    known = replace(row, known_dense_epochs=30.0)
+    unknown = replace(row, known_dense_epochs=8.0, outside="a.th")
     assert (spent(known), spent(unknown)) == ("30", "8+?")
-    assert spent({**unknown, "forward_only": True}) == "8+?*"
+    assert spent(replace(unknown, forward_only=True)) == "8+?*"
     # One and one and a half are different budgets.
-    assert [spent({**known, "known_dense_epochs": cost}) for cost in (1.0, 1.49)] == ["1", "1.5"]
+    assert [spent(replace(known, known_dense_epochs=cost)) for cost in (1.0, 1.49)] == ["1", "1.5"]
 
 
 def test_what_was_timed_on_a_shared_machine_has_a_dagger(
@@ -273,8 +277,9 @@ def test_a_missing_time_has_its_reason_where_it_would_stand(
     assert line.count("[2]") == 2 and line.count("[1]") == 1 and " - " not in line
     assert "[2] no time: 255 test images, 256 needed" in text
     assert "[1] no time: not timed" in text
-    first, second = document_table(rows(records))
-    assert first["ms, batch 1"] == "none: 255 test images, 256 needed"
+    table = results_table(rows(records))
+    first, second = (dict(zip(table.titles, line, strict=True)) for line in table.lines)
+    assert first["ms unknown, batch 1"] == "none: 255 test images, 256 needed"
     assert first["speed-up unknown, batch 1"] == "none: 255 test images, 256 needed"
     assert first["speed-up unknown, batch 256"] == "none: not timed"
     assert second["speed-up unknown, batch 1"].startswith("1.20")

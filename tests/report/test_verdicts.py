@@ -18,12 +18,12 @@ from bench.config import InitialWeights
 from bench.errors import ConfigError
 from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
 from bench.records.store import save_arrays
-from bench.report.budgets import Budget
-from bench.report.groups import spent
-from bench.report.rows import rows
-from bench.report.verdict_inputs import families
-from bench.report.verdict_lines import verdict_lines
-from bench.report.verdicts import judge
+from bench.report.data.budgets import Comparable
+from bench.report.data.groups import families
+from bench.report.data.notes import spent
+from bench.report.data.rows import rows
+from bench.report.verdicts.verdicts import verdicts_of
+from bench.report.verdicts.words import paragraph, sentence, unlike_budgets, why
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 DENSE_MACS = {"resnet20": 40_551_040, "resnet32": 68_862_592}
@@ -42,16 +42,16 @@ def test_macs_and_time_are_judged_apart(shelf: Shelf) -> None:
     macs, time = found.on("macs"), found.on("time at batch 1")
     assert macs.verdict is not None
     assert macs.verdict.outcome == "better"
-    assert macs.static == ("resnet20", "resnet32")
+    assert macs.static_names == ("resnet20", "resnet32")
     # Half-way in MACs from 0.589 to 1: 0.9103; in time it costs as much as the whole network.
     gain = macs.verdict.comparison.gain
     assert gain.value == pytest.approx(0.95 - 0.9103, abs=0.002)
     assert time.verdict is not None
-    assert time.static == ("resnet32",)
+    assert time.static_names == ("resnet32",)
     assert time.verdict.comparison.gain.value == pytest.approx(0.03, abs=0.002)
-    assert "In MACs: better than a static network of the same cost. At 0.80 of" in found.sentence
-    assert "In time at batch 1: better than a static network" in found.sentence
-    assert "In time at batch 256: no verdict, not timed." in found.sentence
+    assert "In MACs: better than a static network of the same cost. At 0.80 of" in paragraph(found)
+    assert "In time at batch 1: better than a static network" in paragraph(found)
+    assert "In time at batch 256: no verdict, not timed." in paragraph(found)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_arrays_of_another_kind_give_a_reason_and_no_verdict(
     record = shelf.run("sgad", (0.95, 0.8))
     good = {"correct_bits": np.ones(IMAGES // 8, np.uint8), "macs_n": np.ones(IMAGES)}
     save_arrays(shelf.store.folder(record.spec), "point0.npz", {**good, key: wrong})
-    assert f"no verdict, {reason}" in shelf.judged()["sgad"].sentence
+    assert f"no verdict, {reason}" in paragraph(shelf.judged()["sgad"])
 
 
 def test_only_the_newest_measurement_says_whether_others_ran_beside_it(shelf: Shelf) -> None:
@@ -83,13 +83,13 @@ def test_only_the_newest_measurement_says_whether_others_ran_beside_it(shelf: Sh
     for cells, said in (((disturbed, cell), False), ((cell, disturbed), True)):
         timed = point.model_copy(update={"latency": cells})
         shelf.store.save(record.model_copy(update={"points": (timed,)}))
-        assert ("Other programs ran" in shelf.judged()["sgad"].sentence) is said
+        assert ("Other programs ran" in paragraph(shelf.judged()["sgad"])) is said
 
 
 def test_one_seed_is_warned_about_and_three_are_not(shelf: Shelf) -> None:
     add_static(shelf, seeds=1)
     shelf.run("sgad", (0.88, 0.8))
-    warned = shelf.judged()["sgad"].sentence
+    warned = paragraph(shelf.judged()["sgad"])
     assert "worse than a static network" in warned
     assert "n=1 for the method, n=1 for static, 2,000 test images" in warned
     assert "do not cover the variance of training: another seed may reverse them" in warned
@@ -109,10 +109,10 @@ def test_seeds_are_one_group_and_their_spread_counts(shelf: Shelf) -> None:
     assert verdict.outcome == "not distinguishable"
     assert verdict.comparison.gain.covers_training
     assert verdict.comparison.gain.seed_error == pytest.approx(0.02 / 3**0.5, rel=0.1)
-    assert "not distinguishable from a static network of the same cost" in found.sentence
-    assert "n=3 for the method, n=3 for static" in found.sentence
-    assert "another seed" not in found.sentence
-    assert "91.00 % (n=3, sd 2.00, 95 % t-interval over seeds 86.03 to 95.97 %)" in found.sentence
+    assert "not distinguishable from a static network of the same cost" in paragraph(found)
+    assert "n=3 for the method, n=3 for static" in paragraph(found)
+    assert "another seed" not in paragraph(found)
+    assert "91.00 % (n=3, sd 2.00, 95 % t-interval over seeds 86.03 to 95.97 %)" in paragraph(found)
 
 
 def test_several_points_are_judged_by_their_curve_and_told_one_by_one(shelf: Shelf) -> None:
@@ -124,8 +124,8 @@ def test_several_points_are_judged_by_their_curve_and_told_one_by_one(shelf: She
     assert costs.low == pytest.approx(DENSE_MACS["resnet20"] / DENSE_MACS["resnet32"])
     assert costs.high == pytest.approx(0.95, abs=0.01)
     assert [point.gain is None for point in found.verdict.comparison.points] == [True, False, False]
-    assert "on average from 0.59 to 0.95" in found.sentence.lower()
-    assert "Point by point, not corrected: " in found.sentence
+    assert "on average from 0.59 to 0.95" in sentence(found).lower()
+    assert "Point by point, not corrected: " in sentence(found)
 
 
 def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(shelf: Shelf) -> None:
@@ -135,11 +135,11 @@ def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(shelf: Shelf
     outcomes = [axis.verdict and axis.verdict.outcome for axis in found.axes]
     assert outcomes == ["worse (dominated)", "worse (dominated)", None]
     assert [axis.outside for axis in found.axes] == [None, None, None]
-    assert found.on("macs").static == ("resnet32",)
-    told = found.on("macs").sentence
+    assert found.on("macs").static_names == ("resnet32",)
+    told = sentence(found.on("macs"))
     assert "worse (dominated): more expensive than a static network (1.20 times the MACs of" in told
     assert "it reaches 85.00 % against 92.00 % (resnet32), a difference of -7.00 points" in told
-    assert "slower than a static network (2.00 times the time of resnet32)" in found.sentence
+    assert "slower than a static network (2.00 times the time of resnet32)" in paragraph(found)
 
 
 def test_more_expensive_and_not_clearly_less_accurate_gets_no_verdict(shelf: Shelf) -> None:
@@ -154,8 +154,8 @@ def test_more_expensive_and_not_clearly_less_accurate_gets_no_verdict(shelf: She
     beside = (
         "no verdict, no static network of that cost was run. Beside the most accurate, resnet32"
     )
-    assert beside in shelf.judged()["blockdrop"].on("macs").sentence
-    cheaper = shelf.judged()["act"].on("macs").sentence
+    assert beside in sentence(shelf.judged()["blockdrop"].on("macs"))
+    cheaper = sentence(shelf.judged()["act"].on("macs"))
     assert "Beside the nearest, resnet20" in cheaper
     assert cheaper.endswith(": cheaper and more accurate.")
 
@@ -167,7 +167,7 @@ def test_a_dominated_static_network_in_between_is_no_excuse(shelf: Shelf) -> Non
     shelf.run("sgad", (0.85, 1.3))
     found = shelf.judged()["sgad"].on("macs")
     assert found.verdict is not None
-    assert (found.verdict.outcome, found.static) == ("worse (dominated)", ("resnet20",))
+    assert (found.verdict.outcome, found.static_names) == ("worse (dominated)", ("resnet20",))
 
 
 def test_dominated_methods_count_among_the_comparisons_of_holm(shelf: Shelf) -> None:
@@ -184,7 +184,7 @@ def test_a_time_that_may_be_the_same_is_not_called_slower(shelf: Shelf) -> None:
     shelf.run("sgad", (0.85, 0.8), speedups=(0.985,))  # the interval is 2 % to each side
     axis = shelf.judged()["sgad"].on("time at batch 1")
     assert axis.verdict is None
-    assert "1.02 times the time" in axis.sentence
+    assert "1.02 times the time" in sentence(axis)
 
 
 def test_without_static_networks_the_reason_is_told(shelf: Shelf) -> None:
@@ -192,7 +192,7 @@ def test_without_static_networks_the_reason_is_told(shelf: Shelf) -> None:
     shelf.run("sgad", (0.9, 0.8))
     found = shelf.judged()["sgad"]
     assert found.on("macs").reason == "no static network was run here"
-    assert "In MACs: no verdict, no static network was run here." in found.sentence
+    assert "In MACs: no verdict, no static network was run here." in paragraph(found)
 
 
 def test_a_method_is_judged_by_static_networks_of_its_own_budget(shelf: Shelf) -> None:
@@ -204,8 +204,8 @@ def test_a_method_is_judged_by_static_networks_of_its_own_budget(shelf: Shelf) -
     assert found.verdict is not None
     assert found.verdict.outcome == "better"
     assert found.verdict.comparison.static_accuracy == pytest.approx(0.8603, abs=0.002)
-    assert found.unlike == ""
-    assert "udgets differ" not in found.sentence
+    assert unlike_budgets(found) == ""
+    assert "udgets differ" not in sentence(found)
 
 
 def test_where_no_budget_matches_the_nearest_is_taken_and_the_verdict_says_so(
@@ -216,10 +216,10 @@ def test_where_no_budget_matches_the_nearest_is_taken_and_the_verdict_says_so(
         shelf.run("resnet", (0.90, 1.0), backbone="resnet20", epochs=epochs)
     shelf.run("sgad", (0.90, 0.8), epochs=5)
     found = shelf.judged()["sgad"].on("macs")
-    assert found.unlike == "budgets differ: 5 epochs, resnet20: 30 epochs; resnet32: 30 epochs"
-    assert found.sentence.endswith(f"B{found.unlike[1:]}.")
-    short = next(line for line in verdict_lines(list(shelf.judged().values())))
-    assert short.answers[0].why == found.unlike
+    differing = unlike_budgets(found)
+    assert differing == "budgets differ: 5 epochs, resnet20: 30 epochs; resnet32: 30 epochs"
+    assert sentence(found).endswith(f"B{differing[1:]}.")
+    assert why(found) == differing
 
 
 def started(shelf: Shelf, record: RunRecord, source: RunRecord, **training: object) -> RunRecord:
@@ -247,9 +247,9 @@ def test_the_epochs_of_a_dense_start_count(shelf: Shelf) -> None:
     shutil.rmtree(shelf.store.folder_of(method))
     started(shelf, method, dense)
     found = shelf.judged()["act"]
-    assert found.dense_epochs == 30
-    assert found.on("macs").static == ("resnet20", "resnet32")
-    assert found.on("macs").unlike == ""
+    assert found.family.total == 30
+    assert found.on("macs").static_names == ("resnet20", "resnet32")
+    assert unlike_budgets(found.on("macs")) == ""
     comparison = found.on("macs").verdict
     assert comparison is not None
     assert comparison.comparison.static_accuracy == pytest.approx(0.9103, abs=0.002)
@@ -269,20 +269,20 @@ def test_what_is_known_of_a_source_counts_where_its_start_is_not(shelf: Shelf) -
     shelf.save(from_file)
     shelf.save(started(shelf, control, from_file, **unknown))
     found = rows(shelf.store.load_all().records)
-    told = {row["method"]: (spent(row), row["total_epochs"], row["outside"]) for row in found}
+    told = {row.method: (spent(row), row.total_epochs, row.outside) for row in found}
     assert told == {"sgad": ("6+?", 5, "a.th"), "static_projection": ("9.6+?", 10, "a.th")}
 
 
 def test_weights_from_outside_as_they_came_belong_to_every_curve_from_there(
     shelf: Shelf,
 ) -> None:
-    budgets = [Budget(epochs, ("lr=0.1",), True) for epochs in (0, 5, 30)]
+    budgets = [Comparable(epochs, ("lr=0.1",), True) for epochs in (0, 5, 30)]
     own = budgets[1]
     assert [own.matches(other) for other in budgets] == [True, True, False]
-    scratch = Budget(5, ("lr=0.1",), False)
+    scratch = Comparable(5, ("lr=0.1",), False)
     assert not own.matches(scratch)
-    assert not scratch.matches(Budget(5, ("lr=0.2",), False))
-    assert Budget(30, ("lr=0.1",), False).matches(Budget(33, ("lr=0.1",), False))
+    assert not scratch.matches(Comparable(5, ("lr=0.2",), False))
+    assert Comparable(30, ("lr=0.1",), False).matches(Comparable(33, ("lr=0.1",), False))
 
 
 def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(shelf: Shelf) -> None:
@@ -294,7 +294,7 @@ def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(shelf: Shelf) ->
     )
     shelf.store.save(record.model_copy(update={"training": older}))
     told = "30* against 30 for static (*: forward passes alone), which is no common measure."
-    assert told in shelf.judged()["sgad"].sentence
+    assert told in paragraph(shelf.judged()["sgad"])
 
 
 def test_missing_arrays_are_a_reason_and_not_a_failure(shelf: Shelf) -> None:
@@ -311,9 +311,9 @@ def test_unequal_and_unknown_budgets_are_told(shelf: Shelf) -> None:
     shelf.run("act", (0.9, 0.8), pretraining_dense_epochs=None)
     found = shelf.judged()
     told = "in dense epochs: 57 against 30 for static: budgets differ by more than 10 %."
-    assert told in found["sgad"].sentence
-    assert "in dense epochs: 31 against 30 for static." in found["cdl"].sentence
-    assert "30+? against 30 for static (+?: weights of unknown cost)" in found["act"].sentence
+    assert told in paragraph(found["sgad"])
+    assert "in dense epochs: 31 against 30 for static." in paragraph(found["cdl"])
+    assert "30+? against 30 for static (+?: weights of unknown cost)" in paragraph(found["act"])
 
 
 def test_who_was_trained_with_other_numbers_than_the_static_side_says_so(shelf: Shelf) -> None:
@@ -321,8 +321,8 @@ def test_who_was_trained_with_other_numbers_than_the_static_side_says_so(shelf: 
     shelf.run("sgad", (0.9, 0.8), precision="bf16")
     shelf.run("cdl", (0.9, 0.8))
     found = shelf.judged()
-    assert "Trained in bf16, static in fp32." in found["sgad"].sentence
-    assert "Trained in" not in found["cdl"].sentence
+    assert "Trained in bf16, static in fp32." in paragraph(found["sgad"])
+    assert "Trained in" not in paragraph(found["cdl"])
 
 
 def test_methods_are_corrected_together_and_controls_among_themselves(shelf: Shelf) -> None:
@@ -336,8 +336,8 @@ def test_methods_are_corrected_together_and_controls_among_themselves(shelf: She
         **dict.fromkeys(("sgad", "cdl", "act"), 3),
         "random_skip": 1,
     }
-    assert "by Holm's rule for 3 comparisons, which decides, " in shelf.judged()["act"].sentence
-    assert "the only one judged here" in shelf.judged()["random_skip"].sentence
+    assert "by Holm's rule for 3 comparisons, which decides, " in paragraph(shelf.judged()["act"])
+    assert "the only one judged here" in paragraph(shelf.judged()["random_skip"])
 
 
 def test_static_controls_are_in_the_curve_on_request(shelf: Shelf) -> None:
@@ -352,7 +352,7 @@ def test_static_controls_are_in_the_curve_on_request(shelf: Shelf) -> None:
     assert plain.verdict is not None
     assert with_control.verdict is not None
     assert plain.verdict.outcome == "better"
-    assert "static_projection" in with_control.static
+    assert "static_projection" in with_control.static_names
     assert with_control.verdict.comparison.gain.value < 0
 
 
@@ -376,6 +376,11 @@ def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
     assert verdict.comparison.gain.cost_error > 0
 
 
+def seeds_of(records: list[RunRecord]) -> list[int]:
+    """How many seeds each family has."""
+    return [len(family.records) for family in families(records, rows(records))]
+
+
 def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record: Make) -> None:
     records = []
     for seed in range(2):
@@ -385,7 +390,7 @@ def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record
             initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
             spec = record.spec.model_copy(update={"initial": initial})
             records += [source, record.model_copy(update={"spec": spec, "run": spec.run})]
-    assert [len(family.records) for family in families(records)] == [2, 2, 2, 2]
+    assert seeds_of(records) == [2, 2, 2, 2]
 
 
 def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
@@ -398,9 +403,8 @@ def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
         initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
         spec = record.spec.model_copy(update={"initial": initial})
         started.append(record.model_copy(update={"spec": spec, "run": spec.run}))
-    assert [len(family.records) for family in families([*dense, *started])] == [2, 2]
-    assert [len(family.records) for family in families(started)] == [2]
-    assert [len(family.records) for family in families(started[::-1])] == [2]
+    assert seeds_of([*dense, *started]) == [2, 2]
+    assert seeds_of(started) == seeds_of(started[::-1]) == [2]
 
 
 def test_the_order_of_records_changes_nothing(shelf: Shelf) -> None:
@@ -408,8 +412,8 @@ def test_the_order_of_records_changes_nothing(shelf: Shelf) -> None:
     for seed in range(2):
         shelf.run("sgad", (0.9, 0.8), seed=seed)
     records = shelf.store.load_all().records
-    one, other = judge(records, shelf.store), judge(records[::-1], shelf.store)
-    assert [v.sentence for v in one] == [v.sentence for v in other]
+    one, other = (verdicts_of(shelf.study(order)) for order in (records, records[::-1]))
+    assert list(map(paragraph, one)) == list(map(paragraph, other))
 
 
 def test_a_notebook_gets_tables(shelf: Shelf) -> None:

@@ -1,0 +1,231 @@
+"""What networks do with images as charts: block rates, gradients, cost per image, difficulty.
+
+The numbers come from numbers.py, or from one record and its arrays; owns the panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bench.errors import ConfigError
+from bench.plain_text import one_line
+from bench.records.arrays import Arrays, numbers_in
+from bench.records.published import canonical_name
+from bench.records.record import PointRecord, RunRecord
+from bench.report.behaviour.numbers import Behaviour, PointBehaviour
+from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Words
+from bench.report.figures.style import GREY, Style, styles
+
+_BINS = 40
+
+
+def masks_chart(record: RunRecord, arrays: Mapping[str, Arrays]) -> Chart:
+    """Return the execution rate per block and the histogram of cost per image, of all points.
+
+    `arrays` maps the name of an operating point to its arrays; `macs_n` (N,) holds MACs per image.
+
+    Raises:
+        ConfigError: the run has no operating point.
+    """
+    if not record.points:
+        raise ConfigError(f"Run '{record.run}' has no operating point: it {record.status}.")
+    shares = {
+        name: numbers_in(of, "macs_n", axes=1).astype(float) / max(record.dense_macs, 1)
+        for name, of in arrays.items()
+    }
+    costs = [(point, shares.get(point.name)) for point in record.points]
+    finding = masks_finding(record)
+    backbone = one_line(record.spec.backbone.name)
+    return Chart(
+        title=finding,
+        panels=(_rates(record.points), _costs(costs, backbone)),
+        columns=2,
+        size_in=(9.0, 4.4),
+        synthetic=record.synthetic,
+        alt=finding,
+    )
+
+
+def behaviour_chart(behaviour: Behaviour) -> Chart:
+    """Return four panels: rate and gradient of each block, cost per image, and by difficulty."""
+    points = behaviour.points
+    return Chart(
+        title=behaviour.label,
+        panels=(
+            _rates([shown.point for shown in points]),
+            _gradients(behaviour),
+            _costs([(shown.point, shown.share_n) for shown in points], "network"),
+            _difficulty(points),
+        ),
+        columns=2,
+        size_in=(11.0, 6.6),
+        synthetic=behaviour.record.synthetic,
+        alt=_alt(behaviour),
+    )
+
+
+def masks_finding(record: RunRecord) -> str:
+    """Return in one sentence how much of the network the run executes."""
+    label = one_line(f"{record.spec.method} {record.variant}")
+    over = f"over {record.test_images:,} test images"
+    first, *more = record.points
+    blocks = f"{_blocks(first):.1f} of {len(first.block_rates)} blocks"
+    if more:
+        others = ", ".join(f"{_blocks(point):.1f} at {point_label(point)}" for point in more)
+        return f"{label} runs {blocks} on average at {point_label(first)}, {others}, {over}"
+    masks = "1 mask" if first.distinct_masks == 1 else f"{first.distinct_masks:,} different masks"
+    return f"{label} runs {blocks} on average, in {masks}, {over}"
+
+
+def point_label(point: PointRecord) -> str:
+    """Return what an operating point is called in a legend."""
+    return one_line(point.name) or "the network"
+
+
+def _blocks(point: PointRecord) -> float:
+    return sum(point.block_rates.values())
+
+
+def _styles(points: Sequence[PointRecord]) -> list[Style]:
+    known = styles(point_label(point) for point in points)
+    return [known[canonical_name(point_label(point))] for point in points]
+
+
+def _rates(points: Sequence[PointRecord]) -> Panel:
+    first = points[0]
+    series: list[Series] = [*_always_run(first)]
+    for point, style in zip(points, _styles(points), strict=True):
+        rates = tuple(point.block_rates.values())
+        places = tuple(map(float, range(len(rates))))
+        tips = tuple(f"{n}: {100 * r:.1f} % of the images" for n, r in point.block_rates.items())
+        if len(points) == 1:
+            series.append(Bars(places, rates, 0.8, style.colour))
+            series.append(Marks(places, rates, Style(style.colour, "_"), tips=tips, size=5))
+            dead = [n for n, name in enumerate(point.block_rates) if name in point.dead_blocks]
+            series += [Words(n, 0.05, "never", "center") for n in dead]
+        else:
+            name = point_label(point)
+            series.append(Marks(places, rates, style, name, tips=tips, joined=True, size=6))
+    return Panel(
+        tuple(series),
+        x_label="block, in order of execution (grey: always runs)",
+        y_label="share of images that run it",
+        x_limits=(-0.7, len(first.block_rates) - 0.3),
+        y_limits=(-0.04, 1.06),
+        whole_x=True,
+    )
+
+
+def _always_run(point: PointRecord) -> list[Shade]:
+    fixed = [n for n, name in enumerate(point.block_rates) if name not in point.gated_blocks]
+    return [Shade(n - 0.5, n + 0.5) for n in fixed]
+
+
+def _gradients(behaviour: Behaviour) -> Panel:
+    points = [shown.point for shown in behaviour.points]
+    of_dense = behaviour.dense.of_block or {}
+    places, heights = _by_place(points[0], of_dense)
+    series: list[Series] = [*_always_run(points[0]), Bars(places, heights, 0.8, GREY)]
+    for point, style in zip(points, _styles(points), strict=True):
+        own = _by_place(point, point.block_gradients)
+        tips = tuple(f"{value:.2e}" for value in own[1])
+        series.append(Marks(*own, style, tips=tips, joined=True, size=6))
+    return Panel(
+        tuple(series),
+        x_label="block (bars: the dense network)",
+        y_label="gradient, root mean square",
+        x_limits=(-0.7, len(points[0].block_rates) - 0.3),
+        y_limits=(0, None),
+        whole_x=True,
+        message="" if of_dense else behaviour.dense.reason or "not on record",
+    )
+
+
+def _by_place(
+    point: PointRecord, gradients: Mapping[str, float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the places of the blocks that have a gradient, and the gradients."""
+    places = {name: float(n) for n, name in enumerate(point.block_rates) if name in gradients}
+    return tuple(places.values()), tuple(gradients[name] for name in places)
+
+
+def _costs(shown: Sequence[tuple[PointRecord, Any]], whole: str) -> Panel:
+    """Return the histograms of the cost of single images (N,), and their means."""
+    series: list[Series] = []
+    for (_, share_n), style in zip(shown, _styles([p for p, _ in shown]), strict=True):
+        if share_n is None:
+            continue
+        edges = np.linspace(0.0, max(1.0, float(share_n.max())), _BINS + 1)
+        counts, _ = np.histogram(share_n, bins=edges)
+        middles, width = (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
+        heights = tuple((counts / len(share_n)).tolist())
+        series.append(Bars(tuple(middles.tolist()), heights, width, style.colour, 0.6))
+        mean = float(share_n.mean())
+        series.append(Line((mean, mean), (0, max(heights)), style.colour, "", 1.5, "dashed"))
+    return Panel(
+        tuple(series),
+        x_label=f"MACs per image / dense {whole}",
+        y_label="share of images",
+        x_limits=(0, None),
+        y_limits=(0, None),
+        message="" if series else "not on record",
+    )
+
+
+def _difficulty(points: Sequence[PointBehaviour]) -> Panel:
+    series: list[Series] = []
+    for shown, style in zip(points, _styles([p.point for p in points]), strict=True):
+        if shown.by_difficulty is None:
+            continue
+        low, _, high, mean = (tuple(column.tolist()) for column in shown.by_difficulty.T)
+        tenths = tuple(float(n) for n in range(1, len(mean) + 1))
+        tips = tuple(f"tenth {n:.0f}: {value:.3f}" for n, value in zip(tenths, mean, strict=True))
+        if len(points) == 1:
+            series.append(Band(tenths, low, high, style.colour))
+        series.append(Marks(tenths, mean, style, tips=tips, joined=True, size=6))
+    largest = [float(shown.share_n.max()) for shown in points if shown.share_n is not None]
+    return Panel(
+        tuple(series),
+        x_label="tenth of the images, easiest to hardest",
+        y_label="MACs per image / dense",
+        # The same range for all networks: what hardly varies must not look like a trend.
+        y_limits=(0, 1.04 * max([1.0, *largest])),
+        whole_x=True,
+        message="" if series else "not on record",
+    )
+
+
+def _alt(behaviour: Behaviour) -> str:
+    """Return in words what the figure of a network shows."""
+    parts = []
+    for shown in behaviour.points:
+        rates = ", ".join(f"{100 * rate:.0f}" for rate in shown.point.block_rates.values())
+        name = f"{point_label(shown.point)}: " if shown.point.name else ""
+        words = f"{_gradient_words(shown)}{_cost_words(shown)}"
+        parts.append(f"{name}blocks run by {rates} % of the images{words}")
+    return f"{behaviour.label}. {'; '.join(parts)}."
+
+
+def _gradient_words(shown: PointBehaviour) -> str:
+    gradients, found = shown.point.block_gradients, shown.together
+    words = ""
+    if gradients:
+        words = f", gradients of {', '.join(f'{value:.1e}' for value in gradients.values())}"
+    if found.over_all is None:
+        return words
+    rank = f"{found.over_all.value:+.2f} over {found.blocks} blocks"
+    return f"{words}, rank correlation of rates with the dense network's gradients {rank}"
+
+
+def _cost_words(shown: PointBehaviour) -> str:
+    if shown.share_n is None:
+        return ""
+    low, high = float(shown.share_n.min()), float(shown.share_n.max())
+    words = f", cost {low:.2f} to {high:.2f} of the dense network"
+    if shown.by_difficulty is not None:
+        mean = shown.by_difficulty[:, 3]
+        words += f", {mean[0]:.2f} on the easiest tenth, {mean[-1]:.2f} on the hardest"
+    return words

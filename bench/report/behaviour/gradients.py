@@ -1,0 +1,147 @@
+"""Do the blocks that run often have the larger gradient in the dense network? In numbers and words.
+
+The gradients are those of a dense run of the same backbone and data: a network's own are small or 0
+where it seldom runs, so its rates would be compared with themselves. Reads what
+bench.measure.gradients left on record; owns no drawing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.analysis.statistics import Correlation, rank_correlation_within
+from bench.analysis.student import critical_value
+from bench.records.record import PointRecord, RunRecord
+
+_FEWEST = 4
+_CIFAR_RESNET = re.compile(r"resnet([0-9]{1,4})")
+_BLOCKS_DEEP = 6  # layers of depth per block of a stage: three stages, two convolutions each
+
+
+@dataclass(frozen=True, slots=True)
+class DenseGradients:
+    """The gradient at each block of a dense run, by name; none with the reason."""
+
+    run: str = ""
+    of_block: Mapping[str, float] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RatesAndGradients:
+    """Spearman's correlation of rates with the dense network's gradients over `blocks` gated
+    blocks: over all of them, and within the stages of the backbone. None: no number, `reason`."""
+
+    over_all: Correlation | None
+    within_stages: Correlation | None
+    blocks: int
+    dense_run: str
+    reason: str
+
+    @property
+    def cell(self) -> str:
+        """Both numbers, for a table."""
+        if self.over_all is None:
+            return f"none: {self.reason}"
+        return f"{self.over_all.value:+.2f} (n = {self.blocks})"
+
+    @property
+    def cell_within(self) -> str:
+        """The correlation within stages, for a table."""
+        if self.within_stages is None:
+            return f"none: {self.reason or 'rates do not differ within stages known here'}"
+        return f"{self.within_stages.value:+.2f} (n = {self.blocks})"
+
+
+def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradients:
+    """Return the gradients of the dense run most like `record`: the same recipe, then the same
+    epochs, then the same seed; of those that have gradients on record."""
+    spec = record.spec
+    same = [
+        other
+        for other in dense
+        if other.spec.backbone == spec.backbone and other.spec.dataset == spec.dataset
+    ]
+    if not same:
+        return DenseGradients(reason=f"no dense {spec.backbone.name} was run on these images")
+    known = [other for other in same if other.points[0].block_gradients]
+    if not known:
+        why = gradient_hole(same[0].points[0], run=same[0].run)
+        return DenseGradients(reason=f"those of the dense {same[0].run} are not on record: {why}")
+
+    def likeness(other: RunRecord) -> tuple[bool, bool, bool]:
+        own, its = spec.budget, other.spec.budget
+        return its.recipe == own.recipe, its.epochs == own.epochs, other.spec.seed == spec.seed
+
+    best = max(known, key=likeness)
+    return DenseGradients(best.run, best.points[0].block_gradients)
+
+
+def rates_and_gradients(
+    point: PointRecord, dense: DenseGradients, *, backbone: str
+) -> RatesAndGradients:
+    """Return how rates and the dense network's gradients go together over the gated blocks."""
+    of_block = dense.of_block
+    if of_block is None:
+        return RatesAndGradients(None, None, 0, dense.run, dense.reason)
+    names = [b for b in point.gated_blocks if b in of_block and b in point.block_rates]
+    if len(names) < _FEWEST:
+        return RatesAndGradients(None, None, len(names), dense.run, f"there are only {len(names)}")
+    rates = np.array([point.block_rates[name] for name in names])
+    gradients = np.array([of_block[name] for name in names])
+    stages = _stages(names, backbone=backbone)
+    over_all = rank_correlation_within(rates, gradients, np.zeros(len(names), dtype=int))
+    within = None if stages is None else rank_correlation_within(rates, gradients, stages)
+    reason = "" if over_all is not None else "all have one rate"
+    return RatesAndGradients(over_all, within, len(names), dense.run, reason)
+
+
+def together_words(together: RatesAndGradients) -> str:
+    """Return that in a sentence."""
+    if together.over_all is None and not together.dense_run:
+        return f"Rates are not compared with gradients of the dense network: {together.reason}."
+    if together.over_all is None:
+        return f"Rates of the gated blocks cannot be correlated with gradients: {together.reason}."
+    parts = [f"over all {together.blocks} gated blocks {_said(together.over_all)}"]
+    if together.within_stages is not None:
+        parts.append(f"within stages {_said(together.within_stages)}")
+    return (
+        f"Rank correlation of rates with the gradients of the dense network "
+        f"({together.dense_run}): {', '.join(parts)}."
+    )
+
+
+def gradient_hole(point: PointRecord, *, run: str) -> str:
+    """Return what is to be said where an operating point has no gradients; '' where it has."""
+    if point.block_gradients:
+        return ""
+    why = point.block_gradients_reason
+    return why or f"the record is older than this number, and 'bench evaluate {run}' adds it"
+
+
+def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
+    """Return the stage of each block; None where the backbone's stages are not known here."""
+    found = _CIFAR_RESNET.fullmatch(backbone)
+    if found is None:
+        return None
+    per_stage = max((int(found[1]) - 2) // _BLOCKS_DEEP, 1)
+    return np.array([int(name.removeprefix("block")) // per_stage for name in names])
+
+
+def _said(found: Correlation) -> str:
+    return f"{found.value:+.2f}{'' if _is_clear(found) else ' (within chance)'}"
+
+
+def _is_clear(found: Correlation) -> bool:
+    """Whether so many blocks would show so strong a correlation by chance once in 20 at most."""
+    if abs(found.value) >= 1:
+        return True
+    t = abs(found.value) * math.sqrt(found.degrees / (1 - found.value**2))
+    return bool(t > critical_value(0.95, found.degrees))

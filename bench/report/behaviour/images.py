@@ -1,0 +1,186 @@
+"""The cheapest and the most expensive images, and maps of where blocks run on them.
+
+Owns their pictures, for the page and for print; which images, and the maps, come from numbers.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.plain_text import one_line
+from bench.report.behaviour.numbers import Behaviour
+from bench.report.behaviour.positions import PositionMaps
+from bench.report.figures.draw import new_figure, plain_text, stamp
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_GAP_PX = 2
+_COLOURS = "viridis"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestImages:
+    """The test images of a data set at hand: (N, H, W, C) uint8, labels (N,), names by label."""
+
+    __test__ = False  # it is no test, whatever pytest reads in its name
+
+    images_nhwc: npt.NDArray[np.uint8]
+    labels_n: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def names(self, positions: Sequence[int]) -> list[str]:
+        """Return the classes of the images at `positions`."""
+        return [self.class_names[int(self.labels_n[n])] for n in positions]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image in the page, as a data URI, with what it shows in words."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+def pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
+    """Return the strips of the extreme images, with maps below each where there are any; nothing
+    where all images cost the same, or neither images nor maps are at hand."""
+    found, maps = behaviour.extremes, behaviour.maps
+    if found is None or (images is None and maps is None):
+        return []
+    at = f" at {found.point}" if found.point else ""
+    made = []
+    for word, positions, alike, maps_mhw in _sides(behaviour):
+        names = "" if images is None else f" ({', '.join(images.names(positions))})"
+        share = f"; {alike:,} images share the {word}" if alike > 1 else ""
+        rows = [] if images is None else [image_strip(images, positions)]
+        alt = f"{len(positions)} test images of {word} cost{names}"
+        caption = f"{len(positions)} images of {word} cost{at}{share}."
+        if maps is not None and maps_mhw is not None:
+            rows.append(_map_strip(maps, maps_mhw))
+            alt += f" run {_mean_words(maps, maps_mhw)}"
+            caption += f" {_map_words(maps, images)}"
+        made.append(Picture(_uri(_stacked(rows)), one_line(alt, longest=2000), caption))
+    return made
+
+
+def position_figure(behaviour: Behaviour, images: TestImages | None) -> Figure:
+    """Return rows of images and of their maps, all maps on one scale; without images, maps alone.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    maps, extremes = behaviour.maps, behaviour.extremes
+    assert maps is not None and extremes is not None
+    each = 1 if images is None else 2
+    with plain_text():
+        figure = new_figure(11.0, 0.4 + 1.25 * 2 * each)
+        axes = list(figure.subplots(2 * each, 1, squeeze=False)[:, 0])
+        for side, (word, positions, _, maps_mhw) in enumerate(_sides(behaviour)):
+            assert maps_mhw is not None
+            top = axes[side * each]
+            top.set_title(f"{word} cost", loc="left", fontsize=10)
+            if images is not None:
+                top.imshow(image_strip(images, positions), interpolation="nearest")
+            low, high = maps.span
+            scale: dict[str, Any] = {"cmap": _COLOURS, "vmin": low, "vmax": high}
+            below = axes[side * each + each - 1]
+            shown = below.imshow(_row_of(maps_mhw), interpolation="nearest", **scale)
+        for one in axes:
+            one.set(xticks=[], yticks=[])
+            one.spines[:].set_visible(False)
+        bar = figure.colorbar(shown, ax=axes, shrink=0.9, pad=0.01)
+        bar.set_label(f"blocks run at a pixel, of {maps.of}")
+        bar.outline.set_visible(False)
+        if behaviour.record.synthetic:
+            stamp(axes[0], "synthetic data")
+        return figure
+
+
+def image_strip(images: TestImages, positions: Sequence[int]) -> Any:
+    """Return the images at `positions` side by side as a picture with clear gaps."""
+    from PIL import Image
+
+    _, height, width, _ = images.images_nhwc.shape
+    step = width + _GAP_PX
+    strip = Image.new("RGBA", (step * len(positions) - _GAP_PX, height), (0, 0, 0, 0))
+    for place, position in enumerate(positions):
+        pixels = images.images_nhwc[position]
+        grey = pixels.shape[2] == 1
+        one = Image.fromarray(pixels[:, :, 0] if grey else np.ascontiguousarray(pixels[:, :, :3]))
+        strip.paste(one.convert("RGBA"), (place * step, 0))
+    return strip
+
+
+def _sides(behaviour: Behaviour) -> list[tuple[str, tuple[int, ...], int, Any]]:
+    """Return for each end its word, its images, how many share its cost, and its maps or None."""
+    found, maps = behaviour.extremes, behaviour.maps
+    assert found is not None
+    low, high = (None, None) if maps is None else (maps.cheapest_mhw, maps.most_expensive_mhw)
+    return [
+        ("lowest", found.cheapest, found.as_cheap, low),
+        ("highest", found.most_expensive, found.as_expensive, high),
+    ]
+
+
+def _mean_words(maps: PositionMaps, maps_mhw: Any) -> str:
+    least, most = float(maps_mhw.min()), float(maps_mhw.max())
+    return (
+        f"{maps_mhw.mean():.1f} of {maps.of} blocks on average, {least:g} to {most:g} at a single "
+        "pixel"
+    )
+
+
+def _map_words(maps: PositionMaps, images: TestImages | None) -> str:
+    low, high = maps.span
+    where = "" if images is None else ", below each image"
+    return (
+        f"Blocks that run at each pixel{where}: {low:g} dark, {high:g} bright, of {maps.of}; half "
+        "a block where only its first convolution does, for a neighbour; a position of a later "
+        "stage covers 4 or 16 pixels."
+    )
+
+
+def _row_of(maps_mhw: Any) -> npt.NDArray[np.float64]:
+    """Return maps (M, H, W) in a row (H, M * (W + gap) - gap); gaps are not a number."""
+    maps = np.asarray(maps_mhw, dtype=np.float64)
+    spaced = np.pad(maps, ((0, 0), (0, 0), (0, _GAP_PX)), constant_values=np.nan)
+    row: npt.NDArray[np.float64] = np.concatenate(list(spaced), axis=1)[:, :-_GAP_PX]
+    return row
+
+
+def _map_strip(maps: PositionMaps, maps_mhw: Any) -> Any:
+    """Return maps side by side as a picture, in the colours of the figure."""
+    from matplotlib import colormaps
+    from PIL import Image
+
+    low, high = maps.span
+    scaled = np.ma.masked_invalid((_row_of(maps_mhw) - low) / (high - low))
+    return Image.fromarray(colormaps[_COLOURS](scaled, bytes=True), "RGBA")
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    from PIL import Image
+
+    height = sum(row.height for row in rows) + _GAP_PX * (len(rows) - 1)
+    whole = Image.new("RGBA", (max(row.width for row in rows), height), (0, 0, 0, 0))
+    top = 0
+    for row in rows:
+        whole.paste(row, (0, top))
+        top += row.height + _GAP_PX
+    return whole
+
+
+def _uri(picture: Any) -> str:
+    """Return a picture as a data URI of a PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,266 @@
+"""Seeds together: rows that differ in nothing but the seed, of one operating point or of all.
+
+Owns the grouping and the numbers that tables, figures and pages print; owns no rendering.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
+from bench.plain_text import one_line
+from bench.records.record import PointRecord, RunRecord
+from bench.report.data.budgets import Comparable, budget_of
+from bench.report.data.row import Row, Timing
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One method, variant and operating point over one or more seeds; numbers are means.
+
+    `apart` are the settings that tell it from other groups of its method and variant, or nothing.
+    """
+
+    rows: tuple[Row, ...]
+    apart: str = ""
+
+    @property
+    def first(self) -> Row:
+        return self.rows[0]
+
+    @property
+    def seeds(self) -> int:
+        return len(self.rows)
+
+    @property
+    def label(self) -> str:
+        """Method and variant, and where that is not enough, the settings that differ."""
+        parts = (self.first.method, self.first.variant, self.apart)
+        return " ".join(part for part in parts if part)
+
+    @property
+    def dense(self) -> bool:
+        return all(row.dense for row in self.rows)
+
+    @property
+    def control(self) -> bool:
+        return self.first.control
+
+    @property
+    def budget(self) -> Comparable:
+        """What its training is compared by."""
+        return budget_of(self.first, self.mean_of("total_epochs") or 0)
+
+    @property
+    def synthetic(self) -> bool:
+        return self.first.synthetic
+
+    def mean_of(self, key: str) -> float | None:
+        """Return the mean over the seeds that have a value, or None."""
+        known = [value for row in self.rows if (value := getattr(row, key)) is not None]
+        return mean([float(value) for value in known]) if known else None
+
+    def timings(self, batch_size: int, runtime: str | None = None) -> list[Timing]:
+        """Return the cells of the seeds, without a runtime those of each one's main runtime."""
+        cells = (row.timing(batch_size, runtime) for row in self.rows)
+        return [cell for cell in cells if cell is not None]
+
+    def mean_time(self, key: str, batch_size: int, runtime: str | None = None) -> float | None:
+        """Return the mean of a number of the cells, or None: also where runtimes differ."""
+        cells = [c for c in self.timings(batch_size, runtime) if getattr(c, key) is not None]
+        if len({cell.runtime for cell in cells}) != 1:
+            return None
+        return mean([float(getattr(cell, key)) for cell in cells])
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [row.accuracy for row in self.rows if row.accuracy is not None]
+
+    @property
+    def accuracy(self) -> float:
+        return mean(self.accuracies)
+
+    @property
+    def accuracy_sd(self) -> float | None:
+        return sample_sd(self.accuracies)
+
+    @property
+    def accuracy_bounds(self) -> Bounds | None:
+        """The 95 % t-interval over seeds, or with one seed the binomial interval of the test set;
+        None where neither exists."""
+        if self.seeds > 1:
+            return t_interval(self.accuracies)
+        if not self.first.test_images:
+            return None
+        return wilson_interval(self.first.correct or 0, self.first.test_images)
+
+
+def group_seeds(rows: Iterable[Row]) -> list[Group]:
+    """Return the groups of the measured rows: largest network first, then by falling MACs."""
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.measured:
+            found[row.family, row.point].append(row)
+    groups = [Group(tuple(same)) for family in found.values() for same in _each_seed_once(family)]
+    return sorted(_with_settings(groups), key=_largest_first)
+
+
+def _each_seed_once(family: Sequence[Row]) -> list[list[Row]]:
+    """Return a family together, by seed; each alone where a seed comes twice: they differ in their
+    start, which is a run that is no longer at hand."""
+    ordered = sorted(family, key=lambda row: (row.seed, row.run))
+    if len({row.seed for row in ordered}) == len(ordered):
+        return [ordered]
+    return [[row] for row in ordered]
+
+
+def _with_settings(groups: Sequence[Group]) -> Iterator[Group]:
+    """Yield the groups, those of one name with the settings in which they differ."""
+    by_name: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    for group in groups:
+        one = group.first
+        by_name[one.dataset, one.backbone, one.method, one.variant, one.recipe].append(group)
+    for same in by_name.values():
+        common = set.intersection(*(set(group.first.settings) for group in same))
+        for group in same:
+            differing = [item for item in group.first.settings if item not in common]
+            yield replace(group, apart=", ".join(differing))
+
+
+def _largest_first(group: Group) -> tuple[Any, ...]:
+    macs = group.mean_of("macs") or 0.0
+    return group.first.dataset, -group.first.dense_macs, -macs, group.label
+
+
+def without_restated(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups without controls that say nothing new.
+
+    A control with the cost of the run it was made from, and the accuracy of that run's shuffled
+    masks, is shown as a property of that run.
+    """
+    known = set()
+    for row in (row for group in groups for row in group.rows):
+        # Shuffling cannot change the accuracy where all images have the same mask.
+        same = row.accuracy if row.distinct_masks == 1 else None
+        known |= {(row.run, _macs(row), accuracy) for accuracy in (row.shuffled_accuracy, same)}
+    return [
+        group
+        for group in groups
+        if not all((row.source, _macs(row), row.accuracy) in known for row in group.rows)
+    ]
+
+
+def _macs(row: Row) -> int:
+    return round(row.macs or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Runs that differ in nothing but the seed, by rising seed, with all their operating points.
+
+    `apart` are the settings that tell them from others of their method and variant, or nothing.
+    """
+
+    records: tuple[RunRecord, ...]
+    rows: tuple[Row, ...]
+    title: str
+    apart: str = ""
+
+    @property
+    def first(self) -> RunRecord:
+        return self.records[0]
+
+    @property
+    def label(self) -> str:
+        """Method and variant, and where that is not enough, the settings that differ."""
+        return f"{self.title} {self.apart}".strip()
+
+    @property
+    def backbone(self) -> str:
+        return self.rows[0].backbone
+
+    @property
+    def static(self) -> bool:
+        """Whether every image runs the same, and nothing decides."""
+        return all(row.static for row in self.rows)
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is a backbone as it is, all of it."""
+        return all(row.dense for row in self.rows)
+
+    @property
+    def control(self) -> bool:
+        return self.rows[0].control
+
+    @property
+    def epochs(self) -> float:
+        """Mean epochs of training, with those of starts and sources."""
+        return mean([row.total_epochs or 0 for row in self._runs])
+
+    @property
+    def known(self) -> float:
+        """Mean training cost in dense epochs with starts and sources, as far as it is known."""
+        return mean([row.known_dense_epochs or 0.0 for row in self._runs])
+
+    @property
+    def total(self) -> float | None:
+        """Mean training cost with that of the start; None where nobody knows it."""
+        return None if any(row.total_dense_epochs is None for row in self._runs) else self.known
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether some of the cost counts forward passes alone."""
+        return any(row.forward_only for row in self.rows)
+
+    @property
+    def start(self) -> str | None:
+        """What all runs begin with that was trained elsewhere, if there is anything."""
+        return self.rows[0].outside or None
+
+    @property
+    def budget(self) -> Comparable:
+        """What its training is compared by."""
+        return budget_of(self.rows[0], self.epochs)
+
+    @property
+    def _runs(self) -> list[Row]:
+        """One row of each run."""
+        return list({row.run: row for row in self.rows}.values())
+
+    @property
+    def point_names(self) -> tuple[str, ...]:
+        """The operating points that all seeds have, in the first one's order."""
+        common = set.intersection(*({p.name for p in r.points} for r in self.records))
+        return tuple(point.name for point in self.first.points if point.name in common)
+
+    def points(self, record: RunRecord) -> list[PointRecord]:
+        """Return the points of `point_names` of one of the runs."""
+        by_name = {point.name: point for point in record.points}
+        return [by_name[name] for name in self.point_names]
+
+
+def families(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Family]:
+    """Return the finished runs with seeds together, in the order of their names; `listed` are the
+    rows of the records."""
+    by_run: dict[str, list[Row]] = defaultdict(list)
+    for row in listed:
+        if row.status == "finished" and row.point is not None:
+            by_run[row.run].append(row)
+    apart = {row.run: group.apart for group in group_seeds(listed) for row in group.rows}
+    beside = {r.run: r for r in records if r.status == "finished" and r.points}
+    found: dict[str, list[Row]] = defaultdict(list)
+    for _, (first, *_) in sorted(by_run.items()):
+        found[first.family].append(first)
+    made = []
+    for same in (members for runs in found.values() for members in _each_seed_once(runs)):
+        members = tuple(beside[row.run] for row in same)
+        own = tuple(row for one in same for row in by_run[one.run])
+        title = f"{own[0].method} {one_line(members[0].variant)}".strip()
+        made.append(Family(members, own, title, apart.get(own[0].run, "")))
+    return made

@@ -1,0 +1,269 @@
+"""What is known of one operating point, as a row, and the keys that scripts know it by.
+
+Owns the row, its flat form for JSON, CSV and data frames, and filters by its keys; how records
+become rows is rows.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import ConfigError
+from bench.records.record import UNKNOWN_RUNTIME
+
+BATCH_SIZES = (1, 256)
+"""The batch sizes that tables and verdicts speak of."""
+
+NOT_TIMED = "not timed"
+NOT_APPLICABLE = "not applicable"
+"""The status of a control that cannot be made of its source: no failure."""
+
+MAIN_RUNTIME = "eager"
+"""The runtime that a report of only one shows, where anything was timed in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One latency cell as tables need it: milliseconds per image, ratios to the dense network.
+
+    `realised` is the speed-up over the ideal one, 1 / nFLOPs. `reason` says why there is no time.
+    """
+
+    runtime: str
+    batch_size: int
+    latency_ms: float | None
+    reason: str
+    speedup: float | None
+    speedup_low: float | None
+    speedup_high: float | None
+    realised: float | None
+    verdict: str | None
+    contended: bool | None
+    profile: str | None
+    memory_mib: float | None
+    energy_mj: float | None
+    device: str
+    dense_ms: float | None
+    first_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One operating point of a run. None where a value was not measured; texts are on one line.
+
+    Fractions are 0-1, `macs` per image. `static`: every image runs the same and nothing decides;
+    `dense`: it is a static network that runs all of its backbone, and no control. `gated_blocks` is
+    their number. `total_*` contain what a run started from; `known_dense_epochs` is what is known
+    of that, and `outside` where it began if the rest is not. `timings` has each runtime and batch
+    size, the main runtime first.
+    """
+
+    run: str
+    method: str
+    variant: str
+    dataset: str
+    backbone: str
+    recipe: str
+    seed: int
+    status: str
+    reason: str
+    role: str
+    decision: str | None
+    source: str | None
+    family: str
+    settings: tuple[str, ...]
+    dense_macs: float
+    test_images: int
+    synthetic: bool
+    reconstructed: tuple[str, ...]
+    unchecked: tuple[str, ...]
+    pretraining: str
+    train_epochs: int | None = None
+    published_epochs: int | None = None
+    train_dense_epochs: float | None = None
+    forward_only: bool | None = None
+    pretraining_epochs: int | None = None
+    pretraining_dense_epochs: float | None = None
+    start_reason: str | None = None
+    point: str | None = None
+    accuracy: float | None = None
+    correct: int | None = None
+    nflops: float | None = None
+    nflops_backbone: float | None = None
+    nflops_std: float | None = None
+    macs: float | None = None
+    params: int | None = None
+    params_inference: int | None = None
+    distinct_masks: int | None = None
+    mean_drop: float | None = None
+    dead_blocks: tuple[str, ...] | None = None
+    gated_blocks: int | None = None
+    shuffled_accuracy: float | None = None
+    shuffled_loss: float | None = None
+    difficulty_correlation: float | None = None
+    static: bool = False
+    dense: bool | None = None
+    total_epochs: int | None = None
+    known_dense_epochs: float | None = None
+    total_dense_epochs: float | None = None
+    outside: str | None = None
+    budget_note: str = ""
+    timings: tuple[Timing, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has a place in a comparison: finished, with accuracy and cost."""
+        return self.status == "finished" and self.accuracy is not None
+
+    @property
+    def control(self) -> bool:
+        """Whether this is a control, there to judge others."""
+        return self.role == "control"
+
+    @property
+    def runtimes(self) -> list[str]:
+        """The runtimes with a cell, the main one first."""
+        return list(dict.fromkeys(timing.runtime for timing in self.timings))
+
+    @property
+    def runtime(self) -> str | None:
+        """The runtime that is shown where there is room for one."""
+        return self.timings[0].runtime if self.timings else None
+
+    def timing(self, batch_size: int, runtime: str | None = None) -> Timing | None:
+        """Return the cell of this batch size in a runtime, without one in the main runtime."""
+        wanted = (batch_size, runtime or self.runtime)
+        found = (t for t in self.timings if (t.batch_size, t.runtime) == wanted)
+        return next(found, None)
+
+    def why_untimed(self, batch_size: int, runtime: str | None = None) -> str:
+        """Return why there is no speed-up; of a run without operating points, its status."""
+        if self.point is None:
+            return self.status
+        cell = self.timing(batch_size, runtime)
+        return NOT_TIMED if cell is None else cell.reason or _ALONE
+
+
+_ALONE = "timed without a dense network in the same rounds"
+
+KEYS = (
+    *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
+    *("nflops_backbone", "macs", "params", "latency_ms_b1", "speedup_b1", "speedup_b256"),
+    *("train_epochs", "status", "reason", "runtime"),
+)
+"""The keys of JSON and CSV that stay, in their order."""
+
+EXTRAS = (
+    *("point", "nflops_std", "params_inference", "distinct_masks", "mean_drop", "dense"),
+    *("dead_blocks", "dense_macs", "test_images", "correct", "verdict_b1", "verdict_b256"),
+    *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256"),
+    *("profile_b1", "profile_b256", "published_epochs", "train_dense_epochs"),
+    *("pretraining_dense_epochs", "total_dense_epochs", "pretraining_epochs", "total_epochs"),
+    *("known_dense_epochs", "forward_only", "pretraining", "start_reason", "outside"),
+    *("budget_note", "synthetic", "reconstructed", "unchecked", "role", "decision", "source"),
+    *("gated_blocks", "family", "settings", "shuffled_accuracy", "shuffled_loss"),
+    *("difficulty_correlation", "realised_b1", "realised_b256", "speedup_low_b1"),
+    *("speedup_high_b1", "speedup_low_b256", "speedup_high_b256", "contended_b1"),
+    *("contended_b256", "memory_mib_b1", "memory_mib_b256", "energy_mj_b1", "energy_mj_b256"),
+    *("first_ms", "by_runtime"),
+)
+"""More of them; these may change with the version."""
+
+_SHOWN = ("latency_ms", "speedup", "speedup_low", "speedup_high", "verdict", "contended")
+_OF_MAIN = (*_SHOWN, "realised", "profile", "memory_mib", "energy_mj")
+
+
+def flat(row: Row) -> dict[str, Any]:
+    """Return a row under KEYS and EXTRAS, for JSON, CSV and data frames.
+
+    Times and speed-ups are those of `runtime`; `by_runtime` has those of each.
+    """
+    values = {key: getattr(row, key) for key in (*KEYS, *EXTRAS) if key in _FIELDS}
+    timed: dict[str, Any] = {}
+    for size in BATCH_SIZES:
+        if (cell := row.timing(size)) is not None:
+            timed |= _flat_cell(cell, _OF_MAIN)
+    alone = row.timing(BATCH_SIZES[0])
+    if alone is not None:
+        timed |= {"latency_device": alone.device, "latency_dense_ms": alone.dense_ms}
+        timed |= {"first_ms": alone.first_ms}
+    if row.point is not None:
+        for size, suffix in zip(BATCH_SIZES, ("", "_b256"), strict=True):
+            cell = row.timing(size)
+            timed[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else cell.reason
+    if row.timings:
+        timed["by_runtime"] = _by_runtime(row)
+    values |= {"runtime": row.runtime} | timed
+    return {key: _listed(values.get(key)) for key in (*KEYS, *EXTRAS)}
+
+
+def _by_runtime(row: Row) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for cell in row.timings:
+        found.setdefault(cell.runtime, {}).update(_flat_cell(cell, (*_SHOWN, "realised")))
+    return found
+
+
+def _flat_cell(cell: Timing, names: Sequence[str]) -> dict[str, Any]:
+    return {f"{name}_b{cell.batch_size}": getattr(cell, name) for name in names}
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+_FIELDS = frozenset(Row.__slots__)
+
+
+def in_order(runtimes: Iterable[str]) -> list[str]:
+    """Return runtimes in the order in which they are shown: first eager, which people have; last
+    that of cells from before runtimes were kept."""
+    return sorted(
+        set(runtimes), key=lambda name: (name == UNKNOWN_RUNTIME, name != MAIN_RUNTIME, name)
+    )
+
+
+def runtimes_of(all_rows: Iterable[Row]) -> list[str]:
+    """Return the runtimes in which any of the rows has a cell, in the order they are shown."""
+    return in_order(name for row in all_rows for name in row.runtimes)
+
+
+def filter_rows(all_rows: Sequence[Row], expression: str) -> list[Row]:
+    """Return the rows for which `expression` holds, such as "method=sgad,seed=0".
+
+    Raises:
+        ConfigError: it is not KEY=VALUE, or names an unknown key (the nearest are given).
+    """
+    wanted = [_condition(part) for part in expression.split(",")]
+    texts = ((row, flat(row)) for row in all_rows)
+    return [row for row, of in texts if all(_text(of[key]) == want for key, want in wanted)]
+
+
+def _condition(part: str) -> tuple[str, str]:
+    key, equals, value = (piece.strip() for piece in part.partition("="))
+    if not equals:
+        raise ConfigError(
+            f"The filter '{part}' is not KEY=VALUE.", hint="Example: --filter method=sgad,seed=0"
+        )
+    known = (*KEYS, *EXTRAS)
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+        raise ConfigError(
+            f"There is no key '{key}' to filter by.",
+            hint=f"Did you mean {', '.join(near)}?" if near else f"Keys: {', '.join(KEYS)}.",
+        )
+    return key, _text(value)
+
+
+def _text(value: object) -> str:
+    """Return `value` so that 1, "1" and "1.0" are the same, and None is the empty text."""
+    if value is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text

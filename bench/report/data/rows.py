@@ -1,0 +1,276 @@
+"""Records as rows: one per operating point, or one for a run that has none.
+
+Everything a reader or a script sees of the runs starts from these rows. Owns how a row is made and
+what the index keeps of a record for it; owns no rendering and no statistics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, replace
+from typing import Any, NamedTuple
+
+from bench.config import RunSpec, canonical_json, without_seed
+from bench.plain_text import one_line
+from bench.records.index import Digests, digests
+from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.store import Problem, RunStore
+from bench.report.data.budgets import budgets_differ, spent_by
+from bench.report.data.row import BATCH_SIZES, Row, Timing, in_order
+
+_CARE = {"smoke": 1, "default": 2, "publish": 3}
+"""How careful a profile of latency is."""
+
+
+def rows(records: Iterable[RunRecord]) -> list[Row]:
+    """Return one row per operating point, and one row for a run that has none."""
+    return _together([row for record in records for row in _rows_of(record)])
+
+
+class Stored(NamedTuple):
+    """The rows of all records of a store, and the records that cannot be read."""
+
+    rows: list[Row]
+    problems: list[Problem]
+
+
+def stored_rows(store: RunStore) -> Stored:
+    """Return what `rows` says of all records of `store`; only what has changed is read."""
+    found = stored_runs(store)
+    lists = (values for of_run in found.of.values() for values in of_run["rows"])
+    return Stored(_together([_from_index(values) for values in lists]), found.problems)
+
+
+def stored_runs(store: RunStore) -> Digests:
+    """Return `status`, `variant` and `created` of each run in `store`, and what `rows` are made of;
+    only what has changed is read."""
+    return digests(store, _for_index, name="rows")
+
+
+def _for_index(record: RunRecord) -> dict[str, Any]:
+    """Return what tables need of a record; rows without their keys, the same for all."""
+    return {
+        "status": record.status,
+        "variant": record.variant,
+        "created": record.created,
+        "rows": [
+            [*(getattr(row, key) for key in Row.__slots__[:-1]), list(map(astuple, row.timings))]
+            for row in _rows_of(record)
+        ],
+    }
+
+
+def _from_index(values: Sequence[Any]) -> Row:
+    plain = (tuple(value) if isinstance(value, list) else value for value in values)
+    found: dict[str, Any] = dict(zip(Row.__slots__, plain, strict=True))
+    found["timings"] = tuple(Timing(*cell) for cell in values[-1])
+    return Row(**found)
+
+
+def _together(found: list[Row]) -> list[Row]:
+    """Fill in what a row owes to the others: its family, its whole cost, and its budget note."""
+    spent, by_run = spent_by(found), {row.run: row for row in found}
+    whole = []
+    for row in found:
+        known: dict[str, Any] = {}
+        if (own := spent.get(row.run)) is not None:
+            known = {"total_epochs": own.epochs, "known_dense_epochs": own.dense_epochs}
+            known |= {"total_dense_epochs": own.total, "outside": own.outside}
+            known |= {"forward_only": own.forward_only}
+        whole.append(replace(row, family=_family_with_start(row, by_run), **known))
+    costs = _dense_costs(whole)
+    return [replace(row, budget_note=_budget_note(row, costs)) for row in whole]
+
+
+def _family_with_start(row: Row, by_run: Mapping[str, Row]) -> str:
+    """Return the family with that of the run it starts from, where that run is at hand."""
+    start = by_run.get(row.pretraining)
+    return row.family if start is None else _hash([row.family, _family_with_start(start, by_run)])
+
+
+def _rows_of(record: RunRecord) -> list[Row]:
+    shared = _of_run(record)
+    points = [_of_point(record, point) for point in record.points] or [{}]
+    return [
+        Row(**{key: _tamed(value) for key, value in (shared | of_point).items()})
+        for of_point in points
+    ]
+
+
+def _tamed(value: Any) -> Any:
+    """Return texts plain and on one line, whatever a record holds."""
+    if isinstance(value, tuple):
+        return tuple(_tamed(item) for item in value)
+    return one_line(value) if isinstance(value, str) else value
+
+
+def _of_run(record: RunRecord) -> dict[str, Any]:
+    spec, training = record.spec, record.training
+    found = {key: getattr(record, key) for key in _SAME_OF_RUN} | {
+        "method": spec.method,
+        "dataset": spec.dataset.name,
+        "backbone": spec.backbone.name,
+        "recipe": spec.budget.recipe,
+        "seed": spec.seed,
+        "source": _source(record),
+        "family": _family_of(spec),
+        "settings": _settings(spec),
+        "unchecked": tuple(record.conformance.exempt) if record.conformance else (),
+        "pretraining": "none" if spec.initial is None else spec.initial.name,
+    }
+    if training is not None:
+        found |= {f"train_{key}": getattr(training, key) for key in ("epochs", "dense_epochs")}
+        found |= {key: getattr(training, key) for key in _SAME_OF_TRAINING}
+        found["start_reason"] = training.pretraining_reason
+    return found
+
+
+_SAME_OF_RUN = (
+    *("run", "variant", "role", "decision", "status", "reason", "dense_macs", "test_images"),
+    *("synthetic", "reconstructed"),
+)
+_SAME_OF_TRAINING = (
+    *("published_epochs", "forward_only", "pretraining_epochs", "pretraining_dense_epochs"),
+)
+_SAME_OF_POINT = (
+    *("accuracy", "correct", "nflops", "nflops_backbone", "macs", "params", "params_inference"),
+    *("distinct_masks", "mean_drop", "dead_blocks"),
+)
+
+
+def _family_of(spec: RunSpec) -> str:
+    """Return what runs that differ in nothing but the seed have in common, as 12 hex digits.
+
+    Of a run that it starts from, only the name without the seed counts.
+    """
+    content: dict[str, Any] = spec.model_dump(mode="json", exclude={"seed"})
+    if spec.initial is not None and spec.initial.kind == "run":
+        content["initial"] = without_seed(spec.initial.name)
+    return _hash(content)
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
+
+
+def _settings(spec: RunSpec) -> tuple[str, ...]:
+    """Return all that a user can set of a run and no column shows, as "key=value"."""
+    training = {
+        "epochs": spec.budget.epochs,
+        "batch_size": spec.budget.batch_size,
+        **spec.budget.optimizer.model_dump(mode="json"),
+        "held_out": spec.held_out,
+        "precision": spec.precision,
+        "start": "" if spec.initial is None else without_seed(spec.initial.name),
+    }
+    code = spec.model_dump(include={"method_version", "method_code"})
+    listed = [f"{key}={value}" for key, value in (spec.config | code).items()]
+    return (*listed, *(f"train.{key}={value}" for key, value in training.items()))
+
+
+def _source(record: RunRecord) -> str | None:
+    """Return the run that a control was made from; a start of training is none."""
+    initial = record.spec.initial
+    made = record.role == "control" and initial is not None and initial.kind == "run"
+    return initial.name if made and initial is not None else None
+
+
+def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
+    whole = abs(point.macs - record.dense_macs) <= 1e-6 * record.dense_macs
+    static = not point.gated_blocks and point.macs_std == 0
+    found = {key: getattr(point, key) for key in _SAME_OF_POINT} | {
+        "variant": ", ".join(part for part in (record.variant, point.name) if part),
+        "point": point.name,
+        "nflops_std": point.macs_std / record.dense_macs if record.dense_macs else None,
+        "gated_blocks": len(point.gated_blocks),
+        "static": static,
+        "dense": static and whole and record.role != "control",
+        "timings": _timings(point),
+    }
+    if point.dynamics is not None:
+        for key in ("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"):
+            found[key] = getattr(point.dynamics, key)
+    return found
+
+
+def _timings(point: PointRecord) -> tuple[Timing, ...]:
+    cells = (
+        newest_cell(point.latency, size, runtime)
+        for runtime in in_order({cell.runtime for cell in point.latency})
+        for size in BATCH_SIZES
+    )
+    return tuple(_timing(cell, point) for cell in cells if cell is not None)
+
+
+def _timing(cell: LatencyCell, point: PointRecord) -> Timing:
+    ratio, interval = cell.speedup, cell.speedup_interval
+    known = cell.latency_ms is not None
+    return Timing(
+        runtime=one_line(cell.runtime),
+        batch_size=cell.batch_size,
+        latency_ms=cell.latency_ms,
+        reason=one_line(cell.reason),
+        speedup=ratio,
+        speedup_low=None if interval is None else interval.low,
+        speedup_high=None if interval is None else interval.high,
+        realised=None if ratio is None else ratio * point.nflops,
+        verdict=cell.verdict,
+        contended=cell.contended if known else None,
+        profile=one_line(cell.profile) if known else None,
+        memory_mib=cell.memory_mib,
+        energy_mj=cell.energy_mj_per_image,
+        device=one_line(f"{cell.device}, {threads_in_words(cell.threads)}"),
+        dense_ms=cell.dense_ms,
+        first_ms=cell.first_ms,
+    )
+
+
+def threads_in_words(count: int) -> str:
+    """Return "1 thread" or "4 threads"."""
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:
+    """Return the cell of this batch size and runtime to be shown: of those made in the way of the
+    newest one (lists grow, clocks may go back), that of the most careful profile, and of these the
+    newest. A quick look after a careful measurement does not take its place.
+    """
+    found = [c for c in cells if (c.batch_size, c.runtime) == (batch_size, runtime)]
+    alike = [cell for cell in found if how_measured(cell) == how_measured(found[-1])]
+    timed = [cell for cell in alike if cell.latency_ms is not None] or alike
+    return max(reversed(timed), key=lambda cell: _CARE.get(cell.profile, 0), default=None)
+
+
+def how_measured(cell: LatencyCell) -> tuple[object, ...]:
+    """Return what two cells must share to stand for each other or be put together."""
+    return cell.device, cell.threads, cell.runtime
+
+
+def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[object, ...], float]:
+    """Return the dense networks' median training cost, where known, by what must be the same."""
+    found: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for row in all_rows:
+        if row.dense and row.total_dense_epochs:
+            found[_setting(row)].append(row.total_dense_epochs)
+    return {setting: statistics.median(costs) for setting, costs in found.items()}
+
+
+def _setting(row: Row) -> tuple[object, ...]:
+    return row.dataset, row.backbone, row.recipe, row.forward_only
+
+
+def _budget_note(row: Row, dense_costs: Mapping[tuple[object, ...], float]) -> str:
+    """Say how the training cost of `row` compares with the dense network's, if it is not equal."""
+    if not row.measured or (row.dense and not row.outside):
+        return ""
+    if row.outside:
+        return f"pretraining of unknown cost: {row.outside}"
+    own, usual = row.total_dense_epochs, dense_costs.get(_setting(row))
+    if usual is None:
+        return "no dense run of the same recipe"
+    if own is None or not budgets_differ([own, usual]):
+        return ""
+    return f"trained for {own / usual:.2g} times the dense network's cost"

@@ -1,0 +1,172 @@
+"""What a figure shows, as plain data: described once, drawn by draw.py for print and by chart.js in
+a page.
+
+Owns the vocabulary of figures; the charts are described in the rooms of what they show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from bench.report.figures.style import GREY, Style
+
+Numbers = tuple[float, ...]
+Limits = tuple[float | None, float | None]
+Align = Literal["left", "center", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Points. `name` is their entry in a legend, `tips` what is said of each where it is pointed
+    at; `low` and `high` are the ends of bars, `joined` draws a line through them."""
+
+    x: Numbers
+    y: Numbers
+    style: Style
+    name: str = ""
+    low: Numbers = ()
+    high: Numbers = ()
+    tips: tuple[str, ...] = ()
+    filled: bool = True
+    joined: bool = False
+    size: float = 8.0
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line; with `steps`, level from each point to the next one's cost."""
+
+    x: Numbers
+    y: Numbers
+    colour: str
+    name: str = ""
+    width: float = 1.2
+    dash: Literal["solid", "dashed", "dotted"] = "solid"
+    opacity: float = 1.0
+    steps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Bars from 0, all of one width, by their middle."""
+
+    x: Numbers
+    y: Numbers
+    width: float
+    colour: str
+    opacity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What lies between two lines."""
+
+    x: Numbers
+    low: Numbers
+    high: Numbers
+    colour: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shade:
+    """A grey strip from one x to another, behind everything."""
+
+    start: float
+    end: float
+    colour: str = GREY
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text `shift` points to the right of a place."""
+
+    x: float
+    y: float
+    text: str
+    align: Align = "left"
+    shift: float = 0.0
+    colour: str = "#333333"
+    bold: bool = False
+    boxed: bool = False
+
+
+Series = Marks | Line | Bars | Band | Shade | Words
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A name beside a point, where there is room; the first are placed first."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One pair of axes. `message` stands where there is nothing to draw. Without `framed` there are
+    no axes, and each whole number of y is a line of text."""
+
+    series: tuple[Series, ...]
+    x_label: str = ""
+    y_label: str = ""
+    title: str = ""
+    x_limits: Limits = (None, None)
+    y_limits: Limits = (None, None)
+    whole_x: bool = False
+    framed: bool = True
+    message: str = ""
+    labels: tuple[Label, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The entries of a legend beside the plot, by their names."""
+
+    title: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure: its finding as a title, panels, and what must stand below. `alt` says in words what
+    it shows. Legends stand beside it, or in or below the panels where there are none; a page shows
+    the entries in `on_demand` when asked."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...] = ()
+    alt: str = ""
+    columns: int = 1
+    size_in: tuple[float, float] = (9.6, 6.4)
+    synthetic: bool = False
+    legends: tuple[Legend, ...] = ()
+    on_demand: tuple[str, ...] = ()
+    legend_in_panels: bool = False
+
+
+def as_json(chart: Chart) -> dict[str, Any]:
+    """Return what chart.js draws: only what is not as usual, each series with its kind."""
+    found = asdict(chart)
+    for panel, own in zip(found["panels"], chart.panels, strict=True):
+        panel["series"] = [
+            {
+                "kind": type(one).__name__,
+                **{k: _short(v) for k, v in dump.items() if k in "xy" or _said(v)},
+            }
+            for one, dump in zip(own.series, panel["series"], strict=True)
+        ]
+    return found
+
+
+def _said(value: Any) -> bool:
+    return value is not False and value not in ("", (), "solid")
+
+
+def _short(value: Any) -> Any:
+    """Return numbers with as many digits as anybody can see."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return [_short(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,347 @@
+"""Charts for print: drawn by matplotlib, and written as PNG, SVG or PDF.
+
+Same chart, same bytes: no dates, no random ids, no global state of pyplot. Owns no data.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import ConfigError
+from bench.report.figures.chart import (
+    Band,
+    Bars,
+    Chart,
+    Label,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Shade,
+    Words,
+)
+from bench.report.figures.labels import Spot, place_labels
+from bench.report.figures.style import GREY
+from bench.storage import make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GLUED = "\N{NO-BREAK SPACE}%"
+_METADATA: Mapping[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+_LEGEND_LINE, _LEGEND_ROOM = 0.165, 21
+"""Inches that a line of a legend takes, and how many fit beside a plot of usual height."""
+_WIDE = 22
+
+
+def draw(chart: Chart) -> Figure:
+    """Return the figure of a chart. Names are drawn as they are written: a $ in one is a $.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    with plain_text():
+        width, height = chart.size_in
+        entries = sum(len(legend.names) for legend in chart.legends) + 5
+        height += _LEGEND_LINE * max(0, entries - _LEGEND_ROOM)
+        figure = new_figure(width, height)
+        every, beside = _axes_of(figure, chart)
+        named: dict[str, Artist] = {}
+        for axes, panel in zip(every, chart.panels, strict=False):
+            named |= _draw_panel(axes, panel)
+        for axes, legend, place in zip(beside, chart.legends, _PLACES, strict=False):
+            axes.axis("off")
+            known = [name for name in legend.names if name in named]
+            if known:
+                handles = [named[name] for name in known]
+                look: dict[str, Any] = {"title": legend.title, "loc": place, **_LEGEND}
+                axes.legend(handles, known, **look)
+        if chart.legend_in_panels:
+            _legends_above(every, chart)
+        elif not chart.legends and len(named) > 1:
+            handles, names = list(named.values()), list(named)
+            figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
+        figure.suptitle(wrapped(chart.title, int(10.6 * width)), x=0.01, ha="left", fontsize=12)
+        if chart.synthetic:
+            stamp(every[0], "synthetic data")
+        _finish(figure, every, chart)
+        return figure
+
+
+_PLACES = ("upper left", "lower left")
+_LEGEND: Mapping[str, Any] = {
+    **{"frameon": False, "alignment": "left", "borderaxespad": 0.0, "labelspacing": 0.25},
+    **{"fontsize": 9, "title_fontsize": 9},
+}
+
+
+def _axes_of(figure: Figure, chart: Chart) -> tuple[list[Axes], list[Axes]]:
+    """Return the axes of the panels, and those of the legends: a column as narrow as they need."""
+    if chart.legends:
+        names = [f"legend{number}" for number in range(len(chart.legends))]
+        parts = figure.subplot_mosaic([["plot", n] for n in names], width_ratios=[1, 0.02])
+        return [parts["plot"]], [parts[name] for name in names]
+    lines = max(1, math.ceil(len(chart.panels) / chart.columns))
+    shared = chart.legend_in_panels
+    found = figure.subplots(lines, chart.columns, squeeze=False, sharex=shared, sharey=shared)
+    every = list(found.flat)
+    for axes in every[len(chart.panels) :]:
+        axes.axis("off")
+    return every[: len(chart.panels)], []
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
+    """Draw a panel; return one mark for each entry of a legend."""
+    found: dict[str, Artist] = {}
+    for order, series in enumerate(panel.series):
+        drawn = _draw(axes, series, order)
+        if isinstance(series, Marks | Line) and series.name and drawn is not None:
+            found.setdefault(series.name, drawn)
+    if panel.framed:
+        frame(axes, panel.x_label, panel.y_label)
+        axes.margins(0.08, 0.08)
+    else:
+        axes.axis("off")
+    axes.set_xlim(*panel.x_limits)
+    axes.set_ylim(*panel.y_limits)
+    if panel.whole_x:
+        axes.locator_params(axis="x", integer=True)
+    if panel.message:
+        axes.set(xticks=[], yticks=[])
+        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(0.5, 0.5, textwrap.fill(panel.message, 44), **place)
+    return found
+
+
+def _draw(axes: Axes, series: Series, order: int) -> Artist | None:
+    match series:
+        case Marks():
+            return _draw_marks(axes, series, order)
+        case Line():
+            look: dict[str, Any] = {"drawstyle": "steps-post"} if series.steps else {}
+            look |= {"color": series.colour, "linewidth": series.width, "linestyle": series.dash}
+            (line,) = axes.plot(series.x, series.y, **look, alpha=series.opacity, zorder=1.5)
+            return line
+        case Bars():
+            look = {"color": series.colour, "alpha": series.opacity}
+            axes.bar(series.x, series.y, width=series.width, **look)
+        case Band():
+            look = {"color": series.colour, "alpha": 0.2, "linewidth": 0}
+            axes.fill_between(series.x, series.low, series.high, **look)
+        case Shade():
+            axes.axvspan(series.start, series.end, color=series.colour, alpha=0.15, linewidth=0)
+        case Words():
+            _write(axes, series)
+    return None
+
+
+def _draw_marks(axes: Axes, marks: Marks, order: int) -> Artist:
+    style = marks.style
+    look: dict[str, Any] = {
+        "marker": style.mark,
+        "color": style.colour,
+        "markersize": marks.size,
+        "linestyle": "-" if marks.joined else "none",
+        "linewidth": 1.2,
+        "zorder": 3 + order / 100,
+    }
+    if not marks.filled:
+        look |= {"markerfacecolor": "none", "markeredgewidth": 1.3}
+    if marks.opacity < 1:
+        look |= {"alpha": marks.opacity, "markeredgewidth": 0, "rasterized": True}
+        axes.plot(marks.x, marks.y, **look)
+        (mark,) = axes.plot([], [], color=style.colour, marker=style.mark, linestyle="none")
+        return mark
+    if marks.low:
+        below = [y - low for y, low in zip(marks.y, marks.low, strict=True)]
+        above = [high - y for y, high in zip(marks.y, marks.high, strict=True)]
+        look |= {"capsize": 2.5, "elinewidth": 1}
+        found: Artist = axes.errorbar(marks.x, marks.y, yerr=[below, above], **look).lines[0]
+        return found
+    (line,) = axes.plot(marks.x, marks.y, **look)
+    return line
+
+
+def _write(axes: Axes, words: Words) -> None:
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+    axes.annotate(
+        words.text,
+        (words.x, words.y),
+        xytext=(words.shift, 0),
+        textcoords="offset points",
+        ha=words.align,
+        va="center",
+        fontsize=8,
+        color=words.colour,
+        weight="bold" if words.bold else "normal",
+        bbox=box if words.boxed else None,
+        zorder=6,
+    )
+
+
+def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
+    """Write a legend above each panel, its title first; axes are named at the edges only."""
+    for number, (axes, panel) in enumerate(zip(every, chart.panels, strict=True)):
+        named = [s for s in panel.series if isinstance(s, Marks) and s.name]
+        wide = max((len(series.name) for series in named), default=0) >= _WIDE
+        marks = [_key(axes, series) for series in named]
+        axes.legend(
+            marks,
+            [series.name for series in named],
+            title=panel.title,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=1 if wide else 2,
+            title_fontproperties={"weight": "bold", "size": 10},
+            **_ABOVE,
+        )
+        if number % chart.columns:
+            axes.set_ylabel("")
+        if number + chart.columns < len(chart.panels):
+            axes.set_xlabel("")
+        else:
+            axes.tick_params(labelbottom=True)
+
+
+_ABOVE: Mapping[str, Any] = {
+    **{"alignment": "left", "frameon": False, "fontsize": 8, "borderaxespad": 0.2},
+    **{"borderpad": 0.1, "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0},
+    "labelspacing": 0.25,
+}
+
+
+def _key(axes: Axes, marks: Marks) -> Artist:
+    (mark,) = axes.plot([], [], f"{marks.style.mark}-", color=marks.style.colour, markersize=5)
+    return mark
+
+
+def _finish(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
+    """Write notes and names; those that found no room are counted in a note."""
+    named = sum(len(panel.labels) for panel in chart.panels)
+    # With the line that may be needed: a lower plot would push names into each other.
+    write_notes(figure, [*chart.notes, *([_unnamed(named)] if named else [])])
+    left_out = 0
+    for axes, panel in zip(every, chart.panels, strict=False):
+        left_out += _place(axes, panel, panel.labels) if panel.labels else 0
+    write_notes(figure, [*chart.notes, *([_unnamed(left_out)] if left_out else [])])
+
+
+def _unnamed(count: int) -> str:
+    return f"names left out for lack of room: {count}; see the table"
+
+
+def _place(axes: Axes, panel: Panel, labels: Sequence[Label]) -> int:
+    """Write names beside points, clear of marks, bars and lines; return how many found no room."""
+    spots = [(label.x, label.y) for label in labels]
+    marks = [m for m in panel.series if isinstance(m, Marks) and m.opacity == 1]
+    around = {spot for m in marks for spot in zip(m.x, m.y, strict=True)} - set(spots)
+    lines: list[tuple[Spot, Spot]] = []
+    for m in marks:
+        ends = zip(m.x, m.low, m.high, strict=True) if m.low else ()
+        lines += [((x, low), (x, high)) for x, low, high in ends]
+    for line in panel.series:
+        if isinstance(line, Line) and (line.steps or line.dash == "dotted"):
+            lines += _pieces(line)
+    texts = [label.text for label in labels]
+    return place_labels(axes, spots, texts, marks=sorted(around), lines=lines)
+
+
+def _pieces(line: Line) -> Iterator[tuple[Spot, Spot]]:
+    """Yield the level and upright pieces of a line of steps."""
+    for n in range(len(line.x) - 1):
+        corner = (line.x[n + 1], line.y[n])
+        yield (line.x[n], line.y[n]), corner
+        yield corner, (line.x[n + 1], line.y[n + 1])
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Take no text for a formula."""
+    try:
+        import matplotlib
+    except ImportError:
+        yield  # new_figure says so
+        return
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """Return an empty figure that lays itself out and needs no display.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError(
+            "Figures need matplotlib, which is not installed.", hint="pip install matplotlib"
+        ) from None
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write the figure to `path`, by its extension: .png, .svg or .pdf; equal input, equal bytes.
+
+    Raises:
+        ConfigError: another extension.
+        StorageError: the folder is read-only, full or gone.
+    """
+    import matplotlib
+
+    kind = path.suffix.lower()
+    if kind not in _METADATA:
+        raise ConfigError(
+            f"A figure cannot be written as '{path.name}'.",
+            hint=f"Expected one of {', '.join(_METADATA)}; .html makes an interactive page.",
+        )
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "skipbench", "text.parse_math": False}):
+        figure.savefig(buffer, format=kind[1:], dpi=150, metadata=_METADATA[kind])
+    make_folder(path.parent)
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def frame(axes: Axes, x_label: str, y_label: str) -> None:
+    """Name the axes and give them a quiet grid behind the data."""
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def write_notes(figure: Figure, notes: Sequence[str]) -> None:
+    """Write small lines below everything else."""
+    text = "\n".join(wrapped(note, 130) for note in notes)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
+
+
+def stamp(axes: Axes, text: str) -> None:
+    """Write `text` large and pale across the plot, behind the data."""
+    look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.3, "rotation": 20}
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    axes.text(0.5, 0.5, text, **place, **look, zorder=0)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break `text` into lines of at most `width` characters, never before a percent sign."""
+    kept = textwrap.wrap(text.replace(" %", _GLUED), width)
+    return "\n".join(kept).replace(_GLUED, " %")

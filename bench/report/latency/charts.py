@@ -1,0 +1,236 @@
+"""The two latency figures as charts: time against MACs, and where their orders disagree.
+
+The first has one panel per method, the same axes in all, and the ideal line on which time is
+proportional to MACs. In the second a line that rises from the MACs to the time belongs to a network
+that is slower than its MACs say. Numbers come from timed.py and ranks.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.plain_text import tame
+from bench.records.record import UNKNOWN_RUNTIME
+from bench.report.data.study import Study
+from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Words
+from bench.report.figures.draw import draw, save_figure
+from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
+from bench.report.latency.ranks import Ranked, Ranking, rank_finding, ranking_of
+from bench.report.latency.timed import Samples, dense_networks, names_of, networks_of, samples_of
+
+_COLUMNS = 3
+_FEWEST_CALLS = 5
+_SLOW = mark_of(1)
+_ROW_IN = 0.27
+
+
+def draw_latency_figures(study: Study, folder: Path) -> list[Path]:
+    """Draw what there is to draw of the timed runs, per data set and runtime; return the files.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+        StorageError: the folder is read-only, full or gone.
+    """
+    charts: dict[str, Chart] = {}
+    for dataset in dict.fromkeys(row.dataset for row in study.rows):
+        rows = [row for row in study.rows if row.dataset == dataset]
+        for runtime, networks in networks_of(study.records, rows).items():
+            end = tame(dataset) + ("" if runtime == UNKNOWN_RUNTIME else f"-{tame(runtime)}")
+            samples, missing = samples_of(networks, study.store)
+            if any(not each.network.dense for each in samples):
+                charts[f"time-vs-macs-{end}"] = time_chart(samples, without_samples=missing)
+            if (ranking := ranking_of(networks)) is not None:
+                charts[f"ranks-{end}"] = rank_chart(ranking)
+    return [save_figure(draw(chart), folder / f"{name}.png") for name, chart in charts.items()]
+
+
+def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
+    """Return time per image against its executed MACs at batch 1, both relative to the dense net.
+
+    A marker is the median of all calls that cost as much, its bar their interquartile range.
+    """
+    by_panel = _by_panel(found)
+    shown = [b for samples in found for b in samples.bins if b.calls >= _FEWEST_CALLS]
+    right = 1.08 * max([1.0, *(b.macs for b in shown)])
+    top = 1.05 * max([1.05, *(b.high for b in shown)])
+    panels = [
+        Panel(
+            series=(
+                Line((0, 9), (0, 9), GREY, dash="dashed"),
+                Marks((1.0,), (1.0,), DENSE, size=6, tips=("the dense network",)),
+                *_samples(members),
+                # Below the ideal line there is room: hardly a network is faster than that.
+                *([Words(0.45, 0.41, "ideal", shift=6)] if number == 0 else []),
+            ),
+            x_label="MACs / dense MACs",
+            y_label="time / dense time",
+            title=name,
+            x_limits=(0, right),
+            y_limits=(0, top),
+        )
+        for number, (name, members) in enumerate(by_panel.items())
+    ]
+    finding = time_finding(found)
+    columns = min(_COLUMNS, max(1, len(panels)))
+    return Chart(
+        title=finding,
+        panels=tuple(panels),
+        notes=tuple(_time_notes(found, without_samples)),
+        alt=f"Time against executed MACs. {finding}.",
+        columns=columns,
+        size_in=(9.6, 1.5 + 2.75 * -(-len(panels) // columns)),
+        synthetic=any(samples.network.row.synthetic for samples in found),
+        legend_in_panels=True,
+    )
+
+
+def time_finding(found: Sequence[Samples]) -> str:
+    """Return the finding: how much of the speed that MACs promise the cheaper networks reach."""
+    cheaper = [s for s in found if s.network.nflops < 1 and not s.network.dense]
+    if not cheaper:
+        return "No network that saves MACs was timed at batch 1"
+    ends = sorted(cheaper, key=lambda samples: samples.realised)
+    reached = [f"{_percent(s.realised)} ({s.network.row.method})" for s in (ends[0], ends[-1])]
+    said = dict.fromkeys(reached if len(ends) > 1 else reached[:1])
+    slower = sum(samples.cell.verdict == "slower" for samples in cheaper)
+    count = f"{slower} of {len(cheaper)}" if slower else "none"
+    return (
+        f"Networks run at {' to '.join(said)} of the speed that their MACs promise; "
+        f"{count} that save MACs {'are' if slower > 1 else 'is'} slower than the dense network"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _by_panel(found: Sequence[Samples]) -> dict[str, list[Samples]]:
+    several = len({samples.network.row.backbone for samples in found}) > 1
+    panels: dict[str, list[Samples]] = defaultdict(list)
+    for samples in sorted(found, key=lambda s: (s.network.row.method, s.network.nflops)):
+        row = samples.network.row
+        if not samples.network.dense:
+            panels[f"{row.method}, {row.backbone}" if several else row.method].append(samples)
+    return dict(panels)
+
+
+def _samples(members: Sequence[Samples]) -> list[Marks]:
+    """Return the lines of one panel, each named by what tells it from the others and by its share
+    of the ideal."""
+    found = []
+    names = names_of([samples.network for samples in members])
+    for number, (samples, name) in enumerate(zip(members, names, strict=True)):
+        bins = [b for b in samples.bins if b.calls >= _FEWEST_CALLS]
+        dagger = DAGGER if samples.cell.contended else ""
+        named = f"{name}{': ' if name else ''}{_percent(samples.realised)}{dagger}"
+        tips = (f"{named}\n{b.calls} calls of {b.macs:.2f} MACs: {b.median:.2f}" for b in bins)
+        found.append(
+            Marks(
+                tuple(b.macs for b in bins),
+                tuple(b.median for b in bins),
+                mark_of(number),
+                name=named,
+                low=tuple(b.low for b in bins),
+                high=tuple(b.high for b in bins),
+                tips=tuple(tips),
+                joined=True,
+                size=5,
+            )
+        )
+    return found
+
+
+def _time_notes(found: Sequence[Samples], without_samples: int) -> list[str]:
+    runtimes = {samples.network.runtime for samples in found} - {UNKNOWN_RUNTIME}
+    where = f" in {' and '.join(sorted(runtimes))}" if runtimes else ""
+    notes = [
+        f"batch 1{where}; marker and bar: median and middle half of the calls on images of that "
+        "many MACs",
+        "ideal: time proportional to MACs; percentages: ideal time / time taken, over all images",
+        *dense_networks(found),
+    ]
+    if any(samples.cell.contended for samples in found):
+        notes.append(CONTENDED_NOTE)
+    if without_samples:
+        notes.append(f"{without_samples} without timed calls at batch 1 on disk, left out")
+    return notes
+
+
+def rank_chart(ranking: Ranking) -> Chart:
+    """Return the ranks by MACs in the middle, by time at the sides; crossings in colour."""
+    first, *more = ranking.batch_sizes
+    sides = [(first, -1), *((size, 1) for size in more[-1:])]
+    series: list[Series] = [Words(0, -1.1, "MACs / dense MACs", "center" if more else "left")]
+    for size, side in sides:
+        series += _side(ranking, size, side)
+    for rank, network in enumerate(ranking.by_macs):
+        name = f"{network.nflops:.2f}" + ("" if more else f"   {network.name}")
+        align: Align = "center" if more else "left"
+        series.append(Words(0, rank, name, align, 0 if more else 8, boxed=True))
+    panel = Panel(
+        tuple(series),
+        x_limits=(-1.05, 1.05 if more else 0.05),
+        y_limits=(len(ranking.networks) - 0.5, -1.6),
+        framed=False,
+    )
+    finding = rank_finding(ranking)
+    return Chart(
+        title=finding,
+        panels=(panel,),
+        notes=tuple(_rank_notes(ranking)),
+        alt=f"Ranks by MACs and by time. {finding}.",
+        size_in=(9.6, 2.0 + _ROW_IN * len(ranking.networks)),
+        synthetic=ranking.synthetic,
+    )
+
+
+def _side(ranking: Ranking, size: int, side: int) -> list[Series]:
+    slow = ranking.slow_for_their_macs(size)
+    by_time = ranking.by_time(size)
+    found: list[Series] = []
+    align: Align = "right" if side < 0 else "left"
+    head = f"time / dense time, batch {size}"
+    found.append(Words(side, -1.1, head, align, 8 * side, bold=True))
+    for rank, network in enumerate(ranking.by_macs):
+        colour, width = _look(network, slow)
+        ends, places = (0, side), (rank, by_time.index(network))
+        found.append(Line(ends, places, colour, width=width))
+        tip = f"{_timed_words(network, size)}\nMACs: {network.nflops:.2f}"
+        style = Style(colour, _SLOW.mark if network.name in slow else "o")
+        found.append(Marks(ends[1:], places[1:], style, size=5, tips=(tip,)))
+    for rank, network in enumerate(by_time):
+        marked = network.name in slow
+        colour = _look(network, slow)[0] if marked or network.dense else "#333333"
+        words = _timed_words(network, size)
+        found.append(Words(side, rank, words, align, 8 * side, colour, marked))
+    return found
+
+
+def _timed_words(network: Ranked, size: int) -> str:
+    ratio, interval = network.speedups[size]
+    mark = DAGGER if size in network.contended else ""
+    spread = "" if network.dense else f" [{1 / interval.high:.2f}, {1 / interval.low:.2f}]"
+    return f"{network.name}   {1 / ratio:.2f}{spread}{mark}"
+
+
+def _look(network: Ranked, slow: set[str]) -> tuple[str, float]:
+    """Return colour and width of a line."""
+    if network.dense:
+        return DENSE.colour, 2.0
+    return (_SLOW.colour, 2.2) if network.name in slow else (GREY, 1.0)
+
+
+def _rank_notes(ranking: Ranking) -> list[str]:
+    notes = [
+        "top: fewest MACs, fastest; triangles: slower than a network with at least 1 % more MACs",
+        "an order counts only where the 95 % intervals of the two times do not overlap",
+        f"{ranking.machine}{ranking.in_runtime}; all networks timed in the same rounds",
+    ]
+    if any(network.contended for network in ranking.networks):
+        notes.append(CONTENDED_NOTE)
+    if ranking.left_out:
+        what = "1 network" if ranking.left_out == 1 else f"{ranking.left_out} networks"
+        notes.append(f"{what} timed by other commands, left out: no common rounds")
+    return notes

@@ -1,0 +1,222 @@
+"""Where the order of networks by MACs and their order by time disagree.
+
+A pair disagrees where one network needs fewer MACs and is slower, and the 95 % intervals of their
+speed-ups do not overlap. Only networks timed together are ranked. Owns no drawing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.plain_text import one_line
+from bench.records.record import UNKNOWN_RUNTIME, Interval
+from bench.report.data.row import Row
+from bench.report.data.rows import threads_in_words
+from bench.report.latency.timed import TimedNetwork, names_of
+from bench.report.tables.cells import ReportTable, table_of
+
+_SAME_MACS = 0.01
+"""MACs that differ by less than 1 % count as equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A network, or the dense one, with its MACs and speed-ups relative to the dense one.
+
+    `speedups` holds the paired speed-up and its interval per batch size.
+    """
+
+    name: str
+    nflops: float
+    speedups: dict[int, tuple[float, Interval]]
+    contended: frozenset[int] = frozenset()
+    dense: bool = False
+
+    def slower_than(self, other: Ranked, *, batch_size: int) -> bool:
+        """Whether the whole interval of the speed-up lies below that of `other`."""
+        own, theirs = self.speedups[batch_size][1], other.speedups[batch_size][1]
+        return own.high < theirs.low
+
+    def cheaper_than(self, other: Ranked) -> bool:
+        """Whether it needs fewer MACs, by 1 % or more."""
+        return self.nflops < other.nflops * (1 - _SAME_MACS)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Networks that were timed together at one or two batch sizes; `left_out` were not."""
+
+    networks: tuple[Ranked, ...]
+    batch_sizes: tuple[int, ...]
+    runtime: str
+    machine: str
+    left_out: int = 0
+    synthetic: bool = False
+
+    @property
+    def dense(self) -> str:
+        """The dense network that everything is relative to."""
+        return next(network.name for network in self.networks if network.dense)
+
+    @property
+    def in_runtime(self) -> str:
+        """The runtime, to be said behind a time; nothing in records from before they were kept."""
+        return "" if self.runtime == UNKNOWN_RUNTIME else f", in {self.runtime}"
+
+    @property
+    def suffix(self) -> str:
+        """What files of it are called after their name."""
+        return "" if self.runtime == UNKNOWN_RUNTIME else f"-{self.runtime}"
+
+    @property
+    def by_macs(self) -> list[Ranked]:
+        """Fewest MACs first."""
+        return sorted(self.networks, key=lambda one: (one.nflops, one.name))
+
+    def by_time(self, batch_size: int) -> list[Ranked]:
+        """Fastest first."""
+        return sorted(self.networks, key=lambda one: (-one.speedups[batch_size][0], one.nflops))
+
+    def disagreements(self, batch_size: int) -> list[tuple[Ranked, Ranked]]:
+        """Return the pairs (cheaper, faster): the first needs fewer MACs and is slower."""
+        return [
+            (a, b)
+            for a in self.networks
+            for b in self.networks
+            if a.cheaper_than(b) and a.slower_than(b, batch_size=batch_size)
+        ]
+
+    def slow_for_their_macs(self, batch_size: int) -> set[str]:
+        """Return the names of the networks that are slower than one that needs more MACs."""
+        return {cheaper.name for cheaper, _ in self.disagreements(batch_size)}
+
+
+def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
+    """Return the ranking of the largest set timed together, with the dense network; or None.
+
+    The batch sizes are the smallest and the largest at which all of the set were timed.
+    """
+    members = max(_sets(networks), key=lambda found: found.rank, default=None)
+    if members is None or len(members.networks) < 2:
+        return None
+    sizes = _sizes(members.networks[0])
+    cell = members.networks[0].cells[sizes[0]]
+    unique = Interval(low=1.0, high=1.0)
+    dense = Ranked(
+        f"dense {members.dense.backbone}", 1.0, dict.fromkeys(sizes, (1.0, unique)), dense=True
+    )
+    unit = members.dense.dense_macs
+    timed = [network for network in networks if not network.dense and _sizes(network)]
+    return Ranking(
+        (*(_ranked(name, network, sizes, unit) for name, network in _named(members)), dense),
+        sizes,
+        members.networks[0].runtime,
+        f"{one_line(cell.device)}, {threads_in_words(cell.threads)}",
+        left_out=len(timed) - sum(not network.dense for network in members.networks),
+        synthetic=any(network.row.synthetic for network in members.networks),
+    )
+
+
+def rank_finding(ranking: Ranking) -> str:
+    """Return the finding: how many networks are slower than one that needs more MACs."""
+    sizes, count = ranking.batch_sizes, len(ranking.networks)
+    pairs = [len(ranking.disagreements(size)) for size in sizes]
+    if not any(pairs):
+        where = _listed([str(size) for size in sizes])
+        return f"No network is slower than one that needs more MACs, at batch {where}"
+    slow = [len(ranking.slow_for_their_macs(size)) for size in sizes]
+    parts = [f"{number} at batch {size}" for number, size in zip(slow, sizes, strict=True)]
+    parts[0] = f"{slow[0]} of {count} networks at batch {sizes[0]}"
+    return (
+        f"Slower than a network that needs more MACs: {_listed(parts)} "
+        f"({_listed([str(n) for n in pairs])} of {count * (count - 1) // 2} pairs)"
+    )
+
+
+def ranks_table(ranking: Ranking) -> ReportTable:
+    """Return the networks by MACs, with their rank and time at each batch size."""
+    lines = []
+    orders = {size: ranking.by_time(size) for size in ranking.batch_sizes}
+    for place, network in enumerate(ranking.by_macs, start=1):
+        line = {"network": network.name, "nFLOPs": f"{network.nflops:.3f}", "rank": str(place)}
+        for size in ranking.batch_sizes:
+            ratio, interval = network.speedups[size]
+            line[f"rank, batch {size}"] = str(orders[size].index(network) + 1)
+            line[f"time, batch {size}"] = f"{1 / ratio:.2f}"
+            line[f"95 %, batch {size}"] = f"{1 / interval.high:.2f} to {1 / interval.low:.2f}"
+        lines.append(line)
+    caption = (
+        f"{rank_finding(ranking)}. Rank 1: fewest MACs, fastest. MACs and times are relative "
+        f"to the {ranking.dense}{ranking.in_runtime}."
+    )
+    return table_of(f"ranks{ranking.suffix}", caption, lines)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(parts)
+
+
+def _sizes(network: TimedNetwork) -> tuple[int, ...]:
+    known = [size for size, cell in network.cells.items() if cell.speedup_interval is not None]
+    return tuple(sorted({min(known), max(known)})) if known else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _SameRounds:
+    """Networks timed in the same rounds, seen from a dense network that `dense` is a row of."""
+
+    networks: list[TimedNetwork]
+    dense: Row
+
+    @property
+    def rank(self) -> tuple[int, str, float]:
+        """Many networks go before few, new ones before old, a large backbone before a small."""
+        cells = [cell for network in self.networks for cell in network.cells.values()]
+        newest = max(cell.measured_at for cell in cells)
+        return len(self.networks), newest, self.dense.dense_macs
+
+
+def _sets(networks: Sequence[TimedNetwork]) -> list[_SameRounds]:
+    """Return the sets timed together, from each backbone; smaller dense networks belong to them."""
+    found: dict[tuple[object, ...], _SameRounds] = {}
+    for label, of in {network.backbone: network.row for network in networks}.items():
+        for network in networks:
+            seen = None if network.dense and network.backbone == label else network.beside(label)
+            if seen is None or not _sizes(seen):
+                continue
+            members = found.setdefault((label, *_session(seen)), _SameRounds([], of)).networks
+            # Dense networks of one backbone differ in nothing that takes time.
+            if not (seen.dense and any(m.dense and m.backbone == seen.backbone for m in members)):
+                members.append(seen)
+    return list(found.values())
+
+
+def _session(network: TimedNetwork) -> tuple[object, ...]:
+    """Return what two networks share only if their ratios have the same numerator."""
+    cells = [network.cells[size] for size in _sizes(network)]
+    return tuple((c.batch_size, c.device, c.threads, c.dense_ms) for c in cells)
+
+
+def _ranked(name: str, network: TimedNetwork, sizes: Sequence[int], unit: float) -> Ranked:
+    speedups: dict[int, tuple[float, Interval]] = {}
+    for size in sizes:
+        cell = network.cells[size]
+        assert cell.speedup is not None and cell.speedup_interval is not None
+        speedups[size] = cell.speedup, cell.speedup_interval
+    contended = frozenset(size for size in sizes if network.cells[size].contended)
+    return Ranked(name, (network.row.macs or 0) / unit, speedups, contended)
+
+
+def _named(members: _SameRounds) -> list[tuple[str, TimedNetwork]]:
+    by_method: dict[str, list[TimedNetwork]] = defaultdict(list)
+    for network in members.networks:
+        if not network.dense:
+            by_method[network.row.method].append(network)
+    others = [(f"dense {one.row.backbone}", one) for one in members.networks if one.dense]
+    return others + [
+        (f"{method} {name}".strip(), network)
+        for method, members in by_method.items()
+        for name, network in zip(names_of(members), members, strict=True)
+    ]

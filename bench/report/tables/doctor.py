@@ -1,0 +1,163 @@
+"""What works on this machine and what does not: `bench doctor`.
+
+Every check does the thing it speaks of, in small. Only what is needed fails the command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from bench.errors import BenchError
+from bench.plain_text import one_line
+from bench.storage import storage_errors
+
+_CORE = (
+    *("torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
+    *("safetensors", "ptflops", "yaml", "sklearn"),
+)
+_OPTIONAL = {
+    "mlflow": "records are kept; they are not shown in MLflow",
+    "ray": "sweeps need it; runs do not",
+    "matplotlib": "no PNG, SVG or PDF plots",
+    "onnx": "no export to ONNX",
+    "onnxruntime": "no export to ONNX: files could not be checked",
+    "optuna": "no sweeps with --search optuna",
+}
+_DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One line: what was tried, whether it works, what that means, and whether runs need it."""
+
+    what: str
+    works: bool
+    detail: str
+    needed: bool = False
+
+
+def report(found: list[Probe]) -> Table:
+    """Return the table of checks."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "detail"):
+        table.add_column(column, overflow="fold")
+    for check in found:
+        wrong = "[red]no[/]" if check.needed else "[yellow]--[/]"
+        mark = "[green]ok[/]" if check.works else wrong
+        table.add_row(mark, check.what, Text(one_line(check.detail)))
+    return table
+
+
+def checks(results_dir: Path, data_dir: Path) -> list[Probe]:
+    """Try everything that a run may need."""
+    needed = [_tried("skipbench", lambda: version("skipbench"))]
+    needed += [_package(name, "needed: pip install skipbench") for name in _CORE]
+    optional = [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
+    needed += [_skipping(), _methods(), _writable("results folder", results_dir)]
+    optional += [_device(), *_named(runtime_checks()), _writable("data folder", data_dir)]
+    optional += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
+    return [replace(check, needed=True) for check in needed] + optional
+
+
+def _package(name: str, meaning: str) -> Probe:
+    distribution = _DISTRIBUTIONS.get(name, name)
+    try:
+        importlib.import_module(name)
+        return Probe(distribution, True, version(distribution))
+    except PackageNotFoundError:
+        return Probe(distribution, True, "version unknown")
+    except Exception as error:
+        return Probe(distribution, False, f"{type(error).__name__}: {error} ({meaning})")
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Probe:
+    try:
+        return Probe(what, True, attempt())
+    except BenchError as error:
+        return Probe(what, False, str(error))
+    except Exception as error:
+        return Probe(what, False, f"{type(error).__name__}: {error}")
+
+
+def _device() -> Probe:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Probe("CUDA", False, f"none; {torch.get_num_threads()} CPU threads are used")
+    return _tried("CUDA", lambda: torch.cuda.get_device_name())
+
+
+def runtime_checks() -> list[Probe]:
+    """Return of each runtime whether it takes a network here, on a CPU with one thread."""
+    import torch
+
+    from bench.networks.gated import GatedResNet
+    from bench.networks.resnet import Backbone
+    from bench.runtimes.contract import RUNTIMES
+
+    net, cpu = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))), torch.device("cpu")
+
+    def attempt(name: str) -> Probe:
+        runtime = RUNTIMES.get(name)()
+        refused = runtime.refuses(net, cpu, 1)
+        return Probe(name, refused is None, refused or runtime.summary)
+
+    found: list[Probe] = []
+    for name in RUNTIMES.names():
+        try:
+            found.append(attempt(name))
+        except BenchError as error:
+            found.append(Probe(name, False, str(error)))
+    return found
+
+
+def _named(found: list[Probe]) -> list[Probe]:
+    return [replace(check, what=f"runtime {check.what}") for check in found]
+
+
+def _skipping() -> Probe:
+    def attempt() -> str:
+        import torch
+
+        from bench.measure.equivalence import check_execution
+        from bench.networks.gated import GatedResNet
+        from bench.networks.resnet import Backbone
+
+        net = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
+        return check_execution(net, torch.rand(256, 3, 32, 32))
+
+    return _tried("skipping path", attempt)
+
+
+def _methods() -> Probe:
+    def attempt() -> str:
+        from bench.engine.plan import METHODS
+
+        return ", ".join(METHODS.get(name).name for name in METHODS.names())
+
+    return _tried("methods", attempt)
+
+
+def _writable(what: str, folder: Path) -> Probe:
+    def attempt() -> str:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with storage_errors(folder), tempfile.TemporaryFile(dir=nearest):
+            return f"{folder} can be written"
+
+    return _tried(what, attempt)
+
+
+def _dataset(name: str, data_dir: Path) -> Probe:
+    from bench.data.load import verify
+
+    reports = verify(name, data_dir=data_dir)
+    good = [report for report in reports if report.status == "ok"]
+    return Probe(name, bool(good), (good or list(reports))[0].detail)

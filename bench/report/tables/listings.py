@@ -1,0 +1,144 @@
+"""What there is to choose from, as tables for the terminal: `bench list`.
+
+Owns no registry; reads each room's own catalogue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from bench.errors import UnknownNameError
+from bench.plain_text import one_line
+from bench.report.tables.columns import LONG, plain_columns
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from bench.method import Method
+
+
+def listing(what: str, results_dir: Path) -> RenderableType:
+    """Return the table of methods, datasets, backbones, recipes, runtimes or runs.
+
+    Raises:
+        UnknownNameError: there is no such table.
+    """
+    tables = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "backbones": _backbones,
+        "recipes": _recipes,
+        "runtimes": _runtimes,
+    }
+    if what not in {"runs", *tables}:
+        raise UnknownNameError("listing", what, ["runs", *tables])
+    return _runs(results_dir) if what == "runs" else tables[what]()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str, style: str | None = None) -> None:
+    """Add a row of text: names of others are neither markup nor several lines."""
+    table.add_row(*(Text(one_line(cell)) for cell in cells), style=style)
+
+
+def _methods() -> Table:
+    from bench.engine.plan import METHODS
+    from bench.errors import PluginError
+
+    table = _table("method", "decides", "settings (defaults)", "reference")
+    broken: list[tuple[str, str]] = []
+    found: dict[str, list[type[Method]]] = {role: [] for role in ("dense", "dynamic", "control")}
+    for name in METHODS.names():
+        try:
+            method = METHODS.get(name)
+            found[method.tags.role].append(method)
+        except PluginError as error:
+            broken.append((name, error.message))
+    for methods in found.values():
+        for method in methods:
+            _add(table, *_described(method))
+    for name, reason in broken:
+        _add(table, name, "broken", reason, "", style="red")
+    return table
+
+
+def _described(method: type[Method]) -> tuple[str, str, str, str]:
+    tags, reference = method.tags, method.reference
+    first, *others = reference.authors.split(",")
+    source = f"{first.strip()}{' et al.' if others else ''} {reference.year}"
+    settings = ", ".join(f"{key}={value}" for key, value in method.Config().model_dump().items())
+    decides = f"control, {tags.decision}" if tags.role == "control" else tags.decision
+    return method.name, decides, settings or "none", source
+
+
+def _datasets() -> Table:
+    from bench.data.catalogue import DATASETS
+
+    table = _table("data set", "classes", "embedded", "what it is")
+    for card in DATASETS.values():
+        embedded = "yes" if card.embedded else "no"
+        _add(table, card.name, str(card.num_classes), embedded, card.summary)
+    _add(table, "FOLDER", "any", "", "a folder with train/ and test/, one folder per class")
+    return table
+
+
+def _backbones() -> Table:
+    from bench.measure.cost import dense_macs
+    from bench.networks.resnet import BACKBONES, Backbone
+
+    table = _table("backbone", "blocks", "MACs at 3x32x32, shortcut A, 10 classes")
+    for name in BACKBONES:
+        backbone = Backbone(name, 10, (3, 32, 32))
+        _add(table, name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
+    return table
+
+
+def _recipes() -> Table:
+    from bench.recipes import RECIPES
+
+    table = _table("recipe", "epochs", "start", "what it is for")
+    for recipe in RECIPES.values():
+        epochs = "published" if recipe.epochs is None else str(recipe.epochs)
+        _add(table, recipe.name, epochs, recipe.start, recipe.summary)
+    return table
+
+
+def _runtimes() -> Table:
+    from bench.report.tables.doctor import runtime_checks
+
+    table = _table("runtime", "here", "how networks are run")
+    for check in runtime_checks():
+        _add(table, check.what, "yes" if check.works else "no", check.detail)
+    return table
+
+
+def _runs(results_dir: Path) -> RenderableType:
+
+    from bench.records.store import RunStore
+    from bench.report.data.rows import stored_runs
+
+    heads = ("run", "status", "variant", "created")
+    found = stored_runs(RunStore(results_dir))
+    lines = [[run, *(flat[key] for key in heads[1:])] for run, flat in found.of.items()]
+    lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
+    if not lines:
+        missing = "" if results_dir.exists() else ", which does not exist"
+        return Text(f"No runs in {results_dir}{missing}. Start with: bench run")
+    if len(lines) > LONG:
+        return plain_columns(
+            heads, [[one_line(cell) for cell in line] for line in lines], left=range(len(heads))
+        )
+    table = _table(*heads)
+    for line in lines:
+        _add(table, *line)
+    return table

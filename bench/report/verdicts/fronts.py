@@ -1,0 +1,183 @@
+"""The probability of Pareto optimality of each network, and the area that the front encloses.
+
+Networks of one recipe on the same images are resampled together, on each axis of cost. Owns which
+networks meet and their tables; the resampling is bench.analysis.bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bench.analysis.bootstrap import FrontUncertainty, front_uncertainty
+from bench.analysis.uncertainty import Runs
+from bench.records.record import RunRecord
+from bench.report.data.groups import Family
+from bench.report.data.study import Study
+from bench.report.tables.cells import ReportTable, table_of
+from bench.report.verdicts.costs import Axis, axes_of, with_costs
+
+WORST_COST, WORST_ACCURACY = 1.0, 0.0
+_SEED = 0
+_SHOWN_FROM = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """One operating point with the share of resampled repetitions in which nothing beats it.
+
+    `cost` is relative to the dense network that the front is seen from.
+    """
+
+    label: str
+    point: str
+    backbone: str
+    seeds: int
+    cost: float
+    accuracy: float
+    probability: float
+
+
+class Area(NamedTuple):
+    """The hypervolume of some networks, with its 95 % interval."""
+
+    networks: str
+    points: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontCertainty:
+    """The front of one recipe on one axis, by rising cost. `beside` is the backbone of cost 1."""
+
+    axis: Axis
+    recipe: str
+    beside: str
+    points: tuple[FrontPoint, ...]
+    areas: tuple[Area, ...]
+
+
+def front_certainties(study: Study) -> list[FrontCertainty]:
+    """Return the fronts of finished runs that have anything to compare, by recipe and axis.
+
+    Costs are relative to the largest backbone. A network without a cost on an axis is not on its
+    front.
+    """
+    meeting: dict[tuple[object, ...], list[Family]] = defaultdict(list)
+    for family in study.families:
+        spec = family.first.spec
+        meeting[spec.budget.recipe, spec.dataset, family.first.test_images].append(family)
+    found = []
+    for _, members in sorted(meeting.items(), key=lambda entry: str(entry[0][0])):
+        largest = max((one.first for one in members), key=lambda record: record.dense_macs)
+        for axis in axes_of(study.rows):
+            placed = with_costs(members, study, axis=axis, of=largest)
+            if len(placed) > 1:
+                found.append(_certainty(placed, axis=axis, beside=largest))
+    return found
+
+
+def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
+    """Return the points that are on a front in at least 1 % of the repetitions."""
+    lines = [
+        {
+            "at equal": front.axis.title,
+            "recipe": front.recipe,
+            "network": f"{point.label} {point.point}".strip(),
+            "backbone": point.backbone,
+            "seeds": str(point.seeds),
+            f"cost / {front.beside}": f"{point.cost:.3f}",
+            "accuracy, %": f"{100 * point.accuracy:.2f}",
+            "on the front, %": f"{100 * point.probability:.0f}",
+        }
+        for front in found
+        for point in front.points
+        if point.probability >= _SHOWN_FROM
+    ]
+    caption = (
+        "Probability of Pareto optimality: the share of 2,000 repetitions, with images resampled, "
+        "and training where there are several seeds, in which nothing is both cheaper and better. "
+        "Below 1 % is left out."
+    )
+    return table_of("front", caption, _same_titles(lines))
+
+
+def area_table(found: Sequence[FrontCertainty]) -> ReportTable:
+    """Return the hypervolumes: of the dense networks, and of all."""
+    lines = [
+        {
+            "at equal": front.axis.title,
+            "recipe": front.recipe,
+            "networks": area.networks,
+            "points": str(area.points),
+            "hypervolume": f"{area.value:.4f}",
+            "95 %, low": f"{area.low:.4f}",
+            "95 %, high": f"{area.high:.4f}",
+        }
+        for front in found
+        for area in front.areas
+    ]
+    caption = (
+        f"Area between the front and the corner (cost {WORST_COST:g}, accuracy "
+        f"{WORST_ACCURACY:g}): what costs as much as the dense network adds nothing."
+    )
+    return table_of("hypervolume", caption, lines)
+
+
+def _same_titles(lines: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the lines with one title for the cost, whichever backbone a front is seen from."""
+    titles = {title for line in lines for title in line if title.startswith("cost / ")}
+    if len(titles) < 2:
+        return lines
+    return [
+        {("cost / largest" if key.startswith("cost / ") else key): v for key, v in line.items()}
+        for line in lines
+    ]
+
+
+def _certainty(
+    placed: Sequence[tuple[Family, Runs]], *, axis: Axis, beside: RunRecord
+) -> FrontCertainty:
+    groups = [runs for _, runs in placed]
+    dense = [runs for family, runs in placed if family.dense]
+    everything = _front_of(groups)
+    probabilities = iter(everything.probability_p)
+    points = [
+        FrontPoint(
+            family.label,
+            name,
+            family.backbone,
+            len(family.records),
+            float(cost),
+            float(accuracy),
+            next(probabilities),
+        )
+        for family, runs in placed
+        for name, cost, accuracy in zip(
+            family.point_names, runs.cost_p, runs.accuracy_p, strict=True
+        )
+    ]
+    areas = [_area("dense networks", dense, _front_of(dense))] if dense else []
+    areas.append(_area("all networks", groups, everything))
+    return FrontCertainty(
+        axis,
+        beside.spec.budget.recipe,
+        beside.spec.backbone.name,
+        tuple(sorted(points, key=lambda point: (point.cost, -point.accuracy, point.label))),
+        tuple(areas),
+    )
+
+
+def _front_of(groups: Sequence[Runs]) -> FrontUncertainty:
+    return front_uncertainty(
+        groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=_SEED
+    )
+
+
+def _area(name: str, groups: Sequence[Runs], found: FrontUncertainty) -> Area:
+    count = sum(runs.points for runs in groups)
+    return Area(name, count, found.hypervolume, found.bounds.low, found.bounds.high)

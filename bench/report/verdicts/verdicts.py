@@ -1,0 +1,164 @@
+"""Is a method better than a static network of the same cost? The verdicts, on each axis of cost.
+
+Owns which methods are judged together and what a verdict holds; the numbers come from
+bench.analysis and costs.py, the sentences from words.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bench.analysis.verdict import (
+    LEVEL,
+    Comparison,
+    Outside,
+    Verdict,
+    can_be_judged,
+    compare,
+    decide,
+)
+from bench.report.data.groups import Family
+from bench.report.data.study import Study, Unusable
+from bench.report.verdicts.costs import (
+    MACS,
+    Axis,
+    axes_of,
+    costs_on,
+    of_its_budget,
+    with_costs,
+)
+
+Statics = Literal["dense", "dense and static controls"]
+NO_VERDICT = "no verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class AxisVerdict:
+    """The answer on one axis: a verdict, or a difference to a network of another cost, or neither.
+
+    Costs are shares of the MACs, or of the time, of the method's own backbone run whole. `reason`
+    says why there is no verdict. `static` are the networks compared with.
+    """
+
+    axis: Axis
+    family: Family
+    found: Comparison | Outside | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
+    static: tuple[Family, ...] = ()
+
+    @property
+    def outside(self) -> Outside | None:
+        """The difference to a network of another cost, where there is no verdict."""
+        return self.found if self.verdict is None and isinstance(self.found, Outside) else None
+
+    @property
+    def outcome(self) -> str:
+        return NO_VERDICT if self.verdict is None else self.verdict.outcome
+
+    @property
+    def static_names(self) -> tuple[str, ...]:
+        """The backbones of static networks, the names of controls."""
+        return tuple(one.label if one.control else one.backbone for one in self.static)
+
+    @property
+    def points(self) -> tuple[float, float, float] | None:
+        """The gain in points and the ends of its interval; None where there is no number."""
+        shown = self.outside if self.verdict is None else self.verdict.comparison
+        if shown is None:
+            return None
+        low, high = shown.gain.bounds
+        return 100 * shown.gain.value, 100 * low, 100 * high
+
+
+@dataclass(frozen=True, slots=True)
+class MethodVerdict:
+    """What is found about one method: an answer on each axis."""
+
+    family: Family
+    axes: tuple[AxisVerdict, ...]
+
+    @property
+    def method(self) -> str:
+        return self.family.rows[0].method
+
+    @property
+    def seeds(self) -> int:
+        return len(self.family.records)
+
+    def on(self, name: str, runtime: str | None = None) -> AxisVerdict:
+        """Return the answer on the axis of that name, without a runtime on the first such axis.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for found in self.axes:
+            if found.axis.name == name and runtime in (None, found.axis.runtime):
+                return found
+        raise KeyError(f"{name} in {runtime}")
+
+
+def verdicts_of(
+    study: Study, *, statics: Statics = "dense", level: float = LEVEL
+) -> list[MethodVerdict]:
+    """Return a verdict on every method of the study that is no dense network.
+
+    Methods on one data set are judged together on each axis, and their p-values are corrected for
+    that by Holm's rule; controls are corrected among themselves. With `statics` "dense and static
+    controls", networks such as the static projection are part of the static curve as well.
+    """
+    known = [f for f in study.families if f.dense or (statics != "dense" and f.static)]
+    judged = [family for family in study.families if not family.dense]
+    axes = axes_of(study.rows)
+    answers = [
+        _answer(family, [o for o in known if o is not family], study, axis=axis, level=level)
+        for family in judged
+        for axis in axes
+    ]
+    decided = _decided(answers, level=level)
+    return [
+        MethodVerdict(family, tuple(one for one in decided if one.family is family))
+        for family in judged
+    ]
+
+
+def _answer(
+    family: Family, statics: Sequence[Family], study: Study, *, axis: Axis, level: float
+) -> AxisVerdict:
+    comparable = of_its_budget(family, statics)
+    try:
+        own = costs_on(family, study, axis=axis, of=family.first)
+        if axis == MACS:
+            placed = [(o, costs_on(o, study, axis=axis, of=family.first)) for o in comparable]
+        else:
+            placed = with_costs(comparable, study, axis=axis, of=family.first)
+    except Unusable as error:
+        return AxisVerdict(axis, family, reason=str(error))
+    found = compare(own, [runs for _, runs in placed], level=level)
+    if found is None:
+        timed = axis != MACS and comparable
+        reason = f"no static network was {'timed in the same rounds' if timed else 'run here'}"
+        return AxisVerdict(axis, family, reason=reason)
+    used = tuple(placed[number][0] for number in found.static)
+    reason = "no static network of that cost was run" if isinstance(found, Outside) else ""
+    return AxisVerdict(axis, family, found, reason=reason, static=used)
+
+
+def _decided(answers: Sequence[AxisVerdict], *, level: float) -> list[AxisVerdict]:
+    """Return the answers with their verdicts; those on one axis, data set and kind of network are
+    made at once."""
+    together: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for number, answer in enumerate(answers):
+        if can_be_judged(answer.found):
+            family = answer.family
+            together[answer.axis, family.first.spec.dataset, family.control].append(number)
+    decided = list(answers)
+    for numbers in together.values():
+        compared = [found for n in numbers if (found := answers[n].found) is not None]
+        for number, verdict in zip(numbers, decide(compared, level=level), strict=True):
+            if verdict is not None:
+                decided[number] = replace(answers[number], verdict=verdict, reason="")
+    return decided

@@ -1,0 +1,95 @@
+"""Each runtime is a column, a figure and a verdict of its own: times of two are never pooled."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from made_up_results import Shelf
+from rich.console import Console
+
+import bench
+from bench.records.record import RunRecord
+from bench.report.data.rows import rows
+from bench.report.page.document import Document, document_of
+from bench.report.page.files import table_files
+from bench.report.page.html import document_page
+from bench.report.tables.results import results_table
+from bench.report.tables.terminal import rich_table
+from bench.report.verdicts.words import paragraph
+
+SPEEDS = {"eager": {"sgad": 1.0, "act": 0.8}, "native": {"sgad": 0.5, "act": 1.6}}
+
+
+@pytest.fixture
+def records(shelf: Shelf) -> list[RunRecord]:
+    """A dense network and two methods, which runtimes order differently."""
+    shelf.run("resnet", (0.92, 1.0))
+    for method, accuracy in (("sgad", 0.95), ("act", 0.90)):
+        record = shelf.run(method, (accuracy, 0.8))
+        cells = tuple(
+            shelf.cell(latency_ms=2 / speeds[method], speedup=speeds[method]).model_copy(
+                update={"runtime": runtime, "dense_ms": 2.0}
+            )
+            for runtime, speeds in SPEEDS.items()
+        )
+        refused = shelf.cell(latency_ms=None).model_copy(
+            update={"runtime": "onnxruntime", "reason": "it has no If"}
+        )
+        (point,) = record.points
+        timed = point.model_copy(update={"latency": (*cells, refused)})
+        shelf.store.save(record.model_copy(update={"points": (timed,)}))
+    return shelf.store.load_all().records
+
+
+@pytest.fixture
+def document(shelf: Shelf, records: list[RunRecord]) -> Document:
+    return document_of(records, shelf.store)
+
+
+def test_each_runtime_has_a_verdict_of_its_own(shelf: Shelf, records: list[RunRecord]) -> None:
+    found = shelf.judged()["sgad"]
+    eager, native = (found.on("time at batch 1", name) for name in SPEEDS)
+    assert eager.verdict is not None and eager.verdict.outcome == "better"
+    assert native.verdict is None and native.outside is not None
+    assert native.outside.cost == pytest.approx(2.0)
+    said = paragraph(found)
+    assert "In time at batch 1, eager: better than a static network of the same cost." in said
+    assert "In time at batch 1, native: no verdict" in said
+    assert "In time at batch 1, onnxruntime: no verdict, it has no If." in said
+    frame = bench.verdicts(shelf.store.results_dir)
+    timed = frame[(frame.method == "sgad") & (frame.axis == "time at batch 1")]
+    assert timed.runtime.tolist() == ["eager", "native", "onnxruntime"]
+    assert timed.outcome.tolist()[0] == "better"
+
+
+def test_figures_and_ranks_are_of_one_runtime_each(document: Document) -> None:
+    costs = {
+        data.runtime: {p.group.first.method: p.cost for p in data.placed}
+        for data in document.by_time
+    }
+    assert costs == {
+        runtime: {method: pytest.approx(2 / speed) for method, speed in speeds.items()}
+        for runtime, speeds in SPEEDS.items()
+    }
+    order = {one.runtime: [network.name for network in one.by_time(1)] for one in document.rankings}
+    assert order["eager"].index("sgad") < order["eager"].index("act")
+    assert order["native"].index("act") < order["native"].index("sgad")
+    assert {"ranks-eager.md", "ranks-native.md"} <= table_files(document).keys()
+    page = document_page(document)
+    assert "ms per image (eager; cpu, 1 thread)" in page
+    assert "ms per image (native; cpu, 1 thread)" in page
+
+
+def test_each_runtime_is_a_column_and_eighty_columns_show_two(records: list[RunRecord]) -> None:
+    found = rows(records)
+    table = results_table(found)
+    line = dict(zip(table.titles, table.lines[0], strict=True))
+    assert line["method"] == "act" and line["ms native, batch 1"] == "1.25"
+    assert line["speed-up eager, batch 1"].startswith("0.80 (0.78 to 0.82)")
+    assert line["speed-up onnxruntime, batch 1"] == "none: it has no If"
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(rich_table(found, width=80))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "eager" in text and "native" in text
+    assert "also timed in onnxruntime: bench results --format md" in text
