@@ -73,9 +73,8 @@ class CascadeNet(DynamicNet):
     def __init__(self, backbone: Backbone, config: CascadeConfig) -> None:
         super().__init__()
         self.backbone, self.combine = backbone, config.combine
-        self.small = replace(
-            backbone, name=config.small or smaller_than(backbone), weights=None
-        ).build()
+        small = config.small or smaller_than(backbone)
+        self.small = replace(backbone, name=small, weights=None).build()
         self.trunk = backbone.build()
         kind = ProbabilityReaches if config.confidence == "probability" else EntropyBelow
         self.rule: ThresholdRule = kind(len(config.deferred), 1)
@@ -142,9 +141,9 @@ class CascadeNet(DynamicNet):
 
 
 def smaller_than(backbone: Backbone) -> str:
-    """Return the backbone with about 0.3 of the blocks; of the smallest one, itself."""
-    per_stage = max(1, round(_SMALL_SHARE * backbone.num_blocks / 3))
-    return f"resnet{6 * per_stage + 2}"
+    """Return the backbone of the same ladder with about 0.3 of the blocks; of the smallest one,
+    itself."""
+    return backbone.smaller(_SMALL_SHARE) or backbone.name
 
 
 class BothNetworks(Phase):

@@ -8,7 +8,10 @@
     bench.front_certainty(df)  # how surely does no other network beat it?
     bench.pairs(df)  # networks of about the same cost, two by two
 
-Owns the names only; what they do is bench.report.notebook.
+    bench.run(MyMethod, "cifar10", backbone=MyBackbone)  # classes and modules, not only names
+    bench.evaluate(my_net, "cifar10", dense=my_resnet, name="mine")  # without our training
+
+Owns the names only; what they do is in bench.report.notebook and bench.own.
 """
 
 from __future__ import annotations
@@ -16,16 +19,19 @@ from __future__ import annotations
 from typing import Any
 
 _FROM_NOTEBOOK = ("front_certainty", "load_results", "pairs", "pareto", "verdicts")
+_HOME = {name: "bench.report.notebook" for name in _FROM_NOTEBOOK} | {
+    name: "bench.own" for name in ("evaluate", "run")
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FROM_NOTEBOOK:
+    if name not in _HOME:
         raise AttributeError(f"module 'bench' has no attribute '{name}'")
     # By name: the package is the lowest floor and imports nothing above it.
     from importlib import import_module
 
-    return getattr(import_module("bench.report.notebook"), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_NOTEBOOK})
+    return sorted({*globals(), *_HOME})

@@ -81,11 +81,13 @@ def run(
     *,
     reporter: Reporter | None = None,
     forget: bool = False,
+    data: Dataset | None = None,
 ) -> Outcome:
     """Train, evaluate, count and time; finished runs are found again and not repeated.
 
     A method that fails does not stop the others. Latency is measured last, for all networks
-    together, because a speed-up is a ratio within the same rounds.
+    together, because a speed-up is a ratio within the same rounds. `data` are the images called
+    `options.dataset`, where they are at hand.
 
     Raises:
         UserError: the request cannot be served as given; nothing has been started.
@@ -94,7 +96,9 @@ def run(
     from bench.training.reporter import Silent
 
     told = reporter or Silent()
-    step = _step(options, folders, told, loaded={})
+    loaded = {} if data is None else {options.dataset: data}
+    step = _step(options, folders, told, loaded=loaded)
+    step = replace(step, here=data is not None)
     if forget:
         _forget(step)
     performed = perform_all([step], told)
@@ -171,7 +175,11 @@ def _step(
 
     store = RunStore(folders.results)
     device = pick_device(options.device)
-    weights = read_weights(options.pretrained) if options.pretrained is not None else None
+    weights = (
+        None
+        if options.pretrained is None
+        else read_weights(options.pretrained, backbone=options.backbone_name)
+    )
     sources = [finished_run(store, name) for name in options.sources]
     if options.dataset not in loaded:
         data = load_dataset(options.dataset, data_dir=folders.data, workers=options.workers)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from bench.commands import backbone as backbone_group
 from bench.commands import data, method, mlflow
 from bench.commands.campaign import campaign
 from bench.commands.evaluate import evaluate
@@ -403,7 +404,7 @@ for command in (
     *(list_, doctor),
 ):
     app.command(name=command.__name__.rstrip("_"))(command)
-for group in (method, data, mlflow):
+for group in (method, backbone_group, data, mlflow):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 

@@ -42,18 +42,6 @@ class DatasetSpec(Frozen):
     fingerprint: str
 
 
-class BackboneSpec(Frozen):
-    """Which trunk."""
-
-    name: str
-    shortcut: Literal["A", "B"] = "A"
-
-    @property
-    def label(self) -> str:
-        """The name and the kind of shortcut, as one word."""
-        return f"{self.name}-{self.shortcut}"
-
-
 class Keyed(Frozen):
     """Part of what a key is made from.
 
@@ -70,6 +58,27 @@ class Keyed(Frozen):
             if getattr(self, name) == type(self).model_fields[name].default:
                 told.pop(name, None)
         return told
+
+
+class BackboneSpec(Keyed):
+    """Which trunk; `code` is the hash of a plugin's code, "" for those that come with skipbench."""
+
+    younger: ClassVar[tuple[str, ...]] = ("code",)
+
+    name: str
+    shortcut: Literal["A", "B"] = "A"
+    code: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name and, of a CIFAR ResNet, the kind of shortcut, as one word."""
+        chosen = re.fullmatch(r"resnet\d+", self.name)
+        return f"{self.name}-{self.shortcut}" if chosen else self.name
+
+    @property
+    def family(self) -> str:
+        """What the backbones of one ladder share."""
+        return ladder_of(self.name)
 
 
 class InitialWeights(Keyed):
@@ -127,6 +136,12 @@ class RunSpec(Keyed):
     def canonical_json(self) -> str:
         """Return the spec as JSON that does not depend on the order of keys."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+def ladder_of(backbone: str) -> str:
+    """Return what the names of the backbones of one ladder share: the name without the number at
+    its end, or what stands behind an @."""
+    return re.sub(r"\d*$", "", backbone.partition("@")[0])
 
 
 def without_seed(run: str) -> str:

@@ -17,7 +17,7 @@ from typing_extensions import TypeVar, get_original_bases
 
 from bench.data.augment import Batch
 from bench.errors import ConfigError, NotApplicable, NotExecutable
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
 from bench.spaces import Choice, LogUniform, Uniform, Whole

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from bench.errors import PluginError, UnknownNameError
@@ -23,6 +24,7 @@ from bench.plugin_files import check_own, import_file, said
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
+BACKBONES_GROUP = "bench.backbones"
 RESERVED_NAMES = ("all", "none", "shallower", "train")
 """What no method can be called: words that mean something else where methods are named."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
@@ -40,6 +42,7 @@ class Registry(Generic[T]):
         self.base = base
         self._added: dict[str, type[T]] = {}
         self._found: dict[str, EntryPoint] | None = None
+        self._loaded: dict[str, type[T]] = {}  # of entry points, checked
         self._claims: dict[str, list[str]] = {}  # packages by a name that several of them offer
         self._files: dict[str, Path] = {}  # by the name of what was added from it
         self._codes: dict[str, str] = {}  # hashes of code by name, taken as it was imported
@@ -69,6 +72,8 @@ class Registry(Generic[T]):
         """
         if name in self._added:
             return self._added[name]
+        if name in self._loaded:
+            return self._loaded[name]
         entry = self._entry_points().get(name)
         if entry is None:
             hint = _FILE_GIVEN if name.endswith(".py") else ""
@@ -93,7 +98,8 @@ class Registry(Generic[T]):
         self._check(found, name=name, source=entry.value)
         if not _is_built_in(entry) and name not in self._codes:
             self._codes[name] = self._code_of(found)  # now, before somebody edits it
-        return found  # type: ignore[no-any-return]
+        self._loaded[name] = found
+        return self._loaded[name]
 
     def is_built_in(self, name: str) -> bool:
         """Return whether `name` comes with skipbench."""
@@ -111,8 +117,8 @@ class Registry(Generic[T]):
             self._codes[name] = self._code_of(item)
         return self._codes[name]
 
-    def add(self, item: type[T], *, source: str) -> None:
-        """Register a class under its own `name`.
+    def add(self, item: type[T], *, source: str, code: str = "") -> None:
+        """Register a class under its own `name`; `code` is the hash of its code, if it has no file.
 
         Raises:
             PluginError: it breaks the contract or claims a name that is taken.
@@ -127,32 +133,44 @@ class Registry(Generic[T]):
                 hint=f"Give {item.__name__} another `name`.",
             )
         self._added[name] = item
+        if code:
+            self._codes[name] = code
 
-    def add_file(self, path: Path) -> list[str]:
-        """Import a plugin file and register the classes it defines; return their names.
+    def add_file(self, path: Path, *beside: Registry[Any]) -> list[str]:
+        """Import a plugin file and register the classes it defines; return their names here.
+
+        What it defines for the registries `beside` this one is registered there.
 
         Raises:
             PluginError: the file is missing, fails to import, or defines nothing to register.
         """
-        source = str(path)
         module, code = import_file(path)
+        registries = (self, *beside)
+        found = [registry._classes_in(module) for registry in registries]
+        if not any(complete for complete, _ in found):
+            open_ones = [item for _, unfinished in found for item in unfinished]
+            lacking = [f"{c.__name__} lacks {', '.join(_unfinished(c))}" for c in open_ones]
+            what = f": {'; '.join(lacking)}." if lacking else "."
+            kinds = " or ".join(registry.kind for registry in registries)
+            raise PluginError(
+                f"The plugin {path} defines no {'complete ' * bool(lacking)}{kinds}{what}",
+                hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
+            )
+        for registry, (items, _) in zip(registries, found, strict=True):
+            for item in items:
+                registry.add(item, source=str(path))
+                registry._files[item.name], registry._codes[item.name] = path.absolute(), code
+        return [str(item.name) for item in found[0][0]]
+
+    def _classes_in(self, module: ModuleType) -> tuple[list[type[Any]], list[type[Any]]]:
+        """Return the classes of this kind that a module defines, and those it leaves unfinished."""
         classes: list[type[Any]] = [
             item
             for item in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
             if item.__module__ == module.__name__ and issubclass(item, self._base())
         ]
-        items = [item for item in classes if self._fits(item)]
-        if not items:
-            lacking = [f"{c.__name__} lacks {', '.join(_unfinished(c))}" for c in classes]
-            what = f": {'; '.join(lacking)}." if lacking else "."
-            raise PluginError(
-                f"The plugin {source} defines no {'complete ' * bool(lacking)}{self.kind}{what}",
-                hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
-            )
-        for item in items:
-            self.add(item, source=source)
-            self._files[item.name], self._codes[item.name] = path.absolute(), code
-        return [str(item.name) for item in items]
+        complete = [item for item in classes if self._fits(item)]
+        return complete, [item for item in classes if item not in complete]
 
     def _code_of(self, item: type[T]) -> str:
         try:

@@ -49,6 +49,7 @@ from bench.method import (
 )
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
+from bench.networks.trunk import Pool
 from bench.phases import PricedThinking
 
 _PUBLISHED_STEPS, _PUBLISHED_EPOCHS = 100_000, 256
@@ -71,13 +72,12 @@ class ActConfig(MethodConfig):
 
 
 def pooled_score(width: int) -> nn.Module:
-    """Return the score of a state (N, width, h, w): z (N, 1), without its constant start."""
+    """Return the score of a state of this width: z (N, 1), without its constant start."""
     linear = nn.Linear(width, 1)
     nn.init.kaiming_normal_(linear.weight)
     nn.init.zeros_(linear.bias)
     norm = nn.BatchNorm1d(width, eps=_BN_EPS)
-    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return nn.Sequential(*pool, norm, nn.LeakyReLU(_SLOPE), linear)
+    return nn.Sequential(Pool(), nn.Flatten(), norm, nn.LeakyReLU(_SLOPE), linear)
 
 
 class Act(Method[ActConfig]):

@@ -49,10 +49,10 @@ from bench.method import (
     Tags,
     Unit,
 )
+from bench.networks.cifar_resnet import ResNet
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
-from bench.networks.resnet import ResNet
 
 _POLICY_DEPTH = 8
 _PUBLISHED_CURRICULUM, _PUBLISHED_JOINT = 5000, 2000

@@ -139,7 +139,7 @@ class AigGates(Policy):
         # Made from the settings: nothing that a state dict would have to carry.
         targets_g = torch.tensor([targets[b] for b in self.gated])
         self.register_buffer("targets_g", targets_g, persistent=False)
-        self.widths = [channels for channels, _, _ in backbone.input_shapes]
+        self.widths = backbone.widths
         self.gates = nn.ModuleDict({str(b): Gate(self.widths[b]) for b in self.gated})
 
     targets_g: Tensor

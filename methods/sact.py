@@ -103,6 +103,7 @@ class Sact(Method[SactConfig]):
         return _PUBLISHED_EPOCHS
 
     def build(self, backbone: Backbone, config: SactConfig) -> DynamicNet:
+        backbone.require_maps("sact")
         policy = PositionHalting(backbone, position_score, eps=config.eps, bias=config.halting_bias)
         return HaltingResNet(backbone, policy)
 

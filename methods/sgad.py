@@ -58,9 +58,9 @@ from bench.method import (
     Uniform,
     Unit,
 )
+from bench.networks.cifar_resnet import ResNet
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
-from bench.networks.resnet import ResNet
 
 _NOISE_ROWS = 1 << 16
 _STATED = {"alpha", "beta", "gamma", "complexity", "guideline"}
@@ -158,6 +158,7 @@ class BMNet(Policy):
 
     def __init__(self, backbone: Backbone, config: SgadConfig) -> None:
         super().__init__([False] * (backbone.num_blocks - 1) + [True])
+        backbone.require_maps("BMNet, which reads the stem's output,")
         self.stem_shape = backbone.stem_shape
         self.noise_ng: Tensor | None = None  # of the batch to come; its phase of training sets it
         features, width = _bmnet_features(backbone.stem_shape[0], config.bmnet)

@@ -62,6 +62,7 @@ from bench.method import (
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import ByMeans, Decisions, Policy
+from bench.networks.trunk import pool
 
 _HIDDEN = 10
 _PUBLISHED_SP, _PUBLISHED_HRL = 164, 26
@@ -112,7 +113,7 @@ class Gates(Policy):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([True] + [False] * (backbone.num_blocks - 1))
-        self.shapes = backbone.input_shapes
+        self.shapes, self.widths = backbone.input_shapes, backbone.widths
         self.drawn = False
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("reset", torch.zeros((), dtype=torch.bool))
@@ -221,7 +222,7 @@ class RecurrentGates(Gates):
 
     def __init__(self, backbone: Backbone, bias: float) -> None:
         super().__init__(backbone)
-        embed = {str(b): nn.Linear(self.shapes[b][0], _HIDDEN) for b in self.gated}
+        embed = {str(b): nn.Linear(self.widths[b], _HIDDEN) for b in self.gated}
         for layer in embed.values():
             nn.init.normal_(layer.weight, std=math.sqrt(2 / _HIDDEN))
         self.embed = nn.ModuleDict(embed)
@@ -250,8 +251,7 @@ class FirstStep(nn.Module):
         self.embed, self.cell, self.last = embed, cell, last
 
     def forward(self, h_nchw: Tensor) -> Tensor:
-        mean_nc = h_nchw.mean(dim=(2, 3))
-        return _recurrent_step(self.embed, self.cell, self.last, mean_nc, None)[0]
+        return _recurrent_step(self.embed, self.cell, self.last, pool(h_nchw), None)[0]
 
 
 def _recurrent_step(
@@ -288,6 +288,7 @@ class FeedForwardGates(Gates):
 
     def __init__(self, backbone: Backbone, kind: str, bias: float) -> None:
         super().__init__(backbone)
+        backbone.require_maps(f"The gate {kind}")
         self.nets = nn.ModuleDict(
             {str(b): FeedForwardGate(self.shapes[b][0], kind, bias) for b in self.gated}
         )

@@ -10,7 +10,7 @@ COUNT_FAULTS = """
 import resource, sys
 import torch
 from bench.allocator import keep_freed_memory
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()

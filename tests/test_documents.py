@@ -14,10 +14,11 @@ import pytest
 import typer
 
 from bench.cli import app
+from bench.engine.plan import load_plugin
 from bench.method import Method
 from bench.registry import METHODS_GROUP, Registry
 from bench.scaffold.package import package_files
-from bench.testing import check_method, suite, workbench
+from bench.testing import backbone_checks, backbones, check_method, suite, workbench
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -138,3 +139,24 @@ def test_the_help_of_a_command_shows_examples_that_are_understood(command: str, 
     assert mine
     for example in mine:
         parse(example)
+
+
+def test_the_guide_to_backbones_lists_all_checks_in_their_own_words() -> None:
+    guide = ROOT / "docs" / "adding-a-backbone.md"
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", guide.read_text(), re.MULTILINE)
+    assert rows == [(name, proves) for name, proves, _ in backbones._CHECKS]
+
+
+@pytest.mark.parametrize(("file", "lines"), [("mine", 5), ("other", 20)])
+def test_the_backbones_of_the_guide_are_as_short_as_it_says_and_keep_the_contract(
+    file: str, lines: int, tmp_path: Path
+) -> None:
+    guide = ROOT / "docs" / "adding-a-backbone.md"
+    [source] = [b for b in blocks(guide, "python") if b.startswith(f"# {file}.py\n")]
+    assert len([line for line in source.splitlines()[1:] if line.strip()]) <= lines + 1
+    path = tmp_path / f"{file}.py"
+    path.write_text(source)
+    load_plugin(path)
+    name = {"mine": "mine", "other": "other/4"}[file]
+    failed = [f for f in (c.run() for c in backbone_checks(name)) if f.status == "failed"]
+    assert [str(found) for found in failed] == []

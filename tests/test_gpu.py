@@ -12,7 +12,7 @@ from bench.engine.single import perform
 from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import profile_named
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.records.store import RunStore
 from bench.runtimes.eager import Eager
 from bench.testing.made_up import images

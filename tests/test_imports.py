@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("bench.registry",),
     ("bench.config", "bench.networks", "bench.data", "bench.spaces"),
-    ("bench.records.record", "bench.method", "bench.options", "bench.runtimes"),
+    ("bench.records.record", "bench.method", "bench.backbone", "bench.options", "bench.runtimes"),
     ("bench.phases", "bench.records", "bench.measure"),
     ("bench.training",),
     ("bench.terminal", "bench.testing", "bench.scaffold"),
@@ -47,14 +47,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.report", "bench.export"),
     ("bench.drawing", "bench.finished"),
     ("bench.api",),
-    ("bench.commands",),
+    ("bench.commands", "bench.own"),
     ("bench.cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a run works without; only the functions that need them import them.
 OPTIONAL = {
     *("ray", "mlflow", "matplotlib", "jinja2", "sklearn", "yaml", "PIL"),
-    *("onnx", "onnxruntime", "optuna"),
+    *("onnx", "onnxruntime", "optuna", "timm"),
 }
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "pandas", "numpy", "matplotlib"}
 

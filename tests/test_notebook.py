@@ -1,4 +1,4 @@
-"""The example notebook runs, and prints what it shows; the tables of verdicts are the records'."""
+"""The example notebooks run, and print what they show; the tables of verdicts are the records'."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ import pytest
 import bench
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK = ROOT / "docs" / "examples" / "results.ipynb"
+NOTEBOOKS = sorted((ROOT / "docs" / "examples").glob("*.ipynb"))
 
 
-def test_the_example_notebook_prints_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_an_example_notebook_prints_what_it_shows(
+    notebook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     names: dict[str, Any] = {}
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    cells = json.loads(notebook.read_text())["cells"]
     codes = [cell for cell in cells if cell["cell_type"] == "code"]
     assert codes
     for cell in codes:

@@ -10,7 +10,7 @@ import pytest
 from bench.data.images import DatasetInfo
 from bench.engine.building import method_of
 from bench.engine.plan import Planned, make_plan, request_of
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.options import RunOptions, read_campaign
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"

@@ -78,7 +78,8 @@ Runtimes = Annotated[
     typer.Option("--runtime", help="To time in, with commas, or all. Default: all that fit."),
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A Python file with methods; repeatable.")
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file of methods or backbones."),
 ]
 
 
@@ -125,12 +126,12 @@ def runtimes_named(text: str | None) -> tuple[str, ...]:
 
 
 def load_plugins(files: list[Path] | None) -> list[str]:
-    """Register the methods of all plugin files given; return their names."""
+    """Register methods and backbones of all plugin files given; return the methods' names."""
     if not files:
         return []
-    from bench.engine.plan import METHODS
+    from bench.engine.plan import load_plugin
 
-    return [name for file in files for name in METHODS.add_file(file)]
+    return [name for file in files for name in load_plugin(file)]
 
 
 def show_table(rows: list[Row]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.commands.checking import attempted, end_by
 from bench.commands.frame import (
     Debug,
     Plugins,
@@ -15,7 +15,6 @@ from bench.commands.frame import (
     errors_shown,
     load_plugins,
     stderr,
-    stdout,
 )
 from bench.errors import ConfigError, UnknownNameError
 
@@ -60,6 +59,9 @@ def check(
     names: Annotated[
         list[str] | None, typer.Argument(help="Methods, or all. Default: those of --plugin.")
     ] = None,
+    backbone: Annotated[
+        str, typer.Option(help="To try them on. Default: CIFAR ResNets, two of them.")
+    ] = "",
     set_: Settings = None,
     plugin: Plugins = None,
     debug: Debug = False,
@@ -68,23 +70,19 @@ def check(
 
     * `bench method check my_method`
     * `bench method check --plugin my_method.py --set my_method.cost=0.2`
+    * `bench method check all --backbone torchvision/resnet18`
     """
     with errors_shown(debug):
-        from bench.report.tables.conformance import outcome_table
+        from bench.engine.plan import METHODS
+        from bench.testing import checks_of
 
         added = load_plugins(plugin)
         configs = _configs(_chosen(names or added), set_ or [])
         outcomes: list[Outcome] = []
         for number, (name, config) in enumerate(configs.items()):
-            found = _checked(name, config, f"{number + 1}/{len(configs)}")
-            stdout().print(outcome_table(found))
-            outcomes += found
-        errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-        for error in errors if debug else ():
-            text = "".join(traceback.format_exception(error))
-            stderr().print(text, markup=False, highlight=False, soft_wrap=True)
-        if errors:
-            raise typer.Exit(1)
+            checks = checks_of(METHODS.get(name), config=config, backbone=backbone)
+            outcomes += attempted(checks, f"{number + 1}/{len(configs)} {name}")
+        end_by(outcomes, debug=debug)
 
 
 def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
@@ -117,21 +115,3 @@ def _chosen(names: list[str]) -> list[str]:
             own = "One of your own: pip install -e its folder first, or --plugin FILE."
             raise ConfigError(error.message, hint=f"{error.hint} {own}") from None
     return chosen
-
-
-def _checked(name: str, config: MethodConfig, place: str) -> list[Outcome]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from bench.engine.plan import METHODS
-    from bench.testing import checks_of
-
-    checks = checks_of(METHODS.get(name), config=config)
-    outcomes: list[Outcome] = []
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bars:
-        task = bars.add_task(name, total=len(checks))
-        for item in checks:
-            bars.update(task, description=f"{place} {name} · {item.name}")
-            outcomes.append(item.run())
-            bars.advance(task)
-    return outcomes

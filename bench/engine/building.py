@@ -18,8 +18,8 @@ from bench.engine.plan import METHODS, method_config
 from bench.errors import DataError, RecordError, WeightsError
 from bench.method import DerivedMethod, DynamicNet, Method, MethodConfig, Point, Source, SourcePoint
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
-from bench.networks.weights import Weights, check_fit, read_weights, with_zeros_at_end
+from bench.networks.trunk import Backbone
+from bench.networks.weights import Weights, fitted_to, read_weights, with_zeros_at_end
 from bench.records.record import RunRecord
 from bench.records.store import TRUNK_FILE, WEIGHTS_FILE, RunStore
 from bench.records.upkeep import checked_file
@@ -53,7 +53,7 @@ def build(spec: RunSpec, place: Workplace) -> DynamicNet:
         return _placed(method.derive(source, backbone_of(spec, place), config), place.device)
     weights = starting_weights(spec, place)
     if weights is not None:
-        check_fit(weights, backbone_of(spec, place))
+        weights = fitted_to(weights, backbone_of(spec, place))
     state = None if weights is None else weights.state
     return _placed(method.build(backbone_of(spec, place, state), config), place.device)
 
@@ -191,6 +191,5 @@ def _given_weights(spec: RunSpec, place: Workplace) -> Weights | None:
     if given is None or initial is None or given.sha256 != initial.identity:
         return None
     if initial.zero_channels == "end":
-        check_fit(given, backbone_of(spec, place))
-        return with_zeros_at_end(given)
-    return given
+        return with_zeros_at_end(fitted_to(given, backbone_of(spec, place)))
+    return fitted_to(given, backbone_of(spec, place))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from bench.config import InitialWeights, RunSpec
 from bench.errors import ConfigError, PluginError, UnknownNameError
 from bench.method import DerivedMethod, Method, MethodConfig
-from bench.networks.resnet import DEPTHS
+from bench.networks.trunk import Backbone
 from bench.registry import Registry
 
 ALL, NONE = "all", "none"
@@ -29,7 +29,7 @@ class MethodCode(NamedTuple):
 
 
 _SHARES = (0.6, 0.4)
-"""One static network below each of these shares of the blocks: where gated ones usually land."""
+"""One static network below each of these shares of the size: where gated ones usually land."""
 
 
 def known_controls(methods: Registry[Method]) -> list[str]:
@@ -72,15 +72,12 @@ def chosen_controls(given: Sequence[str], methods: Registry[Method]) -> tuple[st
     return tuple(given)
 
 
-def shallower(backbone: str) -> list[str]:
-    """Return smaller backbones to compare with: at most 0.6 and 0.4 of the blocks."""
-    depth = int(backbone.removeprefix("resnet"))
-    found: list[str] = []
-    for share in _SHARES:
-        below = [d for d in DEPTHS if (d - 2) <= share * (depth - 2)]
-        if below and f"resnet{below[-1]}" not in found:
-            found.append(f"resnet{below[-1]}")
-    return found
+def shallower(backbone: Backbone) -> list[str]:
+    """Return smaller backbones of the same ladder to compare with: the largest of at most 0.6 and
+    0.4 of the size."""
+    ladder = backbone.ladder()
+    below = [[name for name, size in ladder.items() if size <= share] for share in _SHARES]
+    return list(dict.fromkeys(names[0] for names in below if names))
 
 
 def sources_for(

@@ -17,9 +17,10 @@ from bench.data.images import Dataset, ImageSet, hold_out
 from bench.data.normalising import Constants, usual_constants
 from bench.engine.plan import Request, normalisation_of, request_backbone
 from bench.measure.accuracy import Evaluation, evaluate
+from bench.networks.cifar_resnet import CifarResNets
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
-from bench.networks.weights import Weights, check_fit, with_zeros_at_end
+from bench.networks.trunk import Backbone
+from bench.networks.weights import Weights, fitted_to, with_zeros_at_end
 
 _IMAGES, _FIRST, _FEWEST, _BATCH = 2000, 250, 10, 250
 # Of paired differences of the loss, in standard errors: some choices are compared with each other.
@@ -44,13 +45,19 @@ def fitted(
         WeightsError: the weights do not fit the backbone.
     """
     backbone = request_backbone(request, dataset.info)
-    check_fit(weights, backbone)
+    weights = fitted_to(weights, backbone)
+    if weights.by_order:
+        note(
+            f"{weights.name} has other names of layers than {backbone.name}: its tensors are "
+            "matched by order and shape. Such a file does not say how layers pad; see whether the "
+            "accuracy is what it should be"
+        )
     if weights.normalisation is not None or len(dataset.train) < 2 * _FEWEST:
         return weights
     held = hold_out(dataset.train, min(_IMAGES, len(dataset.train) // 2), seed=0)[1].held(device)
     used = normalisation_of(request, dataset.info, weights)
     trial = _Trial(backbone, held, device)
-    if backbone.shortcut == "A":
+    if isinstance(backbone.family, CifarResNets) and backbone.shortcut == "A":
         weights = _laid_out(weights, used, trial, note)
     _remark(weights, used, usual_constants(dataset.info), trial, note)
     return weights

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -28,8 +29,8 @@ from bench.engine.controls import (
 )
 from bench.errors import ConfigError
 from bench.method import DerivedMethod, Method, MethodConfig
-from bench.networks.resnet import Backbone, Shortcut
-from bench.networks.weights import Weights, check_fit
+from bench.networks.trunk import BACKBONES, OWN, Backbone, Shortcut, split_name
+from bench.networks.weights import Weights, fitted_to
 from bench.options import RunOptions, refuse_truth_values
 from bench.plain_text import one_line, shown
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
@@ -39,6 +40,20 @@ METHODS: Registry[Method] = Registry(kind="method", group=METHODS_GROUP, base="b
 M = TypeVar("M", bound=BaseModel)
 DENSE = "resnet"
 TRAIN_GROUP = "train"
+
+
+def load_plugin(path: Path) -> list[str]:
+    """Register the methods and backbones of a plugin file; return the names of the methods.
+
+    Raises:
+        PluginError: it cannot be imported, or defines neither.
+    """
+    return [] if path.absolute() in plugin_files() else METHODS.add_file(path, BACKBONES)
+
+
+def plugin_files() -> list[Path]:
+    """Return the plugin files of what is registered, for processes started from this one."""
+    return list(dict.fromkeys([*METHODS.files, *BACKBONES.files]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,7 @@ def make_plan(
     recipe = recipe_named(request.recipe)
     backbone = request_backbone(request, info)
     if weights is not None:
-        check_fit(weights, backbone)
+        fitted_to(weights, backbone)
     if recipe.start == "pretrained" and weights is None:
         raise ConfigError(
             f"The recipe '{recipe.name}' starts from trained weights.",
@@ -126,7 +141,7 @@ def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Reque
         methods=methods,
         controls=chosen_controls(options.controls, METHODS),
         sources=tuple(sources),
-        backbone=options.backbone_name,
+        backbone=options.backbone_name.removeprefix(f"{OWN}/"),
         recipe=options.recipe,
         shortcut=options.shortcut,
         epochs=options.epochs,
@@ -144,9 +159,12 @@ def request_backbone(request: Request, info: DatasetInfo) -> Backbone:
 
     Raises:
         UnknownNameError: there is none of that name.
+        ConfigError: it does not take images of this shape.
     """
     shape = (info.channels, info.height, info.width)
-    return Backbone(request.backbone, info.num_classes, shape, request.shortcut)
+    backbone = Backbone(request.backbone, info.num_classes, shape, request.shortcut)
+    backbone.layout  # noqa: B018  tried before anything is trained
+    return backbone
 
 
 def normalisation_of(request: Request, info: DatasetInfo, weights: Weights | None) -> Constants:
@@ -210,6 +228,13 @@ def code_of(name: str) -> MethodCode:
     return MethodCode(name, METHODS.get(name).version, code)
 
 
+def backbone_spec(name: str, shortcut: Shortcut) -> BackboneSpec:
+    """Return which backbone `name` is, and which code of it."""
+    family = split_name(name)[0]
+    code = "" if BACKBONES.is_built_in(family) else BACKBONES.code(family)
+    return BackboneSpec(name=name, shortcut=shortcut, code=code)
+
+
 @dataclass(frozen=True, slots=True)
 class _Builder:
     request: Request
@@ -237,16 +262,15 @@ class _Builder:
         wanted = self._beside() and SHALLOWER in self.request.controls
         if not wanted or self.weights is not None:
             return []
+        own = request_backbone(self.request, self.info)
         return [
             Planned(
                 self._spec(DENSE, seed, share=1.0, initial=None).model_copy(
-                    update={
-                        "backbone": BackboneSpec(name=name, shortcut=self.request.shortcut),
-                    }
+                    update={"backbone": backbone_spec(name, self.request.shortcut)}
                 )
             )
             for seed in self.request.seeds
-            for name in shallower(self.request.backbone)
+            for name in shallower(own)
         ]
 
     def derived(self, name: str, planned: Sequence[Planned]) -> list[Planned]:
@@ -319,7 +343,7 @@ class _Builder:
             **code_of(name)._asdict(),
             config=config.model_dump(mode="json"),
             dataset=DatasetSpec(name=info.name, fingerprint=info.fingerprint),
-            backbone=BackboneSpec(name=request.backbone, shortcut=request.shortcut),
+            backbone=backbone_spec(request.backbone, request.shortcut),
             budget=self._adjusted(budget, share),
             seed=seed,
             normalisation=normalisation_of(request, info, self.weights),

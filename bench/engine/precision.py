@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from bench.config import RunSpec
 from bench.engine.plan import DENSE, METHODS, Planned, method_config
 from bench.measure.modes import using_threads
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.recipes import Precision
 
 _WARM_UP, _STEPS = 2, 5

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from bench.engine.building import Workplace
 from bench.engine.measuring import Task
-from bench.engine.plan import METHODS
+from bench.engine.plan import plugin_files
 from bench.errors import RunFailed
 from bench.measure.cells import MeasuredCell, RawLatency, merged
 from bench.measure.lanes import Progress
@@ -105,7 +105,7 @@ def job_of(records: Sequence[RunRecord], place: Workplace, task: Task) -> dict[s
     return {
         "results_dir": str(place.store.results_dir),
         "runs": [record.run for record in records],
-        "plugins": [str(path) for path in METHODS.files],
+        "plugins": [str(path) for path in plugin_files()],
         "dataset": dataclasses.asdict(place.dataset.info),
         "device": str(place.device),
         "task": task._replace(profile=None)._asdict(),  # type: ignore[arg-type]

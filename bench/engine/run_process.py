@@ -26,7 +26,7 @@ from bench.data.load import load_dataset
 from bench.engine.blame import failure_of
 from bench.engine.building import Workplace, check_same_data
 from bench.engine.devices import pick_device
-from bench.engine.plan import METHODS
+from bench.engine.plan import load_plugin
 from bench.engine.single import perform
 from bench.engine.supervising import Job, Kind, said_line
 from bench.measure.environment import describe_environment
@@ -110,14 +110,15 @@ def do(job: Job, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
     torch.set_num_threads(job.threads)
     say("started", describe_environment(device).values)
     for file in map(Path, job.plugins):
-        if file not in METHODS.files:
-            METHODS.add_file(file)
+        load_plugin(file)
     place = Workplace(
         _dataset(job.dataset, Path(job.data_dir), job.workers),
         RunStore(Path(job.results_dir)),
         device,
         _Telling(spec.run, orders),
-        None if job.weights is None else read_weights(Path(job.weights)),
+        None
+        if job.weights is None
+        else read_weights(Path(job.weights), backbone=spec.backbone.name),
     )
     check_same_data(spec, place.dataset)
     if job.needs is not None:

@@ -21,7 +21,7 @@ from bench.config import RunSpec
 from bench.engine.blame import Failure, failure_of
 from bench.engine.building import Workplace
 from bench.engine.decisions import note_changes
-from bench.engine.plan import METHODS, Planned
+from bench.engine.plan import METHODS, Planned, plugin_files
 from bench.engine.single import perform, recorded
 from bench.engine.supervising import Job, RunProcess, Said
 from bench.engine.telling import Together
@@ -29,6 +29,7 @@ from bench.errors import BenchError, RunFailed
 from bench.folders import Folders, from_home
 from bench.machine import available_memory_bytes, usable_cores
 from bench.measure.modes import using_threads
+from bench.networks.trunk import BACKBONES, split_name
 from bench.options import RunOptions
 from bench.records.record import EpochRow, RunRecord
 from bench.training.reporter import Reporter
@@ -44,12 +45,16 @@ _COPIES_OF_IMAGES = 4
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The runs of one command, and what they are done with."""
+    """The runs of one command, and what they are done with.
+
+    `here`: no other process would find its images.
+    """
 
     options: RunOptions
     folders: Folders
     place: Workplace
     plan: Sequence[Planned]
+    here: bool = False
 
 
 class Crew(NamedTuple):
@@ -106,7 +111,7 @@ def crew_of(tasks: Sequence[_Task]) -> Crew:
     """
     if any(task.step.place.device.type != "cpu" for task in tasks):
         return Crew(1, None, here=True)
-    at_hand = any(METHODS.is_only_here(task.spec.method) for task in tasks)
+    at_hand = any(task.step.here or _is_only_here(task.spec) for task in tasks)
     cores = max(1, int(usable_cores()))
     # Runs that read their images share the cores with those who read: one after the other.
     streamed = any(not task.step.place.dataset.train.held_bytes for task in tasks)
@@ -119,6 +124,12 @@ def crew_of(tasks: Sequence[_Task]) -> Crew:
     processes = max(1, min(width, cores // threads, _room_for(tasks)))
     small = sum(task.images for task in tasks) < _WORTH_A_PROCESS_IMAGES
     return Crew(processes, threads, here=small or at_hand or processes == threads == 1)
+
+
+def _is_only_here(spec: RunSpec) -> bool:
+    """Whether another process would not find what a run is of."""
+    family = split_name(spec.backbone.name)[0]
+    return METHODS.is_only_here(spec.method) or BACKBONES.is_only_here(family)
 
 
 def job_of(
@@ -139,7 +150,7 @@ def job_of(
         data_dir=str(folders.data.absolute()),
         results_dir=str(folders.results.absolute()),
         weights=None if options.pretrained is None else str(options.pretrained.absolute()),
-        plugins=[str(path) for path in METHODS.files],
+        plugins=[str(path) for path in plugin_files()],
         device=device,
         threads=threads,
         workers=options.workers,

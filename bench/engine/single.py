@@ -39,7 +39,7 @@ from bench.errors import NotApplicable, StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
 from bench.method import DerivedMethod, DynamicNet, Point
-from bench.networks.resnet import ResNet
+from bench.networks.trunk import Trunk
 from bench.networks.weights import trunk_bytes
 from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord
 from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE, save_arrays
@@ -220,7 +220,7 @@ def _keep_weights(net: DynamicNet, point: PointRecord, spec: RunSpec, place: Wor
     shipped = net.inference_net(dead_blocks=frozenset(point.dead_blocks))
     write_atomically(folder / INFERENCE_FILE, _state_bytes(shipped))
     trunk = getattr(net, "trunk", None)
-    if isinstance(trunk, ResNet) and trunk.is_complete:
+    if isinstance(trunk, Trunk) and trunk.is_complete:
         data = trunk_bytes(
             trunk.state_dict(),
             backbone=spec.backbone.name,

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.engine.building import Workplace
 from bench.engine.measuring import Task, measure_here
-from bench.engine.plan import METHODS
+from bench.engine.plan import load_plugin
 from bench.engine.processes import (
     IMAGES_FILE,
     JOB_FILE,
@@ -50,7 +50,7 @@ def open_job(folder: Path) -> Job:
     """Return the job in `folder`; methods from plugin files are known afterwards."""
     given = json.loads((folder / JOB_FILE).read_text())
     for file in given["plugins"]:
-        METHODS.add_file(Path(file))
+        load_plugin(Path(file))
     store = RunStore(Path(given["results_dir"]))
     device = torch.device(given["device"])
     place = Workplace(_no_images(given["dataset"]), store, device, _Forwarding())

@@ -21,7 +21,7 @@ from bench.errors import PluginError
 from bench.measure.modes import in_plain_operators
 from bench.measure.operators import FORMULAS, Unknown
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, RemovedResidual, Unit
 
 Made = TypeVar("Made")
@@ -48,7 +48,7 @@ def unit_macs(net: DynamicNet) -> dict[str, int]:
 
 
 def dense_macs(backbone: Backbone) -> int:
-    """Return the MACs of one image through the plain ResNet of `backbone`."""
+    """Return the MACs of one image through the plain trunk of `backbone`."""
     return sum(unit_macs(GatedResNet(backbone)).values())
 
 

@@ -10,13 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import PluginError
 from bench.networks.policy import Decisions, Gates
-from bench.networks.resnet import Block, Projection
 from bench.networks.states import States
+from bench.networks.trunk import Block
 from bench.networks.unit import RemovedResidual
 
 _ANY_STATE = torch.zeros(1, 1, 1, 1)
@@ -25,46 +24,59 @@ _ANY_STATE = torch.zeros(1, 1, 1, 1)
 class Merge(ABC):
     """What "skip" means at one block: how shortcut S, residual F and gate g combine.
 
-    The rules agree bit for bit for hard gates wherever S(x) >= 0 (identity and shortcut A);
-    they differ at shortcut B and in the gradient of the gate.
+    The rules agree bit for bit for hard gates wherever a block is settled; they differ elsewhere,
+    as at shortcut B of a CIFAR ResNet, and in the gradient of the gate.
     """
 
     @abstractmethod
-    def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-        """Combine for every image of the batch; differentiable in all three."""
+    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
+        """Combine for every image of the batch, up to `then`; differentiable in all three."""
 
     @abstractmethod
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
-        """Return the output of a block whose residual did not run; may be `shortcut` itself."""
+        """Return what `then` of a block reads whose residual did not run; may be `shortcut`."""
 
     def keeps(self, block: Block) -> bool:
         """Whether the state of an image that skips `block` stays what it is."""
         return (
             isinstance(block.shortcut, nn.Identity)
+            and isinstance(block.then, nn.Identity)
             and self.skipped(block, _ANY_STATE) is _ANY_STATE
         )
 
 
 class GateResidual(Merge):
-    """y = ReLU(S + g F): ConvNet-AIG, DynConv, and SGAD as reconstructed."""
+    """y = after(S + g F): ConvNet-AIG, DynConv, and SGAD as reconstructed."""
 
-    def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-        return F.relu(shortcut + gate_n.view(-1, 1, 1, 1) * residual)
+    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
+        out: Tensor = block.after(shortcut + per_image(gate_n, residual) * residual)
+        return out
 
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
         # A copy of a non-negative state through ReLU would cost a pass over memory for nothing.
-        return F.relu(shortcut) if isinstance(block.shortcut, Projection) else shortcut
+        if block.settled:
+            return shortcut
+        # What an identity gives is still the state of the block before; `after` may work in place.
+        own = isinstance(block.shortcut, nn.Identity)
+        out: Tensor = block.after(shortcut.clone() if own else shortcut)
+        return out
 
 
 class GateOutput(Merge):
-    """y = g ReLU(S + F) + (1 - g) S: SkipNet and BlockDrop; no ReLU on the skipped path."""
+    """y = g after(S + F) + (1 - g) S: SkipNet and BlockDrop; no `after` on the skipped path."""
 
-    def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-        gate = gate_n.view(-1, 1, 1, 1)
-        return gate * F.relu(shortcut + residual) + (1 - gate) * shortcut
+    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
+        gate = per_image(gate_n, residual)
+        out: Tensor = gate * block.after(shortcut + residual) + (1 - gate) * shortcut
+        return out
 
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
         return shortcut
+
+
+def per_image(values_n: Tensor, like: Tensor) -> Tensor:
+    """Return one number per image (N,) in the shape that multiplies states such as `like`."""
+    return values_n.view(-1, *(1,) * (like.ndim - 1))
 
 
 def run_masked(
@@ -78,15 +90,18 @@ def run_masked(
     for index, block in enumerate(blocks):
         gate = decisions.gate(index, h_nchw)
         if isinstance(block.residual, RemovedResidual):
-            h_nchw = merge.skipped(block, block.shortcut(h_nchw))
+            h_nchw = skipped(block, h_nchw, merge)
             columns.append(h_nchw.new_zeros(h_nchw.shape[0], dtype=torch.float32))
         elif gate is None:
             h_nchw = block(h_nchw)
             columns.append(h_nchw.new_ones(h_nchw.shape[0], dtype=torch.float32))
         else:
             _require_one_per_image(gate, index)
-            h_nchw = merge.masked(block.shortcut(h_nchw), block.residual(h_nchw), gate)
+            shortcut, residual = block.shortcut(h_nchw), block.residual(h_nchw)
+            h_nchw = block.then(merge.masked(block, shortcut, residual, gate))
             columns.append(gate.detach().float())
+    if not columns:  # a network without residual blocks, which is only ever run whole
+        return h_nchw, h_nchw.new_ones(h_nchw.shape[0], 0)
     return h_nchw, torch.stack(columns, dim=1)
 
 
@@ -135,4 +150,5 @@ def _run_chosen(block: Block, states: States, gates: Gates, *, merge: Merge) -> 
 
 def skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:
     """Return what becomes of the states (N, C, h, w) of images that skip `block`."""
-    return merge.skipped(block, block.shortcut(h_nchw))
+    out: Tensor = block.then(merge.skipped(block, block.shortcut(h_nchw)))
+    return out

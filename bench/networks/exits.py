@@ -1,4 +1,4 @@
-"""The ResNet with exits: classifiers behind its first two stages, and both execution paths.
+"""A trunk with exits: two classifiers on the way, and both execution paths.
 
 Every method that may end a network early is an instance of this class with its own rule
 (exit_rules.py); the loop over the stretches between exits lives here, in its two forms. Owns the
@@ -17,27 +17,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
+from bench.networks.cifar_resnet import Head
 from bench.networks.exit_rules import ExitRule
-from bench.networks.gated import trunk_units
-from bench.networks.resnet import Backbone, Block, Head, PaddedSubsample, ResNet
+from bench.networks.gated import has_cost, trunk_units
+from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
 
-NUM_EXITS = 2  # behind stages 1 and 2; the trunk's own head is the last way out
+NUM_EXITS = 2  # behind each third; the trunk's own head is the last way out
 HeadKind = Literal["pooled", "grid", "convolution"]
 _GRID_SIDE = 4
 
 
 class GridHead(nn.Module):
-    """Means over a grid of at most 4x4 fields, and a linear classifier of all of them."""
+    """Means over a grid of at most 4x4 fields, or over at most 16 runs of tokens; and a linear
+    classifier of all of them."""
 
     def __init__(self, num_classes: int, shape_chw: tuple[int, ...]) -> None:
         super().__init__()
-        width, *sides = shape_chw
-        self.fields = (min(_GRID_SIDE, sides[0]), min(_GRID_SIDE, sides[1]))
-        self.linear = nn.Linear(width * self.fields[0] * self.fields[1], num_classes)
+        if len(shape_chw) == 3:
+            width, *sides = shape_chw
+            fields = [min(_GRID_SIDE, side) for side in sides]
+        else:
+            tokens, width = shape_chw
+            fields = [1, min(_GRID_SIDE**2, tokens)]
+        self.fields = (fields[0], fields[1])
+        self.linear = nn.Linear(width * fields[0] * fields[1], num_classes)
 
-    def forward(self, h_nchw: Tensor) -> Tensor:
-        logits: Tensor = self.linear(F.adaptive_avg_pool2d(h_nchw, self.fields).flatten(1))
+    def forward(self, h: Tensor) -> Tensor:
+        maps_nchw = h if h.ndim == 4 else h.transpose(1, 2)[:, :, None]
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(maps_nchw, self.fields).flatten(1))
         return logits
 
 
@@ -57,7 +65,9 @@ class ConvolutionalHead(nn.Module):
 
 
 class ExitResNet(DynamicNet):
-    """A ResNet that an image may leave behind stage 1 or 2, where the rule says so.
+    """A trunk that an image may leave behind one or two thirds of it, where the rule says so.
+
+    An exit lies where a stage ends, if there are as many: of a CIFAR ResNet behind stages 1 and 2.
 
     There are W = E + 1 ways out, counted from 0: the exits, and the trunk's own head. Whoever
     leaves by one of them ran all that lies before it, the heads of earlier exits included.
@@ -71,8 +81,10 @@ class ExitResNet(DynamicNet):
         super().__init__()
         assert rule.num_exits == NUM_EXITS
         self.backbone = backbone
-        self.trunk: ResNet = backbone.build()
-        self.starts = tuple(stage.blocks.start for stage in backbone.stages)
+        self.trunk: Trunk = backbone.build()
+        self.starts = (0, *backbone.thirds)
+        if head == "convolution":
+            backbone.require_maps(f"An exit with a {head} head")
         self.exits = nn.ModuleList(
             _head(head, unit.input_shape, backbone.num_classes)
             for unit in trunk_units(self.trunk, backbone)
@@ -87,7 +99,7 @@ class ExitResNet(DynamicNet):
 
     @property
     def blocks(self) -> list[Block]:
-        return [block for block in self.trunk.blocks if isinstance(block, Block)]
+        return blocks_of(self.trunk)
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
@@ -248,8 +260,9 @@ class ExitResNet(DynamicNet):
         self.last = way
         for block in self.blocks[self.starts[way + 1] :]:
             block.register_module("residual", RemovedResidual())
-            if not isinstance(block.shortcut, nn.Identity | PaddedSubsample):
-                block.register_module("shortcut", RemovedResidual())
+            for name in ("shortcut", "then"):
+                if has_cost(getattr(block, name)):
+                    block.register_module(name, RemovedResidual())
         for later in range(way + 1, NUM_EXITS):
             self.exits[later] = RemovedResidual()
         self.trunk.register_module("head", RemovedResidual())
@@ -257,7 +270,7 @@ class ExitResNet(DynamicNet):
 
 def _head(kind: HeadKind, shape_chw: tuple[int, ...], num_classes: int) -> nn.Module:
     if kind == "pooled":
-        return Head(num_classes, shape_chw[0])
+        return Head(num_classes, shape_chw[0] if len(shape_chw) == 3 else shape_chw[-1])
     if kind == "grid":
         return GridHead(num_classes, shape_chw)
     return ConvolutionalHead(num_classes, shape_chw[0])

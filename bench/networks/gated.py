@@ -1,4 +1,4 @@
-"""The gated ResNet: the plain trunk, a policy, and both execution paths.
+"""The gated network: the plain trunk, a policy, and both execution paths.
 
 Every method that decides block by block or up front is an instance of this class with its own
 policy; the loop itself lives in execution.py. Owns the list of units and the columns of the trace.
@@ -22,12 +22,12 @@ from bench.networks.execution import (
     skipped,
 )
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront, among_ones
-from bench.networks.resnet import Backbone, Block, PaddedSubsample, ResNet
+from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
 
 
 class GatedResNet(DynamicNet):
-    """A ResNet whose blocks run where the policy says so.
+    """A trunk whose blocks run where the policy says so.
 
     Modules that only training needs go into `training_only`; `inference_net` drops them.
     """
@@ -37,7 +37,7 @@ class GatedResNet(DynamicNet):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.trunk: ResNet = backbone.build()
+        self.trunk: Trunk = backbone.build()
         self.policy = policy or EverythingRuns([True] * backbone.num_blocks)
         self.merge = merge or GateResidual()
         self.training_only = nn.ModuleDict()
@@ -48,7 +48,7 @@ class GatedResNet(DynamicNet):
         return blocks_of(self.trunk)
 
     def units(self) -> Sequence[Unit]:
-        """Stem, then each block (and its shortcut where that has a cost), head, policy."""
+        """Stem, then each block (shortcut and `then` where they have a cost), head, policy."""
         fixed = self.policy.always_on
         return [*trunk_units(self.trunk, self.backbone, always_on=fixed), *self.policy.units()]
 
@@ -92,7 +92,9 @@ class GatedResNet(DynamicNet):
                 open_n = gate_n > 0.5
                 (state,) = branch(open_n, partial(_alone, block, state), skip)
                 ran.append(open_n.to(always.dtype))
-        return self.trunk.head(state), self._trace(torch.stack(ran, dim=1))
+        return self.trunk.head(state), self._trace(
+            torch.stack(ran, dim=1) if ran else x_1chw.new_ones(1, 0)
+        )
 
     def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
         """Run really skipping with the given gates (N, B) in place of the policy's own."""
@@ -130,7 +132,8 @@ class GatedResNet(DynamicNet):
         state, gates_bn = run_skipping(
             self.blocks, stem_nchw, decisions=decisions, merge=self.merge
         )
-        gates_nb = torch.tensor(gates_bn, dtype=torch.float32, device=state.device).T
+        ran_bn = torch.tensor(gates_bn, dtype=torch.float32, device=state.device)
+        gates_nb = ran_bn.view(-1, stem_nchw.shape[0]).T
         return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
@@ -144,41 +147,43 @@ def _alone(change: Callable[[Tensor], Tensor], state_nchw: Tensor) -> tuple[Tens
     return (change(state_nchw),)
 
 
-def blocks_of(trunk: ResNet) -> list[Block]:
-    """Return the residual blocks of a trunk, in order."""
-    return [block for block in trunk.blocks if isinstance(block, Block)]
+def has_cost(module: nn.Module) -> bool:
+    """Whether a shortcut or a `then` is a unit: whether it has weights, or had."""
+    return isinstance(module, RemovedResidual) or any(True for _ in module.parameters())
 
 
 def trunk_units(
-    trunk: ResNet, backbone: Backbone, *, always_on: Sequence[bool] | None = None
+    trunk: Trunk, backbone: Backbone, *, always_on: Sequence[bool] | None = None
 ) -> list[Unit]:
-    """Return the units of a trunk: stem, each block (and its shortcut where that costs), head.
+    """Return the units of a trunk: stem, each block (shortcut and `then` where they cost), head.
 
     `always_on` says which blocks run for every image, by default all; a removed block never runs.
     """
     units = [Unit("stem", trunk.stem, backbone.image_shape, True, "stem")]
-    shape: tuple[int, ...] = backbone.stem_shape
+    layout = backbone.layout
     for b, block in enumerate(blocks_of(trunk)):
+        shape = layout.states[b]
         fixed = always_on is None or always_on[b]
         runs = fixed and not isinstance(block.residual, RemovedResidual)
         units.append(Unit(f"block{b}", block.residual, shape, runs, "block"))
-        if not isinstance(block.shortcut, nn.Identity | PaddedSubsample):
+        if has_cost(block.shortcut):
             units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))
-        shape = shape_after(block, shape)
-    units.append(Unit("head", trunk.head, shape, True, "head"))
+        if has_cost(block.then):
+            units.append(Unit(f"block{b}.then", block.then, layout.sums[b], True, "shortcut"))
+    units.append(Unit("head", trunk.head, layout.states[-1], True, "head"))
     return units
 
 
-def whole_trunk(net: DynamicNet, backbone: Backbone, *, of: str) -> ResNet:
-    """Return the ResNet inside `net`, the network of the method `of`, if what its units called
-    block0, block1 ... name are the blocks of that ResNet, all of them.
+def whole_trunk(net: DynamicNet, backbone: Backbone, *, of: str) -> Trunk:
+    """Return the trunk inside `net`, the network of the method `of`, if what its units called
+    block0, block1 ... name are the blocks of that trunk, all of them.
 
     Raises:
         NotApplicable: there is none, or its units are something else.
     """
     trunk = getattr(net, "trunk", None)
-    if not isinstance(trunk, ResNet) or not trunk.is_complete:
-        raise NotApplicable(f"'{of}' has no whole ResNet inside.")
+    if not isinstance(trunk, Trunk) or not trunk.is_complete:
+        raise NotApplicable(f"'{of}' has no whole trunk inside.")
     own = {f"block{b}": block.residual for b, block in enumerate(blocks_of(trunk))}
     found = {unit.name: unit.module for unit in net.units() if unit.role == "block"}
     strange = [name for name, module in found.items() if own.get(name) is not module]
@@ -194,8 +199,3 @@ def whole_trunk(net: DynamicNet, backbone: Backbone, *, of: str) -> ResNet:
 def block_columns(units: Iterable[Unit]) -> list[int]:
     """Return the columns of the trace that belong to blocks, in order."""
     return [column for column, unit in enumerate(units) if unit.role == "block"]
-
-
-def shape_after(block: Block, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape (C, h, w) behind `block`; both convolutions of a border halve by rounding up."""
-    return (block.c_out, *(-(-side // block.stride) for side in shape[1:]))

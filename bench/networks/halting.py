@@ -1,4 +1,4 @@
-"""The halting ResNet: adaptive computation time inside each stage, masked and skipping.
+"""The halting network: adaptive computation time inside each stage, masked and skipping.
 
 Within a stage, every block is a unit. Behind each unit but the last a score says how much weight
 its state gets; once the weights given reach 1, the image (or the position) halts, and the stage
@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.gated import blocks_of, trunk_units
+from bench.networks.gated import trunk_units
 from bench.networks.halting_policy import HaltingPolicy
 from bench.networks.pondering import Pondering, Remainder
-from bench.networks.resnet import Backbone, Block, ResNet, Stage
+from bench.networks.trunk import Backbone, Block, Stage, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
 
 Score = Callable[[int, Tensor], Tensor]
@@ -38,10 +38,10 @@ class Going(NamedTuple):
 
 
 class HaltingResNet(DynamicNet):
-    """A ResNet whose stages end early, per image or per position, where the scores say so.
+    """A trunk whose stages end early, per image or per position, where the scores say so.
 
-    `Output.terms` of the masked path: `ponder_ns` (N, 3), the ponder cost N + R of each stage with
-    gradient, and `units_ns` (N, 3), the count N alone; both are means over positions.
+    `Output.terms` of the masked path: `ponder_ns` (N, S), the ponder cost N + R of each stage with
+    gradient, and `units_ns` (N, S), the count N alone; both are means over positions.
     """
 
     always_on_u: Tensor
@@ -49,8 +49,9 @@ class HaltingResNet(DynamicNet):
     def __init__(self, backbone: Backbone, policy: HaltingPolicy) -> None:
         super().__init__()
         self.backbone = backbone
-        self.trunk: ResNet = backbone.build()
+        self.trunk: Trunk = backbone.build()
         self.policy = policy
+        policy.check(self.blocks, backbone.name)
         self.training_only = nn.ModuleDict()
         units = self.units()
         # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
@@ -184,8 +185,8 @@ class HaltingResNet(DynamicNet):
             state, pondering = self._stage_masked(stage, state, score, trace)
             stages.append(pondering)
         terms = {
-            "ponder_ns": torch.stack([s.cost.mean(dim=(1, 2, 3)) for s in stages], dim=1),
-            "units_ns": torch.stack([s.units.mean(dim=(1, 2, 3)) for s in stages], dim=1),
+            "ponder_ns": torch.stack([s.cost.flatten(1).mean(dim=1) for s in stages], dim=1),
+            "units_ns": torch.stack([s.units.flatten(1).mean(dim=1) for s in stages], dim=1),
         }
         return Output(self.trunk.head(state), trace.executed_nu, terms)
 

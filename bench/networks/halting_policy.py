@@ -14,7 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.networks.resnet import Backbone, Block
+from bench.errors import NotApplicable
+from bench.networks.execution import per_image
+from bench.networks.gated import has_cost
+from bench.networks.trunk import Backbone, Block
 from bench.networks.unit import RemovedResidual, Unit
 
 
@@ -37,8 +40,22 @@ class HaltingPolicy(nn.Module, ABC):
         self.stages = backbone.stages
         # The last block of a stage needs no score: whatever is left goes to its state.
         self.scores = nn.ModuleDict(
-            {str(b): make(stage.shape[0]) for stage in self.stages for b in stage.blocks[:-1]}
+            {
+                str(b): make(backbone.widths[b + 1])
+                for stage in self.stages
+                for b in stage.blocks[:-1]
+            }
         )
+
+    def check(self, blocks: Sequence[Block], name: str) -> None:
+        """Do nothing if units behind the first of a stage cost nothing but their residual.
+
+        Raises:
+            NotApplicable: they do; whoever has halted would still have to run that.
+        """
+        for b in (b for stage in self.stages for b in stage.blocks[1:]):
+            if has_cost(blocks[b].shortcut) or has_cost(blocks[b].then):
+                raise NotApplicable(f"block{b} of {name} is in a stage and not skipped whole.")
 
     @abstractmethod
     def ones(self, state_nchw: Tensor) -> Tensor:
@@ -97,11 +114,12 @@ class ImageHalting(HaltingPolicy):
     """Whole images halt; `make(width)` returns a module from a state (N, C, h, w) to z (N, 1)."""
 
     def ones(self, state_nchw: Tensor) -> Tensor:
-        return torch.ones(state_nchw.shape[0], 1, 1, 1, device=state_nchw.device)
+        one_n = torch.ones(state_nchw.shape[0], device=state_nchw.device)
+        return per_image(one_n, state_nchw)
 
     def score(self, block: int, state_nchw: Tensor) -> Tensor:
         z_n1 = self.scores[str(block)](state_nchw).float()
-        return torch.sigmoid(z_n1 + self.bias).view(-1, 1, 1, 1)
+        return per_image(torch.sigmoid(z_n1 + self.bias), state_nchw)
 
     def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
         # Images that have halted run on as well: whatever becomes of them has weight 0.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bench.errors import PluginError
 from bench.networks.states import States
+from bench.networks.trunk import pool
 from bench.networks.unit import Unit
 
 Gates = Sequence[float]  # of one block: one number per image
@@ -53,7 +54,7 @@ class ByMeans(Decisions):
         """Return what `gate` returns, from the mean (N, C) of the input of the block."""
 
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        return self.gate_of(index, h_nchw.mean(dim=(2, 3)))
+        return self.gate_of(index, pool(h_nchw))
 
     def hard_gates(self, index: int, states: States) -> Gates | None:
         return _hard(self.gate_of(index, states.means()))

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.errors import NotApplicable
 from bench.networks.halting_policy import HaltingPolicy
-from bench.networks.resnet import Block, Residual
+from bench.networks.trunk import BasicResidual, Block
 from bench.networks.unit import RemovedResidual
 
 
@@ -61,6 +62,15 @@ class PositionHalting(HaltingPolicy):
 
     per_position = True
 
+    def check(self, blocks: Sequence[Block], name: str) -> None:
+        super().check(blocks, name)
+        for b in (b for stage in self.stages for b in stage.blocks[1:]):
+            if not _skips_positions(blocks[b]):
+                raise NotApplicable(
+                    f"Positions are skipped in basic blocks of two 3x3 convolutions and a ReLU; "
+                    f"block{b} of {name} is none."
+                )
+
     def ones(self, state_nchw: Tensor) -> Tensor:
         n, _, height, width = state_nchw.shape
         return torch.ones(n, 1, height, width, device=state_nchw.device)
@@ -77,13 +87,15 @@ class PositionHalting(HaltingPolicy):
 
     def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
         residual = block.residual(state_nchw)
-        return F.relu(block.shortcut(state_nchw) + active.to(residual.dtype) * residual)
+        out: Tensor = block.after(block.shortcut(state_nchw) + active.to(residual.dtype) * residual)
+        return out
 
     def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
         if active.all():
             return super().advance_active(block, state_nchw, active)
         residual, around = block.residual, dilated(active)
-        assert isinstance(residual, Residual)
+        assert isinstance(residual, BasicResidual)
+        assert isinstance(residual.conv1, nn.Conv2d) and isinstance(residual.conv2, nn.Conv2d)
         inner = _normalised(convolved_at(around, residual.conv1, state_nchw), residual.bn1)
         hidden_nhwc = state_nchw.new_zeros(*around.permute(0, 2, 3, 1).shape[:3], inner.shape[1])
         hidden_nhwc[around[:, 0]] = F.relu(inner)
@@ -118,6 +130,24 @@ class PositionHalting(HaltingPolicy):
             score = self.scores[str(block)]
             assert isinstance(score, PositionScore)
             score.local, score.whole = RemovedResidual(), RemovedResidual()
+
+
+def _skips_positions(block: Block) -> bool:
+    residual = block.residual
+    return (
+        isinstance(residual, BasicResidual)
+        and isinstance(block.shortcut, nn.Identity)
+        and isinstance(block.after, nn.ReLU)
+        and all(_is_plain(conv) for conv in (residual.conv1, residual.conv2))
+    )
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    return (
+        isinstance(conv, nn.Conv2d)
+        and (conv.kernel_size, conv.padding) == ((3, 3), (1, 1))
+        and (conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), 1)
+    )
 
 
 def dilated(mask_n1hw: Tensor) -> Tensor:

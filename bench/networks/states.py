@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.networks.trunk import pool
+
 Rows = Sequence[int]
 
 
 class States:
-    """The state (C, h, w) of each of the N images of a batch, and the mean (C,) of each.
+    """The state, (C, h, w) or (T, C), of each of the N images of a batch; and its mean (C,).
 
     Whole batches stay whole until somebody skips.
     """
@@ -43,7 +45,7 @@ class States:
     def means(self) -> Tensor:
         """Return the mean over positions of each state, (N, C); kept for images that skip."""
         if self._means_nc is None:
-            self._means_nc = self.all().mean(dim=(2, 3))
+            self._means_nc = pool(self.all())
         return self._means_nc
 
     def put_all(self, h_nchw: Tensor) -> None:
@@ -57,7 +59,7 @@ class States:
             for row, view in zip(rows, torch.split(values, 1), strict=True):
                 views[row] = view
             if len(parts) == 1 and self._means_nc is not None:
-                self._means_nc[list(rows)] = values.mean(dim=(2, 3))
+                self._means_nc[list(rows)] = pool(values)
         self._whole = None
         if len(parts) > 1:
             self._means_nc = None

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench.errors import WeightsError
-from bench.networks.resnet import WIDTHS, Backbone
+from bench.networks.cifar_resnet import WIDTHS, CifarResNets, depth_of
+from bench.networks.trunk import OWN, Backbone, Shape, split_name
 from bench.networks.weight_files import LARGEST_BYTES, READABLE, read_tensors
 from bench.plain_text import one_line
 from bench.reading import read_limited, reason_of
@@ -28,6 +29,7 @@ from bench.reading import read_limited, reason_of
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 ZeroChannels = Literal["both sides", "end"]
 
+_OF_A_HEAD = 2  # weight and bias
 _FORMAT = "skipbench.trunk.v1"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)*")
@@ -49,7 +51,7 @@ class Weights:
 
     `normalisation` is None where the file does not name the constants of its images.
     `zero_channels` says where shortcut A had them in training; `state` is for zeros on both sides
-    in either case.
+    in either case. `by_order`: no name of a tensor was known, they were matched by order and shape.
     """
 
     state: Mapping[str, Tensor]
@@ -57,6 +59,7 @@ class Weights:
     sha256: str
     name: str
     zero_channels: ZeroChannels = "both sides"
+    by_order: bool = False
 
     @property
     def depth(self) -> int:
@@ -70,8 +73,9 @@ class Weights:
         return any(".shortcut." in key for key in self.state)
 
 
-def read_weights(path: Path) -> Weights:
-    """Read the weights of a trunk.
+def read_weights(path: Path, *, backbone: str = OWN) -> Weights:
+    """Read the weights of a trunk; `backbone` says whose names of layers a file may have that is
+    not ours: those of CIFAR ResNets are known here, all others wait for `fitted_to`.
 
     Raises:
         WeightsError: the file is missing, broken, of an unknown layout, or would run code.
@@ -89,7 +93,8 @@ def read_weights(path: Path) -> Weights:
     if metadata.get("format") == _FORMAT:
         normalisation = _normalisation(metadata, path)
     else:
-        state = _renamed(state, path)
+        of_cifar = split_name(backbone)[0] == OWN
+        state = _renamed(state, path) if of_cifar else _unwrapped(state, path)
     checked = {key: _checked(key, value, path) for key, value in state.items()}
     return Weights(checked, normalisation, hashlib.sha256(data).hexdigest(), path.name)
 
@@ -114,39 +119,70 @@ def with_zeros_at_end(weights: Weights) -> Weights:
     return replace(weights, state=state, zero_channels="end")
 
 
-def check_fit(weights: Weights, backbone: Backbone) -> None:
-    """Check that the weights fit the backbone, name by name and shape by shape.
+def fitted_to(weights: Weights, backbone: Backbone) -> Weights:
+    """Return the weights under the names of the backbone's trunk, name by name and shape by shape.
+
+    A state dict of the library that the trunk comes from is read by its own names; one in which
+    every tensor has another name, by the order of its tensors, if all kinds and shapes agree.
 
     Raises:
-        WeightsError: they are of another depth, width, shortcut or number of classes.
+        WeightsError: they are of another network, shortcut or number of classes.
     """
-    if weights.depth != backbone.depth:
+    cifar = isinstance(backbone.family, CifarResNets)
+    if cifar and weights.depth != depth_of(backbone.member):
         raise WeightsError(
             f"{weights.name} holds a ResNet-{weights.depth}, the backbone is {backbone.name}.",
             hint=f"Use --backbone resnet{weights.depth} or other weights.",
         )
-    with torch.device("meta"):
-        wanted = Backbone(
-            backbone.name, backbone.num_classes, backbone.image_shape, backbone.shortcut
-        ).build()
+    wanted = backbone.without_memory()
     shapes = {key: tuple(value.shape) for key, value in wanted.state_dict().items()}
+    theirs = {name: own for own, name in wanted.library_names.items()}
+    if theirs and not weights.state.keys() & shapes.keys():
+        state: Mapping[str, Tensor] = {
+            theirs.get(key, key): value for key, value in weights.state.items()
+        }
+        strange = not state.keys() & shapes.keys()
+        state = _by_order(weights.state, shapes) if strange else state
+        weights = replace(weights, state=state, by_order=strange)
+    _require_fit(weights, backbone, shapes)
+    return weights
+
+
+def _by_order(state: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> Mapping[str, Tensor]:
+    """Return the state under the names of `shapes`, matched by order; as it is where that fails."""
+    pairs = list(zip(_counted(shapes), _counted(state), strict=False))
+    fits = len(_counted(shapes)) == len(_counted(state)) and all(
+        own.rpartition(".")[2] == key.rpartition(".")[2] and shapes[own] == tuple(state[key].shape)
+        for own, key in pairs
+    )
+    return {own: state[key] for own, key in pairs} if fits else state
+
+
+def _counted(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not name.endswith("num_batches_tracked")]
+
+
+def _require_fit(weights: Weights, backbone: Backbone, shapes: Mapping[str, Shape]) -> None:
     given = {key: tuple(value.shape) for key, value in weights.state.items()}
-    counters = {key for key in shapes if key.endswith("num_batches_tracked")}
-    wrong = [
-        key for key in sorted({*shapes, *given} - counters) if shapes.get(key) != given.get(key)
-    ]
-    if wrong:
-        key = wrong[0]
-        theirs = "B" if weights.projects else "A"
-        hint = "Check the number of classes that they were trained with."
-        if theirs != backbone.shortcut:
-            hint = f"They were trained with shortcuts of the kind {theirs}: --shortcut {theirs}"
-        raise WeightsError(
-            f"{weights.name} does not fit {backbone.name} (shortcut {backbone.shortcut}, "
-            f"{backbone.num_classes} classes): '{one_line(key, longest=100)}' is "
-            f"{given.get(key, 'missing')}, expected {shapes.get(key, 'nothing')}.",
-            hint=hint,
-        )
+    names = sorted({*_counted(shapes), *_counted(given)})
+    wrong = [key for key in names if shapes.get(key) != given.get(key)]
+    if not wrong:
+        return
+    key, others = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    cifar = isinstance(backbone.family, CifarResNets)
+    theirs = "B" if weights.projects else "A"
+    hint = "Check the number of classes that they were trained with."
+    if cifar and theirs != backbone.shortcut:
+        hint = f"They were trained with shortcuts of the kind {theirs}: --shortcut {theirs}"
+    elif len(wrong) > _OF_A_HEAD:
+        hint = f"They are of another network than {backbone.name}, or of another version of it."
+    kind = f"shortcut {backbone.shortcut}, " if cifar else ""
+    raise WeightsError(
+        f"{weights.name} does not fit {backbone.name} ({kind}"
+        f"{backbone.num_classes} classes): '{one_line(key, longest=100)}' is "
+        f"{given.get(key, 'missing')}, expected {shapes.get(key, 'nothing')}{others}.",
+        hint=hint,
+    )
 
 
 def trunk_bytes(
@@ -208,12 +244,20 @@ def _is_plain(value: Tensor) -> bool:
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
+def _unwrapped(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
+    """Return the state without what trainers put before names."""
+    names = {_WRAPPERS.sub("", str(key), count=1): value for key, value in state.items()}
+    if len(names) < len(state):
+        raise WeightsError(f"{path} names a layer twice.", hint=READABLE)
+    return names
+
+
 def _renamed(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
-    names = {key: _WRAPPERS.sub("", str(key), count=1) for key in state}
-    found = [re.match(r"layer([123])\.(\d{1,4})\.", name) for name in names.values()]
+    plain = _unwrapped(state, path)
+    found = [re.match(r"layer([123])\.(\d{1,4})\.", name) for name in plain]
     pairs = {(int(m[1]), int(m[2])) for m in found if m is not None}
     blocks_before = [sum(1 for stage, _ in pairs if stage < s) for s in (1, 2, 3)]
-    renamed = {_our_name(names[key], blocks_before, path): value for key, value in state.items()}
+    renamed = {_our_name(name, blocks_before, path): value for name, value in plain.items()}
     if len(renamed) < len(state):
         raise WeightsError(f"{path} names a layer twice.", hint=READABLE)
     return renamed

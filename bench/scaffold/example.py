@@ -39,7 +39,7 @@ class LearnedGatesConfig(MethodConfig):
 class Gates(Policy):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(always_on=[False] * backbone.num_blocks)
-        self.widths = [channels for channels, _, _ in backbone.input_shapes]
+        self.widths = list(backbone.widths)
         self.layers = nn.ModuleList()
         for width in self.widths:
             last = nn.Linear(width, 1)

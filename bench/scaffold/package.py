@@ -1,7 +1,9 @@
-"""Writes the package of a new method: whole or not at all, under a name that can be used.
+"""Writes a new method's package or a new backbone's file: whole or not at all, under a name that
+can be used.
 
 Owns the texts around the method; the method itself is example.py, which is checked and tested like
-any other module. Knows no registry: which names are taken it is told.
+any other module, and so is example_backbone.py. Knows no registry: it is told which names are
+taken.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from string import Template
 
 from bench.errors import ConfigError, StorageError
 from bench.registry import RESERVED_NAMES
-from bench.storage import storage_errors
+from bench.storage import storage_errors, write_atomically
 
 _EXAMPLE = Path(__file__).with_name("example.py")
+_BACKBONE = Path(__file__).with_name("example_backbone.py")
 _LONGEST = 40
 _ELSEWHERE = "Choose another folder with --out."
 _TAKEN_IN_TEMPLATE = frozenset(re.findall(r"\b[A-Z]\w+", _EXAMPLE.read_text(encoding="utf-8")))
@@ -141,25 +144,41 @@ def class_name(name: str) -> str:
     return f"{cls}Method" if cls in _TAKEN_IN_TEMPLATE or keyword.iskeyword(cls) else cls
 
 
-def check_name(name: str, *, taken: Collection[str]) -> None:
-    """Check that a module, a class and a method can be called `name`.
+def new_backbone(name: str, file: Path, *, taken: Collection[str]) -> Path:
+    """Write a plugin file with a backbone called `name`; return it.
+
+    Raises:
+        ConfigError: the name cannot be used.
+        StorageError: the file is there already or cannot be written.
+    """
+    check_name(name, taken=taken, kind="backbone")
+    if file.exists() or file.is_symlink():
+        raise StorageError(f"{file} is already there.", hint=_ELSEWHERE.replace("folder", "file"))
+    example = _BACKBONE.read_text(encoding="utf-8")
+    text = example.replace("my_backbone", name).replace("MyBackbone", class_name(name))
+    write_atomically(file, text.encode())
+    return file
+
+
+def check_name(name: str, *, taken: Collection[str], kind: str = "method") -> None:
+    """Check that a module, a class and a method or backbone can be called `name`.
 
     Raises:
         ConfigError: they cannot; the message says why.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or len(name) > _LONGEST:
         raise ConfigError(
-            f"'{name}' cannot be the name of a method.",
-            hint=f"At most {_LONGEST} small letters, digits and _, a letter first: like my_method.",
+            f"'{name}' cannot be the name of a {kind}.",
+            hint=f"At most {_LONGEST} small letters, digits and _, a letter first: like my_{kind}.",
         )
     if keyword.iskeyword(name) or name in RESERVED_NAMES:
         raise ConfigError(
-            f"'{name}' has a meaning of its own here.", hint="Choose another, like my_method."
+            f"'{name}' has a meaning of its own here.", hint=f"Choose another, like my_{kind}."
         )
     if name in taken:
         raise ConfigError(
-            f"There is a method called '{name}' already.",
-            hint="Choose another name; bench list methods shows those that are taken.",
+            f"There is a {kind} called '{name}' already.",
+            hint=f"Choose another name; bench list {kind}s shows those that are taken.",
         )
     if importlib.util.find_spec(name) is not None:
         raise ConfigError(

@@ -57,7 +57,11 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
         pick_device(options.device)  # here or never; a cluster may have others
     store = RunStore(results_dir)
     dataset = load_dataset(options.dataset, data_dir=data_dir)
-    weights = None if options.pretrained is None else read_weights(options.pretrained)
+    weights = (
+        None
+        if options.pretrained is None
+        else read_weights(options.pretrained, backbone=options.backbone_name)
+    )
     plan = planner(options, dataset, weights)
     if weights is not None:
         device = pick_device("auto")

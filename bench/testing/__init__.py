@@ -1,10 +1,12 @@
-"""The conformance suite: what must hold for every method, as small named checks.
+"""The conformance suites: what must hold for every method, and for every backbone.
 
 `check_method(MyMethod)` returns one `Outcome` per check; `checks_of(MyMethod)` returns the checks
-themselves, for a test that is parametrised over them. Needs no test framework.
+themselves, for a test that is parametrised over them, and `backbone_checks(name)` those of a
+backbone. Needs no test framework.
 """
 
+from bench.testing.backbones import backbone_checks
 from bench.testing.outcome import Outcome, Status
 from bench.testing.suite import CHECKS, Check, check_method, checks_of
 
-__all__ = ["CHECKS", "Check", "Outcome", "Status", "check_method", "checks_of"]
+__all__ = ["CHECKS", "Check", "Outcome", "Status", "backbone_checks", "check_method", "checks_of"]

@@ -11,9 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import torch
 
-from bench.errors import BenchError
+from bench.errors import BenchError, NotApplicable
 from bench.method import DerivedMethod, DynamicNet, MethodConfig, Phase
-from bench.networks.resnet import Backbone
 from bench.recipes import RECIPES
 from bench.seeding import seeded
 from bench.testing import made_up
@@ -91,11 +90,15 @@ def _require_budget(phases: list[Phase], epochs: int, recipe: str, given: str) -
 
 
 def options(bench: Workbench) -> None:
-    backbone = Backbone("resnet14", made_up.CLASSES, _SMALL)
+    backbone = bench.backbone(_SMALL)
     source = bench.source(backbone)
+    bench.build(backbone, bench.config, source=source)  # a method may be for other backbones
     for given, config in variants(bench):
         with seeded(0, "options"):
-            net = bench.build(backbone, config, source=source)
+            try:
+                net = bench.build(backbone, config, source=source)
+            except NotApplicable:
+                continue  # this choice is for other backbones, and says so
             for phase in bench.phases(config):
                 _require_loss(net, phase, given)
 

@@ -17,7 +17,7 @@ from bench.measure.point import block_rates
 from bench.method import Batch, Source, SourcePoint
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone, pool
 from bench.networks.unit import Unit
 
 SHAPE = (3, 16, 16)
@@ -77,11 +77,11 @@ class ByTint(Policy):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__([False] * (backbone.num_blocks - 1) + [True])
-        self.width = backbone.stem_shape[0]
+        self.width = backbone.widths[0]
         self.score = nn.Linear(self.width, len(self.gated))
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> UpFront:
-        z_ng = self.score(stem_nchw.mean(dim=(2, 3)))
+        z_ng = self.score(pool(stem_nchw))
         return UpFront(self.spread((z_ng > 0).float()), always_on=self.always_on)
 
     def units(self) -> Sequence[Unit]:
@@ -90,7 +90,7 @@ class ByTint(Policy):
     @torch.no_grad()
     def centre(self, stem_nchw: Tensor) -> None:
         """Set the bias so that each gate is open for half of these images."""
-        z_ng = self.score(stem_nchw.mean(dim=(2, 3)))
+        z_ng = self.score(pool(stem_nchw))
         self.score.bias.sub_(z_ng.median(dim=0).values)
 
 

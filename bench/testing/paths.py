@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.errors import NotExecutable
 from bench.measure.accuracy import Evaluation
@@ -251,7 +251,7 @@ def record(tried: Specimen) -> None:
     saved(net)
 
 
-def saved(net: DynamicNet) -> bytes:
+def saved(net: nn.Module) -> bytes:
     """Return the weights of `net` as a run keeps them.
 
     Raises:

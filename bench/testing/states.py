@@ -15,8 +15,9 @@ from bench.errors import Unsupported
 from bench.measure.cost import macs_per_image
 from bench.measure.modes import evaluating
 from bench.method import Point
+from bench.networks.execution import skipped
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.resnet import ResNet
+from bench.networks.trunk import Trunk
 from bench.networks.unit import DynamicNet, Output
 from bench.seeding import seeded
 from bench.testing.comparing import (
@@ -51,22 +52,22 @@ def all_on(bench: Workbench) -> None:
                     "implement forward_all_on, or say in Tags.exempt, under 'all_on', why there is"
                     " no such state.",
                 ) from error
-            what = f"{subject.backbone.name}: forward_all_on and the plain ResNet"
+            what = f"{subject.backbone.name}: forward_all_on and the plain trunk"
             cause = "a unit is scaled, normalised or replaced even where it runs."
             require_equal(everything, plain, what=what, cause=cause)
             _require_blocks_on(everything, net, what)
             if isinstance(net, GatedResNet):
                 ones_nb = torch.ones(len(x), len(net.blocks))
-                what = f"{subject.backbone.name}: execute_with all on and the plain ResNet"
+                what = f"{subject.backbone.name}: execute_with all on and the plain trunk"
                 require_equal(net.execute_with(x, ones_nb), plain, what=what, cause=cause)
 
 
 def _dense(net: DynamicNet, x_nchw: Tensor) -> Output:
     trunk = getattr(net, "trunk", None)
-    if not isinstance(trunk, ResNet):
+    if not isinstance(trunk, Trunk):
         raise Shortfall(
             f"{type(net).__name__} has no `trunk`, so there is no dense network to compare with.",
-            "build on GatedResNet or keep the ResNet of backbone.build() as `trunk`; or say in"
+            "build on GatedResNet or keep the trunk of backbone.build() as `trunk`; or say in"
             " Tags.exempt, under 'all_on', why there is none.",
         )
     return Output(trunk(x_nchw), torch.ones(len(x_nchw), 0), {})
@@ -86,7 +87,7 @@ def all_off(bench: Workbench) -> None:
         with evaluating(net):
             state = net.trunk.stem(x)
             for block in net.blocks:
-                state = net.merge.skipped(block, block.shortcut(state))
+                state = skipped(block, state, net.merge)
             expected = Output(net.trunk.head(state), torch.zeros(len(x), 0), {})
             zeros_nb = torch.zeros(len(x), len(net.blocks))
             for name, run in (

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from bench.errors import NotApplicable
 from bench.measure.modes import using_threads
 from bench.method import DerivedMethod, Method, MethodConfig
 from bench.seeding import seeded
@@ -139,7 +140,7 @@ _DEFINITIONS = (
     ),
     Definition(
         "all_on",
-        "With everything on it is its plain ResNet, bit for bit.",
+        "With everything on it is its plain trunk, bit for bit.",
         states.all_on,
     ),
     Definition(
@@ -186,7 +187,7 @@ CHECKS: tuple[str, ...] = tuple(definition.name for definition in _DEFINITIONS)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """One check of one method; the checks of a method share their trained networks."""
+    """One check of one method or backbone, which share their networks."""
 
     method: str
     name: str
@@ -201,7 +202,7 @@ class Check:
         try:
             with seeded(0, "check", self.name), using_threads(1), torch.enable_grad():
                 self._attempt()
-        except DoesNotApply as reason:
+        except (DoesNotApply, NotApplicable) as reason:
             return self._outcome("exempt", str(reason))
         except NotTried as reason:
             return self._outcome("not tried", str(reason))
@@ -218,13 +219,17 @@ class Check:
         return f"{self.method}-{self.name}"
 
 
-def checks_of(method: Method | type[Method], *, config: MethodConfig | None = None) -> list[Check]:
+def checks_of(
+    method: Method | type[Method], *, config: MethodConfig | None = None, backbone: str = ""
+) -> list[Check]:
     """Return the checks that concern a method, at its default settings or at `config`.
+
+    They are tried on CIFAR ResNets, or on the backbone named, with images of 16 x 16 pixels.
 
     Nothing is built or trained before the first check runs.
     """
     method = method() if isinstance(method, type) else method
-    bench = Workbench(method, config)
+    bench = Workbench(method, config, backbone=backbone)
     return [
         Check(
             method.name,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import NotApplicable
 from bench.measure.cost import unit_macs
 from bench.method import (
     Backbone,
@@ -29,7 +30,7 @@ from bench.method import (
 from bench.recipes import RECIPES
 from bench.seeding import seeded
 from bench.testing import made_up
-from bench.testing.outcome import NotTried, Shortfall, shortfall_of
+from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, shortfall_of
 from bench.testing.specimen import Specimen
 from bench.testing.stirring import Spread, gated_columns, stir
 from bench.training.optimizer import build_optimizer
@@ -64,9 +65,10 @@ class Subject:
 class Workbench:
     """A method with its settings, and the networks its checks share."""
 
-    def __init__(self, method: Method, config: MethodConfig | None) -> None:
+    def __init__(self, method: Method, config: MethodConfig | None, *, backbone: str = "") -> None:
         self.method = method
         self._given = config
+        self._names = ((backbone, "A"),) if backbone else _BACKBONES
         self._costs: dict[str, dict[str, int]] = {}
 
     @cached_property
@@ -79,10 +81,16 @@ class Workbench:
 
         Raises:
             Shortfall: one cannot be built or trained.
+            DoesNotApply: the method says that it is not for this backbone.
         """
-        if isinstance(self._trained, Shortfall):
+        if isinstance(self._trained, Shortfall | DoesNotApply):
             raise self._trained
         return self._trained
+
+    def backbone(self, shape: tuple[int, int, int]) -> Backbone:
+        """Return the backbone asked for, or a CIFAR ResNet, on images of this shape."""
+        name = "resnet14" if self._names is _BACKBONES else self._names[0][0]
+        return Backbone(name, made_up.CLASSES, shape)
 
     def subjects(self) -> list[Subject]:
         """Return the networks, for a check that is not about training.
@@ -92,6 +100,8 @@ class Workbench:
         """
         if isinstance(self._trained, Shortfall):
             raise NotTried("there is no network to try it on, because 'trains' failed.")
+        if isinstance(self._trained, DoesNotApply):
+            raise self._trained
         return self._trained
 
     def specimens(self) -> Iterator[Specimen]:
@@ -149,9 +159,11 @@ class Workbench:
         return self._costs[name]
 
     @cached_property
-    def _trained(self) -> list[Subject] | Shortfall:
+    def _trained(self) -> list[Subject] | Shortfall | DoesNotApply:
         try:
-            return [self._subject(*backbone) for backbone in _BACKBONES]
+            return [self._subject(*backbone) for backbone in self._names]
+        except NotApplicable as error:
+            return DoesNotApply(error.message)
         except Exception as error:
             return shortfall_of(error)
 

@@ -10,7 +10,7 @@ from bench.data.augment import Batch
 from bench.errors import ConfigError
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.method import Budget, OptimizerSpec
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 
 BACKBONE = Backbone("resnet20", 10, (3, 16, 16))
 

@@ -245,7 +245,7 @@ def test_the_test_time_control_refuses_a_source_without_blocks() -> None:
         execute = forward  # type: ignore[assignment]
 
     source = Source("strange", [SourcePoint("", Strange(), {}, 1.0)])
-    with pytest.raises(NotApplicable, match="'strange' has no whole ResNet inside"):
+    with pytest.raises(NotApplicable, match="'strange' has no whole trunk inside"):
         RandomSkipTest().derive(source, digits_backbone("resnet14"), RandomSkipTestConfig())
     with pytest.raises(ConfigError, match="made from a finished run"):
         RandomSkipTest().build(digits_backbone("resnet14"), RandomSkipTestConfig())

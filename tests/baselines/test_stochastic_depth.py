@@ -14,7 +14,7 @@ from baselines.stochastic_depth import (
 from bench.data.augment import Batch
 from bench.method import Budget, OptimizerSpec
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16), "B")
 

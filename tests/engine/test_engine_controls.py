@@ -9,7 +9,7 @@ from bench.data.load import load_dataset
 from bench.engine.controls import SHALLOWER, chosen_controls, known_controls, shallower
 from bench.engine.plan import METHODS, Planned, Request, make_plan, request_of
 from bench.errors import ConfigError, UnknownNameError
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
 from bench.options import run_options
 
@@ -98,7 +98,7 @@ def test_a_method_that_is_no_control_is_refused_as_one() -> None:
 def test_shallower_networks_have_at_most_60_and_40_percent_of_the_blocks(
     backbone: str, smaller: list[str]
 ) -> None:
-    assert shallower(backbone) == smaller
+    assert shallower(Backbone(backbone, 10, (3, 32, 32))) == smaller
 
 
 def test_shallower_networks_are_trained_like_the_dense_one_and_not_from_its_weights() -> None:

@@ -15,7 +15,7 @@ from bench.data.images import Dataset
 from bench.data.load import load_dataset
 from bench.engine.fitting import fitted
 from bench.engine.plan import Request, make_plan
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.weights import Normalisation, Weights, read_weights
 
 REQUEST = Request(methods=("resnet",), backbone="resnet8", recipe="smoke")

@@ -8,7 +8,7 @@ import pytest
 from bench.data.load import load_dataset
 from bench.engine.plan import Request, make_plan, parse_settings, request_of
 from bench.errors import ConfigError, UnknownNameError
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
 from bench.options import run_options
 

@@ -9,7 +9,7 @@ import torch
 
 from bench import api
 from bench.engine import precision
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.options import run_options
 from bench.training.reporter import Silent
 

@@ -20,7 +20,7 @@ from bench.data.images import DatasetInfo, ImageSet, hold_out
 from bench.measure.accuracy import evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.method import Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train

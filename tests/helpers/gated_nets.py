@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from bench.networks.cifar_resnet import ResNet
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
-from bench.networks.resnet import Backbone, ResNet, Shortcut
+from bench.networks.trunk import Backbone, Shortcut
 from bench.networks.unit import Unit
 from methods.convnet_aig import AigConfig, AigGates
 from methods.skipnet import RecurrentGates

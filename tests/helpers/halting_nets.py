@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import HaltingPolicy, ImageHalting
 from bench.networks.positions import LocalScore, PositionHalting, PositionScore
-from bench.networks.resnet import Backbone, Shortcut
+from bench.networks.trunk import Backbone, Shortcut
 
 SHAPE = (3, 16, 16)
 EPS = 0.01

@@ -6,7 +6,7 @@ from torch import Tensor
 from bench.data.augment import Batch
 from bench.method import Budget, OptimizerSpec, Phase
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.skipnet import Gates, SkipNet, SkipNetConfig, Supervised
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16), "B")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.errors import NotExecutable
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import Output, Unit
 
 

@@ -17,7 +17,7 @@ from bench.measure.accuracy import Evaluation, evaluate, pack_bits
 from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.point import parameters, point_arrays, point_record
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.records.arrays import bits_in
 
 

@@ -26,7 +26,7 @@ from bench.measure.cost import (
 )
 from bench.measure.modes import evaluating
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 
 TABLE = {

@@ -14,7 +14,7 @@ from bench.measure.cells import MeasuredCell
 from bench.measure.latency import Subject, measure_latency
 from bench.measure.profiles import Profile
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output
 from bench.runtimes.contract import Run, Runtime
 from bench.runtimes.eager import Eager

@@ -11,7 +11,7 @@ from bench.data.augment import Batch
 from bench.measure.cost import unit_macs
 from bench.method import Budget, OptimizerSpec
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.blockdrop import (
     BlockDrop,
     BlockDropConfig,

@@ -15,7 +15,7 @@ from bench.errors import ConfigError
 from bench.method import Budget, OptimizerSpec
 from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import ExitResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.training.optimizer import build_optimizer
 from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining, TrunkAlone
 

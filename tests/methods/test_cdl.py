@@ -15,7 +15,7 @@ from bench.measure.cost import counted_macs, unit_macs
 from bench.method import Budget, OptimizerSpec, Phase
 from bench.networks.exit_rules import ProbabilityReaches
 from bench.networks.exits import ExitResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.cdl import Cdl, CdlConfig
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16))

@@ -12,7 +12,7 @@ from bench.measure.cost import unit_macs
 from bench.method import Budget, OptimizerSpec
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.convnet_aig import (
     AigConfig,
     AigGates,

@@ -14,7 +14,7 @@ from bench.errors import ConfigError
 from bench.measure.cost import unit_macs
 from bench.method import Budget, OptimizerSpec
 from bench.networks.exits import ExitResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.learned_exit import LearnedExit, LearnedExitConfig, losses_by_way_out
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16))

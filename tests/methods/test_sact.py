@@ -15,7 +15,7 @@ from bench.measure.modes import using_threads
 from bench.method import Budget, OptimizerSpec
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import PositionHalting
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.phases import PricedThinking
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint

@@ -11,7 +11,7 @@ from bench.engine.plan import method_config
 from bench.errors import ConfigError
 from bench.method import Budget, OptimizerSpec
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.sgad import (
     BMNet,
     JointTraining,

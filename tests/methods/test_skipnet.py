@@ -15,7 +15,7 @@ from bench.measure.accuracy import evaluate
 from bench.measure.cost import macs_per_image, unit_macs
 from bench.method import Budget, OptimizerSpec, Phase
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
 from bench.training.reporter import Silent

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.networks.gated import block_columns
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from methods.skipnet import RecurrentGates
 
 BLOCK_MACS = 4_718_592

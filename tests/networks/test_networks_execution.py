@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.networks.execution import GateOutput, GateResidual, Merge
 from bench.networks.gated import GatedResNet, block_columns
+from bench.networks.trunk import Block
 
 every_merge = pytest.mark.parametrize("merge", sorted(MERGES))
 every_shortcut = pytest.mark.parametrize("shortcut", ["A", "B"])
@@ -172,7 +173,8 @@ def test_the_merge_rules_agree_for_hard_gates_with_shortcut_a_only() -> None:
 
 def gate_gradient(merge: Merge, shortcut: Tensor, residual: Tensor, gate: float) -> Tensor:
     gate_n = torch.full((1,), gate, requires_grad=True)
-    out = merge.masked(shortcut, residual, gate_n)
+    block = Block(nn.Identity(), after=nn.ReLU())
+    out = merge.masked(block, shortcut, residual, gate_n)
     weights = torch.arange(1.0, out.numel() + 1).view_as(out)
     (gradient,) = torch.autograd.grad((out * weights).sum(), gate_n)
     return gradient

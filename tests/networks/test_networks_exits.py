@@ -16,7 +16,7 @@ from bench.errors import Unsupported
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
 every_head = pytest.mark.parametrize("head", ["pooled", "grid", "convolution"])

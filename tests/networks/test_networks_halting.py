@@ -23,7 +23,7 @@ from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_ma
 from bench.networks.execution import RemovedResidual
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import PositionHalting
-from bench.networks.resnet import Backbone, Shortcut
+from bench.networks.trunk import Backbone, Shortcut
 
 
 def test_stages_have_the_shapes_that_the_blocks_really_produce() -> None:

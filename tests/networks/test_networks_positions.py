@@ -15,13 +15,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import dilated
-from bench.networks.resnet import Backbone, Block, Residual
+from bench.networks.trunk import Backbone, BasicResidual, Block
 
 
 def counted_by_hand(net: HaltingResNet, mask_hw: Tensor, *, block: int) -> int:
     """Count the MACs of a block and its score, position by position."""
     residual = net.blocks[block].residual
-    assert isinstance(residual, Residual)
+    assert isinstance(residual, BasicResidual)
     width = residual.conv1.out_channels
     height, length = mask_hw.shape
     macs = 0
@@ -69,7 +69,7 @@ def at_positions(block: Block, state_nchw: Tensor, mask_n1hw: Tensor) -> Tensor:
 def test_a_residual_at_some_positions_is_the_residual_at_these_positions(share: float) -> None:
     draws = torch.Generator().manual_seed(3)
     block = seasoned("position").blocks[4]
-    assert isinstance(block.residual, Residual)
+    assert isinstance(block.residual, BasicResidual)
     for shape in ((3, 32, 8, 8), (1, 32, 5, 9)):
         state = torch.rand(shape, generator=draws)
         mask = torch.rand(shape[0], 1, *shape[2:], generator=draws) < share
@@ -114,7 +114,7 @@ def blob_or_scattered(kind: str, share: float, shape: tuple[int, int, int]) -> T
     return chosen.view(count, 1, height, width)
 
 
-def folded(residual: Residual) -> Residual:
+def folded(residual: BasicResidual) -> BasicResidual:
     twin = copy.deepcopy(residual)
     for conv, norm in ((twin.conv1, twin.bn1), (twin.conv2, twin.bn2)):
         fused = fuse_conv_bn_eval(conv, norm)
@@ -133,14 +133,14 @@ def test_every_way_to_run_a_block_gives_what_masking_gives(
 ) -> None:
     net = seasoned("position")
     block = copy.deepcopy(net.blocks[4])
-    assert isinstance(block.residual, Residual)
+    assert isinstance(block.residual, BasicResidual)
     if norms == "folded":
         block.register_module("residual", folded(block.residual))
     state = torch.rand(count, 32, 8, 8).contiguous(memory_format=torch.channels_last)
     for share in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0):
         mask = blob_or_scattered(kind, share, (count, 8, 8))
         residual = block.residual
-        assert isinstance(residual, Residual)
+        assert isinstance(residual, BasicResidual)
         expected = F.relu(state + mask * residual(state))
         found = at_positions(block, state, mask)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

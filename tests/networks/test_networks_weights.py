@@ -25,11 +25,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.errors import WeightsError
-from bench.networks.resnet import Backbone, ResNet, Shortcut
+from bench.networks.cifar_resnet import ResNet
+from bench.networks.trunk import Backbone, Shortcut
 from bench.networks.weights import (
     Normalisation,
     Weights,
-    check_fit,
+    fitted_to,
     read_weights,
     trunk_bytes,
     with_zeros_at_end,
@@ -85,7 +86,7 @@ def saved(tmp_path: Path) -> Callable[[object], Path]:
 
 
 def rebuilt(weights: Weights, backbone: Backbone) -> ResNet:
-    check_fit(weights, backbone)
+    fitted_to(weights, backbone)
     return Backbone(
         backbone.name,
         backbone.num_classes,
@@ -153,7 +154,7 @@ def test_weights_of_another_depth_are_refused_and_both_depths_named(
 ) -> None:
     weights = read_weights(saved(in_their_layout(trained(name="resnet20"))))
     with pytest.raises(WeightsError, match=r"ResNet-20.*resnet14") as caught:
-        check_fit(weights, small_backbone())
+        fitted_to(weights, small_backbone())
     assert "--backbone resnet20" in str(caught.value)
 
 
@@ -170,13 +171,13 @@ def test_weights_of_another_shape_are_refused_by_name_and_shape(
 ) -> None:
     weights = read_weights(saved(in_their_layout(trained())))
     with pytest.raises(WeightsError, match=said):
-        check_fit(weights, backbone)
+        fitted_to(weights, backbone)
 
 
 def test_projections_where_none_are_expected_are_refused(saved: Callable[[object], Path]) -> None:
     weights = read_weights(saved(in_their_layout(trained("B"))))
     with pytest.raises(WeightsError, match="expected nothing"):
-        check_fit(weights, small_backbone("A"))
+        fitted_to(weights, small_backbone("A"))
 
 
 class Intruder:
@@ -346,7 +347,7 @@ def test_the_other_kind_of_shortcut_is_named_with_its_option(
 ) -> None:
     weights = read_weights(saved(in_their_layout(trained(theirs))))
     with pytest.raises(WeightsError) as caught:
-        check_fit(weights, small_backbone(ours))
+        fitted_to(weights, small_backbone(ours))
     assert f"--shortcut {theirs}" in str(caught.value)
 
 
@@ -444,4 +445,4 @@ def test_the_published_files_load_and_fit(depth: int) -> None:
     assert torch.isfinite(logits).all()
     other = Backbone("resnet32" if depth == 20 else "resnet20", 10, CIFAR)
     with pytest.raises(WeightsError, match=f"ResNet-{depth}.*{other.name}"):
-        check_fit(weights, other)
+        fitted_to(weights, other)

@@ -20,7 +20,7 @@ from bench.measure.profiles import Profile
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import ByMeans, Decisions, Policy, UpFront
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import Unit
 from bench.runtimes.contract import RUNTIMES
 from methods.convnet_aig import AigConfig, AigGates

@@ -23,7 +23,7 @@ from bench.data.images import Dataset
 from bench.engine.plan import METHODS
 from bench.method import Budget, DynamicNet, MethodConfig, OptimizerSpec
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.phases import CrossEntropy
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train

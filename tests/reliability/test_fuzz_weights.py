@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from bench.errors import WeightsError
 from bench.networks import weight_files, weights
-from bench.networks.resnet import Backbone
-from bench.networks.weights import check_fit, read_weights, trunk_bytes
+from bench.networks.trunk import Backbone
+from bench.networks.weights import fitted_to, read_weights, trunk_bytes
 
 pytestmark = pytest.mark.reliability
 
@@ -59,7 +59,7 @@ LEGACY = saved({"state_dict": THEIRS}, _use_new_zipfile_serialization=False)
 def refused_or_plain(path: Path) -> None:
     try:
         weights = read_weights(path)
-        check_fit(weights, BACKBONE)
+        fitted_to(weights, BACKBONE)
     except WeightsError as error:
         assert len(str(error)) < 1500 + 3 * len(str(path))
         return
@@ -71,7 +71,7 @@ def refused_or_plain(path: Path) -> None:
 def test_the_files_that_are_changed_below_are_good(tmp_path: Path) -> None:
     for name, data in (("a.safetensors", TRUNK), ("a.pth", PTH), ("b.pth", LEGACY)):
         (tmp_path / name).write_bytes(data)
-        check_fit(read_weights(tmp_path / name), BACKBONE)
+        fitted_to(read_weights(tmp_path / name), BACKBONE)
 
 
 @QUICK
@@ -176,7 +176,7 @@ def test_a_tensor_that_is_not_a_plain_weight_is_refused(what: str, tmp_path: Pat
     changed = {**THEIRS, "conv1.weight": CHANGES[what](THEIRS["conv1.weight"])}
     path.write_bytes(saved({"state_dict": changed}))
     with pytest.raises(WeightsError) as caught:
-        check_fit(read_weights(path), BACKBONE)
+        fitted_to(read_weights(path), BACKBONE)
     assert str(path) in caught.value.message or "odd.pth" in caught.value.message
 
 
@@ -193,7 +193,7 @@ def test_other_floating_point_numbers_are_read_as_float32(dtype: Any, tmp_path: 
         )
     )
     weights = read_weights(path)
-    check_fit(weights, BACKBONE)
+    fitted_to(weights, BACKBONE)
     assert weights.state["stem.conv.weight"].dtype == torch.float32
 
 
@@ -207,7 +207,7 @@ def test_prefixes_are_taken_off_and_must_not_meet(tmp_path: Path) -> None:
             }
         )
     )
-    check_fit(read_weights(path), BACKBONE)
+    fitted_to(read_weights(path), BACKBONE)
     twice = {**THEIRS, "module.conv1.weight": torch.zeros(1)}
     path.write_bytes(saved(twice))
     with pytest.raises(WeightsError, match="twice"):
@@ -230,7 +230,7 @@ def test_odd_names_of_layers_are_refused(key: Any, tmp_path: Path) -> None:
     path = tmp_path / "named.pth"
     path.write_bytes(saved({**THEIRS, key: torch.zeros(1)}))
     with pytest.raises(WeightsError) as caught:
-        check_fit(read_weights(path), BACKBONE)
+        fitted_to(read_weights(path), BACKBONE)
     assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 1000 + len(str(path))
 
 

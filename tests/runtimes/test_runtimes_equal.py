@@ -20,7 +20,7 @@ from bench.errors import Unsupported
 from bench.measure.equivalence import check_execution
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.runtimes.contract import RUNTIMES, Runtime
 from bench.runtimes.native import Native

@@ -23,7 +23,7 @@ from bench.method import (
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy
-from bench.networks.resnet import Block
+from bench.networks.trunk import Block
 
 
 class BatchGates(Gates):

@@ -24,6 +24,7 @@ from bench.method import (
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
+from bench.networks.trunk import Block
 
 
 class Drifting(CheapAndRight):
@@ -95,8 +96,10 @@ def test_following_others_must_not_change_the_cost() -> None:
 
 def test_blocks_that_do_something_though_closed_or_less_though_open_are_caught() -> None:
     class Leaking(GateResidual):
-        def masked(self, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-            return super().masked(shortcut, residual, 0.9 * gate_n + 0.01)
+        def masked(
+            self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor
+        ) -> Tensor:
+            return super().masked(block, shortcut, residual, 0.9 * gate_n + 0.01)
 
     method = with_net(lambda b: GatedResNet(b, Gates(b), merge=Leaking()))
     assert "all off and stem, shortcuts, head differ" in said_of(method, "all_off")

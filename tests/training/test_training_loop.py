@@ -22,7 +22,7 @@ from bench.method import (
     Phase,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import Backbone
+from bench.networks.trunk import Backbone
 from bench.records.record import EpochRow
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint

@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.analysis.pareto import front
 from bench.analysis.static_curve import corners_of, curve_through
+from bench.config import ladder_of
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
@@ -145,11 +146,16 @@ class ParetoData:
 
     @property
     def static_curves(self) -> list[list[tuple[float, float]]]:
-        """The line through the best dense networks of each budget, (cost, accuracy), by cost."""
+        """The line through the best dense networks of each budget and ladder, (cost, accuracy), by
+        cost."""
         budgets = {p: p.group.budget for p in self.placed if p.group.dense}
         lines = {}
-        for budget in budgets.values():
-            alike = [placed for placed, other in budgets.items() if budget.matches(other)]
+        for one, budget in budgets.items():
+            alike = [
+                placed
+                for placed, other in budgets.items()
+                if budget.matches(other) and ladder_of(placed.backbone) == ladder_of(one.backbone)
+            ]
             if len(alike) > 1:
                 lines[tuple(map(id, alike))] = _static_line(alike)
         return list(lines.values())

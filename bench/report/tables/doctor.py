@@ -100,7 +100,7 @@ def runtime_checks() -> list[Probe]:
     import torch
 
     from bench.networks.gated import GatedResNet
-    from bench.networks.resnet import Backbone
+    from bench.networks.trunk import Backbone
     from bench.runtimes.contract import RUNTIMES
 
     net, cpu = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))), torch.device("cpu")
@@ -129,7 +129,7 @@ def _skipping() -> Probe:
 
         from bench.measure.equivalence import check_execution
         from bench.networks.gated import GatedResNet
-        from bench.networks.resnet import Backbone
+        from bench.networks.trunk import Backbone
 
         net = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
         return check_execution(net, torch.rand(256, 3, 32, 32))

@@ -93,14 +93,35 @@ def _datasets() -> Table:
 
 
 def _backbones() -> Table:
-    from bench.measure.cost import dense_macs
-    from bench.networks.resnet import BACKBONES, Backbone
+    from bench.errors import BenchError
+    from bench.networks.trunk import BACKBONES
 
-    table = _table("backbone", "blocks", "MACs at 3x32x32, shortcut A, 10 classes")
-    for name in BACKBONES:
-        backbone = Backbone(name, 10, (3, 32, 32))
-        _add(table, name, str(backbone.num_blocks), f"{dense_macs(backbone):,}")
+    table = _table("backbone", "blocks", "million MACs, 10 classes", "smaller static networks")
+    for family in BACKBONES:
+        try:
+            kind = BACKBONES.get(family)
+            for member in kind().members():
+                name = f"{family}/{member}" if member else family
+                _add(table, name, *_sizes(name, kind().side(member)))
+        except BenchError as error:
+            _add(table, family, "", "", error.message, style="red")
     return table
+
+
+def _sizes(name: str, side: int) -> tuple[str, ...]:
+    import torch
+
+    from bench.engine.controls import shallower
+    from bench.measure.cost import counted_macs
+    from bench.networks.trunk import Backbone
+
+    backbone = Backbone(name, 10, (3, side, side))
+    with torch.device("meta"), torch.no_grad():
+        trunk, image_1chw = backbone.without_memory(), torch.zeros(1, *backbone.image_shape)
+        macs = counted_macs(lambda: trunk(image_1chw))
+    smaller = [one.rpartition("/")[2] for one in shallower(backbone)]
+    blocks, shape = str(len(trunk.blocks)), f"3x{side}x{side}"
+    return blocks, f"{macs / 1e6:,.1f} at {shape}", ", ".join(smaller) or "none"
 
 
 def _recipes() -> Table:

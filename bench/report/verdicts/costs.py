@@ -63,9 +63,11 @@ def same_images(a: Family, b: Family) -> bool:
 
 
 def of_its_budget(family: Family, statics: Sequence[Family]) -> list[Family]:
-    """Return the static networks on the same images that were trained as `family` was: of the same
-    budget, or where there are none, all of the nearest one."""
-    beside = [other for other in statics if same_images(family, other)]
+    """Return the static networks of the same ladder, on the same images, that were trained as
+    `family` was: of the same budget, or where there are none, all of the nearest one."""
+    ladder = family.first.spec.backbone.family
+    of_ladder = [other for other in statics if other.first.spec.backbone.family == ladder]
+    beside = [other for other in of_ladder if same_images(family, other)]
     alike = [other for other in beside if family.budget.matches(other.budget)]
     if alike or not beside:
         return alike

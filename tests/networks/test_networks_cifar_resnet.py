@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from bench.errors import ConfigError, UnknownNameError
 from bench.measure.cost import counted_macs, dense_macs
+from bench.networks.cifar_resnet import DEPTHS, MEMBERS, Projection, ResNet, depth_of
 from bench.networks.gated import GatedResNet
-from bench.networks.resnet import BACKBONES, DEPTHS, Backbone, Projection, ResNet, Shortcut
+from bench.networks.trunk import Backbone, Shortcut
 
 CIFAR = (3, 32, 32)
 
@@ -70,15 +71,16 @@ def test_a_hundred_classes_cost_5760_macs_and_5850_parameters_more() -> None:
     assert parameters_of(hundred) - parameters_of(ten) == 5_850
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_backbone_knows_its_depth_and_blocks_without_being_built(name: str) -> None:
+@pytest.mark.parametrize("name", MEMBERS)
+def test_the_name_says_the_depth_and_the_layout_the_blocks(name: str) -> None:
     backbone = Backbone(name, 10, CIFAR)
-    net = without_memory(backbone.depth)
-    assert f"resnet{backbone.depth}" == name
+    depth = depth_of(name)
+    net = without_memory(depth)
+    assert Backbone(f"cifar/{name}", 10, CIFAR) == backbone
     assert len(net.blocks) == backbone.num_blocks
     # Two convolutions per block, the stem and the classifier make the depth.
     weighted = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert len(weighted) == backbone.depth
+    assert len(weighted) == depth
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 9, 9), (3, 4, 4), (4, 12, 7)])

@@ -1,0 +1,54 @@
+"""What a plugin for a backbone imports: the contract, and networks of known structures as trunks.
+
+Owns which structures are known; the contract is bench.networks.trunk's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+from torch import nn
+
+from bench.errors import PluginError
+from bench.networks.timm import efficientnet_trunk, vit_trunk
+from bench.networks.torchvision import mobilenet_trunk, resnet_trunk
+from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool, taken_apart
+
+__all__ = ["Backbone", "Block", "Family", "Pool", "Trunk", "Wrapped", "pool", "trunk_of"]
+
+_KNOWN: dict[tuple[str, str], Callable[[nn.Module], Trunk]] = {
+    ("torchvision", "ResNet"): resnet_trunk,
+    ("torchvision", "MobileNetV2"): mobilenet_trunk,
+    ("timm", "VisionTransformer"): vit_trunk,
+    ("timm", "EfficientNet"): efficientnet_trunk,
+}
+"""By library and class; a subclass is taken apart as what it is derived from."""
+
+
+class Wrapped(Family):
+    """A family whose networks have a known structure: `model` is all that it has to say."""
+
+    @abstractmethod
+    def model(self, backbone: Backbone) -> nn.Module:
+        """Return the untrained network."""
+
+    def build(self, backbone: Backbone) -> Trunk:
+        return trunk_of(self.model(backbone))
+
+
+def trunk_of(net: nn.Module) -> Trunk:
+    """Return the trunk of a network, with its own modules; `net` is not to be used any more.
+
+    Raises:
+        PluginError: its structure is not known.
+    """
+    for kind in type(net).__mro__:
+        known = _KNOWN.get((kind.__module__.partition(".")[0], kind.__name__))
+        if known is not None:
+            return taken_apart(net, known)
+    names = ", ".join(f"{library}'s {name}" for library, name in _KNOWN)
+    raise PluginError(
+        f"Nobody knows how a {type(net).__name__} is a stem, residual blocks and a head.",
+        hint=f"Known are {names}; of any other network return a Trunk (docs/adding-a-backbone.md).",
+    )

@@ -1,0 +1,244 @@
+"""The conformance suite of backbones: what must hold for a trunk, and for gates on any trunk.
+
+The checks of a network (paths.py) are tried on the trunk gated by a made-up policy. Owns what is
+asked of a trunk alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from bench.errors import ConfigError
+from bench.measure.cost import counted_macs, unit_macs
+from bench.measure.modes import evaluating
+from bench.networks.execution import skipped
+from bench.networks.gated import GatedResNet
+from bench.networks.trunk import Backbone, Trunk, blocks_of, pool
+from bench.networks.unit import Output
+from bench.seeding import seeded
+from bench.testing import made_up, paths
+from bench.testing.comparing import require_equal
+from bench.testing.learning import require_gradient
+from bench.testing.outcome import DoesNotApply, Shortfall
+from bench.testing.specimen import Check as NetworkCheck
+from bench.testing.specimen import Specimen
+from bench.testing.suite import Check
+
+_SIDES = (16, 32, 64)
+_IMAGES = 24
+_ORIGINAL = 1e-5
+"""By how much logits may differ from the library's, of the largest or of 1."""
+
+
+class TrunkBench:
+    """A backbone, and the networks that its checks share."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The backbone for images of 16 pixels a side, or of the fewest that it takes."""
+        named = partial(Backbone, self.name, made_up.CLASSES)
+        own = named((3, 224, 224))
+        for side in (*_SIDES, own.family.side(own.member)):
+            found = named((3, side, side))
+            try:
+                found.layout  # noqa: B018  raises where images are too small
+            except ConfigError as error:
+                refusal = error
+            else:
+                return found
+        raise refusal
+
+    def images(self, count: int, *, seed: int) -> Tensor:
+        return made_up.images(count, seed=seed, shape=self.backbone.image_shape)
+
+    @cached_property
+    def trunk(self) -> Trunk:
+        """The trunk with weights and statistics at which leaving one out is noticed, eval mode."""
+        with seeded(1, "trunk"):
+            return stirred(self.backbone.build())
+
+    @cached_property
+    def gated(self) -> Specimen:
+        """The trunk, trained for a few steps, with a gate on each block but the last."""
+        with seeded(2, "gated"):
+            source = made_up.source_of("dynamic", self.backbone)
+        net, x_nchw = source.points[0].net, self.images(_IMAGES, seed=6)
+        return Specimen(self.name, net, x_nchw, made_up.CLASSES, partial(unit_macs, net))
+
+
+@torch.no_grad()
+def stirred(trunk: Trunk) -> Trunk:
+    """Give every weight and statistic of a trunk a value of its own, in place; eval mode."""
+    for tensor in (*trunk.buffers(), *trunk.parameters()):
+        if tensor.is_floating_point():
+            tensor += 0.1 * torch.rand_like(tensor)
+    return trunk.eval()
+
+
+def _builds(bench: TrunkBench) -> None:
+    own = bench.backbone
+    macs = _meta_macs(own)
+    for name, share in own.ladder().items():
+        rung = Backbone(name, own.num_classes, own.image_shape)
+        if not 0 < share < 1 or _meta_macs(rung) >= macs:
+            raise Shortfall(
+                f"The ladder calls {name} {share:g} of {own.name}; it is not smaller.",
+                "Family.ladder maps smaller members to their share of this one.",
+            )
+
+
+def _meta_macs(backbone: Backbone) -> int:
+    with torch.device("meta"), torch.no_grad():
+        trunk, x_1chw = backbone.without_memory(), torch.zeros(1, *backbone.image_shape)
+        return counted_macs(partial(trunk, x_1chw))
+
+
+def _original(bench: TrunkBench) -> None:
+    with seeded(3, "trunk"):
+        theirs = bench.backbone.family.model(bench.backbone)
+    if theirs is None:
+        raise DoesNotApply("it names no network of a library that it is made of (Family.model).")
+    with seeded(3, "trunk"):
+        trunk = bench.backbone.build()
+    if trunk.library_names:
+        named = stirred(trunk).state_dict()
+        theirs.load_state_dict({trunk.library_names[own]: named[own] for own in named})
+    x_nchw = bench.images(5, seed=1)
+    with torch.no_grad():
+        found, expected = trunk.eval()(x_nchw), theirs.eval()(x_nchw)
+    apart = float((found - expected).abs().max())
+    if not apart <= _ORIGINAL * max(1.0, float(expected.abs().max())):
+        raise Shortfall(
+            f"Its logits differ from those of the {type(theirs).__name__} by up to {apart:.1e}.",
+            "a layer is left out, or stands in another place.",
+        )
+
+
+def _all_on(bench: TrunkBench) -> None:
+    net, x_nchw = GatedResNet(bench.backbone), bench.images(9, seed=10)
+    net.trunk.load_state_dict(bench.trunk.state_dict())
+    with evaluating(net):
+        plain = Output(net.trunk(x_nchw), torch.ones(9, 0), {})
+        ones_nb = torch.ones(9, len(net.blocks))
+        for name, found in (
+            ("forward_all_on", net.forward_all_on(x_nchw)),
+            ("execute_with all on", net.execute_with(x_nchw, ones_nb)),
+        ):
+            what = f"{bench.name}: {name} and the trunk"
+            require_equal(found, plain, what=what, cause="forward of Trunk or Block is its own.")
+
+
+def _blocks(bench: TrunkBench) -> None:
+    net = GatedResNet(bench.backbone)
+    layout, trunk = bench.backbone.layout, bench.trunk
+    h = trunk.stem(bench.images(3, seed=11))
+    with torch.no_grad():
+        for b, block in enumerate(blocks_of(trunk)):
+            shortcut = block.shortcut(h)
+            if block.settled and not torch.equal(block.after(shortcut.clone()), shortcut):
+                raise Shortfall(
+                    f"block{b} is settled, but its `after` changes what its shortcut gives.",
+                    "Block(settled=True) stands where states are never negative.",
+                )
+            if pool(h).shape != (3, bench.backbone.widths[b]):
+                raise Shortfall(
+                    f"The pooled state before block{b} is {tuple(pool(h).shape)}, not (N, C).",
+                    "states are maps (N, C, H, W) or tokens (N, T, C).",
+                )
+            alone, h = skipped(block, h, net.merge), block(h)
+            if alone.shape != h.shape or tuple(h.shape[1:]) != layout.states[b + 1]:
+                raise Shortfall(
+                    f"block{b} gives {tuple(h.shape)} where it runs, {tuple(alone.shape)} where it "
+                    f"is skipped, and {layout.states[b + 1]} was expected behind the batch.",
+                    "the shape of a state hangs on the batch or on the residual.",
+                )
+
+
+def _macs(bench: TrunkBench) -> None:
+    with evaluating(bench.trunk):
+        whole = counted_macs(partial(bench.trunk, bench.images(1, seed=2)))
+    units = sum(unit_macs(GatedResNet(bench.backbone)).values())
+    if units != whole:
+        raise Shortfall(
+            f"Its units cost {units:,} MACs, the trunk {whole:,}.",
+            "something is computed between stem, blocks and head.",
+        )
+    paths.macs(bench.gated)
+
+
+def _gradient(bench: TrunkBench) -> None:
+    with seeded(4, "trunk"):
+        net: nn.Module = GatedResNet(bench.backbone)
+    few = made_up.batch(8, seed=3, shape=bench.backbone.image_shape)
+    F.cross_entropy(net.train()(few.x_nchw).logits, few.labels_n).backward()  # type: ignore[no-untyped-call]
+    reached = {n for n, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    require_gradient(net, reached, where=bench.name)  # type: ignore[arg-type]
+
+
+def _round_trip(bench: TrunkBench) -> None:
+    with seeded(5, "twin"):
+        twin = bench.backbone.build().eval()
+    twin.load_state_dict(load(paths.saved(bench.trunk)))
+    x_nchw = bench.images(3, seed=4)
+    with torch.no_grad():
+        if not torch.equal(twin(x_nchw), bench.trunk(x_nchw)):
+            raise Shortfall(
+                "A newly built trunk with the saved weights computes something else.",
+                "something drawn in build() is a plain attribute; make it a buffer.",
+            )
+
+
+def _on_gated(check: NetworkCheck) -> Callable[[TrunkBench], None]:
+    return lambda bench: check(bench.gated)
+
+
+_CHECKS: tuple[tuple[str, str, Callable[[TrunkBench], None]], ...] = (
+    ("builds", "It can be built, and the smaller backbones of its ladder are smaller.", _builds),
+    ("original", "It computes what its library's own network computes, within 1e-5.", _original),
+    ("all_on", "With everything on, gated or skipping, it is the trunk, bit for bit.", _all_on),
+    (
+        "blocks",
+        "Run or skipped, a block gives states of one shape; pooled they are (N, C).",
+        _blocks,
+    ),
+    ("macs", "Two counters agree on its units, which add up to the trunk and to the trace.", _macs),
+    ("gradient", "Every parameter receives gradient.", _gradient),
+    ("round_trip", "A newly built trunk with the saved weights computes the same.", _round_trip),
+    (
+        "outputs",
+        "Gated, logits are finite and a trace has a share of each unit.",
+        _on_gated(paths.outputs),
+    ),
+    ("execution", "Gated, really skipping gives what masking gives.", _on_gated(paths.execution)),
+    (
+        "batch_independence",
+        "The result of an image depends neither on its batch mates nor on the batch size.",
+        _on_gated(paths.batch_independence),
+    ),
+    ("repeatable", "Two evaluations agree bit for bit.", _on_gated(paths.repeatable)),
+    (
+        "side_effects",
+        "Evaluating leaves images, weights and random numbers alone.",
+        _on_gated(paths.side_effects),
+    ),
+    ("record", "Its record and its weights can be written.", _on_gated(paths.record)),
+    ("fast_copy", "The copy that is timed computes the same.", _on_gated(paths.fast)),
+)
+
+
+def backbone_checks(name: str) -> list[Check]:
+    """Return the checks of the backbone `name`; they share its networks."""
+    bench = TrunkBench(name)
+    return [
+        Check(name, check, proves, None, partial(attempt, bench))
+        for check, proves, attempt in _CHECKS
+    ]
