@@ -49,4 +49,4 @@ def make(
     form = {"form": "branches", "batch": "one"} if decides else {"form": "plain", "batch": "any"}
     own = described.model_copy(update={**form, "folded": True})
     data = onnx_bytes(program, own)
-    return Made(own, data, session_of(data, one=decides))
+    return Made(own, data, session_of(data))

@@ -30,13 +30,14 @@ class Reading(NamedTuple):
 
 
 def peak_memory_mib(call: Callable[[Tensor], object], x_nchw: Tensor, *, net: nn.Module) -> Reading:
-    """Return the weights of `net` and what one call allocates beyond them at its peak.
+    """Return the weights of `net` and what one call needs beyond them at its peak.
 
-    Does one call on the first image before, so that lazy initialisation is over. The input is not
-    counted.
+    Does one call on the first image before, so that lazy initialisation is over. What `call` keeps
+    for its calls (`work_bytes`) and no call allocates is added. The input is not counted.
     """
     call(x_nchw[:1])
-    weights = sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
+    kept = int(getattr(call, "work_bytes", 0))
+    weights = kept + sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
     if x_nchw.device.type == "cuda":
         grown: int | None = _allocated_bytes(call, x_nchw)
     else:

@@ -166,7 +166,7 @@ def convolved_at(mask_n1hw: Tensor, conv: nn.Conv2d, x_nchw: Tensor) -> Tensor:
     image_m, _, y_m, x_m = mask_n1hw.nonzero(as_tuple=True)
     corner_m = (image_m * (x_nchw.shape[2] + 2) + y_m) * across + x_m
     near_3m = (corner_m[:, None] + across * torch.arange(3, device=corner_m.device)).flatten()
-    triples = rows_rc.as_strided((len(rows_rc) - 2, 3 * channels), (channels, 1))
+    triples = rows_rc.as_strided((max(0, len(rows_rc) - 2), 3 * channels), (channels, 1))
     patches = triples.index_select(0, near_3m).view(-1, 9 * channels)
     out_mc = patches @ conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
     return out_mc if conv.bias is None else out_mc + conv.bias

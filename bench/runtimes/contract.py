@@ -16,7 +16,10 @@ from bench.networks.unit import DynamicNet
 from bench.registry import Registry
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From images (N, C, H, W) on the device to logits (N, K) and what was executed (N, U)."""
+"""From images (N, C, H, W) on the device to logits (N, K) and what was executed (N, U).
+
+One that works in memory of its own, taken once, says how much: an attribute `work_bytes`.
+"""
 
 
 class Runtime(ABC):

@@ -24,6 +24,7 @@ from bench.runtimes.program import program_of
 PACKAGES = ("onnx", "onnxruntime")
 OUTPUTS = ["logits", "executed"]
 _OPSET, _IR_VERSION = 20, 9
+_OPSET_OF_BITS = 26  # the first with BitCast
 
 
 class OnnxRuntime(Runtime):
@@ -42,7 +43,7 @@ class OnnxRuntime(Runtime):
 
     def prepare(self, net: DynamicNet, example_nchw: Tensor) -> Run:
         program = program_of(folded_copy(net, example_nchw), example_nchw)
-        return session_of(onnx_model(program).SerializeToString(), one=has_branches(program))
+        return session_of(onnx_model(program).SerializeToString())
 
 
 def missing_packages() -> list[str]:
@@ -55,8 +56,8 @@ def has_branches(program: Program) -> bool:
     return any(one.op == "branch" for one in program.code)
 
 
-def session_of(data: bytes, *, one: bool) -> Run:
-    """Return a model from its bytes, ready to be called; `one`: it takes one image at a time."""
+def session_of(data: bytes) -> Run:
+    """Return a model from its bytes, ready to be called with any number of images."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -65,15 +66,16 @@ def session_of(data: bytes, *, one: bool) -> Run:
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def call(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        logits, executed = session.run(OUTPUTS, {"images": x_nchw.contiguous().numpy()})
+        logits, executed = session.run(OUTPUTS, {"images": x_nchw.detach().contiguous().numpy()})
         return torch.from_numpy(logits), torch.from_numpy(executed)
 
     def image_by_image(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [call(x_1chw) for x_1chw in torch.split(x_nchw, 1)]
-        logits, executed = zip(*parts, strict=True)
+        parts = [call(x_1chw) for x_1chw in torch.split(x_nchw, 1) if len(x_1chw)]
+        logits, executed = zip(*parts, strict=True) if parts else nothing
         return torch.cat(logits), torch.cat(executed)
 
-    return image_by_image if one else call
+    nothing = [(torch.empty(0, output.shape[1]),) for output in session.get_outputs()]
+    return image_by_image if session.get_inputs()[0].shape[0] == 1 else call
 
 
 def onnx_model(program: Program) -> Any:
@@ -94,7 +96,7 @@ class _Writer:
         self._names: dict[int, str] = {id(program.image): "images"}
         self._numbers = itertools.count()
         self._initializers: list[Any] = []
-        self._kept: list[Tensor] = []
+        self._opset = _OPSET
 
     def model(self) -> Any:
         """Return the model, checked."""
@@ -110,7 +112,7 @@ class _Writer:
             [self._described(name, value) for value, name in zip(ends, OUTPUTS, strict=True)],
             self._initializers,
         )
-        opsets = [helper.make_opsetid("", _OPSET)]
+        opsets = [helper.make_opsetid("", self._opset)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
         self.onnx.checker.check_model(model)
         return model
@@ -210,12 +212,30 @@ class _Writer:
     def _binary(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
         whole = one.ins[0].dtype != torch.bool and kind in ("and", "or", "xor")
         if kind in ("shl", "shr"):
-            raise Unsupported("ONNX has no shift of signed numbers")
+            return self._shift(one, kind, ins, outs)
         op = f"Bitwise{kind.title()}" if whole else _BINARY.get(kind, kind.title())
         if kind != "ne":
             return [self._node(op, ins, outs)]
         equal = self._fresh()
         return [self._node("Equal", ins, [equal]), self._node("Not", [equal], outs)]
+
+    def _shift(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
+        """ONNX shifts no signed numbers: products and quotients of powers of 2, of what is not
+        negative: all bits are turned over where a number is, and once more behind."""
+        by = one.ins[1].constant
+        if by is None or by.numel() != 1 or one.ins[0].dtype != torch.int64:
+            raise Unsupported("ONNX has no shift of these numbers")
+        power, zero, ones = (self._ints([number]) for number in (1 << int(by), 0, -1))
+        if kind == "shl":
+            return [self._node("Mul", [ins[0], power], outs)]
+        below, turned, before, after = (self._fresh() for _ in range(4))
+        return [
+            self._node("Less", [ins[0], zero], [below]),
+            self._node("Where", [below, ones, zero], [turned]),
+            self._node("BitwiseXor", [ins[0], turned], [before]),
+            self._node("Div", [before, power], [after]),
+            self._node("BitwiseXor", [after, turned], outs),
+        ]
 
     def _reduce(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
         dims, keep = one.settings["dims"], int(len(one.outs[0].shape) == len(one.ins[0].shape))
@@ -229,7 +249,21 @@ class _Writer:
             to_int = self._node("Cast", ins, [number], to=self._type(torch.int32))
             reduced = self._node(op, [number, self._ints(dims)], [found], keepdims=keep)
             return [to_int, reduced, self._node("Cast", [found], outs, to=self._type(torch.bool))]
+        if kind == "sum" and one.outs[0].dtype == torch.int64:
+            return self._whole_sum(one, dims, keep, ins, outs)
         return [self._node(f"Reduce{kind.title()}", [*ins, self._ints(dims)], outs, keepdims=keep)]
+
+    def _whole_sum(
+        self, one: Instruction, dims: Sequence[int], keep: int, ins: list[str], outs: list[str]
+    ) -> list[Any]:
+        """A product with ones: onnxruntime's sum of integers does not wrap around as torch's."""
+        last = len(one.ins[0].shape) - 1
+        if tuple(dims) != (last,):
+            raise Unsupported("ONNX has no exact sum of integers but over the last dimension")
+        ones = self._fresh()
+        count = one.ins[0].shape[-1]
+        self._initializer(ones, torch.ones((count, 1) if keep else count, dtype=torch.int64))
+        return [self._node("MatMul", [*ins, ones], outs)]
 
     def _pool(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
         size, stride, padding = (one.settings[name] for name in ("size", "stride", "padding"))
@@ -251,6 +285,9 @@ class _Writer:
     def _view(self, one: Instruction, ins: list[str], outs: list[str]) -> list[Any]:
         settings, shape = one.settings, one.outs[0].shape
         match one.op:
+            case "bits":
+                self._opset = _OPSET_OF_BITS
+                return [self._node("BitCast", ins, outs, to=self._type(one.outs[0].dtype))]
             case "select":
                 index = self._fresh()
                 self._initializer(index, torch.tensor(settings["index"]))

@@ -3,43 +3,27 @@
 The instructions, on tensors of one image: `convolution` (bias, stride, padding, dilation, groups),
 `product` of matrices, `unary`, `binary`, `where`, `cast`, `reduce`, `pool`, `top`, `cat`, `pad`,
 `bits` (the same bits in another type) and views: `select`, `slice`, `reshape`, `permute`, `expand`.
-Whatever else there is, softmax or a batch norm, is made of these.
+Whatever else there is, softmax or a layer norm, torch decomposes into operators that are here, its
+own primitive ones (`prims::`) included; a few are decomposed here, into fewer instructions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from bench.errors import Unsupported
-from bench.runtimes.instructions import Value
+from bench.runtimes.instructions import Recorder, Value
 
 # They read the shape of a tensor and none of its numbers.
 CONSTANT = {
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
     *("zeros_like", "ones_like", "full_like", "empty_like"),
 }
-
-
-class Recorder(Protocol):
-    """Who writes instructions down."""
-
-    def emit(
-        self,
-        op: str,
-        ins: Sequence[Value],
-        shape: Iterable[int],
-        dtype: torch.dtype,
-        **settings: Any,
-    ) -> Value: ...
-
-    def cast(self, value: Value, dtype: torch.dtype) -> Value: ...
-
-    def constant(self, numbers: Tensor) -> Value: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +42,7 @@ class Call:
         """Return an argument, which may be a number, as a value of this type."""
         if isinstance(of, bool | int | float):
             return self.recorder.constant(torch.tensor(of, dtype=dtype))
-        value: Value = self.recorder.cast(of, dtype)
-        return value
+        return self.recorder.cast(of, dtype)
 
     def emit(self, op: str, *ins: Value, **settings: Any) -> Value:
         """Add an instruction whose output is that of the operator."""
@@ -73,12 +56,12 @@ class Call:
 Operator = Callable[[Call], Value | list[Value]]
 
 
-def _unary(kind: str, **settings: float) -> Operator:
-    def operator(call: Call) -> Value:
-        value = call.tensor(call["self"], call.out.dtype)
-        return call.emit("unary", value, kind=kind, **settings)
+def _unary(kind: str) -> Operator:
+    return lambda call: call.emit("unary", call.tensor(call["self"], call.out.dtype), kind=kind)
 
-    return operator
+
+def _view(op: str) -> Operator:
+    return lambda call: call.emit(op, call["self"])
 
 
 def _leaky(call: Call) -> Value:
@@ -89,11 +72,6 @@ def _gelu(call: Call) -> Value:
     if call["approximate"] != "none":
         raise call.refuse(f"approximate={call['approximate']}")
     return call.emit("unary", call["self"], kind="gelu")
-
-
-def _silu(call: Call) -> Value:
-    gate = call.emit("unary", call["self"], kind="sigmoid")
-    return call.emit("binary", call["self"], gate, kind="mul")
 
 
 def _common(call: Call, *names: str) -> torch.dtype:
@@ -134,9 +112,48 @@ def _div(call: Call) -> Value:
 
 
 def _power(call: Call) -> Value:
-    if call["exponent"] != 2:
-        raise call.refuse(f"exponent {call['exponent']}")
-    return call.emit("binary", call["self"], call["self"], kind="mul")
+    value, exponent = call["self"], call["exponent"]
+    if exponent in (0.5, -0.5):
+        return call.emit("unary", value, kind="sqrt" if exponent > 0 else "rsqrt")
+    if exponent not in (2, 3):
+        raise call.refuse(f"exponent {exponent}")
+    square = call.emit("binary", value, value, kind="mul")
+    return square if exponent == 2 else call.emit("binary", square, value, kind="mul")
+
+
+def _with_one(before: str, kind: str, then: str) -> Operator:
+    """log1p and expm1: a function and a one, in this order or the other."""
+
+    def operator(call: Call) -> Value:
+        value, one = call["self"], call.tensor(1, call.out.dtype)
+        if before == "binary":
+            return call.emit("unary", call.emit("binary", value, one, kind=kind), kind=then)
+        return call.emit("binary", call.emit("unary", value, kind=kind), one, kind=then)
+
+    return operator
+
+
+def _broadcast(call: Call) -> Value:
+    value, shape = call["a"], [1] * len(call["shape"])
+    for size, dim in zip(value.shape, call["broadcast_dimensions"], strict=True):
+        shape[dim] = size
+    return call.emit("expand", call.recorder.emit("reshape", [value], shape, value.dtype))
+
+
+def _total(call: Call) -> Value:
+    return call.emit("reduce", call["inp"], kind="sum", dims=tuple(sorted(call["dims"])))
+
+
+def _variance(call: Call) -> Value:
+    value, emit = call["inp"], call.recorder.emit
+    shape, dtype, dims = value.shape, value.dtype, tuple(sorted(call["dims"]))
+    kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+    mean = emit("reduce", [value], kept, dtype, kind="mean", dims=dims)
+    apart = emit("binary", [value, mean], shape, dtype, kind="sub")
+    squares = emit("binary", [apart, apart], shape, dtype, kind="mul")
+    total = call.emit("reduce", squares, kind="sum", dims=dims)
+    count = math.prod(shape[dim] for dim in dims) - call["correction"]
+    return call.emit("binary", total, call.tensor(count, dtype), kind="div")
 
 
 def _clamp(low: str | None, high: str | None) -> Operator:
@@ -154,19 +171,6 @@ def _clamp(low: str | None, high: str | None) -> Operator:
 def _where(call: Call) -> Value:
     parts = (call.tensor(call[name], call.out.dtype) for name in ("self", "other"))
     return call.emit("where", call["condition"], *parts)
-
-
-def _fused(call: Call) -> Value:
-    """addcmul: self + value * tensor1 * tensor2."""
-    product = call.emit("binary", call["tensor1"], call["tensor2"], kind="mul")
-    if call["value"] != 1:
-        factor = call.tensor(call["value"], call.out.dtype)
-        product = call.emit("binary", product, factor, kind="mul")
-    return call.emit("binary", call["self"], product, kind="add")
-
-
-def _cast(call: Call) -> Value:
-    return call.tensor(call["self"], call.out.dtype)
 
 
 def _copied(call: Call) -> Value:
@@ -206,24 +210,6 @@ def _reduce(kind: str) -> Operator:
     return operator
 
 
-def _softmax(call: Call) -> Value:
-    value, recorder = call.tensor(call["self"], call.out.dtype), call.recorder
-    shape, dtype, dim = value.shape, value.dtype, range(len(value.shape))[call["dim"]]
-    reduced = (*shape[:dim], 1, *shape[dim + 1 :])
-
-    def over(kind: str, of: Value) -> Value:
-        return recorder.emit("reduce", [of], reduced, dtype, kind=kind, dims=(dim,))
-
-    shifted = call.emit("binary", value, over("max", value), kind="sub")
-    powers = call.emit("unary", shifted, kind="exp")
-    total = over("sum", powers)
-    if "log" not in call.name:
-        return call.emit("binary", powers, total, kind="div")
-    return call.emit(
-        "binary", shifted, recorder.emit("unary", [total], reduced, dtype, kind="log"), kind="sub"
-    )
-
-
 def _top(call: Call) -> Value:
     value = call["self"]
     if range(len(value.shape))[call["dim"]] != len(value.shape) - 1 or not call["largest"]:
@@ -258,19 +244,11 @@ def _batch_norm(call: Call) -> Value:
     return call.emit("binary", product, summand, kind="add")
 
 
-def _matrices(call: Call, left: Value, right: Value) -> Value:
-    return call.emit("product", left, right)
-
-
 def _addmm(call: Call) -> Value:
     if call["beta"] != 1 or call["alpha"] != 1:
         raise call.refuse("factors")
-    product = _matrices(call, call["mat1"], call["mat2"])
+    product = call.emit("product", call["mat1"], call["mat2"])
     return call.emit("binary", product, call["self"], kind="add")
-
-
-def _mm(call: Call) -> Value:
-    return _matrices(call, call["self"], call["mat2"])
 
 
 def _pool(kind: str) -> Operator:
@@ -303,14 +281,6 @@ def _cat(call: Call) -> Value:
     return call.emit("cat", *cast, dim=range(len(call.out.shape))[call["dim"]])
 
 
-def _stack(call: Call) -> Value:
-    dim = range(len(call.out.shape))[call["dim"]]
-    shape = (*call.out.shape[:dim], 1, *call.out.shape[dim + 1 :])
-    emit, dtype = call.recorder.emit, call.out.dtype
-    parts = [emit("reshape", [call.tensor(p, dtype)], shape, dtype) for p in call["tensors"]]
-    return call.emit("cat", *parts, dim=dim)
-
-
 def _pad(call: Call) -> Value:
     pairs = list(zip(call["pad"][::2], call["pad"][1::2], strict=True))[::-1]
     if min(call["pad"]) < 0:
@@ -320,26 +290,15 @@ def _pad(call: Call) -> Value:
     return call.emit("pad", call["self"], before=before, number=float(call["value"]))
 
 
-def _reshape(call: Call) -> Value:
-    return call.emit("reshape", call["self"])
-
-
-def _expand(call: Call) -> Value:
-    return call.emit("expand", call["self"])
-
-
 def _permute(call: Call) -> Value:
     return call.emit("permute", call["self"], dims=tuple(call["dims"]))
 
 
 def _transpose(call: Call) -> Value:
     dims = list(range(len(call.out.shape)))
-    first, second = (dims[call.given.get(name, default)] for name, default in _TRANSPOSED)
-    dims[first], dims[second] = second, first
+    first, second = call.given.get("dim0", 0), call.given.get("dim1", -1)
+    dims[first], dims[second] = dims[second], dims[first]
     return call.emit("permute", call["self"], dims=tuple(dims))
-
-
-_TRANSPOSED = (("dim0", 0), ("dim1", -1))
 
 
 def _select(call: Call) -> Value:
@@ -367,20 +326,15 @@ def _parts(call: Call) -> list[Value]:
 
 def _unbind(call: Call) -> list[Value]:
     value = call["self"]
-    dim = range(len(value.shape))[call["dim"]]
-    return [
-        call.recorder.emit("select", [value], part.shape, part.dtype, dim=dim, index=index)
-        for index, part in enumerate(call.out)
-    ]
-
-
-def _each(names: Sequence[str], operator: Operator) -> dict[str, Operator]:
-    return dict.fromkeys(names, operator)
+    dim, emit = range(len(value.shape))[call["dim"]], call.recorder.emit
+    parts = enumerate(call.out)
+    return [emit("select", [value], p.shape, p.dtype, dim=dim, index=n) for n, p in parts]
 
 
 _UNARY = ("relu", "sigmoid", "tanh", "exp", "log", "neg", "abs", "sqrt", "rsqrt", "erf")
 _BINARY = ("add", "sub", "mul", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne")
 _BITWISE = {"and": "and", "or": "or", "xor": "xor", "left_shift": "shl", "right_shift": "shr"}
+_RESHAPING = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten")
 _DUNDER = {"__and__": "and", "__or__": "or", "__xor__": "xor", "__lshift__": "shl"}
 
 OPERATORS: dict[str, Operator] = {
@@ -389,44 +343,48 @@ OPERATORS: dict[str, Operator] = {
     **{f"bitwise_{name}": _binary(kind) for name, kind in _BITWISE.items()},
     **{name: _binary(kind) for name, kind in (_DUNDER | {"__rshift__": "shr"}).items()},
     **{f"logical_{name}": _logical(name) for name in ("and", "or", "xor")},
-    **_each(("logical_not", "bitwise_not"), _unary("not")),
-    "_to_copy": _cast,
-    **_each(("clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"), _same),
-    **_each(("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten"), _reshape),
-    **_each(("t", "transpose"), _transpose),
-    **_each(("native_batch_norm", "cudnn_batch_norm"), _batch_norm),
-    **_each(("_native_batch_norm_legit_no_training", "_native_batch_norm_legit"), _batch_norm),
-    **_each(("_softmax", "_log_softmax"), _softmax),
-    **_each(("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk"), _parts),
-    **_each(("unsafe_split_with_sizes",), _parts),
+    **dict.fromkeys(("logical_not", "bitwise_not"), _unary("not")),
+    "_to_copy": lambda call: call.tensor(call["self"], call.out.dtype),
+    "prims::convert_element_type": lambda call: call.tensor(call["a"], call.out.dtype),
+    "prims::broadcast_in_dim": _broadcast,
+    "prims::log1p": _with_one("binary", "add", "log"),
+    "prims::expm1": _with_one("unary", "exp", "sub"),
+    "prims::var": _variance,
+    "prims::sum": _total,
+    **dict.fromkeys(
+        ("clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"), _same
+    ),
+    **dict.fromkeys(_RESHAPING, _view("reshape")),
+    **dict.fromkeys(("t", "transpose"), _transpose),
+    **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm"), _batch_norm),
+    **dict.fromkeys(
+        ("_native_batch_norm_legit_no_training", "_native_batch_norm_legit"), _batch_norm
+    ),
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk"), _parts),
+    **dict.fromkeys(("unsafe_split_with_sizes",), _parts),
     **{kind: _reduce(kind) for kind in ("sum", "mean", "any", "all")},
     **{"amax": _reduce("max"), "amin": _reduce("min"), "argmax": _reduce("argmax")},
     "div": _div,
     "pow": _power,
     "leaky_relu": _leaky,
     "gelu": _gelu,
-    "silu": _silu,
     "clamp": _clamp("min", "max"),
     "clamp_min": _clamp("min", None),
     "clamp_max": _clamp(None, "max"),
-    "hardtanh": _clamp("min_val", "max_val"),
     "where": _where,
-    "addcmul": _fused,
     "copy": _copied,
     "as_strided": _laid_out_anew,
     "view_copy": _bits,
     "topk": _top,
     "convolution": _convolution,
     "addmm": _addmm,
-    "mm": _mm,
-    "bmm": _mm,
+    **dict.fromkeys(("mm", "bmm"), lambda call: call.emit("product", call["self"], call["mat2"])),
     "max_pool2d_with_indices": _pool("max"),
     "avg_pool2d": _pool("mean"),
     "_adaptive_avg_pool2d": _adaptive_pool,
     "cat": _cat,
-    "stack": _stack,
     "constant_pad_nd": _pad,
-    "expand": _expand,
+    "expand": _view("expand"),
     "permute": _permute,
     "select": _select,
     "slice": _slice,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -150,6 +151,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Unsupported(f"no instruction for {func}: it draws at random")
         depends = any(id(tensor) in self._values for tensor in given)
+        if depends and _name(func) not in OPERATORS:
+            with self:  # as torch makes it of simpler operators
+                out = decomposition_table.get(func, func.decompose)(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
         # Before it runs: it may write to what it reads.
         values: Any = tree_map(self._as_value, (args, kwargs)) if depends else None
         out = func(*args, **kwargs)
@@ -162,11 +168,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Write down a call whose tensors are values already."""
-        name = func._schema.name.partition("::")[2]
+        name, writes = _name(func), func._schema.is_mutable
         if name in CONSTANT:
             return
-        writes = func._schema.is_mutable
-        operator = OPERATORS.get(name.removesuffix("_") if writes else name)
+        operator = OPERATORS.get(name)
         if operator is None:
             raise Unsupported(f"no instruction for the operator {func}")
         call = Call(self, str(func), _by_name(func, args, kwargs), out)
@@ -204,6 +209,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Unsupported("no instruction for writing, in a branch, to a tensor outside of it")
         self._unreadable |= self._values.keys() - values.keys()
         self.code, self._known, self._values = before, known, values
+
+
+def _name(func: Any) -> str:
+    """Return the name of an operator, the same for the form that writes to what it reads."""
+    name: str = func._schema.name.removeprefix("aten::")
+    name = name if name in OPERATORS else name.removeprefix("prims::")
+    return name.removesuffix("_") if func._schema.is_mutable else name
 
 
 def _memory(x: Tensor) -> tuple[int, int]:

@@ -17,8 +17,6 @@ from bench.export.description import KEY
 from bench.export.making import Made, make
 from bench.networks.unit import DynamicNet, Output
 
-HASHING = ("random_skip", "random_skip_test")
-
 
 def form_of(made: Made) -> tuple[str, str]:
     return made.description.form, made.description.batch
@@ -41,10 +39,6 @@ def test_weights_come_back_as_the_same_network_to_the_last_bit(name: str, tmp_pa
 @pytest.mark.parametrize("name", names())
 def test_onnx_is_made_in_the_form_that_its_kind_allows(name: str) -> None:
     onnx = pytest.importorskip("onnx")
-    if name in HASHING:
-        with pytest.raises(Unsupported, match="ONNX has no operator for bits"):
-            best(name, "onnx")
-        return
     made = best(name, "onnx")
     decides = any(unit.gated for unit in described_net(name)[0].units())
     assert form_of(made) == (("branches", "one") if decides else ("plain", "any"))

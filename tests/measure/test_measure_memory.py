@@ -62,6 +62,22 @@ def test_growth_is_from_the_size_before_to_the_peak(
     assert (tmp_path / "clear_refs").read_text() == "5"
 
 
+def test_memory_that_a_runtime_keeps_for_its_calls_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    status = tmp_path / "status"
+    status.write_text("VmHWM:\t  1000 kB\nVmRSS:\t  1000 kB\n")
+    monkeypatch.setattr(memory, "_STATUS", status)
+    monkeypatch.setattr(memory, "_RESET", tmp_path / "clear_refs")
+
+    class Keeping:
+        work_bytes = 3 * 2**20
+
+        def __call__(self, x_nchw: Tensor) -> None: ...
+
+    assert peak_memory_mib(Keeping(), torch.zeros(2, 1), net=nn.Identity()).value == 3.0
+
+
 def package(powercap: Path, name: str, energy_uj: int) -> Callable[[int], None]:
     folder = powercap / name
     folder.mkdir()

@@ -1,17 +1,5 @@
-"""One CPU thread and a fixed seed for every test of the runtimes."""
+"""One CPU thread and a fixed seed for every test beside this file."""
 
-from __future__ import annotations
+from one_thread import one_thread
 
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(11)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]

@@ -16,7 +16,7 @@ from gated_nets import images, per_unit_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import Unsupported
+from bench.errors import StorageError, Unsupported
 from bench.measure.environment import describe_environment
 from bench.runtimes.eager import folded_copy
 from bench.runtimes.native import Native, build
@@ -107,6 +107,44 @@ def test_a_whole_library_is_not_compiled_again(
         assert build.library().loaded is not None and not build.to_be_compiled()
     finally:
         like_new.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("fault", ["a file in its place", "read-only"])
+def test_a_cache_that_cannot_be_written_is_done_without(
+    fault: str, like_new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = like_new.read_bytes()
+    monkeypatch.setattr(build, "_compile", lambda _, out: out.write_bytes(content))
+    if fault == "read-only":  # root may write anywhere
+        own = os.access
+        monkeypatch.setattr(os, "access", lambda p, m: Path(p).name != "native" and own(p, m))
+        like_new.unlink()
+    else:
+        (like_new.parent.parent / "other").write_bytes(b"")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(like_new.parent.parent / "other"))
+    assert build.library().loaded is not None
+    assert not like_new.exists() or fault != "read-only"
+
+
+def test_a_library_of_another_processor_or_compiler_is_not_taken(
+    like_new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not build.to_be_compiled()
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "_instructions", lambda: "flags: of another processor")
+        assert build.to_be_compiled()
+    monkeypatch.setenv("CXX", "true")
+    assert build.to_be_compiled()
+
+
+def test_a_full_disk_is_a_reason(like_new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise StorageError(f"{path} cannot be written: no space left on device.")
+
+    monkeypatch.setattr(build, "_compile", lambda _, out: out.write_bytes(b"whole"))
+    monkeypatch.setattr(build, "write_atomically", full)
+    like_new.unlink()
+    assert "no space left" in build.library().reason
 
 
 def test_describing_the_environment_compiles_nothing(

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from bench.errors import StorageError
 from bench.folders import cache_dir, from_home
-from bench.storage import make_folder
+from bench.storage import make_folder, write_atomically
 
 SOURCES = ("convolution.h", "kernels.h", "program.cpp", "program.h")
 _COMPILERS = ("g++", "clang++", "c++")
@@ -88,52 +88,35 @@ def _made(folder: Path) -> Path:
 
 
 def _make(compiler: list[str], path: Path) -> None:
-    # Under a name of its own until it is whole: several processes may do this at a time.
-    handle, name = tempfile.mkstemp(suffix=".so", dir=path.parent)
-    os.close(handle)
-    made = Path(name)
-    try:
+    # Elsewhere until it is whole: several processes may do this at a time.
+    with tempfile.TemporaryDirectory(dir=path.parent) as apart:
+        made = Path(apart) / path.name
         _compile(compiler, made)
-        digest = _digest(made)
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
-        made.with_suffix(".sha256").write_text(digest)
-        os.replace(made.with_suffix(".sha256"), path.with_suffix(".sha256"))
-        os.replace(made, path)
-    finally:
-        made.unlink(missing_ok=True)
-        made.with_suffix(".sha256").unlink(missing_ok=True)
+        content = made.read_bytes()
+    write_atomically(path.with_suffix(".sha256"), _digest(content).encode())
+    write_atomically(path, content)
 
 
 def _is_whole(path: Path) -> bool:
     try:
-        return path.with_suffix(".sha256").read_text().strip() == _digest(path)
+        return path.with_suffix(".sha256").read_text().strip() == _digest(path.read_bytes())
     except (OSError, ValueError):
         return False
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _loaded(path: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(path))
-    address, size = ctypes.c_void_p, ctypes.c_int64
-    loaded.skipbench_load.restype = address
-    loaded.skipbench_load.argtypes = [
-        address,
-        size,
-        address,
-        size,
-        address,
-        *[size] * 2,
-        address,
-        size,
-    ]
+    at, size = ctypes.c_void_p, ctypes.c_int64
+    loaded.skipbench_load.restype = at
+    loaded.skipbench_load.argtypes = [at, size, at, size, at, size, size, at, size]
     loaded.skipbench_run.restype = ctypes.c_int
-    loaded.skipbench_run.argtypes = [address, address, size, size, address, size, address, size]
+    loaded.skipbench_run.argtypes = [at, at, size, size, at, size, at, size]
     loaded.skipbench_free.restype = None
-    loaded.skipbench_free.argtypes = [address]
+    loaded.skipbench_free.argtypes = [at]
     return loaded
 
 

@@ -39,6 +39,7 @@ from bench.runtimes.native.packing import (
     paddings,
     reshaped,
     split,
+    viewed,
 )
 from bench.runtimes.native.sharing import VIEWS, Sharing
 
@@ -240,28 +241,8 @@ class _Encoder:
         return layout, (int(np.prod(layout.sizes)),), (1,)
 
     def _view(self, one: Instruction) -> Layout:
-        layout, settings = self._read(one.ins[0]), one.settings
-        shape = one.outs[0].shape
-        match one.op:
-            case "bits":
-                return layout._replace(dtype=one.outs[0].dtype, border=0)
-            case "select":
-                return layout.like(layout.on_meta().select(settings["dim"], settings["index"]))
-            case "permute":
-                return layout.like(layout.on_meta().permute(settings["dims"]))
-            case "expand":
-                return layout.expanded(shape)
-            case "slice":
-                dim, start, step = settings["dim"], settings["start"], settings["step"]
-                index = [slice(None)] * len(layout.sizes)
-                index[dim] = slice(start, start + (shape[dim] - 1) * step + 1, step)
-                return layout.like(layout.on_meta()[tuple(index)])
-        if layout.sizes == shape:
-            return layout
-        try:
-            return layout.like(layout.on_meta().view(shape))
-        except RuntimeError:
-            return reshaped(self._dense(layout), shape)
+        layout = self._read(one.ins[0])
+        return viewed(one, layout) or reshaped(self._dense(layout), one.outs[0].shape)
 
     # Instructions
 
@@ -352,16 +333,11 @@ class _Encoder:
             added = [images(self._map(one.ins[-1]))]
         out = self._out(one.outs[0])
         to = out if images(out)[2][-1] == 1 else self._fresh(out.sizes, out.dtype)
-        windows = [
-            *weight.shape[2:],
-            *settings["stride"],
-            *settings["padding"],
-            *settings["dilation"],
-        ]
+        windows = [*weight.shape[2:], *settings["stride"], *settings["padding"]]
         least = 0.0 if settings.get("relu") else -np.inf
         operands = [images(to), images(given), *map(flat, parts[1:]), *added]
         op = "convolution3" if fast else "convolution"
-        self._emit(op, operands, [0, *windows, settings["groups"]], least)
+        self._emit(op, operands, [0, *windows, *settings["dilation"], settings["groups"]], least)
         if to is not out:
             self._copy(to, out)
 
@@ -388,8 +364,8 @@ class _Encoder:
 
     def _once(self, value: Value, pack: Callable[[Tensor], Tensor]) -> Layout:
         if id(value) not in self._packed:
-            assert value.constant is not None
             expect(value.dtype == torch.float32, "a convolution", value)
+            assert value.constant is not None
             self._packed[id(value)] = self._constants.add(pack(value.constant))
         return self._packed[id(value)]
 

@@ -97,7 +97,8 @@ class _Fusing:
             mask = cast.ins[0]
             if first is None or first.ins[0] is not state or not first.settings.get("relu"):
                 continue
-            whole = mask.dtype == torch.bool and mask.shape == (1, 1, *state.shape[2:])
+            shape = (1, 1, *state.shape[2:])
+            whole = mask.dtype == torch.bool and mask.shape == shape != (1, 1, 1, 1)
             same = _stays(first) and _stays(second) and state.shape[1] % VECTOR == 0
             if whole and same and not first.settings.get("adds") and self._not_negative(state):
                 ins = (state, mask, *_weights(first), *_weights(second))

@@ -23,6 +23,7 @@ class NativeProgram:
         if found.loaded is None:
             raise Unsupported(f"The native runtime cannot be compiled here: {found.reason}.")
         self._library, self._shape, self._outs = found.loaded, shape_chw, outs
+        self.work_bytes = program.work_bytes
         error = ctypes.create_string_buffer(_ERROR_BYTES)
         words, factors = program.words, program.factors
         self._handle = found.loaded.skipbench_load(

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -155,8 +154,3 @@ def words(layout: Layout, sizes: Sequence[int], strides: Sequence[int]) -> list[
     front = [0] * len(pad)
     where = [layout.storage.space, kind, base + layout.offset]
     return [*where, *pad, *sizes, *front, *strides, layout.border]
-
-
-def as_words(numbers: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return the numbers as C++ reads them."""
-    return np.asarray(numbers, dtype=np.int64)

@@ -31,6 +31,31 @@ def flat(layout: Layout) -> Operand:
     return layout, (int(np.prod(layout.sizes)),), (1,)
 
 
+def viewed(one: Instruction, layout: Layout) -> Layout | None:
+    """Return what a view of a layout is, or None where the numbers have to be laid out anew."""
+    settings, shape, meta = one.settings, one.outs[0].shape, layout.on_meta()
+    match one.op:
+        case "bits":
+            return layout._replace(dtype=one.outs[0].dtype, border=0)
+        case "select":
+            return layout.like(meta.select(settings["dim"], settings["index"]))
+        case "permute":
+            return layout.like(meta.permute(settings["dims"]))
+        case "expand":
+            return layout.expanded(shape)
+        case "slice":
+            dim, start, step = settings["dim"], settings["start"], settings["step"]
+            index = [slice(None)] * len(layout.sizes)
+            index[dim] = slice(start, start + (shape[dim] - 1) * step + 1, step)
+            return layout.like(meta[tuple(index)])
+    if layout.sizes == shape:
+        return layout
+    try:
+        return layout.like(meta.view(shape))
+    except RuntimeError:
+        return None
+
+
 def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
     strides = torch.empty(tuple(shape), device="meta").stride()
     return layout._replace(sizes=tuple(shape), strides=tuple(strides), border=0)
