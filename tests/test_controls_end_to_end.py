@@ -8,7 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from bench.analysis.statistics import rank_correlation
 from bench.cli import app
+from bench.data.graded_digits import load_graded_digits
+from bench.records.arrays import read_arrays
+from bench.records.store import RunStore
 
 Row = dict[str, object]
 SMALL = ["run", "--backbone", "resnet8", "--recipe", "smoke", "--methods", "blockdrop"]
@@ -146,3 +150,14 @@ def test_wrong_controls_get_a_short_message_and_status_2(
     assert outcome.exit_code == 2
     assert words in outcome.stderr.replace("\n", " ")
     assert "Traceback" not in outcome.output
+
+
+def test_cost_is_compared_with_the_grades_that_images_are_known_to_have(results: Path) -> None:
+    store = RunStore(results)
+    (record,) = (r for r in store.load_all()[0] if r.spec.method == "blockdrop")
+    arrays = read_arrays(store.folder_of(record), record.points[0].arrays_file)
+    grades_n = load_graded_digits().difficulty_n
+    dynamics = record.points[0].dynamics
+    assert grades_n is not None and dynamics is not None
+    expected = rank_correlation(arrays["macs_n"], grades_n.numpy())
+    assert dynamics.grade_correlation == pytest.approx(expected)
