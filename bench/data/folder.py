@@ -84,6 +84,11 @@ def list_splits(folder: Path, *, without: Collection[Path] = ()) -> tuple[Listin
             f" {_some(differing)}.",
             hint=LAYOUT,
         )
+    if len(train.class_names) < 2:
+        raise DataError(
+            f"{folder} has one class only, {_text(train.class_names[0])}: nothing to tell.",
+            hint=LAYOUT,
+        )
     if left_out:
         names = [one_line(_text(str(path.relative_to(folder)))) for path in left_out]
         warnings.warn(

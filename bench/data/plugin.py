@@ -151,8 +151,11 @@ def _hashed(*parts: str) -> str:
 def _check(plugin: DatasetPlugin, splits: Sequence[Images], class_names: Sequence[str]) -> None:
     for split, images in zip(("training", "test"), splits, strict=True):
         found = images.labels_n
-        if not len(found):
-            raise DataError(f"The data set '{plugin.name}' has no {split} images.")
+        if min(len(found), len(class_names)) < 2:
+            raise DataError(
+                f"The data set '{plugin.name}' has {len(found)} {split} images of"
+                f" {len(class_names)} classes; at least 2 of each are needed."
+            )
         if not 0 <= int(found.min()) <= int(found.max()) < len(class_names):
             raise DataError(
                 f"The {split} labels of '{plugin.name}' go from {int(found.min())} to"

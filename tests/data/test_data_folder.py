@@ -160,6 +160,10 @@ def test_a_folder_without_classes_or_without_splits_says_what_is_expected(tmp_pa
     with pytest.raises(DataError, match=r"neither test/ nor val/[\s\S]*Move some images"):
         load_dataset(str(tmp_path / "empty"), data_dir=tmp_path)
     (tmp_path / "empty" / "val").mkdir()
+    for split in ("train", "test"):
+        _image(tmp_path / "one" / split / "lily" / "0.png", (9, 9, 9))
+    with pytest.raises(DataError, match="one class only, lily"):
+        load_dataset(str(tmp_path / "one"), data_dir=tmp_path)
     with pytest.raises(DataError, match="no class folders"):
         load_dataset(str(tmp_path / "empty"), data_dir=tmp_path)
 
@@ -170,10 +174,11 @@ def test_two_folders_of_the_same_name_have_a_decoded_copy_each(
     other = tmp_path / "other" / "flowers"
     for split in ("train", "test"):
         _image(other / split / "lily" / "0.png", (255, 255, 255))
+        _image(other / split / "moss" / "0.png", (0, 99, 0))
     load_dataset(str(flowers), data_dir=tmp_path / "data")
     load_dataset(str(other), data_dir=tmp_path / "data")
     monkeypatch.setattr(Image, "open", None)
-    assert load_dataset(str(other), data_dir=tmp_path / "data").info.class_names == ("lily",)
+    assert load_dataset(str(other), data_dir=tmp_path / "data").info.class_names == ("lily", "moss")
     assert load_dataset(str(flowers), data_dir=tmp_path / "data").info.num_classes == 2
 
 

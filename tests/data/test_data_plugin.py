@@ -41,6 +41,11 @@ def _noise(x_nhwc: Tensor, generator: torch.Generator) -> Tensor:
     return x_nhwc + torch.rand(x_nhwc.shape, generator=generator)
 
 
+def _one_test_image(plugin: DatasetPlugin, data_dir: Path, **_: int) -> Dataset:
+    test = TABLE[:1], LABELS[:1]
+    return in_memory(plugin, train=(TABLE, LABELS), test=test, class_names="abc")
+
+
 class Noisy(Table):
     name, title = "noisy", "A table with noise"
 
@@ -145,6 +150,10 @@ def test_labels_without_a_class_and_code_that_fails_are_told_in_words(
     monkeypatch.setattr(Lazy, "labels", [0, 1, 3] * 4)
     with pytest.raises(DataError, match=r"'lazy' go from 0 to 3, but it names 3 classes"):
         load_dataset("lazy", data_dir=tmp_path)
+
+    monkeypatch.setattr(Table, "load", _one_test_image)
+    with pytest.raises(DataError, match=r"'table' has 1 test images of 3 classes; at least 2"):
+        load_dataset("table", data_dir=tmp_path)
 
     def fails(*_: object, **__: object) -> Any:
         raise KeyError("images")
