@@ -79,7 +79,7 @@ Runtimes = Annotated[
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="A Python file of methods or backbones."),
+    typer.Option("--plugin", help="A Python file of methods, backbones or data sets."),
 ]
 
 
@@ -126,7 +126,7 @@ def runtimes_named(text: str | None) -> tuple[str, ...]:
 
 
 def load_plugins(files: list[Path] | None) -> list[str]:
-    """Register methods and backbones of all plugin files given; return the methods' names."""
+    """Register what all plugin files given define; return the methods' names."""
     if not files:
         return []
     from bench.engine.plan import load_plugin

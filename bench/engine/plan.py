@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from bench.config import BackboneSpec, DatasetSpec, InitialWeights, RunSpec
 from bench.data.images import DatasetInfo
 from bench.data.normalising import IMAGENET, Constants, constants_named
+from bench.data.plugin import PLUGINS as DATASET_PLUGINS
 from bench.engine.controls import (
     ALL,
     SHALLOWER,
@@ -43,17 +44,18 @@ TRAIN_GROUP = "train"
 
 
 def load_plugin(path: Path) -> list[str]:
-    """Register the methods and backbones of a plugin file; return the names of the methods.
+    """Register methods, backbones and data sets of a plugin file; return the methods' names.
 
     Raises:
-        PluginError: it cannot be imported, or defines neither.
+        PluginError: it cannot be imported, or defines none of them.
     """
-    return [] if path.absolute() in plugin_files() else METHODS.add_file(path, BACKBONES)
+    known = path.absolute() in plugin_files()
+    return [] if known else METHODS.add_file(path, BACKBONES, DATASET_PLUGINS)
 
 
 def plugin_files() -> list[Path]:
     """Return the plugin files of what is registered, for processes started from this one."""
-    return list(dict.fromkeys([*METHODS.files, *BACKBONES.files]))
+    return list(dict.fromkeys([*METHODS.files, *BACKBONES.files, *DATASET_PLUGINS.files]))
 
 
 @dataclass(frozen=True, slots=True)

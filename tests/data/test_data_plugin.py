@@ -16,6 +16,7 @@ from bench.data.images import Dataset
 from bench.data.load import is_named, load_dataset
 from bench.data.plugin import PLUGINS, DatasetPlugin, in_memory, streamed
 from bench.data.streaming import Views, trainable
+from bench.engine.plan import load_plugin, plugin_files
 from bench.errors import DataError, PluginError
 
 LABELS = torch.arange(12) % 3
@@ -132,6 +133,30 @@ def test_an_augmentation_of_its_own_draws_from_the_seed_and_is_part_of_what_it_i
     assert added.min() >= 0 and added.max() <= 1 and added.std() > 0.2
     monkeypatch.setattr(PLUGINS, "code", lambda name: "changed")
     assert load_dataset("noisy", data_dir=tmp_path).info.fingerprint != plain.info.fingerprint
+
+
+def test_one_in_a_plugin_file_is_found_by_its_name_here_and_in_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PLUGINS, "_files", {})
+    file = tmp_path / "own_table.py"
+    file.write_text(
+        """
+import torch
+from bench.data.plugin import DatasetPlugin, in_memory
+
+
+class Own(DatasetPlugin):
+    name, title = "own_table", "Mine"
+
+    def load(self, data_dir, *, workers, room_bytes):
+        split = torch.ones(4, 2, 2, 1), torch.tensor([0, 1, 0, 1])
+        return in_memory(self, train=split, test=split, class_names="ab")
+"""
+    )
+    assert load_plugin(file) == [], "no method"
+    assert load_plugin(file) == [] and file in plugin_files()
+    assert load_dataset("own_table", data_dir=tmp_path).info.title == "Mine"
 
 
 def test_a_lazy_one_is_read_by_workers_with_its_own_views(tmp_path: Path) -> None:
