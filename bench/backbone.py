@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.errors import PluginError
 from bench.networks.timm import efficientnet_trunk, vit_trunk
-from bench.networks.torchvision import mobilenet_trunk, resnet_trunk
+from bench.networks.torchvision import for_channels, mobilenet_trunk, resnet_trunk
 from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool, taken_apart
 
 __all__ = ["Backbone", "Block", "Family", "Pool", "Trunk", "Wrapped", "pool", "trunk_of"]
@@ -27,14 +27,17 @@ _KNOWN: dict[tuple[str, str], Callable[[nn.Module], Trunk]] = {
 
 
 class Wrapped(Family):
-    """A family whose networks have a known structure: `model` is all that it has to say."""
+    """A family whose networks have a known structure: `model` is all that it has to say.
+
+    A first convolution for another number of channels than the images have is replaced.
+    """
 
     @abstractmethod
     def model(self, backbone: Backbone) -> nn.Module:
         """Return the untrained network."""
 
     def build(self, backbone: Backbone) -> Trunk:
-        return trunk_of(self.model(backbone))
+        return trunk_of(for_channels(self.model(backbone), backbone.image_shape[0]))
 
 
 def trunk_of(net: nn.Module) -> Trunk:

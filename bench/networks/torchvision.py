@@ -55,10 +55,10 @@ class Torchvision(Family):
         if backbone.member in _RESNETS:
             kind, layers = _RESNETS[backbone.member]
             net = resnet.ResNet(getattr(resnet, kind), layers, num_classes=backbone.num_classes)
-            return _for_channels(net, backbone, "conv1")
+            return for_channels(net, backbone.image_shape[0])
         width = float(backbone.member.partition("@")[2] or 1)
         net = mobilenet_v2(num_classes=backbone.num_classes, width_mult=width)
-        return _for_channels(net, backbone, "features.0.0")
+        return for_channels(net, backbone.image_shape[0])
 
     def members(self) -> tuple[str, ...]:
         return (*_RESNETS, "mobilenet_v2", *_LADDER["mobilenet_v2"])
@@ -73,23 +73,18 @@ class Torchvision(Family):
         return _LADDER.get(member, {})
 
 
-def _for_channels(net: Any, backbone: Backbone, first: str) -> nn.Module:
-    """Return the network with its first convolution for images of other than three channels."""
-    conv = net.get_submodule(first)
-    if backbone.image_shape[0] == conv.in_channels:
-        return net  # type: ignore[no-any-return]
-    own = nn.Conv2d(
-        backbone.image_shape[0],
-        conv.out_channels,
-        conv.kernel_size,
-        stride=conv.stride,
-        padding=conv.padding,
-        bias=conv.bias is not None,
-    )
+def for_channels(net: nn.Module, channels: int) -> nn.Module:
+    """Return a network of a library with its first convolution, if it reads another number of
+    channels, replaced by an untrained one for `channels`."""
+    name, conv = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    if conv.in_channels == channels:
+        return net
+    settings = {"stride": conv.stride, "padding": conv.padding, "bias": conv.bias is not None}
+    own = nn.Conv2d(channels, conv.out_channels, conv.kernel_size, **settings)  # type: ignore[arg-type]
     nn.init.kaiming_normal_(own.weight, mode="fan_out", nonlinearity="relu")
-    parent, _, name = first.rpartition(".")
-    net.get_submodule(parent).register_module(name, own)
-    return net  # type: ignore[no-any-return]
+    parent, _, last = name.rpartition(".")
+    net.get_submodule(parent).register_module(last, own)
+    return net
 
 
 def resnet_trunk(net: Any) -> Trunk:

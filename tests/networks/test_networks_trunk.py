@@ -180,6 +180,8 @@ def test_five_lines_bring_a_torchvision_model_and_its_code_is_part_of_what_it_is
     assert load_plugin(file) == []
     backbone = Backbone("mine_for_a_test", 4, SMALL)
     assert GatedResNet(backbone)(torch.randn(2, *SMALL)).logits.shape == (2, 4)
+    grey = GatedResNet(Backbone("mine_for_a_test", 4, (1, 8, 8)))
+    assert grey(torch.randn(2, 1, 8, 8)).logits.shape == (2, 4)
     assert not BACKBONES.is_built_in("mine_for_a_test")
     assert len(BACKBONES.code("mine_for_a_test")) > 8
 
