@@ -93,3 +93,16 @@ def test_each_runtime_is_a_column_and_eighty_columns_show_two(records: list[RunR
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "eager" in text and "native" in text
     assert "also timed in onnxruntime: bench results --format md" in text
+
+
+def test_no_name_of_a_runtime_leads_out_of_the_folder(
+    shelf: Shelf, records: list[RunRecord]
+) -> None:
+    for record in records:
+        (point,) = record.points
+        cells = tuple(c.model_copy(update={"runtime": "../../odd"}) for c in point.latency[:1])
+        moved = point.model_copy(update={"latency": cells})
+        shelf.store.save(record.model_copy(update={"points": (moved,)}))
+    files = table_files(document_of(shelf.store.load_all().records, shelf.store))
+    assert any(name.startswith("ranks-") for name in files)
+    assert not any("/" in name for name in files)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import ConfigError
+from bench.plain_text import tame
 from bench.records.record import UNKNOWN_RUNTIME
 
 BATCH_SIZES = (1, 256)
@@ -224,6 +225,12 @@ def in_order(runtimes: Iterable[str]) -> list[str]:
     return sorted(
         set(runtimes), key=lambda name: (name == UNKNOWN_RUNTIME, name != MAIN_RUNTIME, name)
     )
+
+
+def file_suffix(runtime: str) -> str:
+    """Return what files about one runtime are called after their name; nothing for cells from
+    before runtimes were kept."""
+    return "" if runtime == UNKNOWN_RUNTIME else f"-{tame(runtime)}"
 
 
 def runtimes_of(all_rows: Iterable[Row]) -> list[str]:

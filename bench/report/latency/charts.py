@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.plain_text import tame
 from bench.records.record import UNKNOWN_RUNTIME
+from bench.report.data.row import file_suffix
 from bench.report.data.study import Study
 from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Words
 from bench.report.figures.draw import draw, save_figure
@@ -37,7 +38,7 @@ def draw_latency_figures(study: Study, folder: Path) -> list[Path]:
     for dataset in dict.fromkeys(row.dataset for row in study.rows):
         rows = [row for row in study.rows if row.dataset == dataset]
         for runtime, networks in networks_of(study.records, rows).items():
-            end = tame(dataset) + ("" if runtime == UNKNOWN_RUNTIME else f"-{tame(runtime)}")
+            end = f"{tame(dataset)}{file_suffix(runtime)}"
             samples, missing = samples_of(networks, study.store)
             if any(not each.network.dense for each in samples):
                 charts[f"time-vs-macs-{end}"] = time_chart(samples, without_samples=missing)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bench.plain_text import one_line
 from bench.records.record import UNKNOWN_RUNTIME, Interval
-from bench.report.data.row import Row
+from bench.report.data.row import Row, file_suffix
 from bench.report.data.rows import threads_in_words
 from bench.report.latency.timed import TimedNetwork, names_of
 from bench.report.tables.cells import ReportTable, table_of
@@ -64,11 +64,6 @@ class Ranking:
     def in_runtime(self) -> str:
         """The runtime, to be said behind a time; nothing in records from before they were kept."""
         return "" if self.runtime == UNKNOWN_RUNTIME else f", in {self.runtime}"
-
-    @property
-    def suffix(self) -> str:
-        """What files of it are called after their name."""
-        return "" if self.runtime == UNKNOWN_RUNTIME else f"-{self.runtime}"
 
     @property
     def by_macs(self) -> list[Ranked]:
@@ -151,7 +146,7 @@ def ranks_table(ranking: Ranking) -> ReportTable:
         f"{rank_finding(ranking)}. Rank 1: fewest MACs, fastest. MACs and times are relative "
         f"to the {ranking.dense}{ranking.in_runtime}."
     )
-    return table_of(f"ranks{ranking.suffix}", caption, lines)
+    return table_of(f"ranks{file_suffix(ranking.runtime)}", caption, lines)
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.plain_text import tame
-from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.behaviour.charts import behaviour_chart
 from bench.report.behaviour.images import TestImages, position_figure
+from bench.report.data.row import file_suffix
 from bench.report.figures.draw import draw, save_figure
 from bench.report.latency.charts import rank_chart, time_chart
 from bench.report.page.document import Document
@@ -75,19 +75,15 @@ def table_files(document: Document) -> dict[str, str]:
 def _figures(document: Document, images: TestImages | None) -> Iterator[tuple[str, Figure]]:
     yield "accuracy-macs", draw(chart_of(document.by_macs))
     for data in document.by_time:
-        yield f"accuracy-time{_suffix(data.runtime)}", draw(chart_of(data))
+        yield f"accuracy-time{file_suffix(data.runtime)}", draw(chart_of(data))
     for number, behaviour in enumerate(document.behaviours, start=1):
         name = f"{number:02d}-{tame(behaviour.label)}"
         yield f"behaviour-{name}", draw(behaviour_chart(behaviour))
         if behaviour.maps is not None:
             yield f"positions-{name}", position_figure(behaviour, images)
     for ranking in document.rankings:
-        yield f"ranks{_suffix(ranking.runtime)}", draw(rank_chart(ranking))
+        yield f"ranks{file_suffix(ranking.runtime)}", draw(rank_chart(ranking))
     for calls in document.calls:
         if any(not samples.network.dense for samples in calls.samples):
             chart = time_chart(calls.samples, without_samples=calls.missing)
-            yield f"time-macs{_suffix(calls.runtime)}", draw(chart)
-
-
-def _suffix(runtime: str) -> str:
-    return "" if runtime == UNKNOWN_RUNTIME else f"-{tame(runtime)}"
+            yield f"time-macs{file_suffix(calls.runtime)}", draw(chart)
