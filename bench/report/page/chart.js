@@ -166,14 +166,16 @@ function point(host, svg) {
   const marks = [...svg.querySelectorAll(".mark[aria-label]")];
   if (!marks.length) return;
   marks[0].setAttribute("tabindex", 0);
-  const tip = host.querySelector(".tip") || put(host, "div", { class: "tip", hidden: "" });
+  // Outside of what scrolls, so that nothing of it is cut off.
+  const holder = host.closest("figure");
+  const tip = holder.querySelector(".tip") || put(holder, "div", { class: "tip", hidden: "" });
   const show = (mark) => {
     const [head, ...rest] = mark.getAttribute("aria-label").split("\n");
     tip.replaceChildren();
     put(tip, "b", {}, head);
     for (const line of rest) put(tip, "div", {}, line);
     tip.hidden = false;
-    const box = svg.getBoundingClientRect(), own = host.getBoundingClientRect();
+    const box = svg.getBoundingClientRect(), own = holder.getBoundingClientRect();
     const px = mark.place[0] + box.left - own.left, py = mark.place[1] + box.top - own.top;
     tip.style.left = `${Math.max(0, Math.min(px + 14, own.width - tip.offsetWidth))}px`;
     tip.style.top = `${py + 14}px`;
@@ -261,7 +263,8 @@ function start(figure) {
     }
   }
   state.redraw = () => {
-    const held = panels.scrollLeft;
+    const held = panels.scrollLeft, tip = figure.querySelector(".tip");
+    if (tip) tip.hidden = true;
     panels.replaceChildren();
     // All are there before any is drawn: the first would be as wide as all of them.
     const hosts = chart.panels.map(() => put(panels, "div", { class: "panel" }));
