@@ -119,18 +119,22 @@ def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(
     assert outcome.exit_code == 0, outcome.stderr
     record = json.loads(next(copy.glob("runs/sgad-*/record.json")).read_text())["record"]
     cells = record["points"][0]["latency"]
-    for runtime in {cell["runtime"] for cell in cells}:
+    runtimes = {cell["runtime"] for cell in cells}
+    for runtime in runtimes:
         sizes = [cell["batch_size"] for cell in cells if cell["runtime"] == runtime]
         assert sizes == [1, 1, 8]
     drawn = [line for line in outcome.stderr.splitlines() if line.startswith("Figure: ")]
-    assert len(drawn) == 1 and Path(drawn[0].removeprefix("Figure: ")).is_file()
+    assert len(drawn) == len(runtimes)
+    assert all(Path(line.removeprefix("Figure: ")).is_file() for line in drawn)
 
 
 def test_the_latency_figures_are_drawn_from_the_records(results: Path, tmp_path: Path) -> None:
     outcome = _bench("figures", "--out", str(tmp_path), results=results)
     assert outcome.exit_code == 0, outcome.stderr
     files = [Path(line) for line in outcome.stdout.splitlines()]
-    assert [f.name for f in files] == ["time-vs-macs-graded_digits.png", "ranks-graded_digits.png"]
+    timed = dict.fromkeys(runtime for row in _rows(results) for runtime in row["by_runtime"] or {})
+    kinds = ("time-vs-macs", "ranks")
+    assert {f.name for f in files} == {f"{k}-graded_digits-{r}.png" for k in kinds for r in timed}
     assert all(file.stat().st_size > 5_000 for file in files)
     wrong = _bench("figures", "--dataset", "cifar10", results=results)
     assert wrong.exit_code == 2 and "Recorded: graded_digits" in wrong.stderr
