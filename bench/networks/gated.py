@@ -133,7 +133,7 @@ class GatedResNet(DynamicNet):
             self.blocks, stem_nchw, decisions=decisions, merge=self.merge
         )
         ran_bn = torch.tensor(gates_bn, dtype=torch.float32, device=state.device)
-        gates_nb = ran_bn.view(-1, stem_nchw.shape[0]).T
+        gates_nb = ran_bn.view(len(gates_bn), stem_nchw.shape[0]).T  # none of either, perhaps
         return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
 
     def _trace(self, gates_nb: Tensor) -> Tensor:

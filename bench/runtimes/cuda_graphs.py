@@ -28,7 +28,9 @@ class CudaGraphs(Runtime):
     summary = "stretches between decisions as CUDA graphs; not yet proven on a GPU"
 
     def refuses(self, net: DynamicNet, device: torch.device, threads: int) -> str | None:
-        return None if device.type == "cuda" else f"CUDA graphs need a GPU, not {device.type}"
+        if device.type == "cuda":
+            return None
+        return f"CUDA graphs need a GPU, not {device.type}; they are not yet proven on one"
 
     def prepare(self, net: DynamicNet, example_nchw: Tensor) -> Run:
         pool = torch.cuda.graph_pool_handle()

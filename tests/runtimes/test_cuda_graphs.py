@@ -100,7 +100,7 @@ def test_what_a_graph_cannot_hold_is_a_reason() -> None:
 
 def test_without_a_gpu_it_is_refused_in_words() -> None:
     refused = CudaGraphs().refuses(seasoned(), torch.device("cpu"), 1)
-    assert refused == "CUDA graphs need a GPU, not cpu"
+    assert refused == "CUDA graphs need a GPU, not cpu; they are not yet proven on one"
     assert "not yet proven on a GPU" in CudaGraphs.summary
 
 
