@@ -16,6 +16,7 @@ from bench.options import RunOptions, read_campaign
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 SCRATCH, PAPER = REFERENCE / "scratch.yaml", REFERENCE / "paper.yaml"
 VARIANTS = REFERENCE / "variants.yaml"
+PRECISION = REFERENCE / "precision.yaml"
 TRAINING_IMAGES = 50_000
 
 
@@ -93,3 +94,10 @@ def test_the_variants_of_sgad_differ_in_their_settings_alone_and_hold_images_out
     assert {(s.method, s.backbone.name, s.budget.epochs, s.held_out) for s in specs} == {
         ("sgad", "resnet14", 20, 5000)
     }
+
+
+def test_both_precisions_get_the_same_trainings() -> None:
+    plans = [[item.spec for item in plan] for plan in _planned(PRECISION)]
+    bf16, fp32 = ({spec.model_copy(update={"precision": "fp32"}).key for spec in p} for p in plans)
+    assert [{spec.precision for spec in plan} for plan in plans] == [{"bf16"}, {"fp32"}]
+    assert bf16 == fp32 and len(bf16) == 3
