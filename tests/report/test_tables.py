@@ -268,15 +268,20 @@ def test_a_missing_time_has_its_reason_where_it_would_stand(
 ) -> None:
     few = make_cell(latency_ms=None).model_copy(update={"reason": "255 test images, 256 needed"})
     timed = make_cell(latency_ms=1.0, speedup=1.2)
+    batch = timed.model_copy(update={"batch_size": 256})
     records = [
         make_record(points=(make_point(latency=(few,)),)),
-        make_record("act", points=(make_point(latency=(timed,)),)),
+        make_record("act", points=(make_point(latency=(timed, batch)),)),
     ]
     text = shown(records)
     line = next(line for line in text.splitlines() if line.startswith(" sgad"))
-    assert line.count("[2]") == 2 and line.count("[1]") == 1 and " - " not in line
-    assert "[2] no time: 255 test images, 256 needed" in text
-    assert "[1] no time: not timed" in text
+    assert line.count("[1]") == 2 and line.count("[2]") == 1 and " - " not in line
+    assert "[1] no time: 255 test images, 256 needed" in text
+    assert "[2] no time: not timed" in text
+    # A batch size that was never asked for has no column, and needs no reason.
+    records[1] = make_record("act", points=(make_point(latency=(timed,)),))
+    text = shown(records)
+    assert "256 needed" in text and "not timed" not in text and "b=256" not in text
     table = results_table(rows(records))
     first, second = (dict(zip(table.titles, line, strict=True)) for line in table.lines)
     assert first["ms unknown, batch 1"] == "none: 255 test images, 256 needed"

@@ -44,10 +44,10 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     groups = without_restated(group_seeds(all_rows))
     for dataset in dict.fromkeys(group.first.dataset for group in groups):
         chosen = [group for group in groups if group.first.dataset == dataset]
-        timed = runtimes_of(row for group in chosen for row in group.rows)
-        columns = _shown(chosen, _columns(timed), width)
+        every = _columns([row for group in chosen for row in group.rows])
+        columns = _shown(chosen, every, width)
         parts.append(_terminal_table(chosen, columns))
-        notes = (*_notes(chosen), *_left_out(columns, _columns(timed)))
+        notes = (*_notes(chosen), *_left_out(columns, every))
         parts += [Text(f"  {note}", style="dim") for note in notes]
         parts += dynamics_parts(chosen, width=width)
     for row in all_rows:
@@ -100,7 +100,7 @@ def _marks_of(groups: Sequence[Group]) -> _Marks:
         (row, row.timing(size, runtime), size, runtime)
         for row in rows
         for runtime in runtimes_of(rows)[:_SHOWN_RUNTIMES] or [""]
-        for size in BATCH_SIZES
+        for size in _timed_sizes(rows)
     ]
     reasons = dict.fromkeys(
         row.why_untimed(size, runtime)
@@ -144,12 +144,19 @@ class _Column(NamedTuple):
     rank: int
 
 
-def _columns(timed: Sequence[str]) -> list[_Column]:
+def _timed_sizes(rows: Sequence[Row]) -> Sequence[int]:
+    """Return the batch sizes at which anything was to be timed; the first where nothing was."""
+    tried = {cell.batch_size for row in rows for cell in row.timings}
+    return [size for size in BATCH_SIZES if size in tried] or BATCH_SIZES[:1]
+
+
+def _columns(rows: Sequence[Row]) -> list[_Column]:
     """Return all columns; of the runtimes in which anything was timed, the first two have some."""
+    names = list(runtimes_of(rows) or (MAIN_RUNTIME,))[:_SHOWN_RUNTIMES]
     speeds = [
-        _Column(f"{name}\nb={size}", partial(_speed, name, size), rank)
-        for name, ranks in zip(timed or (MAIN_RUNTIME,), ((3, 7), (4, 8)), strict=False)
-        for size, rank in zip(BATCH_SIZES, ranks, strict=True)
+        _Column(f"{name}\nb={size}", partial(_speed, name, size), 3 + place + 4 * later)
+        for place, name in enumerate(names)
+        for later, size in enumerate(_timed_sizes(rows))
     ]
     return [
         _Column("backbone", lambda g, _: g.first.backbone, 2),
