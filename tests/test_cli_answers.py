@@ -105,7 +105,7 @@ def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
         (("--controls", "all,none"), "--controls all,none: 'none' stands alone."),
         (("--controls", "foo"), "Known: all, cascade, none, random_skip"),
         (("--backbone", "resnet21"), "Did you mean 'resnet20' or"),
-        (("--backbone", "nope"), "resnet8, resnet14, resnet20"),
+        (("--backbone", "qqqqqq"), "resnet8, resnet14, resnet20"),
         (("--dataset", "nope"), "Known: cifar10, cifar100, digits, graded_digits, synthetic"),
     ],
 )

@@ -14,7 +14,7 @@ from bench.errors import BenchError, RunFailed, UnknownNameError, UserError
 TREE = [
     kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BenchError)
 ]
-LEAVES = [kind for kind in TREE if not kind.__subclasses__()]
+LEAVES = [kind for kind in TREE if not {*kind.__subclasses__()} & {*TREE}]
 
 
 def example(kind: type[BenchError]) -> BenchError:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import bench
 from baselines.resnet import DenseResNet
 from bench.backbone import Backbone
+from bench.data.augment import eval_batches
 from bench.data.load import load_dataset
 from bench.errors import ConfigError, RunFailed
 from bench.networks.gated import GatedResNet
@@ -33,10 +34,14 @@ class Plain(nn.Module):
 
 
 def test_a_dynamic_network_is_judged_beside_the_dense_one_it_came_from(tmp_path: Path) -> None:
-    net = GatedResNet(DIGITS, ByTint(DIGITS)).eval()
+    policy = ByTint(DIGITS)
+    net = GatedResNet(DIGITS, policy).eval()
     dense = DIGITS.build()
     dense.load_state_dict(net.trunk.state_dict())
     digits = load_dataset("digits", data_dir=tmp_path)
+    mean, std = digits.info.mean, digits.info.std
+    (batch,) = eval_batches(digits.test, batch_size=len(digits.test), mean=mean, std=std)
+    policy.centre(net.trunk.stem(batch.x_nchw))
     rows = bench.evaluate(net, digits, dense=dense, name="mine", results=tmp_path)
     found = rows.set_index("method")
     assert sorted(found.index) == ["mine", "resnet"]
@@ -47,7 +52,7 @@ def test_a_dynamic_network_is_judged_beside_the_dense_one_it_came_from(tmp_path:
     assert record.points[0].dynamics.shuffled_accuracy is not None
     again = bench.evaluate(net, digits, dense=dense, name="mine", results=tmp_path)
     assert set(again.run) == set(rows.run), "the same weights are the same run"
-    net.policy.score.bias.data += 5.0  # type: ignore[union-attr]
+    policy.score.bias.data += 5.0
     other = bench.evaluate(net, digits, dense=dense, name="mine", results=tmp_path, latency="off")
     assert set(other.run) & set(rows.run) == {found.run["resnet"]}, "other weights are another one"
 

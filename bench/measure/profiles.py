@@ -51,7 +51,7 @@ PROFILES: Mapping[str, Profile] = {
         Profile(
             "smoke",
             round_s=0.04,
-            max_time_s=0.4,
+            max_time_s=0.25,
             warmup_calls=3,
             warmup_s=0.05,
             coverage_images=128,

@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> api.Folders:
     """A results folder with a small SACT, SGAD and BranchyNet run on the digits."""
     made = api.Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
     options = {"methods": "sact,sgad,branchynet", "backbone": "resnet14", "recipe": "smoke"}
-    more = {"controls": "none", "latency": "off", "device": "cpu"}
+    more = {"dataset": "digits", "controls": "none", "latency": "off", "device": "cpu"}
     outcome = api.run(run_options(options | more, file=None), made)
     assert not outcome.failures
     return made
