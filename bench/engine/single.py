@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save
 
 from bench.config import RunSpec
+from bench.data.augment import train_batches
 from bench.data.images import Images
 from bench.data.streaming import trainable
 from bench.engine.blame import reason_for
@@ -189,12 +190,21 @@ def _record(
 def _restate(net: DynamicNet, subject: Subject) -> int:
     """Estimate batch-norm statistics under the decisions of inference; return on how many images.
 
-    The images are drawn, the same ones for every run, and not augmented.
+    The images are drawn, the same ones for every run, and augmented as in training: with the
+    statistics of images that are not cropped a ResNet-14 on CIFAR-10 lost 2.7 points.
     """
-    train_set = subject.split.train
-    order_n = torch.randperm(len(train_set), generator=generator(0, "statistics"))
+    train_set, spec, draws = subject.split.train, subject.spec, generator(0, "statistics")
+    order_n = torch.randperm(len(train_set), generator=draws)
     few = train_set.take(order_n[:_STATISTICS_IMAGES])
-    return reestimate(net, random_batches(few, subject.spec))
+    mean, std = spec.normalisation
+    batches = train_batches(
+        trainable(few, subject.place.dataset),
+        batch_size=min(spec.budget.batch_size, len(few)),
+        mean=mean,
+        std=std,
+        generator=draws,
+    )
+    return reestimate(net, batches)
 
 
 def _training_images(train_set: Images, spec: RunSpec, place: Workplace) -> TrainingImages:
