@@ -177,8 +177,8 @@ class Registry(Generic[T]):
             file = Path(inspect.getfile(item))
         except (TypeError, OSError):
             raise PluginError(
-                f"The code of {item.__name__} lies in no file, so nobody can tell later whether it "
-                "has changed.",
+                f"The code of {item.__name__} lies in no file, so a change to it could not be "
+                "noticed later.",
                 hint=_FILE_GIVEN,
             ) from None
         return code_hash(own_files(file, item.__module__), item.__module__)

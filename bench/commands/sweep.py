@@ -52,7 +52,7 @@ def sweep(
     seeds: Seeds = None,
     scheduler: Annotated[
         Literal["fifo", "asha", "median"] | None,
-        typer.Option(help="Who is stopped early. Default: fifo, nobody."),
+        typer.Option(help="Which trials are stopped early. Default: fifo, none."),
     ] = None,
     budget: Annotated[
         float | None,

@@ -90,8 +90,8 @@ def _macs_by_operator(call: Callable[[], Made]) -> tuple[Mapping[Any, int], Made
         made = call()
     if unknown.names:
         raise PluginError(
-            f"Nobody counts the MACs of {', '.join(unknown.names)}: neither a known product nor"
-            " known to be free. Use convolutions, linear layers, matrix products or attention"
+            f"The MACs of {', '.join(unknown.names)} cannot be counted: neither a known product"
+            " nor known to be free. Use convolutions, linear layers, matrix products or attention"
             " of torch, or give it a formula with torch.utils.flop_counter.register_flop_formula."
         )
     flops = counter.get_flop_counts().get("Global", {})

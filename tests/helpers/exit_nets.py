@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 
 import torch
-from gated_nets import backbone, images
-from torch import nn
+from gated_nets import backbone, images, season
 
 from bench.networks.exit_calibration import (
     calibrate_by_learning,
@@ -29,19 +28,6 @@ def fresh(rule: str = "entropy", *, head: HeadKind = "pooled", shortcut: str = "
     """Return a network as it is built, with batch norms as training would leave them."""
     torch.manual_seed(6)
     return season(ExitResNet(backbone(shortcut), RULES[rule](POINTS, NUM_EXITS), head=head))
-
-
-def season(net: ExitResNet) -> ExitResNet:
-    draws = torch.Generator().manual_seed(2)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.5, generator=draws)
-            module.bias.data.normal_(0, 0.3, generator=draws)
-    net.train()
-    with torch.no_grad():
-        for seed in range(3):
-            net(1.5 * images(16, seed) + 0.3)
-    return net.eval()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,11 @@ from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
 from bench.networks.trunk import Backbone, Shortcut
-from bench.networks.unit import Unit
+from bench.networks.unit import DynamicNet, Unit
 from methods.convnet_aig import AigConfig, AigGates
 from methods.skipnet import RecurrentGates
 
+Net = TypeVar("Net", bound=DynamicNet)
 SHAPE = (3, 8, 8)
 BLOCKS = 6
 MERGES = {"residual": GateResidual, "output": GateOutput}
@@ -100,7 +102,7 @@ def backbone(shortcut: str = "A") -> Backbone:
     return Backbone("resnet14", 10, SHAPE, kind)
 
 
-def season(net: GatedResNet) -> GatedResNet:
+def season(net: Net) -> Net:
     """Give batch norms statistics and affine parameters as training would leave them."""
     draws = torch.Generator().manual_seed(2)
     for module in net.modules():
