@@ -16,7 +16,7 @@ from bench.export.onnx_file import onnx_bytes
 from bench.export.weights_file import weights_answer, weights_bytes
 from bench.networks.unit import DynamicNet
 from bench.runtimes.eager import folded_copy
-from bench.runtimes.onnx import has_branches, session_of
+from bench.runtimes.onnx import OnnxSession, has_branches
 from bench.runtimes.program import program_of
 
 FileFormat = Literal["onnx", "safetensors"]
@@ -49,4 +49,4 @@ def make(
     form = {"form": "branches", "batch": "one"} if decides else {"form": "plain", "batch": "any"}
     own = described.model_copy(update={**form, "folded": True})
     data = onnx_bytes(program, own)
-    return Made(own, data, session_of(data))
+    return Made(own, data, OnnxSession(data))

@@ -35,8 +35,10 @@ def peak_memory_mib(call: Callable[[Tensor], object], x_nchw: Tensor, *, net: nn
     Does one call on the first image before, so that lazy initialisation is over. What `call` keeps
     for its calls (`work_bytes`) and no call allocates is added. The input is not counted.
     """
+    kept = getattr(call, "work_bytes", 0)
+    if kept is None:
+        return Reading(None, "the runtime does not say what memory it keeps between calls")
     call(x_nchw[:1])
-    kept = int(getattr(call, "work_bytes", 0))
     weights = kept + sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
     if x_nchw.device.type == "cuda":
         grown: int | None = _allocated_bytes(call, x_nchw)

@@ -18,7 +18,8 @@ from bench.registry import Registry
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From images (N, C, H, W) on the device to logits (N, K) and what was executed (N, U).
 
-One that works in memory of its own, taken once, says how much: an attribute `work_bytes`.
+One that works in memory of its own, taken once, says how much: an attribute `work_bytes`, or None
+where it cannot, and the cell then shows no memory.
 """
 
 

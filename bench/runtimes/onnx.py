@@ -43,7 +43,7 @@ class OnnxRuntime(Runtime):
 
     def prepare(self, net: DynamicNet, example_nchw: Tensor) -> Run:
         program = program_of(folded_copy(net, example_nchw), example_nchw)
-        return session_of(onnx_model(program).SerializeToString())
+        return OnnxSession(onnx_model(program).SerializeToString())
 
 
 def missing_packages() -> list[str]:
@@ -56,26 +56,33 @@ def has_branches(program: Program) -> bool:
     return any(one.op == "branch" for one in program.code)
 
 
-def session_of(data: bytes) -> Run:
-    """Return a model from its bytes, ready to be called with any number of images."""
-    import onnxruntime
+class OnnxSession:
+    """A model from its bytes, ready to be called with any number of images."""
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    work_bytes = None  # onnxruntime keeps what it once allocated, and does not say how much
 
-    def call(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        logits, executed = session.run(OUTPUTS, {"images": x_nchw.detach().contiguous().numpy()})
-        return torch.from_numpy(logits), torch.from_numpy(executed)
+    def __init__(self, data: bytes) -> None:
+        import onnxruntime
 
-    def image_by_image(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [call(x_1chw) for x_1chw in torch.split(x_nchw, 1) if len(x_1chw)]
-        logits, executed = zip(*parts, strict=True) if parts else nothing
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(data, options, providers=providers)
+        self._nothing = [(torch.empty(0, one.shape[1]),) for one in self._session.get_outputs()]
+        self._one_image = self._session.get_inputs()[0].shape[0] == 1
+
+    def __call__(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._one_image:
+            return self._run(x_nchw)
+        parts = [self._run(x_1chw) for x_1chw in torch.split(x_nchw, 1) if len(x_1chw)]
+        logits, executed = zip(*parts, strict=True) if parts else self._nothing
         return torch.cat(logits), torch.cat(executed)
 
-    nothing = [(torch.empty(0, output.shape[1]),) for output in session.get_outputs()]
-    return image_by_image if session.get_inputs()[0].shape[0] == 1 else call
+    def _run(self, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        images = x_nchw.detach().contiguous().numpy()
+        logits, executed = self._session.run(OUTPUTS, {"images": images})
+        return torch.from_numpy(logits), torch.from_numpy(executed)
 
 
 def onnx_model(program: Program) -> Any:

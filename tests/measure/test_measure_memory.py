@@ -78,6 +78,16 @@ def test_memory_that_a_runtime_keeps_for_its_calls_counts(
     assert peak_memory_mib(Keeping(), torch.zeros(2, 1), net=nn.Identity()).value == 3.0
 
 
+def test_a_runtime_that_cannot_say_what_it_keeps_has_no_number() -> None:
+    class Arena:
+        work_bytes = None
+
+        def __call__(self, x_nchw: Tensor) -> None: ...
+
+    found = peak_memory_mib(Arena(), torch.zeros(2, 1), net=nn.Identity())
+    assert found.value is None and "does not say" in found.reason
+
+
 def package(powercap: Path, name: str, energy_uj: int) -> Callable[[int], None]:
     folder = powercap / name
     folder.mkdir()
