@@ -50,6 +50,9 @@ __all__ = [
     "Whole",
 ]
 
+CONTRACT = 1
+"""The version of what a plugin may rely on, raised when a change breaks plugins that were right."""
+
 
 class MethodConfig(BaseModel):
     """Base of every method's settings: frozen, finite, unknown keys refused.
@@ -154,11 +157,13 @@ class Method(ABC, Generic[C]):
     """A plugin: one method of dynamic inference, a static baseline or a control.
 
     Generic in its settings: `class Sgad(Method[SgadConfig])` makes `Sgad.Config` that class.
+    `contract` is the version of this contract that the class was written for.
     `version` is raised when the code changes in a way that changes numbers: finished runs of other
     versions are not found again.
     """
 
     name: ClassVar[str]
+    contract: ClassVar[int] = 1
     version: ClassVar[int] = 1
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     reference: ClassVar[Reference]

@@ -81,6 +81,7 @@ class PricedBlocks(Phase):
 
 class LearnedGates(Method[LearnedGatesConfig]):
     name = "learned_gates"
+    contract = 1  # the version of skipbench's contract that this was written for
     reference = Reference(title="Title of the paper", authors="Authors", year=2026, url="")
     tags = Tags(decision="per unit", reconstructed=("cost",))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, get_args, get_type_hints
 
 from bench.errors import BenchError
-from bench.method import Method, MethodConfig, Tags
+from bench.method import CONTRACT, Method, MethodConfig, Tags
 from bench.registry import NAME, RESERVED_NAMES
 from bench.testing.outcome import Shortfall
 from bench.testing.stirring import gated_columns
@@ -24,6 +24,11 @@ def metadata(bench: Workbench, known_checks: Iterable[str]) -> None:
         raise Shortfall(
             f"'{method.name}' cannot be a method's name.",
             f"letters, digits, - and _ only, and none of {', '.join(RESERVED_NAMES)}.",
+        )
+    if method.contract != CONTRACT:
+        raise Shortfall(
+            f"It was written for version {method.contract} of the contract; this is {CONTRACT}.",
+            "CHANGELOG.md says what changed under *Contract*; adapt it, then set `contract`.",
         )
     _require_reference(method)
     _require_tags(method.tags)

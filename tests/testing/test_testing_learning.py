@@ -156,6 +156,7 @@ def test_settings_that_accept_anything_are_caught() -> None:
     ("changed", "words"),
     [
         ({"name": "my method"}, "cannot be a method's name"),
+        ({"contract": 0}, "written for version 0 of the contract; this is 1"),
         ({"name": "all"}, "none of all, none, shallower, train"),
         ({"tags": Tags(decision="per unit", reconstructed=("strenght",))}, "'strength' was meant"),
         ({"tags": Tags(decision="per unit", calibrates=True)}, "Tags.calibrates is True"),
