@@ -66,8 +66,8 @@ def failures(method: type[Method]) -> list[str]:
     return [str(found) for found in check_method(method) if found.status == "failed"]
 
 
-def test_the_method_in_the_readme_keeps_the_contract(tmp_path: Path) -> None:
-    [source] = [text for text in blocks(ROOT / "README.md", "python") if "(Method[" in text]
+def test_the_method_in_one_file_keeps_the_contract(tmp_path: Path) -> None:
+    [source] = [text for text in blocks(GUIDE, "python") if "(Method[ContrastConfig]" in text]
     file = tmp_path / "contrast.py"
     file.write_text(source)
     methods: Registry[Method] = Registry(

@@ -1,6 +1,6 @@
-"""The table of verdicts in README.md and docs/index.md: `python docs/generate/verdict_table.py`.
+"""The table of verdicts in README.md: `python docs/generate/verdict_table.py`.
 
-Prints it from the reference results; a test holds both documents to it.
+Prints it from the reference results; a test holds the document to it.
 """
 
 from __future__ import annotations
@@ -13,31 +13,33 @@ from bench.report.data.study import Study
 from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, verdicts_of
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-_TITLES = ("method", "seeds", "accuracy, %", "MACs / ResNet-32")
+_ROWS = 10
+_TITLES = (
+    *("method", "seeds", "accuracy, %", "MACs / ResNet-32"),
+    *("at equal MACs, points", "at equal time, batch 1"),
+)
 
 
 def verdict_table(results_dir: Path = REFERENCE) -> str:
-    """Return a Markdown table with a line per method, best at equal MACs first, then controls."""
+    """Return a Markdown table of the best setting of each method and control, at equal MACs."""
     store = RunStore(results_dir)
-    found = sorted(verdicts_of(Study(store.load_all().records, store)), key=_place)
-    axes = [
-        f"at equal {answer.axis.title}".replace(" at batch", ", batch") for answer in found[0].axes
-    ]
-    titles = (*_TITLES, *axes)
-    lines = [titles, ("---",) * len(titles), *map(_line, found)]
+    best: dict[str, MethodVerdict] = {}
+    for found in sorted(verdicts_of(Study(store.load_all().records, store)), key=_place):
+        best.setdefault(found.method, found)
+    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, list(best.values())[:_ROWS])]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _place(found: MethodVerdict) -> tuple[bool, bool, float]:
+def _place(found: MethodVerdict) -> tuple[bool, float]:
     decided = found.on("macs").verdict
-    gain = 0.0 if decided is None else decided.comparison.gain.value
-    return found.family.control, decided is None, -gain
+    return decided is None, 0.0 if decided is None else -decided.comparison.gain.value
 
 
 def _line(found: MethodVerdict) -> tuple[str, ...]:
-    words = ", ".join(part for part in (f"`{found.method}`", _variant(found)) if part)
+    control = "control" if found.family.control else ""
+    words = ", ".join(filter(None, (f"`{found.method}`", _variant(found), control)))
     accuracy, cost = _accuracy_and_cost(found.on("macs"))
-    return (words, str(found.seeds), accuracy, cost, *map(_answer, found.axes))
+    return (words, str(found.seeds), accuracy, cost, *map(_answer, found.axes[:2]))
 
 
 def _variant(found: MethodVerdict) -> str:
