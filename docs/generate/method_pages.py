@@ -80,16 +80,16 @@ def _facts(methods: Sequence[type[Method]]) -> str:
         else (f"decides: {first.tags.decision}")
     )
     notes = f"In the harness: {names}; {decides}. [Its code](../../{path})"
-    anchor = _anchor(_stem(first))
-    return notes + (f", and [what else is known of it](../methods.md#{anchor})." if anchor else ".")
+    return f"{notes}, and [what else is known of it](../methods.md#{_anchor(_stem(first))})."
 
 
 def _anchor(stem: str) -> str:
-    for line in (ROOT / "docs" / "methods.md").read_text().splitlines():
-        words = re.split(r"\W+", line.lstrip("#").partition(":")[0])
-        if line.startswith("##") and stem in words:
-            return re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()).replace(" ", "-")
-    return "controls" if stem in {"shuffled_masks", "static_projection"} else ""
+    """Return the section of docs/methods.md about a file."""
+    if stem in {"sgad", "skipnet", "blockdrop", "convnet_aig"}:
+        return stem.replace("_", "-")
+    exits = dict.fromkeys(("branchynet", "cdl", "learned_exit"), "early-exits")
+    halting = dict.fromkeys(("act", "sact"), "act-and-sact")
+    return {**exits, **halting, "resnet": "the-backbone"}.get(stem, "controls")
 
 
 def _markdown(docstring: str) -> str:
