@@ -88,6 +88,7 @@ class RunProcess:
             )
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._busy = False
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> RunProcess:
@@ -95,6 +96,11 @@ class RunProcess:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can do a job: it is alive, and the job before, if any, finished."""
+        return not self._busy and self._process.poll() is None
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -108,6 +114,7 @@ class RunProcess:
         That is so also when it says nothing any more (a signal, the time limit). After "epoch" it
         goes on when the next thing is asked for. Only after "finished" it can do another job.
         """
+        self._busy = True
         self._tell(json.dumps(asdict(job)) + "\n")
         limit = job.time_limit_s
         deadline = None if limit is None else time.monotonic() + limit
@@ -125,6 +132,7 @@ class RunProcess:
             if not line.strip():
                 continue
             said = _understood(line)
+            self._busy = said.kind != "finished"
             yield said
             if said.kind in {"finished", "failed"}:
                 return

@@ -175,6 +175,11 @@ def _connect(ray: Any, address: str, scratch: Path) -> None:
         except Exception as error:  # Ray lets through whatever the machine says
             raise _refused("started", error) from error
         return
+    if "://" in address:
+        raise ConfigError(
+            f"'{address}' is where Ray takes jobs or remote clients; a sweep joins the cluster.",
+            hint="Give HOST:PORT of its head (6379 by default), or auto on one of its machines.",
+        )
     try:
         _knock(address)
         with _time_limit(_START_WITHIN_S):

@@ -5,6 +5,7 @@ Owns the defaults of sweeps; the laying over of options and YAML is options.py's
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
@@ -39,7 +40,7 @@ class SweepOptions(RunOptions):
     budget: PositiveFloat | None = None
     threads: PositiveInt = 1
     gpus_per_trial: NonNegativeFloat | None = None
-    address: str = ""
+    address: str = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS", ""))
     time_limit_s: PositiveFloat | None = None
 
     @field_validator("params", mode="before")

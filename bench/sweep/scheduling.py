@@ -9,9 +9,10 @@ are all that knows Ray.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bench.sweep.worker import FILES, JOB, METHOD, TOLD, run_trial
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
+_ROUNDING = 1e-6  # three times a third of a GPU is a GPU
 
 
 def schedule(
@@ -44,11 +46,14 @@ def schedule(
     if first is None:
         return
     with joined(options.address) as (ray, scratch):
-        resources = _resources(options, ray.nodes())
+        nodes = ray.nodes()
+        resources = _resources(options, nodes)
         device = options.device
         if device == "auto":
             device = "cuda" if resources["gpu"] else "cpu"
-        _fit(ledger, first, options, resources, lambda p: job_of(p, device), scratch=scratch)
+        at_once = _room(resources, nodes)
+        desk = _Desk(ledger, first, lambda progress: job_of(progress, device))
+        _fit(desk, options, resources, trials=ledger.total, at_once=at_once, scratch=scratch)
 
 
 def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -75,22 +80,35 @@ def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[st
     return needed
 
 
+def _room(needed: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many trials there is room for now: also a quarter of a GPU is on one machine."""
+    found = 0
+    for node in nodes:
+        if node["Alive"]:
+            has = node["Resources"]
+            fit = [has.get(k.upper(), 0) / v for k, v in needed.items() if v]
+            found += math.floor(min(fit) + _ROUNDING)
+    return found
+
+
 def _fit(
-    ledger: Ledger,
-    first: Progress,
+    desk: _Desk,
     options: SweepOptions,
     resources: dict[str, float],
-    job_of: Callable[[Progress], TrialJob],
     *,
+    trials: int,
+    at_once: int,
     scratch: Path,
 ) -> None:
     from ray import tune
 
-    desk = _Desk(ledger, first, job_of)
     config = tune.TuneConfig(
         search_alg=_searcher(desk),
         scheduler=stopping(options.scheduler, desk.recalled),
-        num_samples=ledger.total,
+        num_samples=trials,
+        # More would be asked for before there are scores, and wait with placement groups of their
+        # own, which Ray keeps when it stops trials.
+        max_concurrent_trials=at_once,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )

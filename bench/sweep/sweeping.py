@@ -53,7 +53,9 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
         UserError: the request cannot be served as given; nothing has been started.
         KeyboardInterrupt: the user interrupted; what is done is kept, and the document says so.
     """
-    if not options.address:
+    if options.address:
+        listener.note(f"On the Ray cluster at {options.address}")
+    else:
         pick_device(options.device)  # here or never; a cluster may have others
     store = RunStore(results_dir)
     dataset = load_dataset(options.dataset, data_dir=data_dir)

@@ -70,6 +70,7 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
         (["--methods", "nobody"], "nobody"),
         (["--threads", "4096"], "No machine can take a trial"),
         (["--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
+        (["--address", "ray://127.0.0.1:10001"], "Give HOST:PORT of its head"),
     ],
 )
 def test_what_cannot_be_swept_is_said_before_anything_runs(
