@@ -131,14 +131,24 @@ class _Writer:
     def _end(self, value: Value, name: str) -> list[Any]:
         if value.constant is None or self._batch is None:
             return [self._node("Identity", [self.name(value)], [name])]
-        # The same for every image of a batch.
-        sizes, count = self._fresh(), self._fresh()
-        rest = self._ints([len(value.shape) and value.shape[1]])
+        return self._for_all(value, name)
+
+    def _for_all(self, value: Value, name: str) -> list[Any]:
+        """A constant (1, ...), once for every image of a batch."""
+        sizes, count, rest = self._fresh(), self._fresh(), self._ints(value.shape[1:])
         return [
             self._node("Shape", ["images"], [count], start=0, end=1),
             self._node("Concat", [count, rest], [sizes], axis=0),
             self._node("Expand", [self.name(value), sizes], [name]),
         ]
+
+    def _cat(self, one: Instruction, ins: list[str], outs: list[str]) -> list[Any]:
+        nodes: list[Any] = []
+        for n, value in enumerate(one.ins):
+            if value.constant is not None and self._batch is not None:
+                ins[n] = self._fresh()
+                nodes += self._for_all(value, ins[n])
+        return [*nodes, self._node("Concat", ins, outs, axis=one.settings["dim"])]
 
     def name(self, value: Value) -> str:
         """Return what a value is called; constants become initializers."""
@@ -191,7 +201,7 @@ class _Writer:
             case "cast":
                 return [self._node("Cast", ins, outs, to=self._type(one.outs[0].dtype))]
             case "cat":
-                return [self._node("Concat", ins, outs, axis=settings["dim"])]
+                return self._cat(one, ins, outs)
             case "top":
                 count = self._ints([settings["count"]])
                 return [self._node("TopK", [*ins, count], [*outs, self._fresh()])]
@@ -309,10 +319,9 @@ class _Writer:
             case "expand":
                 return [self._node("Expand", [*ins, self._ints(shape)], outs)]
             case "reshape":
-                # A zero keeps the size, that of the batch.
-                keeps = self._batch is not None and one.ins[0].shape[:1] == shape[:1] == (1,)
-                sizes = self._ints([0, *shape[1:]] if keeps else shape)
-                return [self._node("Reshape", [*ins, sizes], outs)]
+                # The batch is in the first dimension, alone or with heads of attention.
+                first = list(shape[:1]) if self._batch is None else [-1]
+                return [self._node("Reshape", [*ins, self._ints([*first, *shape[1:]])], outs)]
         raise Unsupported(f"ONNX has no operator for {one.op}")
 
 

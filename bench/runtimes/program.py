@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -30,8 +31,8 @@ def program_of(net: DynamicNet, example_nchw: Tensor) -> Program:
     Raises:
         Unsupported: it uses an operator without an instruction, or does not tell its decisions.
     """
-    # In inference mode composite operators would be seen whole.
-    with torch.inference_mode(mode=False), torch.no_grad():
+    # In inference mode composite operators would be seen whole; attention is seen as its products.
+    with torch.inference_mode(mode=False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         recorder = Recorder()
         image = example_nchw[:1].clone(memory_format=torch.contiguous_format)
         with recorder:

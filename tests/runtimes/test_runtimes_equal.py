@@ -20,7 +20,7 @@ from bench.errors import Unsupported
 from bench.measure.equivalence import check_execution
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy
-from bench.networks.trunk import Backbone
+from bench.networks.trunk import Backbone, pool
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.runtimes.contract import RUNTIMES, Runtime
 from bench.runtimes.native import Native
@@ -114,6 +114,27 @@ def test_any_policy_of_known_operators_is_lowered(where: str) -> None:
     x = small_images(256)
     assert float(1 - net(x).executed.mean()) > 0.02
     assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
+
+
+@pytest.mark.parametrize("where", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("torchvision/resnet10", "torchvision/mobilenet_v2@0.35", "timm/efficientnet_lite0"),
+        *("timm/vit_tiny_patch4_32@2", "timm/deit_tiny_distilled_patch16_224@2"),
+    ],
+)
+def test_backbones_of_libraries_run_in_every_runtime(name: str, where: str) -> None:
+    pytest.importorskip("timm")
+    base = Backbone(name, 7, (3, 32, 32))
+    x = torch.randn(16, *base.image_shape, generator=torch.Generator().manual_seed(3))
+    for policy in (None, _At(base, lambda h: (pool(h).std(dim=1) > pool(h)[:, 0] + 1).float())):
+        torch.manual_seed(4)
+        net = GatedResNet(base, policy).train()
+        net(2 * x)
+        net.eval()
+        assert (policy is None) == bool(net(x).executed.all())
+        assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
 
 
 @pytest.mark.parametrize("side", [(5, 9), (7, 4), (33, 17)])

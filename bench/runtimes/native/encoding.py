@@ -281,14 +281,15 @@ class _Encoder:
             right = self._constants.add(one.ins[1].constant.contiguous())
         right = right if right.strides[-1] == 1 else self._dense(right)
         out = self._out(one.outs[0])
-        parts = (out, left, right)
-        if any(np.prod(part.sizes[:-2], dtype=int) != 1 for part in parts):
-            raise Unsupported("a product of several matrices at a time")
+        to = out if out.strides[-1] == 1 else self._fresh(out.sizes, out.dtype, dense=True)
         check_types(one)
-        self._emit(
-            "product",
-            [(part._replace(border=0), part.sizes[-2:], part.strides[-2:]) for part in parts],
-        )
+        stack = out.sizes[:-2]
+        parts = [part.expanded((*stack, *part.sizes[-2:])) for part in (to, left, right)]
+        for place in np.ndindex(*stack):
+            matrices = [part.like(part.on_meta()[place]) for part in parts]
+            self._emit("product", [(matrix, matrix.sizes, matrix.strides) for matrix in matrices])
+        if to is not out:
+            self._copy(to, out)
 
     def _top(self, one: Instruction) -> None:
         expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
