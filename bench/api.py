@@ -275,7 +275,7 @@ def time_runs(
 ) -> list[RunRecord]:
     """Return the records with latency: those that have it at this profile, in all runtimes named,
     stay as they are."""
-    from bench.engine.timing import time_records, without_broken
+    from bench.engine.latency.timing import time_records, without_broken
 
     waiting = [
         record

@@ -74,7 +74,7 @@ def latency(
         RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
-    from bench.engine.timing import time_records, without_broken
+    from bench.engine.latency.timing import time_records, without_broken
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
 

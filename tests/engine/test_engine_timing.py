@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bench import api
-from bench.engine import processes
+from bench.engine.latency import processes
 from bench.errors import RunFailed
-from bench.measure.profiles import PROFILES, Profile
+from bench.measure.latency.profiles import PROFILES, Profile
 from bench.options import run_options
 from bench.records.record import LatencyCell, RunRecord
 from bench.records.store import RunStore, load_arrays
@@ -99,9 +101,9 @@ def test_a_process_that_ends_early_says_why_and_nothing_is_recorded(
     folders: api.Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PROFILES, "publish", QUICK)  # type: ignore[arg-type]
-    monkeypatch.setattr(processes, "IMAGES_FILE", "elsewhere.npz")
+    monkeypatch.setattr(processes, "plugin_files", lambda: [Path("none.py")])
     before = RunStore(folders.results).get("sgad")
-    with pytest.raises(RunFailed, match=r"status 1: .*images\.npz is missing") as caught:
+    with pytest.raises(RunFailed, match=r"status 1: .*none\.py") as caught:
         api.latency(["sgad"], folders, profile="publish", batch_sizes=(1,), device="cpu")
     assert "--profile default" in str(caught.value.hint)
     assert RunStore(folders.results).get("sgad") == before

@@ -28,8 +28,8 @@ def main() -> None:
 
     import bench.api
     import bench.cli
+    import bench.engine.latency.timing
     import bench.engine.single
-    import bench.engine.timing
     import bench.report.tables.terminal
     from bench.engine.plan import METHODS
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bench.measure.cells import MeasuredCell, RawLatency, merged
+from bench.measure.latency.cells import MeasuredCell, RawLatency, merged
 from bench.records.record import Environment, LatencyCell
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.measure.cells import MeasuredCell
-from bench.measure.latency import Subject, measure_latency
-from bench.measure.profiles import Profile
+from bench.measure.latency.cells import MeasuredCell
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.protocol import Subject, measure_latency
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.measure import memory
-from bench.measure.energy import counter_of, energy_mj_per_image, rapl_counter
-from bench.measure.memory import peak_memory_mib
+from bench.measure.latency import memory
+from bench.measure.latency.energy import counter_of, energy_mj_per_image, rapl_counter
+from bench.measure.latency.memory import peak_memory_mib
 
 ALLOCATING = """
 import torch
-from bench.measure.memory import peak_memory_mib
+from bench.measure.latency.memory import peak_memory_mib
 net = torch.nn.Linear(1024, 1024, bias=False)  # 4 MiB of weights
 call = lambda x: torch.ones(len(x), 1024, 1024).sum()  # 4 MiB per image, at its peak
 print(peak_memory_mib(call, torch.zeros(8, 1), net=net).value)

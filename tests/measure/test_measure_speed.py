@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.measure.speed import (
+from bench.measure.latency.statistics import (
     Speedup,
     has_converged,
     interquartile_ms,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from bench.errors import UnknownNameError
+from bench.measure.latency.clock import Query, queries, time_round, warm_up
+from bench.measure.latency.profiles import PROFILES, Profile, profile_named
 from bench.measure.modes import full_fp32, using_threads
-from bench.measure.profiles import PROFILES, Profile, profile_named
-from bench.measure.timing import Query, queries, time_round, warm_up
 from bench.runtimes.contract import Run
 
 CPU = torch.device("cpu")

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from bench.data.augment import eval_batches
 from bench.data.images import Dataset
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
-from bench.measure.latency import Subject, measure_latency
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.protocol import Subject, measure_latency
 from bench.measure.modes import using_threads
-from bench.measure.profiles import Profile
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet

@@ -158,7 +158,7 @@ def test_a_results_folder_removed_under_a_run_is_named(
 BACKWARDS = """
 import datetime as module
 import time
-import bench.engine.single, bench.measure.cells, bench.records.tracking
+import bench.engine.single, bench.measure.latency.cells, bench.records.tracking
 
 real, ticks = module.datetime, iter(range(1, 10_000))
 
@@ -170,7 +170,7 @@ class Backwards(real):
         return real(2026, 1, 1, tzinfo=tz) - back
 
 
-bench.engine.single.datetime = bench.measure.cells.datetime = Backwards
+bench.engine.single.datetime = bench.measure.latency.cells.datetime = Backwards
 time.time = lambda: 1.7e9 - 3600.0 * next(ticks) - 86400 * {days}
 """
 

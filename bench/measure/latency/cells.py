@@ -1,4 +1,4 @@
-"""From the samples of a lane to a cell of the record, beside the lanes of the dense networks.
+"""From the samples of a network to a cell of the record, beside the dense networks.
 
 Also puts the cells of several processes together. Owns no clock; the statistics are speed.py.
 """
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.measure.lanes import Lane
-from bench.measure.speed import (
+from bench.measure.latency.clock import Index
+from bench.measure.latency.rounds import NetworkTiming
+from bench.measure.latency.statistics import (
     Ms,
     Speedup,
     has_converged,
@@ -25,7 +26,6 @@ from bench.measure.speed import (
     tail_ms,
     verdict_of,
 )
-from bench.measure.timing import Index
 from bench.records.record import Environment, LatencyCell, OtherDense
 
 Count = npt.NDArray[np.int32]
@@ -85,41 +85,47 @@ class MeasuredCell:
     dense: str
 
 
-def cell_of(lane: Lane, baselines: Mapping[str, Lane], *, dense: str, again: Lane) -> MeasuredCell:
-    """Return the cell of a lane that has been measured or has failed.
+def cell_of(
+    timing: NetworkTiming,
+    baselines: Mapping[str, NetworkTiming],
+    *,
+    dense: str,
+    again: NetworkTiming,
+) -> MeasuredCell:
+    """Return the cell of a network that has been measured or has failed.
 
-    `baselines` are the lanes of the dense networks by name, `dense` the name of its own, `again`
-    the second lane of that one.
+    `baselines` are the dense networks by name, `dense` the name of its own, `again` the second
+    timing of that one.
     """
-    setup, sharing = lane.setup, lane.meter.sharing
+    setup, sharing = timing.setup, timing.meter.sharing
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
-        "latency_rounds": len(lane.rounds),
+        "latency_rounds": len(timing.rounds),
         **sharing.values(),
     }
     record = LatencyCell(
-        scenario="stream" if lane.batch_size == 1 else "batch",
-        batch_size=lane.batch_size,
+        scenario="stream" if timing.batch_size == 1 else "batch",
+        batch_size=timing.batch_size,
         profile=setup.profile.name,
         device=str(setup.device),
         threads=setup.threads,
-        runtime=lane.prepared.runtime,
-        n=len(lane.ms_n),
+        runtime=timing.prepared.runtime,
+        n=len(timing.ms_n),
         latency_ms=None,
-        contended=bool(lane.rounds) and sharing.contended(threads=setup.threads),
-        reason=lane.failure,
+        contended=bool(timing.rounds) and sharing.contended(threads=setup.threads),
+        reason=timing.failure,
         memory_reason=_NO_PASS,
         energy_reason=_NO_PASS,
         environment=Environment(values=values),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    raw = _raw(lane)
-    raws = {name: raw if other is lane else _raw(other) for name, other in baselines.items()}
+    raw = _raw(timing)
+    raws = {name: raw if other is timing else _raw(other) for name, other in baselines.items()}
     twice = _raw(again)
     both = len(raws[dense].ms_n) and len(twice.ms_n)
     margin = margin_of(_speedup(raws[dense], twice)) if both else None
     numbers = _numbers(raw, raws, dense=dense, margin=margin)
-    return MeasuredCell(record.model_copy(update=numbers), raw, lane.prepared.sentence, dense)
+    return MeasuredCell(record.model_copy(update=numbers), raw, timing.prepared.sentence, dense)
 
 
 def merged(
@@ -223,13 +229,13 @@ def _speedup(baseline: RawLatency, own: RawLatency) -> Speedup:
     return paired_speedup(pairs, processes=own.process_of_rounds()[: len(pairs)])
 
 
-def _raw(lane: Lane) -> RawLatency:
-    lengths = [len(samples.ms_n) for samples in lane.rounds]
-    images = [samples.image_nb for samples in lane.rounds]
+def _raw(timing: NetworkTiming) -> RawLatency:
+    lengths = [len(samples.ms_n) for samples in timing.rounds]
+    images = [samples.image_nb for samples in timing.rounds]
     return RawLatency(
         np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-        np.concatenate(images or [np.empty((0, lane.batch_size), dtype=np.int32)]),
-        lane.ms_n,
+        np.concatenate(images or [np.empty((0, timing.batch_size), dtype=np.int32)]),
+        timing.ms_n,
         np.zeros(sum(lengths), dtype=np.int32),
     )
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.measure.contention import ContentionMeter
-from bench.measure.profiles import Profile
-from bench.measure.speed import Ms, has_converged
-from bench.measure.timing import Index, RoundSamples, queries, time_round, warm_up
+from bench.measure.latency.clock import Index, RoundSamples, queries, time_round, warm_up
+from bench.measure.latency.contention import ContentionMeter
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.statistics import Ms, has_converged
 from bench.records.record import Environment
 from bench.runtimes.contract import Run
 from bench.seeding import derive
@@ -51,7 +51,7 @@ class Prepared:
 
 
 @dataclass(slots=True)
-class Lane:
+class NetworkTiming:
     """A prepared network at one batch size while it is being measured."""
 
     prepared: Prepared
@@ -72,7 +72,7 @@ class Lane:
         return float(self.ms_n.sum()) * self.batch_size / 1e3
 
     def guarded(self, step: Callable[[], None]) -> None:
-        """Run `step` unless this lane has failed; a failure ends the lane and nothing else."""
+        """Run `step` unless this network has failed; a failure ends its timing and nothing else."""
         if self.failure:
             return
         try:
@@ -110,18 +110,18 @@ class Lane:
         return rng.permutation(len(self.setup.images_nchw)).astype(np.int32)
 
 
-def run_rounds(lanes: Sequence[Lane], profile: Profile, *, tell: Progress) -> None:
-    """Let the lanes that have not failed take turns, until the profile's stop rule is met."""
+def run_rounds(timings: Sequence[NetworkTiming], profile: Profile, *, tell: Progress) -> None:
+    """Let the networks that have not failed take turns, until the profile's stop rule is met."""
     for number in range(_MAX_ROUNDS):
-        running = [lane for lane in lanes if not lane.failure]
-        settled = all(has_converged(lane.ms_n) for lane in running)
-        late = any(lane.spent_s >= profile.max_time_s for lane in running)
+        running = [timing for timing in timings if not timing.failure]
+        settled = all(has_converged(timing.ms_n) for timing in running)
+        late = any(timing.spent_s >= profile.max_time_s for timing in running)
         if not running or (number >= profile.rounds and (settled or late)):
             return
-        for lane in running:
+        for timing in running:
             share = min(1.0, number / profile.rounds)
-            tell(f"{lane.prepared.name}, batch {lane.batch_size}: round {number + 1}", share)
-            lane.guarded(lane.run_round)
+            tell(f"{timing.prepared.name}, batch {timing.batch_size}: round {number + 1}", share)
+            timing.guarded(timing.run_round)
 
 
 def reason_of(error: Exception, *, batch_size: int | None = None) -> str:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from bench.engine.building import Workplace, dense_net, rebuild
 from bench.errors import BenchError, PluginError
-from bench.measure.cells import MeasuredCell
-from bench.measure.lanes import Progress
-from bench.measure.latency import Subject, measure_latency
-from bench.measure.profiles import Profile
+from bench.measure.latency.cells import MeasuredCell
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.protocol import Subject, measure_latency
+from bench.measure.latency.rounds import Progress
 from bench.method import DynamicNet
 from bench.records.record import RunRecord
 from bench.runtimes.contract import RUNTIMES

@@ -15,12 +15,19 @@ import torch
 from torch import Tensor
 
 from bench.allocator import keep_freed_memory
-from bench.measure.cells import MeasuredCell, cell_of
 from bench.measure.environment import describe_environment
 from bench.measure.equivalence import IMAGES, check_execution
-from bench.measure.lanes import Lane, Prepared, Progress, Setup, reason_of, run_rounds
+from bench.measure.latency.cells import MeasuredCell, cell_of
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.rounds import (
+    NetworkTiming,
+    Prepared,
+    Progress,
+    Setup,
+    reason_of,
+    run_rounds,
+)
 from bench.measure.modes import using_threads
-from bench.measure.profiles import Profile
 from bench.networks.unit import DynamicNet
 from bench.runtimes.contract import Runtime
 
@@ -71,11 +78,13 @@ def measure_latency(
         for runtime in runtimes:
             prepared = _prepare_all(nets, runtime, setup, tell=tell)
             for size in batch_sizes:
-                lanes, again = _measure(prepared, size, setup=setup, dense=tuple(dense), tell=tell)
-                baselines = {name: lanes[name] for name in dense}
-                for name, lane in lanes.items():
+                timings, again = _measure(
+                    prepared, size, setup=setup, dense=tuple(dense), tell=tell
+                )
+                baselines = {name: timings[name] for name in dense}
+                for name, timing in timings.items():
                     own = beside[name]
-                    cells[name].append(cell_of(lane, baselines, dense=own, again=again[own]))
+                    cells[name].append(cell_of(timing, baselines, dense=own, again=again[own]))
     return cells
 
 
@@ -116,23 +125,23 @@ def _measure(
     setup: Setup,
     dense: Sequence[str],
     tell: Progress,
-) -> tuple[dict[str, Lane], dict[str, Lane]]:
+) -> tuple[dict[str, NetworkTiming], dict[str, NetworkTiming]]:
     """Return the networks, and the dense ones a second time, measured in the same rounds."""
 
-    def lane_of(one: Prepared) -> Lane:
-        return Lane(one, batch_size, setup, failure=one.failure)
+    def lane_of(one: Prepared) -> NetworkTiming:
+        return NetworkTiming(one, batch_size, setup, failure=one.failure)
 
     first = {one.name: lane_of(one) for one in prepared}
     again = {one.name: lane_of(one) for one in prepared if one.name in dense}
-    lanes = [*first.values(), *again.values()]
+    timings = [*first.values(), *again.values()]
     available = len(setup.images_nchw)
-    for lane in lanes:
-        if batch_size > available and not lane.failure:
-            lane.failure = f"batches of {batch_size} need as many images; there are {available}"
-    for done, lane in enumerate(lanes):
-        tell(f"{lane.prepared.name}, batch {batch_size}: warm-up", done / len(lanes))
-        lane.guarded(lane.warm_up)
-    run_rounds(lanes, setup.profile, tell=tell)
+    for timing in timings:
+        if batch_size > available and not timing.failure:
+            timing.failure = f"batches of {batch_size} need as many images; there are {available}"
+    for done, timing in enumerate(timings):
+        tell(f"{timing.prepared.name}, batch {batch_size}: warm-up", done / len(timings))
+        timing.guarded(timing.warm_up)
+    run_rounds(timings, setup.profile, tell=tell)
     return first, again
 
 

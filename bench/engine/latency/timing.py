@@ -2,7 +2,7 @@
 
 Owns which networks meet in one measurement: all operating points that share data and normalisation,
 each against the dense network of its backbone. Who measures is measuring.py, in this process, or
-processes.py, in several; how time is taken is bench.measure.latency's business.
+processes.py, in several; how time is taken is bench.measure.latency.protocol's business.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from bench.config import RunSpec
 from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
-from bench.engine.measuring import Task, measure_here, runtimes_for, subject_name
-from bench.engine.processes import measure_in_processes
-from bench.engine.resources import with_resources
+from bench.engine.latency.measuring import Task, measure_here, runtimes_for, subject_name
+from bench.engine.latency.processes import measure_in_processes, with_resources
 from bench.errors import BenchError, RecordError
-from bench.measure.cells import MeasuredCell
-from bench.measure.profiles import profile_named
+from bench.measure.latency.cells import MeasuredCell
+from bench.measure.latency.profiles import profile_named
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import save_arrays
 from bench.runtimes.contract import RUNTIMES

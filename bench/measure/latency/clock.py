@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.measure.profiles import Profile
-from bench.measure.speed import Ms
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.statistics import Ms
 from bench.runtimes.contract import Run
 
 Index = npt.NDArray[np.int32]
