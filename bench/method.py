@@ -20,6 +20,7 @@ from bench.errors import ConfigError, NotApplicable, NotExecutable
 from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
+from bench.registry import METHODS_GROUP, Registry
 from bench.spaces import Choice, LogUniform, Uniform, Whole
 
 __all__ = [
@@ -260,3 +261,6 @@ class DerivedMethod(Method[C]):
     def published_epochs(self, config: C) -> int:
         """Return 0: how long it trains is its source's affair."""
         return 0
+
+
+METHODS: Registry[Method] = Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")

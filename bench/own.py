@@ -20,9 +20,10 @@ from bench.api import Folders, default_data_dir, default_results_dir
 from bench.api import run as run_command
 from bench.backbone import Backbone, Family, Trunk, trunk_of
 from bench.data.images import Dataset
-from bench.engine.plan import DENSE, METHODS
+from bench.engine.plan import DENSE
 from bench.errors import PluginError, RunFailed
 from bench.method import (
+    METHODS,
     Budget,
     DynamicNet,
     Method,

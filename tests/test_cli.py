@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
-from bench.engine.plan import METHODS
+from bench.method import METHODS
 
 SMALL = ["--backbone", "resnet8", "--recipe", "smoke", "--controls", "none"]
 

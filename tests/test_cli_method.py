@@ -13,8 +13,9 @@ from typer.testing import CliRunner, Result
 
 from bench.cli import app
 from bench.engine.controls import ALL, NONE, SHALLOWER
-from bench.engine.plan import METHODS, TRAIN_GROUP
+from bench.engine.plan import TRAIN_GROUP
 from bench.errors import ConfigError
+from bench.method import METHODS
 from bench.registry import RESERVED_NAMES
 from bench.report.tables.conformance import outcome_table, summary
 from bench.scaffold import class_name, new_package

@@ -14,8 +14,8 @@ import pytest
 import typer
 
 from bench.cli import app
-from bench.engine.plan import load_plugin
 from bench.method import Method
+from bench.plugins import load_plugin
 from bench.registry import METHODS_GROUP, Registry
 from bench.scaffold.package import package_files
 from bench.testing import backbone_checks, backbones, check_method, suite, workbench

@@ -7,10 +7,11 @@ import torch
 
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace
-from bench.engine.plan import METHODS, Request, make_plan
+from bench.engine.plan import Request, make_plan
 from bench.engine.single import perform
 from bench.measure.latency.profiles import profile_named
 from bench.measure.latency.protocol import Subject, measure_latency
+from bench.method import METHODS
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.records.store import RunStore

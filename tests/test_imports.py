@@ -39,7 +39,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.registry",),
     ("bench.config", "bench.networks", "bench.data", "bench.spaces"),
     ("bench.records.record", "bench.method", "bench.backbone", "bench.options", "bench.runtimes"),
-    ("bench.phases", "bench.records", "bench.measure"),
+    ("bench.phases", "bench.records", "bench.measure", "bench.plugins"),
     ("bench.training",),
     ("bench.terminal", "bench.testing", "bench.scaffold"),
     ("bench.engine",),

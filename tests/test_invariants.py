@@ -8,9 +8,10 @@ from copy import deepcopy
 import pytest
 import torch
 
-from bench.engine.plan import METHODS, method_config
 from bench.errors import ConfigError
 from bench.measure.modes import evaluating
+from bench.method import METHODS
+from bench.plugins import method_config
 from bench.runtimes.eager import Eager
 from bench.testing import Check, checks_of
 from bench.testing.made_up import images

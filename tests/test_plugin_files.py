@@ -72,7 +72,7 @@ def test_a_plugin_imports_what_lies_beside_it_and_its_hash_covers_that(
     (path.parent / "lengths.py").write_text("EPOCHS = 8\n")
     assert methods.code("mine") == before, "that of the code that was imported"
     script = (
-        "import sys; from pathlib import Path; from bench.engine.plan import METHODS\n"
+        "import sys; from pathlib import Path; from bench.method import METHODS\n"
         "METHODS.add_file(Path(sys.argv[1])); print(METHODS.code('mine'))"
     )
     done = subprocess.run(

@@ -99,7 +99,7 @@ def test_a_built_in_method_is_loaded_by_its_name(name: str, methods: Registry[Me
 def test_asking_for_names_imports_no_method() -> None:
     script = (
         "import sys\n"
-        "from bench.engine.plan import METHODS\n"
+        "from bench.method import METHODS\n"
         "assert 'sgad' in METHODS.names()\n"
         "rooms = ('methods', 'baselines')\n"
         "print([m for m in sys.modules if m.partition('.')[0] in rooms])\n"

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from bench.engine.plan import METHODS
+from bench.method import METHODS
 
 ROOT = Path(__file__).parents[1]
 

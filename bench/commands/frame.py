@@ -129,7 +129,7 @@ def load_plugins(files: list[Path] | None) -> list[str]:
     """Register what all plugin files given define; return the methods' names."""
     if not files:
         return []
-    from bench.engine.plan import load_plugin
+    from bench.plugins import load_plugin
 
     return [name for file in files for name in load_plugin(file)]
 

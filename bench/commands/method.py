@@ -73,7 +73,7 @@ def check(
     * `bench method check all --backbone torchvision/resnet18`
     """
     with errors_shown(debug):
-        from bench.engine.plan import METHODS
+        from bench.method import METHODS
         from bench.testing import checks_of
 
         added = load_plugins(plugin)
@@ -87,7 +87,9 @@ def check(
 
 def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
     """Return the settings of each method, by its name."""
-    from bench.engine.plan import METHODS, method_config, parse_settings
+    from bench.engine.plan import parse_settings
+    from bench.method import METHODS
+    from bench.plugins import method_config
 
     settings = parse_settings(given)
     for name in settings:
@@ -101,7 +103,7 @@ def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
 
 def _chosen(names: list[str]) -> list[str]:
     from bench.engine.controls import ALL
-    from bench.engine.plan import METHODS
+    from bench.method import METHODS
 
     if not names:
         raise ConfigError(

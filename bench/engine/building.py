@@ -14,12 +14,21 @@ from torch import Tensor
 
 from bench.config import RunSpec
 from bench.data.images import Dataset
-from bench.engine.plan import METHODS, method_config
 from bench.errors import DataError, RecordError, WeightsError
-from bench.method import DerivedMethod, DynamicNet, Method, MethodConfig, Point, Source, SourcePoint
+from bench.method import (
+    METHODS,
+    DerivedMethod,
+    DynamicNet,
+    Method,
+    MethodConfig,
+    Point,
+    Source,
+    SourcePoint,
+)
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights, fitted_to, read_weights, with_zeros_at_end
+from bench.plugins import method_config
 from bench.records.record import RunRecord
 from bench.records.store import TRUNK_FILE, WEIGHTS_FILE, RunStore
 from bench.records.upkeep import checked_file

@@ -7,25 +7,17 @@ made the same for everyone. Owns the choice; plans no other run and trains nothi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from bench.config import InitialWeights, RunSpec
 from bench.errors import ConfigError, PluginError, UnknownNameError
 from bench.method import DerivedMethod, Method, MethodConfig
 from bench.networks.trunk import Backbone
+from bench.plugins import MethodCode
 from bench.registry import Registry
 
 ALL, NONE = "all", "none"
 SHALLOWER = "shallower"
 """The control that is no method: the dense network again, on smaller backbones."""
-
-
-class MethodCode(NamedTuple):
-    """The fields of a RunSpec that say which method it is, and which code of it."""
-
-    method: str
-    method_version: int
-    method_code: str
 
 
 _SHARES = (0.6, 0.4)

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from bench.config import RunSpec
 from bench.engine.building import Workplace, rebuild
 from bench.engine.evaluating import random_batches
-from bench.engine.plan import METHODS, code_of
 from bench.errors import RecordError, RunFailed
 from bench.measure.cost import unit_macs
 from bench.measure.modes import evaluating
-from bench.method import DynamicNet, Point
+from bench.method import METHODS, DynamicNet, Point
+from bench.plugins import code_of
 from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays
 from bench.records.record import RunRecord
 

@@ -6,22 +6,16 @@ nothing and reads no disk.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from bench.config import BackboneSpec, DatasetSpec, InitialWeights, RunSpec
+from bench.config import DatasetSpec, InitialWeights, RunSpec
 from bench.data.images import DatasetInfo
 from bench.data.normalising import IMAGENET, Constants, constants_named
-from bench.data.plugin import PLUGINS as DATASET_PLUGINS
 from bench.engine.controls import (
     ALL,
     SHALLOWER,
-    MethodCode,
     chosen_controls,
     derived_spec,
     known_controls,
@@ -29,33 +23,16 @@ from bench.engine.controls import (
     sources_for,
 )
 from bench.errors import ConfigError
-from bench.method import DerivedMethod, Method, MethodConfig
-from bench.networks.trunk import BACKBONES, OWN, Backbone, Shortcut, split_name
+from bench.method import METHODS, DerivedMethod, Method
+from bench.networks.trunk import OWN, Backbone, Shortcut
 from bench.networks.weights import Weights, fitted_to
-from bench.options import RunOptions, refuse_truth_values
-from bench.plain_text import one_line, shown
+from bench.options import RunOptions
+from bench.plain_text import one_line
+from bench.plugins import backbone_spec, code_of, method_config, validated
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
-from bench.registry import METHODS_GROUP, Registry
 
-METHODS: Registry[Method] = Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")
-M = TypeVar("M", bound=BaseModel)
 DENSE = "resnet"
 TRAIN_GROUP = "train"
-
-
-def load_plugin(path: Path) -> list[str]:
-    """Register methods, backbones and data sets of a plugin file; return the methods' names.
-
-    Raises:
-        PluginError: it cannot be imported, or defines none of them.
-    """
-    known = path.absolute() in plugin_files()
-    return [] if known else METHODS.add_file(path, BACKBONES, DATASET_PLUGINS)
-
-
-def plugin_files() -> list[Path]:
-    """Return the plugin files of what is registered, for processes started from this one."""
-    return list(dict.fromkeys([*METHODS.files, *BACKBONES.files, *DATASET_PLUGINS.files]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,32 +188,6 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     return parsed
 
 
-def method_config(method: type[Method], given: Mapping[str, Any]) -> MethodConfig:
-    """Return the settings of a method with `given` over the defaults.
-
-    Raises:
-        ConfigError: a key does not exist or a value is out of range.
-    """
-    return _validated(method.Config, given, owner=method.name)
-
-
-def code_of(name: str) -> MethodCode:
-    """Return which method `name` is, and which code of it.
-
-    Raises:
-        UnknownNameError, PluginError: there is no such method, or it cannot be used.
-    """
-    code = "" if METHODS.is_built_in(name) else METHODS.code(name)
-    return MethodCode(name, METHODS.get(name).version, code)
-
-
-def backbone_spec(name: str, shortcut: Shortcut) -> BackboneSpec:
-    """Return which backbone `name` is, and which code of it."""
-    family = split_name(name)[0]
-    code = "" if BACKBONES.is_built_in(family) else BACKBONES.code(family)
-    return BackboneSpec(name=name, shortcut=shortcut, code=code)
-
-
 @dataclass(frozen=True, slots=True)
 class _Builder:
     request: Request
@@ -372,29 +323,9 @@ class _Builder:
             budget = budget.model_copy(update={"epochs": round(budget.epochs * share)})
         if "batch_size" in given:
             size = given.pop("batch_size")
-            budget = _validated(
+            budget = validated(
                 Budget, {**budget.model_dump(), "batch_size": size}, owner=TRAIN_GROUP
             )
         merged = {**budget.optimizer.model_dump(), **given}
-        optimizer = _validated(OptimizerSpec, merged, owner=TRAIN_GROUP)
+        optimizer = validated(OptimizerSpec, merged, owner=TRAIN_GROUP)
         return budget.model_copy(update={"optimizer": optimizer})
-
-
-def _validated(model: type[M], given: Mapping[str, Any], *, owner: str) -> M:
-    refuse_truth_values(model, given)
-    try:
-        return model.model_validate(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = one_line(".".join(str(part) for part in first["loc"]) or "?", longest=80)
-        known = sorted(model.model_fields)
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
-            raise ConfigError(
-                f"'{owner}' has no setting '{key}'.",
-                hint=f"{'Nearest' if near is not known else 'Known'}: {', '.join(near) or 'none'}.",
-            ) from error
-        raise ConfigError(
-            f"{owner}.{key} = {shown(first.get('input'))}: {one_line(first['msg'])}.",
-            hint=f"The settings of {owner}: {', '.join(known)}.",
-        ) from error

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from bench.config import RunSpec
-from bench.engine.plan import DENSE, METHODS, Planned, method_config
+from bench.engine.plan import DENSE, Planned
 from bench.measure.modes import using_threads
+from bench.method import METHODS
 from bench.networks.trunk import Backbone
+from bench.plugins import method_config
 from bench.recipes import Precision
 
 _WARM_UP, _STEPS = 2, 5

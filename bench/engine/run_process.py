@@ -26,11 +26,11 @@ from bench.data.load import load_dataset
 from bench.engine.blame import failure_of
 from bench.engine.building import Workplace, check_same_data
 from bench.engine.devices import pick_device
-from bench.engine.plan import load_plugin
 from bench.engine.single import perform
 from bench.engine.supervising import Job, Kind, said_line
 from bench.measure.environment import describe_environment
 from bench.networks.weights import read_weights
+from bench.plugins import load_plugin
 from bench.records.record import EpochRow, RunRecord
 from bench.records.store import RunStore
 from bench.training.reporter import Silent

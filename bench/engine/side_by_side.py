@@ -21,7 +21,7 @@ from bench.config import RunSpec
 from bench.engine.blame import Failure, failure_of
 from bench.engine.building import Workplace
 from bench.engine.decisions import note_changes
-from bench.engine.plan import METHODS, Planned, plugin_files
+from bench.engine.plan import Planned
 from bench.engine.single import perform, recorded
 from bench.engine.supervising import Job, RunProcess, Said
 from bench.engine.telling import Together
@@ -29,8 +29,10 @@ from bench.errors import BenchError, RunFailed
 from bench.folders import Folders, from_home
 from bench.machine import available_memory_bytes, usable_cores
 from bench.measure.modes import using_threads
+from bench.method import METHODS
 from bench.networks.trunk import BACKBONES, split_name
 from bench.options import RunOptions
+from bench.plugins import plugin_files
 from bench.records.record import EpochRow, RunRecord
 from bench.training.reporter import Reporter
 

@@ -35,11 +35,10 @@ from bench.engine.evaluating import (
     subject_of,
     watched,
 )
-from bench.engine.plan import METHODS
 from bench.errors import NotApplicable, StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
-from bench.method import DerivedMethod, DynamicNet, Point
+from bench.method import METHODS, DerivedMethod, DynamicNet, Point
 from bench.networks.trunk import Trunk
 from bench.networks.weights import trunk_bytes
 from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from bench.config import Frozen, RunSpec
 from bench.data.images import DatasetInfo
 from bench.engine.building import Workplace, parent_of
-from bench.engine.plan import METHODS, code_of
 from bench.errors import WeightsError
-from bench.method import DerivedMethod
+from bench.method import METHODS, DerivedMethod
+from bench.plugins import code_of
 from bench.records.record import Conformance, RunRecord
 
 FORMAT_VERSION: Literal[1] = 1

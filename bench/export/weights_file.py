@@ -15,12 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from bench.engine.controls import MethodCode
-from bench.engine.plan import METHODS, code_of, method_config
 from bench.errors import WeightsError
 from bench.export.checking import Answer
 from bench.export.description import KEY, Description, SourceNote, read_description
-from bench.method import Backbone, DerivedMethod, DynamicNet, Point, Source, SourcePoint
+from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Point, Source, SourcePoint
+from bench.plugins import MethodCode, code_of, method_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.config import RunSpec
 from bench.data.images import Dataset
-from bench.engine.plan import METHODS, TRAIN_GROUP, Request, make_plan, request_of
+from bench.engine.plan import TRAIN_GROUP, Request, make_plan, request_of
 from bench.errors import ConfigError
+from bench.method import METHODS
 from bench.networks.weights import Weights
 from bench.recipes import recipe_named
 from bench.spaces import LogUniform, Space, parse_params, search_space

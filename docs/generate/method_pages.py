@@ -16,8 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from bench.engine.plan import METHODS
-from bench.method import Method
+from bench.method import METHODS, Method
 from bench.records.published import PublishedPoint, canonical_name, load_published
 from bench.report.data.row import Row
 from bench.spaces import search_space

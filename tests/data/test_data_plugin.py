@@ -16,8 +16,8 @@ from bench.data.images import Dataset
 from bench.data.load import is_named, load_dataset
 from bench.data.plugin import PLUGINS, DatasetPlugin, in_memory, streamed
 from bench.data.streaming import Views, trainable
-from bench.engine.plan import load_plugin, plugin_files
 from bench.errors import DataError, PluginError
+from bench.plugins import load_plugin, plugin_files
 
 LABELS = torch.arange(12) % 3
 TABLE = torch.randn(12, 1, 4, 2, generator=torch.Generator().manual_seed(0))

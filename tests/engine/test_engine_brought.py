@@ -14,8 +14,8 @@ from bench import api
 from bench.data.load import load_dataset
 from bench.engine.brought import brought_along
 from bench.engine.building import Workplace, build
-from bench.engine.plan import METHODS, Request, make_plan
-from bench.method import Backbone, DerivedMethod, DynamicNet, Method, MethodConfig
+from bench.engine.plan import Request, make_plan
+from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Method, MethodConfig
 from bench.networks.weights import Weights
 from bench.options import run_options
 from bench.records.store import RunStore

@@ -18,8 +18,8 @@ from torch import Tensor
 from bench import api
 from bench.engine import conforming, single
 from bench.engine.conforming import IN_RUNS
-from bench.engine.plan import METHODS
 from bench.method import (
+    METHODS,
     Backbone,
     Budget,
     DynamicNet,

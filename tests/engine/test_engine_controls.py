@@ -7,8 +7,9 @@ import pytest
 from bench.config import RunSpec
 from bench.data.load import load_dataset
 from bench.engine.controls import SHALLOWER, chosen_controls, known_controls, shallower
-from bench.engine.plan import METHODS, Planned, Request, make_plan, request_of
+from bench.engine.plan import Planned, Request, make_plan, request_of
 from bench.errors import ConfigError, UnknownNameError
+from bench.method import METHODS
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
 from bench.options import run_options

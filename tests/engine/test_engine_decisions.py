@@ -14,10 +14,10 @@ import pytest
 from bench import api
 from bench.engine import decisions
 from bench.engine.decisions import Answers, Difference, compared
-from bench.engine.plan import METHODS
 from bench.errors import BenchError, RecordError, RunFailed, WeightsError
 from bench.export.weights_file import load_exported
 from bench.measure.latency.profiles import PROFILES, Profile
+from bench.method import METHODS
 from bench.options import run_options
 from bench.records.record import RunRecord
 from bench.records.store import RunStore

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from bench import api
 from bench.engine import side_by_side
-from bench.engine.plan import METHODS
 from bench.engine.side_by_side import Crew, crew_of
 from bench.folders import Folders
+from bench.method import METHODS
 from bench.options import RunOptions
 from bench.records.record import RunRecord
 from bench.records.store import RunStore

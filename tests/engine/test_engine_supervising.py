@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from bench.data.load import load_dataset
-from bench.engine.plan import METHODS, Request
+from bench.engine.plan import Request
 from bench.engine.supervising import Job, RunProcess, Said
+from bench.method import METHODS
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.sweep.trials import Planner, Trial

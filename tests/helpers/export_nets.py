@@ -7,11 +7,11 @@ import functools
 import torch
 from torch import Tensor
 
-from bench.engine.plan import METHODS, code_of
 from bench.export.description import Description, SourceNote, SourcePointNote
 from bench.export.making import FileFormat, Made, make
-from bench.method import DerivedMethod, DynamicNet, Source
+from bench.method import METHODS, DerivedMethod, DynamicNet, Source
 from bench.networks.trunk import Backbone
+from bench.plugins import code_of
 from bench.testing import made_up
 from bench.testing.workbench import Workbench
 

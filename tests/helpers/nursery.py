@@ -31,7 +31,7 @@ def main() -> None:
     import bench.engine.latency.timing
     import bench.engine.single
     import bench.report.tables.terminal
-    from bench.engine.plan import METHODS
+    from bench.method import METHODS
 
     for name in ("resnet", "sgad"):
         METHODS.get(name)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from exit_training import batches, dense_weights, digits, held_out, judged, trained
 
 from bench.data.augment import Batch
-from bench.engine.plan import method_config
 from bench.errors import ConfigError
 from bench.method import Budget, OptimizerSpec
 from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import ExitResNet
 from bench.networks.trunk import Backbone
+from bench.plugins import method_config
 from bench.training.optimizer import build_optimizer
 from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining, TrunkAlone
 

@@ -6,13 +6,13 @@ from small_runs import nflops, trained_on_digits
 from torch import Tensor
 
 from bench.data.augment import Batch
-from bench.engine.plan import method_config
 from bench.errors import ConfigError
 from bench.measure.cost import unit_macs
 from bench.method import Budget, OptimizerSpec
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
+from bench.plugins import method_config
 from methods.convnet_aig import (
     AigConfig,
     AigGates,

@@ -9,12 +9,12 @@ import torch
 from exit_training import dense_weights, held_out, judged, trained
 
 from bench.data.augment import Batch
-from bench.engine.plan import method_config
 from bench.errors import ConfigError
 from bench.measure.cost import unit_macs
 from bench.method import Budget, OptimizerSpec
 from bench.networks.exits import ExitResNet
 from bench.networks.trunk import Backbone
+from bench.plugins import method_config
 from methods.learned_exit import LearnedExit, LearnedExitConfig, losses_by_way_out
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16))

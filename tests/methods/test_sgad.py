@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from small_runs import nflops, trained_on_digits
 
 from bench.data.augment import Batch
-from bench.engine.plan import method_config
 from bench.errors import ConfigError
 from bench.method import Budget, OptimizerSpec
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
+from bench.plugins import method_config
 from methods.sgad import (
     BMNet,
     JointTraining,

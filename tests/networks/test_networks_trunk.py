@@ -11,12 +11,12 @@ from torch import nn
 from bench.backbone import Backbone, Block, Family, Trunk, pool, trunk_of
 from bench.config import BackboneSpec
 from bench.engine.controls import shallower
-from bench.engine.plan import load_plugin
 from bench.errors import ConfigError, NotApplicable, PluginError, UnknownNameError
 from bench.measure.cost import unit_macs
 from bench.networks.execution import GateOutput, GateResidual, Merge
 from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.trunk import BACKBONES, blocks_of
+from bench.plugins import load_plugin
 from bench.seeding import seeded
 from methods.sact import Sact, SactConfig
 from methods.sgad import Sgad, SgadConfig

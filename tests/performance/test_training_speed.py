@@ -20,8 +20,7 @@ from torchvision.datasets import ImageFolder
 from baselines.resnet import DenseResNet
 from bench.data.augment import PaddedImages, pad_images, train_batches
 from bench.data.images import Dataset
-from bench.engine.plan import METHODS
-from bench.method import Budget, DynamicNet, MethodConfig, OptimizerSpec
+from bench.method import METHODS, Budget, DynamicNet, MethodConfig, OptimizerSpec
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.phases import CrossEntropy

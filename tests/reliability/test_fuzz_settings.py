@@ -96,7 +96,7 @@ def test_any_settings_make_a_plan_or_are_refused(items: list[str]) -> None:
 @settings(max_examples=60, deadline=None)
 @given(value=st.one_of(ODD_VALUES, st.floats().map(str), st.integers().map(str)), data=st.data())
 def test_every_setting_takes_any_value_or_refuses_it(name: str, value: str, data: Any) -> None:
-    from bench.engine.plan import METHODS as REGISTRY
+    from bench.method import METHODS as REGISTRY
     from bench.recipes import OptimizerSpec
 
     model: Any = OptimizerSpec if name == "train" else REGISTRY.get(name).Config

@@ -11,9 +11,8 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from bench import registry
+from bench import method, registry
 from bench.cli import app
-from bench.engine import plan
 from bench.errors import PluginError
 from bench.method import Method
 from bench.registry import METHODS_GROUP, Registry
@@ -207,7 +206,7 @@ def test_the_listing_shows_what_is_broken_and_goes_on(
             entry("gone", "no_such_module_anywhere:X", "evil"),
         ]
     )
-    monkeypatch.setattr(plan, "METHODS", methods)
+    monkeypatch.setattr(method, "METHODS", methods)
     outcome = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["list", "methods"])
     assert outcome.exit_code == 0
     assert "[red]\\x1b[2J" in outcome.stdout and "\x1b" not in outcome.stdout

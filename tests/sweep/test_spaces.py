@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from bench.engine.plan import METHODS, method_config
 from bench.errors import ConfigError
-from bench.method import MethodConfig
+from bench.method import METHODS, MethodConfig
+from bench.plugins import method_config
 from bench.spaces import (
     Choice,
     LogUniform,

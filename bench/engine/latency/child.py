@@ -21,12 +21,12 @@ from bench.data.images import Dataset, ImageSet
 from bench.engine.building import Workplace, rebuild
 from bench.engine.latency.measuring import measure_here
 from bench.engine.latency.processes import ANSWER_FILE, JOB_FILE, Job
-from bench.engine.plan import load_plugin
 from bench.errors import BenchError
 from bench.measure.latency.clock import Query, queries, synchronise
 from bench.measure.latency.energy import counter_of, energy_mj_per_image
 from bench.measure.latency.memory import Reading, peak_memory_mib
 from bench.measure.modes import using_threads
+from bench.plugins import load_plugin
 from bench.records.store import RunStore
 from bench.runtimes.contract import RUNTIMES, Run
 from bench.training.reporter import Silent

@@ -24,10 +24,10 @@ from torch import Tensor
 from bench.data.images import DatasetInfo
 from bench.engine.building import Workplace
 from bench.engine.latency.measuring import Task, subject_name
-from bench.engine.plan import plugin_files
 from bench.errors import RunFailed
 from bench.measure.latency.cells import MeasuredCell, merged
 from bench.measure.latency.rounds import Progress
+from bench.plugins import plugin_files
 from bench.records.record import RunRecord
 
 JOB_FILE, ANSWER_FILE = "job.pickle", "answer.pickle"

@@ -139,7 +139,7 @@ def _skipping() -> Probe:
 
 def _methods() -> Probe:
     def attempt() -> str:
-        from bench.engine.plan import METHODS
+        from bench.method import METHODS
 
         return ", ".join(METHODS.get(name).name for name in METHODS.names())
 

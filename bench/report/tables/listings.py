@@ -52,8 +52,8 @@ def _add(table: Table, *cells: str, style: str | None = None) -> None:
 
 
 def _methods() -> Table:
-    from bench.engine.plan import METHODS
     from bench.errors import PluginError
+    from bench.method import METHODS
 
     table = _table("method", "decides", "settings (defaults)", "reference")
     broken: list[tuple[str, str]] = []
