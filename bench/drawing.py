@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bench.errors import ConfigError
 from bench.folders import Folders
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.records.published import PublishedPoint
     from bench.records.record import RunRecord
     from bench.records.store import Problem
+    from bench.records.sweep import SweepRecord
     from bench.report.behaviour.images import TestImages
     from bench.report.data.row import Row
     from bench.report.page.document import Document
@@ -229,6 +230,30 @@ def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
     target = folders.results / "figures" / f"run-{tame(found[0].dataset)}.png"
     _draw(found, x="nflops", papers=[], out=target)
     return target
+
+
+class DrawnFront(NamedTuple):
+    """The front of a sweep in lines to print, and its figure, if one was drawn."""
+
+    lines: list[str]
+    figure: Path | None
+
+
+def draw_sweep(sweep: SweepRecord, records: Sequence[RunRecord], folders: Folders) -> DrawnFront:
+    """Return the front of a sweep, drawn into the results folder."""
+    from bench.records.store import RunStore
+    from bench.report.data.study import Study
+    from bench.report.figures.draw import draw, save_figure
+    from bench.report.pareto.sweep import front_chart, front_lines, sweep_front
+
+    found = sweep_front(sweep, Study(records, RunStore(folders.results)))
+    if found is None:
+        return DrawnFront([], None)
+    if not can_draw():
+        return DrawnFront(front_lines(found), None)
+    target = folders.results / "figures" / f"sweep-{tame(sweep.name)}.png"
+    save_figure(draw(front_chart(sweep, found)), target)
+    return DrawnFront(front_lines(found), target)
 
 
 def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: Path) -> None:

@@ -43,8 +43,12 @@ def sweep(
         ),
     ] = None,
     search: Annotated[
-        Literal["grid", "random", "optuna"] | None,
+        Literal["grid", "random", "optuna", "pareto"] | None,
         typer.Option(help="Default: grid where all ranges are lists, else random."),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="accuracy,nflops or accuracy,latency_ms:RUNTIME. Default: the first."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Settings tried for each method. Default: 8.")
@@ -101,7 +105,7 @@ def sweep(
 
     * `bench sweep --methods sgad --param sgad.d_max=0.4,0.6,0.8 --param sgad.gamma=0.1,0.3`
     * `bench sweep --methods sgad,blockdrop --samples 8 --budget 0.7 --scheduler asha`
-    * `bench sweep --methods all --search optuna --samples 16 --seeds 0,1,2`
+    * `bench sweep --methods sgad --search pareto --samples 24`
     """
     with errors_shown(debug):
         from bench import api
@@ -118,6 +122,7 @@ def sweep(
             "methods": methods,
             "params": params,
             "search": search,
+            "objectives": objectives,
             "samples": samples,
             "seeds": seeds,
             "scheduler": scheduler,
@@ -145,8 +150,10 @@ def sweep(
             swept = api.sweep(options, folders, listener=board)
         for part in sweep_tables(swept.sweep):
             stdout().print(part)
-        figure = api.draw_run(swept.records, folders)
-        if figure is not None:
-            stderr().print(f"Pareto plot: {figure}", soft_wrap=True, highlight=False)
+        front = api.draw_sweep(swept.sweep, swept.records, folders)
+        for line in front.lines:
+            stdout().print(line, markup=False, soft_wrap=True, highlight=False)
+        if front.figure is not None:
+            stderr().print(f"Pareto plot: {front.figure}", soft_wrap=True, highlight=False)
         if any(trial.status == "failed" for trial in swept.sweep.trials):
             raise typer.Exit(1)

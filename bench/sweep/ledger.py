@@ -19,6 +19,7 @@ from bench.errors import ConfigError
 from bench.records.record import Environment, EpochRow, RunRecord, Status
 from bench.records.store import RunStore
 from bench.records.upkeep import sound_record
+from bench.sweep.clock import Clock
 from bench.sweep.objective import Objective, point_of
 from bench.sweep.trials import Planner, Trial
 from bench.sweep.tries import Proposals, Try
@@ -31,11 +32,13 @@ _STATUS_OF: dict[State, Status] = {
     "failed": "failed",
 }
 
+_WELL = frozenset({"finished", "recorded"})
+
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """How far one trial is. `points` are (nFLOPs, accuracy) on held-out images: the last epoch's,
-    at the end those of the operating points. `trial` is None where the settings were refused."""
+    """How far one trial is. `points` are (cost, accuracy) on held-out images: the last epoch's, at
+    the end those of the operating points. `trial` is None where the settings were refused."""
 
     tried: Try
     seed: int
@@ -101,12 +104,14 @@ class Ledger:
         objective: Objective,
         listener: Listener,
         stopped_count: bool,
+        clock: Clock | None = None,
     ) -> None:
-        """`stopped_count`: trials that an earlier sweep stopped early are not taken up again."""
+        """`stopped_count`: trials that an earlier sweep stopped early are not taken up again.
+        `clock`: what times trials, where time is an objective."""
         self.objective, self.progress = objective, list[Progress]()
         self.total = sum(search.total for search in searches) * len(seeds)
         self._planner, self._store, self._seeds = planner, store, tuple(seeds)
-        self._listener, self._stopped_count = listener, stopped_count
+        self._listener, self._stopped_count, self._clock = listener, stopped_count, clock
         self._turns = deque(searches)
         self._search_of = dict[int, Proposals]()
         self._seeds_of = dict[int, list[Progress]]()
@@ -204,7 +209,7 @@ class Ledger:
     def epoch(self, progress: Progress, row: EpochRow) -> None:
         """Take an epoch of a trial."""
         progress.history.append(row)
-        progress.points = _last_point(progress.history)
+        progress.points = [] if self._clock else _last_point(progress.history)
         if progress.points:
             progress.score = self.objective.score(progress.points)
         self._listener.changed(progress)
@@ -214,20 +219,34 @@ class Ledger:
         progress.state, progress.reason = state, " ".join(reason.split())
         if progress.begun is not None:
             progress.wall_s = time.monotonic() - progress.begun
+        if self._clock is not None:
+            self._time(progress, self._clock)
         progress.score = self.objective.score(progress.points) if progress.points else None
         if state in {"stopped", "failed"}:
             self._write(progress)
         self._tell(progress.tried)
         self._listener.changed(progress)
 
+    def _time(self, progress: Progress, clock: Clock) -> None:
+        progress.points = []
+        record = progress.trial and self._store.find(progress.trial.spec)
+        if record and progress.state in _WELL:
+            progress.points, said = clock.points(record)
+            progress.reason = progress.reason or said
+
     def _tell(self, tried: Try) -> None:
         mine = self._seeds_of[id(tried)]
         if any(p.state == "running" for p in mine):
             return
         search = self._search_of.pop(id(tried), None)
-        scores = [p.score for p in mine if p.score is not None and p.state != "failed"]
+        counted = [p for p in mine if p.points and p.state != "failed"]
         if search is not None:
-            search.tell(tried, sum(scores) / len(scores) if scores else None)
+            search.tell(tried, self._values(counted) if counted else None)
+
+    def _values(self, seeds: Sequence[Progress]) -> tuple[float, ...]:
+        """Return the means over the seeds of some settings of what the search is told."""
+        columns = zip(*(self.objective.values(p.points) for p in seeds), strict=True)
+        return tuple(sum(column) / len(column) for column in columns)
 
     def _write(self, progress: Progress) -> None:
         """Write the record of a trial that was ended from outside."""
@@ -261,22 +280,19 @@ class Ledger:
                     yield found
 
     def best(self, method: str) -> list[Progress]:
-        """Return the trials, one for each seed, of the settings of a method with the highest mean
-        score, among settings of which every seed has ended well and keeps to the budget."""
+        """Return the trials, one for each seed, of the settings of a method that the objective
+        chooses, among settings of which every seed has ended well and keeps to the budget."""
         groups: dict[int, list[Progress]] = {}
         for progress in self.progress:
             if progress.tried.method == method:
                 groups.setdefault(id(progress.tried), []).append(progress)
         fit = [group for group in groups.values() if all(map(self._counts, group))]
-        return max(fit, key=_mean_score, default=[])
+        chosen = self.objective.chosen([self._values(group) for group in fit])
+        return [progress for index in chosen for progress in fit[index]]
 
     def _counts(self, progress: Progress) -> bool:
-        ended_well = progress.state in {"finished", "recorded"} and progress.score is not None
+        ended_well = progress.state in _WELL and progress.score is not None
         return ended_well and self.objective.allows(progress.points)
-
-
-def _mean_score(group: Sequence[Progress]) -> float:
-    return sum(progress.score or 0.0 for progress in group) / len(group)
 
 
 def _last_point(history: Sequence[EpochRow]) -> list[Point]:

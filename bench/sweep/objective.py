@@ -1,16 +1,20 @@
-"""How good a trial is, from accuracy and cost on held-out images: one number, larger is better.
+"""How good a trial is, from accuracy and cost on held-out images: one number, or both.
 
-Owns the two objectives and their words. The test set has no part in it.
+Owns the objectives and their words. The test set has no part in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.pareto import Point, hypervolume
+from bench.analysis.pareto import Point, front, hypervolume
+from bench.errors import ConfigError
+from bench.sweep.options import SweepOptions
 
-DENSE_COST = 1.0
+WORST_COST = 1.1
+"""A tenth beyond the dense network, which so counts itself (Ishibuchi et al. 2018)."""
+_TIME = "latency_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,24 +23,40 @@ class Objective:
 
     With a budget, a trial within it counts by its accuracy and any other by how far it lies beyond,
     always below all that keep to it (Deb 2000: feasibility first). The hypervolume is the area
-    between a trial's own points and the corner of no use: as expensive as the dense network, and no
-    better than guessing.
+    between a trial's own points and a corner of no use: more expensive than the dense network, and
+    no better than guessing. With `runtime`, costs are times in it, not MACs; both in units of the
+    dense network.
     """
 
     budget: float | None
     num_classes: int
+    runtime: str = ""
+
+    @property
+    def corner(self) -> Point:
+        """The cost and the accuracy from which areas are measured."""
+        return WORST_COST, 1 / self.num_classes
 
     def score(self, points: Iterable[Point]) -> float:
-        """Return the score of a trial with these points (nFLOPs, accuracy).
+        """Return the score of a trial with these points (cost, accuracy).
 
         Raises:
             ValueError: there are no points.
         """
         listed = list(points)
         if self.budget is None:
-            return hypervolume(listed, worst_cost=DENSE_COST, worst_accuracy=1 / self.num_classes)
+            cost, accuracy = self.corner
+            return hypervolume(listed, worst_cost=cost, worst_accuracy=accuracy)
         budget = self.budget
-        return max(accuracy if nflops <= budget else budget - nflops for nflops, accuracy in listed)
+        return max(accuracy if cost <= budget else budget - cost for cost, accuracy in listed)
+
+    def values(self, points: Sequence[Point]) -> tuple[float, ...]:
+        """Return what a search is told of a trial: all to be as large as possible."""
+        return (self.score(points),)
+
+    def chosen(self, values: Sequence[tuple[float, ...]]) -> list[int]:
+        """Return which of several settings are chosen by their mean values."""
+        return [max(range(len(values)), key=lambda index: values[index])] if values else []
 
     def after_epoch(
         self, values: Mapping[str, float], *, done: int, epochs: int
@@ -52,19 +72,88 @@ class Objective:
 
     def allows(self, points: Iterable[Point]) -> bool:
         """Whether a trial with these points keeps to the budget, if there is one."""
-        return self.budget is None or any(nflops <= self.budget for nflops, _ in points)
+        return self.budget is None or any(cost <= self.budget for cost, _ in points)
+
+    @property
+    def pair(self) -> str:
+        """What points are made of, in words."""
+        cost = f"ms in {self.runtime} / dense ms" if self.runtime else "nFLOPs"
+        return f"({cost}, accuracy)"
 
     def sentence(self) -> str:
         """Return what is chosen by, in words."""
         if self.budget is None:
+            cost, accuracy = self.corner
             return (
-                "largest hypervolume of (nFLOPs, accuracy) on held-out training images, "
-                f"from the corner ({DENSE_COST:g}, {1 / self.num_classes:g})"
+                f"largest hypervolume of {self.pair} on held-out training images, "
+                f"from the corner ({cost:g}, {accuracy:g})"
             )
         return (
             "highest accuracy on held-out training images "
             f"at no more than {self.budget:g} of the dense network's MACs"
         )
+
+
+class BothObjectives(Objective):
+    """Accuracy and cost, neither weighed against the other: what is chosen is a front."""
+
+    __slots__ = ()
+
+    def values(self, points: Sequence[Point]) -> tuple[float, ...]:
+        """Return accuracy and negative cost of the operating point with the largest area."""
+        cost, accuracy = max(points, key=lambda point: (self.score([point]), point[1], -point[0]))
+        return accuracy, -cost
+
+    def chosen(self, values: Sequence[tuple[float, ...]]) -> list[int]:
+        return front([(-cost, accuracy) for accuracy, cost in values])
+
+    def sentence(self) -> str:
+        return f"Pareto front of {self.pair} on held-out training images"
+
+
+def objective_of(options: SweepOptions, num_classes: int) -> Objective:
+    """Return what a sweep looks for.
+
+    Raises:
+        ConfigError: objectives that are no pair of accuracy and a cost, or that cannot be had with
+            the other options.
+    """
+    runtime = _runtime_in(options.objectives)
+    if runtime and (options.scheduler != "fifo" or options.budget or options.address):
+        raise ConfigError(
+            f"{_TIME} cannot be had with --scheduler, --budget or a cluster.",
+            hint="Trials are timed on this machine, one after the other, when they are trained.",
+        )
+    if options.search != "pareto":
+        return Objective(options.budget, num_classes, runtime)
+    if options.scheduler != "fifo" or options.budget:
+        raise ConfigError(
+            "--search pareto stops no trial early and has no budget.",
+            hint="Optuna forbids pruning with several objectives. For one number, with --scheduler "
+            "or --budget: --search optuna.",
+        )
+    return BothObjectives(None, num_classes, runtime)
+
+
+def _runtime_in(objectives: Sequence[str]) -> str:
+    """Return the runtime whose time is the cost; "" for nFLOPs.
+
+    Raises:
+        ConfigError: these are not accuracy and one cost.
+    """
+    twice = [name for name in objectives if objectives.count(name) > 1]
+    if twice:
+        raise ConfigError(f"--objectives names '{twice[0]}' twice.", hint=_HINT)
+    costs = [name for name in objectives if name != "accuracy"]
+    measure, _, runtime = costs[0].partition(":") if costs else ("", "", "")
+    known = (measure == "nflops" and not runtime) or (measure == _TIME and runtime)
+    if len(objectives) != 2 or len(costs) != 1 or not known:
+        given = ",".join(objectives)
+        raise ConfigError(f"--objectives {given}: not accuracy and one cost.", hint=_HINT)
+    return runtime
+
+
+_HINT = f"Give accuracy,nflops or accuracy,{_TIME}:RUNTIME (bench list runtimes)."
 
 
 def point_of(row: Mapping[str, float]) -> Point | None:

@@ -10,12 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from bench.options import RunOptions
+from bench.options import Name, RunOptions
 from bench.recipes import Precision
 from bench.spaces import parse_params
-
-Search = Literal["grid", "random", "optuna"]
-Scheduler = Literal["fifo", "asha", "median"]
 
 
 class SweepOptions(RunOptions):
@@ -24,8 +21,9 @@ class SweepOptions(RunOptions):
     `params` maps METHOD.KEY to a range as text; a method that is named in none of them is searched
     over its own ranges. `search` is "" for: a grid where all ranges are lists, else at random.
     `budget` names the objective: held-out accuracy at no more than this nFLOPs; without it, the
-    hypervolume of a trial's points. Trials are not timed: those that run side by side disturb each
-    other, and `bench latency` times them afterwards. Nor is their precision chosen by a trial.
+    hypervolume of a trial's points, and with `search` "pareto" both `objectives`: accuracy, and
+    nflops or latency_ms:RUNTIME. Only with the latter trials are timed, one after the other: those
+    that run side by side disturb each other. Nor is their precision chosen by a trial.
     """
 
     methods: tuple[str, ...] = Field(("sgad",), min_length=1)
@@ -34,14 +32,20 @@ class SweepOptions(RunOptions):
     precision: Precision = "fp32"
     latency: Literal["off"] = "off"
     params: dict[str, str] = Field(default_factory=dict)
-    search: Literal["", "grid", "random", "optuna"] = ""
+    search: Literal["", "grid", "random", "optuna", "pareto"] = ""
+    objectives: tuple[Name, ...] = ("accuracy", "nflops")
     samples: PositiveInt | None = None
-    scheduler: Scheduler = "fifo"
+    scheduler: Literal["fifo", "asha", "median"] = "fifo"
     budget: PositiveFloat | None = None
     threads: PositiveInt = 1
     gpus_per_trial: NonNegativeFloat | None = None
     address: str = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS", ""))
     time_limit_s: PositiveFloat | None = None
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _parts(cls, value: Any) -> Any:
+        return tuple(p.strip() for p in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("params", mode="before")
     @classmethod

@@ -51,7 +51,7 @@ def schedule(
         device = options.device
         if device == "auto":
             device = "cuda" if resources["gpu"] else "cpu"
-        at_once = _room(resources, nodes)
+        at_once = 1 if ledger.objective.runtime else _room(resources, nodes)
         desk = _Desk(ledger, first, lambda progress: job_of(progress, device))
         _fit(desk, options, resources, trials=ledger.total, at_once=at_once, scratch=scratch)
 

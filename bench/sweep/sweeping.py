@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.config import canonical_json
 from bench.data.load import load_dataset
+from bench.engine.building import Workplace
 from bench.engine.devices import pick_device
 from bench.engine.fitting import fitted
 from bench.engine.side_by_side import job_of
@@ -25,13 +26,15 @@ from bench.networks.weights import read_weights
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, load_sweep, save_sweep
+from bench.sweep.clock import Clock
 from bench.sweep.ledger import Ledger, Listener, Progress
-from bench.sweep.objective import Objective
+from bench.sweep.objective import Objective, objective_of
 from bench.sweep.options import SweepOptions
 from bench.sweep.scheduling import schedule
 from bench.sweep.shelf import TrialJob, sign
 from bench.sweep.trials import Planner, planner, spaces_of
 from bench.sweep.tries import Proposals, proposals
+from bench.training.reporter import Silent
 
 _SAVE_EVERY_S = 5.0
 # What changes where and how fast a sweep runs, and none of its results.
@@ -53,6 +56,7 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
         UserError: the request cannot be served as given; nothing has been started.
         KeyboardInterrupt: the user interrupted; what is done is kept, and the document says so.
     """
+    objective_of(options, 2)  # before anything is read
     if options.address:
         listener.note(f"On the Ray cluster at {options.address}")
     else:
@@ -70,16 +74,22 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
         read = fitted(weights, plan.request, dataset, device=device, note=listener.note)
         plan = replace(plan, weights=read)
     name = name_of(options, plan)
-    searches = _searches(options, plan, known=_known(store.results_dir, name))
+    objective = objective_of(options, dataset.info.num_classes)
+    clock = None
+    if objective.runtime:
+        place = Workplace(dataset, store, pick_device(options.device), Silent(), plan.weights)
+        clock = Clock(objective.runtime, place, threads=options.threads)
+    searches = _searches(options, plan, clock, known=_known(store.results_dir, name))
     book = _Book(name, options, plan, store, listener)
     ledger = Ledger(
         searches,
         plan,
         store,
         seeds=options.seeds,
-        objective=Objective(options.budget, dataset.info.num_classes),
+        objective=objective,
         listener=book,
         stopped_count=options.scheduler != "fifo",
+        clock=clock,
     )
     book.began(ledger)
     with sign(store.results_dir) as shared:
@@ -103,12 +113,13 @@ def name_of(options: SweepOptions, plan: Planner) -> str:
 
 
 def _searches(
-    options: SweepOptions, plan: Planner, *, known: Sequence[TrialRow]
+    options: SweepOptions, plan: Planner, clock: Clock | None, *, known: Sequence[TrialRow]
 ) -> list[Proposals]:
     """Return one search for each method; what nobody could run is refused here.
 
     Raises:
-        ConfigError: ranges do not fit the search, or the first settings of a method are refused.
+        ConfigError: ranges do not fit the search, or the first settings of a method are refused,
+            or the dense network cannot be timed.
     """
     found: list[Proposals] = []
     for method in plan.request.methods:
@@ -117,7 +128,9 @@ def _searches(
         again = proposals(options.search, method, spaces, samples=options.samples, known=before)
         probe = proposals(options.search, method, spaces, samples=options.samples).ask()
         if probe is not None:
-            plan.trials(probe, options.seeds)
+            first, *_ = plan.trials(probe, options.seeds)
+            if clock is not None:
+                clock.check(first)
         found.append(again)
     return found
 
@@ -196,6 +209,8 @@ class _Book:
             options=self._told(),
             criterion=ledger.objective.sentence(),
             held_out=self._plan.request.held_out,
+            runtime=ledger.objective.runtime,
+            corner=ledger.objective.corner,
             created=self._created,
             ended=ended,
             trials=tuple(_row(progress) for progress in ledger.progress),

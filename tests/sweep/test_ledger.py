@@ -1,5 +1,6 @@
 """The state of a sweep: what is run, what is found again, what a search is told, what is chosen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -94,10 +95,10 @@ def test_the_same_run_is_not_done_twice(tmp_path: Path) -> None:
 class _Search(Listed):
     def __init__(self) -> None:
         super().__init__([Try("sgad", 0, {"sgad.gamma": 0.2})])
-        self.told: list[float | None] = []
+        self.told: list[Sequence[float] | None] = []
 
-    def tell(self, tried: Try, score: float | None) -> None:
-        self.told.append(score)
+    def tell(self, tried: Try, values: Sequence[float] | None) -> None:
+        self.told.append(values)
 
 
 def test_a_search_is_told_the_mean_over_seeds_when_all_have_ended(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_search_is_told_the_mean_over_seeds_when_all_have_ended(tmp_path: Path
         ledger.settle(progress, "finished")
     assert search.told == []
     ledger.settle(trials[2], "failed", "the machine burnt down")
-    assert search.told == [pytest.approx(0.8)]
+    assert search.told == [pytest.approx((0.8,))]
 
 
 def test_epochs_give_a_trial_its_score_so_far(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.analysis.pareto import hypervolume
 from bench.errors import ConfigError, UnknownNameError
 from bench.spaces import Choice, Space, Uniform
 from bench.sweep.tries import Proposals, Try, proposals
@@ -44,7 +45,7 @@ def test_methods_are_drawn_independently() -> None:
 
 
 def test_a_method_without_ranges_is_tried_once() -> None:
-    for search in ("grid", "random", "optuna"):
+    for search in ("grid", "random", "optuna", "pareto"):
         samples = None if search == "grid" else 5
         assert len(_all(proposals(search, "resnet", {}, samples=samples))) == 1
 
@@ -55,7 +56,7 @@ def test_optuna_learns_where_scores_are_high() -> None:
     for tried in iter(search.ask, None):
         value = tried.settings["sgad.d_max"]
         asked.append(value)
-        search.tell(tried, -abs(value - 0.8))
+        search.tell(tried, [-abs(value - 0.8)])
     late = asked[25:]
     assert sum(abs(value - 0.8) < 0.2 for value in late) > 0.7 * len(late)
 
@@ -63,7 +64,7 @@ def test_optuna_learns_where_scores_are_high() -> None:
 def test_optuna_survives_trials_without_a_score() -> None:
     search = proposals("optuna", "sgad", RANGE, samples=6)
     for number, tried in enumerate(iter(search.ask, None)):
-        search.tell(tried, None if number % 2 else float("nan"))
+        search.tell(tried, None if number % 2 else [float("nan")])
 
 
 def test_an_interrupted_optuna_search_proposes_first_what_it_had_proposed() -> None:
@@ -71,6 +72,25 @@ def test_an_interrupted_optuna_search_proposes_first_what_it_had_proposed() -> N
     tries = _all(proposals("optuna", "sgad", RANGE, samples=4, known=known))
     assert [t.settings for t in tries[:2]] == known
     assert len(tries) == 4
+
+
+def test_a_search_for_both_begins_like_a_random_one_and_encloses_a_larger_area() -> None:
+    spaces: dict[str, Space] = {f"sgad.{key}": Uniform(0.0, 1.0) for key in "abcd"}
+
+    def area(name: str) -> tuple[list[Try], float]:
+        search, points = proposals(name, "sgad", spaces, samples=40), []
+        tries = []
+        for tried in iter(search.ask, None):
+            tries.append(tried)
+            cost, *lost = tried.settings.values()  # what is lost is best at 0, at any cost
+            point = cost, (0.2 + 0.8 * cost) / (1 + sum(lost))
+            points.append(point)
+            search.tell(tried, (point[1], -point[0]))
+        return tries, hypervolume(points, worst_cost=1.1, worst_accuracy=0.0)
+
+    (drawn, by_chance), (proposed, learnt) = area("random"), area("pareto")
+    assert [t.settings for t in proposed[:10]] == [t.settings for t in drawn[:10]]
+    assert learnt > 1.1 * by_chance
 
 
 def test_an_unknown_search_is_named() -> None:

@@ -70,4 +70,5 @@ class SweepBoard:
             total=self._ledger.total,
             elapsed_s=time.monotonic() - self._begun,
             rows=max(4, self._console.height - _OTHER_LINES),
+            runtime=self._ledger.objective.runtime,
         )

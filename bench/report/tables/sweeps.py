@@ -34,11 +34,10 @@ _STYLES = {
 _WELL = frozenset({"finished", "recorded"})
 _FEW_TRIALS = 3
 _LONGEST_SETTING = len("side_lr_scale=10.00")
-_MEASURED = ("acc. %\nheld out", "nFLOPs", "score")
 
 
 def live_table(
-    progress: Sequence[Progress], *, total: int, elapsed_s: float, rows: int
+    progress: Sequence[Progress], *, total: int, elapsed_s: float, rows: int, runtime: str = ""
 ) -> RenderableType:
     """Return what a running sweep looks like: all that run, the newest that ended, and the rest in
     numbers with the time left."""
@@ -49,7 +48,7 @@ def live_table(
     ended = [p for p in progress if p.state != "running"]
     table = plain_table()
     table.add_column("trial", overflow="fold", ratio=1)
-    for title in ("seed", "state", "epoch", *_MEASURED, "time"):
+    for title in ("seed", "state", "epoch", *_titles(runtime), "time"):
         table.add_column(title, justify="right", no_wrap=True)
     for item in (*ended[max(0, len(ended) - max(1, rows - len(running))) :], *running):
         now = time.monotonic()
@@ -97,7 +96,7 @@ def _method_table(sweep: SweepRecord, method: str) -> Table:
     table = plain_table(method)
     # One column: with a column each, six settings leave no room for their values.
     table.add_column("settings", overflow="fold", min_width=_LONGEST_SETTING)
-    for title in ("seed", "state", *_MEASURED, "time"):
+    for title in ("seed", "state", *_titles(sweep.runtime), "time"):
         table.add_column(title, justify="right", no_wrap=True)
     for trial in sorted(mine, key=_by_score):
         settings = [f"{k.removeprefix(f'{method}.')}={v}" for k, v in trial.settings.items()]
@@ -115,6 +114,8 @@ def _method_table(sweep: SweepRecord, method: str) -> Table:
 
 def _as_options(sweep: SweepRecord, method: str) -> list[str]:
     """Return what was chosen for a method as `bench run` takes it, one line at most."""
+    if sweep.options.get("search") == "pareto":
+        return []  # the front says more
     chosen = sweep.chosen.get(method, ())
     settings = [trial.settings for trial in sweep.trials if trial.run in chosen][:1]
     return [
@@ -134,7 +135,7 @@ def notes(sweep: SweepRecord) -> list[str]:
     found += [
         f"{written(t.settings)} seed {t.seed} {t.status}: {t.reason}"
         for t in sweep.trials
-        if t.status == "failed"
+        if t.reason and t.status != "stopped"
     ]
     if sweep.options.get("pretrained"):
         found.append(
@@ -211,6 +212,10 @@ def _measured(points: Sequence[tuple[float, float]]) -> tuple[str, str]:
     return accuracies, "-".join(f"{nflops:.3f}" for nflops, _ in ordered)
 
 
+def _titles(runtime: str) -> tuple[str, str, str]:
+    return "acc. %\nheld out", f"{runtime}\n/ dense" if runtime else "nFLOPs", "score"
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
@@ -225,7 +230,7 @@ def _effects_table(found: Sequence[Effect]) -> Table:
     table = plain_table("what each setting did")
     table.add_column("method")
     table.add_column("setting")
-    for title in ("trials", "accuracy", "nFLOPs"):
+    for title in ("trials", "accuracy", "cost"):
         table.add_column(title, justify="right")
     for effect in found:
         sides = ("-" if r is None else f"{r:+.2f}" for r in (effect.accuracy, effect.nflops))

@@ -1,0 +1,210 @@
+"""The front that a sweep found: its settings, the area it encloses, and both as a chart.
+
+Who is on the front is decided by held-out images, as all that a sweep chooses; how much the front
+is worth is measured on test images, which had no part in that, so the best of many is not too good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bench.analysis.bootstrap import front_uncertainty
+from bench.analysis.pareto import Point, front, hypervolume
+from bench.analysis.statistics import Bounds
+from bench.analysis.uncertainty import Runs
+from bench.records.published import canonical_name
+from bench.records.sweep import SweepRecord, TrialRow
+from bench.report.data.groups import Family
+from bench.report.data.study import Study, Unusable
+from bench.report.figures.chart import Chart, Legend, Line, Marks, Panel
+from bench.report.figures.style import GREY, Style, styles
+from bench.report.verdicts.costs import MACS, Axis, costs_on
+from bench.spaces import written
+
+_WELL = frozenset({"finished", "recorded"})
+_SEED = 0
+
+
+class Tried(NamedTuple):
+    """Settings whose seeds have all ended well; `points` are means over the seeds, on held-out
+    images."""
+
+    method: str
+    settings: dict[str, Any]
+    runs: tuple[str, ...]
+    points: tuple[Point, ...]
+
+    def as_options(self) -> str:
+        """Return the settings as `bench run` takes them."""
+        return " ".join([f"--methods {self.method}", *(f"--set {s}" for s in self._pairs())])
+
+    def _pairs(self) -> list[str]:
+        return [f"{name}={value}" for name, value in self.settings.items()]
+
+
+class OnFront(NamedTuple):
+    """One operating point that no other beats on held-out images, and what it is on test images:
+    None where that is not on record."""
+
+    tried: Tried
+    point: Point
+    on_test: Point | None
+
+
+class Worth(NamedTuple):
+    """The hypervolume of the points of a front on test images, with its 95 % interval."""
+
+    hypervolume: float
+    bounds: Bounds
+    images: int
+
+
+class SweepFront(NamedTuple):
+    """`hypervolume` is that on held-out images; `worth` is None, with a reason, where the test
+    images do not tell."""
+
+    points: tuple[OnFront, ...]
+    tried: tuple[Tried, ...]
+    corner: Point
+    cost: str
+    hypervolume: float
+    worth: Worth | None
+    reason: str
+
+    def sentence(self) -> str:
+        """Say what the front is worth."""
+        said = f"Front of {len(self.tried)} settings, {len(self.points)} points: hypervolume "
+        if self.worth is None:
+            return f"{said}{self.hypervolume:.4f} on held-out images"
+        low, high = self.worth.bounds
+        return f"{said}{self.worth.hypervolume:.4f}, 95 % {low:.4f} to {high:.4f}"
+
+    def notes(self) -> list[str]:
+        """Say how the hypervolume and its interval come about."""
+        cost, accuracy = self.corner
+        held_out = f"{self.hypervolume:.4f} on the held-out images that chose the front"
+        corner = f"area to the corner ({self.cost} {cost:g}, accuracy {accuracy:g})"
+        if self.worth is None:
+            return [f"{corner}; no interval: {self.reason}"]
+        return [
+            f"{corner}, of the same points on {self.worth.images:,} test images ({held_out})",
+            "interval: 2,000 repetitions with test images resampled, seeds too where there are "
+            "several; with one seed it does not cover training",
+        ]
+
+
+def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
+    """Return the front of a sweep; None where nothing ended well, or in documents without a corner.
+
+    `study` holds the records of the sweep.
+    """
+    tried = _tried(sweep.trials)
+    if not tried or sweep.corner is None:
+        return None
+    listed = [(one, index) for one in tried for index in range(len(one.points))]
+    places = [one.points[index] for one, index in listed]
+    chosen = [listed[index] for index in front(places)]
+    points = [one.points[index] for one, index in chosen]
+    cost, accuracy = sweep.corner
+    axis = Axis(1, sweep.runtime) if sweep.runtime else MACS
+    worth, reason = None, ""
+    on_test: list[Point | None] = [None] * len(chosen)
+    try:
+        groups = [_on_test(one, index, study, axis) for one, index in chosen]
+        found = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy, seed=_SEED)
+        worth = Worth(found.hypervolume, found.bounds, groups[0].images)
+        on_test = [(float(g.cost_p[0]), float(g.accuracy_p[0])) for g in groups]
+    except Unusable as error:
+        reason = str(error)
+    return SweepFront(
+        tuple(OnFront(one, p, t) for (one, _), p, t in zip(chosen, points, on_test, strict=True)),
+        tuple(tried),
+        sweep.corner,
+        f"ms in {sweep.runtime} / dense ms" if sweep.runtime else "nFLOPs",
+        hypervolume(points, worst_cost=cost, worst_accuracy=accuracy),
+        worth,
+        reason,
+    )
+
+
+def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
+    by_settings: dict[str, list[TrialRow]] = {}
+    for trial in trials:
+        by_settings.setdefault(f"{trial.method} {written(trial.settings)}", []).append(trial)
+    return [
+        Tried(
+            same[0].method,
+            same[0].settings,
+            tuple(trial.run for trial in same),
+            tuple(
+                (sum(c for c, _ in seeds) / len(seeds), sum(a for _, a in seeds) / len(seeds))
+                for seeds in zip(*(trial.points for trial in same), strict=False)
+            ),
+        )
+        for same in by_settings.values()
+        if all(trial.status in _WELL and trial.points for trial in same)
+    ]
+
+
+def _on_test(tried: Tried, index: int, study: Study, axis: Axis) -> Runs:
+    """Return accuracy and cost of one operating point on test images.
+
+    Raises:
+        Unusable: they are not on record.
+    """
+    family = _family(tried, study)
+    runs = costs_on(family, study, axis=axis, of=family.first)
+    if runs.points != len(tried.points):
+        raise Unusable(f"{tried.method} has other operating points on test images")
+    only = slice(index, index + 1)
+    return Runs(runs.correct_spn[:, only], runs.cost[:, only], runs.cost_se_p[only])
+
+
+def _family(tried: Tried, study: Study) -> Family:
+    for family in study.families:
+        if {record.run for record in family.records} == set(tried.runs):
+            return family
+    raise Unusable(f"the records of {tried.method} {written(tried.settings)} are not at hand")
+
+
+def front_lines(found: SweepFront) -> list[str]:
+    """Return the points of a front as options to copy, by rising cost, and what they are worth."""
+    lines = [found.sentence(), *found.notes()]
+    for one in found.points:
+        cost, accuracy = one.point
+        test = "" if one.on_test is None else f"; test {100 * one.on_test[1]:.2f} %"
+        place = f"{cost:.3f} at {100 * accuracy:.2f} %{test}"
+        lines.append(f"{place}: {one.tried.as_options()}")
+    return lines
+
+
+def _marks(placed: Sequence[tuple[Tried, Point]], style: Style, **more: Any) -> Marks:
+    costs = tuple(cost for _, (cost, _) in placed)
+    heights = tuple(100 * accuracy for _, (_, accuracy) in placed)
+    tips = tuple(written(one.settings) for one, _ in placed)
+    return Marks(costs, heights, style, tips=tips, **more)
+
+
+def front_chart(sweep: SweepRecord, found: SweepFront) -> Chart:
+    """Return all settings of a sweep and its front, on held-out images."""
+    methods = tuple(dict.fromkeys(one.method for one in found.tried))
+    known = styles(methods)
+    costs, heights = zip(*((p.point[0], 100 * p.point[1]) for p in found.points), strict=True)
+    series: list[Line | Marks] = [Line(costs, heights, GREY, name="Pareto front", steps=True)]
+    first = [(one.tried, one.point) for one in found.points]
+    for method in methods:
+        mine = [(one, point) for one in found.tried if one.method == method for point in one.points]
+        style = known[canonical_name(method)]
+        series.append(_marks([p for p in mine if p not in first], style, size=6, opacity=0.35))
+        series.append(_marks([p for p in mine if p in first], style, name=method))
+    panel = Panel(
+        series=tuple(series), x_label=found.cost, y_label="accuracy on held-out images, %"
+    )
+    return Chart(
+        title=found.sentence(),
+        panels=(panel,),
+        notes=tuple(found.notes()),
+        alt=f"Accuracy against {found.cost}. {found.sentence()}.",
+        legends=(Legend(sweep.options.get("search") or "sweep", ("Pareto front", *methods)),),
+    )
