@@ -1,16 +1,16 @@
-"""Random skipping: a coin decides which blocks an image runs. Two controls.
+"""Random skipping: which blocks an image runs is drawn at random. Two controls.
 
 `random_skip` is the control of SkipNet (Wang, Yu, Dou, Darrell, Gonzalez, ECCV 2018, arXiv
 1711.09485), there called SDV: each gated block is kept with the same probability, image by image,
 in training and at test time. The loss is the cross-entropy. A method that decides must beat it at
 equal cost; SkipNet says that it does by a large margin, in a figure without numbers.
 
-`random_skip_test` takes a finished dense network and throws the coins at test time alone, after the
+`random_skip_test` takes a finished dense network and draws at test time alone, after the
 lesions of Veit, Wilber, Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow
 Networks", NIPS 2016, arXiv 1605.06431. It trains nothing, and shows what training with skipping is
 worth.
 
-How it decides. In training the coins are thrown anew each time. At test time they come from a hash
+How it decides. In training blocks are drawn anew each time. At test time they come from a hash
 of the image itself, so that they are the same in every evaluation, whatever the batch: the 32 bits
 of every value, as an integer, are multiplied by a number of their place and added up modulo 2^64;
 the sum is scrambled once per block, and its upper 24 bits are a number in [0, 1). Integers are
@@ -49,8 +49,8 @@ from bench.networks.policy import Policy, UpFront
 from bench.phases import CrossEntropy
 
 Spared = Literal["first", "last", "none"]
-_SPARED_DESCRIPTION = "which block has no coin and always runs; SkipNet's rule is the first"
-_SEED_DESCRIPTION = "of the coins at test time"
+_SPARED_DESCRIPTION = "which block is not drawn and always runs; SkipNet's rule is the first"
+_SEED_DESCRIPTION = "of the draws at test time"
 
 # Of SkipNet's supervised training: 64,000 steps of 128 images.
 _PUBLISHED_EPOCHS, _PUBLISHED_BATCH = 164, 128
@@ -79,7 +79,7 @@ def scrambled(z: Tensor) -> Tensor:
     return z ^ _shifted(z, 31)
 
 
-def coins(x_nchw: Tensor, multipliers_p: Tensor, keys_g: Tensor) -> Tensor:
+def drawn_numbers(x_nchw: Tensor, multipliers_p: Tensor, keys_g: Tensor) -> Tensor:
     """Return numbers (N, G) in [0, 1), float32: by the bits of image n and the key of block g."""
     # A view of another type cannot be recorded in a graph; a copy can.
     bits_np = torch.view_copy(x_nchw.float(), dtype=torch.int32).flatten(1).long()
@@ -112,7 +112,7 @@ class RandomGates(Policy):
         if self.training:
             drawn_ng = torch.rand(len(x_nchw), len(self.gated), device=x_nchw.device)
         else:
-            drawn_ng = coins(x_nchw, self.multipliers_p, self.keys_g)
+            drawn_ng = drawn_numbers(x_nchw, self.multipliers_p, self.keys_g)
         gates_ng = (drawn_ng < self.keep).float()
         return UpFront(self.spread(gates_ng), always_on=self.always_on)
 
@@ -194,13 +194,13 @@ class RandomSkipTest(DerivedMethod[RandomSkipTestConfig]):
     def derive(
         self, source: Source, backbone: Backbone, config: RandomSkipTestConfig
     ) -> DynamicNet:
-        """Return the source's trunk with coins in front of its blocks.
+        """Return the source's trunk with random gates in front of its blocks.
 
         Raises:
             NotApplicable: there is no ResNet inside the source, or it runs other units.
         """
         trunk = whole_trunk(source.points[0].net, backbone, of=source.method)
-        net = _with_coins(backbone, config, keep=config.keeps[0])
+        net = _with_draws(backbone, config, keep=config.keeps[0])
         net.trunk.load_state_dict(trunk.state_dict())
         return net
 
@@ -209,13 +209,13 @@ class RandomSkipTest(DerivedMethod[RandomSkipTestConfig]):
         assert isinstance(config, RandomSkipTestConfig) and isinstance(net, GatedResNet)
         points = []
         for keep in config.keeps:
-            twin = _with_coins(net.backbone, config, keep=keep)
+            twin = _with_draws(net.backbone, config, keep=keep)
             twin.trunk = net.trunk
             twin.policy.to(next(net.parameters()).device)
             points.append(Point(f"keep={keep:g}", twin.train(net.training)))
         return points
 
 
-def _with_coins(backbone: Backbone, config: RandomSkipTestConfig, *, keep: float) -> GatedResNet:
+def _with_draws(backbone: Backbone, config: RandomSkipTestConfig, *, keep: float) -> GatedResNet:
     policy = RandomGates(backbone, keep=keep, spared=config.spared, seed=config.seed)
     return GatedResNet(backbone, policy, merge=GateOutput())

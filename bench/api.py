@@ -22,7 +22,7 @@ from bench.drawing import (
     results,
     why_none,
 )
-from bench.engine.blame import Failure
+from bench.engine.failures import Failure
 from bench.errors import BenchError
 from bench.finished import (
     Outcome,
@@ -97,13 +97,13 @@ def run(
     from bench.engine.side_by_side import perform_all
     from bench.training.reporter import Silent
 
-    told = reporter or Silent()
+    listener = reporter or Silent()
     loaded = {} if data is None else {options.dataset: data}
-    step = _step(options, folders, told, loaded=loaded)
+    step = _step(options, folders, listener, loaded=loaded)
     step = replace(step, here=data is not None)
     if forget:
         _forget(step)
-    performed = perform_all([step], told)
+    performed = perform_all([step], listener)
     return _finish(step, performed)
 
 
@@ -132,7 +132,7 @@ def campaign(
     from bench.engine.side_by_side import perform_all
     from bench.training.reporter import Silent
 
-    told = reporter or Silent()
+    listener = reporter or Silent()
     until = math.inf if hours is None else time.monotonic() + hours * 3600
     outcome = CampaignOutcome([], [], 0)
     numbered = list(enumerate(steps, start=1))
@@ -144,11 +144,11 @@ def campaign(
             if bool(options.sources) != sourced:
                 continue
             try:
-                planned.append(_step(options, folders, told, loaded=loaded))
+                planned.append(_step(options, folders, listener, loaded=loaded))
             except BenchError as error:
                 name = f"step {number} of {len(steps)}"
                 outcome.failures.append(Failure(name, error.message))
-        performed = perform_all(planned, told, until=until)
+        performed = perform_all(planned, listener, until=until)
         for step in planned:
             done = _finish(step, performed)
             outcome.records.extend(done.records)

@@ -52,6 +52,6 @@ def trunk_of(net: nn.Module) -> Trunk:
             return taken_apart(net, known)
     names = ", ".join(f"{library}'s {name}" for library, name in _KNOWN)
     raise PluginError(
-        f"Nobody knows how a {type(net).__name__} is a stem, residual blocks and a head.",
+        f"How a {type(net).__name__} splits into stem, residual blocks and head is not known.",
         hint=f"Known are {names}; of any other network return a Trunk (docs/adding-a-backbone.md).",
     )

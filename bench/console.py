@@ -1,6 +1,6 @@
 """The terminal: consoles that write out whatever would move the cursor or hide a letter.
 
-Names and reasons come from records, plugins and files of others. Whoever prints must keep them
+Names and reasons come from records, plugins and files of others. They must be kept
 from being read as markup; that no control character gets through is seen to here, for everything.
 """
 

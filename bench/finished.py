@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bench.engine.blame import Failure
+from bench.engine.failures import Failure
 from bench.errors import BenchError
 from bench.folders import Folders
 
@@ -78,10 +78,10 @@ def latency(
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
 
-    told, store = reporter or Silent(), RunStore(folders.results)
+    listener, store = reporter or Silent(), RunStore(folders.results)
     outcome = Outcome([])
     for members, place in _at_their_data(
-        runs, store, folders=folders, device=device, dataset=dataset, reporter=told
+        runs, store, folders=folders, device=device, dataset=dataset, reporter=listener
     ):
         sound, broken = without_broken(members, place)
         outcome.failures.extend(Failure(run, _said(error)) for run, error in broken.items())
@@ -96,7 +96,7 @@ def latency(
         outcome.records.extend(done.values())
         left = [record.run for record in sound if record.run not in done]
         outcome.failures.extend(Failure(run, "too few test images to be timed") for run in left)
-    track(outcome.records, store, notify=told.note)
+    track(outcome.records, store, notify=listener.note)
     return outcome
 
 
@@ -122,10 +122,10 @@ def evaluate(
     from bench.records.store import RunStore
     from bench.training.reporter import Silent
 
-    told, store = reporter or Silent(), RunStore(folders.results)
+    listener, store = reporter or Silent(), RunStore(folders.results)
     outcome = Outcome([])
     for members, place in _at_their_data(
-        runs, store, folders=folders, device=device, dataset=dataset, reporter=told
+        runs, store, folders=folders, device=device, dataset=dataset, reporter=listener
     ):
         for record in members:
             try:
@@ -133,7 +133,7 @@ def evaluate(
             except BenchError as error:
                 outcome.failures.append(Failure(record.run, _said(error)))
     judged = judge(outcome.records, store)
-    track(judged, store, notify=told.note)
+    track(judged, store, notify=listener.note)
     return Outcome(judged, outcome.failures)
 
 

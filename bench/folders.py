@@ -30,7 +30,7 @@ def cache_dir() -> Path:
     ~/.cache/skipbench.
 
     Raises:
-        RuntimeError: nobody knows a home folder.
+        RuntimeError: there is no home folder.
     """
     given = os.environ.get("XDG_CACHE_HOME")
     return (Path(from_home(given)) if given else Path.home() / ".cache") / "skipbench"

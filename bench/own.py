@@ -172,7 +172,7 @@ class Whole(DynamicNet):
 
 
 def _given(net: nn.Module, name_: str) -> type[Method[Any]]:
-    """Return the method whose network is `net`, trained by somebody else."""
+    """Return the method whose network is `net`, trained elsewhere."""
     dynamic = net if isinstance(net, DynamicNet) else Whole(net)
     decides = isinstance(net, DynamicNet) and any(unit.gated for unit in net.units())
 

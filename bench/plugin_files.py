@@ -73,7 +73,7 @@ def check_own(package: str) -> None:
 
 
 def said(error: BaseException) -> str:
-    """Return what an exception of somebody's code says, in one line."""
+    """Return what an exception of a plugin's code says, in one line."""
     try:
         return one_line(f"{type(error).__name__}: {error}")
     except Exception:  # an exception of a plugin's own may fail even at this

@@ -1,7 +1,7 @@
-"""Reading a file that somebody else may have written: regular files only, and only up to a size.
+"""Reading a file from elsewhere: regular files only, and only up to a size.
 
 A pipe would be waited for and a device has no end, so neither is opened for reading. Owns no
-format; whoever reads one says how large it may be.
+format; the caller says how large it may be.
 """
 
 from __future__ import annotations

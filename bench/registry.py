@@ -97,7 +97,7 @@ class Registry(Generic[T]):
             ) from error
         self._check(found, name=name, source=entry.value)
         if not _is_built_in(entry) and name not in self._codes:
-            self._codes[name] = self._code_of(found)  # now, before somebody edits it
+            self._codes[name] = self._code_of(found)  # now, before the file is edited
         self._loaded[name] = found
         return self._loaded[name]
 
@@ -250,7 +250,7 @@ def _is_of(item: type, field: str, kind: Any) -> bool:
 def _starts(item: type) -> bool:
     try:
         item()
-    except Exception:  # it is somebody's code
+    except Exception:  # it is a plugin's code
         return False
     return True
 

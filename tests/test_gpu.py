@@ -16,7 +16,7 @@ from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.records.store import RunStore
 from bench.runtimes.eager import Eager
-from bench.testing.made_up import images
+from bench.testing.synthetic import images
 from bench.training.reporter import Silent
 
 pytestmark = [

@@ -14,7 +14,7 @@ from bench.method import METHODS
 from bench.plugins import method_config
 from bench.runtimes.eager import Eager
 from bench.testing import Check, checks_of
-from bench.testing.made_up import images
+from bench.testing.synthetic import images
 from bench.testing.workbench import Workbench
 
 NAMES = METHODS.names()

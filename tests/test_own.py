@@ -16,7 +16,7 @@ from bench.data.load import load_dataset
 from bench.errors import ConfigError, RunFailed
 from bench.networks.gated import GatedResNet
 from bench.records.store import RunStore
-from bench.testing.made_up import ByTint
+from bench.testing.synthetic import ByTint
 
 DIGITS = Backbone("resnet8", 10, (1, 8, 8))
 

@@ -17,7 +17,7 @@ import typer
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.engine.blame import Failure
+    from bench.engine.failures import Failure
     from bench.report.data.row import Row
 
 ResultsDir = Annotated[

@@ -52,11 +52,11 @@ def usual_constants(info: DatasetInfo) -> dict[str, Constants]:
     for constants in (_CIFAR_WITHIN_IMAGES, _HALVES, ((0.0,), (1.0,)), (info.mean, info.std)):
         found = spread(constants, info.channels)
         if found not in known.values():
-            known["/".join(map(_told, found))] = found
+            known["/".join(map(_written, found))] = found
     return known
 
 
-def _told(values: tuple[float, ...]) -> str:
+def _written(values: tuple[float, ...]) -> str:
     return ",".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 

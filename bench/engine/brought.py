@@ -1,4 +1,4 @@
-"""Weights that a method's `build` brings along: their training cost is known to nobody.
+"""Weights that a method's `build` brings along: their training cost is unknown.
 
 Owns how they are found: a twin is built from another seed and from another start, and what is the
 same in both comes from neither. Reads no file and trains nothing.

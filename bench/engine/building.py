@@ -37,7 +37,7 @@ from bench.training.reporter import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """What a run needs besides its spec: the images, the shelf, the device, a listener.
+    """What a run needs besides its spec: the images, the store, the device, a listener.
 
     `weights` is the user's file when the spec starts from one.
     """

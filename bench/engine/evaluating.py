@@ -89,7 +89,7 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
     test = place.dataset.test.to(place.device)
     name = f"evaluation {point.name}".strip()
     place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
-    batches = _told(random_batches(test, spec), place.reporter)
+    batches = _reported(random_batches(test, spec), place.reporter)
     evaluation = evaluate(point.net, batches, num_images=len(test))
     measured = point_record(
         point.name,
@@ -195,7 +195,7 @@ def _shuffled(
     reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
     try:
         shuffled = evaluate_permuted(
-            point.net, _told(random_batches(test, spec), reporter), num_images=len(test)
+            point.net, _reported(random_batches(test, spec), reporter), num_images=len(test)
         )
     except Unsupported as error:
         return Dynamics(shuffled_reason=error.message)
@@ -216,13 +216,13 @@ def _gradients(point: Point, subject: Subject) -> dict[str, object]:
     size = _batch_size(train, most=_GRADIENT_BATCH)
     batches = eval_batches(train, batch_size=size, mean=mean, std=std, order_n=order_n)
     try:
-        found = block_gradients(point.net, _told(batches, reporter))
+        found = block_gradients(point.net, _reported(batches, reporter))
     except Unsupported as error:
         return {"block_gradients_reason": error.message}
     return {"block_gradients": found}
 
 
-def _told(batches: Iterator[Batch], reporter: Reporter) -> Iterator[Batch]:
+def _reported(batches: Iterator[Batch], reporter: Reporter) -> Iterator[Batch]:
     for batch in batches:
         yield batch
         reporter.advanced(len(batch))

@@ -75,7 +75,7 @@ def _again(
         positions = position_arrays(point.net, macs_n, subject)
         if positions:
             file = positions_file(number)
-            # First, so that a kill in between leaves a file that nobody names.
+            # First, so that a kill in between leaves a file that no record names.
             save_arrays(folder, file, positions)
             fields["positions_file"] = file
     return fields

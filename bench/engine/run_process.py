@@ -1,7 +1,7 @@
 """A process that does runs: `python -m bench.engine.run_process`, its jobs on standard input.
 
 Does each as `bench run` would and says how it goes; waits after each epoch to be told to go on, so
-that a run that is stopped is stopped there. Ends when nobody listens any more.
+that a run that is stopped is stopped there. Ends when its parent has ended.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from bench.config import RunSpec
 from bench.data.images import Dataset
 from bench.data.load import load_dataset
-from bench.engine.blame import failure_of
 from bench.engine.building import Workplace, check_same_data
 from bench.engine.devices import pick_device
+from bench.engine.failures import failure_of
 from bench.engine.single import perform
 from bench.engine.supervising import Job, Kind, said_line
 from bench.measure.environment import describe_environment
@@ -40,7 +40,7 @@ _TELL_EVERY_S = 0.2
 
 
 class _Telling(Silent):
-    """Tells all of a run to whoever watches; of the run that it starts from, no epochs."""
+    """Tells its parent all of a run; of the run that it starts from, no epochs."""
 
     def __init__(self, run: str, orders: queue.SimpleQueue[str]) -> None:
         self._mine, self._now, self._orders = run, "", orders
@@ -76,13 +76,13 @@ class _Telling(Silent):
 
 
 def say(kind: Kind, what: object) -> None:
-    """Say one thing to whoever watches this process."""
+    """Say one thing to the parent."""
     print(said_line(kind, what), end="", flush=True)
 
 
 def main() -> None:
     """Do the jobs on standard input, one after the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever watches decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while True:
@@ -134,7 +134,7 @@ def _dataset(name: str, data_dir: Path, workers: int | None) -> Dataset:
 def _listen(orders: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         orders.put(line)
-    os._exit(1)  # nobody listens: the command was interrupted, or its machine is gone
+    os._exit(1)  # no parent: the command was interrupted, or its machine is gone
 
 
 if __name__ == "__main__":

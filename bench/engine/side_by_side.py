@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.config import RunSpec
-from bench.engine.blame import Failure, failure_of
 from bench.engine.building import Workplace
 from bench.engine.decisions import note_changes
+from bench.engine.failures import Failure, failure_of
 from bench.engine.plan import Planned
+from bench.engine.progress import Together
 from bench.engine.single import perform, recorded
 from bench.engine.supervising import Job, RunProcess, Said
-from bench.engine.telling import Together
 from bench.errors import BenchError, RunFailed
 from bench.folders import Folders, from_home
 from bench.machine import available_memory_bytes, usable_cores

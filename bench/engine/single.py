@@ -21,7 +21,6 @@ from bench.config import RunSpec
 from bench.data.augment import train_batches
 from bench.data.images import Images
 from bench.data.streaming import trainable
-from bench.engine.blame import reason_for
 from bench.engine.brought import brought_along
 from bench.engine.building import Workplace, build, method_of, parent_of
 from bench.engine.conforming import check_trained, check_untrained
@@ -35,6 +34,7 @@ from bench.engine.evaluating import (
     subject_of,
     watched,
 )
+from bench.engine.failures import reason_for
 from bench.errors import NotApplicable, StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating

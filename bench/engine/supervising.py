@@ -141,7 +141,7 @@ class RunProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with suppress(ValueError):  # closed: the answer is known, and nobody listens any more
+        with suppress(ValueError):  # closed: the answer is known, and no one reads it
             for line in self._process.stdout:
                 self._lines.put(line)
         self._lines.put("")
@@ -170,7 +170,7 @@ def said_line(kind: Kind, what: object) -> str:
 
 def _environment(job: Job) -> dict[str, str]:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
-    # Threads that wait for each other by spinning take the cores from whoever they wait for: beside
+    # Threads that wait for each other by spinning take the cores from those they wait for: beside
     # one busy process two threads train at a third of the speed of one.
     waiting = {"OMP_WAIT_POLICY": "PASSIVE"}
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

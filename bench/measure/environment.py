@@ -85,7 +85,7 @@ def _git(*arguments: str) -> str:
 
 
 def _git_commit() -> str:
-    # An installed copy may lie inside somebody else's checkout: only a tracked file counts.
+    # An installed copy may lie inside another checkout: only a tracked file counts.
     _git("ls-files", "--error-unmatch", "bench/__init__.py")
     return _git("rev-parse", "HEAD")
 

@@ -62,7 +62,7 @@ def full_fp32() -> Iterator[None]:
 @contextmanager
 def in_plain_operators() -> Iterator[None]:
     """Let torch run attention and recurrent layers as matrix products, not fused into operators
-    that a counter of MACs does not know; nobody's numbers change by more than rounding."""
+    that a counter of MACs does not know; numbers change by rounding at most."""
     onednn: Any = torch.backends.mkldnn
     mha: Any = torch.backends.mha
     before = onednn.enabled, mha.get_fastpath_enabled()

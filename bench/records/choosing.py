@@ -49,7 +49,7 @@ def finished_run(store: RunStore, name: str) -> RunRecord:
     found = finished_runs(store, name)
     if len(found) == 1:
         return found[0]
-    lines = [f"  {line}" for line in _told_apart([record.spec for record in found])[:_LISTED]]
+    lines = [f"  {line}" for line in _differences([record.spec for record in found])[:_LISTED]]
     if len(found) > _LISTED:
         lines.append(f"  and {len(found) - _LISTED} more")
     raise RecordError(
@@ -58,7 +58,7 @@ def finished_run(store: RunStore, name: str) -> RunRecord:
     )
 
 
-def _told_apart(specs: Sequence[RunSpec]) -> list[str]:
+def _differences(specs: Sequence[RunSpec]) -> list[str]:
     """Return the names of runs, each with those of its settings that not all of them share."""
     flat = [_leaves(spec.model_dump(mode="json")) for spec in specs]
     keys = dict.fromkeys(key for leaves in flat for key in leaves if key not in _IN_THE_NAME)

@@ -97,7 +97,7 @@ def _check_version(version: object) -> None:
 def _sha256(content: object) -> str:
     try:
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-    # A NaN written by somebody else's hand, half a letter, or lists in lists without end.
+    # A NaN written by another program, half a letter, or lists in lists without end.
     except (ValueError, RecursionError):
         return ""
 

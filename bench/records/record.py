@@ -20,7 +20,7 @@ SpeedVerdict = Literal["faster", "slower", "indistinguishable", "uncertain", "ba
 UNKNOWN_RUNTIME = "unknown"
 """Of cells from before runtimes were kept; never put together with others."""
 
-# What a number may be: whoever reads a record computes with it and draws it.
+# What a number may be: readers of a record compute with it and draw it.
 _ROUNDING = 1e-6
 Share = Annotated[float, Field(ge=-_ROUNDING, le=1 + _ROUNDING)]
 Amount = Annotated[float, Field(ge=0, le=1e18)]
@@ -66,7 +66,7 @@ class TrainingRecord(Frozen):
     `dense_epochs` is that of all phases in epochs of the dense backbone: MACs of all steps over 3
     times the forward MACs of the dense network on all training images. In older records it counts
     forward passes alone, on both sides. `pretraining_dense_epochs` is what the run started from had
-    cost before, None where nobody knows: `pretraining_reason` says why, nothing for a user's
+    cost before, None where unknown: `pretraining_reason` says why, nothing for a user's
     weights file. `pretraining_forward_only`: some of that was counted by forward passes alone.
     `published_epochs` is how long the paper trains, where its schedule was asked for; None
     elsewhere and in older records. `statistics_images` is on how many training images batch-norm

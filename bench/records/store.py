@@ -175,7 +175,7 @@ class RunStore:
     def amend(self, run: str, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
         """Replace the record of a run by what `change` makes of it as it is now; return that.
 
-        Nobody else changes it meanwhile, so of two that add something at once both are kept.
+        No other process changes it meanwhile, so of two that add something at once both are kept.
 
         Raises:
             RecordError: the run has no readable record, or `change` makes that of another spec.

@@ -78,7 +78,7 @@ def default_uri(results_dir: Path) -> str:
 
 
 def without_password(text: str, uri: str) -> str:
-    """Return `text` without the password in `uri`, whoever quotes it and in whatever form."""
+    """Return `text` without the password in `uri`, in whatever form it is quoted."""
     given = _PASSWORD.search(uri)
     secret = "" if given is None else given[2]
     for form in {secret, unquote(secret), quote_plus(unquote(secret))}:

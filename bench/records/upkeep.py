@@ -45,7 +45,7 @@ def at_work(store: RunStore, spec: RunSpec, *, note: Note) -> Iterator[RunRecord
 
 
 def forget(store: RunStore, spec: RunSpec, *, note: Note) -> None:
-    """Delete all that is known of the run of `spec`, when nobody works on it any more.
+    """Delete all that is known of the run of `spec`, when no process works on it any more.
 
     Raises:
         StorageError: the system refuses it.

@@ -22,7 +22,7 @@ from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone, Trunk, blocks_of, pool
 from bench.networks.unit import Output
 from bench.seeding import seeded
-from bench.testing import made_up, paths
+from bench.testing import paths, synthetic
 from bench.testing.comparing import require_equal
 from bench.testing.learning import require_gradient
 from bench.testing.outcome import DoesNotApply, Shortfall
@@ -45,7 +45,7 @@ class TrunkBench:
     @cached_property
     def backbone(self) -> Backbone:
         """The backbone for images of 16 pixels a side, or of the fewest that it takes."""
-        named = partial(Backbone, self.name, made_up.CLASSES)
+        named = partial(Backbone, self.name, synthetic.CLASSES)
         own = named((3, 224, 224))
         for side in (*_SIDES, own.family.side(own.member)):
             found = named((3, side, side))
@@ -58,7 +58,7 @@ class TrunkBench:
         raise refusal
 
     def images(self, count: int, *, seed: int) -> Tensor:
-        return made_up.images(count, seed=seed, shape=self.backbone.image_shape)
+        return synthetic.images(count, seed=seed, shape=self.backbone.image_shape)
 
     @cached_property
     def trunk(self) -> Trunk:
@@ -70,9 +70,9 @@ class TrunkBench:
     def gated(self) -> Specimen:
         """The trunk, trained for a few steps, with a gate on each block but the last."""
         with seeded(2, "gated"):
-            source = made_up.source_of("dynamic", self.backbone)
+            source = synthetic.source_of("dynamic", self.backbone)
         net, x_nchw = source.points[0].net, self.images(_IMAGES, seed=6)
-        return Specimen(self.name, net, x_nchw, made_up.CLASSES, partial(unit_macs, net))
+        return Specimen(self.name, net, x_nchw, synthetic.CLASSES, partial(unit_macs, net))
 
 
 @torch.no_grad()
@@ -178,7 +178,7 @@ def _macs(bench: TrunkBench) -> None:
 def _gradient(bench: TrunkBench) -> None:
     with seeded(4, "trunk"):
         net: nn.Module = GatedResNet(bench.backbone)
-    few = made_up.batch(8, seed=3, shape=bench.backbone.image_shape)
+    few = synthetic.batch(8, seed=3, shape=bench.backbone.image_shape)
     F.cross_entropy(net.train()(few.x_nchw).logits, few.labels_n).backward()  # type: ignore[no-untyped-call]
     reached = {n for n, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
     require_gradient(net, reached, where=bench.name)  # type: ignore[arg-type]

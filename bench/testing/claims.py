@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.method import CONTRACT, Method, MethodConfig, Tags
 from bench.registry import NAME, RESERVED_NAMES
 from bench.testing.outcome import Shortfall
-from bench.testing.stirring import gated_columns
+from bench.testing.perturbation import gated_columns
 from bench.testing.workbench import Subject, Workbench
 
 

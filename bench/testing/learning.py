@@ -15,7 +15,7 @@ from bench.errors import BenchError, NotApplicable
 from bench.method import DerivedMethod, DynamicNet, MethodConfig, Phase
 from bench.recipes import RECIPES
 from bench.seeding import seeded
-from bench.testing import made_up
+from bench.testing import synthetic
 from bench.testing.outcome import Shortfall
 from bench.testing.workbench import Workbench, require_descendable, state_of
 
@@ -108,7 +108,7 @@ def _require_loss(net: DynamicNet, phase: Phase, given: str) -> None:
     for parameter in net.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
     phase.set_modes(net)
-    terms = phase.loss(net, made_up.batch(4, seed=0, shape=_SMALL), 0.5)
+    terms = phase.loss(net, synthetic.batch(4, seed=0, shape=_SMALL), 0.5)
     require_descendable(terms.total, phase)
     terms.total.backward()  # type: ignore[no-untyped-call]
     for name, parameter in net.named_parameters():
@@ -162,9 +162,9 @@ def calibration(bench: Workbench) -> None:
         with seeded(6, "calibration"):
             net = bench.build(subject.backbone, bench.config, source=subject.source).eval()
         weights = {name: p.detach().clone() for name, p in net.named_parameters()}
-        bench.method.calibrate(net, bench.config, made_up.held_out())
+        bench.method.calibrate(net, bench.config, synthetic.held_out())
         first = {key: value.clone() for key, value in net.state_dict().items()}
-        bench.method.calibrate(net, bench.config, made_up.held_out())
+        bench.method.calibrate(net, bench.config, synthetic.held_out())
         where = f"{subject.backbone.name}: calibrate"
         if any(module.training for module in net.modules()):
             raise Shortfall(f"{where} leaves the network in training mode.")

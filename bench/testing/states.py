@@ -26,10 +26,10 @@ from bench.testing.comparing import (
     require_equal,
     require_same_trace,
 )
-from bench.testing.made_up import images
 from bench.testing.outcome import DoesNotApply, Shortfall
 from bench.testing.paths import saved
 from bench.testing.specimen import runs_of
+from bench.testing.synthetic import images
 from bench.testing.workbench import Subject, Workbench
 
 _OTHERS = "what image n is told is not what image order_n[n] would decide."

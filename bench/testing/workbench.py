@@ -29,10 +29,10 @@ from bench.method import (
 )
 from bench.recipes import RECIPES
 from bench.seeding import seeded
-from bench.testing import made_up
+from bench.testing import synthetic
 from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, shortfall_of
+from bench.testing.perturbation import Spread, gated_columns, stir
 from bench.testing.specimen import Specimen
-from bench.testing.stirring import Spread, gated_columns, stir
 from bench.training.optimizer import build_optimizer
 
 # Two depths and both shortcuts; the larger one first, because a rule may leave nothing to decide
@@ -90,7 +90,7 @@ class Workbench:
     def backbone(self, shape: tuple[int, int, int]) -> Backbone:
         """Return the backbone asked for, or a CIFAR ResNet, on images of this shape."""
         name = "resnet14" if self._names is _BACKBONES else self._names[0][0]
-        return Backbone(name, made_up.CLASSES, shape)
+        return Backbone(name, synthetic.CLASSES, shape)
 
     def subjects(self) -> list[Subject]:
         """Return the networks, for a check that is not about training.
@@ -106,11 +106,11 @@ class Workbench:
 
     def specimens(self) -> Iterator[Specimen]:
         """Yield the network of every operating point, with made-up images."""
-        x_nchw = made_up.images(_IMAGES, seed=6)
+        x_nchw = synthetic.images(_IMAGES, seed=6)
         for subject in self.subjects():
             costs = partial(self.costs, subject)
             for point in subject.points:
-                yield Specimen(subject.where(point), point.net, x_nchw, made_up.CLASSES, costs)
+                yield Specimen(subject.where(point), point.net, x_nchw, synthetic.CLASSES, costs)
 
     def budget(self, epochs: int, config: MethodConfig, *, recipe: str = "quick") -> Budget:
         """Return what `recipe` gives this method on a small data set."""
@@ -142,13 +142,13 @@ class Workbench:
         """Return a made-up run for a method that is made from one, else None."""
         if not isinstance(self.method, DerivedMethod):
             return None
-        return made_up.source_of(self.method.source_role, backbone)
+        return synthetic.source_of(self.method.source_role, backbone)
 
     def settled(self, net: DynamicNet, config: MethodConfig) -> list[Point]:
         """Choose thresholds if the method does, and return the operating points."""
         net.eval()
         if self.method.tags.calibrates:
-            self.method.calibrate(net, config, made_up.held_out())
+            self.method.calibrate(net, config, synthetic.held_out())
         return list(self.method.operating_points(net, config))
 
     def costs(self, subject: Subject) -> dict[str, int]:
@@ -168,7 +168,7 @@ class Workbench:
             return shortfall_of(error)
 
     def _subject(self, name: str, shortcut: Any) -> Subject:
-        backbone = Backbone(name, made_up.CLASSES, made_up.SHAPE, shortcut)
+        backbone = Backbone(name, synthetic.CLASSES, synthetic.SHAPE, shortcut)
         with seeded(4, "check", name):
             source = self.source(backbone)
             before = state_of(source)
@@ -196,7 +196,7 @@ def state_of(source: Source | None) -> dict[str, Tensor]:
 
 def made_up_batch(step: int) -> Batch:
     """Return the images of one step of a short training."""
-    return made_up.batch(_BATCH, seed=step)
+    return synthetic.batch(_BATCH, seed=step)
 
 
 @torch.enable_grad()

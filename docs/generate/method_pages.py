@@ -113,7 +113,7 @@ def _settings(method: type[Method], first: type[Method]) -> str:
         if derived and usual.get(name) == _shown(field):
             continue
         source = "reconstructed" if name in method.tags.reconstructed else "published"
-        cells = (f"`{name}`", *_shown(field), str(spaces.get(name, "")), _told(field), source)
+        cells = (f"`{name}`", *_shown(field), str(spaces.get(name, "")), _reported(field), source)
         lines.append(cells)
     what = f"## Settings of `{method.name}`"
     if derived:
@@ -125,7 +125,7 @@ def _settings(method: type[Method], first: type[Method]) -> str:
     return f"{what}\n\n{_table(header, lines)}{legend}"
 
 
-def _told(field: Any) -> str:
+def _reported(field: Any) -> str:
     return field.description or ""
 
 

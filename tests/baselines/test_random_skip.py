@@ -1,4 +1,4 @@
-"""Random skipping: coins from an exact hash of the image, rates, independence, both controls."""
+"""Random skipping: draws from an exact hash of the image, rates, independence, both controls."""
 
 import struct
 
@@ -71,7 +71,7 @@ def test_blocks_run_as_often_as_asked_over_real_images(keep: float) -> None:
     assert gates.mean().item() == pytest.approx(keep, abs=0.006)
     sd = (keep * (1 - keep) / 1797) ** 0.5
     assert (gates.mean(dim=0) - keep).abs().max().item() < 4.5 * sd
-    # How many of the 54 blocks an image runs is binomial, so images differ as coins make them.
+    # How many of the 54 blocks an image runs is binomial, so images differ as draws make them.
     assert gates.sum(dim=1).var().item() == pytest.approx(54 * keep * (1 - keep), rel=0.15)
 
 
@@ -91,7 +91,7 @@ def test_decisions_know_nothing_of_what_the_image_shows() -> None:
         assert torch.corrcoef(table)[0, 1:].abs().max().item() < 4 / 1797**0.5
 
 
-def test_the_smallest_change_of_one_pixel_throws_all_coins_anew() -> None:
+def test_the_smallest_change_of_one_pixel_draws_everything_anew() -> None:
     x = _all_images()[:400]
     changed = x.clone()
     bits = changed.view(torch.int32)
@@ -103,13 +103,13 @@ def test_the_smallest_change_of_one_pixel_throws_all_coins_anew() -> None:
     assert agree == pytest.approx(0.52, abs=0.02)
 
 
-def test_the_seed_throws_all_coins_anew() -> None:
+def test_the_seed_draws_everything_anew() -> None:
     x = _all_images()[:400]
     agree = (_gates(x) == _gates(x, seed=1)).float().mean().item()
     assert agree == pytest.approx(0.52, abs=0.02)
 
 
-def test_an_image_runs_with_more_coins_kept_all_that_it_ran_with_fewer() -> None:
+def test_an_image_runs_with_a_larger_keep_all_that_it_ran_with_fewer() -> None:
     x = _all_images()[:100]
     few, more = _gates(x, keep=0.5), _gates(x, keep=0.75)
     assert bool((more >= few).all())
@@ -123,7 +123,7 @@ def _scrambled(z: int) -> int:
     return z ^ z >> 31
 
 
-def test_coins_are_those_of_exact_arithmetic_on_whole_numbers() -> None:
+def test_draws_are_those_of_exact_arithmetic_on_whole_numbers() -> None:
     x, golden, seed = digit_images()[:5], 0x9E3779B97F4A7C15, 3
     for image, row in zip(x, _gates(x, seed=seed), strict=True):
         total = 0
@@ -136,7 +136,7 @@ def test_coins_are_those_of_exact_arithmetic_on_whole_numbers() -> None:
             assert row[block].item() == float(coin / (1 << 24) < 0.6)
 
 
-def test_coins_do_not_depend_on_the_batch_or_on_the_layout_in_memory() -> None:
+def test_draws_do_not_depend_on_the_batch_or_on_the_layout_in_memory() -> None:
     x = _all_images()[:60]
     whole = _gates(x)
     assert torch.equal(_gates(x.contiguous()), whole)
@@ -154,7 +154,7 @@ def test_a_spared_block_always_runs(spared: Spared, block: int | None) -> None:
     assert always == ([] if block is None else [block])
 
 
-def test_training_throws_its_coins_anew_each_time() -> None:
+def test_training_draws_anew_each_time() -> None:
     net, x = _net("resnet110").train(), digit_images()[:64]
     with torch.no_grad():
         first, second = net(x).executed, net(x).executed
@@ -173,7 +173,7 @@ def test_execution_equals_masking() -> None:
     assert len(masked.executed.unique(dim=0)) > 20
 
 
-def test_coins_cost_no_macs_and_the_cost_falls_with_what_is_kept() -> None:
+def test_drawing_costs_no_macs_and_the_cost_falls_with_what_is_kept() -> None:
     assert not any(unit.role == "policy" for unit in _net().units())
     found = []
     for keep in (0.9, 0.6, 0.3):
@@ -251,7 +251,7 @@ def test_the_test_time_control_refuses_a_source_without_blocks() -> None:
         RandomSkipTest().build(digits_backbone("resnet14"), RandomSkipTestConfig())
 
 
-def test_training_with_coins_is_worth_a_lot_at_test_time() -> None:
+def test_training_with_draws_is_worth_a_lot_at_test_time() -> None:
     method, net, config = _derived(keeps=(1.0, 0.5))
     dense, broken = (evaluated(point.net) for point in method.operating_points(net, config))
     trained = trained_on_digits(RandomSkip(), RandomSkipConfig(keep=0.5), epochs=3)

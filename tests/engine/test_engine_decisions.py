@@ -24,7 +24,7 @@ from bench.records.store import RunStore
 from bench.training.reporter import Silent
 from methods.sgad import Sgad
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 BRIEF = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
 QUIET = {"controls": "none", "latency": "off", "device": "cpu"}
 
@@ -38,8 +38,8 @@ class Listening(Silent):
 
 
 def contrast(old: str = "", new: str = "") -> str:
-    """The plugin of the README, with `old` in it replaced."""
-    [text] = re.findall(r"^```python\n(.*?\(Method\[.*?)^```", README.read_text(), re.M | re.S)
+    """The plugin of the guide, with `old` in it replaced."""
+    [text] = re.findall(r"^```python\n(\"\"\"Images.*?)^```", GUIDE.read_text(), re.M | re.S)
     assert old in text
     return text.replace(old, new)
 
@@ -53,9 +53,9 @@ def load(folder: Path, text: str) -> None:
     METHODS.add_file(folder / "contrast.py")
 
 
-def run(folders: api.Folders, methods: str, told: Listening | None = None) -> list[RunRecord]:
+def run(folders: api.Folders, methods: str, listener: Listening | None = None) -> list[RunRecord]:
     options = {"methods": methods, "backbone": "resnet8", "epochs": 1} | QUIET
-    outcome = api.run(run_options(options, file=None), folders, reporter=told)
+    outcome = api.run(run_options(options, file=None), folders, reporter=listener)
     assert not outcome.failures
     return outcome.records
 
@@ -92,14 +92,14 @@ def test_a_record_names_the_code_that_made_it(folders: api.Folders, tmp_path: Pa
 def test_a_plugin_whose_code_changed_is_run_anew_and_its_comments_are_no_code(
     folders: api.Folders, tmp_path: Path
 ) -> None:
-    told = Listening()
+    listener = Listening()
     load(tmp_path, contrast("this decision costs no MACs", "it costs nothing"))
-    (before,) = run(folders, "contrast", told)
-    assert before.run == RunStore(folders.results).get("contrast").run and not told.notes
+    (before,) = run(folders, "contrast", listener)
+    assert before.run == RunStore(folders.results).get("contrast").run and not listener.notes
     load(tmp_path, contrast(">= self", "< self"))
-    (now,) = run(folders, "contrast", told)
+    (now,) = run(folders, "contrast", listener)
     assert now.run != before.run and now.points[0].nflops != before.points[0].nflops
-    (note,) = (note for note in told.notes if "anew" in note)
+    (note,) = (note for note in listener.notes if "anew" in note)
     assert note == f"The code of 'contrast' has changed since the run {before.run}: it is run anew."
     families = {row.family for row in api.results(folders, expression="method=contrast")[0]}
     assert len(families) == 2, "seeds of different code are not averaged"
@@ -108,18 +108,18 @@ def test_a_plugin_whose_code_changed_is_run_anew_and_its_comments_are_no_code(
 def test_a_built_in_is_found_by_its_version_and_other_code_is_noted(
     folders: api.Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Listening()
+    listener = Listening()
     monkeypatch.setitem(METHODS._codes, "sgad", "another")
-    (same,) = run(folders, "sgad", told)
+    (same,) = run(folders, "sgad", listener)
     assert same == RunStore(folders.results).get("sgad")
-    (note,) = (note for note in told.notes if "code" in note)
+    (note,) = (note for note in listener.notes if "code" in note)
     assert note.startswith(f"The code of 'sgad' has changed since {same.run} (20")
     now = Sgad.version + 1
     monkeypatch.setattr(Sgad, "version", now)
-    (anew,) = run(folders, "sgad", told)
+    (anew,) = run(folders, "sgad", listener)
     assert anew.spec.method_version == now and anew.run != same.run
     told_so = f"'sgad' is version {now}, {same.run} is of {Sgad.version - 1}: it is run anew."
-    assert told_so in told.notes
+    assert told_so in listener.notes
 
 
 def refusal(what: str, folders: api.Folders) -> str:
@@ -158,12 +158,12 @@ def test_code_that_decides_the_same_goes_on_and_is_noted(
 ) -> None:
     monkeypatch.setitem(PROFILES, "default", BRIEF)
     load(tmp_path, contrast("  # one column per gated block", " + 0.0"))
-    told = Listening()
+    listener = Listening()
     before = RunStore(folders.results).get("contrast")
-    outcome = api.latency(["contrast"], folders, batch_sizes=(1,), device="cpu", reporter=told)
+    outcome = api.latency(["contrast"], folders, batch_sizes=(1,), device="cpu", reporter=listener)
     (point,) = outcome.records[0].points
     assert not outcome.failures and {cell.batch_size for cell in point.latency} == {1}
-    (note,) = (note for note in told.notes if "code" in note)
+    (note,) = (note for note in listener.notes if "code" in note)
     assert f"has changed since {before.run}" in note and "500 of 500 images as it did" in note
     file = api.export("contrast", folders, file_format="safetensors").path
     assert load_exported(file).description.method_code == METHODS.code("contrast")

@@ -124,10 +124,10 @@ def test_the_maps_are_of_the_cheapest_and_dearest_images_and_add_up(finished: ap
 def test_one_image_in_256_may_differ_and_the_numbers_on_record_stay(folders: api.Folders) -> None:
     before, _ = aged(folders, "sgad")
     with_flipped(folders, "sgad", 1)
-    told = Listening()
-    outcome = api.evaluate(["sgad"], folders, device="cpu", reporter=told)
+    listener = Listening()
+    outcome = api.evaluate(["sgad"], folders, device="cpu", reporter=listener)
     assert not outcome.failures and outcome.records[0].points == before.points
-    assert any("1 of 500 images run something else" in note for note in told.notes)
+    assert any("1 of 500 images run something else" in note for note in listener.notes)
 
 
 def test_a_run_that_comes_out_otherwise_is_refused_and_the_others_are_done(

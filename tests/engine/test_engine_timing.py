@@ -64,7 +64,7 @@ def record(folders: api.Folders, monkeypatch: pytest.MonkeyPatch) -> RunRecord:
     return outcome.records[0]
 
 
-def test_three_processes_make_one_cell_and_are_told_apart(
+def test_three_processes_make_one_cell_and_say_which_is_which(
     record: RunRecord, folders: api.Folders
 ) -> None:
     cells: tuple[LatencyCell, ...] = record.points[0].latency[-2:]

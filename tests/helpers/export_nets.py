@@ -12,16 +12,16 @@ from bench.export.making import FileFormat, Made, make
 from bench.method import METHODS, DerivedMethod, DynamicNet, Source
 from bench.networks.trunk import Backbone
 from bench.plugins import code_of
-from bench.testing import made_up
+from bench.testing import synthetic
 from bench.testing.workbench import Workbench
 
-BACKBONE = Backbone("resnet14", made_up.CLASSES, made_up.SHAPE, "B")
+BACKBONE = Backbone("resnet14", synthetic.CLASSES, synthetic.SHAPE, "B")
 NOT_EXECUTABLE = "shuffled_masks"
 
 
 @functools.cache
 def images() -> Tensor:
-    return made_up.images(256, seed=31)
+    return synthetic.images(256, seed=31)
 
 
 @functools.cache

@@ -77,7 +77,7 @@ def test_nobody_and_everybody_are_infinite_cuts() -> None:
     assert cuts_for_shares(confidence, [1.0, 0.0]) == [-math.inf]
 
 
-def test_neighbours_in_float32_are_told_apart() -> None:
+def test_neighbours_in_float32_are_differences() -> None:
     low = torch.tensor(0.3)
     high = torch.nextafter(low, torch.tensor(1.0))
     confidence = torch.stack([low, high]).double()[None]

@@ -127,7 +127,7 @@ def test_smaller_networks_come_from_the_ladder_of_the_family(name: str, rungs: l
     assert {BackboneSpec(name=rung).family for rung in rungs} <= {BackboneSpec(name=name).family}
 
 
-def test_families_are_told_apart_by_name() -> None:
+def test_families_are_differences_by_name() -> None:
     names = ["resnet32", "torchvision/resnet50", "torchvision/mobilenet_v2", "mine/7", "mine/b@3"]
     found = [BackboneSpec(name=name).family for name in names]
     assert found == ["resnet", "torchvision/resnet", "torchvision/mobilenet_v", "mine/", "mine/b"]

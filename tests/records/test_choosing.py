@@ -50,7 +50,7 @@ def test_a_failed_run_is_in_nobodys_way_where_one_finished_run_is_needed(
         finished_run(store, "sgad-cifar10-resnet32-s1")
 
 
-def test_several_candidates_are_told_apart_by_what_differs(
+def test_several_candidates_are_differences_by_what_differs(
     store: RunStore, make_record: MakeRecord
 ) -> None:
     for d_max in (0.5, 0.8):

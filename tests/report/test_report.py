@@ -202,7 +202,7 @@ def test_each_method_has_a_short_verdict_and_a_paragraph(document: Document) -> 
     assert 'class="outcome worse"' in page and paragraph(sgad) in html.unescape(page)
 
 
-def test_networks_of_one_name_are_told_apart_by_their_settings(
+def test_networks_of_one_name_are_differences_by_their_settings(
     make_record: MakeRecord, make_point: Any, tmp_path: Path
 ) -> None:
     points = (make_point(nflops=0.8),)

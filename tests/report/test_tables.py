@@ -174,7 +174,7 @@ def test_synthetic_data_is_marked(make_record: MakeRecord) -> None:
     assert "not a result about real images" in text
 
 
-def test_latencies_of_two_machines_are_told_apart(
+def test_latencies_of_two_machines_are_differences(
     make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
 ) -> None:
     records = [
@@ -235,7 +235,7 @@ def test_what_was_timed_on_a_shared_machine_has_a_dagger(
     assert "1.50x▲†" in text and "† timed while other processes took part of the machine" in text
 
 
-def test_runs_that_differ_in_a_setting_are_not_taken_for_seeds_and_are_told_apart(
+def test_runs_that_differ_in_a_setting_are_not_taken_for_seeds_and_are_differences(
     make_record: MakeRecord,
 ) -> None:
     record = make_record("sgad")

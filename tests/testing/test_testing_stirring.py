@@ -12,8 +12,8 @@ from toy_methods import ByContrast, Gates
 from bench.method import Backbone, Unit
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
-from bench.testing.made_up import CLASSES, SHAPE
-from bench.testing.stirring import Spread, gated_columns, spread_of, stir
+from bench.testing.perturbation import Spread, gated_columns, spread_of, stir
+from bench.testing.synthetic import CLASSES, SHAPE
 
 BACKBONE = Backbone("resnet14", CLASSES, SHAPE)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet
-from bench.testing import made_up
+from bench.testing import synthetic
 
 State = dict[str, Tensor]
 Settle = Callable[[], Sequence[DynamicNet]]
@@ -62,7 +62,7 @@ def gated_columns(net: DynamicNet) -> list[int]:
 
 def spread_of(net: DynamicNet) -> Spread:
     """Return how the decisions of `net` vary over made-up images."""
-    x_nchw = made_up.images(_IMAGES, seed=77)
+    x_nchw = synthetic.images(_IMAGES, seed=77)
     with evaluating(net):
         output = net(x_nchw)
         if not bool(torch.isfinite(output.logits).all()):
