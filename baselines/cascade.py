@@ -17,7 +17,7 @@ point for each share of the images that is deferred.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -31,11 +31,11 @@ from bench.method import (
     Batch,
     Budget,
     Choice,
-    ConfigError,
     DynamicNet,
     LossTerms,
     Method,
     MethodConfig,
+    NotApplicable,
     Output,
     Phase,
     Point,
@@ -141,9 +141,18 @@ class CascadeNet(DynamicNet):
 
 
 def smaller_than(backbone: Backbone) -> str:
-    """Return the backbone of the same ladder with about 0.3 of the blocks; of the smallest one,
-    itself."""
-    return backbone.smaller(_SMALL_SHARE) or backbone.name
+    """Return the backbone of the same ladder with about 0.3 of the blocks.
+
+    Raises:
+        NotApplicable: there is no smaller one.
+    """
+    small = backbone.smaller(_SMALL_SHARE)
+    if small is None:
+        raise NotApplicable(
+            f"{backbone.name} has no smaller backbone of its kind for a cascade: --set "
+            "cascade.small=NAME, or a ladder (docs/adding-a-backbone.md)"
+        )
+    return small
 
 
 class BothNetworks(Phase):
@@ -187,13 +196,8 @@ class Cascade(Method[CascadeConfig]):
         size, optimizer = budget.batch_size, budget.optimizer
         return [BothNetworks("both", epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
 
-    def calibrate(self, net: DynamicNet, config: CascadeConfig, held_out: Sequence[Batch]) -> None:
+    def calibrate(self, net: DynamicNet, config: CascadeConfig, held_out: Iterable[Batch]) -> None:
         assert isinstance(net, CascadeNet)
-        if not held_out:
-            raise ConfigError(
-                "Thresholds are chosen on training images that are kept apart; there are none.",
-                hint="Keep some with --held-out COUNT.",
-            )
         with torch.no_grad():
             logits_mk = torch.cat([net.small(batch.x_nchw).float() for batch in held_out])
         confidence_1m = net.rule.confidence(logits_mk)[None]

@@ -7,7 +7,7 @@ operating points it is judged. It never trains, counts or times itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, get_args
 
@@ -195,11 +195,12 @@ class Method(ABC, Generic[C]):
     def phases(self, config: C, budget: Budget) -> Sequence[Phase]:
         """Return the phases of training whose epochs add up to `budget.epochs`."""
 
-    def calibrate(self, net: DynamicNet, config: C, held_out: Sequence[Batch]) -> None:
+    def calibrate(self, net: DynamicNet, config: C, held_out: Iterable[Batch]) -> None:
         """Choose after training what is chosen by looking at accuracy, and keep it in buffers.
 
         Called once, in eval mode, if `tags.calibrates`; `held_out` are training images that no
-        phase has seen, not augmented. What is chosen must travel in the state dict.
+        phase has seen, not augmented, read anew each time they are gone through. What is chosen must
+        travel in the state dict.
         """
         del net, config, held_out
 

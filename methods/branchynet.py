@@ -25,7 +25,7 @@ taken by 41.5, 13.8 and 44.7 % of the images. Any other ResNet-110 has about 93.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch
@@ -145,7 +145,7 @@ class BranchyNet(Method[BranchyNetConfig]):
         ]
 
     def calibrate(
-        self, net: DynamicNet, config: BranchyNetConfig, held_out: Sequence[Batch]
+        self, net: DynamicNet, config: BranchyNetConfig, held_out: Iterable[Batch]
     ) -> None:
         assert isinstance(net, ExitResNet)
         calibrate_to_budgets(net, (batch.x_nchw for batch in held_out), config.budgets)

@@ -24,7 +24,7 @@ published for the ResNets of this project.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat
@@ -100,7 +100,7 @@ class Cdl(Method[CdlConfig]):
             )
         ]
 
-    def calibrate(self, net: DynamicNet, config: CdlConfig, held_out: Sequence[Batch]) -> None:
+    def calibrate(self, net: DynamicNet, config: CdlConfig, held_out: Iterable[Batch]) -> None:
         assert isinstance(net, ExitResNet)
         calibrate_to_budgets(net, (batch.x_nchw for batch in held_out), config.budgets)
 

@@ -27,7 +27,7 @@ with networks selected as well. Nothing is published for the ResNets of this pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -119,7 +119,7 @@ class LearnedExit(Method[LearnedExitConfig]):
         ]
 
     def calibrate(
-        self, net: DynamicNet, config: LearnedExitConfig, held_out: Sequence[Batch]
+        self, net: DynamicNet, config: LearnedExitConfig, held_out: Iterable[Batch]
     ) -> None:
         assert isinstance(net, ExitResNet)
         logits_wmk = held_out_logits(net, (batch.x_nchw for batch in held_out))

@@ -163,6 +163,17 @@ def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
     return next(eval_batches(few, batch_size=count, mean=mean, std=std)).x_nchw
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Images in batches, as `random_batches` has them: read, and normalised, each time anew."""
+
+    images: Images
+    spec: RunSpec
+
+    def __iter__(self) -> Iterator[Batch]:
+        return random_batches(self.images, self.spec)
+
+
 def random_batches(images: Images, spec: RunSpec) -> Iterator[Batch]:
     """Yield all images in a random order that is always the same, not augmented.
 

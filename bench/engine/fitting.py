@@ -49,8 +49,7 @@ def fitted(
     if weights.by_order:
         note(
             f"{weights.name} has other names of layers than {backbone.name}: its tensors are "
-            "matched by order and shape. Such a file does not say how layers pad; see whether the "
-            "accuracy is what it should be"
+            "matched by order and shape; see whether the accuracy is what it should be"
         )
     if weights.normalisation is not None or len(dataset.train) < 2 * _FEWEST:
         return weights

@@ -26,11 +26,11 @@ from bench.engine.building import Workplace, build, method_of, parent_of
 from bench.engine.conforming import check_trained, check_untrained
 from bench.engine.decisions import check_code, note_changes
 from bench.engine.evaluating import (
+    HeldOut,
     Subject,
     measure,
     position_arrays,
     positions_file,
-    random_batches,
     subject_of,
     watched,
 )
@@ -128,7 +128,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     restated = _restate(net, subject) if method.tags.samples and phases else 0
     if method.tags.calibrates and split.held_out is not None:
         with evaluating(net):
-            method.calibrate(net, config, list(random_batches(split.held_out, spec)))
+            method.calibrate(net, config, HeldOut(split.held_out, spec))
     conformance = check_trained(net, subject)
     points = [
         _measure(number, point, subject)

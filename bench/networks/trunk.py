@@ -181,6 +181,12 @@ class Family(ABC):
         del member
         return {}
 
+    def twin(self, member: str) -> str:
+        """Return the member with the same tensors that computes something else with them and is the
+        usual origin of files without its library's names; "" if there is none."""
+        del member
+        return ""
+
 
 BACKBONES: Registry[Family] = Registry(
     kind="backbone", group=BACKBONES_GROUP, base="bench.networks.trunk.Family"

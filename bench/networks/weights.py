@@ -145,6 +145,14 @@ def fitted_to(weights: Weights, backbone: Backbone) -> Weights:
         state = _by_order(weights.state, shapes) if strange else state
         weights = replace(weights, state=state, by_order=strange)
     _require_fit(weights, backbone, shapes)
+    twin = backbone.family.twin(backbone.member) if weights.by_order else ""
+    if twin:
+        twin = f"{backbone.family.name}/{twin}"
+        raise WeightsError(
+            f"{weights.name} fits {backbone.name} and {twin} alike: its layers have other names than "
+            "theirs, and the two pad differently.",
+            hint=f"Weights from TensorFlow are of {twin}; others need the library's names of layers.",
+        )
     return weights
 
 

@@ -81,7 +81,7 @@ class Workbench:
 
         Raises:
             Shortfall: one cannot be built or trained.
-            DoesNotApply: the method says that it is not for this backbone.
+            DoesNotApply: the method says that it is for none of the backbones.
         """
         if isinstance(self._trained, Shortfall | DoesNotApply):
             raise self._trained
@@ -160,12 +160,15 @@ class Workbench:
 
     @cached_property
     def _trained(self) -> list[Subject] | Shortfall | DoesNotApply:
-        try:
-            return [self._subject(*backbone) for backbone in self._names]
-        except NotApplicable as error:
-            return DoesNotApply(error.message)
-        except Exception as error:
-            return shortfall_of(error)
+        subjects, reasons = [], []
+        for backbone in self._names:
+            try:
+                subjects.append(self._subject(*backbone))
+            except NotApplicable as error:
+                reasons.append(error.message)
+            except Exception as error:
+                return shortfall_of(error)
+        return subjects or DoesNotApply(reasons[0])
 
     def _subject(self, name: str, shortcut: Any) -> Subject:
         backbone = Backbone(name, synthetic.CLASSES, synthetic.SHAPE, shortcut)

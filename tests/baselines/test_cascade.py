@@ -7,7 +7,7 @@ import torch
 
 from baselines.cascade import Cascade, CascadeConfig, CascadeNet, smaller_than
 from bench.data.augment import Batch
-from bench.errors import ConfigError
+from bench.errors import NotApplicable
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.method import Budget, OptimizerSpec
 from bench.networks.trunk import Backbone
@@ -101,11 +101,6 @@ def test_held_out_images_are_deferred_in_the_shares_asked_for(confidence: str) -
         assert deferred_n.mean().item() == pytest.approx(share)
 
 
-def test_without_held_out_images_there_are_no_thresholds() -> None:
-    with pytest.raises(ConfigError, match="kept apart"):
-        Cascade().calibrate(_net(), CascadeConfig(), [])
-
-
 def test_each_network_learns_from_its_own_loss_alone() -> None:
     net, batch = _net().train(), _batch()
     optimizer = OptimizerSpec()
@@ -121,7 +116,6 @@ def test_each_network_learns_from_its_own_loss_alone() -> None:
 @pytest.mark.parametrize(
     ("large", "small"),
     [
-        ("resnet8", "resnet8"),
         ("resnet20", "resnet8"),
         ("resnet32", "resnet14"),
         ("resnet110", "resnet32"),
@@ -129,3 +123,10 @@ def test_each_network_learns_from_its_own_loss_alone() -> None:
 )
 def test_the_small_network_has_about_three_tenths_of_the_blocks(large: str, small: str) -> None:
     assert smaller_than(Backbone(large, 10, (3, 32, 32))) == small
+
+
+def test_where_nothing_is_smaller_there_is_no_cascade_but_of_a_network_that_is_named() -> None:
+    smallest = Backbone("resnet8", 10, (3, 16, 16))
+    with pytest.raises(NotApplicable, match=r"resnet8 has no smaller.*cascade\.small"):
+        Cascade().build(smallest, CascadeConfig())
+    assert Cascade().build(smallest, CascadeConfig(small="resnet8"))

@@ -218,7 +218,7 @@ class Exit(Toy):
         return ExitNet(backbone)
 
     @torch.no_grad()
-    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Sequence[Batch]) -> None:
+    def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Iterable[Batch]) -> None:
         assert isinstance(net, ExitNet)
         logits = [net(batch.x_nchw).terms["exit_logits_enk"][0] for batch in held_out]
         top_n = torch.cat(logits).softmax(dim=1).amax(dim=1)

