@@ -134,6 +134,28 @@ def test_a_control_that_does_not_apply_says_why_and_fails_nothing(tmp_path: Path
     assert rows["own_units"]["status"] == "finished"
 
 
+NEVER = """
+from bench.method import NotApplicable
+from bench.scaffold.example import LearnedGates
+
+class Never(LearnedGates):
+    name = "never"
+    def build(self, backbone, config):
+        raise NotApplicable("it is for no network.")
+"""
+
+
+def test_controls_of_a_method_that_does_not_apply_do_not_apply_either(tmp_path: Path) -> None:
+    plugin = tmp_path / "never.py"
+    plugin.write_text(NEVER)
+    arguments = [*SMALL[:-1], "never", "--plugin", str(plugin), "--latency", "off"]
+    controls = "static_projection,shuffled_masks"
+    outcome = _bench(*arguments, "--controls", controls, results=tmp_path / "results")
+    assert outcome.exit_code == 0, outcome.stderr
+    said = " ".join(outcome.stdout.split())
+    assert said.count("not applicable: nor is its source, never: it is for no network.") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.config import RunSpec
 from bench.data.images import Dataset
-from bench.errors import DataError, RecordError, WeightsError
+from bench.errors import DataError, NotApplicable, RecordError, WeightsError
 from bench.method import (
     METHODS,
     DerivedMethod,
@@ -118,10 +118,13 @@ def parent_of(spec: RunSpec, place: Workplace) -> RunRecord:
     """Return the finished run that `spec` starts from.
 
     Raises:
+        NotApplicable: so was that run.
         RecordError: it is not there, or another run lies in its place.
     """
     assert spec.initial is not None
     parent = place.store.get(spec.initial.name)
+    if parent.status == "not applicable" and parent.spec.key == spec.initial.identity:
+        raise NotApplicable(f"nor is its source, {parent.spec.method}: {parent.reason}")
     if parent.status != "finished" or parent.spec.key != spec.initial.identity:
         raise RecordError(
             f"The run {spec.initial.name}, from which this one is made, is not finished.",
