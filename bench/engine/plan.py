@@ -76,9 +76,14 @@ def make_plan(
         UnknownNameError: no such method, backbone or recipe.
         ConfigError: a setting does not exist or has a wrong value; a start or source is missing.
         WeightsError: the weights do not fit the backbone.
+        PluginError: a backbone of a plugin computes something else than its own network.
     """
     recipe = recipe_named(request.recipe)
     backbone = request_backbone(request, info)
+    if backbone_spec(backbone.name, backbone.shortcut).code:
+        from bench.testing.backbones import require_original
+
+        require_original(backbone.name)
     if weights is not None:
         fitted_to(weights, backbone)
     if recipe.start == "pretrained" and weights is None:

@@ -36,8 +36,14 @@ class Timm(Family):
     summary = "timm (skipbench[backbones]): any vit_*, deit_*, efficientnet_*"
 
     def build(self, backbone: Backbone) -> Trunk:
-        apart = vit_trunk if _is_transformer(backbone.member) else efficientnet_trunk
-        return taken_apart(self.model(backbone), apart)
+        net = self.model(backbone)
+        apart = _APART.get(type(net).__name__)
+        if apart is None:
+            raise ConfigError(
+                f"{backbone.name} is a {type(net).__name__}; taken apart are {' and '.join(_APART)}.",
+                hint="docs/adding-a-backbone.md says how to bring any other network.",
+            )
+        return taken_apart(net, apart)
 
     def model(self, backbone: Backbone) -> nn.Module:
         timm = _timm()
@@ -157,3 +163,10 @@ def efficientnet_trunk(net: Any) -> Trunk:
 def _without_shortcut(layer: Any) -> nn.Module:
     layer.has_skip = False
     return nn.Sequential(layer, layer.drop_path)
+
+
+_APART: Mapping[str, Callable[[Any], Trunk]] = {
+    "VisionTransformer": vit_trunk,
+    "VisionTransformerDistilled": vit_trunk,
+    "EfficientNet": efficientnet_trunk,
+}

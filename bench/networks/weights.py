@@ -144,7 +144,7 @@ def fitted_to(weights: Weights, backbone: Backbone) -> Weights:
         strange = not state.keys() & shapes.keys()
         state = _by_order(weights.state, shapes) if strange else state
         weights = replace(weights, state=state, by_order=strange)
-    _require_fit(weights, backbone, shapes)
+    _require_fit(weights, backbone, shapes, wanted.library_names)
     twin = backbone.family.twin(backbone.member) if weights.by_order else ""
     if twin:
         twin = f"{backbone.family.name}/{twin}"
@@ -170,7 +170,12 @@ def _counted(names: Iterable[str]) -> list[str]:
     return [name for name in names if not name.endswith("num_batches_tracked")]
 
 
-def _require_fit(weights: Weights, backbone: Backbone, shapes: Mapping[str, Shape]) -> None:
+def _require_fit(
+    weights: Weights,
+    backbone: Backbone,
+    shapes: Mapping[str, Shape],
+    library_names: Mapping[str, str],
+) -> None:
     given = {key: tuple(value.shape) for key, value in weights.state.items()}
     names = sorted({*_counted(shapes), *_counted(given)})
     wrong = [key for key in names if shapes.get(key) != given.get(key)]
@@ -187,7 +192,7 @@ def _require_fit(weights: Weights, backbone: Backbone, shapes: Mapping[str, Shap
     kind = f"shortcut {backbone.shortcut}, " if cifar else ""
     raise WeightsError(
         f"{weights.name} does not fit {backbone.name} ({kind}"
-        f"{backbone.num_classes} classes): '{one_line(key, longest=100)}' is "
+        f"{backbone.num_classes} classes): '{one_line(library_names.get(key, key), longest=100)}' is "
         f"{given.get(key, 'missing')}, expected {shapes.get(key, 'nothing')}{others}.",
         hint=hint,
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, PluginError
 from bench.measure.cost import counted_macs, unit_macs
 from bench.measure.modes import evaluating
 from bench.networks.execution import skipped
@@ -121,6 +121,23 @@ def _original(bench: TrunkBench) -> None:
             f"Its logits differ from those of the {type(theirs).__name__} by up to {apart:.1e}.",
             "a layer is left out, or stands in another place.",
         )
+
+
+def require_original(name: str) -> None:
+    """Do nothing if the backbone computes what its library's network does, or names none.
+
+    Raises:
+        PluginError: it does not.
+    """
+    try:
+        _original(TrunkBench(name))
+    except DoesNotApply:
+        return
+    except Shortfall as found:
+        raise PluginError(
+            f"The backbone {name} is not the network that it is made of. {found.detail}",
+            hint=f"Likely cause: {found.cause} All checks: bench backbone check {name}",
+        ) from None
 
 
 def _all_on(bench: TrunkBench) -> None:

@@ -55,7 +55,7 @@ def test_a_library_s_state_dict_gives_the_library_s_logits(
     ("given", "classes", "said"),
     [
         ("torchvision/resnet10", 9, r"resnet18 \(7 classes\).*more\)(.|\n)*another network"),
-        ("torchvision/resnet18", 9, r"'head\.2\.bias' is \(9,\), expected \(7,\)(.|\n)*classes"),
+        ("torchvision/resnet18", 9, r"'fc\.bias' is \(9,\), expected \(7,\)(.|\n)*classes"),
         ("torchvision/mobilenet_v2@0.35", 7, r"is missing, expected(.|\n)*another network"),
     ],
 )

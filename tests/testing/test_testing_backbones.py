@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from bench.backbone import Backbone, Block, Family, Pool, Trunk, Wrapped
 from bench.cli import app
 from bench.method import METHODS
+from bench.errors import PluginError
 from bench.networks.trunk import BACKBONES
 from bench.scaffold import new_backbone
 from bench.testing import backbone_checks, checks_of
+from bench.testing.backbones import require_original
 
 TIMM = importlib.util.find_spec("timm") is not None
 
@@ -153,6 +155,8 @@ def test_another_network_than_the_library_s_is_noticed(monkeypatch: pytest.Monke
     [found] = [one.run() for one in backbone_checks("forgetful") if one.name == "original"]
     assert found.status == "failed"
     assert "differ from those of the ResNet by up to" in found.detail
+    with pytest.raises(PluginError, match="forgetful is not the network that it is made of"):
+        require_original("forgetful")
 
 
 @pytest.mark.parametrize("backbone", OTHERS)
