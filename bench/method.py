@@ -199,8 +199,8 @@ class Method(ABC, Generic[C]):
         """Choose after training what is chosen by looking at accuracy, and keep it in buffers.
 
         Called once, in eval mode, if `tags.calibrates`; `held_out` are training images that no
-        phase has seen, not augmented, read anew each time they are gone through. What is chosen must
-        travel in the state dict.
+        phase has seen, not augmented, read anew each time they are gone through. What is chosen
+        must travel in the state dict.
         """
         del net, config, held_out
 

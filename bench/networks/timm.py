@@ -40,7 +40,7 @@ class Timm(Family):
         apart = _APART.get(type(net).__name__)
         if apart is None:
             raise ConfigError(
-                f"{backbone.name} is a {type(net).__name__}; taken apart are {' and '.join(_APART)}.",
+                f"{backbone.name} is a {type(net).__name__}; taken apart are {', '.join(_APART)}.",
                 hint="docs/adding-a-backbone.md says how to bring any other network.",
             )
         return taken_apart(net, apart)

@@ -149,9 +149,9 @@ def fitted_to(weights: Weights, backbone: Backbone) -> Weights:
     if twin:
         twin = f"{backbone.family.name}/{twin}"
         raise WeightsError(
-            f"{weights.name} fits {backbone.name} and {twin} alike: its layers have other names than "
-            "theirs, and the two pad differently.",
-            hint=f"Weights from TensorFlow are of {twin}; others need the library's names of layers.",
+            f"{weights.name} fits {backbone.name} and {twin} alike: its layers have other names"
+            " than theirs, and the two pad differently.",
+            hint=f"Weights from TensorFlow are of {twin}; others need the names of the library.",
         )
     return weights
 
@@ -190,9 +190,10 @@ def _require_fit(
     elif len(wrong) > _OF_A_HEAD:
         hint = f"They are of another network than {backbone.name}, or of another version of it."
     kind = f"shortcut {backbone.shortcut}, " if cifar else ""
+    shown = one_line(library_names.get(key, key), longest=100)
     raise WeightsError(
         f"{weights.name} does not fit {backbone.name} ({kind}"
-        f"{backbone.num_classes} classes): '{one_line(library_names.get(key, key), longest=100)}' is "
+        f"{backbone.num_classes} classes): '{shown}' is "
         f"{given.get(key, 'missing')}, expected {shapes.get(key, 'nothing')}{others}.",
         hint=hint,
     )
