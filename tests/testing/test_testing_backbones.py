@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from bench.backbone import Backbone, Block, Family, Pool, Trunk, Wrapped
 from bench.cli import app
-from bench.method import METHODS
 from bench.errors import PluginError
+from bench.method import METHODS
 from bench.networks.trunk import BACKBONES
 from bench.scaffold import new_backbone
 from bench.testing import backbone_checks, checks_of
