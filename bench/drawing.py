@@ -101,12 +101,14 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
         ConfigError: nothing was timed, or several data sets were and none is chosen.
     """
     from bench.records.store import RunStore
-    from bench.report.latency.timed import was_timed
 
-    records = [r for r in RunStore(folders.results).load_all().records if was_timed(r)]
-    name = _one_dataset(
-        [r.spec.dataset.name for r in records], dataset, folders.results, start="bench latency RUN"
-    )
+    records = [
+        record
+        for record in RunStore(folders.results).load_all().records
+        if any(cell.latency_ms is not None for p in record.points for cell in p.latency)
+    ]
+    names = [record.spec.dataset.name for record in records]
+    name = _one_dataset(names, dataset, folders.results, start="bench latency RUN")
     chosen = [record for record in records if record.spec.dataset.name == name]
     with chosen_with_out(out):
         return draw_latency(chosen, folders, out=out)
@@ -188,14 +190,20 @@ def draw_latency(
     records: Sequence[RunRecord], folders: Folders, *, out: Path | None = None
 ) -> list[Path]:
     """Draw time against MACs and ranks of timed runs, per data set; return the files drawn."""
-    from bench.records.store import RunStore
-    from bench.report.data.study import Study
-    from bench.report.latency.charts import draw_latency_figures
-
     if not can_draw():
         return []
-    folder = out or folders.results / "figures"
-    return draw_latency_figures(Study(records, RunStore(folders.results)), folder)
+    from bench.records.store import RunStore
+    from bench.report.data.study import Study
+    from bench.report.figures.draw import draw, save_figure
+    from bench.report.latency.charts import latency_charts
+
+    folder, store = out or folders.results / "figures", RunStore(folders.results)
+    drawn = []
+    for dataset in dict.fromkeys(record.spec.dataset.name for record in records):
+        chosen = [record for record in records if record.spec.dataset.name == dataset]
+        for name, chart in latency_charts(Study(chosen, store)).items():
+            drawn.append(save_figure(draw(chart), folder / f"{name}-{tame(dataset)}.png"))
+    return drawn
 
 
 def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *, start: str) -> str:
@@ -267,17 +275,17 @@ def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: P
         return
     from bench.report.figures.draw import draw, save_figure
     from bench.report.pareto.chart import pareto_chart
+    from bench.report.pareto.data import pareto_data
 
-    save_figure(draw(pareto_chart(found, x=x, published=papers)), out)
+    save_figure(draw(pareto_chart(pareto_data(found, x=x, published=papers))), out)
 
 
 def _papers(found: Sequence[Row]) -> list[PublishedPoint]:
     from bench.records.published import load_published
 
-    backbones = {row.backbone for row in found}
     return [
         point
-        for backbone in sorted(backbones)
+        for backbone in sorted({row.backbone for row in found})
         for point in load_published(found[0].dataset, backbone)
-        if point.accuracy is not None and point.nflops is not None
+        if point.plottable
     ]

@@ -41,6 +41,11 @@ def tame(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip(".")[:40] or "unnamed"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return "1 seed" or "2 seeds"."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _shown(letter: str) -> bool:
     return letter.isprintable() or letter == "\n" or unicodedata.category(letter) == "Zs"
 

@@ -90,32 +90,6 @@ def front_uncertainty(
     return FrontUncertainty(tuple((counts / rounds).tolist()), area, bounds)
 
 
-def hierarchical_bootstrap(
-    a_sn: Array, b_sn: Array, *, seed: int, rounds: int = 4000, level: float = 0.95
-) -> Bounds:
-    """Return the percentile interval of accuracy(a) - accuracy(b): seeds redrawn, then images.
-
-    Seeds of each side are drawn with replacement, then images, the same for both sides. For few
-    seeds it is too narrow (docs/statistics.md): use `uncertainty.difference` for decisions, and
-    this for many seeds. With one seed on a side that side's training is not covered at all.
-
-    Raises:
-        ValueError: the arrays are not (seeds, images) on equally many images.
-    """
-    if a_sn.ndim != 2 or b_sn.ndim != 2 or a_sn.shape[1] != b_sn.shape[1]:
-        raise ValueError(f"shapes {a_sn.shape} and {b_sn.shape} are not (seeds, same images)")
-    rng = np.random.default_rng(seed)
-    value_ns = np.concatenate([a_sn, b_sn]).T.astype(float)
-    mean_rs = _resampled_means(value_ns, rounds=rounds, rng=rng)
-    sides, start = [], 0
-    for seeds in (len(a_sn), len(b_sn)):
-        picked_rs = rng.integers(seeds, size=(rounds, seeds)) + start
-        sides.append(np.take_along_axis(mean_rs, picked_rs, axis=1).mean(axis=1))
-        start += seeds
-    low, high = np.quantile(sides[0] - sides[1], [(1 - level) / 2, (1 + level) / 2])
-    return Bounds(float(low), float(high))
-
-
 def _by_image(group: Runs) -> Array:
     """Return what each image contributes to the accuracies and costs (N, 2P), seeds averaged."""
     cost_pn = np.broadcast_to(

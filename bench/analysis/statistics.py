@@ -1,6 +1,6 @@
 """Intervals and tests for accuracies: over seeds, over test images, and paired.
 
-Pure functions of numbers; owns no records and no words. Only numpy.
+Pure functions of numbers; owns no records and no words.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from bench.analysis.student import critical_value
 
 Bits = np.ndarray[Any, Any]
 
@@ -29,6 +27,20 @@ class McNemar(NamedTuple):
     only_a: int
     only_b: int
     p_value: float
+
+
+def two_sided_p(t: float, degrees: float) -> float:
+    """Return P(|T| >= |t|) of Student's t; degrees may be fractions, or infinitely many."""
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(degrees, -abs(t)))
+
+
+def critical_value(level: float, degrees: float) -> float:
+    """Return t with P(|T| <= t) = `level`: what a standard error is multiplied by."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + level) / 2))
 
 
 def mean(values: Sequence[float]) -> float:
@@ -84,25 +96,15 @@ def mcnemar(correct_a_n: Bits, correct_b_n: Bits) -> McNemar:
     Raises:
         ValueError: the two arrays do not have the same shape (N,).
     """
-    only_a, only_b, _ = _discordant(correct_a_n, correct_b_n)
-    return McNemar(only_a, only_b, _two_sided_binomial(min(only_a, only_b), only_a + only_b))
+    from scipy.special import bdtr
 
-
-def _discordant(a_n: Bits, b_n: Bits) -> tuple[int, int, int]:
-    if a_n.shape != b_n.shape or a_n.ndim != 1:
-        raise ValueError(f"shapes {a_n.shape} and {b_n.shape} are not one row of images each")
-    a, b = a_n.astype(bool), b_n.astype(bool)
-    return int((a & ~b).sum()), int((~a & b).sum()), len(a)
-
-
-def _two_sided_binomial(fewer: int, total: int) -> float:
-    """Return the p-value of `fewer` successes or a more extreme count in `total` even trials."""
-    # Whole numbers: exact, and nothing underflows for thousands of images.
-    term = tail = 1
-    for k in range(fewer):
-        term = term * (total - k) // (k + 1)
-        tail += term
-    return min(1.0, float(2 * tail / (1 << total)))
+    if correct_a_n.shape != correct_b_n.shape or correct_a_n.ndim != 1:
+        shapes = f"{correct_a_n.shape} and {correct_b_n.shape}"
+        raise ValueError(f"shapes {shapes} are not one row of images each")
+    a, b = correct_a_n.astype(bool), correct_b_n.astype(bool)
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
+    return McNemar(only_a, only_b, min(1.0, 2 * tail))
 
 
 def rank_correlation(a_n: Bits, b_n: Bits) -> float | None:

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.statistics import Bounds
-from bench.analysis.student import critical_value, two_sided_p
+from bench.analysis.statistics import Bounds, critical_value, two_sided_p
 
 Array = np.ndarray[Any, Any]
 Statistic = Callable[[Array, Array], float]
@@ -186,25 +185,20 @@ def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimat
 
 def _slopes(statistic: Statistic, accuracy_p: Array, cost_p: Array) -> tuple[Array, Array]:
     """Return the derivatives of `statistic` by every accuracy and every cost."""
-    by_accuracy, by_cost = np.zeros(len(accuracy_p)), np.zeros(len(cost_p))
-    for point in range(len(accuracy_p)):
-        up, down = accuracy_p.copy(), accuracy_p.copy()
-        up[point] += _ACCURACY_STEP
-        down[point] -= _ACCURACY_STEP
-        change = statistic(up, cost_p) - statistic(down, cost_p)
-        by_accuracy[point] = _or_zero(change) / (2 * _ACCURACY_STEP)
-        step = _COST_STEP * abs(cost_p[point])
-        more_expensive, cheaper = cost_p.copy(), cost_p.copy()
-        more_expensive[point] += step
-        cheaper[point] -= step
-        change = statistic(accuracy_p, more_expensive) - statistic(accuracy_p, cheaper)
-        by_cost[point] = _or_zero(change) / (2 * step) if step else 0.0
-    return by_accuracy, by_cost
 
+    def slope(point: int, step: float, which: int) -> float:
+        sides = []
+        for signed in (step, -step):
+            moved = [accuracy_p.copy(), cost_p.copy()]
+            moved[which][point] += signed
+            sides.append(statistic(*moved))
+        change = sides[0] - sides[1]
+        # Rounding is no change, so that points without influence have none.
+        return change / (2 * step) if step and abs(change) > 1e-13 else 0.0
 
-def _or_zero(change: float) -> float:
-    """Return 0 for what is rounding, so that points without influence have none."""
-    return change if abs(change) > 1e-13 else 0.0
+    by_accuracy = [slope(point, _ACCURACY_STEP, 0) for point in range(len(accuracy_p))]
+    by_cost = [slope(point, _COST_STEP * abs(cost), 1) for point, cost in enumerate(cost_p)]
+    return np.array(by_accuracy), np.array(by_cost)
 
 
 def difference(a_sn: Array, b_sn: Array, *, level: float = 0.95) -> Estimate:
@@ -215,11 +209,8 @@ def difference(a_sn: Array, b_sn: Array, *, level: float = 0.95) -> Estimate:
     Raises:
         ValueError: the arrays are not (seeds, images), or not on equally many images.
     """
-    groups = [_without_cost(a_sn), _without_cost(b_sn)]
+    for side_sn in (a_sn, b_sn):
+        if side_sn.ndim != 2:
+            raise ValueError(f"shape {side_sn.shape} is not (seeds, images)")
+    groups = [runs(side_sn[:, None, :], np.ones((len(side_sn), 1))) for side_sn in (a_sn, b_sn)]
     return estimate(lambda accuracy_p, _: float(accuracy_p[0] - accuracy_p[1]), groups, level=level)
-
-
-def _without_cost(correct_sn: Array) -> Runs:
-    if correct_sn.ndim != 2:
-        raise ValueError(f"shape {correct_sn.shape} is not (seeds, images)")
-    return runs(correct_sn[:, None, :], np.ones((len(correct_sn), 1)))

@@ -119,25 +119,28 @@ def compare(
         return None
     static_cost = np.concatenate([group.cost_p for group in statics])
     static_accuracy = np.concatenate([group.accuracy_p for group in statics])
-    groups = [method, *statics]
     corners = corners_of(static_cost, static_accuracy)
     curve = curve_through(corners, cost_p=static_cost, accuracy_p=static_accuracy)
-    own = in_order_of_cost(method.cost_p)
-    points = _points(method, groups, corners, curve=curve, level=level)
-    own_curve = curve_through(own, cost_p=method.cost_p, accuracy_p=method.accuracy_p)
-    costs = common_range(own_curve, curve)
+    gains = _Gains([method, *statics], corners, level)
+    points = tuple(
+        PointGain(cost, accuracy, gains.at(index) if curve.covers(cost) else None)
+        for index, (cost, accuracy) in enumerate(
+            zip(method.cost_p.tolist(), method.accuracy_p.tolist(), strict=True)
+        )
+    )
+    own = gains.own_curve(method.accuracy_p, method.cost_p)
+    costs = common_range(own, curve)
     if costs is not None:
-        mean_gain = _MeanGain(method.points, own, corners)
-        gain = estimate(mean_gain, groups, level=level)
-        accuracy = mean_over(own_curve, costs)
-        return _comparison(costs, accuracy, gain, corners, static_cost, points)
-    inside = [point for point in points if point.gain is not None]
-    if inside:
+        accuracy, gain = mean_over(own, costs), gains.mean()
+    else:
+        inside = [point for point in points if point.gain is not None]
+        if not inside:
+            return _outside(method, gains, static_cost, curve)
         best = max(inside, key=lambda point: point.accuracy)
         assert best.gain is not None
-        costs = Bounds(best.cost, best.cost)
-        return _comparison(costs, best.accuracy, best.gain, corners, static_cost, points)
-    return _outside(method, statics, static_cost, corners, curve=curve, level=level)
+        costs, accuracy, gain = Bounds(best.cost, best.cost), best.accuracy, best.gain
+    used = _corners_within(costs, corners, static_cost)
+    return Comparison(costs, accuracy, accuracy - gain.value, gain, used, points)
 
 
 def can_be_judged(found: Comparison | Outside | None) -> bool:
@@ -163,16 +166,12 @@ def decide(
     Each must pass `can_be_judged`. None: it costs more than all static networks and is not
     significantly less accurate, so that nothing of its cost is known to be better or worse.
     """
-    adjusted = holm([comparison.gain.p_value for comparison in comparisons])
+    p_values = [comparison.gain.p_value for comparison in comparisons]
     found: list[Verdict | None] = []
-    for comparison, p_holm in zip(comparisons, adjusted, strict=True):
+    for comparison, p_value, p_holm in zip(comparisons, p_values, holm(p_values), strict=True):
         outcome = _outcome(comparison, p_holm, level=level)
-        p_value, family = comparison.gain.p_value, len(comparisons)
-        found.append(
-            None
-            if outcome is None
-            else Verdict(outcome, comparison, p_value, p_holm, family, level)
-        )
+        decided = outcome and Verdict(outcome, comparison, p_value, p_holm, len(comparisons), level)
+        found.append(decided or None)
     return found
 
 
@@ -186,75 +185,53 @@ def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Ju
 
 
 @dataclass(frozen=True, slots=True)
-class _PointGain:
-    """The gain of the method's point `index`; the method's points come first."""
+class _Gains:
+    """Gains of a method, the first of `groups`, over the static curve through `corners`."""
 
-    index: int
-    method_points: int
+    groups: Sequence[Runs]
     corners: Corners
+    level: float
 
-    def __call__(self, accuracy_p: Array, cost_p: Array) -> float:
-        curve = curve_through(
-            self.corners,
-            cost_p=cost_p[self.method_points :],
-            accuracy_p=accuracy_p[self.method_points :],
-        )
-        return float(accuracy_p[self.index]) - curve.at(float(cost_p[self.index]))
+    def at(self, index: int) -> Estimate:
+        """Return the gain of the method's point `index` at its own cost."""
 
+        def gain(accuracy_p: Array, cost_p: Array) -> float:
+            curve = self.static_curve(accuracy_p, cost_p)
+            return float(accuracy_p[index]) - curve.at(float(cost_p[index]))
 
-@dataclass(frozen=True, slots=True)
-class _MeanGain:
-    """The mean gain of the method's curve over the costs that both curves cover."""
+        return estimate(gain, self.groups, level=self.level)
 
-    method_points: int
-    own: Corners
-    corners: Corners
+    def mean(self) -> Estimate:
+        """Return the mean gain over the costs that both curves cover."""
 
-    def __call__(self, accuracy_p: Array, cost_p: Array) -> float:
-        k = self.method_points
-        own = curve_through(self.own, cost_p=cost_p[:k], accuracy_p=accuracy_p[:k])
-        static = curve_through(self.corners, cost_p=cost_p[k:], accuracy_p=accuracy_p[k:])
-        costs = common_range(own, static)
-        return mean_over(own, costs) - mean_over(static, costs) if costs is not None else 0.0
+        def gain(accuracy_p: Array, cost_p: Array) -> float:
+            own, static = (
+                curve(accuracy_p, cost_p) for curve in (self.own_curve, self.static_curve)
+            )
+            costs = common_range(own, static)
+            return mean_over(own, costs) - mean_over(static, costs) if costs is not None else 0.0
 
+        return estimate(gain, self.groups, level=self.level)
 
-@dataclass(frozen=True, slots=True)
-class _Difference:
-    first: int
-    second: int
+    def over(self, index: int, static: int) -> Estimate:
+        """Return the accuracy of the method's point `index` less that of a static network."""
+        second = self.groups[0].points + static
 
-    def __call__(self, accuracy_p: Array, cost_p: Array) -> float:
-        del cost_p
-        return float(accuracy_p[self.first] - accuracy_p[self.second])
+        def gain(accuracy_p: Array, _: Array) -> float:
+            return float(accuracy_p[index] - accuracy_p[second])
 
+        return estimate(gain, self.groups, level=self.level)
 
-def _points(
-    method: Runs, groups: Sequence[Runs], corners: Corners, *, curve: Curve, level: float
-) -> tuple[PointGain, ...]:
-    return tuple(
-        PointGain(
-            cost,
-            accuracy,
-            estimate(_PointGain(index, method.points, corners), groups, level=level)
-            if curve.covers(cost)
-            else None,
-        )
-        for index, (cost, accuracy) in enumerate(
-            zip(method.cost_p.tolist(), method.accuracy_p.tolist(), strict=True)
-        )
-    )
+    def own_curve(self, accuracy_p: Array, cost_p: Array) -> Curve:
+        """Return the curve through the method's points; those of others may follow them."""
+        points = self.groups[0].points
+        own = in_order_of_cost(self.groups[0].cost_p)
+        return curve_through(own, cost_p=cost_p[:points], accuracy_p=accuracy_p[:points])
 
-
-def _comparison(
-    costs: Bounds,
-    accuracy: float,
-    gain: Estimate,
-    corners: Corners,
-    static_cost: Array,
-    points: tuple[PointGain, ...],
-) -> Comparison:
-    used = _corners_within(costs, corners, static_cost)
-    return Comparison(costs, accuracy, accuracy - gain.value, gain, used, points)
+    def static_curve(self, accuracy_p: Array, cost_p: Array) -> Curve:
+        """Return the static curve where points have moved."""
+        points = self.groups[0].points
+        return curve_through(self.corners, cost_p=cost_p[points:], accuracy_p=accuracy_p[points:])
 
 
 def _corners_within(costs: Bounds, corners: Corners, static_cost: Array) -> tuple[int, ...]:
@@ -266,21 +243,13 @@ def _corners_within(costs: Bounds, corners: Corners, static_cost: Array) -> tupl
     return tuple(chosen[max(0, first) : min(last, len(chosen) - 1) + 1])
 
 
-def _outside(
-    method: Runs,
-    statics: Sequence[Runs],
-    static_cost: Array,
-    corners: Corners,
-    *,
-    curve: Curve,
-    level: float,
-) -> Outside:
+def _outside(method: Runs, gains: _Gains, static_cost: Array, curve: Curve) -> Outside:
     if method.cost_p.min() > curve.range.high:
-        own, static = int(method.accuracy_p.argmax()), corners.corners[-1]
+        own, static = int(method.accuracy_p.argmax()), gains.corners.corners[-1]
     else:
         ratio = np.abs(np.log(method.cost_p[:, None] / static_cost[None, :]))
         own, static = (int(k) for k in np.unravel_index(int(ratio.argmin()), ratio.shape))
-    gain = estimate(_Difference(own, method.points + static), [method, *statics], level=level)
     cost, accuracy = float(method.cost_p[own]), float(method.accuracy_p[own])
     error, static_of = float(method.cost_se_p[own]), float(static_cost[static])
+    gain = gains.over(own, static)
     return Outside(cost, error, accuracy, static, static_of, gain, curve.range)

@@ -139,7 +139,7 @@ def show_table(rows: list[Row]) -> None:
     none."""
     if not rows:
         return
-    from bench.report.tables.terminal import rich_table
+    from bench.report.tables.results import rich_table
 
     console = stdout()
     console.print(rich_table(rows, width=console.width))

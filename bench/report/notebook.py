@@ -184,7 +184,7 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
 
     rows = [
         {
-            **{"a": pair.a.name, "b": pair.b.name, "recipe": pair.a.recipe},
+            **{"a": pair.a.name, "b": pair.b.name, "recipe": pair.a.network.first.recipe},
             **{"macs_a": pair.a.macs, "macs_b": pair.b.macs},
             **{"seeds_a": pair.a.seeds, "seeds_b": pair.b.seeds, "gain": pair.gain.value},
             **{"low": pair.gain.bounds.low, "high": pair.gain.bounds.high},
@@ -232,15 +232,19 @@ VERDICT_COLUMNS = [
 def _row(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
     from bench.report.verdicts.words import paragraph, sentence
 
-    family, decided = verdict.family, answer.verdict
-    first = family.rows[0]
+    network, decided = verdict.network, answer.verdict
+    first = network.first
     row: dict[str, Any] = {
         **{key: getattr(first, key) for key in ("method", "dataset", "backbone", "recipe")},
-        **{"variant": family.first.variant, "settings": family.apart, "control": family.control},
+        **{
+            "variant": network.record.variant,
+            "settings": network.apart,
+            "control": network.control,
+        },
         **{"axis": answer.axis.name, "runtime": answer.axis.runtime or None},
         **{"reason": answer.reason, "seeds": verdict.seeds, "images": first.test_images},
-        "static_seeds": min((len(one.records) for one in answer.static), default=None),
-        **{"static": ", ".join(answer.static_names), "dense_epochs": family.total},
+        "static_seeds": min((one.seeds for one in answer.static), default=None),
+        **{"static": ", ".join(answer.static_names), "dense_epochs": network.total},
         **{"sentence": sentence(answer), "paragraph": paragraph(verdict)},
     }
     if decided is None:

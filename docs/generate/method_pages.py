@@ -186,7 +186,7 @@ def _sentences() -> dict[str, list[str]]:
     told: dict[str, list[str]] = {}
     for found in verdicts_of(Study(store.load_all().records, store)):
         told.setdefault(found.method, []).append(
-            f"{found.family.first.variant}. {sentence(found.on('macs'))}"
+            f"{found.network.record.variant}. {sentence(found.on('macs'))}"
         )
     return told
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.records.record import Interval, RunRecord
 from bench.records.store import RunStore
-from bench.report.data.groups import Group, group_seeds
+from bench.report.data.groups import SeedGroup, group_seeds
 from bench.report.data.notes import spent
 from bench.report.data.row import in_order
 from bench.report.data.rows import newest_cell, rows
@@ -41,7 +41,7 @@ _GATES_TITLES = (
 )
 
 
-def _cost_line(group: Group, unit: float, records: Mapping[str, RunRecord]) -> tuple[str, ...]:
+def _cost_line(group: SeedGroup, unit: float, records: Mapping[str, RunRecord]) -> tuple[str, ...]:
     spread = group.accuracy_sd
     accuracy = f"{100 * group.accuracy:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
     return (
@@ -55,7 +55,7 @@ def _cost_line(group: Group, unit: float, records: Mapping[str, RunRecord]) -> t
     )
 
 
-def _gates_line(group: Group) -> tuple[str, ...]:
+def _gates_line(group: SeedGroup) -> tuple[str, ...]:
     masks = sorted({row.distinct_masks or 0 for row in group.rows})
     loss, rank = group.mean_of("shuffled_loss"), group.mean_of("difficulty_correlation")
     return (
@@ -68,14 +68,14 @@ def _gates_line(group: Group) -> tuple[str, ...]:
     )
 
 
-def _name(group: Group) -> str:
+def _name(group: SeedGroup) -> str:
     first = group.first
     parts = (f"`{first.method}`", first.variant, group.apart)
     where = "" if first.backbone == UNIT else f", {first.backbone}"
     return " ".join(part for part in parts if part) + where
 
 
-def _speedup(group: Group, size: int, records: Mapping[str, RunRecord]) -> str:
+def _speedup(group: SeedGroup, size: int, records: Mapping[str, RunRecord]) -> str:
     """Return the speed-up over the dense network that all costs are relative to."""
     found = [_ratio(records[row.run], row.point or "", size) for row in group.rows]
     known = sorted((one for one in found if one is not None), key=lambda one: one[0])
@@ -104,7 +104,7 @@ def _ends(texts: Sequence[str]) -> str:
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
-def _mean(group: Group, key: str) -> float:
+def _mean(group: SeedGroup, key: str) -> float:
     value = group.mean_of(key)
     return float("nan") if value is None else value
 

@@ -43,9 +43,7 @@ def _line(found: MethodVerdict) -> tuple[str, ...]:
 
 
 def _variant(found: MethodVerdict) -> str:
-    return ", ".join(
-        part for part in (found.family.title.partition(" ")[2], found.family.apart) if part
-    )
+    return ", ".join(part for part in (found.network.variant, found.network.apart) if part)
 
 
 def _accuracy_and_cost(axis: AxisVerdict) -> tuple[str, str]:

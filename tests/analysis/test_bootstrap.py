@@ -1,4 +1,4 @@
-"""Resampling: what is surely on the front, and why few seeds are not redrawn."""
+"""Resampling: what is surely on the front."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from simulated import networks, point
 
-from bench.analysis.bootstrap import front_uncertainty, hierarchical_bootstrap, replicates
-from bench.analysis.uncertainty import difference, runs
+from bench.analysis.bootstrap import front_uncertainty, replicates
+from bench.analysis.uncertainty import runs
 
 
 def test_replicates_have_the_spread_that_the_formula_says() -> None:
@@ -57,28 +57,6 @@ def test_one_point_encloses_a_rectangle() -> None:
     assert found.bounds.high - found.bounds.low == pytest.approx(2 * 2 * 1.96 * 0.04, rel=0.15)
 
 
-def test_redrawing_three_seeds_is_too_narrow_and_the_t_interval_is_not() -> None:
-    rng = np.random.default_rng(6)
-    count, redrawn, combined = 300, 0, 0
-    for number in range(count):
-        a, b = networks(rng, [0.88, 0.88], seeds=3, images=300, seed_sd=0.05)
-        naive = hierarchical_bootstrap(a, b, seed=number, rounds=400)
-        sound = difference(a, b).bounds
-        redrawn += naive.low <= 0 <= naive.high
-        combined += sound.low <= 0 <= sound.high
-    assert redrawn / count < 0.92
-    assert 0.92 <= combined / count <= 0.98
-
-
-def test_the_two_level_bootstrap_agrees_with_the_formula_for_many_seeds() -> None:
-    a, b = networks(np.random.default_rng(7), [0.9, 0.85], seeds=25, images=500, seed_sd=0.03)
-    drawn, formula = hierarchical_bootstrap(a, b, seed=0), difference(a, b).bounds
-    assert drawn.high - drawn.low == pytest.approx(formula.high - formula.low, rel=0.12)
-    assert sum(drawn) == pytest.approx(sum(formula), abs=0.005)
-
-
 def test_groups_on_other_images_are_refused() -> None:
     with pytest.raises(ValueError, match="same images"):
         replicates([point(np.ones((1, 4)), 1.0), point(np.ones((1, 5)), 1.0)], seed=0)
-    with pytest.raises(ValueError, match="same images"):
-        hierarchical_bootstrap(np.ones((1, 4)), np.ones((1, 5)), seed=0)

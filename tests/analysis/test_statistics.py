@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.statistics import (
+    critical_value,
     mcnemar,
     mean,
     sample_sd,
     t_interval,
+    two_sided_p,
     wilson_interval,
 )
-from bench.analysis.student import critical_value
 
 FLOATS = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20)
 
@@ -42,6 +43,14 @@ def test_one_seed_has_no_sd_and_no_interval() -> None:
 )
 def test_critical_values_are_those_of_the_tables(degrees: int, critical: float) -> None:
     assert critical_value(0.95, degrees) == pytest.approx(critical, rel=1e-5)
+
+
+def test_degrees_may_be_fractions_or_infinitely_many() -> None:
+    for degrees in (1.3, 4.71, 133.3):
+        assert two_sided_p(critical_value(0.95, degrees), degrees) == pytest.approx(0.05)
+    assert critical_value(0.95, math.inf) == pytest.approx(1.959964, rel=1e-6)
+    assert two_sided_p(-2.0, 3.0) == two_sided_p(2.0, 3.0)
+    assert two_sided_p(math.inf, 3.0) == 0
 
 
 @pytest.mark.parametrize(("n", "multiplier"), [(3, 2.48), (5, 1.24)])

@@ -37,8 +37,7 @@ from bench.phases import CrossEntropy
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
-from bench.report.tables.results import render
-from bench.report.tables.terminal import rich_table
+from bench.report.tables.results import render, rich_table
 from bench.scaffold.example import BlockByBlock, Gates, LearnedGates
 from bench.testing import CHECKS
 from bench.testing.outcome import Shortfall

@@ -30,7 +30,7 @@ def main() -> None:
     import bench.cli
     import bench.engine.latency.timing
     import bench.engine.single
-    import bench.report.tables.terminal
+    import bench.report.tables.results
     from bench.method import METHODS
 
     for name in ("resnet", "sgad"):

@@ -23,8 +23,7 @@ from bench.folders import Folders
 from bench.records.record import Dynamics
 from bench.records.store import RunStore
 from bench.report.tables.listings import listing
-from bench.report.tables.results import render
-from bench.report.tables.terminal import rich_table
+from bench.report.tables.results import render, rich_table
 
 pytestmark = pytest.mark.perf
 

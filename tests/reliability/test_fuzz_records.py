@@ -31,8 +31,7 @@ from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
 from bench.report.tables.listings import listing
-from bench.report.tables.results import render
-from bench.report.tables.terminal import rich_table
+from bench.report.tables.results import render, rich_table
 
 pytestmark = [pytest.mark.reliability, pytest.mark.filterwarnings("ignore:Glyph")]
 

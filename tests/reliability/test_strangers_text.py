@@ -22,9 +22,9 @@ from bench.report.figures.draw import draw, save_figure
 from bench.report.page.document import document_of
 from bench.report.page.html import document_page, pareto_page
 from bench.report.pareto.chart import pareto_chart
+from bench.report.pareto.data import pareto_data
 from bench.report.tables.listings import listing
-from bench.report.tables.results import render
-from bench.report.tables.terminal import rich_table
+from bench.report.tables.results import render, rich_table
 
 pytestmark = [pytest.mark.reliability, pytest.mark.filterwarnings("ignore:Glyph")]
 
@@ -142,7 +142,9 @@ def test_figures_draw_the_words_as_they_are(
     what: str, suffix: str, make_record: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = spoken(make_record, WORDS[what])
-    target = save_figure(draw(pareto_chart(rows(records), x="nflops")), tmp_path / f"a{suffix}")
+    target = save_figure(
+        draw(pareto_chart(pareto_data(rows(records), x="nflops"))), tmp_path / f"a{suffix}"
+    )
     if suffix == ".svg":
         assert "<script" not in target.read_text(encoding="utf-8")
         save_figure(draw(masks_chart(records[0], {})), tmp_path / "masks.svg")

@@ -94,7 +94,7 @@ def test_tables_and_frames_say_the_same(shelf: Shelf, tmp_path: Path) -> None:
     filled(shelf)
     fronts = front_certainties(shelf.study())
     table = front_table(fronts)
-    assert "cost / resnet32" in table.titles
+    assert "dense resnet32" in table.caption
     assert not any("act" in line for line in table.lines), "below 1 % is left out"
     assert len(area_table(fronts).lines) == 4
     frame = bench.front_certainty(tmp_path)

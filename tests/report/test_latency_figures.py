@@ -10,19 +10,15 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from bench.drawing import draw_latency
+from bench.folders import Folders
 from bench.records.record import Interval, LatencyCell, OtherDense, PointRecord, RunRecord
 from bench.records.store import RunStore, save_arrays
-from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.figures.draw import draw
-from bench.report.latency.charts import (
-    draw_latency_figures,
-    rank_chart,
-    time_chart,
-    time_finding,
-)
+from bench.report.latency.charts import rank_chart, time_chart, time_finding
 from bench.report.latency.ranks import Ranking, rank_finding, ranking_of
-from bench.report.latency.timed import Samples, TimedNetwork, names_of, networks_of, samples_of
+from bench.report.latency.timed import Samples, TimedNetwork, names_of, samples_of, timed_networks
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -68,14 +64,18 @@ def timed(
 
 def networks(records: Sequence[RunRecord]) -> list[TimedNetwork]:
     """The networks of records that were all timed in one runtime."""
-    (found,) = networks_of(records, rows(records)).values()
+    (found,) = timed_networks(Study(records, RunStore(Path("nowhere")))).values()
     return found
 
 
+def calls(records: Sequence[RunRecord], folder: Path) -> tuple[list[Samples], int]:
+    return samples_of(networks(records), Study(records, RunStore(folder)))
+
+
 def samples(record: RunRecord, folder: Path) -> Samples:
-    found, missing = samples_of(networks([record]), RunStore(folder))
+    (found,), missing = calls([record], folder)
     assert missing == 0
-    return found[0]
+    return found
 
 
 def ranking(*records: RunRecord) -> Ranking:
@@ -126,7 +126,7 @@ def test_a_run_without_its_calls_on_disk_is_left_out_and_counted(
 ) -> None:
     kept, lost = timed("sgad", 0.6, 1.2), timed("cdl", 0.6, 1.2)
     (RunStore(tmp_path).folder_of(lost) / "raw.npz").unlink()
-    found, missing = samples_of(networks([kept, lost]), RunStore(tmp_path))
+    found, missing = calls([kept, lost], tmp_path)
     assert [one.network.row.method for one in found] == ["sgad"] and missing == 1
     figure = draw(time_chart(found, without_samples=missing))
     assert "1 without timed calls at batch 1 on disk" in words(figure)
@@ -136,7 +136,7 @@ def test_the_title_states_the_span_and_who_loses(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8), timed("resnet", 1.0, 1.0)]
-    found, _ = samples_of(networks(records), RunStore(tmp_path))
+    found, _ = calls(records, tmp_path)
     sentence = (
         "Networks run at 64 % (act) to 90 % (sgad) of the speed that their MACs promise;"
         " 1 of 2 that save MACs is slower than the dense network"
@@ -150,8 +150,7 @@ def test_a_shared_machine_is_marked_in_both_figures(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("act", 0.8, 0.8, contended=True), timed("sgad", 0.5, 1.8)]
-    timed_ones = samples_of(networks(records), RunStore(tmp_path))[0]
-    time = words(draw(time_chart(timed_ones)))
+    time = words(draw(time_chart(calls(records, tmp_path)[0])))
     assert "64 %†" in time and "90 %\n" in time and "† timed while" in time
     order = words(draw(rank_chart(ranking(*records))))
     assert "act   1.25 [1.23, 1.28]†" in order and "† timed while" in order
@@ -159,7 +158,7 @@ def test_a_shared_machine_is_marked_in_both_figures(
 
 def test_legends_cover_no_data(timed: Callable[..., RunRecord], tmp_path: Path) -> None:
     records = [timed(m, 0.9, 0.5, costs=[0.05] * 6) for m in ("act", "sgad", "cdl", "skipnet")]
-    found, _ = samples_of(networks(records), RunStore(tmp_path))
+    found, _ = calls(records, tmp_path)
     figure = draw(time_chart(found))
     figure.canvas.draw()
     boxes = [a.get_legend().get_window_extent() for a in figure.axes if a.get_legend()]  # type: ignore[union-attr]
@@ -277,10 +276,10 @@ def test_figures_are_the_same_bytes_twice_and_of_the_data_set(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8)]
-    store = RunStore(tmp_path)
-    files = draw_latency_figures(Study(records, store), tmp_path / "a")
-    assert [file.name for file in files] == ["time-vs-macs-cifar10.png", "ranks-cifar10.png"]
-    again = draw_latency_figures(Study(records, store), tmp_path / "b")
+    folders = Folders(tmp_path, tmp_path)
+    files = draw_latency(records, folders, out=tmp_path / "a")
+    assert [file.name for file in files] == ["ranks-cifar10.png", "time-vs-macs-cifar10.png"]
+    again = draw_latency(records, folders, out=tmp_path / "b")
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
 
 
@@ -288,4 +287,4 @@ def test_dense_networks_alone_give_no_figure(
     timed: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     records = [timed("resnet", 1.0, 1.0, speedup_interval=Interval(low=0.9, high=1.1))]
-    assert draw_latency_figures(Study(records, RunStore(tmp_path)), tmp_path / "figures") == []
+    assert draw_latency(records, Folders(tmp_path, tmp_path)) == []

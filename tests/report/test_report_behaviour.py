@@ -16,12 +16,17 @@ from bench.report.behaviour.gradients import (
     DenseGradients,
     RatesAndGradients,
     dense_gradients,
-    gradient_hole,
     rates_and_gradients,
-    together_words,
+    why_no_gradients,
 )
 from bench.report.behaviour.images import TestImages
-from bench.report.behaviour.positions import PositionMaps, decides_per_position, position_maps
+from bench.report.behaviour.numbers import (
+    ExtremeImages,
+    PositionMaps,
+    decides_per_position,
+    position_maps,
+)
+from bench.report.data.study import Study
 from bench.report.page.document import Document, document_of
 from bench.report.page.files import write_report
 from bench.report.page.html import document_page
@@ -52,7 +57,7 @@ def words_of(
     point: PointRecord, gradients: list[float], *, backbone: str = "another"
 ) -> tuple[RatesAndGradients, str]:
     together = rates_and_gradients(point, dense_with(gradients), backbone=backbone)
-    return together, together_words(together)
+    return together, together.sentence
 
 
 def test_rates_are_correlated_with_the_gradients_of_the_dense_network(make_point: Any) -> None:
@@ -106,18 +111,17 @@ def test_the_dense_run_most_like_it_that_has_gradients_is_taken(
     older = dense([], seed=1)
     found = dense_gradients(record, [elsewhere, older])
     assert found.of_block is None and f"bench evaluate {older.run}" in found.reason
-    assert "bench evaluate" in together_words(
-        rates_and_gradients(record.points[0], found, backbone="resnet32")
-    )
+    together = rates_and_gradients(record.points[0], found, backbone="resnet32")
+    assert "bench evaluate" in together.sentence
     other_seed, other_recipe = dense([1.0], seed=0), dense([2.0], seed=1, recipe="finetune")
     assert dense_gradients(record, [older, other_recipe, other_seed]).run == other_seed.run
 
 
 def test_a_hole_says_what_would_fill_it(make_point: Any) -> None:
     old = point_with(make_point, [1.0, 0.5], [])
-    assert "bench evaluate some-run" in gradient_hole(old, run="some-run")
+    assert "bench evaluate some-run" in why_no_gradients(old, run="some-run")
     told = old.model_copy(update={"block_gradients_reason": "it gives none"})
-    assert gradient_hole(told, run="some-run") == "it gives none"
+    assert why_no_gradients(told, run="some-run") == "it gives none"
 
 
 @pytest.fixture
@@ -162,7 +166,7 @@ def test_maps_stand_below_their_images_with_words_for_both(
     shelf: tuple[RunStore, RunRecord], images: TestImages
 ) -> None:
     document = told(*shelf)
-    (one,) = document.behaviours
+    (one,) = document.behaviours.values()
     assert one.maps is not None and one.maps.of == 5 and one.maps.span == (1.0, 5.0)
     assert one.maps.cheapest_mhw[:, 0, 0].tolist() == [2.0] * 10
     page = document_page(document, images=images)
@@ -189,7 +193,7 @@ def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
     store, record = shelf
     older = record.points[0].model_copy(update={"positions_file": ""})
     document = told(store, record.model_copy(update={"points": (older,)}))
-    assert document.behaviours[0].maps is None
+    assert document.behaviours["behaviour-01-sact"].maps is None
     page = document_page(document, images=images)
     assert "Maps of where it spends its blocks are missing: the record is older" in page
     assert page.count(f"bench evaluate {record.run}") == 1 and 'class="strip"' in page
@@ -210,10 +214,11 @@ def test_odd_files_of_maps_are_refused_in_words(
 ) -> None:
     store, record = shelf
     save_arrays(store.folder_of(record), "positions0.npz", arrays)
-    cheapest, costliest = range(10), range(IMAGES - 10, IMAGES)
+    images = ExtremeImages("", tuple(range(10)), tuple(range(IMAGES - 10, IMAGES)), 1, 1)
     with pytest.raises(RecordError, match=why):
-        position_maps(record, record.points[0], store, cheapest=cheapest, most_expensive=costliest)
-    assert any("Maps of where" in text for text in told(store, record).behaviours[0].missing)
+        position_maps(record, record.points[0], Study([record], store), images)
+    (behaviour,) = told(store, record).behaviours.values()
+    assert any("Maps of where" in text for text in behaviour.missing)
 
 
 def test_a_trace_of_parts_tells_who_decides_per_position() -> None:

@@ -11,11 +11,10 @@ from rich.console import Console
 import bench
 from bench.records.record import RunRecord
 from bench.report.data.rows import rows
+from bench.report.figures.chart import Marks, Words
 from bench.report.page.document import Document, document_of
-from bench.report.page.files import table_files
 from bench.report.page.html import document_page
-from bench.report.tables.results import results_table
-from bench.report.tables.terminal import rich_table
+from bench.report.tables.results import results_table, rich_table
 from bench.report.verdicts.words import paragraph
 
 SPEEDS = {"eager": {"sgad": 1.0, "act": 0.8}, "native": {"sgad": 0.5, "act": 1.6}}
@@ -64,18 +63,15 @@ def test_each_runtime_has_a_verdict_of_its_own(shelf: Shelf, records: list[RunRe
 
 
 def test_figures_and_ranks_are_of_one_runtime_each(document: Document) -> None:
-    costs = {
-        data.runtime: {p.group.first.method: p.cost for p in data.placed}
-        for data in document.by_time
-    }
-    assert costs == {
-        runtime: {method: pytest.approx(2 / speed) for method, speed in speeds.items()}
-        for runtime, speeds in SPEEDS.items()
-    }
-    order = {one.runtime: [network.name for network in one.by_time(1)] for one in document.rankings}
-    assert order["eager"].index("sgad") < order["eager"].index("act")
-    assert order["native"].index("act") < order["native"].index("sgad")
-    assert {"ranks-eager.md", "ranks-native.md"} <= table_files(document).keys()
+    for runtime, speeds in SPEEDS.items():
+        (panel,) = document.charts[f"accuracy-time-{runtime}"].panels
+        costs = {s.name: s.x for s in panel.series if isinstance(s, Marks) and s.tips}
+        assert costs == {name: (pytest.approx(2 / speed),) for name, speed in speeds.items()}
+        (panel,) = document.charts[f"ranks-{runtime}"].panels
+        by_time = [s for s in panel.series if isinstance(s, Words) and s.x == -1]
+        order = [one.text.split()[0] for one in sorted(by_time, key=lambda one: one.y)][1:]
+        fastest = max(speeds, key=lambda name: speeds[name])
+        assert next(name for name in order if name != "dense") == fastest
     page = document_page(document)
     assert "ms per image (eager; cpu, 1 thread)" in page
     assert "ms per image (native; cpu, 1 thread)" in page
@@ -103,6 +99,6 @@ def test_no_name_of_a_runtime_leads_out_of_the_folder(
         cells = tuple(c.model_copy(update={"runtime": "../../odd"}) for c in point.latency[:1])
         moved = point.model_copy(update={"latency": cells})
         shelf.store.save(record.model_copy(update={"points": (moved,)}))
-    files = table_files(document_of(shelf.store.load_all().records, shelf.store))
-    assert any(name.startswith("ranks-") for name in files)
-    assert not any("/" in name for name in files)
+    document = document_of(shelf.store.load_all().records, shelf.store)
+    assert any(name.startswith("ranks-") for name in document.charts)
+    assert not any("/" in name for name in (*document.charts, *document.tables))

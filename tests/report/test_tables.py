@@ -18,8 +18,13 @@ from bench.report.data.groups import group_seeds
 from bench.report.data.notes import spent
 from bench.report.data.row import KEYS
 from bench.report.data.rows import rows
-from bench.report.tables.results import FORMATS, render, results_table, to_dataframe
-from bench.report.tables.terminal import rich_table
+from bench.report.tables.results import (
+    FORMATS,
+    render,
+    results_table,
+    rich_table,
+    to_dataframe,
+)
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]

@@ -19,7 +19,7 @@ from bench.errors import ConfigError
 from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
 from bench.records.store import save_arrays
 from bench.report.data.budgets import Comparable
-from bench.report.data.groups import families
+from bench.report.data.groups import networks
 from bench.report.data.notes import spent
 from bench.report.data.rows import rows
 from bench.report.verdicts.verdicts import verdicts_of
@@ -247,7 +247,7 @@ def test_the_epochs_of_a_dense_start_count(shelf: Shelf) -> None:
     shutil.rmtree(shelf.store.folder_of(method))
     started(shelf, method, dense)
     found = shelf.judged()["act"]
-    assert found.family.total == 30
+    assert found.network.total == 30
     assert found.on("macs").static_names == ("resnet20", "resnet32")
     assert unlike_budgets(found.on("macs")) == ""
     comparison = found.on("macs").verdict
@@ -377,8 +377,8 @@ def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
 
 
 def seeds_of(records: list[RunRecord]) -> list[int]:
-    """How many seeds each family has."""
-    return [len(family.records) for family in families(records, rows(records))]
+    """How many seeds each network has."""
+    return [network.seeds for network in networks(records, rows(records))]
 
 
 def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record: Make) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import ConfigError
-from bench.plain_text import one_line
+from bench.plain_text import counted, one_line
 from bench.records.arrays import Arrays, numbers_in
 from bench.records.published import canonical_name
 from bench.records.record import PointRecord, RunRecord
@@ -37,11 +37,10 @@ def masks_chart(record: RunRecord, arrays: Mapping[str, Arrays]) -> Chart:
         for name, of in arrays.items()
     }
     costs = [(point, shares.get(point.name)) for point in record.points]
-    finding = masks_finding(record)
-    backbone = one_line(record.spec.backbone.name)
+    finding = _masks_finding(record)
     return Chart(
         title=finding,
-        panels=(_rates(record.points), _costs(costs, backbone)),
+        panels=(_rates(record.points), _costs(costs)),
         columns=2,
         size_in=(9.0, 4.4),
         synthetic=record.synthetic,
@@ -52,14 +51,11 @@ def masks_chart(record: RunRecord, arrays: Mapping[str, Arrays]) -> Chart:
 def behaviour_chart(behaviour: Behaviour) -> Chart:
     """Return four panels: rate and gradient of each block, cost per image, and by difficulty."""
     points = behaviour.points
+    costs = [(shown.point, shown.share_n) for shown in points]
+    rates = _rates([shown.point for shown in points])
     return Chart(
         title=behaviour.label,
-        panels=(
-            _rates([shown.point for shown in points]),
-            _gradients(behaviour),
-            _costs([(shown.point, shown.share_n) for shown in points], "network"),
-            _difficulty(points),
-        ),
+        panels=(rates, _gradients(behaviour), _costs(costs), _difficulty(points)),
         columns=2,
         size_in=(11.0, 6.6),
         synthetic=behaviour.record.synthetic,
@@ -67,26 +63,23 @@ def behaviour_chart(behaviour: Behaviour) -> Chart:
     )
 
 
-def masks_finding(record: RunRecord) -> str:
+def _masks_finding(record: RunRecord) -> str:
     """Return in one sentence how much of the network the run executes."""
-    label = one_line(f"{record.spec.method} {record.variant}")
-    over = f"over {record.test_images:,} test images"
     first, *more = record.points
-    blocks = f"{_blocks(first):.1f} of {len(first.block_rates)} blocks"
+    ran, *others = (f"{sum(point.block_rates.values()):.1f}" for point in record.points)
+    label = one_line(f"{record.spec.method} {record.variant}")
+    text = f"{label} runs {ran} of {len(first.block_rates)} blocks on average"
     if more:
-        others = ", ".join(f"{_blocks(point):.1f} at {point_label(point)}" for point in more)
-        return f"{label} runs {blocks} on average at {point_label(first)}, {others}, {over}"
-    masks = "1 mask" if first.distinct_masks == 1 else f"{first.distinct_masks:,} different masks"
-    return f"{label} runs {blocks} on average, in {masks}, {over}"
+        rest = (f"{n} at {point_label(point)}" for n, point in zip(others, more, strict=True))
+        text += f" at {point_label(first)}, {', '.join(rest)},"
+    else:
+        text += f", in {counted(first.distinct_masks, 'distinct mask')},"
+    return f"{text} over {record.test_images:,} test images"
 
 
 def point_label(point: PointRecord) -> str:
     """Return what an operating point is called in a legend."""
     return one_line(point.name) or "the network"
-
-
-def _blocks(point: PointRecord) -> float:
-    return sum(point.block_rates.values())
 
 
 def _styles(points: Sequence[PointRecord]) -> list[Style]:
@@ -127,8 +120,8 @@ def _always_run(point: PointRecord) -> list[Shade]:
 def _gradients(behaviour: Behaviour) -> Panel:
     points = [shown.point for shown in behaviour.points]
     of_dense = behaviour.dense.of_block or {}
-    places, heights = _by_place(points[0], of_dense)
-    series: list[Series] = [*_always_run(points[0]), Bars(places, heights, 0.8, GREY)]
+    dense = _by_place(points[0], of_dense)
+    series: list[Series] = [*_always_run(points[0]), Bars(*dense, 0.8, GREY)]
     for point, style in zip(points, _styles(points), strict=True):
         own = _by_place(point, point.block_gradients)
         tips = tuple(f"{value:.2e}" for value in own[1])
@@ -152,7 +145,7 @@ def _by_place(
     return tuple(places.values()), tuple(gradients[name] for name in places)
 
 
-def _costs(shown: Sequence[tuple[PointRecord, Any]], whole: str) -> Panel:
+def _costs(shown: Sequence[tuple[PointRecord, Any]]) -> Panel:
     """Return the histograms of the cost of single images (N,), and their means."""
     series: list[Series] = []
     for (_, share_n), style in zip(shown, _styles([p for p, _ in shown]), strict=True):
@@ -167,7 +160,7 @@ def _costs(shown: Sequence[tuple[PointRecord, Any]], whole: str) -> Panel:
         series.append(Line((mean, mean), (0, max(heights)), style.colour, "", 1.5, "dashed"))
     return Panel(
         tuple(series),
-        x_label=f"MACs per image / dense {whole}",
+        x_label="MACs per image / dense network",
         y_label="share of images",
         x_limits=(0, None),
         y_limits=(0, None),
@@ -203,29 +196,12 @@ def _alt(behaviour: Behaviour) -> str:
     parts = []
     for shown in behaviour.points:
         rates = ", ".join(f"{100 * rate:.0f}" for rate in shown.point.block_rates.values())
-        name = f"{point_label(shown.point)}: " if shown.point.name else ""
-        words = f"{_gradient_words(shown)}{_cost_words(shown)}"
-        parts.append(f"{name}blocks run by {rates} % of the images{words}")
+        text = f"{point_label(shown.point)}: blocks run by {rates} % of the images"
+        if shown.share_n is not None:
+            low, high = float(shown.share_n.min()), float(shown.share_n.max())
+            text += f", cost {low:.2f} to {high:.2f} of the dense network"
+        if shown.by_difficulty is not None:
+            mean = shown.by_difficulty[:, 3]
+            text += f", {mean[0]:.2f} on the easiest tenth, {mean[-1]:.2f} on the hardest"
+        parts.append(text)
     return f"{behaviour.label}. {'; '.join(parts)}."
-
-
-def _gradient_words(shown: PointBehaviour) -> str:
-    gradients, found = shown.point.block_gradients, shown.together
-    words = ""
-    if gradients:
-        words = f", gradients of {', '.join(f'{value:.1e}' for value in gradients.values())}"
-    if found.over_all is None:
-        return words
-    rank = f"{found.over_all.value:+.2f} over {found.blocks} blocks"
-    return f"{words}, rank correlation of rates with the dense network's gradients {rank}"
-
-
-def _cost_words(shown: PointBehaviour) -> str:
-    if shown.share_n is None:
-        return ""
-    low, high = float(shown.share_n.min()), float(shown.share_n.max())
-    words = f", cost {low:.2f} to {high:.2f} of the dense network"
-    if shown.by_difficulty is not None:
-        mean = shown.by_difficulty[:, 3]
-        words += f", {mean[0]:.2f} on the easiest tenth, {mean[-1]:.2f} on the hardest"
-    return words

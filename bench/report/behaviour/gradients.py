@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.analysis.statistics import Correlation, rank_correlation_within
-from bench.analysis.student import critical_value
+from bench.analysis.statistics import Correlation, critical_value, rank_correlation_within
 from bench.records.record import PointRecord, RunRecord
 
 _FEWEST = 4
@@ -39,25 +38,40 @@ class RatesAndGradients:
     """Spearman's correlation of rates with the dense network's gradients over `blocks` gated
     blocks: over all of them, and within the stages of the backbone. None: no number, `reason`."""
 
-    over_all: Correlation | None
-    within_stages: Correlation | None
-    blocks: int
     dense_run: str
-    reason: str
+    blocks: int = 0
+    over_all: Correlation | None = None
+    within_stages: Correlation | None = None
+    reason: str = ""
 
     @property
     def cell(self) -> str:
-        """Both numbers, for a table."""
-        if self.over_all is None:
-            return f"none: {self.reason}"
-        return f"{self.over_all.value:+.2f} (n = {self.blocks})"
+        """The correlation over all blocks, for a table."""
+        return self._cell(self.over_all, self.reason)
 
     @property
     def cell_within(self) -> str:
         """The correlation within stages, for a table."""
-        if self.within_stages is None:
-            return f"none: {self.reason or 'rates do not differ within stages known here'}"
-        return f"{self.within_stages.value:+.2f} (n = {self.blocks})"
+        unknown = "rates do not differ within stages known here"
+        return self._cell(self.within_stages, self.reason or unknown)
+
+    def _cell(self, found: Correlation | None, reason: str) -> str:
+        return f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
+
+    @property
+    def sentence(self) -> str:
+        """Both numbers, and the dense run, in a sentence."""
+        if self.over_all is None and not self.dense_run:
+            return f"Rates are not compared with gradients of the dense network: {self.reason}."
+        if self.over_all is None:
+            return f"Rates of the gated blocks cannot be correlated with gradients: {self.reason}."
+        parts = [f"over all {self.blocks} gated blocks {_said(self.over_all)}"]
+        if self.within_stages is not None:
+            parts.append(f"within stages {_said(self.within_stages)}")
+        return (
+            f"Rank correlation of rates with the gradients of the dense network "
+            f"({self.dense_run}): {', '.join(parts)}."
+        )
 
 
 def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradients:
@@ -73,7 +87,7 @@ def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradi
         return DenseGradients(reason=f"no dense {spec.backbone.name} was run on these images")
     known = [other for other in same if other.points[0].block_gradients]
     if not known:
-        why = gradient_hole(same[0].points[0], run=same[0].run)
+        why = why_no_gradients(same[0].points[0], run=same[0].run)
         return DenseGradients(reason=f"those of the dense {same[0].run} are not on record: {why}")
 
     def likeness(other: RunRecord) -> tuple[bool, bool, bool]:
@@ -84,46 +98,29 @@ def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradi
     return DenseGradients(best.run, best.points[0].block_gradients)
 
 
+def why_no_gradients(point: PointRecord, *, run: str) -> str:
+    """Return what is to be said where an operating point has no gradients."""
+    older = f"the record is older than this number, and 'bench evaluate {run}' adds it"
+    return point.block_gradients_reason or older
+
+
 def rates_and_gradients(
     point: PointRecord, dense: DenseGradients, *, backbone: str
 ) -> RatesAndGradients:
     """Return how rates and the dense network's gradients go together over the gated blocks."""
     of_block = dense.of_block
     if of_block is None:
-        return RatesAndGradients(None, None, 0, dense.run, dense.reason)
+        return RatesAndGradients(dense.run, reason=dense.reason)
     names = [b for b in point.gated_blocks if b in of_block and b in point.block_rates]
     if len(names) < _FEWEST:
-        return RatesAndGradients(None, None, len(names), dense.run, f"there are only {len(names)}")
+        return RatesAndGradients(dense.run, len(names), reason=f"there are only {len(names)}")
     rates = np.array([point.block_rates[name] for name in names])
     gradients = np.array([of_block[name] for name in names])
     stages = _stages(names, backbone=backbone)
     over_all = rank_correlation_within(rates, gradients, np.zeros(len(names), dtype=int))
     within = None if stages is None else rank_correlation_within(rates, gradients, stages)
     reason = "" if over_all is not None else "all have one rate"
-    return RatesAndGradients(over_all, within, len(names), dense.run, reason)
-
-
-def together_words(together: RatesAndGradients) -> str:
-    """Return that in a sentence."""
-    if together.over_all is None and not together.dense_run:
-        return f"Rates are not compared with gradients of the dense network: {together.reason}."
-    if together.over_all is None:
-        return f"Rates of the gated blocks cannot be correlated with gradients: {together.reason}."
-    parts = [f"over all {together.blocks} gated blocks {_said(together.over_all)}"]
-    if together.within_stages is not None:
-        parts.append(f"within stages {_said(together.within_stages)}")
-    return (
-        f"Rank correlation of rates with the gradients of the dense network "
-        f"({together.dense_run}): {', '.join(parts)}."
-    )
-
-
-def gradient_hole(point: PointRecord, *, run: str) -> str:
-    """Return what is to be said where an operating point has no gradients; '' where it has."""
-    if point.block_gradients:
-        return ""
-    why = point.block_gradients_reason
-    return why or f"the record is older than this number, and 'bench evaluate {run}' adds it"
+    return RatesAndGradients(dense.run, len(names), over_all, within, reason)
 
 
 def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
@@ -136,12 +133,10 @@ def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
 
 
 def _said(found: Correlation) -> str:
-    return f"{found.value:+.2f}{'' if _is_clear(found) else ' (within chance)'}"
-
-
-def _is_clear(found: Correlation) -> bool:
-    """Whether so many blocks would show so strong a correlation by chance once in 20 at most."""
-    if abs(found.value) >= 1:
-        return True
-    t = abs(found.value) * math.sqrt(found.degrees / (1 - found.value**2))
-    return bool(t > critical_value(0.95, found.degrees))
+    """Return a correlation; "within chance" where so many blocks would show one so strong by
+    chance more than once in 20."""
+    clear = abs(found.value) >= 1
+    if not clear:
+        t = abs(found.value) * math.sqrt(found.degrees / (1 - found.value**2))
+        clear = t > critical_value(0.95, found.degrees)
+    return f"{found.value:+.2f}{'' if clear else ' (within chance)'}"

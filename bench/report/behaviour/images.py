@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.plain_text import one_line
-from bench.report.behaviour.numbers import Behaviour
-from bench.report.behaviour.positions import PositionMaps
+from bench.report.behaviour.numbers import Behaviour, PositionMaps
 from bench.report.figures.draw import new_figure, plain_text, stamp
 
 if TYPE_CHECKING:
@@ -60,14 +59,18 @@ def pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
     made = []
     for word, positions, alike, maps_mhw in _sides(behaviour):
         names = "" if images is None else f" ({', '.join(images.names(positions))})"
-        share = f"; {alike:,} images share the {word}" if alike > 1 else ""
-        rows = [] if images is None else [image_strip(images, positions)]
         alt = f"{len(positions)} test images of {word} cost{names}"
+        share = f"; {alike:,} images share the {word}" if alike > 1 else ""
         caption = f"{len(positions)} images of {word} cost{at}{share}."
-        if maps is not None and maps_mhw is not None:
+        rows = [] if images is None else [image_strip(images, positions)]
+        if maps is not None:
+            low, high = maps.span
             rows.append(_map_strip(maps, maps_mhw))
-            alt += f" run {_mean_words(maps, maps_mhw)}"
-            caption += f" {_map_words(maps, images)}"
+            alt += f" run {maps_mhw.mean():.1f} of {maps.of} blocks on average, "
+            alt += f"{maps_mhw.min():g} to {maps_mhw.max():g} at a single pixel"
+            where = "" if images is None else ", below each image"
+            caption += f" Blocks that run at each pixel{where}: {low:g} dark, {high:g} bright, "
+            caption += f"of {maps.of}."
         made.append(Picture(_uri(_stacked(rows)), one_line(alt, longest=2000), caption))
     return made
 
@@ -78,22 +81,20 @@ def position_figure(behaviour: Behaviour, images: TestImages | None) -> Figure:
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    maps, extremes = behaviour.maps, behaviour.extremes
-    assert maps is not None and extremes is not None
+    maps = behaviour.maps
+    assert maps is not None
     each = 1 if images is None else 2
     with plain_text():
         figure = new_figure(11.0, 0.4 + 1.25 * 2 * each)
         axes = list(figure.subplots(2 * each, 1, squeeze=False)[:, 0])
         for side, (word, positions, _, maps_mhw) in enumerate(_sides(behaviour)):
-            assert maps_mhw is not None
-            top = axes[side * each]
+            top, below = axes[side * each], axes[side * each + each - 1]
             top.set_title(f"{word} cost", loc="left", fontsize=10)
             if images is not None:
                 top.imshow(image_strip(images, positions), interpolation="nearest")
-            low, high = maps.span
-            scale: dict[str, Any] = {"cmap": _COLOURS, "vmin": low, "vmax": high}
-            below = axes[side * each + each - 1]
-            shown = below.imshow(_row_of(maps_mhw), interpolation="nearest", **scale)
+            scale: dict[str, Any] = dict(zip(("vmin", "vmax"), maps.span, strict=True))
+            look = {"cmap": _COLOURS, "interpolation": "nearest"}
+            shown = below.imshow(_row_of(maps_mhw), **look, **scale)
         for one in axes:
             one.set(xticks=[], yticks=[])
             one.spines[:].set_visible(False)
@@ -129,24 +130,6 @@ def _sides(behaviour: Behaviour) -> list[tuple[str, tuple[int, ...], int, Any]]:
         ("lowest", found.cheapest, found.as_cheap, low),
         ("highest", found.most_expensive, found.as_expensive, high),
     ]
-
-
-def _mean_words(maps: PositionMaps, maps_mhw: Any) -> str:
-    least, most = float(maps_mhw.min()), float(maps_mhw.max())
-    return (
-        f"{maps_mhw.mean():.1f} of {maps.of} blocks on average, {least:g} to {most:g} at a single "
-        "pixel"
-    )
-
-
-def _map_words(maps: PositionMaps, images: TestImages | None) -> str:
-    low, high = maps.span
-    where = "" if images is None else ", below each image"
-    return (
-        f"Blocks that run at each pixel{where}: {low:g} dark, {high:g} bright, of {maps.of}; half "
-        "a block where only its first convolution does, for a neighbour; a position of a later "
-        "stage covers 4 or 16 pixels."
-    )
 
 
 def _row_of(maps_mhw: Any) -> npt.NDArray[np.float64]:

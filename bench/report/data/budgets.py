@@ -1,13 +1,12 @@
-"""What runs spent on training, and which of them spent the same.
+"""Training budgets: epochs with those of the start, how a run was trained, and where it began.
 
-A budget is the epochs of a run with those of what it started from, how it was asked to be trained,
-and where it all began. Reads rows; owns no sentence about a comparison.
+Owns which budgets are equal; what a training cost stands in the rows (rows.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.report.data.row import Row
@@ -16,24 +15,6 @@ TOLERANCE = 0.1
 """Training costs that differ by less than this share count as equal."""
 
 _APART = ("train.epochs=", "train.held_out=", "train.precision=", "train.start=")
-
-
-class Spent(NamedTuple):
-    """What a run cost with its starts and sources, as far as they are known.
-
-    `outside` says where it began if nobody knows what that cost, else nothing. `forward_only`:
-    some of `dense_epochs` counts forward passes alone.
-    """
-
-    epochs: int
-    dense_epochs: float
-    outside: str
-    forward_only: bool
-
-    @property
-    def total(self) -> float | None:
-        """The whole cost in dense epochs; None where some of it is not known."""
-        return None if self.outside else self.dense_epochs
 
 
 class Comparable(NamedTuple):
@@ -71,12 +52,6 @@ class Comparable(NamedTuple):
         return ", ".join(parts)
 
 
-def spent_by(rows: Iterable[Row]) -> dict[str, Spent]:
-    """Return what each run cost, by its name; what it started from may be among `rows`."""
-    by_run = {row.run: row for row in rows if row.train_epochs is not None}
-    return {run: _spent(row, by_run) for run, row in by_run.items()}
-
-
 def budget_of(row: Row, epochs: float) -> Comparable:
     """Return the budget of the run of `row`, which cost `epochs` in all."""
     asked = tuple(s for s in row.settings if s.startswith("train.") and not s.startswith(_APART))
@@ -91,20 +66,3 @@ def budgets_differ(costs: Sequence[float | None]) -> bool:
     if len(known) < len(costs):
         return len(costs) > 1
     return bool(known) and max(known) > min(known) * (1 + TOLERANCE)
-
-
-def _spent(row: Row, by_run: Mapping[str, Row]) -> Spent:
-    own = Spent(row.train_epochs or 0, row.train_dense_epochs or 0.0, "", bool(row.forward_only))
-    before, cost = row.pretraining_epochs, row.pretraining_dense_epochs
-    if before is not None and cost is not None:
-        return own._replace(epochs=own.epochs + before, dense_epochs=own.dense_epochs + cost)
-    start = by_run.get(row.pretraining)
-    if start is None:
-        return own._replace(outside=row.start_reason or row.pretraining or "unknown")
-    # What the start began with is not known; what was spent here in between is.
-    known = _spent(start, by_run)
-    return known._replace(
-        epochs=own.epochs + known.epochs,
-        dense_epochs=own.dense_epochs + known.dense_epochs,
-        forward_only=own.forward_only or known.forward_only,
-    )

@@ -1,6 +1,6 @@
-"""Seeds together: rows that differ in nothing but the seed, of one operating point or of all.
+"""Seeds together: runs that differ in nothing but the seed, of one operating point or of all.
 
-Owns the grouping and the numbers that tables, figures and pages print; owns no rendering.
+Owns the one grouping of everything that tables, figures and verdicts speak of; owns no rendering.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
 from bench.plain_text import one_line
@@ -16,14 +16,12 @@ from bench.records.record import PointRecord, RunRecord
 from bench.report.data.budgets import Comparable, budget_of
 from bench.report.data.row import Row, Timing
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """One method, variant and operating point over one or more seeds; numbers are means.
+class SeedGroup:
+    """Rows by rising seed: one method, variant and operating point; numbers are means over seeds.
 
-    `apart` are the settings that tell it from other groups of its method and variant, or nothing.
+    `apart` are the settings that tell it from others of its method and variant, or nothing.
     """
 
     rows: tuple[Row, ...]
@@ -34,17 +32,35 @@ class Group:
         return self.rows[0]
 
     @property
+    def runs(self) -> list[Row]:
+        """One row of each run."""
+        return list({row.run: row for row in self.rows}.values())
+
+    @property
     def seeds(self) -> int:
-        return len(self.rows)
+        return len(self.runs)
+
+    @property
+    def variant(self) -> str:
+        return self.first.variant
+
+    @property
+    def title(self) -> str:
+        """Method and variant."""
+        return f"{self.first.method} {self.variant}".strip()
 
     @property
     def label(self) -> str:
         """Method and variant, and where that is not enough, the settings that differ."""
-        parts = (self.first.method, self.first.variant, self.apart)
-        return " ".join(part for part in parts if part)
+        return f"{self.title} {self.apart}".strip()
+
+    @property
+    def backbone(self) -> str:
+        return self.first.backbone
 
     @property
     def dense(self) -> bool:
+        """Whether this is a backbone as it is, all of it."""
         return all(row.dense for row in self.rows)
 
     @property
@@ -52,16 +68,21 @@ class Group:
         return self.first.control
 
     @property
-    def budget(self) -> Comparable:
-        """What its training is compared by."""
-        return budget_of(self.first, self.mean_of("total_epochs") or 0)
+    def gated(self) -> bool:
+        return any(row.gated_blocks for row in self.rows)
 
     @property
-    def synthetic(self) -> bool:
-        return self.first.synthetic
+    def epochs(self) -> float:
+        """Mean epochs of training, with those of starts and sources."""
+        return mean([row.total_epochs or 0 for row in self.runs])
+
+    @property
+    def budget(self) -> Comparable:
+        """What its training is compared by."""
+        return budget_of(self.first, self.epochs)
 
     def mean_of(self, key: str) -> float | None:
-        """Return the mean over the seeds that have a value, or None."""
+        """Return the mean over the rows that have a value, or None."""
         known = [value for row in self.rows if (value := getattr(row, key)) is not None]
         return mean([float(value) for value in known]) if known else None
 
@@ -100,14 +121,89 @@ class Group:
         return wilson_interval(self.first.correct or 0, self.first.test_images)
 
 
-def group_seeds(rows: Iterable[Row]) -> list[Group]:
+@dataclass(frozen=True, slots=True)
+class Network(SeedGroup):
+    """All operating points of runs that differ in nothing but the seed, with their records."""
+
+    records: tuple[RunRecord, ...] = ()
+
+    @property
+    def record(self) -> RunRecord:
+        """The record of the first seed."""
+        return self.records[0]
+
+    @property
+    def variant(self) -> str:
+        return one_line(self.record.variant)
+
+    @property
+    def static_name(self) -> str:
+        """What it is called as a part of the static curve: its backbone, or the control."""
+        return self.label if self.control else self.backbone
+
+    @property
+    def static(self) -> bool:
+        """Whether every image runs the same, and nothing decides."""
+        return all(row.static for row in self.rows)
+
+    @property
+    def known(self) -> float:
+        """Mean training cost in dense epochs with starts and sources, as far as it is known."""
+        return mean([row.known_dense_epochs or 0.0 for row in self.runs])
+
+    @property
+    def total(self) -> float | None:
+        """Mean training cost with that of the start; None where nobody knows it."""
+        return None if any(row.total_dense_epochs is None for row in self.rows) else self.known
+
+    @property
+    def forward_only(self) -> bool:
+        """Whether some of the cost counts forward passes alone."""
+        return any(row.forward_only for row in self.rows)
+
+    @property
+    def point_names(self) -> tuple[str, ...]:
+        """The operating points that all seeds have, in the first one's order."""
+        common = set.intersection(*({p.name for p in r.points} for r in self.records))
+        return tuple(point.name for point in self.record.points if point.name in common)
+
+    def points(self, record: RunRecord) -> list[PointRecord]:
+        """Return the points of `point_names` of one of the runs."""
+        by_name = {point.name: point for point in record.points}
+        return [by_name[name] for name in self.point_names]
+
+
+def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:
     """Return the groups of the measured rows: largest network first, then by falling MACs."""
     found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.measured:
             found[row.family, row.point].append(row)
-    groups = [Group(tuple(same)) for family in found.values() for same in _each_seed_once(family)]
+    groups = [SeedGroup(tuple(same)) for rows_ in found.values() for same in _each_seed_once(rows_)]
     return sorted(_with_settings(groups), key=_largest_first)
+
+
+def networks(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Network]:
+    """Return the finished runs with seeds together, in the order of their names; `listed` are the
+    rows of the records."""
+    by_run: dict[str, list[Row]] = defaultdict(list)
+    for row in listed:
+        if row.status == "finished" and row.point is not None:
+            by_run[row.run].append(row)
+    apart = {row.run: group.apart for group in group_seeds(listed) for row in group.rows}
+    beside = {record.run: record for record in records}
+    found: dict[str, list[Row]] = defaultdict(list)
+    for _, (first, *_) in sorted(by_run.items()):
+        found[first.family].append(first)
+    return [
+        Network(
+            tuple(row for one in same for row in by_run[one.run]),
+            apart.get(same[0].run, ""),
+            tuple(beside[row.run] for row in same),
+        )
+        for runs in found.values()
+        for same in _each_seed_once(runs)
+    ]
 
 
 def _each_seed_once(family: Sequence[Row]) -> list[list[Row]]:
@@ -119,9 +215,9 @@ def _each_seed_once(family: Sequence[Row]) -> list[list[Row]]:
     return [[row] for row in ordered]
 
 
-def _with_settings(groups: Sequence[Group]) -> Iterator[Group]:
+def _with_settings(groups: Sequence[SeedGroup]) -> Iterator[SeedGroup]:
     """Yield the groups, those of one name with the settings in which they differ."""
-    by_name: dict[tuple[Any, ...], list[Group]] = defaultdict(list)
+    by_name: dict[tuple[Any, ...], list[SeedGroup]] = defaultdict(list)
     for group in groups:
         one = group.first
         by_name[one.dataset, one.backbone, one.method, one.variant, one.recipe].append(group)
@@ -132,12 +228,12 @@ def _with_settings(groups: Sequence[Group]) -> Iterator[Group]:
             yield replace(group, apart=", ".join(differing))
 
 
-def _largest_first(group: Group) -> tuple[Any, ...]:
+def _largest_first(group: SeedGroup) -> tuple[Any, ...]:
     macs = group.mean_of("macs") or 0.0
     return group.first.dataset, -group.first.dense_macs, -macs, group.label
 
 
-def without_restated(groups: Sequence[Group]) -> list[Group]:
+def without_restated(groups: Sequence[SeedGroup]) -> list[SeedGroup]:
     """Return the groups without controls that say nothing new.
 
     A control with the cost of the run it was made from, and the accuracy of that run's shuffled
@@ -147,120 +243,10 @@ def without_restated(groups: Sequence[Group]) -> list[Group]:
     for row in (row for group in groups for row in group.rows):
         # Shuffling cannot change the accuracy where all images have the same mask.
         same = row.accuracy if row.distinct_masks == 1 else None
-        known |= {(row.run, _macs(row), accuracy) for accuracy in (row.shuffled_accuracy, same)}
+        cost = round(row.macs or 0)
+        known |= {(row.run, cost, accuracy) for accuracy in (row.shuffled_accuracy, same)}
     return [
         group
         for group in groups
-        if not all((row.source, _macs(row), row.accuracy) in known for row in group.rows)
+        if not all((row.source, round(row.macs or 0), row.accuracy) in known for row in group.rows)
     ]
-
-
-def _macs(row: Row) -> int:
-    return round(row.macs or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Runs that differ in nothing but the seed, by rising seed, with all their operating points.
-
-    `apart` are the settings that tell them from others of their method and variant, or nothing.
-    """
-
-    records: tuple[RunRecord, ...]
-    rows: tuple[Row, ...]
-    title: str
-    apart: str = ""
-
-    @property
-    def first(self) -> RunRecord:
-        return self.records[0]
-
-    @property
-    def label(self) -> str:
-        """Method and variant, and where that is not enough, the settings that differ."""
-        return f"{self.title} {self.apart}".strip()
-
-    @property
-    def backbone(self) -> str:
-        return self.rows[0].backbone
-
-    @property
-    def static(self) -> bool:
-        """Whether every image runs the same, and nothing decides."""
-        return all(row.static for row in self.rows)
-
-    @property
-    def dense(self) -> bool:
-        """Whether this is a backbone as it is, all of it."""
-        return all(row.dense for row in self.rows)
-
-    @property
-    def control(self) -> bool:
-        return self.rows[0].control
-
-    @property
-    def epochs(self) -> float:
-        """Mean epochs of training, with those of starts and sources."""
-        return mean([row.total_epochs or 0 for row in self._runs])
-
-    @property
-    def known(self) -> float:
-        """Mean training cost in dense epochs with starts and sources, as far as it is known."""
-        return mean([row.known_dense_epochs or 0.0 for row in self._runs])
-
-    @property
-    def total(self) -> float | None:
-        """Mean training cost with that of the start; None where nobody knows it."""
-        return None if any(row.total_dense_epochs is None for row in self._runs) else self.known
-
-    @property
-    def forward_only(self) -> bool:
-        """Whether some of the cost counts forward passes alone."""
-        return any(row.forward_only for row in self.rows)
-
-    @property
-    def start(self) -> str | None:
-        """What all runs begin with that was trained elsewhere, if there is anything."""
-        return self.rows[0].outside or None
-
-    @property
-    def budget(self) -> Comparable:
-        """What its training is compared by."""
-        return budget_of(self.rows[0], self.epochs)
-
-    @property
-    def _runs(self) -> list[Row]:
-        """One row of each run."""
-        return list({row.run: row for row in self.rows}.values())
-
-    @property
-    def point_names(self) -> tuple[str, ...]:
-        """The operating points that all seeds have, in the first one's order."""
-        common = set.intersection(*({p.name for p in r.points} for r in self.records))
-        return tuple(point.name for point in self.first.points if point.name in common)
-
-    def points(self, record: RunRecord) -> list[PointRecord]:
-        """Return the points of `point_names` of one of the runs."""
-        by_name = {point.name: point for point in record.points}
-        return [by_name[name] for name in self.point_names]
-
-
-def families(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Family]:
-    """Return the finished runs with seeds together, in the order of their names; `listed` are the
-    rows of the records."""
-    by_run: dict[str, list[Row]] = defaultdict(list)
-    for row in listed:
-        if row.status == "finished" and row.point is not None:
-            by_run[row.run].append(row)
-    apart = {row.run: group.apart for group in group_seeds(listed) for row in group.rows}
-    beside = {r.run: r for r in records if r.status == "finished" and r.points}
-    found: dict[str, list[Row]] = defaultdict(list)
-    for _, (first, *_) in sorted(by_run.items()):
-        found[first.family].append(first)
-    made = []
-    for same in (members for runs in found.values() for members in _each_seed_once(runs)):
-        members = tuple(beside[row.run] for row in same)
-        own = tuple(row for one in same for row in by_run[one.run])
-        title = f"{own[0].method} {one_line(members[0].variant)}".strip()
-        made.append(Family(members, own, title, apart.get(own[0].run, "")))
-    return made

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.report.data.budgets import budgets_differ
-from bench.report.data.groups import Group
+from bench.report.data.groups import SeedGroup
 from bench.report.data.row import Row
 
 FORWARD_ONLY = "*"
 
 
-def footnotes(groups: Sequence[Group], *, guessed: str = "") -> list[str]:
+def footnotes(groups: Sequence[SeedGroup], *, guessed: str = "") -> list[str]:
     """Return the notes on `groups`; a figure, where settings have no room, says `guessed` of the
     methods with settings that were guessed."""
     notes = [_synthetic(groups), _budgets(groups), _forward_only(groups), _shortened(groups)]
@@ -27,7 +27,7 @@ def footnotes(groups: Sequence[Group], *, guessed: str = "") -> list[str]:
     return [note for note in notes if note]
 
 
-def seed_note(groups: Sequence[Group]) -> str:
+def seed_note(groups: Sequence[SeedGroup]) -> str:
     """Return what a table's ± means, and that a single seed has none."""
     several = [group for group in groups if group.seeds > 1]
     parts = ["± is the sample standard deviation over seeds"] if several else []
@@ -48,12 +48,12 @@ def spent(row: Row) -> str:
     return f"{text}{'+?' if row.outside else ''}{mark}"
 
 
-def _synthetic(groups: Sequence[Group]) -> str:
-    names = sorted({group.first.dataset for group in groups if group.synthetic})
+def _synthetic(groups: Sequence[SeedGroup]) -> str:
+    names = sorted({group.first.dataset for group in groups if group.first.synthetic})
     return f"synthetic data ({', '.join(names)}): not a result about real images" if names else ""
 
 
-def _shortened(groups: Sequence[Group]) -> str:
+def _shortened(groups: Sequence[SeedGroup]) -> str:
     lengths = {
         row.method: (row.train_epochs or 0, row.published_epochs)
         for group in groups
@@ -64,7 +64,7 @@ def _shortened(groups: Sequence[Group]) -> str:
     return f"epochs, of those of the paper: {', '.join(named)}" if named else ""
 
 
-def _budgets(groups: Sequence[Group]) -> str:
+def _budgets(groups: Sequence[SeedGroup]) -> str:
     costs = {group.label: group.mean_of("total_dense_epochs") for group in groups}
     unknown = any(row.total_dense_epochs is None for group in groups for row in group.rows)
     if len(groups) == 1 or not budgets_differ([*costs.values(), *([None] if unknown else [])]):
@@ -82,13 +82,13 @@ def _budgets(groups: Sequence[Group]) -> str:
     return f"training budgets differ, in dense epochs: {'; '.join(parts)}{start}"
 
 
-def _forward_only(groups: Sequence[Group]) -> str:
+def _forward_only(groups: Sequence[SeedGroup]) -> str:
     if not any(row.forward_only for group in groups for row in group.rows):
         return ""
     return f"{FORWARD_ONLY} counted by forward passes alone, in an older record: no common measure"
 
 
-def _by_method(groups: Sequence[Group], key: str, what: str) -> str:
+def _by_method(groups: Sequence[SeedGroup], key: str, what: str) -> str:
     """Return what the rows list under `key`, behind the name of each method that has any."""
     found: dict[str, dict[str, None]] = defaultdict(dict)
     for row in (row for group in groups for row in group.rows if getattr(row, key)):

@@ -145,10 +145,9 @@ class Row:
         if self.point is None:
             return self.status
         cell = self.timing(batch_size, runtime)
-        return NOT_TIMED if cell is None else cell.reason or _ALONE
+        alone = "timed without a dense network in the same rounds"
+        return NOT_TIMED if cell is None else cell.reason or alone
 
-
-_ALONE = "timed without a dense network in the same rounds"
 
 KEYS = (
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
@@ -173,8 +172,10 @@ EXTRAS = (
 )
 """More of them; these may change with the version."""
 
-_SHOWN = ("latency_ms", "speedup", "speedup_low", "speedup_high", "verdict", "contended")
-_OF_MAIN = (*_SHOWN, "realised", "profile", "memory_mib", "energy_mj")
+_OF_EACH = (
+    *("latency_ms", "speedup", "speedup_low", "speedup_high", "verdict", "contended", "realised"),
+)
+_OF_MAIN = (*_OF_EACH, "profile", "memory_mib", "energy_mj")
 
 
 def flat(row: Row) -> dict[str, Any]:
@@ -182,41 +183,27 @@ def flat(row: Row) -> dict[str, Any]:
 
     Times and speed-ups are those of `runtime`; `by_runtime` has those of each.
     """
-    values = {key: getattr(row, key) for key in (*KEYS, *EXTRAS) if key in _FIELDS}
-    timed: dict[str, Any] = {}
-    for size in BATCH_SIZES:
-        if (cell := row.timing(size)) is not None:
-            timed |= _flat_cell(cell, _OF_MAIN)
-    alone = row.timing(BATCH_SIZES[0])
-    if alone is not None:
-        timed |= {"latency_device": alone.device, "latency_dense_ms": alone.dense_ms}
-        timed |= {"first_ms": alone.first_ms}
-    if row.point is not None:
-        for size, suffix in zip(BATCH_SIZES, ("", "_b256"), strict=True):
-            cell = row.timing(size)
-            timed[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else cell.reason
+    values = {key: getattr(row, key, None) for key in (*KEYS, *EXTRAS)}
+    for size, suffix in zip(BATCH_SIZES, ("", "_b256"), strict=True):
+        cell = row.timing(size)
+        if cell is not None:
+            values |= _flat_cell(cell, _OF_MAIN)
+        if row.point is not None:
+            values[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else cell.reason
+    if (alone := row.timing(1)) is not None:
+        values |= {"latency_device": alone.device, "latency_dense_ms": alone.dense_ms}
+        values |= {"first_ms": alone.first_ms}
     if row.timings:
-        timed["by_runtime"] = _by_runtime(row)
-    values |= {"runtime": row.runtime} | timed
-    return {key: _listed(values.get(key)) for key in (*KEYS, *EXTRAS)}
-
-
-def _by_runtime(row: Row) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for cell in row.timings:
-        found.setdefault(cell.runtime, {}).update(_flat_cell(cell, (*_SHOWN, "realised")))
-    return found
+        by_runtime: dict[str, dict[str, Any]] = {name: {} for name in row.runtimes}
+        for cell in row.timings:
+            by_runtime[cell.runtime] |= _flat_cell(cell, _OF_EACH)
+        values["by_runtime"] = by_runtime
+    listed = {key: values[key] for key in (*KEYS, *EXTRAS)}
+    return {k: list(value) if isinstance(value, tuple) else value for k, value in listed.items()}
 
 
 def _flat_cell(cell: Timing, names: Sequence[str]) -> dict[str, Any]:
     return {f"{name}_b{cell.batch_size}": getattr(cell, name) for name in names}
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-_FIELDS = frozenset(Row.__slots__)
 
 
 def in_order(runtimes: Iterable[str]) -> list[str]:

@@ -14,11 +14,11 @@ from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
 from bench.config import RunSpec, canonical_json, without_seed
-from bench.plain_text import one_line
+from bench.plain_text import counted, one_line
 from bench.records.index import Digests, digests
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem, RunStore
-from bench.report.data.budgets import budgets_differ, spent_by
+from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import BATCH_SIZES, Row, Timing, in_order
 
 _CARE = {"smoke": 1, "default": 2, "publish": 3}
@@ -72,17 +72,41 @@ def _from_index(values: Sequence[Any]) -> Row:
 
 def _together(found: list[Row]) -> list[Row]:
     """Fill in what a row owes to the others: its family, its whole cost, and its budget note."""
-    spent, by_run = spent_by(found), {row.run: row for row in found}
-    whole = []
-    for row in found:
-        known: dict[str, Any] = {}
-        if (own := spent.get(row.run)) is not None:
-            known = {"total_epochs": own.epochs, "known_dense_epochs": own.dense_epochs}
-            known |= {"total_dense_epochs": own.total, "outside": own.outside}
-            known |= {"forward_only": own.forward_only}
-        whole.append(replace(row, family=_family_with_start(row, by_run), **known))
+    by_run = {row.run: row for row in found}
+    whole = [
+        replace(_with_whole_cost(row, by_run), family=_family_with_start(row, by_run))
+        for row in found
+    ]
     costs = _dense_costs(whole)
     return [replace(row, budget_note=_budget_note(row, costs)) for row in whole]
+
+
+def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
+    """Return the row with its training cost, that of its start included, as far as it is known.
+
+    `outside` says where it began if nobody knows what that cost, else nothing.
+    """
+    if row.train_epochs is None:
+        return row
+    before, dense_before = row.pretraining_epochs, row.pretraining_dense_epochs
+    forward_only, outside, start = bool(row.forward_only), "", by_run.get(row.pretraining)
+    if before is None or dense_before is None:
+        before, dense_before = 0, 0.0
+        outside = row.start_reason or row.pretraining or "unknown"
+        if start is not None and start.train_epochs is not None:
+            # What the start began with is not known; what was spent here in between is.
+            known = _with_whole_cost(start, by_run)
+            before, dense_before = known.total_epochs or 0, known.known_dense_epochs or 0.0
+            outside, forward_only = known.outside or "", bool(known.forward_only) or forward_only
+    dense_epochs = (row.train_dense_epochs or 0.0) + dense_before
+    return replace(
+        row,
+        total_epochs=row.train_epochs + before,
+        known_dense_epochs=dense_epochs,
+        total_dense_epochs=None if outside else dense_epochs,
+        outside=outside,
+        forward_only=forward_only,
+    )
 
 
 def _family_with_start(row: Row, by_run: Mapping[str, Row]) -> str:
@@ -108,18 +132,20 @@ def _tamed(value: Any) -> Any:
 
 
 def _of_run(record: RunRecord) -> dict[str, Any]:
-    spec, training = record.spec, record.training
+    spec, training, start = record.spec, record.training, record.spec.initial
+    # A start of training is no source: only controls are made from a run.
+    made = record.role == "control" and start is not None and start.kind == "run"
     found = {key: getattr(record, key) for key in _SAME_OF_RUN} | {
         "method": spec.method,
         "dataset": spec.dataset.name,
         "backbone": spec.backbone.name,
         "recipe": spec.budget.recipe,
         "seed": spec.seed,
-        "source": _source(record),
+        "source": start.name if made and start is not None else None,
         "family": _family_of(spec),
         "settings": _settings(spec),
         "unchecked": tuple(record.conformance.exempt) if record.conformance else (),
-        "pretraining": "none" if spec.initial is None else spec.initial.name,
+        "pretraining": "none" if start is None else start.name,
     }
     if training is not None:
         found |= {f"train_{key}": getattr(training, key) for key in ("epochs", "dense_epochs")}
@@ -171,13 +197,6 @@ def _settings(spec: RunSpec) -> tuple[str, ...]:
     return (*listed, *(f"train.{key}={value}" for key, value in training.items()))
 
 
-def _source(record: RunRecord) -> str | None:
-    """Return the run that a control was made from; a start of training is none."""
-    initial = record.spec.initial
-    made = record.role == "control" and initial is not None and initial.kind == "run"
-    return initial.name if made and initial is not None else None
-
-
 def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
     whole = abs(point.macs - record.dense_macs) <= 1e-6 * record.dense_macs
     static = not point.gated_blocks and point.macs_std == 0
@@ -222,15 +241,15 @@ def _timing(cell: LatencyCell, point: PointRecord) -> Timing:
         profile=one_line(cell.profile) if known else None,
         memory_mib=cell.memory_mib,
         energy_mj=cell.energy_mj_per_image,
-        device=one_line(f"{cell.device}, {threads_in_words(cell.threads)}"),
+        device=place_in_words(cell),
         dense_ms=cell.dense_ms,
         first_ms=cell.first_ms,
     )
 
 
-def threads_in_words(count: int) -> str:
-    """Return "1 thread" or "4 threads"."""
-    return "1 thread" if count == 1 else f"{count} threads"
+def place_in_words(cell: LatencyCell) -> str:
+    """Return where a cell was measured, such as "cpu, 1 thread"."""
+    return one_line(f"{cell.device}, {counted(cell.threads, 'thread')}")
 
 
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:
@@ -254,11 +273,11 @@ def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[object, ...], float]:
     found: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for row in all_rows:
         if row.dense and row.total_dense_epochs:
-            found[_setting(row)].append(row.total_dense_epochs)
-    return {setting: statistics.median(costs) for setting, costs in found.items()}
+            found[_comparable_by(row)].append(row.total_dense_epochs)
+    return {key: statistics.median(costs) for key, costs in found.items()}
 
 
-def _setting(row: Row) -> tuple[object, ...]:
+def _comparable_by(row: Row) -> tuple[object, ...]:
     return row.dataset, row.backbone, row.recipe, row.forward_only
 
 
@@ -268,7 +287,7 @@ def _budget_note(row: Row, dense_costs: Mapping[tuple[object, ...], float]) -> s
         return ""
     if row.outside:
         return f"pretraining of unknown cost: {row.outside}"
-    own, usual = row.total_dense_epochs, dense_costs.get(_setting(row))
+    own, usual = row.total_dense_epochs, dense_costs.get(_comparable_by(row))
     if usual is None:
         return "no dense run of the same recipe"
     if own is None or not budgets_differ([own, usual]):

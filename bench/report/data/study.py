@@ -1,25 +1,22 @@
-"""Records under study with all that is derived from them once: rows, families, their arrays.
+"""Records under study with all that is derived from them once: rows, networks, their arrays.
 
-Owns the sharing, so that verdicts, fronts, pairs and behaviour speak of the same families; what a
-family is, groups.py says.
+Owns the sharing, so that verdicts, fronts, pairs and behaviour speak of the same networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, cached_property
+from typing import Any
 
-from bench.errors import RecordError
-from bench.records.arrays import Arrays, read_arrays
-from bench.records.record import PointRecord, RunRecord
+import numpy.typing as npt
+
+from bench.records.arrays import Arrays, numbers_in, read_arrays
+from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.report.data.groups import Family, families
+from bench.report.data.groups import Network, networks
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
-
-
-class Unusable(Exception):
-    """There is no number on this axis; the message says why, for a sentence."""
 
 
 class Study:
@@ -35,17 +32,22 @@ class Study:
         return rows(self.records)
 
     @cached_property
-    def families(self) -> list[Family]:
+    def networks(self) -> list[Network]:
         """The finished runs with seeds together."""
-        return families(self.records, self.rows)
+        return networks(self.records, self.rows)
 
-    def arrays(self, record: RunRecord, point: PointRecord) -> Arrays:
-        """Return the arrays of a point, each file read once.
+    def arrays(self, record: RunRecord, file: str) -> Arrays:
+        """Return the arrays of a file of a run, read once.
 
         Raises:
-            Unusable: the file cannot be read.
+            RecordError: the file cannot be read.
         """
-        try:
-            return self._read(record.run, point.arrays_file)
-        except RecordError as error:
-            raise Unusable(error.message) from None
+        return self._read(record.run, file)
+
+    def numbers(self, record: RunRecord, file: str, key: str, *, axes: int) -> npt.NDArray[Any]:
+        """Return finite numbers of a file of a run, of this many axes.
+
+        Raises:
+            RecordError: they are missing or of another kind.
+        """
+        return numbers_in(self.arrays(record, file), key, axes=axes)

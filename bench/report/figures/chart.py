@@ -152,13 +152,11 @@ def as_json(chart: Chart) -> dict[str, Any]:
     found = asdict(chart)
     for panel, own in zip(found["panels"], chart.panels, strict=True):
         panel["series"] = [
-            {
-                "kind": type(one).__name__,
-                **{k: _short(v) for k, v in dump.items() if k in "xy" or _said(v)},
-            }
+            {"kind": type(one).__name__}
+            | {key: _short(value) for key, value in dump.items() if key in "xy" or _said(value)}
             for one, dump in zip(own.series, panel["series"], strict=True)
         ]
-    return found
+    return {key: found[key] for key in ("panels", "columns", "on_demand", "legend_in_panels")}
 
 
 def _said(value: Any) -> bool:

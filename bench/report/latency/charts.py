@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from bench.plain_text import tame
+from bench.plain_text import counted
 from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.data.row import file_suffix
 from bench.report.data.study import Study
 from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Words
-from bench.report.figures.draw import draw, save_figure
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
 from bench.report.latency.ranks import Ranked, Ranking, rank_finding, ranking_of
-from bench.report.latency.timed import Samples, dense_networks, names_of, networks_of, samples_of
+from bench.report.latency.timed import (
+    Samples,
+    dense_networks,
+    names_of,
+    samples_of,
+    timed_networks,
+)
 
 _COLUMNS = 3
 _FEWEST_CALLS = 5
@@ -27,24 +31,17 @@ _SLOW = mark_of(1)
 _ROW_IN = 0.27
 
 
-def draw_latency_figures(study: Study, folder: Path) -> list[Path]:
-    """Draw what there is to draw of the timed runs, per data set and runtime; return the files.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-        StorageError: the folder is read-only, full or gone.
-    """
+def latency_charts(study: Study) -> dict[str, Chart]:
+    """Return what there is to draw of timed runs on one data set, by kind and runtime."""
     charts: dict[str, Chart] = {}
-    for dataset in dict.fromkeys(row.dataset for row in study.rows):
-        rows = [row for row in study.rows if row.dataset == dataset]
-        for runtime, networks in networks_of(study.records, rows).items():
-            end = f"{tame(dataset)}{file_suffix(runtime)}"
-            samples, missing = samples_of(networks, study.store)
-            if any(not each.network.dense for each in samples):
-                charts[f"time-vs-macs-{end}"] = time_chart(samples, without_samples=missing)
-            if (ranking := ranking_of(networks)) is not None:
-                charts[f"ranks-{end}"] = rank_chart(ranking)
-    return [save_figure(draw(chart), folder / f"{name}.png") for name, chart in charts.items()]
+    for runtime, networks in timed_networks(study).items():
+        if (ranking := ranking_of(networks)) is not None:
+            charts[f"ranks{file_suffix(runtime)}"] = rank_chart(ranking)
+        samples, missing = samples_of(networks, study)
+        if any(not each.network.dense for each in samples):
+            chart = time_chart(samples, without_samples=missing)
+            charts[f"time-vs-macs{file_suffix(runtime)}"] = chart
+    return charts
 
 
 def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
@@ -52,10 +49,13 @@ def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
 
     A marker is the median of all calls that cost as much, its bar their interquartile range.
     """
-    by_panel = _by_panel(found)
+    several = len({samples.network.row.backbone for samples in found}) > 1
+    by_panel: dict[str, list[Samples]] = defaultdict(list)
+    for samples in sorted(found, key=lambda s: (s.network.row.method, s.network.nflops)):
+        row = samples.network.row
+        if not samples.network.dense:
+            by_panel[f"{row.method}, {row.backbone}" if several else row.method].append(samples)
     shown = [b for samples in found for b in samples.bins if b.calls >= _FEWEST_CALLS]
-    right = 1.08 * max([1.0, *(b.macs for b in shown)])
-    top = 1.05 * max([1.05, *(b.high for b in shown)])
     panels = [
         Panel(
             series=(
@@ -68,8 +68,8 @@ def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
             x_label="MACs / dense MACs",
             y_label="time / dense time",
             title=name,
-            x_limits=(0, right),
-            y_limits=(0, top),
+            x_limits=(0, 1.08 * max([1.0, *(b.macs for b in shown)])),
+            y_limits=(0, 1.05 * max([1.05, *(b.high for b in shown)])),
         )
         for number, (name, members) in enumerate(by_panel.items())
     ]
@@ -107,16 +107,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _by_panel(found: Sequence[Samples]) -> dict[str, list[Samples]]:
-    several = len({samples.network.row.backbone for samples in found}) > 1
-    panels: dict[str, list[Samples]] = defaultdict(list)
-    for samples in sorted(found, key=lambda s: (s.network.row.method, s.network.nflops)):
-        row = samples.network.row
-        if not samples.network.dense:
-            panels[f"{row.method}, {row.backbone}" if several else row.method].append(samples)
-    return dict(panels)
-
-
 def _samples(members: Sequence[Samples]) -> list[Marks]:
     """Return the lines of one panel, each named by what tells it from the others and by its share
     of the ideal."""
@@ -127,19 +117,11 @@ def _samples(members: Sequence[Samples]) -> list[Marks]:
         dagger = DAGGER if samples.cell.contended else ""
         named = f"{name}{': ' if name else ''}{_percent(samples.realised)}{dagger}"
         tips = (f"{named}\n{b.calls} calls of {b.macs:.2f} MACs: {b.median:.2f}" for b in bins)
-        found.append(
-            Marks(
-                tuple(b.macs for b in bins),
-                tuple(b.median for b in bins),
-                mark_of(number),
-                name=named,
-                low=tuple(b.low for b in bins),
-                high=tuple(b.high for b in bins),
-                tips=tuple(tips),
-                joined=True,
-                size=5,
-            )
+        macs, median, low, high = (
+            tuple(getattr(b, key) for b in bins) for key in ("macs", "median", "low", "high")
         )
+        style = mark_of(number)
+        found.append(Marks(macs, median, style, named, low, high, tuple(tips), joined=True, size=5))
     return found
 
 
@@ -162,10 +144,9 @@ def _time_notes(found: Sequence[Samples], without_samples: int) -> list[str]:
 def rank_chart(ranking: Ranking) -> Chart:
     """Return the ranks by MACs in the middle, by time at the sides; crossings in colour."""
     first, *more = ranking.batch_sizes
-    sides = [(first, -1), *((size, 1) for size in more[-1:])]
     series: list[Series] = [Words(0, -1.1, "MACs / dense MACs", "center" if more else "left")]
-    for size, side in sides:
-        series += _side(ranking, size, side)
+    series += _side(ranking, first, -1)
+    series += _side(ranking, more[-1], 1) if more else []
     for rank, network in enumerate(ranking.by_macs):
         name = f"{network.nflops:.2f}" + ("" if more else f"   {network.name}")
         align: Align = "center" if more else "left"
@@ -177,10 +158,20 @@ def rank_chart(ranking: Ranking) -> Chart:
         framed=False,
     )
     finding = rank_finding(ranking)
+    notes = [
+        "top: fewest MACs, fastest; triangles: slower than a network with at least 1 % more MACs",
+        "an order counts only where the 95 % intervals of the two times do not overlap",
+        f"{ranking.machine}; all networks timed in the same rounds",
+    ]
+    if any(network.contended for network in ranking.networks):
+        notes.append(CONTENDED_NOTE)
+    if ranking.left_out:
+        what = counted(ranking.left_out, "network")
+        notes.append(f"{what} timed by other commands, left out: no common rounds")
     return Chart(
         title=finding,
         panels=(panel,),
-        notes=tuple(_rank_notes(ranking)),
+        notes=tuple(notes),
         alt=f"Ranks by MACs and by time. {finding}.",
         size_in=(9.6, 2.0 + _ROW_IN * len(ranking.networks)),
         synthetic=ranking.synthetic,
@@ -188,24 +179,22 @@ def rank_chart(ranking: Ranking) -> Chart:
 
 
 def _side(ranking: Ranking, size: int, side: int) -> list[Series]:
-    slow = ranking.slow_for_their_macs(size)
-    by_time = ranking.by_time(size)
-    found: list[Series] = []
+    slow, by_time = ranking.slow_for_their_macs(size), ranking.by_time(size)
     align: Align = "right" if side < 0 else "left"
     head = f"time / dense time, batch {size}"
-    found.append(Words(side, -1.1, head, align, 8 * side, bold=True))
+    found: list[Series] = [Words(side, -1.1, head, align, 8 * side, bold=True)]
     for rank, network in enumerate(ranking.by_macs):
-        colour, width = _look(network, slow)
-        ends, places = (0, side), (rank, by_time.index(network))
-        found.append(Line(ends, places, colour, width=width))
-        tip = f"{_timed_words(network, size)}\nMACs: {network.nflops:.2f}"
-        style = Style(colour, _SLOW.mark if network.name in slow else "o")
-        found.append(Marks(ends[1:], places[1:], style, size=5, tips=(tip,)))
-    for rank, network in enumerate(by_time):
-        marked = network.name in slow
-        colour = _look(network, slow)[0] if marked or network.dense else "#333333"
+        place, is_slow = by_time.index(network), network.name in slow
+        colour, width = (_SLOW.colour, 2.2) if is_slow else (GREY, 1.0)
+        if network.dense:
+            colour, width = DENSE.colour, 2.0
+        found.append(Line((0, side), (rank, place), colour, width=width))
         words = _timed_words(network, size)
-        found.append(Words(side, rank, words, align, 8 * side, colour, marked))
+        style = Style(colour, _SLOW.mark if is_slow else "o")
+        tip = f"{words}\nMACs: {network.nflops:.2f}"
+        found.append(Marks((side,), (place,), style, size=5, tips=(tip,)))
+        ink = colour if is_slow or network.dense else "#333333"
+        found.append(Words(side, place, words, align, 8 * side, ink, is_slow))
     return found
 
 
@@ -214,24 +203,3 @@ def _timed_words(network: Ranked, size: int) -> str:
     mark = DAGGER if size in network.contended else ""
     spread = "" if network.dense else f" [{1 / interval.high:.2f}, {1 / interval.low:.2f}]"
     return f"{network.name}   {1 / ratio:.2f}{spread}{mark}"
-
-
-def _look(network: Ranked, slow: set[str]) -> tuple[str, float]:
-    """Return colour and width of a line."""
-    if network.dense:
-        return DENSE.colour, 2.0
-    return (_SLOW.colour, 2.2) if network.name in slow else (GREY, 1.0)
-
-
-def _rank_notes(ranking: Ranking) -> list[str]:
-    notes = [
-        "top: fewest MACs, fastest; triangles: slower than a network with at least 1 % more MACs",
-        "an order counts only where the 95 % intervals of the two times do not overlap",
-        f"{ranking.machine}{ranking.in_runtime}; all networks timed in the same rounds",
-    ]
-    if any(network.contended for network in ranking.networks):
-        notes.append(CONTENDED_NOTE)
-    if ranking.left_out:
-        what = "1 network" if ranking.left_out == 1 else f"{ranking.left_out} networks"
-        notes.append(f"{what} timed by other commands, left out: no common rounds")
-    return notes

@@ -10,12 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.plain_text import one_line
 from bench.records.record import UNKNOWN_RUNTIME, Interval
-from bench.report.data.row import Row, file_suffix
-from bench.report.data.rows import threads_in_words
+from bench.report.data.row import Row
+from bench.report.data.rows import place_in_words
 from bench.report.latency.timed import TimedNetwork, names_of
-from bench.report.tables.cells import ReportTable, table_of
 
 _SAME_MACS = 0.01
 """MACs that differ by less than 1 % count as equal."""
@@ -34,19 +32,17 @@ class Ranked:
     contended: frozenset[int] = frozenset()
     dense: bool = False
 
-    def slower_than(self, other: Ranked, *, batch_size: int) -> bool:
-        """Whether the whole interval of the speed-up lies below that of `other`."""
+    def disagrees_with(self, other: Ranked, batch_size: int) -> bool:
+        """Whether it needs fewer MACs by 1 % or more, and the whole interval of its speed-up lies
+        below that of `other`."""
         own, theirs = self.speedups[batch_size][1], other.speedups[batch_size][1]
-        return own.high < theirs.low
-
-    def cheaper_than(self, other: Ranked) -> bool:
-        """Whether it needs fewer MACs, by 1 % or more."""
-        return self.nflops < other.nflops * (1 - _SAME_MACS)
+        return self.nflops < other.nflops * (1 - _SAME_MACS) and own.high < theirs.low
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Networks that were timed together at one or two batch sizes; `left_out` were not."""
+    """Networks that were timed together at one or two batch sizes; `left_out` were not. `machine`
+    names the device, threads and runtime."""
 
     networks: tuple[Ranked, ...]
     batch_sizes: tuple[int, ...]
@@ -54,16 +50,6 @@ class Ranking:
     machine: str
     left_out: int = 0
     synthetic: bool = False
-
-    @property
-    def dense(self) -> str:
-        """The dense network that everything is relative to."""
-        return next(network.name for network in self.networks if network.dense)
-
-    @property
-    def in_runtime(self) -> str:
-        """The runtime, to be said behind a time; nothing in records from before they were kept."""
-        return "" if self.runtime == UNKNOWN_RUNTIME else f", in {self.runtime}"
 
     @property
     def by_macs(self) -> list[Ranked]:
@@ -77,10 +63,7 @@ class Ranking:
     def disagreements(self, batch_size: int) -> list[tuple[Ranked, Ranked]]:
         """Return the pairs (cheaper, faster): the first needs fewer MACs and is slower."""
         return [
-            (a, b)
-            for a in self.networks
-            for b in self.networks
-            if a.cheaper_than(b) and a.slower_than(b, batch_size=batch_size)
+            (a, b) for a in self.networks for b in self.networks if a.disagrees_with(b, batch_size)
         ]
 
     def slow_for_their_macs(self, batch_size: int) -> set[str]:
@@ -96,19 +79,18 @@ def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
     members = max(_sets(networks), key=lambda found: found.rank, default=None)
     if members is None or len(members.networks) < 2:
         return None
-    sizes = _sizes(members.networks[0])
-    cell = members.networks[0].cells[sizes[0]]
-    unique = Interval(low=1.0, high=1.0)
-    dense = Ranked(
-        f"dense {members.dense.backbone}", 1.0, dict.fromkeys(sizes, (1.0, unique)), dense=True
-    )
+    first = members.networks[0]
+    sizes = _sizes(first)
     unit = members.dense.dense_macs
+    itself = dict.fromkeys(sizes, (1.0, Interval(low=1.0, high=1.0)))
+    dense = Ranked(f"dense {members.dense.backbone}", 1.0, itself, dense=True)
     timed = [network for network in networks if not network.dense and _sizes(network)]
+    where = "" if first.runtime == UNKNOWN_RUNTIME else f", in {first.runtime}"
     return Ranking(
         (*(_ranked(name, network, sizes, unit) for name, network in _named(members)), dense),
         sizes,
-        members.networks[0].runtime,
-        f"{one_line(cell.device)}, {threads_in_words(cell.threads)}",
+        first.runtime,
+        f"{place_in_words(first.cells[sizes[0]])}{where}",
         left_out=len(timed) - sum(not network.dense for network in members.networks),
         synthetic=any(network.row.synthetic for network in members.networks),
     )
@@ -119,38 +101,16 @@ def rank_finding(ranking: Ranking) -> str:
     sizes, count = ranking.batch_sizes, len(ranking.networks)
     pairs = [len(ranking.disagreements(size)) for size in sizes]
     if not any(pairs):
-        where = _listed([str(size) for size in sizes])
+        where = " and ".join(map(str, sizes))
         return f"No network is slower than one that needs more MACs, at batch {where}"
     slow = [len(ranking.slow_for_their_macs(size)) for size in sizes]
-    parts = [f"{number} at batch {size}" for number, size in zip(slow, sizes, strict=True)]
-    parts[0] = f"{slow[0]} of {count} networks at batch {sizes[0]}"
+    first, *more = (f"at batch {size}" for size in sizes)
+    parts = [f"{slow[0]} of {count} networks {first}"]
+    parts += [f"{number} {where}" for number, where in zip(slow[1:], more, strict=True)]
     return (
-        f"Slower than a network that needs more MACs: {_listed(parts)} "
-        f"({_listed([str(n) for n in pairs])} of {count * (count - 1) // 2} pairs)"
+        f"Slower than a network that needs more MACs: {' and '.join(parts)} "
+        f"({' and '.join(map(str, pairs))} of {count * (count - 1) // 2} pairs)"
     )
-
-
-def ranks_table(ranking: Ranking) -> ReportTable:
-    """Return the networks by MACs, with their rank and time at each batch size."""
-    lines = []
-    orders = {size: ranking.by_time(size) for size in ranking.batch_sizes}
-    for place, network in enumerate(ranking.by_macs, start=1):
-        line = {"network": network.name, "nFLOPs": f"{network.nflops:.3f}", "rank": str(place)}
-        for size in ranking.batch_sizes:
-            ratio, interval = network.speedups[size]
-            line[f"rank, batch {size}"] = str(orders[size].index(network) + 1)
-            line[f"time, batch {size}"] = f"{1 / ratio:.2f}"
-            line[f"95 %, batch {size}"] = f"{1 / interval.high:.2f} to {1 / interval.low:.2f}"
-        lines.append(line)
-    caption = (
-        f"{rank_finding(ranking)}. Rank 1: fewest MACs, fastest. MACs and times are relative "
-        f"to the {ranking.dense}{ranking.in_runtime}."
-    )
-    return table_of(f"ranks{file_suffix(ranking.runtime)}", caption, lines)
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(parts)
 
 
 def _sizes(network: TimedNetwork) -> tuple[int, ...]:
@@ -181,17 +141,14 @@ def _sets(networks: Sequence[TimedNetwork]) -> list[_SameRounds]:
             seen = None if network.dense and network.backbone == label else network.beside(label)
             if seen is None or not _sizes(seen):
                 continue
-            members = found.setdefault((label, *_session(seen)), _SameRounds([], of)).networks
+            # Two networks share these only if their ratios have the same numerator.
+            cells = [seen.cells[size] for size in _sizes(seen)]
+            rounds = [(c.batch_size, c.device, c.threads, c.dense_ms) for c in cells]
+            members = found.setdefault((label, *rounds), _SameRounds([], of)).networks
             # Dense networks of one backbone differ in nothing that takes time.
             if not (seen.dense and any(m.dense and m.backbone == seen.backbone for m in members)):
                 members.append(seen)
     return list(found.values())
-
-
-def _session(network: TimedNetwork) -> tuple[object, ...]:
-    """Return what two networks share only if their ratios have the same numerator."""
-    cells = [network.cells[size] for size in _sizes(network)]
-    return tuple((c.batch_size, c.device, c.threads, c.dense_ms) for c in cells)
 
 
 def _ranked(name: str, network: TimedNetwork, sizes: Sequence[int], unit: float) -> Ranked:

@@ -16,11 +16,10 @@ import numpy.typing as npt
 
 from bench.errors import RecordError
 from bench.plain_text import one_line
-from bench.records.arrays import numbers_in, read_arrays
-from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import RunStore
+from bench.records.record import LatencyCell, RunRecord
 from bench.report.data.row import Row, runtimes_of
-from bench.report.data.rows import newest_cell, threads_in_words
+from bench.report.data.rows import newest_cell, place_in_words
+from bench.report.data.study import Study
 
 Shares = npt.NDArray[np.float64]
 
@@ -44,14 +43,19 @@ class TimedNetwork:
     """One operating point with its newest cell per batch size that was timed in one runtime.
 
     `dense_ms` of a cell is the median of the dense network in the same rounds; two cells that
-    share it were timed together. `backbone` is the label of the backbone.
+    share it were timed together.
     """
 
     row: Row
     runtime: str
-    backbone: str
+    record: RunRecord
     arrays_file: str
     cells: dict[int, LatencyCell]
+
+    @property
+    def backbone(self) -> str:
+        """The label of the backbone."""
+        return self.record.spec.backbone.label
 
     @property
     def dense(self) -> bool:
@@ -89,13 +93,18 @@ class Samples:
     @property
     def bins(self) -> list[Bin]:
         """The calls by distinct cost; in eight parts of equal size where costs are many."""
-        return [self._bin(part) for part in _parts(self.macs_n)]
-
-    def _bin(self, part: npt.NDArray[np.intp]) -> Bin:
-        median, low, high = np.quantile(self.time_n[part], (0.5, 0.25, 0.75))
-        return Bin(
-            float(self.macs_n[part].mean()), float(median), float(low), float(high), len(part)
-        )
+        found: dict[float, list[int]] = defaultdict(list)
+        for position, cost in enumerate(np.round(self.macs_n / _SAME_COST)):
+            found[float(cost)].append(position)
+        parts = [np.array(found[cost]) for cost in sorted(found)]
+        if len(found) > _DISTINCT:
+            parts = list(np.array_split(np.argsort(self.macs_n, kind="stable"), _BINS))
+        means = [float(self.macs_n[part].mean()) for part in parts]
+        quartiles = [np.quantile(self.time_n[part], (0.25, 0.5, 0.75)).tolist() for part in parts]
+        return [
+            Bin(mean, median, low, high, len(part))
+            for part, mean, (low, median, high) in zip(parts, means, quartiles, strict=True)
+        ]
 
     @property
     def realised(self) -> float:
@@ -109,88 +118,66 @@ class Samples:
         return sum(b.calls * b.macs for b in bins) / taken
 
 
-def was_timed(record: RunRecord) -> bool:
-    """Whether a point of the run has a measured latency."""
-    return any(cell.latency_ms is not None for point in record.points for cell in point.latency)
-
-
-def networks_of(
-    records: Sequence[RunRecord], listed: Sequence[Row]
-) -> dict[str, list[TimedNetwork]]:
-    """Return the operating points that were timed, by runtime; `listed` are the records' rows."""
-    points = {(r.run, one_line(p.name)): (r, p) for r in records for p in r.points}
-    found: dict[str, list[TimedNetwork]] = {name: [] for name in runtimes_of(listed)}
-    for row in listed:
+def timed_networks(study: Study) -> dict[str, list[TimedNetwork]]:
+    """Return the operating points that were timed, by runtime."""
+    points = {(r.run, one_line(p.name)): (r, p) for r in study.records for p in r.points}
+    found: dict[str, list[TimedNetwork]] = {name: [] for name in runtimes_of(study.rows)}
+    for row in study.rows:
         for runtime in row.runtimes:
             record, point = points[row.run, row.point or ""]
-            cells = _timed(point, runtime)
+            sizes = sorted({cell.batch_size for cell in point.latency})
+            newest = {size: newest_cell(point.latency, size, runtime) for size in sizes}
+            cells = {
+                size: cell
+                for size, cell in newest.items()
+                if cell is not None and cell.latency_ms is not None and cell.dense_ms is not None
+            }
             if cells:
-                label = record.spec.backbone.label
-                network = TimedNetwork(row, runtime, label, point.arrays_file, cells)
+                network = TimedNetwork(row, runtime, record, point.arrays_file, cells)
                 found[runtime].append(network)
     return {runtime: networks for runtime, networks in found.items() if networks}
 
 
 def names_of(networks: Sequence[TimedNetwork]) -> list[str]:
-    """Name each network of one method by what tells it from the others; nothing if it is alone."""
-    words = [_words(network.row) for network in networks]
-    for more in (_settings, _hash):
+    """Name each network of one method by what tells it from the others; nothing if it is alone.
+
+    Settings, then the hash of the run, are in a name only where variant, recipe and seed are alike.
+    """
+    rows = [network.row for network in networks]
+    words = [[*row.variant.split(), row.recipe, f"seed={row.seed}"] for row in rows]
+    said = [{word.partition("=")[0] for word in own} for own in words]
+    settings = [
+        [item for item in row.settings if item.partition("=")[0] not in names]
+        for row, names in zip(rows, said, strict=True)
+    ]
+    hashes = [[row.run.rpartition("-")[2]] for row in rows]
+    for more in (settings, hashes):
         if len(set(map(tuple, words))) < len(words):
-            words = [own + more(net.row, own) for own, net in zip(words, networks, strict=True)]
+            words = [own + extra for own, extra in zip(words, more, strict=True)]
     common = set(words[0]).intersection(*words[1:]) if words else set()
     return [" ".join(word for word in dict.fromkeys(own) if word not in common) for own in words]
 
 
-def _words(row: Row) -> list[str]:
-    return [*row.variant.split(), row.recipe, f"seed={row.seed}"]
-
-
-def _settings(row: Row, said: Sequence[str]) -> list[str]:
-    """Return the settings that the words so far do not name."""
-    names = {word.partition("=")[0] for word in said}
-    return [item for item in row.settings if item.partition("=")[0] not in names]
-
-
-def _hash(row: Row, said: Sequence[str]) -> list[str]:
-    del said
-    return [row.run.rpartition("-")[2]]
-
-
-def samples_of(networks: Sequence[TimedNetwork], store: RunStore) -> tuple[list[Samples], int]:
+def samples_of(networks: Sequence[TimedNetwork], study: Study) -> tuple[list[Samples], int]:
     """Return the calls at batch 1 of the networks that have them, and how many have none."""
-    found = []
-    for network in networks:
-        samples = _samples(network, store)
-        if samples is not None:
-            found.append(samples)
-    return found, len(networks) - len(found)
+    found = [_samples(network, study) for network in networks]
+    known = [samples for samples in found if samples is not None]
+    return known, len(networks) - len(known)
 
 
-def _timed(point: PointRecord, runtime: str) -> dict[int, LatencyCell]:
-    sizes = sorted({cell.batch_size for cell in point.latency})
-    newest = {size: newest_cell(point.latency, size, runtime) for size in sizes}
-    return {
-        size: cell
-        for size, cell in newest.items()
-        if cell is not None and cell.latency_ms is not None and cell.dense_ms is not None
-    }
-
-
-def _samples(network: TimedNetwork, store: RunStore) -> Samples | None:
-    cell = network.cells.get(1)
-    if cell is None or not cell.dense_ms or not network.row.dense_macs:
+def _samples(network: TimedNetwork, study: Study) -> Samples | None:
+    cell, record = network.cells.get(1), network.record
+    if cell is None or not cell.dense_ms or not record.dense_macs:
         return None
-    folder = store.runs_dir / network.row.run
     try:
-        raw = read_arrays(folder, cell.raw_file)
-        macs_n = numbers_in(read_arrays(folder, network.arrays_file), "macs_n", axes=1)
-        image_n = numbers_in(raw, "image_nb", axes=2)[:, 0]
-        ms_n = numbers_in(raw, "ms_n", axes=1)
+        macs_n = study.numbers(record, network.arrays_file, "macs_n", axes=1)
+        image_n = study.numbers(record, cell.raw_file, "image_nb", axes=2)[:, 0]
+        ms_n = study.numbers(record, cell.raw_file, "ms_n", axes=1)
     except RecordError:
         return None
     if not _belong_together(image_n, ms_n, images=len(macs_n)) or macs_n.min() < 0:
         return None
-    macs = macs_n[image_n].astype(np.float64) / network.row.dense_macs
+    macs = macs_n[image_n].astype(np.float64) / record.dense_macs
     return Samples(network, cell, macs, ms_n.astype(np.float64) / cell.dense_ms)
 
 
@@ -200,29 +187,14 @@ def _belong_together(image_n: npt.NDArray[Any], ms_n: npt.NDArray[Any], *, image
     return whole and 0 <= image_n.min() <= image_n.max() < images and ms_n.min() > 0
 
 
-def _parts(macs_n: Shares) -> list[npt.NDArray[np.intp]]:
-    """Return the positions of the calls of each bin, by rising cost."""
-    found: dict[float, list[int]] = defaultdict(list)
-    for position, cost in enumerate(np.round(macs_n / _SAME_COST)):
-        found[float(cost)].append(position)
-    if len(found) <= _DISTINCT:
-        return [np.array(found[cost]) for cost in sorted(found)]
-    return list(np.array_split(np.argsort(macs_n, kind="stable"), _BINS))
-
-
 def dense_networks(found: Sequence[Samples]) -> list[str]:
     """Return what 1 stands for on both axes, one line per machine setting."""
-    spans: dict[tuple[str, int, str], list[float]] = defaultdict(list)
-    macs: dict[str, float] = {}
+    spans: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     for samples in found:
         row, cell = samples.network.row, samples.cell
-        spans[row.backbone, cell.threads, one_line(cell.device)].append(cell.dense_ms or 0.0)
-        macs[row.backbone] = row.dense_macs / 1e6
+        spans[row.backbone, row.dense_macs, place_in_words(cell)].append(cell.dense_ms or 0.0)
     lines = []
-    for (backbone, threads, device), times in spans.items():
-        ends = sorted({f"{min(times):.2f}", f"{max(times):.2f}"}, key=float)
-        where = f"{device}, {threads_in_words(threads)}"
-        lines.append(
-            f"dense {backbone}: {macs[backbone]:.1f} M MACs, {' to '.join(ends)} ms ({where})"
-        )
+    for (backbone, macs, where), times in spans.items():
+        ends = " to ".join(dict.fromkeys((f"{min(times):.2f}", f"{max(times):.2f}")))
+        lines.append(f"dense {backbone}: {macs / 1e6:.1f} M MACs, {ends} ms ({where})")
     return lines

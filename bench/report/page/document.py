@@ -1,4 +1,4 @@
-"""What a report says of one data set: all its numbers and sentences, from records alone.
+"""What a report says of one data set: all its tables, figures and sentences, from records alone.
 
 Owns which parts there are and what each is made of; owns no page (html.py), no files (files.py) and
 no images, which come from the data set where it is at hand.
@@ -6,30 +6,33 @@ no images, which come from the data set where it is at hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.plain_text import one_line
+from bench.plain_text import counted, one_line, tame
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord
-from bench.report.behaviour.numbers import Behaviour, behaviour_table, behaviours_of
-from bench.report.data.groups import Group, group_seeds
-from bench.report.data.row import NOT_APPLICABLE, Row, runtimes_of
+from bench.report.behaviour.charts import behaviour_chart
+from bench.report.behaviour.dynamics import dynamics_table
+from bench.report.behaviour.numbers import Behaviour, behaviours_of
+from bench.report.data.groups import SeedGroup, group_seeds
+from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
 from bench.report.data.study import Study
-from bench.report.latency.ranks import Ranking, ranking_of, ranks_table
-from bench.report.latency.timed import Samples, networks_of, samples_of
-from bench.report.pareto.data import ParetoData, pareto_data
-from bench.report.tables.cells import ReportTable, table_of
+from bench.report.figures.chart import Chart
+from bench.report.latency.charts import latency_charts
+from bench.report.pareto.chart import pareto_chart
+from bench.report.pareto.data import pareto_data
+from bench.report.tables.cells import ReportTable, number, table_of
 from bench.report.tables.provenance import provenance_tables
 from bench.report.tables.published import other_papers, paper_table
 from bench.report.tables.results import results_table
 from bench.report.verdicts.costs import MACS, Axis
-from bench.report.verdicts.fronts import FrontCertainty, area_table, front_certainties, front_table
-from bench.report.verdicts.pairs import Pair, pairs_of, pairs_table
+from bench.report.verdicts.fronts import area_table, front_certainties, front_table
+from bench.report.verdicts.pairs import pairs_of, pairs_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import gain_words, ordered, verdict_table
+from bench.report.verdicts.words import gain_words, verdict_table
 
 MOST_LINES = 10
 """The table beside the first figure has no more of them."""
@@ -38,54 +41,23 @@ SHOWN_RUNTIMES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TimedCalls:
-    """The timed calls of the networks in one runtime, and how many networks have none on disk."""
-
-    runtime: str
-    samples: tuple[Samples, ...]
-    missing: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """A report on one data set; `by_time`, `rankings` and `calls` have what there is of each
-    runtime."""
+    """A report on one data set. `tables` and `charts` are by the names of their files, in the order
+    of the page: charts of accuracy against cost, latency, then behaviour."""
 
     dataset: str
     title: str
     synthetic: bool
     rows: tuple[Row, ...]
-    groups: tuple[Group, ...]
     verdicts: tuple[MethodVerdict, ...]
-    by_macs: ParetoData
-    by_time: tuple[ParetoData, ...]
-    fronts: tuple[FrontCertainty, ...]
-    pairs: tuple[Pair, ...]
-    paper: ReportTable
-    others: ReportTable
-    behaviours: tuple[Behaviour, ...]
+    tables: Mapping[str, ReportTable]
+    charts: Mapping[str, Chart]
+    behaviours: Mapping[str, Behaviour]
     behaviours_left_out: tuple[str, ...]
-    rankings: tuple[Ranking, ...]
-    calls: tuple[TimedCalls, ...]
-    provenance: tuple[ReportTable, ...]
 
     @property
-    def tables(self) -> list[ReportTable]:
-        """All tables that are written beside the page, in the order of the page."""
-        found = [
-            overview_table(self),
-            verdict_table(self.verdicts),
-            front_table(self.fronts),
-            area_table(self.fronts),
-            pairs_table(self.pairs),
-            results_table(self.rows),
-            self.paper,
-            self.others,
-            behaviour_table(self.behaviours),
-            *map(ranks_table, self.rankings),
-            *self.provenance,
-        ]
-        return [table for table in found if table.lines]
+    def finding(self) -> str:
+        return self.charts["accuracy-macs"].title
 
     @property
     def scope(self) -> str:
@@ -95,11 +67,10 @@ class Document:
         failed = {row.run for row in self.rows if row.status not in well}
         seeds = sorted({row.seed for row in self.rows})
         recipes = sorted({row.recipe for row in self.rows})
-        one = "seed" if len(seeds) == 1 else "seeds"
         rest = f", {len(failed)} failed or stopped" if failed else ""
-        names = f"recipe{'' if len(recipes) == 1 else 's'} {', '.join(recipes)}"
         listed = ", ".join(map(str, seeds[:8])) + (" ..." if len(seeds) > 8 else "")
-        return f"{len(done)} finished runs{rest}; {one} {listed}; {names}."
+        runs = counted(len(done), "finished run")
+        return f"{runs}{rest}; seeds: {listed}; recipes: {', '.join(recipes)}."
 
 
 def document_of(
@@ -120,67 +91,83 @@ def document_of(
     ours = {canonical_name(row.backbone) for row in study.rows}
     beside = [p for p in published if p.plottable and canonical_name(p.backbone) in ours]
     by_macs = pareto_data(study.rows, x="nflops", published=beside)
-    by_time = [
-        pareto_data(study.rows, x="latency_ms", runtime=name) for name in runtimes_of(study.rows)
-    ]
-    behaviours, left_out = behaviours_of(study)
-    networks = networks_of(records, study.rows)
-    calls = {name: samples_of(members, store) for name, members in networks.items()}
-    rankings = (ranking_of(members) for members in networks.values())
-    titles = [record.dataset_title for record in records if record.dataset_title]
+    charts = {"accuracy-macs": pareto_chart(by_macs)}
+    for runtime in runtimes_of(study.rows):
+        by_time = pareto_data(study.rows, x="latency_ms", runtime=runtime)
+        if by_time.placed:
+            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(by_time)
+    charts |= latency_charts(study)
+    shown, left_out = behaviours_of(study)
+    behaviours = {
+        f"behaviour-{place:02d}-{tame(one.label)}": one for place, one in enumerate(shown, start=1)
+    }
+    charts |= {name: behaviour_chart(one) for name, one in behaviours.items()}
+    verdicts = sorted(
+        verdicts_of(study),
+        key=lambda one: (one.network.control, one.network.title, one.network.apart),
+    )
+    fronts = front_certainties(study)
+    gradients = {
+        (one.record.run, one_line(point.point.name)): point.together
+        for one in shown
+        for point in one.points
+    }
+    by_name = sorted(groups, key=lambda group: (group.control, group.label))
     known = {record.run for record in records}
     swept = [sweep for sweep in sweeps if any(trial.run in known for trial in sweep.trials)]
+    tables = [
+        overview_table(verdicts, groups, runtimes_of(study.rows)),
+        verdict_table(verdicts),
+        front_table(fronts),
+        area_table(fronts),
+        pairs_table(pairs_of(study)),
+        results_table(study.rows),
+        paper_table(published, groups),
+        other_papers(published, groups),
+        dynamics_table(by_name, gradients),
+        *provenance_tables(study, problems, swept),
+    ]
+    titles = [record.dataset_title for record in records if record.dataset_title]
     return Document(
         dataset=by_macs.dataset,
         title=one_line(titles[0]) if titles else by_macs.dataset,
         synthetic=by_macs.synthetic,
         rows=tuple(study.rows),
-        groups=tuple(groups),
-        verdicts=tuple(ordered(verdicts_of(study))),
-        by_macs=by_macs,
-        by_time=tuple(data for data in by_time if data.placed),
-        fronts=tuple(front_certainties(study)),
-        pairs=tuple(pairs_of(study)),
-        paper=paper_table(published, groups),
-        others=other_papers(published, groups),
-        behaviours=tuple(behaviours),
+        verdicts=tuple(verdicts),
+        tables={table.name: table for table in tables if table.lines},
+        charts=charts,
+        behaviours=behaviours,
         behaviours_left_out=tuple(left_out),
-        rankings=tuple(ranking for ranking in rankings if ranking is not None),
-        calls=tuple(TimedCalls(name, tuple(of), n) for name, (of, n) in calls.items()),
-        provenance=tuple(provenance_tables(study, problems, swept)),
     )
 
 
-def overview_table(document: Document) -> ReportTable:
-    """Return the setting of each method that is best beside static networks, the best first."""
+def overview_table(
+    verdicts: Sequence[MethodVerdict], groups: Sequence[SeedGroup], timed: Sequence[str]
+) -> ReportTable:
+    """Return the setting of each method that is best beside static networks, the best first; times
+    in the first of the runtimes `timed`."""
     best: dict[str, MethodVerdict] = {}
-    for one in sorted(document.verdicts, key=_merit):
-        if not one.family.control:
+    for one in sorted(verdicts, key=_merit):
+        if not one.network.control:
             best[one.method] = one
-    chosen = sorted(best.values(), key=_merit, reverse=True)[:MOST_LINES]
-    timed = runtimes_of(document.rows)
-    beside = {row.run: group for group in document.groups for row in group.rows}
+    shown = [MACS, *(Axis(1, runtime) for runtime in timed[:SHOWN_RUNTIMES])]
     lines = []
-    for one in chosen:
-        group = max(
-            (g for g in document.groups if g.first.run == one.family.rows[0].run),
-            key=lambda g: g.accuracy,
-            default=beside[one.family.rows[0].run],
-        )
+    for one in sorted(best.values(), key=_merit, reverse=True)[:MOST_LINES]:
+        own = [g for g in groups if any(row.run == one.network.first.run for row in g.rows)]
+        group = max(own, key=lambda group: group.accuracy)
         line = {
-            "method": one.family.label,
+            "method": one.network.label,
             "accuracy, %": f"{100 * group.accuracy:.2f}",
-            "MACs / dense": f"{group.mean_of('nflops') or 0:.2f}",
+            "MACs / dense": number(group.mean_of("nflops")),
         }
-        shown = [MACS, *(Axis(1, runtime) for runtime in timed[:SHOWN_RUNTIMES])]
         for answer in (answer for answer in one.axes if answer.axis in shown):
             where = answer.axis.title.removeprefix("time at batch 1")
             if answer.axis != MACS:
                 ratio = group.mean_time("speedup", 1, answer.axis.runtime)
                 line[f"speed-up{where}"] = "" if ratio is None else f"{ratio:.2f}x"
+                where = f"time{where}"
             gain = gain_words(answer).partition(" (")[0]
-            what = f"time{where}" if answer.axis != MACS else where
-            line[f"at equal {what}"] = f"{answer.outcome} {gain}".strip()
+            line[f"at equal {where}"] = f"{answer.outcome} {gain}".strip()
         lines.append(line)
     of = "each method"
     if len(best) > MOST_LINES:
@@ -198,4 +185,4 @@ def _merit(one: MethodVerdict) -> tuple[bool, float, float]:
     """For sorting: settings with a verdict at equal MACs by their gain, the others by accuracy."""
     answer = one.axes[0]
     gain = answer.points[0] if answer.verdict is not None and answer.points else 0.0
-    return answer.verdict is not None, gain, max(row.accuracy or 0 for row in one.family.rows)
+    return answer.verdict is not None, gain, max(row.accuracy or 0 for row in one.network.rows)

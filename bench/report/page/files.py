@@ -13,15 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.plain_text import tame
-from bench.report.behaviour.charts import behaviour_chart
 from bench.report.behaviour.images import TestImages, position_figure
-from bench.report.data.row import file_suffix
 from bench.report.figures.draw import draw, save_figure
-from bench.report.latency.charts import rank_chart, time_chart
 from bench.report.page.document import Document
 from bench.report.page.html import document_page
-from bench.report.pareto.chart import chart_of
 from bench.report.tables.cells import csv_text, latex, markdown
 from bench.report.tables.results import render
 from bench.storage import make_folder, write_atomically
@@ -64,26 +59,17 @@ def write_report(
 def table_files(document: Document) -> dict[str, str]:
     """Return the content of every file of tables, by its name."""
     files: dict[str, str] = {}
-    for table in document.tables:
+    for name, table in document.tables.items():
         texts = {"md": markdown(table), "tex": latex(table), "csv": csv_text(table)}
-        if table.name == "results":
+        if name == "results":
             texts["csv"] = render(document.rows, "csv")  # every key, in full precision
-        files |= {f"{table.name}.{suffix}": text for suffix, text in texts.items()}
+        files |= {f"{name}.{suffix}": text for suffix, text in texts.items()}
     return files
 
 
 def _figures(document: Document, images: TestImages | None) -> Iterator[tuple[str, Figure]]:
-    yield "accuracy-macs", draw(chart_of(document.by_macs))
-    for data in document.by_time:
-        yield f"accuracy-time{file_suffix(data.runtime)}", draw(chart_of(data))
-    for number, behaviour in enumerate(document.behaviours, start=1):
-        name = f"{number:02d}-{tame(behaviour.label)}"
-        yield f"behaviour-{name}", draw(behaviour_chart(behaviour))
+    for name, chart in document.charts.items():
+        yield name, draw(chart)
+    for name, behaviour in document.behaviours.items():
         if behaviour.maps is not None:
-            yield f"positions-{name}", position_figure(behaviour, images)
-    for ranking in document.rankings:
-        yield f"ranks{file_suffix(ranking.runtime)}", draw(rank_chart(ranking))
-    for calls in document.calls:
-        if any(not samples.network.dense for samples in calls.samples):
-            chart = time_chart(calls.samples, without_samples=calls.missing)
-            yield f"time-macs{file_suffix(calls.runtime)}", draw(chart)
+            yield f"positions-{name.removeprefix('behaviour-')}", position_figure(behaviour, images)

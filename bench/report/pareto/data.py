@@ -1,14 +1,14 @@
 """Pareto data, accuracy against cost: where a group or a published point lies, and what it shows.
 
 One answer for figures and pages: the cost axis, its label, the network all costs are relative to,
-and the Pareto front. Owns no drawing; the sentence that states the finding is finding.py's.
+the Pareto front, and the finding as a sentence. Owns no drawing.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, NamedTuple, get_args
 
@@ -18,15 +18,16 @@ from bench.analysis.pareto import front
 from bench.analysis.static_curve import corners_of, curve_through
 from bench.config import ladder_of
 from bench.errors import ConfigError, UnknownNameError
+from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
-from bench.report.data.groups import Group, group_seeds, without_restated
+from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.notes import footnotes
-from bench.report.data.row import NOT_APPLICABLE, Row, runtimes_of
+from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
 
 X = Literal["nflops", "macs", "latency_ms"]
 XS: tuple[str, ...] = get_args(X)
-_BELOW_OURS = 0.03
+_FAR_BELOW = 0.03
 _ROOM, _MOST_NAMED = 0.08, 6
 _NEAR = 0.05
 _MOSTLY, _LEAST_OF_COSTS = 0.6, 1 / 3
@@ -41,26 +42,32 @@ MOST_IN_FULL = 80
 class Placed:
     """A group with its cost on the axis (a ratio, millions of MACs, or milliseconds)."""
 
-    group: Group
+    group: SeedGroup
     cost: float
 
     @property
     def backbone(self) -> str:
-        return self.group.first.backbone
+        return self.group.backbone
 
     @property
-    def percent(self) -> str:
-        return f"{100 * self.group.accuracy:.1f} %"
+    def accuracy(self) -> float:
+        return self.group.accuracy
 
     @property
     def by_accuracy(self) -> tuple[float, float]:
         """For sorting: the most accurate last, of equals the cheapest."""
-        return self.group.accuracy, -self.cost
+        return self.accuracy, -self.cost
 
     @property
     def by_cost(self) -> tuple[float, float]:
         """For sorting: the cheapest first, of equals the most accurate."""
-        return self.cost, -self.group.accuracy
+        return self.cost, -self.accuracy
+
+    @property
+    def bar(self) -> tuple[float, float]:
+        """The ends of the 95 % interval; where there is none, the accuracy twice."""
+        low, high = self.group.accuracy_bounds or (self.accuracy, self.accuracy)
+        return low, high
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ class ParetoData:
     `reference` is the largest backbone; with x = nflops every cost is relative to its dense MACs.
     `methods` and `controls` are those of all rows, drawn or not, so that a method keeps its colour
     on every axis. `runtime` is the one whose times are shown, of several that were measured.
+    `left_out` says in words what is not drawn.
     """
 
     x: str
@@ -94,16 +102,11 @@ class ParetoData:
     runtime: str
     other_runtimes: tuple[str, ...]
     reference: str
-    reference_macs: float
     placed: tuple[Placed, ...]
     methods: tuple[str, ...]
     controls: tuple[str, ...]
-    left_out: int
-    failed: int
-    published: tuple[Foreign, ...] = ()
-    published_below: int = 0
-    published_elsewhere: int = 0
-    controls_below: int = 0
+    published: tuple[Foreign, ...]
+    left_out: tuple[str, ...]
 
     @property
     def dense(self) -> Placed | None:
@@ -114,16 +117,16 @@ class ParetoData:
     @property
     def view(self) -> View | None:
         """The part that is shown, so that a few bad networks do not flatten the rest; None: all."""
-        best = max((placed.group.accuracy for placed in self.placed), default=0.0)
-        near = [p for p in self.placed if p.group.accuracy >= best - _NEAR]
+        best = max((placed.accuracy for placed in self.placed), default=0.0)
+        near = [p for p in self.placed if p.accuracy >= best - _NEAR]
         if not _MOSTLY * len(self.placed) <= len(near) < len(self.placed):
             return None
-        if _span(near) < _LEAST_OF_COSTS * _span(self.placed):
+        spans = [np.ptp([placed.cost for placed in some]) for some in (near, self.placed)]
+        if spans[0] < _LEAST_OF_COSTS * spans[1]:
             return None  # those far below are the ones that save anything
-        ends = [p.group.accuracy_bounds or (p.group.accuracy,) * 2 for p in near]
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        heights = [*(end for p in near for end in p.bar), *(f.accuracy for f in self.published)]
+        low, high = min(end for p in near for end in p.bar), max(heights)
         costs = [*(p.cost for p in near), *(foreign.cost for foreign in self.published)]
-        high = max([high, *(foreign.accuracy for foreign in self.published)])
         room_x, room_y = _ROOM * (max(costs) - min(costs)), _ROOM * (high - low)
         return View(
             (min(costs) - room_x, max(costs) + room_x),
@@ -135,14 +138,13 @@ class ParetoData:
         """The networks that the view does not reach, best first."""
         if self.view is None:
             return []
-        lowest = self.view.heights[0] / 100
-        hidden = [placed for placed in self.placed if placed.group.accuracy < lowest]
+        hidden = [p for p in self.placed if 100 * p.accuracy < self.view.heights[0]]
         return sorted(hidden, key=attrgetter("by_accuracy"), reverse=True)
 
     @property
     def front(self) -> list[Placed]:
         """The Pareto front of our own runs, by rising cost."""
-        return [self.placed[i] for i in front([(p.cost, p.group.accuracy) for p in self.placed])]
+        return [self.placed[i] for i in front([(p.cost, p.accuracy) for p in self.placed])]
 
     @property
     def static_curves(self) -> list[list[tuple[float, float]]]:
@@ -170,21 +172,23 @@ class ParetoData:
         """All our networks; in a crowd, the front and the best dense one of each backbone."""
         if not self.crowded:
             return list(self.placed)
-        best: dict[str, Placed] = {}
-        for placed in sorted(self.placed, key=attrgetter("by_accuracy")):
-            if placed.group.dense:
-                best[placed.backbone] = placed
-        chosen = {*self.front, *best.values()}
+        dense = sorted((p for p in self.placed if p.group.dense), key=attrgetter("by_accuracy"))
+        chosen = {*self.front, *{placed.backbone: placed for placed in dense}.values()}
         return [placed for placed in self.placed if placed in chosen]
 
     @property
     def curves(self) -> list[list[Placed]]:
         """Our networks that are several operating points of one training, by rising cost."""
-        found: dict[str, list[Placed]] = {}
+        found: dict[str, list[Placed]] = defaultdict(list)
         for placed in sorted(self.placed, key=attrgetter("by_cost")):
             if placed.group.first.point:
-                found.setdefault(placed.group.first.run, []).append(placed)
+                found[placed.group.first.run].append(placed)
         return [points for points in found.values() if len(points) > 1]
+
+    @property
+    def cells(self) -> list[Timing]:
+        """The latency cells that the times come from."""
+        return [cell for p in self.placed for cell in p.group.timings(1, self.runtime)]
 
     @property
     def x_label(self) -> str:
@@ -193,71 +197,49 @@ class ParetoData:
         if self.x == "nflops":
             dense = f"dense {self.reference}".strip()
             return f"MACs per image relative to {dense} (policy included)"
-        devices = {cell.device for p in self.placed for cell in p.group.timings(1, self.runtime)}
-        where = [*([] if self.runtime == UNKNOWN_RUNTIME else [self.runtime]), *sorted(devices)]
+        devices = sorted({cell.device for cell in self.cells})
+        where = [*([] if self.runtime == UNKNOWN_RUNTIME else [self.runtime]), *devices]
         return f"latency at batch 1, ms per image ({'; '.join(where) or 'not measured'})"
-
-    @property
-    def machines(self) -> int:
-        """How many machines and thread settings the times come from."""
-        return len({c.device for p in self.placed for c in p.group.timings(1, self.runtime)})
-
-    def cost_in_words(self, placed: Placed) -> str:
-        if self.x == "nflops":
-            return f"at {placed.cost:.2f} of the MACs"
-        if self.x == "macs":
-            return f"at {placed.cost:.1f} M MACs"
-        return f"in {placed.cost:.2f} ms"
 
     def notes(self) -> list[str]:
         """Return what must stand below the plot, bars first."""
-        in_full = [placed.group for placed in self.in_full]
-        found = [_bars(in_full), self._crowd()]
+        found = [_bars([placed.group for placed in self.in_full])]
+        if self.crowded:
+            few = f"{len(self.in_full)} of {len(self.placed):,} networks in full"
+            found.append(f"{few}: the front and the best dense one of each backbone")
         groups = [placed.group for placed in self.placed]
         found += footnotes(groups, guessed="in part reconstructed, see the table")
-        found.append(_below(self.below_view))
-        if self.x == "latency_ms" and self.machines > 1:
-            found.append("latencies come from different machines: compare within one only")
-        elif self.x == "latency_ms":
+        if hidden := self.below_view:
+            named = [f"{p.group.label} ({100 * p.accuracy:.1f} %)" for p in hidden[:_MOST_NAMED]]
+            more = len(hidden) - _MOST_NAMED
+            named += [f"{more} more"] if more > 0 else []
+            found.append(f"below the view: {', '.join(named)}")
+        if self.x == "latency_ms":
             found.append(self._measurements())
-        if self.x == "latency_ms" and self.other_runtimes:
-            found.append(f"also timed in {', '.join(self.other_runtimes)}: bench report")
-        if self.left_out:
-            found.append(f"{_counted(self.left_out, 'network')} without measured latency, left out")
-        if self.failed:
-            found.append(f"{_counted(self.failed, 'run')} failed, left out")
+            if self.other_runtimes:
+                found.append(f"also timed in {', '.join(self.other_runtimes)}: bench report")
         if self.published:
             found.append("published: as their sources print them, counted and trained otherwise")
-        if self.controls_below:
-            found.append(f"{_counted(self.controls_below, 'control')} far below, left out")
-        if self.published_elsewhere:
-            count = _counted(self.published_elsewhere, "published point")
-            found.append(f"{count} without a place on this axis, left out")
-        if self.published_below:
-            found.append(f"{_counted(self.published_below, 'published point')} far below, left out")
+        if self.left_out:
+            found.append(f"left out: {', '.join(self.left_out)}")
         return [note for note in found if note]
 
     def _measurements(self) -> str:
         """Say how far apart the clocks of several measurements ran, by a dense network of each."""
+        if len({cell.device for cell in self.cells}) > 1:
+            return "latencies come from different machines: compare within one only"
         took_ms: dict[str, set[float]] = defaultdict(set)
         for placed in self.placed:
-            times = {c.dense_ms for c in placed.group.timings(1, self.runtime)} - {None}
-            took_ms[placed.backbone] |= {ms for ms in times if ms is not None}
-        backbone, known = max(
-            took_ms.items(), key=lambda item: len(item[1]), default=("", set[float]())
-        )
+            cells = placed.group.timings(1, self.runtime)
+            took_ms[placed.backbone] |= {c.dense_ms for c in cells if c.dense_ms is not None}
+        backbone = max(took_ms, key=lambda name: len(took_ms[name]), default="")
+        known = took_ms[backbone]
         if len(known) < 2:
             return ""
         return (
             f"timed in {len(known)} measurements, in which the dense {backbone} took"
             f" {min(known):.2f} to {max(known):.2f} ms: where that differs, compare speed-ups"
         )
-
-    def _crowd(self) -> str:
-        if not self.crowded:
-            return ""
-        few = f"{len(self.in_full)} of {len(self.placed):,} networks in full"
-        return f"{few}: the front and the best dense one of each backbone; the others pale"
 
 
 def pareto_data(
@@ -269,6 +251,8 @@ def pareto_data(
 ) -> ParetoData:
     """Place the measured rows of one data set, and published points, on the cost axis `x`; times
     are those of one runtime, by default the first in which any row was timed.
+
+    Networks of others, and controls, far below ours would press them flat: they are left out.
 
     Raises:
         UnknownNameError: there is no such axis.
@@ -283,115 +267,80 @@ def pareto_data(
             hint=f"Choose one, e.g. --dataset {names[0]}.",
         )
     groups = without_restated(group_seeds(rows))
-    largest = max(groups, key=lambda group: group.first.dense_macs, default=None)
-    reference_macs = 0.0 if largest is None else float(largest.first.dense_macs)
+    largest = max((g.first for g in groups), key=attrgetter("dense_macs"), default=None)
+    unit = largest.dense_macs if largest and x == "nflops" else 1e6
     timed = runtimes_of(rows)
     runtime = runtime or next(iter(timed), "")
-    costs = ((group, _cost(group, x, reference_macs, runtime)) for group in groups)
+    costs = [(group, _cost(group, x, unit, runtime)) for group in groups]
     found = [Placed(group, cost) for group, cost in costs if cost is not None]
-    placed = _without_far_controls(found)
-    data = ParetoData(
+    floor = min((p.accuracy for p in found if not p.group.control), default=0.0) - _FAR_BELOW
+    placed = [p for p in found if not p.group.control or p.accuracy >= floor]
+    theirs = [
+        Foreign(point, cost, point.accuracy)
+        for point in published
+        if largest is not None and point.accuracy is not None
+        if (cost := _published_cost(point, x, unit, largest)) is not None
+    ]
+    floor = min((p.accuracy for p in placed), default=0.0) - _FAR_BELOW
+    shown = tuple(foreign for foreign in theirs if foreign.accuracy >= floor)
+    failed = sum(row.status not in ("finished", NOT_APPLICABLE) for row in rows)
+    left_out = (
+        (len(groups) - len(found), "network", "without measured latency"),
+        (failed, "run", "that failed"),
+        (len(found) - len(placed), "control", "far below"),
+        (len(published) - len(theirs), "published point", "without a place on this axis"),
+        (len(theirs) - len(shown), "published point", "far below"),
+    )
+    return ParetoData(
         x=x,
         dataset=names[0] if names else "",
         synthetic=any(row.synthetic for row in rows),
         runtime=runtime,
         other_runtimes=tuple(name for name in timed if name != runtime),
-        reference="" if largest is None else largest.first.backbone,
-        reference_macs=reference_macs,
+        reference="" if largest is None else largest.backbone,
         placed=tuple(placed),
-        methods=_names(row for row in rows if not row.dense and not row.control),
-        controls=_names(row for row in rows if row.control),
-        left_out=len(groups) - len(found),
-        controls_below=len(found) - len(placed),
-        failed=sum(row.status not in ("finished", NOT_APPLICABLE) for row in rows),
+        methods=_methods(row for row in rows if not row.dense and not row.control),
+        controls=_methods(row for row in rows if row.control),
+        published=shown,
+        left_out=tuple(f"{counted(n, noun)} {why}" for n, noun, why in left_out if n),
     )
-    return _with_published(data, published)
 
 
-def _without_far_controls(found: Sequence[Placed]) -> list[Placed]:
-    """Leave out controls so far below all networks under test that they would press them flat."""
-    under_test = [p.group.accuracy for p in found if not p.group.control]
-    floor = min(under_test, default=0.0) - _BELOW_OURS
-    return [p for p in found if not p.group.control or p.group.accuracy >= floor]
-
-
-def _names(rows: Iterable[Row]) -> tuple[str, ...]:
+def _methods(rows: Iterable[Row]) -> tuple[str, ...]:
     return tuple(sorted({row.method for row in rows}))
 
 
-def _with_published(data: ParetoData, published: Sequence[PublishedPoint]) -> ParetoData:
-    found = [
-        Foreign(point, cost, point.accuracy)
-        for point in published
-        if point.accuracy is not None and (cost := _published_cost(data, point)) is not None
-    ]
-    # A collapsed network of somebody else would press all our points into one line.
-    floor = min((p.group.accuracy for p in data.placed), default=0.0) - _BELOW_OURS
-    shown = tuple(foreign for foreign in found if foreign.accuracy >= floor)
-    return replace(
-        data,
-        published=shown,
-        published_below=len(found) - len(shown),
-        published_elsewhere=len(published) - len(found),
-    )
-
-
-def _published_cost(data: ParetoData, point: PublishedPoint) -> float | None:
+def _published_cost(point: PublishedPoint, x: str, unit: float, largest: Row) -> float | None:
     """Return the place of a published point on the axis, or None if it has none."""
-    if data.x == "latency_ms" or not data.reference_macs:
+    if x == "latency_ms" or not unit:
         return None
-    same = canonical_name(point.backbone) == canonical_name(data.reference)
-    ratio = point.nflops if same else None
-    if data.x == "nflops" and ratio is not None:
-        return ratio
-    macs = point.macs
-    if macs is None and ratio is not None:
-        macs = ratio * data.reference_macs
-    if macs is None:
-        return None
-    return macs / data.reference_macs if data.x == "nflops" else macs / 1e6
+    same = canonical_name(point.backbone) == canonical_name(largest.backbone)
+    if same and point.nflops is not None and (x == "nflops" or point.macs is None):
+        return point.nflops * largest.dense_macs / unit
+    return None if point.macs is None else point.macs / unit
 
 
 def _static_line(dense: Sequence[Placed]) -> list[tuple[float, float]]:
     cost_p = np.array([placed.cost for placed in dense])
-    accuracy_p = np.array([placed.group.accuracy for placed in dense])
+    accuracy_p = np.array([placed.accuracy for placed in dense])
     curve = curve_through(corners_of(cost_p, accuracy_p), cost_p=cost_p, accuracy_p=accuracy_p)
     return list(zip(curve.cost_k.tolist(), curve.accuracy_k.tolist(), strict=True))
 
 
-def _cost(group: Group, x: str, reference_macs: float, runtime: str) -> float | None:
+def _cost(group: SeedGroup, x: str, unit: float, runtime: str) -> float | None:
     if x == "latency_ms":
         return group.mean_time("latency_ms", 1, runtime)
     macs = group.mean_of("macs")
-    if macs is None or not reference_macs:
-        return None
-    return macs / reference_macs if x == "nflops" else macs / 1e6
+    return None if macs is None or not unit else macs / unit
 
 
-def _bars(groups: Sequence[Group]) -> str:
-    several = any(group.seeds > 1 for group in groups)
+def _bars(groups: Sequence[SeedGroup]) -> str:
     single = [g for g in groups if g.seeds == 1 and g.accuracy_bounds is not None]
     parts = []
     if single:
         sizes = sorted({group.first.test_images for group in single})
         images = " or ".join(f"{size:,}" for size in sizes)
         parts.append(f"binomial from {images} test images where there is one seed (n=1)")
-    if several:
+    if any(group.seeds > 1 for group in groups):
         parts.append("t-interval of the mean over seeds where n>1")
     return f"bars: 95 %, {', '.join(parts)}" if parts else ""
-
-
-def _below(hidden: Sequence[Placed]) -> str:
-    """Name the networks that the view does not reach, the first few of them."""
-    named = [f"{placed.group.label} ({placed.percent})" for placed in hidden[:_MOST_NAMED]]
-    more = [f"{len(hidden) - _MOST_NAMED} more"] if len(hidden) > _MOST_NAMED else []
-    return f"below the view: {', '.join([*named, *more])}" if hidden else ""
-
-
-def _span(networks: Sequence[Placed]) -> float:
-    costs = [placed.cost for placed in networks]
-    return max(costs) - min(costs)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count} {noun}s"

@@ -11,9 +11,7 @@ _KEEPS_WITHIN = 0.005
 
 
 def pareto_finding(data: ParetoData) -> str:
-    """Return the finding as one sentence, made of the measured numbers and nothing else.
-
-    It names the cheapest dynamic network within half a point of the dense one, or the most
+    """Return the cheapest dynamic network within half a point of the dense one, or the most
     accurate cheaper one, and any static network or control that does at least as well for no more.
     """
     dense = data.dense
@@ -22,36 +20,40 @@ def pareto_finding(data: ParetoData) -> str:
     dynamic = [p for p in data.placed if not (p.group.dense or p.group.control)]
     if dense is None:
         best = max(dynamic or data.placed, key=attrgetter("by_accuracy"))
-        return f"{best.group.label} reaches {best.percent} {data.cost_in_words(best)}"
+        return f"{best.group.label} reaches {_reached(data, best)}"
     cheaper = [p for p in dynamic if p.cost < dense.cost]
-    anchor = f"dense {data.reference} {dense.percent}"
     if not cheaper:
         what = "faster" if data.x == "latency_ms" else "cheaper"
         rest = f"no dynamic network is {what}" if dynamic else "no dynamic network was run"
-        return f"{anchor} {data.cost_in_words(dense)}; {rest}"
-    floor = dense.group.accuracy - _KEEPS_WITHIN
-    close = [p for p in cheaper if p.group.accuracy >= floor]
-    verb = "keeps" if close else "reaches"
-    best = (
-        min(close, key=attrgetter("by_cost"))
-        if close
-        else max(cheaper, key=attrgetter("by_accuracy"))
-    )
-    text = f"{best.group.label} {verb} {best.percent} {data.cost_in_words(best)}; {anchor}"
-    return text + _beaten_by(data, best)
-
-
-def _beaten_by(data: ParetoData, best: Placed) -> str:
-    """Name the static network or control that costs no more and is no less accurate, if any."""
-    judges = [
+        return f"dense {data.reference} {_reached(data, dense)}; {rest}"
+    close = [p for p in cheaper if p.accuracy >= dense.accuracy - _KEEPS_WITHIN]
+    best = max(cheaper, key=attrgetter("by_accuracy"))
+    if close:
+        best = min(close, key=attrgetter("by_cost"))
+    verb, anchor = "keeps" if close else "reaches", f"dense {data.reference} {_percent(dense)}"
+    text = f"{best.group.label} {verb} {_reached(data, best)}; {anchor}"
+    as_good = [
         p
         for p in data.placed
         if (p.group.dense or p.group.control)
         and p.cost <= best.cost
-        and p.group.accuracy >= best.group.accuracy
+        and p.accuracy >= best.accuracy
     ]
-    if not judges:
-        return ""
-    other = max(judges, key=attrgetter("by_accuracy"))
+    if not as_good:
+        return text
+    other = max(as_good, key=attrgetter("by_accuracy"))
     name = other.backbone if other.group.dense else other.group.label
-    return f", but {name} {other.percent} {data.cost_in_words(other)}"
+    return f"{text}, but {name} {_reached(data, other)}"
+
+
+def _percent(placed: Placed) -> str:
+    return f"{100 * placed.accuracy:.1f} %"
+
+
+def _reached(data: ParetoData, placed: Placed) -> str:
+    cost = {
+        "nflops": f"at {placed.cost:.2f} of the MACs",
+        "macs": f"at {placed.cost:.1f} M MACs",
+        "latency_ms": f"in {placed.cost:.2f} ms",
+    }
+    return f"{_percent(placed)} {cost[data.x]}"

@@ -13,10 +13,10 @@ from bench.analysis.bootstrap import front_uncertainty
 from bench.analysis.pareto import Point, front, hypervolume
 from bench.analysis.statistics import Bounds
 from bench.analysis.uncertainty import Runs
+from bench.errors import RecordError
 from bench.records.published import canonical_name
 from bench.records.sweep import SweepRecord, TrialRow
-from bench.report.data.groups import Family
-from bench.report.data.study import Study, Unusable
+from bench.report.data.study import Study
 from bench.report.figures.chart import Chart, Legend, Line, Marks, Panel
 from bench.report.figures.style import GREY, Style, styles
 from bench.report.verdicts.costs import MACS, Axis, costs_on
@@ -115,8 +115,8 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
         found = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy, seed=_SEED)
         worth = Worth(found.hypervolume, found.bounds, groups[0].images)
         on_test = [(float(g.cost_p[0]), float(g.accuracy_p[0])) for g in groups]
-    except Unusable as error:
-        reason = str(error)
+    except RecordError as error:
+        reason = error.message
     return SweepFront(
         tuple(OnFront(one, p, t) for (one, _), p, t in zip(chosen, points, on_test, strict=True)),
         tuple(tried),
@@ -151,21 +151,17 @@ def _on_test(tried: Tried, index: int, study: Study, axis: Axis) -> Runs:
     """Return accuracy and cost of one operating point on test images.
 
     Raises:
-        Unusable: they are not on record.
+        RecordError: they are not on record.
     """
-    family = _family(tried, study)
-    runs = costs_on(family, study, axis=axis, of=family.first)
+    same = [n for n in study.networks if {record.run for record in n.records} == set(tried.runs)]
+    if not same:
+        what = f"{tried.method} {written(tried.settings)}"
+        raise RecordError(f"the records of {what} are not at hand")
+    runs = costs_on(same[0], study, axis=axis, of=same[0].record)
     if runs.points != len(tried.points):
-        raise Unusable(f"{tried.method} has other operating points on test images")
+        raise RecordError(f"{tried.method} has other operating points on test images")
     only = slice(index, index + 1)
     return Runs(runs.correct_spn[:, only], runs.cost[:, only], runs.cost_se_p[only])
-
-
-def _family(tried: Tried, study: Study) -> Family:
-    for family in study.families:
-        if {record.run for record in family.records} == set(tried.runs):
-            return family
-    raise Unusable(f"the records of {tried.method} {written(tried.settings)} are not at hand")
 
 
 def front_lines(found: SweepFront) -> list[str]:

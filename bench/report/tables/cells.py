@@ -1,6 +1,6 @@
 """A table of text cells under titles, and the same as Markdown, LaTeX and CSV.
 
-Owns the three formats; the cells come from the modules that make the tables.
+Owns these formats and how a number is written; a terminal's is terminal.py, a page's macros.html.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.plain_text import one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,16 @@ def table_of(
     return ReportTable(name, caption, tuple(lines[0]) if lines else tuple(titles), cells)
 
 
+def number(value: float | None, form: str = ".2f", *, scale: float = 1.0, none: str = "") -> str:
+    """Return `scale` times a value as text, or `none` where there is none."""
+    return none if value is None else format(value * scale, form)
+
+
+def percent_with_sd(mean: float, sd: float | None, *, between: str = " ± ") -> str:
+    """Return an accuracy in percent, with the sample standard deviation over seeds if known."""
+    return f"{100 * mean:.2f}" + ("" if sd is None else f"{between}{100 * sd:.2f}")
+
+
 def markdown(table: ReportTable) -> str:
     """Return the table as Markdown under its caption."""
     return f"{markdown_text(table.caption)}\n\n{bare_markdown(table)}"
@@ -58,21 +71,21 @@ def markdown_text(text: str) -> str:
 
 def latex(table: ReportTable) -> str:
     """Return the table as LaTeX for the package booktabs."""
-    import pandas as pd
-
     # The Styler escapes cells and not column names.
-    titles = [re.sub(r"([%#&_])", r"\\\1", title) for title in table.titles]
-    frame = pd.DataFrame(list(table.lines), columns=titles, dtype="str")
+    frame = _frame(table).rename(columns=lambda title: re.sub(r"([%#&_])", r"\\\1", title))
     return str(frame.style.hide(axis="index").format(escape="latex").to_latex(hrules=True))
 
 
 def csv_text(table: ReportTable) -> str:
     """Return the table as CSV; no cell is a formula."""
+    plain = _frame(table).map(lambda text: text if _is_number(text) else no_formula(text))
+    return str(plain.to_csv(index=False, lineterminator="\n"))
+
+
+def _frame(table: ReportTable) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.DataFrame(list(table.lines), columns=list(table.titles), dtype="str")
-    plain = frame.map(lambda text: text if _is_number(text) else no_formula(text))
-    return str(plain.to_csv(index=False, lineterminator="\n"))
+    return pd.DataFrame(list(table.lines), columns=list(table.titles), dtype="str")
 
 
 def no_formula(value: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from bench.report.tables.terminal import folding_table
 from bench.testing import Outcome
 
 _STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tried": "yellow"}
@@ -18,11 +19,9 @@ _STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tri
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Return one row per check: its name, what came of it, what it proves and what is wrong."""
-    table = Table(box=None, pad_edge=False, title=Text(summary(outcomes)), title_justify="left")
-    table.title_style = "bold"
-    table.add_column("check", no_wrap=True)
-    table.add_column("outcome", no_wrap=True)
-    table.add_column("what it proves", overflow="fold")
+    table = folding_table("check", "outcome", "what it proves", title=summary(outcomes))
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for outcome in outcomes:
         status = Text(outcome.status, style=_STYLES[outcome.status])
         table.add_row(Text(outcome.check), status, _details(outcome))

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from bench.errors import BenchError
 from bench.plain_text import one_line
+from bench.report.tables.terminal import folding_table
 from bench.storage import storage_errors
 
 _CORE = (
@@ -46,9 +47,7 @@ class Probe:
 
 def report(found: list[Probe]) -> Table:
     """Return the table of checks."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "what", "detail"):
-        table.add_column(column, overflow="fold")
+    table = folding_table("", "what", "detail")
     for check in found:
         wrong = "[red]no[/]" if check.needed else "[yellow]--[/]"
         mark = "[green]ok[/]" if check.works else wrong

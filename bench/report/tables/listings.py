@@ -13,7 +13,8 @@ from rich.text import Text
 
 from bench.errors import UnknownNameError
 from bench.plain_text import one_line
-from bench.report.tables.columns import LONG, plain_columns
+from bench.report.tables.cells import ReportTable
+from bench.report.tables.terminal import aligned, folding_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,23 +28,11 @@ def listing(what: str, results_dir: Path) -> RenderableType:
     Raises:
         UnknownNameError: there is no such table.
     """
-    tables = {
-        "methods": _methods,
-        "datasets": _datasets,
-        "backbones": _backbones,
-        "recipes": _recipes,
-        "runtimes": _runtimes,
-    }
+    tables = {"methods": _methods, "datasets": _datasets, "backbones": _backbones}
+    tables |= {"recipes": _recipes, "runtimes": _runtimes}
     if what not in {"runs", *tables}:
         raise UnknownNameError("listing", what, ["runs", *tables])
     return _runs(results_dir) if what == "runs" else tables[what]()
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _add(table: Table, *cells: str, style: str | None = None) -> None:
@@ -55,7 +44,7 @@ def _methods() -> Table:
     from bench.errors import PluginError
     from bench.method import METHODS
 
-    table = _table("method", "decides", "settings (defaults)", "reference")
+    table = folding_table("method", "decides", "settings (defaults)", "reference")
     broken: list[tuple[str, str]] = []
     found: dict[str, list[type[Method]]] = {role: [] for role in ("dense", "dynamic", "control")}
     for name in METHODS.names():
@@ -84,7 +73,7 @@ def _described(method: type[Method]) -> tuple[str, str, str, str]:
 def _datasets() -> Table:
     from bench.data.catalogue import DATASETS
 
-    table = _table("data set", "classes", "embedded", "what it is")
+    table = folding_table("data set", "classes", "embedded", "what it is")
     for card in DATASETS.values():
         embedded = "yes" if card.embedded else "no"
         _add(table, card.name, str(card.num_classes), embedded, card.summary)
@@ -96,7 +85,9 @@ def _backbones() -> Table:
     from bench.errors import BenchError
     from bench.networks.trunk import BACKBONES
 
-    table = _table("backbone", "blocks", "million MACs, 10 classes", "smaller static networks")
+    table = folding_table(
+        "backbone", "blocks", "million MACs, 10 classes", "smaller static networks"
+    )
     for family in BACKBONES:
         try:
             kind = BACKBONES.get(family)
@@ -127,7 +118,7 @@ def _sizes(name: str, side: int) -> tuple[str, ...]:
 def _recipes() -> Table:
     from bench.recipes import RECIPES
 
-    table = _table("recipe", "epochs", "start", "what it is for")
+    table = folding_table("recipe", "epochs", "start", "what it is for")
     for recipe in RECIPES.values():
         epochs = "published" if recipe.epochs is None else str(recipe.epochs)
         _add(table, recipe.name, epochs, recipe.start, recipe.summary)
@@ -137,14 +128,13 @@ def _recipes() -> Table:
 def _runtimes() -> Table:
     from bench.report.tables.doctor import runtime_checks
 
-    table = _table("runtime", "here", "how networks are run")
+    table = folding_table("runtime", "here", "how networks are run")
     for check in runtime_checks():
         _add(table, check.what, "yes" if check.works else "no", check.detail)
     return table
 
 
 def _runs(results_dir: Path) -> RenderableType:
-
     from bench.records.store import RunStore
     from bench.report.data.rows import stored_runs
 
@@ -155,11 +145,6 @@ def _runs(results_dir: Path) -> RenderableType:
     if not lines:
         missing = "" if results_dir.exists() else ", which does not exist"
         return Text(f"No runs in {results_dir}{missing}. Start with: bench run")
-    if len(lines) > LONG:
-        return plain_columns(
-            heads, [[one_line(cell) for cell in line] for line in lines], left=range(len(heads))
-        )
-    table = _table(*heads)
-    for line in lines:
-        _add(table, *line)
-    return table
+    cells = tuple(tuple(one_line(cell) for cell in line) for line in lines)
+    table = ReportTable("runs", "", heads, cells)
+    return aligned(table, left=range(len(heads)))

@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.plain_text import one_line
 from bench.records.record import UNKNOWN_RUNTIME, PointRecord, RunRecord, TrainingRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
+from bench.report.behaviour.gradients import why_no_gradients
 from bench.report.data.notes import FORWARD_ONLY
 from bench.report.data.study import Study
-from bench.report.tables.cells import ReportTable, table_of
+from bench.report.tables.cells import ReportTable, number, table_of
 
 _FEW = 3
 NO_REASON = "no reason on record"
@@ -27,38 +27,30 @@ def provenance_tables(
 ) -> list[ReportTable]:
     """Return the tables of how it was done, those without a line left out."""
     records = study.records
-    parts: list[tuple[str, str, list[dict[str, str]]]] = [
-        (
-            "runs",
-            "Every run: what it started from, what it cost in epochs of the dense network, when. "
-            f"{FORWARD_ONLY}: counted by forward passes alone.",
-            [_run(record) for record in sorted(records, key=lambda record: record.run)],
-        ),
-        ("recipes", "Training budgets.", _recipes(records)),
-        ("timing", "What was timed, by machine, threads and batch size.", _timing(records)),
-        (
-            "resources",
-            "The first call of a process, peak memory of one call, energy of the whole device.",
-            _resources(records),
-        ),
-        (
-            "reconstructed",
-            "Settings that no publication states, filled in here.",
-            _reconstructed(records),
-        ),
-        (
-            "sweeps",
-            "Sweeps, and by which criterion one trial was chosen.",
-            [_sweep(sweep) for sweep in sweeps],
-        ),
-        ("holes", "What failed or is missing, and why.", _holes(study, problems)),
-        (
-            "environment",
-            f"Machine and versions, as {len(records)} records state them.",
-            _environment(records),
-        ),
-    ]
-    return [table_of(name, caption, lines) for name, caption, lines in parts if lines]
+    parts = {
+        "runs": [_run(record) for record in sorted(records, key=lambda record: record.run)],
+        "recipes": _recipes(records),
+        "timing": _timing(records),
+        "resources": _resources(records),
+        "reconstructed": _reconstructed(records),
+        "sweeps": [_sweep(sweep) for sweep in sweeps],
+        "holes": _holes(study, problems),
+        "environment": _environment(records),
+    }
+    return [table_of(name, _CAPTIONS[name], lines) for name, lines in parts.items() if lines]
+
+
+_CAPTIONS = {
+    "runs": "Every run: what it started from, what it cost in epochs of the dense network, when. "
+    f"{FORWARD_ONLY}: counted by forward passes alone.",
+    "recipes": "Training budgets.",
+    "timing": "What was timed, by machine, threads and batch size.",
+    "resources": "The first call of a process, peak memory of one call, energy of the device.",
+    "reconstructed": "Settings that no publication states, filled in here.",
+    "sweeps": "Sweeps, and by which criterion one trial was chosen.",
+    "holes": "What failed or is missing, and why.",
+    "environment": "Machine and versions, as the records state them.",
+}
 
 
 def _run(record: RunRecord) -> dict[str, str]:
@@ -73,7 +65,7 @@ def _run(record: RunRecord) -> dict[str, str]:
         "epochs": "" if training is None else str(training.epochs),
         "dense epochs": "" if training is None else _dense_epochs(training),
         "start": "from scratch" if spec.initial is None else spec.initial.name,
-        "start, dense epochs": _start_cost(record),
+        "start, dense epochs": "" if training is None else _start_cost(training),
         "held out": str(spec.held_out),
         "commit": f"{str(known.get('git_commit') or 'unknown')[:10]}{dirty}",
         "made": record.created[:16].replace("T", " "),
@@ -87,13 +79,9 @@ def _dense_epochs(training: TrainingRecord) -> str:
     return f"{training.dense_epochs:.1f}{FORWARD_ONLY if forward_only else ''}"
 
 
-def _start_cost(record: RunRecord) -> str:
-    if record.training is None:
-        return ""
-    cost = record.training.pretraining_dense_epochs
-    if cost is None:
-        return f"unknown: {record.training.pretraining_reason}".removesuffix(": ")
-    return f"{cost:.1f}"
+def _start_cost(training: TrainingRecord) -> str:
+    unknown = f"unknown: {training.pretraining_reason}".removesuffix(": ")
+    return number(training.pretraining_dense_epochs, ".1f", none=unknown)
 
 
 def _recipes(records: Sequence[RunRecord]) -> list[dict[str, str]]:
@@ -164,9 +152,9 @@ def _resources(records: Sequence[RunRecord]) -> list[dict[str, str]]:
             "point": point.name,
             "runtime": cell.runtime,
             "batch size": str(cell.batch_size),
-            "first query, ms": _number(cell.first_ms, ".0f"),
-            "memory, MiB": _number(cell.memory_mib, ".1f"),
-            "energy, mJ per image": _number(cell.energy_mj_per_image, ".2f"),
+            "first query, ms": number(cell.first_ms, ".0f"),
+            "memory, MiB": number(cell.memory_mib, ".1f"),
+            "energy, mJ per image": number(cell.energy_mj_per_image),
             "why not": "; ".join(
                 dict.fromkeys(filter(None, (cell.memory_reason, cell.energy_reason)))
             ),
@@ -177,17 +165,14 @@ def _resources(records: Sequence[RunRecord]) -> list[dict[str, str]]:
     ]
 
 
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
 def _reconstructed(records: Sequence[RunRecord]) -> list[dict[str, str]]:
     guessed: dict[str, set[str]] = defaultdict(set)
     for record in records:
-        if record.reconstructed:
-            guessed[record.spec.method].update(record.reconstructed)
+        guessed[record.spec.method].update(record.reconstructed)
     return [
-        {"method": method, "settings": _listed(names)} for method, names in sorted(guessed.items())
+        {"method": method, "settings": _listed(names)}
+        for method, names in sorted(guessed.items())
+        if names
     ]
 
 
@@ -215,18 +200,15 @@ def _holes(study: Study, problems: Sequence[Problem]) -> list[dict[str, str]]:
     holes += [(one.name, "its record is not counted", one.reason) for one in problems]
     for record, point in _points(study.records):
         name = f"{record.run} {point.name}".strip()
-        holes += [(name, what, reason) for what, reason in _missing(point)]
-    alone = sum(len(family.records) == 1 for family in study.families)
+        holes += [(name, what, reason) for what, reason in _missing(point, run=record.run)]
+    alone = sum(network.seeds == 1 for network in study.networks)
     if alone:
         reason = "no interval over seeds: the variance of training is not known"
-        holes.append((f"{alone} of {len(study.families)} networks", "single seed", reason))
-    return [
-        {"of": run, "missing": what, "why": one_line(reason)}
-        for run, what, reason in dict.fromkeys(holes)
-    ]
+        holes.append((f"{alone} of {len(study.networks)} networks", "single seed", reason))
+    return [dict(zip(("of", "missing", "why"), hole, strict=True)) for hole in dict.fromkeys(holes)]
 
 
-def _missing(point: PointRecord) -> Iterable[tuple[str, str]]:
+def _missing(point: PointRecord, *, run: str) -> Iterable[tuple[str, str]]:
     timed = {(cell.runtime, cell.batch_size) for cell in point.latency if cell.latency_ms}
     if not point.latency:
         yield "latency", "not timed"
@@ -235,8 +217,7 @@ def _missing(point: PointRecord) -> Iterable[tuple[str, str]]:
             where = "" if cell.runtime == UNKNOWN_RUNTIME else f", {cell.runtime}"
             yield f"latency at batch {cell.batch_size}{where}", cell.reason or NO_REASON
     if not point.block_gradients:
-        reason = point.block_gradients_reason or "a record from before: bench evaluate RUN adds it"
-        yield "gradients per block", reason
+        yield "gradients per block", why_no_gradients(point, run=run)
     dynamics = point.dynamics
     if dynamics is None:
         if point.gated_blocks:

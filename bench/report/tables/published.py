@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
-from bench.report.data.groups import Group
-from bench.report.tables.cells import ReportTable, table_of
+from bench.report.data.groups import SeedGroup
+from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
 
 PAPER = "SGAD arXiv 1807.01430"
 _NOT_RUN = "not run"
 
 
-def paper_table(published: Sequence[PublishedPoint], groups: Sequence[Group]) -> ReportTable:
+def paper_table(published: Sequence[PublishedPoint], groups: Sequence[SeedGroup]) -> ReportTable:
     """Return every line of the SGAD paper on this data set, with each of our runs of its kind.
 
     Dense networks stand beside dense ones. A variant such as MF stands beside the runs whose
@@ -32,7 +33,7 @@ def paper_table(published: Sequence[PublishedPoint], groups: Sequence[Group]) ->
     return table_of("published", caption, lines)
 
 
-def other_papers(published: Sequence[PublishedPoint], groups: Sequence[Group]) -> ReportTable:
+def other_papers(published: Sequence[PublishedPoint], groups: Sequence[SeedGroup]) -> ReportTable:
     """Return what other sources print for methods of ours, or for one of our backbones."""
     methods = {canonical_name(group.first.method) for group in groups}
     backbones = {canonical_name(group.first.backbone) for group in groups}
@@ -52,70 +53,60 @@ def published_cells(point: PublishedPoint) -> dict[str, str]:
         "method": point.method,
         "variant": point.variant,
         "backbone": point.backbone,
-        "accuracy %": _number(None if point.accuracy is None else 100 * point.accuracy, 2),
-        "nFLOPs": _number(point.nflops, 3),
-        "MMACs": _number(None if point.macs is None else point.macs / 1e6, 2),
+        "accuracy %": number(point.accuracy, scale=100),
+        "nFLOPs": number(point.nflops, ".3f"),
+        "MMACs": number(point.macs, scale=1e-6),
         "source": point.source,
         "note": point.note,
     }
 
 
-def _ours(point: PublishedPoint, groups: Sequence[Group]) -> list[Group | None]:
+def _ours(point: PublishedPoint, groups: Sequence[SeedGroup]) -> list[SeedGroup | None]:
     backbone, method = canonical_name(point.backbone), canonical_name(point.method)
-    same = [g for g in groups if canonical_name(g.first.backbone) == backbone]
+    same = [g for g in groups if canonical_name(g.backbone) == backbone]
     if method == "resnet":
         return [group for group in same if group.dense]
-    wanted = set(_words(point.variant))
+    wanted = _words(point.variant)
     return [
         group
         for group in same
-        if canonical_name(group.first.method) == method
-        and wanted <= set(_words(group.first.variant))
+        if canonical_name(group.first.method) == method and wanted <= _words(group.variant)
     ]
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text.lower())
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
 
 
-def _line(point: PublishedPoint, group: Group | None) -> dict[str, str]:
-    nflops = None if group is None else group.mean_of("nflops")
-    accuracy = None if group is None else 100 * group.accuracy
-    theirs = None if point.accuracy is None else 100 * point.accuracy
+def _line(point: PublishedPoint, group: SeedGroup | None) -> dict[str, str]:
+    measured, accuracy, nflops, recipe = "", None, None, ""
+    if group is not None:
+        accuracy, nflops, recipe = group.accuracy, group.mean_of("nflops"), _recipe(group)
+        measured = percent_with_sd(group.accuracy, group.accuracy_sd)
     return {
         "backbone": point.backbone,
         "network": f"{point.method} {point.variant}",
-        "accuracy %, published": _number(theirs, 2),
-        "measured": _accuracy(group),
-        "difference, points": _difference(accuracy, theirs, 2),
-        "nFLOPs, published": _number(point.nflops, 2),
-        "nFLOPs, measured": _number(nflops, 3),
-        "nFLOPs, difference": _difference(nflops, point.nflops, 3),
+        "accuracy %, published": number(point.accuracy, scale=100),
+        "measured": measured,
+        "difference, points": _difference(accuracy, point.accuracy, "+.2f", scale=100),
+        "nFLOPs, published": number(point.nflops),
+        "nFLOPs, measured": number(nflops, ".3f"),
+        "nFLOPs, difference": _difference(nflops, point.nflops, "+.3f"),
         "our network": _NOT_RUN if group is None else group.label,
-        "our recipe": "" if group is None else _recipe(group),
+        "our recipe": recipe,
         "note of the paper": point.note,
     }
 
 
-def _accuracy(group: Group | None) -> str:
-    if group is None:
-        return ""
-    spread = group.accuracy_sd
-    return f"{100 * group.accuracy:.2f}" + ("" if spread is None else f" ± {100 * spread:.2f}")
-
-
-def _recipe(group: Group) -> str:
+def _recipe(group: SeedGroup) -> str:
     first = group.first
-    epochs = "1 epoch" if first.train_epochs == 1 else f"{first.train_epochs} epochs"
     begun = "" if first.pretraining == "none" else f" from {first.pretraining}"
-    return f"{first.recipe}, {epochs}{begun}, n={group.seeds}"
+    return f"{first.recipe}, {counted(first.train_epochs or 0, 'epoch')}{begun}, n={group.seeds}"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def _difference(measured: float | None, published: float | None, digits: int) -> str:
+def _difference(
+    measured: float | None, published: float | None, form: str, *, scale: float = 1.0
+) -> str:
     if measured is None or published is None:
         return ""
-    return f"{measured - published:+.{digits}f}"
+    return number(measured - published, form, scale=scale)

@@ -9,13 +9,14 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bench.analysis.statistics import rank_correlation
 from bench.records.sweep import SweepRecord, TrialRow
-from bench.report.tables.columns import plain_table
+from bench.report.tables.cells import number
+from bench.report.tables.terminal import folding_table
 from bench.spaces import written
 
 if TYPE_CHECKING:
@@ -46,22 +47,14 @@ def live_table(
 
     running = [p for p in progress if p.state == "running" and p.begun is not None]
     ended = [p for p in progress if p.state != "running"]
-    table = plain_table()
-    table.add_column("trial", overflow="fold", ratio=1)
-    for title in ("seed", "state", "epoch", *_titles(runtime), "time"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table = _trials_table("trial", "epoch", runtime=runtime)
     for item in (*ended[max(0, len(ended) - max(1, rows - len(running))) :], *running):
         now = time.monotonic()
         spent_s = item.wall_s or (0.0 if item.begun is None else now - item.begun)
-        table.add_row(
-            Text(_name(item)),
-            str(item.seed),
-            _state(item.state),
-            f"{len(item.history)}/{item.epochs}",
-            *_measured(item.points),
-            _number(item.score),
-            _duration(spent_s),
-        )
+        epochs = f"{len(item.history)}/{item.epochs}"
+        measured = (*_measured(item.points), number(item.score, ".4f"), _duration(spent_s))
+        state = Text(item.state, _STYLES[item.state])
+        table.add_row(Text(_name(item)), str(item.seed), state, epochs, *measured)
     return Group(table, Text(_counts(progress, total=total, elapsed_s=elapsed_s), "dim"))
 
 
@@ -79,53 +72,52 @@ def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
 
     methods = dict.fromkeys(trial.method for trial in sweep.trials)
     parts: list[RenderableType] = [_method_table(sweep, method) for method in methods]
-    parts += [Text(f"  {line}") for method in methods for line in _as_options(sweep, method)]
+    # Of a search for a front, the front says more.
+    for method in methods if sweep.options.get("search") != "pareto" else ():
+        chosen = [t for t in sweep.trials if t.run in sweep.chosen.get(method, ())]
+        for trial in chosen[:1]:
+            options = " ".join(f"--set {name}={value}" for name, value in trial.settings.items())
+            parts.append(Text(f"  chosen: --methods {method} {options}"))
     parts += [Text(f"  {note}", "dim") for note in notes(sweep)]
-    found = effects(sweep.trials)
-    if found:
-        parts.append(_effects_table(found))
-        parts.append(Text("  Spearman's rank correlation over the trials of a method", "dim"))
+    if found := effects(sweep.trials):
+        heads = ("method", "setting", "trials", "accuracy", "cost")
+        table = folding_table(*heads, title="what each setting did")
+        for one in found:
+            sides = (number(side, "+.2f", none="-") for side in (one.accuracy, one.nflops))
+            table.add_row(one.method, one.setting, str(one.trials), *sides)
+        note = "  Spearman's rank correlation over the trials of a method"
+        parts += [table, Text(note, "dim")]
     return parts
+
+
+def _trials_table(name: str, *more: str, runtime: str, title: str = "") -> Table:
+    # One column of settings: with a column each, six leave no room for their values.
+    cost = f"{runtime}\n/ dense" if runtime else "nFLOPs"
+    heads = (name, "seed", "state", *more, "acc. %\nheld out", cost, "score", "time")
+    table = folding_table(*heads, title=title)
+    table.columns[0].min_width = _LONGEST_SETTING
+    for column in table.columns[1:]:
+        column.justify, column.no_wrap = "right", True
+    return table
 
 
 def _method_table(sweep: SweepRecord, method: str) -> Table:
     from rich.text import Text
 
     mine = [trial for trial in sweep.trials if trial.method == method]
-    chosen = sweep.chosen.get(method, ())
-    table = plain_table(method)
-    # One column: with a column each, six settings leave no room for their values.
-    table.add_column("settings", overflow="fold", min_width=_LONGEST_SETTING)
-    for title in ("seed", "state", *_titles(sweep.runtime), "time"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for trial in sorted(mine, key=_by_score):
+    table = _trials_table("settings", runtime=sweep.runtime, title=method)
+    for trial in sorted(mine, key=lambda t: math.inf if t.score is None else -t.score):
         settings = [f"{k.removeprefix(f'{method}.')}={v}" for k, v in trial.settings.items()]
-        mark = "* " if trial.run in chosen else ""
+        mark = "* " if trial.run in sweep.chosen.get(method, ()) else ""
         table.add_row(
             Text(" ".join(settings)),
             f"{mark}{trial.seed}",
-            _state(trial.status),
+            Text(trial.status, _STYLES[trial.status]),
             *_measured(trial.points),
-            _number(trial.score),
+            number(trial.score, ".4f"),
             _duration(trial.wall_s),
         )
     return table
-
-
-def _as_options(sweep: SweepRecord, method: str) -> list[str]:
-    """Return what was chosen for a method as `bench run` takes it, one line at most."""
-    if sweep.options.get("search") == "pareto":
-        return []  # the front says more
-    chosen = sweep.chosen.get(method, ())
-    settings = [trial.settings for trial in sweep.trials if trial.run in chosen][:1]
-    return [
-        f"chosen: --methods {method} {' '.join(f'--set {k}={v}' for k, v in one.items())}"
-        for one in settings
-    ]
-
-
-def _by_score(trial: TrialRow) -> float:
-    return math.inf if trial.score is None else -trial.score
 
 
 def notes(sweep: SweepRecord) -> list[str]:
@@ -173,28 +165,19 @@ def effects(trials: Sequence[TrialRow]) -> list[Effect]:
     found: list[Effect] = []
     for method in dict.fromkeys(trial.method for trial in trials):
         mine = [t for t in trials if t.method == method and t.status in _WELL and t.points]
-        names = dict.fromkeys(name for trial in mine for name in trial.settings)
-        for name in names:
+        cheapest = [min(trial.points) for trial in mine]
+        for name in dict.fromkeys(name for trial in mine for name in trial.settings):
             values = [trial.settings.get(name) for trial in mine]
-            if len(mine) < _FEW_TRIALS or not _are_numbers(values) or len(set(values)) < 2:
+            numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            if len(mine) < _FEW_TRIALS or not numeric or len(set(values)) < 2:
                 continue
-            numbers = np.array(values, dtype=float)
-            cheapest = [min(trial.points) for trial in mine]
-            nflops, accuracy = (np.array(side) for side in zip(*cheapest, strict=True))
-            found.append(
-                Effect(
-                    method,
-                    name.removeprefix(f"{method}."),
-                    len(mine),
-                    rank_correlation(numbers, accuracy),
-                    rank_correlation(numbers, nflops),
-                )
+            nflops, accuracy = (
+                rank_correlation(np.array(values, dtype=float), np.array(side))
+                for side in zip(*cheapest, strict=True)
             )
+            setting = name.removeprefix(f"{method}.")
+            found.append(Effect(method, setting, len(mine), accuracy, nflops))
     return found
-
-
-def _are_numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 def _name(progress: Progress) -> str:
@@ -212,41 +195,14 @@ def _measured(points: Sequence[tuple[float, float]]) -> tuple[str, str]:
     return accuracies, "-".join(f"{nflops:.3f}" for nflops, _ in ordered)
 
 
-def _titles(runtime: str) -> tuple[str, str, str]:
-    return "acc. %\nheld out", f"{runtime}\n/ dense" if runtime else "nFLOPs", "score"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _state(state: str) -> RenderableType:
-    from rich.text import Text
-
-    return Text(state, _STYLES[state])
-
-
-def _effects_table(found: Sequence[Effect]) -> Table:
-    table = plain_table("what each setting did")
-    table.add_column("method")
-    table.add_column("setting")
-    for title in ("trials", "accuracy", "cost"):
-        table.add_column(title, justify="right")
-    for effect in found:
-        sides = ("-" if r is None else f"{r:+.2f}" for r in (effect.accuracy, effect.nflops))
-        table.add_row(effect.method, effect.setting, str(effect.trials), *sides)
-    return table
-
-
 def _counts(progress: Sequence[Progress], *, total: int, elapsed_s: float) -> str:
     counts = Counter[str](p.state for p in progress if p.state != "running" or p.begun is not None)
-    known = len(progress)
     waiting = total - sum(counts.values())
     parts = [f"{counts[state]} {state}" for state in _STYLES if counts[state]]
     parts += [f"{waiting} waiting"] if waiting > 0 else []
     new = [p for p in progress if p.begun is not None]
     done = sum(p.share for p in new)
-    left = total - (known - len(new)) - done
+    left = total - (len(progress) - len(new)) - done
     if done > 0 and left > 0:
         parts.append(f"{_duration(elapsed_s * left / done)} left")
     return f"{', '.join(parts)}; {_duration(elapsed_s)} so far"

@@ -16,10 +16,10 @@ from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import Arrays, bits_in, numbers_in
 from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
-from bench.report.data.groups import Family
+from bench.report.data.groups import Network
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
-from bench.report.data.study import Study, Unusable
+from bench.report.data.study import Study
 
 _HALF_WIDTH = 2 * 1.959964
 
@@ -56,96 +56,98 @@ def axes_of(rows: Sequence[Row]) -> list[Axis]:
     return [MACS, *(Axis(size, runtime) for runtime in runtimes for size in BATCH_SIZES)]
 
 
-def same_images(a: Family, b: Family) -> bool:
+def same_images(a: Network, b: Network) -> bool:
     """Whether both were trained and evaluated on the same images."""
-    one, other = a.first, b.first
+    one, other = a.record, b.record
     return one.spec.dataset == other.spec.dataset and one.test_images == other.test_images
 
 
-def of_its_budget(family: Family, statics: Sequence[Family]) -> list[Family]:
+def of_its_budget(network: Network, statics: Sequence[Network]) -> list[Network]:
     """Return the static networks of the same ladder, on the same images, that were trained as
-    `family` was: of the same budget, or where there are none, all of the nearest one."""
-    ladder = family.first.spec.backbone.family
-    of_ladder = [other for other in statics if other.first.spec.backbone.family == ladder]
-    beside = [other for other in of_ladder if same_images(family, other)]
-    alike = [other for other in beside if family.budget.matches(other.budget)]
+    `network` was: of the same budget, or where there are none, all of the nearest one."""
+    ladder = network.record.spec.backbone.family
+    beside = [
+        other
+        for other in statics
+        if other.record.spec.backbone.family == ladder and same_images(network, other)
+    ]
+    alike = [other for other in beside if network.budget.matches(other.budget)]
     if alike or not beside:
         return alike
-    nearest = min((other.budget for other in beside), key=family.budget.distance)
+    nearest = min((other.budget for other in beside), key=network.budget.distance)
     return [other for other in beside if nearest.matches(other.budget)]
 
 
 def with_costs(
-    members: Sequence[Family], study: Study, *, axis: Axis, of: RunRecord
-) -> list[tuple[Family, Runs]]:
+    members: Sequence[Network], study: Study, *, axis: Axis, of: RunRecord
+) -> list[tuple[Network, Runs]]:
     """Return those that have a cost on this axis, with it."""
     found = []
-    for family in members:
+    for network in members:
         try:
-            found.append((family, costs_on(family, study, axis=axis, of=of)))
-        except Unusable:
+            found.append((network, costs_on(network, study, axis=axis, of=of)))
+        except RecordError:
             continue
     return found
 
 
-def costs_on(family: Family, study: Study, *, axis: Axis, of: RunRecord) -> Runs:
+def costs_on(network: Network, study: Study, *, axis: Axis, of: RunRecord) -> Runs:
     """Return accuracies and costs, in units of the dense backbone of `of`.
 
     Raises:
-        Unusable: there is no number on this axis.
+        RecordError: there is no number on this axis.
     """
     if axis == MACS:
-        return in_macs(family, study, unit=of.dense_macs)
-    return _in_time(family, study, beside=of.spec.backbone, axis=axis)
+        return in_macs(network, study, unit=of.dense_macs)
+    return _in_time(network, study, beside=of.spec.backbone, axis=axis)
 
 
-def in_macs(family: Family, study: Study, *, unit: float) -> Runs:
+def in_macs(network: Network, study: Study, *, unit: float) -> Runs:
     """Return accuracy and MACs, in units of `unit` MACs; those of each image where they differ.
 
     Raises:
-        Unusable: arrays are missing or do not fit.
+        RecordError: arrays are missing or do not fit.
     """
-    correct_spn, macs_spn = _arrays(family, study)
-    if family.static:
+    correct_spn, macs_spn = _arrays(network, study)
+    if network.static:
         macs_spn = macs_spn.mean(axis=2)
     return Runs(correct_spn, macs_spn / unit, np.zeros(correct_spn.shape[1]))
 
 
-def _in_time(family: Family, study: Study, *, beside: BackboneSpec, axis: Axis) -> Runs:
+def _in_time(network: Network, study: Study, *, beside: BackboneSpec, axis: Axis) -> Runs:
     """Return accuracy and time, in units of the dense `beside` in the same rounds.
 
     The dense network itself takes exactly 1: how unsure the ratio is stands in the other's
     speed-up, whose interval is paired with it.
     """
-    correct_spn, _ = _arrays(family, study)
+    correct_spn, _ = _arrays(network, study)
     seeds, points, _ = correct_spn.shape
-    own = family.first.spec.backbone
-    if family.dense and own == beside:
+    own = network.record.spec.backbone
+    if network.dense and own == beside:
         return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
     other = None if own == beside else beside.label
-    ratios = [[_ratio(cell, other) for cell in row] for row in cells_of(family, axis)]
+    ratios = [[_ratio(cell, other) for cell in row] for row in cells_of(network, axis)]
     time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
     error_sp = np.array([[(1 / i.low - 1 / i.high) / _HALF_WIDTH for _, i in r] for r in ratios])
     return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
 
 
-def cells_of(family: Family, axis: Axis) -> list[list[LatencyCell]]:
+def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
     """Return the newest cells, by seed and point.
 
     Raises:
-        Unusable: a point was not timed, or not all in the same way.
+        RecordError: a point was not timed, or not all in the same way.
     """
     found: list[list[LatencyCell]] = []
-    for record in family.records:
-        row: list[LatencyCell] = []
-        for point in family.points(record):
+    for record in network.records:
+        found.append([])
+        for point in network.points(record):
             cell = newest_cell(point.latency, axis.batch_size, axis.runtime)
             if cell is None or cell.latency_ms is None:
-                raise Unusable(cell.reason if cell is not None and cell.reason else NOT_TIMED)
-            row.append(cell)
-        found.append(row)
+                raise RecordError(cell.reason if cell is not None and cell.reason else NOT_TIMED)
+            found[-1].append(cell)
     if len({how_measured(cell) for row in found for cell in row}) > 1:
-        raise Unusable("timed on several devices or numbers of threads")
+        raise RecordError("timed on several devices or numbers of threads")
     return found
 
 
@@ -155,24 +157,24 @@ def _ratio(cell: LatencyCell, other: str | None) -> tuple[float, Interval]:
         return cell.speedup, cell.speedup_interval
     if other is not None and other in cell.others:
         return cell.others[other].speedup, cell.others[other].speedup_interval
-    raise Unusable("not timed in the same rounds as the dense network")
+    raise RecordError("not timed in the same rounds as the dense network")
 
 
-def _arrays(family: Family, study: Study) -> tuple[Array, Array]:
+def _arrays(network: Network, study: Study) -> tuple[Array, Array]:
     """Return which images were right, and the MACs of each image, both (S, P, N)."""
     correct, macs = [], []
-    for record in family.records:
-        for point in family.points(record):
-            arrays, images = study.arrays(record, point), record.test_images
+    for record in network.records:
+        for point in network.points(record):
+            arrays, images = study.arrays(record, point.arrays_file), record.test_images
             try:
                 right_n = bits_in(arrays, "correct_bits", count=images)
             except RecordError:
-                raise Unusable("which images were right is not on record") from None
+                raise RecordError("which images were right is not on record") from None
             correct.append(right_n.astype(float))
             macs.append(_macs_of(arrays, point, images))
-    shape = (len(family.records), len(family.point_names), -1)
+    shape = (len(network.records), len(network.point_names), -1)
     if not correct:
-        raise Unusable("the seeds have no operating point in common")
+        raise RecordError("the seeds have no operating point in common")
     return np.stack(correct).reshape(shape), np.stack(macs).reshape(shape)
 
 
@@ -182,7 +184,7 @@ def _macs_of(arrays: Arrays, point: PointRecord, images: int) -> Array:
     try:
         macs_n = numbers_in(arrays, "macs_n", axes=1)
     except RecordError:
-        raise Unusable("the MACs on record are no finite numbers") from None
+        raise RecordError("the MACs on record are no finite numbers") from None
     if len(macs_n) != images:
-        raise Unusable("the MACs on record are of other images")
+        raise RecordError("the MACs on record are of other images")
     return macs_n

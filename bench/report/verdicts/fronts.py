@@ -14,13 +14,12 @@ from typing import NamedTuple
 from bench.analysis.bootstrap import FrontUncertainty, front_uncertainty
 from bench.analysis.uncertainty import Runs
 from bench.records.record import RunRecord
-from bench.report.data.groups import Family
+from bench.report.data.groups import Network
 from bench.report.data.study import Study
 from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import Axis, axes_of, with_costs
 
 WORST_COST, WORST_ACCURACY = 1.0, 0.0
-_SEED = 0
 _SHOWN_FROM = 0.01
 
 
@@ -67,13 +66,13 @@ def front_certainties(study: Study) -> list[FrontCertainty]:
     Costs are relative to the largest backbone. A network without a cost on an axis is not on its
     front.
     """
-    meeting: dict[tuple[object, ...], list[Family]] = defaultdict(list)
-    for family in study.families:
-        spec = family.first.spec
-        meeting[spec.budget.recipe, spec.dataset, family.first.test_images].append(family)
+    meeting: dict[tuple[object, ...], list[Network]] = defaultdict(list)
+    for network in study.networks:
+        spec = network.record.spec
+        meeting[spec.budget.recipe, spec.dataset, network.record.test_images].append(network)
     found = []
     for _, members in sorted(meeting.items(), key=lambda entry: str(entry[0][0])):
-        largest = max((one.first for one in members), key=lambda record: record.dense_macs)
+        largest = max((one.record for one in members), key=lambda record: record.dense_macs)
         for axis in axes_of(study.rows):
             placed = with_costs(members, study, axis=axis, of=largest)
             if len(placed) > 1:
@@ -90,7 +89,7 @@ def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
             "network": f"{point.label} {point.point}".strip(),
             "backbone": point.backbone,
             "seeds": str(point.seeds),
-            f"cost / {front.beside}": f"{point.cost:.3f}",
+            "relative cost": f"{point.cost:.3f}",
             "accuracy, %": f"{100 * point.accuracy:.2f}",
             "on the front, %": f"{100 * point.probability:.0f}",
         }
@@ -98,26 +97,22 @@ def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
         for point in front.points
         if point.probability >= _SHOWN_FROM
     ]
+    units = " or ".join(dict.fromkeys(front.beside for front in found))
     caption = (
         "Probability of Pareto optimality: the share of 2,000 repetitions, with images resampled, "
         "and training where there are several seeds, in which nothing is both cheaper and better. "
-        "Below 1 % is left out."
+        f"Costs are relative to the dense {units}; below 1 % is left out."
     )
-    return table_of("front", caption, _same_titles(lines))
+    return table_of("front", caption, lines)
 
 
 def area_table(found: Sequence[FrontCertainty]) -> ReportTable:
     """Return the hypervolumes: of the dense networks, and of all."""
     lines = [
-        {
-            "at equal": front.axis.title,
-            "recipe": front.recipe,
-            "networks": area.networks,
-            "points": str(area.points),
-            "hypervolume": f"{area.value:.4f}",
-            "95 %, low": f"{area.low:.4f}",
-            "95 %, high": f"{area.high:.4f}",
-        }
+        {"at equal": front.axis.title, "recipe": front.recipe}
+        | {"networks": area.networks, "points": str(area.points)}
+        | {"hypervolume": f"{area.value:.4f}"}
+        | {"95 %, low": f"{area.low:.4f}", "95 %, high": f"{area.high:.4f}"}
         for front in found
         for area in front.areas
     ]
@@ -128,56 +123,35 @@ def area_table(found: Sequence[FrontCertainty]) -> ReportTable:
     return table_of("hypervolume", caption, lines)
 
 
-def _same_titles(lines: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the lines with one title for the cost, whichever backbone a front is seen from."""
-    titles = {title for line in lines for title in line if title.startswith("cost / ")}
-    if len(titles) < 2:
-        return lines
-    return [
-        {("cost / largest" if key.startswith("cost / ") else key): v for key, v in line.items()}
-        for line in lines
-    ]
-
-
 def _certainty(
-    placed: Sequence[tuple[Family, Runs]], *, axis: Axis, beside: RunRecord
+    placed: Sequence[tuple[Network, Runs]], *, axis: Axis, beside: RunRecord
 ) -> FrontCertainty:
-    groups = [runs for _, runs in placed]
-    dense = [runs for family, runs in placed if family.dense]
-    everything = _front_of(groups)
-    probabilities = iter(everything.probability_p)
+    every = [runs for _, runs in placed]
+    dense = [runs for network, runs in placed if network.dense]
+    whole = _front_of(every)
+    probabilities = iter(whole.probability_p)
     points = [
         FrontPoint(
-            family.label,
-            name,
-            family.backbone,
-            len(family.records),
-            float(cost),
-            float(accuracy),
-            next(probabilities),
+            *(network.label, name, network.backbone, network.seeds),
+            *(float(cost), float(accuracy), next(probabilities)),
         )
-        for family, runs in placed
+        for network, runs in placed
         for name, cost, accuracy in zip(
-            family.point_names, runs.cost_p, runs.accuracy_p, strict=True
+            network.point_names, runs.cost_p, runs.accuracy_p, strict=True
         )
     ]
-    areas = [_area("dense networks", dense, _front_of(dense))] if dense else []
-    areas.append(_area("all networks", groups, everything))
+    areas = [("dense networks", dense, _front_of(dense))] if dense else []
     return FrontCertainty(
         axis,
         beside.spec.budget.recipe,
         beside.spec.backbone.name,
         tuple(sorted(points, key=lambda point: (point.cost, -point.accuracy, point.label))),
-        tuple(areas),
+        tuple(
+            Area(name, sum(runs.points for runs in groups), front.hypervolume, *front.bounds)
+            for name, groups, front in (*areas, ("all networks", every, whole))
+        ),
     )
 
 
 def _front_of(groups: Sequence[Runs]) -> FrontUncertainty:
-    return front_uncertainty(
-        groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=_SEED
-    )
-
-
-def _area(name: str, groups: Sequence[Runs], found: FrontUncertainty) -> Area:
-    count = sum(runs.points for runs in groups)
-    return Area(name, count, found.hypervolume, found.bounds.low, found.bounds.high)
+    return front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=0)

@@ -13,9 +13,10 @@ import numpy as np
 from bench.analysis.statistics import McNemar, mcnemar
 from bench.analysis.uncertainty import Array, Estimate, difference
 from bench.analysis.verdict import holm
-from bench.report.data.groups import Family
-from bench.report.data.study import Study, Unusable
-from bench.report.tables.cells import ReportTable, table_of
+from bench.errors import RecordError
+from bench.report.data.groups import Network
+from bench.report.data.study import Study
+from bench.report.tables.cells import ReportTable, number, table_of
 from bench.report.verdicts.costs import in_macs, same_images
 
 SAME_COST = 1.1
@@ -26,25 +27,25 @@ SAME_COST = 1.1
 class Side:
     """One operating point of a pair; `macs` is its mean per image."""
 
-    family: Family
+    network: Network
     point: str
     macs: float
-    accuracy: float
     correct_sn: Array
 
     @property
     def name(self) -> str:
-        family = self.family
-        parts = (family.label, self.point, family.backbone if family.dense else "")
+        network = self.network
+        parts = (network.label, self.point, network.backbone if network.dense else "")
         return " ".join(part for part in parts if part)
 
     @property
     def seeds(self) -> int:
-        return len(self.family.records)
+        return self.network.seeds
 
-    @property
-    def recipe(self) -> str:
-        return self.family.rows[0].recipe
+    def comparable(self, other: Side) -> bool:
+        """Whether both are of one recipe, on the same images, and not points of one training."""
+        one, two = self.network, other.network
+        return one is not two and one.first.recipe == two.first.recipe and same_images(one, two)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Pair:
     b: Side
     gain: Estimate
     mcnemar: McNemar | None
-    p_holm: float
+    p_holm: float = 1.0
 
 
 def pairs_of(study: Study) -> list[Pair]:
@@ -66,56 +67,52 @@ def pairs_of(study: Study) -> list[Pair]:
     compared with each other.
     """
     sides: list[Side] = []
-    for family in study.families:
+    for network in study.networks:
         try:
-            runs = in_macs(family, study, unit=1.0)
-        except Unusable:
+            runs = in_macs(network, study, unit=1.0)
+        except RecordError:
             continue
-        for n, name in enumerate(family.point_names):
-            cost, accuracy = float(runs.cost_p[n]), float(runs.accuracy_p[n])
-            sides.append(Side(family, name, cost, accuracy, runs.correct_spn[:, n]))
+        sides += [
+            Side(network, name, float(runs.cost_p[n]), runs.correct_spn[:, n])
+            for n, name in enumerate(network.point_names)
+        ]
     sides.sort(key=lambda side: (-side.macs, side.name))
     found = [
         _pair(a, b)
         for place, a in enumerate(sides)
         for b in sides[place + 1 :]
-        if a.macs < SAME_COST * b.macs and _comparable(a, b)
+        if a.macs < SAME_COST * b.macs and a.comparable(b)
     ]
     adjusted = holm([pair.gain.p_value for pair in found])
     return [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
-
-
-def _comparable(a: Side, b: Side) -> bool:
-    one, other = a.family, b.family
-    return one is not other and a.recipe == b.recipe and same_images(one, other)
 
 
 def _pair(a: Side, b: Side) -> Pair:
     exact = None
     if a.seeds == b.seeds == 1:
         exact = mcnemar(a.correct_sn[0].astype(np.bool_), b.correct_sn[0].astype(np.bool_))
-    return Pair(a, b, difference(a.correct_sn, b.correct_sn), exact, 1.0)
+    return Pair(a, b, difference(a.correct_sn, b.correct_sn), exact)
 
 
 def pairs_table(found: Sequence[Pair]) -> ReportTable:
     """Return one line per pair."""
-    lines = [
-        {
-            "network": pair.a.name,
-            "beside": pair.b.name,
-            "MACs, ratio": f"{pair.a.macs / pair.b.macs:.3f}",
-            "seeds": f"{pair.a.seeds} and {pair.b.seeds}",
-            "difference, points": f"{100 * pair.gain.value:+.2f}",
-            "95 %, low": f"{100 * pair.gain.bounds.low:+.2f}",
-            "95 %, high": f"{100 * pair.gain.bounds.high:+.2f}",
-            "p, Holm": f"{pair.p_holm:.2g}",
-            "only one right": ""
-            if pair.mcnemar is None
-            else f"{pair.mcnemar.only_a} and {pair.mcnemar.only_b}",
-            "p, McNemar": "" if pair.mcnemar is None else f"{pair.mcnemar.p_value:.2g}",
-        }
-        for pair in found
-    ]
+    lines = []
+    for pair in found:
+        exact, gain = pair.mcnemar, pair.gain
+        lines.append(
+            {
+                "network": pair.a.name,
+                "beside": pair.b.name,
+                "MACs, ratio": f"{pair.a.macs / pair.b.macs:.3f}",
+                "seeds": f"{pair.a.seeds} and {pair.b.seeds}",
+                "difference, points": f"{100 * gain.value:+.2f}",
+                "95 %, low": f"{100 * gain.bounds.low:+.2f}",
+                "95 %, high": f"{100 * gain.bounds.high:+.2f}",
+                "p, Holm": f"{pair.p_holm:.2g}",
+                "only one right": "" if exact is None else f"{exact.only_a} and {exact.only_b}",
+                "p, McNemar": number(exact and exact.p_value, ".2g"),
+            }
+        )
     caption = (
         f"Networks whose MACs differ by less than {SAME_COST - 1:.0%}. The difference is the "
         "accuracy of the first, more expensive one less that of the second; with one seed on a "

@@ -20,8 +20,9 @@ from bench.analysis.verdict import (
     compare,
     decide,
 )
-from bench.report.data.groups import Family
-from bench.report.data.study import Study, Unusable
+from bench.errors import RecordError
+from bench.report.data.groups import Network
+from bench.report.data.study import Study
 from bench.report.verdicts.costs import (
     MACS,
     Axis,
@@ -44,11 +45,11 @@ class AxisVerdict:
     """
 
     axis: Axis
-    family: Family
+    network: Network
     found: Comparison | Outside | None = None
     verdict: Verdict | None = None
     reason: str = ""
-    static: tuple[Family, ...] = ()
+    static: tuple[Network, ...] = ()
 
     @property
     def outside(self) -> Outside | None:
@@ -62,7 +63,7 @@ class AxisVerdict:
     @property
     def static_names(self) -> tuple[str, ...]:
         """The backbones of static networks, the names of controls."""
-        return tuple(one.label if one.control else one.backbone for one in self.static)
+        return tuple(one.static_name for one in self.static)
 
     @property
     def points(self) -> tuple[float, float, float] | None:
@@ -78,16 +79,16 @@ class AxisVerdict:
 class MethodVerdict:
     """What is found about one method: an answer on each axis."""
 
-    family: Family
+    network: Network
     axes: tuple[AxisVerdict, ...]
 
     @property
     def method(self) -> str:
-        return self.family.rows[0].method
+        return self.network.first.method
 
     @property
     def seeds(self) -> int:
-        return len(self.family.records)
+        return self.network.seeds
 
     def on(self, name: str, runtime: str | None = None) -> AxisVerdict:
         """Return the answer on the axis of that name, without a runtime on the first such axis.
@@ -110,41 +111,41 @@ def verdicts_of(
     that by Holm's rule; controls are corrected among themselves. With `statics` "dense and static
     controls", networks such as the static projection are part of the static curve as well.
     """
-    known = [f for f in study.families if f.dense or (statics != "dense" and f.static)]
-    judged = [family for family in study.families if not family.dense]
+    known = [f for f in study.networks if f.dense or (statics != "dense" and f.static)]
+    judged = [network for network in study.networks if not network.dense]
     axes = axes_of(study.rows)
     answers = [
-        _answer(family, [o for o in known if o is not family], study, axis=axis, level=level)
-        for family in judged
+        _answer(network, [o for o in known if o is not network], study, axis=axis, level=level)
+        for network in judged
         for axis in axes
     ]
     decided = _decided(answers, level=level)
     return [
-        MethodVerdict(family, tuple(one for one in decided if one.family is family))
-        for family in judged
+        MethodVerdict(network, tuple(one for one in decided if one.network is network))
+        for network in judged
     ]
 
 
 def _answer(
-    family: Family, statics: Sequence[Family], study: Study, *, axis: Axis, level: float
+    network: Network, statics: Sequence[Network], study: Study, *, axis: Axis, level: float
 ) -> AxisVerdict:
-    comparable = of_its_budget(family, statics)
+    comparable = of_its_budget(network, statics)
     try:
-        own = costs_on(family, study, axis=axis, of=family.first)
+        own = costs_on(network, study, axis=axis, of=network.record)
         if axis == MACS:
-            placed = [(o, costs_on(o, study, axis=axis, of=family.first)) for o in comparable]
+            placed = [(o, costs_on(o, study, axis=axis, of=network.record)) for o in comparable]
         else:
-            placed = with_costs(comparable, study, axis=axis, of=family.first)
-    except Unusable as error:
-        return AxisVerdict(axis, family, reason=str(error))
+            placed = with_costs(comparable, study, axis=axis, of=network.record)
+    except RecordError as error:
+        return AxisVerdict(axis, network, reason=error.message)
     found = compare(own, [runs for _, runs in placed], level=level)
     if found is None:
         timed = axis != MACS and comparable
         reason = f"no static network was {'timed in the same rounds' if timed else 'run here'}"
-        return AxisVerdict(axis, family, reason=reason)
+        return AxisVerdict(axis, network, reason=reason)
     used = tuple(placed[number][0] for number in found.static)
     reason = "no static network of that cost was run" if isinstance(found, Outside) else ""
-    return AxisVerdict(axis, family, found, reason=reason, static=used)
+    return AxisVerdict(axis, network, found, reason=reason, static=used)
 
 
 def _decided(answers: Sequence[AxisVerdict], *, level: float) -> list[AxisVerdict]:
@@ -153,8 +154,8 @@ def _decided(answers: Sequence[AxisVerdict], *, level: float) -> list[AxisVerdic
     together: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for number, answer in enumerate(answers):
         if can_be_judged(answer.found):
-            family = answer.family
-            together[answer.axis, family.first.spec.dataset, family.control].append(number)
+            network = answer.network
+            together[answer.axis, network.record.spec.dataset, network.control].append(number)
     decided = list(answers)
     for numbers in together.values():
         compared = [found for n in numbers if (found := answers[n].found) is not None]
