@@ -1,4 +1,4 @@
-"""SACT against its conformance points: costs by position, both ends, loss, direction of travel."""
+"""ACT and SACT against their conformance points: both ends, costs, loss, schedule, direction."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.measure.modes import using_threads
 from bench.method import Budget, OptimizerSpec
 from bench.networks.halting import HaltingResNet
+from bench.networks.halting_policy import ImageHalting
 from bench.networks.positions import PositionHalting
 from bench.networks.trunk import Backbone
 from bench.phases import PricedThinking
@@ -21,21 +22,29 @@ from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
 from bench.training.reporter import Silent
-from methods.sact import Sact, SactConfig, position_score
+from methods.act import Act, pooled_score
+from methods.sact import Sact, position_score
 
+Halting = Act | Sact
 RESNET32 = Backbone("resnet32", 10, (3, 32, 32))
 BUDGET = Budget(recipe="fair", epochs=4, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
 
 
-def _net(backbone: Backbone = RESNET32, **settings: object) -> HaltingResNet:
+@pytest.fixture(params=[Act, Sact])
+def method(request: pytest.FixtureRequest) -> Halting:
+    made: Halting = request.param()
+    return made
+
+
+def _net(method: Halting, backbone: Backbone = RESNET32, **settings: object) -> HaltingResNet:
     torch.manual_seed(0)
-    net = Sact().build(backbone, SactConfig(**settings))
+    net = method.build(backbone, method.Config(**settings))
     assert isinstance(net, HaltingResNet)
     return net
 
 
-def _phase(**settings: object) -> PricedThinking:
-    (phase,) = Sact().phases(SactConfig(**settings), BUDGET)
+def _phase(method: Halting, **settings: object) -> PricedThinking:
+    (phase,) = method.phases(method.Config(**settings), BUDGET)
     assert isinstance(phase, PricedThinking)
     return phase
 
@@ -44,6 +53,50 @@ def _batch(count: int = 8, side: int = 32) -> Batch:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(count, 3, side, side, generator=generator)
     return Batch(x, torch.arange(count) % 10, torch.arange(count))
+
+
+@torch.no_grad()
+def test_with_the_bias_at_either_end_it_is_the_dense_network_or_one_block_per_stage(
+    method: Halting,
+) -> None:
+    x = _batch(2).x_nchw
+    dense = _net(method, halting_bias=-1e4).eval()
+    assert torch.equal(dense(x).logits, dense.trunk(x))
+    assert torch.equal(dense.execute(x).logits, dense.trunk(x))
+    cheap = _net(method, halting_bias=1e4).eval()
+    units, macs = cheap.units(), unit_macs(cheap)
+    for output in (cheap(x), cheap.execute(x)):
+        kept = [0 if unit.role == "policy" else macs[unit.name] for unit in units]
+        assert macs_per_image(output.executed, kept).tolist() == [12_239_488] * 2
+        if isinstance(method, Act):
+            total = macs_per_image(output.executed, list(macs.values()))
+            assert total.tolist() == [12_239_488 + 16 + 32 + 64] * 2
+    assert 12_239_488 / dense_macs(RESNET32) == pytest.approx(0.178, abs=5e-4)
+
+
+@torch.no_grad()
+def test_at_the_start_nearly_everything_runs_and_the_last_state_has_most_of_the_weight() -> None:
+    output = _net(Act()).train()(_batch(16).x_nchw)
+    units_ns = output.terms["units_ns"]
+    assert units_ns.mean() > 4.5
+    # R = 1 - (h_1 + ... + h_4), which is 0.81 where every h is sigmoid(-3).
+    assert 1 - 4 * torch.sigmoid(torch.tensor(-3.0)).item() == pytest.approx(0.81, abs=5e-3)
+    assert 0.5 < (output.terms["ponder_ns"] - units_ns).mean() < 0.9
+
+
+def test_a_score_starts_at_the_halting_bias_which_weight_decay_leaves_alone() -> None:
+    score = pooled_score(16)
+    assert score[-1].bias.tolist() == [0.0]
+    assert _net(Act(), halting_bias=-2.0).policy.bias == -2.0
+    assert not any(parameter.eq(-3.0).any() for parameter in _net(Act()).policy.parameters())
+
+
+def test_deciding_costs_next_to_nothing() -> None:
+    net = _net(Act())
+    assert isinstance(net.policy, ImageHalting)
+    scores = {unit.name: unit_macs(net)[unit.name] for unit in net.policy.units()}
+    assert sum(scores.values()) == 4 * (16 + 32 + 64)
+    assert sum(scores.values()) / dense_macs(RESNET32) < 1e-5
 
 
 @torch.no_grad()
@@ -68,27 +121,13 @@ def test_only_the_map_has_a_bias_and_it_starts_at_zero_behind_the_halting_bias()
     names = {name: p for name, p in position_score(16).named_parameters() if p.ndim != 4}
     assert names["local.conv.bias"].tolist() == [0.0]
     assert sum("bias" in name and p.numel() == 1 for name, p in names.items()) == 1
-    assert _net(halting_bias=-2.0).policy.bias == -2.0
-
-
-@torch.no_grad()
-def test_with_the_bias_at_either_end_it_is_the_dense_network_or_one_block_per_stage() -> None:
-    x = _batch(2).x_nchw
-    dense = _net(halting_bias=-1e4).eval()
-    assert torch.equal(dense(x).logits, dense.trunk(x))
-    assert torch.equal(dense.execute(x).logits, dense.trunk(x))
-    cheap = _net(halting_bias=1e4).eval()
-    units, macs = cheap.units(), unit_macs(cheap)
-    for output in (cheap(x), cheap.execute(x)):
-        kept = [0 if unit.role == "policy" else macs[unit.name] for unit in units]
-        assert macs_per_image(output.executed, kept).tolist() == [12_239_488] * 2
-    assert 12_239_488 / dense_macs(RESNET32) == pytest.approx(0.178, abs=5e-4)
+    assert _net(Sact(), halting_bias=-2.0).policy.bias == -2.0
 
 
 @pytest.mark.parametrize(("name", "share"), [("resnet32", 0.015), ("resnet110", 0.017)])
 def test_deciding_everywhere_costs_one_and_a_half_percent(name: str, share: float) -> None:
     backbone = Backbone(name, 10, (3, 32, 32))
-    net = _net(backbone)
+    net = _net(Sact(), backbone)
     assert isinstance(net.policy, PositionHalting)
     macs = unit_macs(net)
     overhead = sum(macs[unit.name] for unit in net.policy.units())
@@ -97,7 +136,7 @@ def test_deciding_everywhere_costs_one_and_a_half_percent(name: str, share: floa
 
 @torch.no_grad()
 def test_a_score_in_part_costs_its_share_of_the_positions() -> None:
-    net = _net(Backbone("resnet20", 10, (3, 16, 16)), halting_bias=3.0).eval()
+    net = _net(Sact(), Backbone("resnet20", 10, (3, 16, 16)), halting_bias=3.0).eval()
     output = net(_batch(side=16).x_nchw)
     column = {unit.name: c for c, unit in enumerate(net.units())}
     block, score = (output.executed[:, column[n]] for n in ("block1", "score1"))
@@ -106,9 +145,11 @@ def test_a_score_in_part_costs_its_share_of_the_positions() -> None:
     assert torch.equal(output.executed[:, column["score1.global"]], (score > 0).float())
 
 
-def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages() -> None:
-    net, batch = _net(), _batch()
-    phase = _phase(tau=0.3)
+def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages(
+    method: Halting,
+) -> None:
+    net, batch = _net(method), _batch()
+    phase = _phase(method, tau=0.3)
     phase.set_modes(net)
     terms = phase.loss(net, batch, 0.0)
     parts = terms.parts
@@ -121,8 +162,8 @@ def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages(
     assert sum(units) < parts["ponder"].item() <= sum(units) + 3
 
 
-def test_without_cross_entropy_the_ponder_cost_alone_raises_the_scores() -> None:
-    net = _net(Backbone("resnet20", 10, (3, 16, 16)))
+def test_without_cross_entropy_the_ponder_cost_alone_raises_the_scores(method: Halting) -> None:
+    net = _net(method, Backbone("resnet20", 10, (3, 16, 16)))
     optimizer = torch.optim.SGD(net.policy.parameters(), lr=5.0)
     x, costs = _batch(16, side=16).x_nchw, []
     for _ in range(25):
@@ -134,20 +175,22 @@ def test_without_cross_entropy_the_ponder_cost_alone_raises_the_scores() -> None
     assert costs[-1] < costs[0] - 0.2
 
 
-def test_scores_may_learn_at_a_rate_of_their_own_but_not_by_the_published_recipe() -> None:
-    net = _net()
-    trunk, side = _phase(side_lr_scale=7.0).groups(net)
+def test_scores_may_learn_at_a_rate_of_their_own_but_not_by_the_published_recipe(
+    method: Halting,
+) -> None:
+    net = _net(method)
+    trunk, side = _phase(method, side_lr_scale=7.0).groups(net)
     assert (trunk.lr_scale, side.lr_scale) == (1.0, 7.0)
     assert set(side.parameters) == set(net.policy.parameters())
     assert {*trunk.parameters, *side.parameters} == set(net.parameters())
-    (phase,) = Sact().phases(
-        SactConfig(side_lr_scale=7.0), BUDGET.model_copy(update={"published": True})
+    (phase,) = method.phases(
+        method.Config(side_lr_scale=7.0), BUDGET.model_copy(update={"published": True})
     )
     assert [group.lr_scale for group in phase.groups(net)] == [1.0, 1.0]
 
 
-def test_the_published_schedule_is_100_000_steps_with_three_drops() -> None:
-    method, config = Sact(), SactConfig()
+def test_the_published_schedule_is_100_000_steps_with_three_drops(method: Halting) -> None:
+    config = method.Config()
     assert method.published_epochs(config) == 256 == round(100_000 / (50_000 / 128))
     budget = BUDGET.model_copy(update={"epochs": 256, "published": True})
     (phase,) = method.phases(config, budget)
@@ -156,25 +199,25 @@ def test_the_published_schedule_is_100_000_steps_with_three_drops() -> None:
     assert (spec.schedule, spec.milestones, spec.decay) == ("step", (0.6, 0.75, 0.9), 0.1)
 
 
-def test_the_defaults_are_those_of_the_authors_code() -> None:
-    config = SactConfig()
+def test_the_defaults_are_those_of_the_authors_code(method: Halting) -> None:
+    config = method.Config()
     assert (config.tau, config.eps, config.halting_bias) == (0.01, 0.01, -3.0)
-    assert Sact.tags.reconstructed == ("side_lr_scale",)
-    assert Sact.tags.decision == "halting"
-    assert Sact().variant(SactConfig(tau=0.005)) == "tau=0.005"
+    assert method.tags.reconstructed == ("side_lr_scale",)
+    assert method.tags.decision == "halting"
+    assert method.variant(method.Config(tau=0.005)) == "tau=0.005"
 
 
-def _nflops_trained_with(tau: float, folder: Path) -> float:
+def _nflops_trained_with(method: Halting, tau: float, folder: Path) -> float:
     digits, backbone = load_digits(), Backbone("resnet14", 10, (1, 8, 8))
     mean, std = digits.info.mean, digits.info.std
-    config = SactConfig(tau=tau)
+    config = method.Config(tau=tau)
     seed_globally(0, "build")
-    net = Sact().build(backbone, config)
+    net = method.build(backbone, config)
     few = pad_images(digits.train.take(torch.arange(400)), 0)
     budget = BUDGET.model_copy(update={"epochs": 6})
     train(
         net,
-        Sact().phases(config, budget),
+        method.phases(config, budget),
         images=TrainingImages(few, mean, std),
         settings=Settings(0, torch.device("cpu")),
         checkpoint=Checkpoint(folder / f"{tau}.bin", identity="test"),
@@ -187,7 +230,11 @@ def _nflops_trained_with(tau: float, folder: Path) -> float:
     return macs_n.mean().item() / dense_macs(backbone)
 
 
-def test_a_higher_price_of_thinking_makes_a_cheaper_network(tmp_path: Path) -> None:
+def test_a_higher_price_of_thinking_makes_a_cheaper_network(
+    method: Halting, tmp_path: Path
+) -> None:
     with using_threads(1):
-        dear, middle, cheap = (_nflops_trained_with(tau, tmp_path) for tau in (0.0, 0.05, 0.5))
-    assert dear > middle + 0.02 > cheap + 0.04
+        expensive, middle, cheap = (
+            _nflops_trained_with(method, tau, tmp_path) for tau in (0.0, 0.05, 0.5)
+        )
+    assert expensive > middle + 0.02 > cheap + 0.04

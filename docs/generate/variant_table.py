@@ -1,0 +1,59 @@
+"""The table of SGAD's variants in docs/methods.md: `python docs/generate/variant_table.py`.
+
+Prints it from the runs of results/reference/variants.yaml; a test holds the document to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.method import METHODS
+from bench.records.record import RunRecord
+from bench.records.store import RunStore
+
+VARIANTS = Path(__file__).parents[2] / "results" / "scratch" / "variants"
+_TITLES = (
+    *("settings", "held-out accuracy, %", "nFLOPs, held-out", "test accuracy, %", "nFLOPs, test"),
+    *("dropped in training, %", "dropped in evaluation, %", "asked for, %", "masks"),
+)
+_AIM = {"d_max": 0.6}
+
+
+def variant_table(results_dir: Path = VARIANTS) -> str:
+    """Return a Markdown table with a line per finished variant, as they were recorded."""
+    found = [record for record in RunStore(results_dir).load_all().records if _is_variant(record)]
+    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, sorted(found, key=lambda r: r.created))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _is_variant(record: RunRecord) -> bool:
+    return record.spec.method == "sgad" and record.status == "finished"
+
+
+def _line(record: RunRecord) -> tuple[str, ...]:
+    (point,), last = record.points, record.history[-1].values
+    return (
+        _settings(record),
+        _percent(point.accuracy_held_out),
+        f"{point.nflops_held_out:.3f}",
+        _percent(point.accuracy),
+        f"{point.nflops:.3f}",
+        _percent(last["drop"]),
+        _percent(point.mean_drop),
+        _percent(last["drop_asked"]),
+        str(point.distinct_masks),
+    )
+
+
+def _settings(record: RunRecord) -> str:
+    default = METHODS.get("sgad").Config().model_dump(mode="json") | _AIM
+    changed = {k: v for k, v in record.spec.config.items() if v != default.get(k)}
+    return ", ".join(f"{name} {value}" for name, value in changed.items()) or "default"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+if __name__ == "__main__":
+    print(variant_table())
