@@ -20,13 +20,18 @@ _TITLES = (
 )
 
 
-def verdict_table(results_dir: Path = REFERENCE) -> str:
-    """Return a Markdown table of the best setting of each method and control, at equal MACs."""
+def best_verdicts(results_dir: Path = REFERENCE) -> list[MethodVerdict]:
+    """Return the ten best at equal MACs, of each method and control its best setting."""
     store = RunStore(results_dir)
     best: dict[str, MethodVerdict] = {}
     for found in sorted(verdicts_of(Study(store.load_all().records, store)), key=_place):
         best.setdefault(found.method, found)
-    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, list(best.values())[:_ROWS])]
+    return list(best.values())[:_ROWS]
+
+
+def verdict_table(results_dir: Path = REFERENCE) -> str:
+    """Return them as a Markdown table."""
+    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, best_verdicts(results_dir))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -36,7 +41,7 @@ def _place(found: MethodVerdict) -> tuple[bool, float]:
 
 
 def _line(found: MethodVerdict) -> tuple[str, ...]:
-    control = "control" if found.family.control else ""
+    control = "control" if found.network.control else ""
     words = ", ".join(filter(None, (f"`{found.method}`", _variant(found), control)))
     accuracy, cost = _accuracy_and_cost(found.on("macs"))
     return (words, str(found.seeds), accuracy, cost, *map(_answer, found.axes[:2]))
