@@ -73,7 +73,7 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, elsewhere: str = _ELSEWHERE) -> None:
     """Replace `path` by `content` so that every reader sees the old file or the new one, whole.
 
     Of two writers the last wins. What killed writers left of this file is removed. The folder must
@@ -82,7 +82,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the folder is read-only, full or gone; an old file is left as it was.
     """
-    with storage_errors(path):
+    with storage_errors(path, elsewhere=elsewhere):
         _replace(path, content)
         _sync_folder(path.parent)
     remove_leftovers(path.parent, name=path.name)

@@ -20,9 +20,9 @@ def fetch(name: str, data_dir: DataDir = None, debug: Debug = False) -> None:
     * `bench data fetch cifar100 --data-dir /data/images`
     """
     with errors_shown(debug):
-        from bench.data.load import fetch as fetch_data
+        from bench.data.load import load_dataset
 
-        data = fetch_data(name, data_dir=chosen_folders(None, data_dir).data)
+        data = load_dataset(name, data_dir=chosen_folders(None, data_dir).data)
         typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
 
 

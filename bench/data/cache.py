@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from bench.data.images import Dataset, DatasetInfo, ImageSet
-from bench.data.storage import storage_errors, written_whole
+from bench.data.storage import storage_errors, write_whole
 
 FILE_NAME = "decoded-v1.safetensors"  # another layout gets another number, so old files are left
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -34,8 +34,7 @@ class BrokenCacheError(Exception):
 
 def save(dataset: Dataset, path: Path, *, source: str) -> None:
     """Write `dataset` to `path`; `source` tells later what the pixels were made from."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors import torch as safetensors
 
     train, test = dataset.train.held("cpu"), dataset.test.held("cpu")
     tensors = {
@@ -47,11 +46,7 @@ def save(dataset: Dataset, path: Path, *, source: str) -> None:
     info = json.dumps(dataclasses.asdict(dataset.info), sort_keys=True)
     checksum = _checksum(info, source, tensors)
     metadata = {"info": info, "source": source, "sha256": checksum}
-    with written_whole(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # what its own writer makes of a full disk
-            raise OSError(str(error)) from error
+    write_whole(path, safetensors.save(tensors, metadata))
 
 
 def load(path: Path, *, source: str) -> Dataset | None:

@@ -17,49 +17,32 @@ class DatasetCard:
     name: str
     title: str
     summary: str
-    num_classes: int
-    synthetic: bool
-    embedded: bool  # comes with the installed packages: no download, no data folder
+    num_classes: int = 10
+    synthetic: bool = False
+    embedded: bool = False  # comes with the installed packages: no download, no data folder
 
 
+_CIFAR = "50,000 training and 10,000 test photos, 32x32 RGB; a {} MiB download"
 _CARDS = (
+    DatasetCard("cifar10", "CIFAR-10", _CIFAR.format(163)),
+    DatasetCard("cifar100", "CIFAR-100", _CIFAR.format(161), num_classes=100),
     DatasetCard(
-        name="cifar10",
-        title="CIFAR-10",
-        summary="50,000 training and 10,000 test photos, 32x32 RGB; a 163 MiB download",
-        num_classes=10,
-        synthetic=False,
-        embedded=False,
-    ),
-    DatasetCard(
-        name="cifar100",
-        title="CIFAR-100",
-        summary="50,000 training and 10,000 test photos, 32x32 RGB; a 161 MiB download",
-        num_classes=100,
-        synthetic=False,
-        embedded=False,
-    ),
-    DatasetCard(
-        name="digits",
-        title="UCI handwritten digits",
-        summary="1,797 real scans, 8x8 grey, as shipped with scikit-learn; 1,297 train, 500 test",
-        num_classes=10,
-        synthetic=False,
+        "digits",
+        "UCI handwritten digits",
+        "1,797 real scans, 8x8 grey, as shipped with scikit-learn; 1,297 train, 500 test",
         embedded=True,
     ),
     DatasetCard(
-        name="graded_digits",
-        title="UCI handwritten digits under graded noise, occlusion and shifts",
-        summary="the digits scans, 10x10 grey, damaged by known degrees; 1,297 train, 1,000 test",
-        num_classes=10,
+        "graded_digits",
+        "UCI handwritten digits under graded noise, occlusion and shifts",
+        "the digits scans, 10x10 grey, damaged by known degrees; 1,297 train, 1,000 test",
         synthetic=True,
         embedded=True,
     ),
     DatasetCard(
-        name="synthetic",
-        title="Synthetic glyphs of graded difficulty",
-        summary="5,000 generated images, 16x16 RGB, each with a known difficulty; not real data",
-        num_classes=10,
+        "synthetic",
+        "Synthetic glyphs of graded difficulty",
+        "5,000 generated images, 16x16 RGB, each with a known difficulty; not real data",
         synthetic=True,
         embedded=True,
     ),

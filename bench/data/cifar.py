@@ -14,8 +14,8 @@ from typing import Literal
 from bench.data import archive, cache
 from bench.data.catalogue import DATASETS
 from bench.data.download import MIRROR_VARIABLE, RemoteFile, download, md5_of, places
-from bench.data.identity import fingerprint, in_canonical_order
-from bench.data.images import Dataset, DatasetInfo, ImageSet
+from bench.data.identity import described, in_canonical_order
+from bench.data.images import Dataset, ImageSet
 from bench.data.storage import storage_errors
 from bench.errors import DataError
 from bench.reading import read_limited, reason_of
@@ -205,25 +205,18 @@ def _decoded(source: Source, members: Mapping[str, bytes]) -> Dataset:
         )
         for names in (source.train_members, source.test_members)
     )
-    return described(source, train, test, title=DATASETS[source.name].title)
+    return described_as(source, train, test)
 
 
-def described(source: Source, train: ImageSet, test: ImageSet, *, title: str) -> Dataset:
+def described_as(source: Source, train: ImageSet, test: ImageSet) -> Dataset:
     """Return the data set of these two splits, each in canonical order."""
-    train, test = in_canonical_order(train), in_canonical_order(test)
-    height, width = SIZE_HW
-    info = DatasetInfo(
+    return described(
+        in_canonical_order(train),
+        in_canonical_order(test),
         name=source.name,
-        title=title,
+        title=DATASETS[source.name].title,
         class_names=source.class_names,
-        channels=3,
-        height=height,
-        width=width,
-        mean=source.mean,
-        std=source.std,
+        constants=(source.mean, source.std),
         pad=4,
         flip=True,
-        synthetic=False,
-        fingerprint=fingerprint(train, test),
     )
-    return Dataset(info, train, test)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from bench.data.catalogue import DATASETS
-from bench.data.identity import channel_statistics, fingerprint
-from bench.data.images import Dataset, DatasetInfo, ImageSet, hold_out
+from bench.data.identity import described
+from bench.data.images import Dataset, ImageSet, hold_out
 
 TEST_COUNT = 500
 SPLIT_SEED = 0  # one split for everybody: a data set, not a choice of the run
@@ -27,20 +27,11 @@ def load_digits() -> Dataset:
     labels_n = torch.from_numpy(scans.target.astype(np.int64))
     everything = ImageSet(torch.from_numpy(images_nhwc), labels_n)
     train, test = hold_out(everything, TEST_COUNT, seed=SPLIT_SEED)
-    mean, std = channel_statistics(train)
-    _, height, width, channels = train.images_nhwc.shape
-    info = DatasetInfo(
+    return described(
+        train,
+        test,
         name="digits",
         title=DATASETS["digits"].title,
-        class_names=tuple("0123456789"),
-        channels=channels,
-        height=height,
-        width=width,
-        mean=mean,
-        std=std,
+        class_names="0123456789",
         pad=1,
-        flip=False,
-        synthetic=False,
-        fingerprint=fingerprint(train, test),
     )
-    return Dataset(info, train, test)

@@ -11,19 +11,19 @@ import functools
 import hashlib
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypedDict, TypeVar
 
 import numpy as np
 import torch
 
 from bench.data.cache import DataWarning
-from bench.data.identity import channel_statistics, fingerprint, in_canonical_order
-from bench.data.images import Dataset, DatasetInfo, ImageSet
+from bench.data.identity import described, in_canonical_order
+from bench.data.images import Dataset, ImageSet
 from bench.data.progress import item_progress
 from bench.data.storage import storage_errors
 from bench.errors import DataError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 LAYOUT = "A data set folder has train/ and test/ (or val/), in each one folder of images per class."
 TEST_NAMES = ("test", "val")
-CHUNK_IMAGES = 256
 PAD_SHARE = 8  # training crops move by up to an eighth of the side, as is usual for CIFAR
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI")
 SKIPPING = (
@@ -43,6 +42,8 @@ SKIPPING = (
 )
 GREY_MODES = ("1", "L")
 COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa", "RGBX")
+
+Item, Found = TypeVar("Item"), TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,20 @@ def image_size(file: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def in_threads(do: Callable[[Item], Found], items: Sequence[Item], *, title: str) -> list[Found]:
+    """Return what `do` finds of each item, in their order."""
+    with (
+        without_remarks(),
+        item_progress(title, total=len(items)) as advance,
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+    ):
+        found = []
+        for one in pool.map(do, items):
+            found.append(one)
+            advance(1)
+    return found
+
+
 @contextmanager
 def without_remarks() -> Iterator[None]:
     """Keep Pillow's remarks on damaged metadata quiet; what counts is whether pixels are read."""
@@ -224,12 +239,17 @@ def opened(file: Path, *, content: IO[bytes] | None = None) -> Iterator[Image.Im
     """Open an image file of one of FORMATS, of which `content` may have been read before.
 
     Raises:
-        DataError: it cannot be read, or not all of it.
+        DataError: it cannot be read, or not all of it; its pixels are no bytes.
     """
     from PIL import Image
 
     try:
         with Image.open(content or file, formats=FORMATS) as image:
+            if image.mode not in GREY_MODES + COLOUR_MODES:
+                raise DataError(
+                    f"{file} has pixels of the kind '{image.mode}', which would lose depth.",
+                    hint="Convert the images to 8 bits per channel, grey or RGB.",
+                )
             yield image
     except DataError:
         raise
@@ -238,57 +258,26 @@ def opened(file: Path, *, content: IO[bytes] | None = None) -> Iterator[Image.Im
         raise DataError(f"Cannot read the image {file}: {said}.", hint=SKIPPING) from error
 
 
-def refuse_depth(image: Image.Image, file: Path) -> None:
-    """Refuse an image whose pixels are no bytes."""
-    if image.mode not in GREY_MODES + COLOUR_MODES:
-        raise DataError(
-            f"{file} has pixels of the kind '{image.mode}', which would lose depth.",
-            hint="Convert the images to 8 bits per channel, grey or RGB.",
-        )
-
-
 def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded:
     """Decode all files of a split, in threads; every image must have the size `size_hw`."""
     count = len(listing.files)
     images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
-    starts = range(0, count, CHUNK_IMAGES)
 
-    def decode_chunk(start: int) -> tuple[int, bool]:
-        files = listing.files[start : start + CHUNK_IMAGES]
-        grey = [_decode_into(images_nhwc[start + i], file) for i, file in enumerate(files)]
-        return len(files), all(grey)
+    def into(place: int) -> bool:
+        file = listing.files[place]
+        with opened(file) as image:
+            if (image.height, image.width) != size_hw:
+                raise DifferentSizesError(
+                    f"{file} is {image.height}x{image.width} pixels (height x width), expected"
+                    f" {size_hw[0]}x{size_hw[1]}.",
+                    hint="Resize the images to one size first; nothing is resized here.",
+                )
+            images_nhwc[place] = np.asarray(image.convert("RGB"))
+            return image.mode in GREY_MODES
 
-    all_grey = True
-    with (
-        without_remarks(),
-        item_progress(title, total=count) as advance,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-    ):
-        for done, grey in pool.map(decode_chunk, starts):
-            advance(done)
-            all_grey = all_grey and grey
+    grey = all(in_threads(into, range(count), title=title))
     labels_n = torch.tensor(listing.labels, dtype=torch.int64)
-    return Decoded(ImageSet(torch.from_numpy(images_nhwc), labels_n), all_grey)
-
-
-def _decode_into(target_hwc: np.ndarray[Any, Any], file: Path) -> bool:
-    """Decode one image into its place; return whether the file was grey."""
-    expected_hw = target_hwc.shape[:2]
-    with opened(file) as image:
-        found_hw = image.height, image.width
-        if found_hw != expected_hw:
-            raise DifferentSizesError(
-                f"{file} is {_size(found_hw)} pixels (height x width), expected"
-                f" {_size(expected_hw)}.",
-                hint="Resize the images to one size first; nothing is resized here.",
-            )
-        refuse_depth(image, file)
-        target_hwc[:] = np.asarray(image.convert("RGB"))
-        return image.mode in GREY_MODES
-
-
-def _size(size_hw: tuple[int, ...]) -> str:
-    return "x".join(map(str, size_hw))
+    return Decoded(ImageSet(torch.from_numpy(images_nhwc), labels_n), grey)
 
 
 def plain_name(folder: Path) -> str:
@@ -315,40 +304,21 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
         )
         for split in decoded
     )
-    info = folder_info(
-        folder,
-        splits[0],
-        size_hw=size_hw,
-        constants=channel_statistics(train),
-        pad=min(size_hw) // PAD_SHARE,
-        fingerprint=fingerprint(train, test),
+    return described(
+        train, test, pad=min(size_hw) // PAD_SHARE, flip=True, **naming(folder, splits[0])
     )
-    return Dataset(info, train, test)
 
 
-def folder_info(
-    folder: Path,
-    listing: Listing,
-    *,
-    size_hw: tuple[int, int],
-    constants: tuple[tuple[float, ...], tuple[float, ...]],
-    pad: int,
-    fingerprint: str,
-) -> DatasetInfo:
-    """Return what is known of a folder's images; its channels are those of the constants."""
-    mean, std = constants
-    return DatasetInfo(
-        # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
-        name=f"folder-{plain_name(folder)}",
-        title=f"Images in {plain_name(folder)}/",
-        class_names=tuple(_text(name) for name in listing.class_names),
-        channels=len(mean),
-        height=size_hw[0],
-        width=size_hw[1],
-        mean=mean,
-        std=std,
-        pad=pad,
-        flip=True,
-        synthetic=False,
-        fingerprint=fingerprint,
-    )
+class Naming(TypedDict):
+    """What a folder's data set is called."""
+
+    name: str
+    title: str
+    class_names: list[str]
+
+
+def naming(folder: Path, listing: Listing) -> Naming:
+    """Return what the data set in a folder is called."""
+    # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
+    name, title = f"folder-{plain_name(folder)}", f"Images in {plain_name(folder)}/"
+    return Naming(name=name, title=title, class_names=list(map(_text, listing.class_names)))

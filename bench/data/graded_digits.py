@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from bench.data.catalogue import DATASETS
 from bench.data.digits import load_digits
-from bench.data.identity import channel_statistics, fingerprint
-from bench.data.images import Dataset, DatasetInfo, ImageSet
+from bench.data.identity import described
+from bench.data.images import Dataset, ImageSet
 from bench.data.synthetic import GRADES, drawn_bytes
 
 NAME = "graded_digits"
@@ -41,22 +41,15 @@ def load_graded_digits() -> Dataset:
     digits = load_digits()
     train, _ = _split("train", digits.train.held("cpu"))
     test, grades_n = _split("test", digits.test.held("cpu"))
-    mean, std = channel_statistics(train)
-    info = DatasetInfo(
+    return described(
+        train,
+        test,
         name=NAME,
         title=DATASETS[NAME].title,
         class_names=digits.info.class_names,
-        channels=1,
-        height=SIDE,
-        width=SIDE,
-        mean=mean,
-        std=std,
-        pad=0,
-        flip=False,
-        synthetic=True,
-        fingerprint=fingerprint(train, test),
+        difficulty_n=grades_n / (GRADES - 1),
+        augment=damaged_anew,
     )
-    return Dataset(info, train, test, grades_n / (GRADES - 1), damaged_anew)
 
 
 def damaged_anew(scans_nhwc: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""What identifies the pixels of a data set: fingerprint, canonical order, channel statistics.
+"""What is known of a data set by its pixels: fingerprint, canonical order, channel statistics.
 
 The same images give the same tensors and the same fingerprint whether they came from an archive
 or from a folder in any order. So image n is the same image on every machine, and per-image results
@@ -8,13 +8,51 @@ can be compared. Owns no files.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bench.data.images import ImageSet
+from bench.data.images import Augment, Constants, Dataset, DatasetInfo, Images, ImageSet
 
 FINGERPRINT_LENGTH = 16
+
+
+def described(
+    train: Images,
+    test: Images,
+    *,
+    name: str,
+    title: str,
+    class_names: Sequence[str],
+    pad: int = 0,
+    flip: bool = False,
+    constants: Constants | None = None,
+    identity: str = "",
+    difficulty_n: Tensor | None = None,
+    augment: Augment | None = None,
+    remark: str = "",
+) -> Dataset:
+    """Return the data set of two splits; one whose difficulty is known is a synthetic one.
+
+    `constants` and fingerprint (`identity`), where not given, are those of the images in memory.
+    """
+    mean, std = constants or channel_statistics(train.held("cpu"))
+    info = DatasetInfo(
+        name=name,
+        title=title,
+        class_names=tuple(class_names),
+        channels=len(mean),
+        height=train.size_hw[0],
+        width=train.size_hw[1],
+        mean=mean,
+        std=std,
+        pad=pad,
+        flip=flip,
+        synthetic=difficulty_n is not None,
+        fingerprint=identity or fingerprint(train.held("cpu"), test.held("cpu")),
+    )
+    return Dataset(info, train, test, difficulty_n, augment, remark)
 
 
 def in_canonical_order(images: ImageSet) -> ImageSet:
@@ -46,7 +84,7 @@ def _digests(images: ImageSet) -> list[bytes]:
     ]
 
 
-def channel_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: ImageSet) -> Constants:
     """Return (mean, std) per channel with pixels in 0..1, to four decimals.
 
     Four decimals, as papers print them, so that the numbers do not depend on summation order.

@@ -16,6 +16,9 @@ from torch import Tensor
 from bench.errors import ConfigError
 from bench.seeding import generator
 
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""(mean, std) per channel, pixels in 0..1."""
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """What a data set does to training images (N, H, W, C), all draws from the generator."""
 
@@ -39,8 +42,13 @@ class Images(ABC):
 
     @property
     @abstractmethod
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the images."""
+
+    @property
     def pixels(self) -> int:
         """How many pixels an image has."""
+        return self.size_hw[0] * self.size_hw[1]
 
     @property
     def held_bytes(self) -> int:
@@ -89,8 +97,8 @@ class ImageSet(Images):
             )
 
     @property
-    def pixels(self) -> int:
-        return self.images_nhwc.shape[1] * self.images_nhwc.shape[2]
+    def size_hw(self) -> tuple[int, int]:
+        return self.images_nhwc.shape[1], self.images_nhwc.shape[2]
 
     @property
     def held_bytes(self) -> int:

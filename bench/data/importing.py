@@ -11,8 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from bench.data import cache
-from bench.data.catalogue import DATASETS
-from bench.data.cifar import SIZE_HW, SOURCES, Source, cache_path, described
+from bench.data.cifar import SIZE_HW, SOURCES, Source, cache_path, described_as
 from bench.data.folder import LAYOUT, Listing, decode, list_splits
 from bench.data.images import Dataset, ImageSet
 from bench.errors import DataError, UnknownNameError
@@ -35,7 +34,7 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
         _decoded(listing, title=f"Decoding {split}")
         for listing, split in zip(splits, ("train", "test"), strict=True)
     )
-    dataset = described(source, train, test, title=DATASETS[name].title)
+    dataset = described_as(source, train, test)
     _compare(dataset, source)
     cache.save(dataset, cache_path(name, data_dir=data_dir), source=name)
     return dataset

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench.data import cache, cifar
 from bench.data.catalogue import DATASETS
 from bench.data.cifar import Network
+from bench.data.digits import load_digits
+from bench.data.folder import (
+    DifferentSizesError,
+    Listing,
+    image_size,
+    list_splits,
+    read_folder,
+    stamp,
+)
+from bench.data.graded_digits import load_graded_digits
 from bench.data.images import Dataset
+from bench.data.photos import FILE_NAME, LEFT_OUT, known, leave_out_broken, left_out, stream_folder
 from bench.data.plugin import PLUGINS, DatasetPlugin
+from bench.data.synthetic import load_synthetic
 from bench.errors import BenchError, DataError, PluginError, UnknownNameError
 from bench.machine import available_memory_bytes, usable_cores
 from bench.plain_text import one_line, tame
@@ -25,6 +38,12 @@ from bench.plain_text import one_line, tame
 # Images in memory are held four times: as they are, padded, and once more while each is made. And
 # half of the memory is for everything else.
 _SHARE = 8
+
+_EMBEDDED = {
+    "digits": load_digits,
+    "graded_digits": load_graded_digits,
+    "synthetic": load_synthetic,
+}
 
 Status = Literal["ok", "missing", "incomplete", "broken", "embedded"]
 
@@ -48,26 +67,14 @@ def load_dataset(
     while it is used, by `workers` processes: as many as there are cores, if not given.
     """
     workers = workers or max(1, int(usable_cores()))
-    if name == "digits":
-        from bench.data.digits import load_digits
-
-        return load_digits()
-    if name == "graded_digits":
-        from bench.data.graded_digits import load_graded_digits
-
-        return load_graded_digits()
-    if name == "synthetic":
-        from bench.data.synthetic import load_synthetic
-
-        return load_synthetic()
+    if name in _EMBEDDED:
+        return _EMBEDDED[name]()
     if name in cifar.SOURCES:
         return cifar.load_cifar(name, data_dir=data_dir, network=network)
     room_bytes = available_memory_bytes() // _SHARE
-    if name in PLUGINS.names():
-        return _loaded(PLUGINS.get(name)(), data_dir, workers=workers, room_bytes=room_bytes)
-    vision = _vision_named(name)
-    if vision is not None:
-        return _loaded(vision, data_dir, workers=workers, room_bytes=room_bytes)
+    plugin = PLUGINS.get(name)() if name in PLUGINS.names() else _vision_named(name)
+    if plugin is not None:
+        return _loaded(plugin, data_dir, workers=workers, room_bytes=room_bytes)
     return _load_folder(_folder_of(name), data_dir=data_dir, workers=workers, room_bytes=room_bytes)
 
 
@@ -104,11 +111,6 @@ def _loaded(plugin: DatasetPlugin, data_dir: Path, *, workers: int, room_bytes: 
     return dataset
 
 
-def fetch(name: str, *, data_dir: Path) -> Dataset:
-    """Make sure that `name` can be loaded without the network from now on, and return it."""
-    return load_dataset(name, data_dir=data_dir, network="allowed")
-
-
 def _folder_of(name: str) -> Path:
     try:
         folder = Path(name).expanduser()
@@ -119,43 +121,60 @@ def _folder_of(name: str) -> Path:
     raise UnknownNameError("data set", name, [*DATASETS, *PLUGINS.names()])
 
 
-def _load_folder(folder: Path, *, data_dir: Path, workers: int, room_bytes: int) -> Dataset:
-    from bench.data.folder import DifferentSizesError, image_size, list_splits, read_folder, stamp
-    from bench.data.photos import FILE_NAME, LEFT_OUT, known, left_out, stream_folder
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder of images: what is listed of it, and where what was found of it before lies."""
 
-    decoded = _folder_cache(folder, data_dir=data_dir)
-    index = decoded.with_name(FILE_NAME)
-    splits = list_splits(folder, without=left_out(folder, decoded.with_name(LEFT_OUT)))
-    source = stamp(folder, splits)
-    cached = cache.load(decoded, source=source)
-    if cached is not None:
-        return cached
-    height, width = image_size(splits[0].files[0])
-    size_bytes = 3 * height * width * sum(len(split.files) for split in splits)
-    # What was streamed before is streamed again: whether it is may not depend on what else runs.
-    if known(index, source=source) is None and size_bytes <= room_bytes:
-        with suppress(DifferentSizesError):
-            dataset = read_folder(folder, splits)
-            cache.save(dataset, decoded, source=source)
-            return dataset
-    return stream_folder(folder, splits, index=index, source=source, workers=workers)
+    splits: tuple[Listing, Listing]
+    source: str  # changes when the folder does
+    decoded: Path
+    index: Path
 
 
-def _folder_cache(folder: Path, *, data_dir: Path) -> Path:
+def _listed(folder: Path, data_dir: Path) -> _Folder:
     # Two folders may have the same last name.
     place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-    return data_dir / f"folder-{tame(folder.name)}-{place}" / cache.FILE_NAME
+    kept = data_dir / f"folder-{tame(folder.name)}-{place}"
+    splits = list_splits(folder, without=left_out(folder, kept / LEFT_OUT))
+    return _Folder(splits, stamp(folder, splits), kept / cache.FILE_NAME, kept / FILE_NAME)
+
+
+def _load_folder(path: Path, *, data_dir: Path, workers: int, room_bytes: int) -> Dataset:
+    folder = _listed(path, data_dir)
+    cached = cache.load(folder.decoded, source=folder.source)
+    if cached is not None:
+        return cached
+    train, test = folder.splits
+    height, width = image_size(train.files[0])
+    size_bytes = 3 * height * width * (len(train.files) + len(test.files))
+    # What was streamed before is streamed again: whether it is may not depend on what else runs.
+    if known(folder.index, source=folder.source) is None and size_bytes <= room_bytes:
+        with suppress(DifferentSizesError):
+            dataset = read_folder(path, folder.splits)
+            cache.save(dataset, folder.decoded, source=folder.source)
+            return dataset
+    return stream_folder(
+        path, folder.splits, index=folder.index, source=folder.source, workers=workers
+    )
 
 
 def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
     """Report on every file that the data set `name` has or could have; changes nothing."""
-    if name in DATASETS and DATASETS[name].embedded:
-        dataset = load_dataset(name, data_dir=data_dir)
-        detail = f"needs no file; fingerprint {dataset.info.fingerprint}"
+    if name in _EMBEDDED:
+        detail = f"needs no file; fingerprint {_EMBEDDED[name]().info.fingerprint}"
         return (FileReport(None, None, "embedded", detail),)
     if name in cifar.SOURCES:
         return _verify_cifar(name, data_dir=data_dir)
-    return _verify_folder(_folder_of(name), data_dir=data_dir)
+    path = _folder_of(name)
+    folder = _listed(path, data_dir)
+    found = known(folder.index, source=folder.source)
+    if found is not None:
+        detail = f"{_counted(found)}, read while they are used; fingerprint {found['fingerprint']}"
+        return (_report(folder.index, "ok", detail),)
+    if not folder.decoded.exists():
+        counts = dict(zip(("train", "test"), (one.files for one in folder.splits), strict=True))
+        return (_report(path, "ok", f"{_counted(counts)}, looked at when first used"),)
+    return (_verify_decoded(folder.decoded, source=folder.source),)
 
 
 def skip_broken(name: str, *, data_dir: Path) -> list[str]:
@@ -164,25 +183,16 @@ def skip_broken(name: str, *, data_dir: Path) -> list[str]:
     Raises:
         ConfigError: `name` is no folder.
     """
-    from bench.data.photos import LEFT_OUT, leave_out_broken
-
-    folder = _folder_of(name)
-    return leave_out_broken(folder, _folder_cache(folder, data_dir=data_dir).with_name(LEFT_OUT))
+    path = _folder_of(name)
+    return leave_out_broken(path, _listed(path, data_dir).decoded.with_name(LEFT_OUT))
 
 
-def _verify_folder(folder: Path, *, data_dir: Path) -> tuple[FileReport, ...]:
-    from bench.data.folder import list_splits, stamp
-    from bench.data.photos import FILE_NAME, LEFT_OUT, known, left_out
+def _counted(splits: Mapping[str, Any]) -> str:
+    return f"{len(splits['train']):,} + {len(splits['test']):,} images"
 
-    decoded = _folder_cache(folder, data_dir=data_dir)
-    splits = list_splits(folder, without=left_out(folder, decoded.with_name(LEFT_OUT)))
-    source, index = stamp(folder, splits), decoded.with_name(FILE_NAME)
-    found = known(index, source=source)
-    if found is None:
-        return (_verify_decoded(decoded, source=source),)
-    counts = f"{len(found['train']):,} + {len(found['test']):,} images"
-    said = f"{counts}, read while they are used; fingerprint {found['fingerprint']}"
-    return (FileReport(index, index.stat().st_size, "ok", said),)
+
+def _report(path: Path, status: Status, detail: str) -> FileReport:
+    return FileReport(path, path.stat().st_size if path.is_file() else None, status, detail)
 
 
 def _verify_cifar(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
@@ -196,44 +206,33 @@ def _verify_cifar(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
         ]
     elif all((data_dir / member).is_file() for member in source.members):
         folder = (data_dir / source.members[0]).parent
-        reports = [FileReport(folder, None, "ok", "unpacked; checked and decoded at the next use")]
+        reports = [_report(folder, "ok", "unpacked; checked and decoded at the next use")]
     else:
         way = f"not here: bench data fetch {name} ({source.file.size_bytes / 2**20:.0f} MiB)"
-        reports = [FileReport(decoded, None, "missing", way)]
+        reports = [_report(decoded, "missing", way)]
     leftovers: tuple[tuple[Path, Status, str], ...] = (
         (archive.with_name(archive.name + ".part"), "incomplete", "an unfinished download"),
         (decoded.with_name(decoded.name + ".broken"), "broken", "set aside; can be deleted"),
     )
-    reports += [
-        FileReport(path, path.stat().st_size, status, detail)
-        for path, status, detail in leftovers
-        if path.exists()
-    ]
-    return tuple(reports)
+    return (*reports, *(_report(*leftover) for leftover in leftovers if leftover[0].exists()))
 
 
 def _verify_decoded(path: Path, *, source: str) -> FileReport:
     if not path.exists():
-        return FileReport(path, None, "missing", "the decoded copy is made at the first use")
-    size_bytes = path.stat().st_size
+        return _report(path, "missing", "the decoded copy is made at the first use")
     try:
         dataset = cache.read(path, source=source)
     except cache.BrokenCacheError as broken:
-        return FileReport(path, size_bytes, "broken", f"{broken}; it is made anew at the next use")
+        return _report(path, "broken", f"{broken}; it is made anew at the next use")
     if dataset is None:
-        return FileReport(
-            path, size_bytes, "ok", "of older images; it is made anew at the next use"
-        )
-    counts = f"{len(dataset.train):,} + {len(dataset.test):,} images"
-    return FileReport(path, size_bytes, "ok", f"{counts}, fingerprint {dataset.info.fingerprint}")
+        return _report(path, "ok", "of older images; it is made anew at the next use")
+    counts = _counted({"train": dataset.train, "test": dataset.test})
+    return _report(path, "ok", f"{counts}, fingerprint {dataset.info.fingerprint}")
 
 
 def _verify_archive(source: cifar.Source, *, data_dir: Path) -> FileReport:
     path = data_dir / source.file.name
     if not path.exists():
-        return FileReport(path, None, "missing", "only needed while there is no decoded copy")
-    size_bytes = path.stat().st_size
+        return _report(path, "missing", "only needed while there is no decoded copy")
     problem = cifar.archive_problem(source, data_dir=data_dir)
-    if problem is None:
-        return FileReport(path, size_bytes, "ok", f"md5 {source.file.md5}")
-    return FileReport(path, size_bytes, "broken", problem)
+    return _report(path, "broken" if problem else "ok", problem or f"md5 {source.file.md5}")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 
 from bench.data.cifar import SOURCES
-from bench.data.images import DatasetInfo
+from bench.data.images import Constants, DatasetInfo
 from bench.errors import ConfigError
 from bench.plain_text import shown
-
-Constants = tuple[tuple[float, ...], tuple[float, ...]]
-"""(mean, std) per channel, pixels in 0..1."""
 
 IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Widespread for CIFAR-10: means over images of the deviation within each, not that of all pixels.

@@ -11,7 +11,6 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +21,17 @@ import torch
 from bench.data.folder import (
     GREY_MODES,
     Listing,
-    folder_info,
+    in_threads,
     list_splits,
+    naming,
     opened,
     plain_name,
-    refuse_depth,
     without_remarks,
 )
-from bench.data.identity import FINGERPRINT_LENGTH
+from bench.data.identity import FINGERPRINT_LENGTH, described
 from bench.data.images import Dataset
 from bench.data.normalising import IMAGENET, spread
-from bench.data.progress import item_progress
-from bench.data.storage import written_whole
+from bench.data.storage import write_whole
 from bench.data.streaming import Streamed, Views
 from bench.errors import DataError
 
@@ -68,29 +66,13 @@ class Files:
     def __getitem__(self, place: int) -> tuple[Any, int]:
         file = Path(os.fsdecode(self._names[place]))
         with without_remarks(), opened(file) as image:
-            refuse_depth(image, file)
             return image.convert(self._mode), self._labels[place]
-
-
-def look_at(files: Sequence[Path], *, title: str) -> list[Look]:
-    """Look at all files, in threads."""
-    with (
-        without_remarks(),
-        item_progress(title, total=len(files)) as advance,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-    ):
-        looks: list[Look] = []
-        for look in pool.map(_look, files, chunksize=64):
-            looks.append(look)
-            advance(1)
-    return looks
 
 
 def _look(file: Path) -> Look:
     try:
         content = file.read_bytes()
         with opened(file, content=io.BytesIO(content)) as image:
-            refuse_depth(image, file)
             size_hw, grey = (image.height, image.width), image.mode in GREY_MODES
             image.draft(None, (_GLANCE, _GLANCE))
             image.load()
@@ -110,17 +92,8 @@ def stream_folder(
     found = known(index, source=source)
     if found is None:
         found = {"source": source, **_indexed(folder, splits)}
-        with written_whole(index) as temporary:
-            temporary.write_text(json.dumps(found))
+        write_whole(index, json.dumps(found).encode())
     size_hw = (found["size_hw"][0], found["size_hw"][1])
-    info = folder_info(
-        folder,
-        splits[0],
-        size_hw=size_hw,
-        constants=spread(IMAGENET, 1 if found["grey"] else 3),
-        pad=0,
-        fingerprint=found["fingerprint"],
-    )
     views = views_for(size_hw, resize=found["resize"])
     train, test = (
         Streamed(
@@ -134,16 +107,19 @@ def stream_folder(
         for split, listing in zip(("train", "test"), splits, strict=True)
     )
     count = len(train) + len(test)
+    named = naming(folder, splits[0])
     why = (
         "they have different sizes"
         if found["resize"]
         else f"they would take {3 * count * train.pixels / 2**30:.1f} GiB of memory"
     )
     remark = (
-        f"{info.title}: {count:,} images are read while they are used ({why}), at {size_hw[0]} x"
-        f" {size_hw[1]} pixels; worker processes: {workers}"
+        f"{named['title']}: {count:,} images are read while they are used ({why}), at"
+        f" {size_hw[0]} x {size_hw[1]} pixels; worker processes: {workers}"
     )
-    return Dataset(info, train, test, remark=remark)
+    constants = spread(IMAGENET, 1 if found["grey"] else 3)
+    identity = found["fingerprint"]
+    return described(train, test, constants=constants, identity=identity, remark=remark, **named)
 
 
 def left_out(folder: Path, record: Path) -> list[Path]:
@@ -157,11 +133,10 @@ def left_out(folder: Path, record: Path) -> list[Path]:
 def leave_out_broken(folder: Path, record: Path) -> list[str]:
     """Look at all images of a folder, and note those to be left out; return what is wrong."""
     files = [file for split in list_splits(folder) for file in split.files]
-    looks = look_at(files, title=f"Looking at {plain_name(folder)}")
+    looks = in_threads(_look, files, title=f"Looking at {plain_name(folder)}")
     broken = [file for file, look in zip(files, looks, strict=True) if look.problem]
-    with written_whole(record) as temporary:
-        told = {str(file.relative_to(folder)): _state(file) for file in broken}
-        temporary.write_text(json.dumps(told))
+    told = {str(file.relative_to(folder)): _state(file) for file in broken}
+    write_whole(record, json.dumps(told).encode())
     return [look.problem for look in looks if look.problem]
 
 
@@ -182,7 +157,8 @@ def known(index: Path, *, source: str) -> dict[str, Any] | None:
 
 
 def _indexed(folder: Path, splits: tuple[Listing, Listing]) -> dict[str, Any]:
-    looks = [look_at(listing.files, title=f"Looking at {plain_name(folder)}") for listing in splits]
+    title = f"Looking at {plain_name(folder)}"
+    looks = [in_threads(_look, listing.files, title=title) for listing in splits]
     everything = [look for part in looks for look in part]
     problems = [look.problem for look in everything if look.problem]
     if problems:

@@ -14,9 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.data.identity import FINGERPRINT_LENGTH, canonical_order, channel_statistics, fingerprint
-from bench.data.images import Augment, Dataset, DatasetInfo, Images, ImageSet
-from bench.data.normalising import Constants
+from bench.data.identity import FINGERPRINT_LENGTH, canonical_order, described, fingerprint
+from bench.data.images import Augment, Constants, Dataset, Images, ImageSet
 from bench.data.streaming import Source, Streamed, Views, pixels_of
 from bench.errors import DataError
 from bench.registry import Registry
@@ -75,25 +74,20 @@ def in_memory(
     _check(plugin, splits, class_names)
     orders = [canonical_order(split) for split in splits]
     held, tested = (split.take(order) for split, order in zip(splits, orders, strict=True))
-    mean, std = constants or channel_statistics(held)
-    _, height, width, channels = held.images_nhwc.shape
     identity = fingerprint(held, tested)
-    info = DatasetInfo(
+    return described(
+        held,
+        tested,
         name=plugin.name,
         title=plugin.title,
-        class_names=tuple(class_names),
-        channels=channels,
-        height=height,
-        width=width,
-        mean=mean,
-        std=std,
+        class_names=class_names,
         pad=pad,
         flip=flip,
-        synthetic=difficulty_n is not None,
-        fingerprint=identity if augment is None else _hashed(identity, plugin.code),
+        constants=constants,
+        identity=identity if augment is None else _hashed(identity, plugin.code),
+        difficulty_n=None if difficulty_n is None else difficulty_n[orders[1]],
+        augment=augment,
     )
-    grades_n = None if difficulty_n is None else difficulty_n[orders[1]]
-    return Dataset(info, held, tested, grades_n, augment)
 
 
 def streamed(
@@ -115,7 +109,7 @@ def streamed(
     Raises:
         DataError: labels do not fit, or an image cannot be used.
     """
-    height, width, channels = pixels_of(views.evaluation(test[0][0])).shape
+    height, width, _ = pixels_of(views.evaluation(test[0][0])).shape
     splits = [
         Streamed(
             source, views, torch.tensor(given), torch.arange(len(source)), (height, width), workers
@@ -125,23 +119,15 @@ def streamed(
     _check(plugin, splits, class_names)
     few_n = torch.linspace(0, len(test) - 1, min(_LOOKED_AT, len(test))).long()
     looked_at = splits[1].take(few_n).held("cpu")
-    mean, std = constants
-    info = DatasetInfo(
+    return described(
+        *splits,
         name=plugin.name,
         title=plugin.title,
-        class_names=tuple(class_names),
-        channels=channels,
-        height=height,
-        width=width,
-        mean=mean,
-        std=std,
-        pad=0,
-        flip=False,
-        synthetic=False,
-        fingerprint=_hashed(fingerprint(looked_at, looked_at), repr(labels), plugin.code),
+        class_names=class_names,
+        constants=constants,
+        identity=_hashed(fingerprint(looked_at, looked_at), repr(labels), plugin.code),
+        remark=f"{plugin.title} is read while it is used, by {workers} processes",
     )
-    remark = f"{plugin.title} is read while it is used, by {workers} processes"
-    return Dataset(info, splits[0], splits[1], remark=remark)
 
 
 def _hashed(*parts: str) -> str:

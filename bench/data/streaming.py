@@ -54,13 +54,13 @@ class Streamed(Images):
     views: Views
     labels_n: Tensor
     place_n: Tensor
-    size_hw: tuple[int, int]
+    seen_hw: tuple[int, int]
     workers: int
     device: torch.device = _CPU
 
     @property
-    def pixels(self) -> int:
-        return self.size_hw[0] * self.size_hw[1]
+    def size_hw(self) -> tuple[int, int]:
+        return self.seen_hw
 
     def to(self, device: torch.device | str) -> Streamed:
         """Return the split with its portions on `device`; labels and files stay where they are."""

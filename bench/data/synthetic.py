@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from bench.data.catalogue import DATASETS
-from bench.data.identity import channel_statistics, fingerprint
-from bench.data.images import Dataset, DatasetInfo, ImageSet
+from bench.data.identity import described
+from bench.data.images import Dataset, ImageSet
 from bench.seeding import derive
 
 CLASSES = 10
@@ -57,23 +57,15 @@ def load_synthetic() -> Dataset:
     glyphs = _glyphs()
     train, _ = _split("train", TRAIN_COUNT, glyphs=glyphs)
     test, grades_n = _split("test", TEST_COUNT, glyphs=glyphs)
-    mean, std = channel_statistics(train)
-    info = DatasetInfo(
+    return described(
+        train,
+        test,
         name="synthetic",
         title=DATASETS["synthetic"].title,
-        class_names=tuple(f"glyph {label}" for label in range(CLASSES)),
-        channels=3,
-        height=SIDE,
-        width=SIDE,
-        mean=mean,
-        std=std,
-        pad=2,
-        flip=False,  # a mirrored glyph is another glyph
-        synthetic=True,
-        fingerprint=fingerprint(train, test),
+        class_names=[f"glyph {label}" for label in range(CLASSES)],
+        pad=2,  # never mirrored: that is another glyph
+        difficulty_n=torch.from_numpy(grades_n).to(torch.float32) / (GRADES - 1),
     )
-    difficulty_n = torch.from_numpy(grades_n).to(torch.float32) / (GRADES - 1)
-    return Dataset(info, train, test, difficulty_n=difficulty_n)
 
 
 def drawn_bytes(*scope: str, shape: tuple[int, ...]) -> Integers:

@@ -13,8 +13,8 @@ from dataclasses import replace
 import torch
 
 from bench.data.augment import eval_batches
-from bench.data.images import Dataset, ImageSet, hold_out
-from bench.data.normalising import Constants, usual_constants
+from bench.data.images import Constants, Dataset, ImageSet, hold_out
+from bench.data.normalising import usual_constants
 from bench.engine.plan import Request, normalisation_of, request_backbone
 from bench.measure.accuracy import Evaluation, evaluate
 from bench.networks.cifar_resnet import CifarResNets

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.config import DatasetSpec, InitialWeights, RunSpec
-from bench.data.images import DatasetInfo
-from bench.data.normalising import IMAGENET, Constants, constants_named
+from bench.data.images import Constants, DatasetInfo
+from bench.data.normalising import IMAGENET, constants_named
 from bench.engine.controls import (
     ALL,
     SHALLOWER,

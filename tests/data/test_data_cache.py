@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -82,7 +83,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageError, match="disk is full"):
         cache.save(small_dataset, saved, source="elsewhere")
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]

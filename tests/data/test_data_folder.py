@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.data import folder as folder_module
 from bench.data.cache import DataWarning
 from bench.data.load import load_dataset
 from bench.errors import DataError, UnknownNameError
@@ -84,9 +83,8 @@ def test_grey_images_have_one_channel(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("grey_class", ["iris", "rose"])
 def test_grey_images_among_coloured_ones_get_three_channels(
-    flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grey_class: str
+    flowers: Path, tmp_path: Path, grey_class: str
 ) -> None:
-    monkeypatch.setattr(folder_module, "CHUNK_IMAGES", 1)
     for path in flowers.glob(f"*/{grey_class}/*"):
         _image(path, (9, 9, 9), mode="L")
     dataset = load_dataset(str(flowers), data_dir=tmp_path / "data")

@@ -102,7 +102,7 @@ def test_what_does_not_fit_into_memory_is_streamed_and_stays_so(
         first = _load(photos_folder)
     assert isinstance(first.train, Streamed) and "33 images" in first.remark
     assert (first.info.height, first.info.width) == (30, 40), "one size: it is kept"
-    monkeypatch.setattr(photos, "look_at", None)
+    monkeypatch.setattr(photos, "in_threads", None)
     again = _load(photos_folder)
     assert isinstance(again.train, Streamed), "what a run is may not depend on free memory"
     assert again.info == first.info

@@ -8,7 +8,7 @@ import pytest
 from tiny_cifar import TinyCifar
 
 from bench.data.cifar import cache_path
-from bench.data.load import fetch, verify
+from bench.data.load import load_dataset, verify
 
 
 def _statuses(name: str, data_dir: Path) -> dict[str, str]:
@@ -31,7 +31,7 @@ def test_after_a_fetch_all_is_well(
 ) -> None:
     cifar10.put_archive(tmp_path / "mirror")
     monkeypatch.setenv("BENCH_DATA_MIRROR", (tmp_path / "mirror").as_uri())
-    dataset = fetch("cifar10", data_dir=tmp_path / "data")
+    dataset = load_dataset("cifar10", data_dir=tmp_path / "data")
     reports = verify("cifar10", data_dir=tmp_path / "data")
     assert [report.status for report in reports] == ["ok", "ok"]
     assert dataset.info.fingerprint in reports[0].detail
@@ -42,7 +42,7 @@ def test_damaged_files_are_named_and_left_where_they_are(
     cifar10: TinyCifar, tmp_path: Path
 ) -> None:
     archive = cifar10.put_archive(tmp_path)
-    fetch("cifar10", data_dir=tmp_path)
+    load_dataset("cifar10", data_dir=tmp_path)
     decoded = cache_path("cifar10", data_dir=tmp_path)
     decoded.write_bytes(decoded.read_bytes()[:-1])
     archive.write_bytes(cifar10.archive[:-1])
@@ -65,10 +65,11 @@ def test_a_folder_is_ok_once_loaded_and_outdated_when_it_changed(
     cifar10: TinyCifar, tmp_path: Path
 ) -> None:
     folder = cifar10.put_folder(tmp_path / "photos")
-    (missing,) = verify(str(folder), data_dir=tmp_path / "data")
-    fetch(str(folder), data_dir=tmp_path / "data")
+    (new,) = verify(str(folder), data_dir=tmp_path / "data")
+    load_dataset(str(folder), data_dir=tmp_path / "data")
     (good,) = verify(str(folder), data_dir=tmp_path / "data")
     next((folder / "train" / "cat").iterdir()).unlink()
     (stale,) = verify(str(folder), data_dir=tmp_path / "data")
-    assert [report.status for report in (missing, good, stale)] == ["missing", "ok", "ok"]
+    assert [report.status for report in (new, good, stale)] == ["ok", "ok", "ok"]
+    assert "40 + 20 images, looked at when first used" in new.detail
     assert "older" in stale.detail
