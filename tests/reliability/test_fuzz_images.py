@@ -148,7 +148,7 @@ def test_a_damaged_image_is_read_or_refused(
         data[place : place + len(new)] = new
     images = tmp_path / "images"
     if not images.exists():
-        folder_of(images, classes=("a",), images=1)
+        folder_of(images, classes=("a", "b"), images=1)
     (images / "train" / "a" / "0.png").write_bytes(bytes(data[:cut] if cut % 3 == 0 else data))
     train, _ = list_splits(images)
     try:
@@ -157,7 +157,7 @@ def test_a_damaged_image_is_read_or_refused(
     except DataError as error:
         assert len(str(error)) < 2000
     else:
-        assert decoded.images.images_nhwc.shape == (1, *size_hw, 3)
+        assert decoded.images.images_nhwc.shape == (2, *size_hw, 3)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"])
@@ -236,10 +236,11 @@ def test_folders_and_classes_may_have_any_name(name: str, tmp_path: Path, data_d
     assert len(place.name) < 80 and place.name.isascii() and place.name.isprintable()
 
 
-@pytest.mark.parametrize("classes", [1, 2])
-def test_one_image_per_class_is_enough(classes: int, tmp_path: Path, data_dir: Path) -> None:
-    images = folder_of(tmp_path / "x", classes=("a", "b")[:classes], images=1)
-    assert load_dataset(str(images), data_dir=data_dir).info.num_classes == classes
+def test_one_image_per_class_is_enough_but_not_one_class(tmp_path: Path, data_dir: Path) -> None:
+    images = folder_of(tmp_path / "x", classes=("a", "b"), images=1)
+    assert load_dataset(str(images), data_dir=data_dir).info.num_classes == 2
+    with pytest.raises(DataError, match="one class only, a"):
+        load_dataset(str(folder_of(tmp_path / "y", classes=("a",))), data_dir=data_dir)
 
 
 @settings(
