@@ -84,11 +84,10 @@ def is_named(name: str) -> bool:
 
 
 def _vision_named(name: str) -> DatasetPlugin | None:
-    from bench.data.vision import PREFIX, vision_named
+    from bench.data.vision import vision_named
 
-    if Path(name).exists() or (os.sep in name and not name.startswith(PREFIX)):
-        return None
-    return vision_named(name)
+    found = vision_named(name)
+    return None if found is None or Path(name).exists() else found
 
 
 def _loaded(plugin: DatasetPlugin, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
