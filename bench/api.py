@@ -30,9 +30,11 @@ from bench.finished import (
     evaluate,
     export,
     latency,
+    register,
     track,
 )
 from bench.folders import Folders, default_data_dir, default_results_dir
+from bench.records.machine_load import Sample, machine_load
 
 if TYPE_CHECKING:
     from bench.data.images import Dataset
@@ -66,6 +68,7 @@ __all__ = [
     "figures",
     "latency",
     "pareto",
+    "register",
     "report",
     "results",
     "rows_of",
@@ -103,8 +106,9 @@ def run(
     step = replace(step, here=data is not None)
     if forget:
         _forget(step)
-    performed = perform_all([step], listener)
-    return _finish(step, performed)
+    with machine_load(listener.note) as load:
+        performed = perform_all([step], listener)
+    return _finish(step, performed, load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +152,10 @@ def campaign(
             except BenchError as error:
                 name = f"step {number} of {len(steps)}"
                 outcome.failures.append(Failure(name, error.message))
-        performed = perform_all(planned, listener, until=until)
+        with machine_load(listener.note) as load:
+            performed = perform_all(planned, listener, until=until)
         for step in planned:
-            done = _finish(step, performed)
+            done = _finish(step, performed, load)
             outcome.records.extend(done.records)
             outcome.failures.extend(done.failures)
         outcome = replace(outcome, left=outcome.left + performed.left)
@@ -220,7 +225,7 @@ def _forget(step: Step) -> None:
         forget(step.place.store, item.spec, note=step.place.reporter.note)
 
 
-def _finish(step: Step, performed: Performed) -> Outcome:
+def _finish(step: Step, performed: Performed, load: Sequence[Sample]) -> Outcome:
     """Return what became of a step: judged, timed, drawn and logged."""
     from bench.engine.judging import judge
 
@@ -237,7 +242,7 @@ def _finish(step: Step, performed: Performed) -> Outcome:
         for record in records:
             if record.points:
                 _draw_masks(record, place.store)
-    track(records, place.store, notify=place.reporter.note)
+    track(records, place.store, notify=place.reporter.note, load=load)
     return Outcome(records, failures)
 
 
@@ -308,12 +313,13 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
     from bench.sweep.sweeping import sweep as perform_sweep
 
     results_dir = make_folder(folders.results)
-    swept = perform_sweep(
-        options, results_dir=results_dir, data_dir=folders.data, listener=listener
-    )
+    with machine_load(listener.note) as load:
+        swept = perform_sweep(
+            options, results_dir=results_dir, data_dir=folders.data, listener=listener
+        )
     store = RunStore(results_dir)
     records = judge(swept.records, store)
-    track(records, store, notify=listener.note, sweeps=[swept.sweep])
+    track(records, store, notify=listener.note, sweeps=[swept.sweep], load=load)
     return replace(swept, records=records)
 
 

@@ -5,6 +5,7 @@ Owns the order of these steps and where a run's images come from; every step liv
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from bench.folders import Folders
 if TYPE_CHECKING:
     from bench.engine.building import Workplace
     from bench.export.exporting import Exported
+    from bench.records.machine_load import Sample
+    from bench.records.mlflow_models import Registered
     from bench.records.record import RunRecord
     from bench.records.store import RunStore
     from bench.records.sweep import SweepRecord
@@ -41,11 +44,12 @@ def track(
     *,
     notify: Notify,
     sweeps: Sequence[SweepRecord] = (),
+    load: Sequence[Sample] = (),
 ) -> None:
     """Log records to MLflow; what goes wrong there is said, and loses nothing."""
     from bench.records.tracking import log_records
 
-    for result in log_records(records, store, sweeps=sweeps).values():
+    for result in log_records(records, store, sweeps=sweeps, load=load).values():
         if not result.logged:
             notify(f"MLflow: {result.detail}. Later: bench mlflow sync.")
             return
@@ -169,6 +173,32 @@ def export(
         reporter=reporter or Silent(),
     )
     return export_record(record, place, file_format=file_format, point=point, out=out)
+
+
+def register(
+    run: str, folders: Folders, *, point: str | None = None, dataset: str | None = None
+) -> Registered:
+    """Put an operating point of a finished run into MLflow's registry, with an ONNX file.
+
+    Raises:
+        RecordError: there is no such finished run, or MLflow does not take it.
+        Unsupported: the network cannot be written as ONNX.
+    """
+    from bench.export.exporting import export_record
+    from bench.records.choosing import finished_run
+    from bench.records.store import RunStore
+    from bench.records.tracking import register_point
+    from bench.training.reporter import Silent
+
+    store = RunStore(folders.results)
+    record = finished_run(store, run)
+    (((record,), place),) = _at_their_data(
+        [record.run], store, folders=folders, device="cpu", dataset=dataset, reporter=Silent()
+    )
+    with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
+        out = Path(folder) / "model.onnx"
+        made = export_record(record, place, file_format="onnx", point=point, out=out)
+        return register_point(record, made.description.point, out, store=store)
 
 
 def _at_their_data(

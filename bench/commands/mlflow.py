@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.frame import Debug, ResultsDir, chosen_folders, errors_shown
+from bench.commands.frame import (
+    DataDir,
+    Debug,
+    OwnImages,
+    Plugins,
+    ResultsDir,
+    chosen_folders,
+    errors_shown,
+    load_plugins,
+)
 from bench.errors import ConfigError
 
 app = typer.Typer(no_args_is_help=True, help="Bring records into MLflow, and look at them.")
@@ -35,6 +44,32 @@ def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
             typer.echo(f"{name}: {result.detail}")
         if not all(result.logged for result in results.values()):
             raise typer.Exit(1)
+
+
+@app.command()
+def register(
+    run: Annotated[str, typer.Argument(help="Name or key of a finished run.")],
+    point: Annotated[
+        str | None, typer.Option(help="Operating point, like p=2. Default: the first.")
+    ] = None,
+    dataset: OwnImages = None,
+    data_dir: DataDir = None,
+    results_dir: ResultsDir = None,
+    plugin: Plugins = None,
+    debug: Debug = False,
+) -> None:
+    """Put a run into MLflow's registry, as an ONNX file that mlflow.pyfunc loads by itself.
+
+    * `bench mlflow register sgad-cifar10`
+    """
+    with errors_shown(debug):
+        from bench import api
+
+        load_plugins(plugin)
+        folders = chosen_folders(results_dir, data_dir)
+        made = api.register(run, folders, point=point, dataset=dataset)
+        known = "" if made.new else ", which was there already"
+        typer.echo(f"models:/{made.name}/{made.version}{known}")
 
 
 @app.command()

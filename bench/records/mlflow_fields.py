@@ -20,26 +20,30 @@ _LONGEST_PARAM = 500
 def params(record: RunRecord) -> dict[str, str]:
     """Return the spec as flat MLflow parameters: budget.optimizer.lr and the like."""
     return {
-        _tame(name): text[:_LONGEST_PARAM]
-        for name, text in _flatten(record.spec.model_dump(mode="json"))
+        tame(name): text[:_LONGEST_PARAM]
+        for name, text in flat(record.spec.model_dump(mode="json"))
     }
 
 
 def history(record: RunRecord) -> list[tuple[str, float, int]]:
     """Return (metric, value, step) of every epoch; the step counts epochs over all phases."""
     return [
-        (_tame(f"train/{name}"), value, step)
+        (tame(f"train/{name}"), value, step)
         for step, row in enumerate(record.history)
         for name, value in (row.values | {"lr": row.lr, "images_per_s": row.images_per_s}).items()
     ]
 
 
 def finals(record: RunRecord) -> list[tuple[str, float]]:
-    """Return (metric, value) of every operating point, prefixed by the name of the point."""
+    """Return (metric, value) of every operating point that has a name, prefixed by it.
+
+    Without the name they are those of the point's model, and of its run where it has only one.
+    """
     return [
-        (_tame(f"{point.name}/{name}" if point.name else name), value)
+        (tame(f"{point.name}/{name}"), value)
         for point in record.points
-        for name, value in (_measured(point) | _timed(point.latency)).items()
+        if point.name
+        for name, value in (measured(point)).items()
     ]
 
 
@@ -58,7 +62,7 @@ def tags(record: RunRecord) -> dict[str, str]:
 
 def sweep_params(sweep: SweepRecord) -> dict[str, str]:
     """Return what a sweep was told, as flat parameters."""
-    return {_tame(name): text[:_LONGEST_PARAM] for name, text in _flatten(sweep.options)}
+    return {tame(name): text[:_LONGEST_PARAM] for name, text in flat(sweep.options)}
 
 
 def sweep_metrics(sweep: SweepRecord) -> dict[str, float]:
@@ -67,12 +71,13 @@ def sweep_metrics(sweep: SweepRecord) -> dict[str, float]:
     best: dict[str, float] = {}
     for trial in sweep.trials:
         if trial.run in sweep.chosen.get(trial.method, ()) and trial.score is not None:
-            name = _tame(f"best_score/{trial.method}")
+            name = tame(f"best_score/{trial.method}")
             best[name] = max(trial.score, best.get(name, trial.score))
     return {**dict(counts), **best}
 
 
-def _measured(point: PointRecord) -> dict[str, float]:
+def measured(point: PointRecord) -> dict[str, float]:
+    """Return all numbers of an operating point, on test images and in each runtime."""
     return {
         "accuracy": point.accuracy,
         "nflops": point.nflops,
@@ -80,6 +85,7 @@ def _measured(point: PointRecord) -> dict[str, float]:
         "macs": point.macs,
         "params": float(point.params),
         **_dynamics(point),
+        **_timed(point.latency),
     }
 
 
@@ -103,15 +109,16 @@ def _timed(cells: Sequence[LatencyCell]) -> dict[str, float]:
     return values
 
 
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of all that is nested in a value: budget.optimizer.lr and the like."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from flat(item, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, str(value)
 
 
-def _tame(name: str) -> str:
+def tame(name: str) -> str:
     """Return `name` with only the characters that MLflow takes in keys."""
     return re.sub(r"[^A-Za-z0-9_\-. /]", "_", name).strip("/. ")[:240] or "unnamed"
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +28,7 @@ from bench.folders import from_home
 from bench.records.database import DATABASE_FILE, is_damaged, set_database_aside, uri_of
 from bench.records.document import content_sha256
 from bench.records.lock import locked
+from bench.records.machine_load import Sample
 from bench.records.mlflow_fields import (
     epoch_ms,
     finals,
@@ -34,6 +38,13 @@ from bench.records.mlflow_fields import (
     sweep_metrics,
     sweep_params,
     tags,
+)
+from bench.records.mlflow_models import (
+    Registered,
+    log_inputs,
+    log_models,
+    models_of,
+    register,
 )
 from bench.records.record import RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE, RunStore
@@ -47,12 +58,17 @@ if TYPE_CHECKING:
 Deleted = Literal["refuse", "restore"]
 EXPERIMENT = "skipbench"
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
+LAYOUT_TAG, LAYOUT = "skipbench.layout", "2"
+"""Of what a run has in MLflow. Runs without it are older than models and data sets there."""
 SWEEP_TAG, PARENT_TAG = "skipbench.sweep", "mlflow.parentRunId"
+# Its pages are then about models, not about agents.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 # In any address; one with a @ in it ends at the last.
 _PASSWORD = re.compile(r"(://[^\s/:@'\"]*:)([^\s'\"]+)@")
 _SHORTEST_SECRET = 4
 _LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
 _PAGE = 1000
+_OUTDATED = "out-of-date database schema"
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
 # An absent server must not hold up a run: MLflow alone would try for minutes.
 _ENVIRONMENT = {
@@ -110,19 +126,62 @@ def log_records(
     sweeps: Sequence[SweepRecord] = (),
     tracking_uri: str | None = None,
     deleted: Deleted = "refuse",
+    load: Sequence[Sample] = (),
 ) -> dict[str, TrackingResult]:
     """Log `records` of `store` over one connection; the rest as `sync`.
 
-    `deleted` says what to do where the experiment was deleted in MLflow.
+    `deleted` says what to do where the experiment was deleted in MLflow; `load` is that of the
+    machine while runs were done.
     Those that are trials of one of `sweeps` become children of its run; of several, the first's.
     """
     parents = {trial.run: s for s in reversed(sweeps) for trial in s.trials if trial.run}
     jobs = [
-        _Job(record, _files(store.folder_of(record)), parents.get(record.run)) for record in records
+        _Job(record, _files(store.folder_of(record)), parents.get(record.run), load)
+        for record in records
     ]
     uri = tracking_uri or default_uri(store.results_dir)
     results = _log_all(jobs, uri, store.results_dir, deleted=deleted)
     return {job.record.run: result for job, result in zip(jobs, results, strict=True)}
+
+
+def register_point(
+    record: RunRecord, point: str, onnx_file: Path, *, store: RunStore
+) -> Registered:
+    """Log a record if it is not, and register the model of one of its operating points.
+
+    Raises:
+        RecordError: MLflow did not take it; the message says why.
+    """
+    logged = log_records([record], store)[record.run]
+    if not logged.logged:
+        raise RecordError(logged.detail, hint="The record on disk is complete.")
+    uri = default_uri(store.results_dir)
+    with _quiet():
+        try:
+            client, experiment_id = _connect(uri, store.results_dir, deleted="refuse")
+            run = _known_runs(client, experiment_id)[record.run]
+            with _as_default(uri):
+                return register(client, models_of(client, run)[point], record, onnx_file)
+        except Exception as error:
+            refused = _refusal(uri, error, store.results_dir).detail
+            raise RecordError(refused, hint="The record on disk is complete.") from error
+
+
+@contextmanager
+def _as_default(uri: str) -> Iterator[None]:
+    """Let MLflow itself look there: a client's own address does not reach its registry."""
+    import mlflow
+
+    name = "MLFLOW_TRACKING_URI"
+    before, told = mlflow.get_tracking_uri(), os.environ.get(name)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop(name, None)
+        if told is not None:
+            os.environ[name] = told
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +189,7 @@ class _Job:
     record: RunRecord
     files: list[Path]
     sweep: SweepRecord | None
+    load: Sequence[Sample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +210,7 @@ def _log_all(
         try:
             # Of two at once both would find a run missing, or the database not made yet.
             with _alone(results_dir):
-                client, experiment_id = _connect(uri, results_dir, deleted=deleted)
+                client, experiment_id = _connect_upgraded(uri, results_dir, deleted=deleted)
                 known = _known_runs(client, experiment_id)
                 return _log_each(jobs, _Place(client, experiment_id, uri, results_dir, known))
         except Exception as error:
@@ -246,11 +306,31 @@ def _connect(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowCl
                     "restores it and logs what is missing"
                 )
             client.restore_experiment(experiment.experiment_id)
+        if _KIND_TAG not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KIND)
         return client, str(experiment.experiment_id)
     # Without a location, artifacts of a local database land in the current directory.
     remote = uri.startswith(("http:", "https:", "databricks"))
     location = None if remote else (results_dir.absolute() / "mlruns").as_uri()
-    return client, str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    tags = {_KIND_TAG: _KIND}
+    return client, str(client.create_experiment(EXPERIMENT, location, tags=tags))
+
+
+def _connect_upgraded(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowClient, str]:
+    """Connect; the database in the results folder, if an older MLflow made it, is upgraded first,
+    where deleted experiments are restored too. A copy of it stays."""
+    try:
+        return _connect(uri, results_dir, deleted=deleted)
+    except Exception as error:
+        if _OUTDATED not in str(error) or uri != uri_of(results_dir):
+            raise
+    if deleted == "refuse":
+        raise RecordError("its database is of an older MLflow; bench mlflow sync upgrades it")
+    path = results_dir / DATABASE_FILE
+    shutil.copy2(path, path.with_name(f"{DATABASE_FILE}.before-upgrade"))
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
+    subprocess.run(command, check=True, capture_output=True)
+    return _connect(uri, results_dir, deleted=deleted)
 
 
 def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:
@@ -272,7 +352,8 @@ def _log(job: _Job, place: _Place, *, parent: str | None) -> TrackingResult:
     record, client = job.record, place.client
     sha, known = content_sha256(record), place.known.get(record.run)
     orphan = parent is not None and (known is None or PARENT_TAG not in known.data.tags)
-    if known is not None and known.data.tags.get(SHA_TAG) == sha and not orphan:
+    told = {} if known is None else known.data.tags
+    if (told.get(SHA_TAG), told.get(LAYOUT_TAG)) == (sha, LAYOUT) and not orphan:
         return TrackingResult(True, "already logged")
     run = known or client.create_run(
         place.experiment_id,
@@ -283,8 +364,9 @@ def _log(job: _Job, place: _Place, *, parent: str | None) -> TrackingResult:
     place.known[record.run] = run
     if orphan and parent is not None:
         client.set_tag(run.info.run_id, PARENT_TAG, parent)
-    _write(client, run.info.run_id, record, files=job.files)
+    _write(client, run, job)
     # Last, so that a copy broken off half way is taken up again.
+    client.set_tag(run.info.run_id, LAYOUT_TAG, LAYOUT)
     client.set_tag(run.info.run_id, SHA_TAG, sha)
     return TrackingResult(True, "updated" if known else "logged")
 
@@ -318,29 +400,36 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in candidates if path.is_file()]
 
 
-def _write(client: MlflowClient, run_id: str, record: RunRecord, *, files: Sequence[Path]) -> None:
+def _write(client: MlflowClient, run: Run, job: _Job) -> None:
     from mlflow.entities import Metric, Param, RunTag
 
+    run_id, record = str(run.info.run_id), job.record
     created = epoch_ms(record.created)
+    ended = created + int(record.wall_s * 1000)
     metrics = [Metric(name, value, created, step) for name, value, step in history(record)]
     now = _later_than_before(client, run_id, record)
     metrics += [Metric(name, value, now, last_step(record)) for name, value in finals(record)]
+    seen = [sample for sample in job.load if created <= sample.at_ms <= ended]
+    steps = {at_ms: step for step, at_ms in enumerate(sorted({s.at_ms for s in seen}))}
+    metrics += [Metric(f"system/{s.name}", s.value, s.at_ms, steps[s.at_ms]) for s in seen]
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
     parameters = [Param(name, value) for name, value in params(record).items()]
     for start in range(0, len(parameters), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_BATCH])
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags(record).items()])
-    for path in files:
+    for path in job.files:
         client.log_artifact(run_id, str(path))
+    log_inputs(client, run, record)
+    log_models(client, run, record, at_ms=now)
     status = "FINISHED" if record.status == "finished" else "FAILED"
-    client.set_terminated(run_id, status, end_time=created + int(record.wall_s * 1000))
+    client.set_terminated(run_id, status, end_time=ended)
 
 
 def _later_than_before(client: MlflowClient, run_id: str, record: RunRecord) -> int:
     """Return the time in ms, or just after what was logged: MLflow shows the latest, by clocks."""
     now = int(time.time() * 1000)
-    for name, _ in finals(record)[:1]:
+    for name in ["accuracy"] if record.points else []:
         times = [metric.timestamp for metric in client.get_metric_history(run_id, name)]
         now = max([now, *(at + 1 for at in times)])
     return now

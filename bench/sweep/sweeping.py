@@ -23,6 +23,7 @@ from bench.engine.side_by_side import job_of
 from bench.errors import RecordError
 from bench.folders import Folders
 from bench.networks.weights import read_weights
+from bench.plain_text import tame
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, load_sweep, save_sweep
@@ -109,7 +110,8 @@ def name_of(options: SweepOptions, plan: Planner) -> str:
     told["pretrained"] = None if plan.weights is None else plan.weights.sha256
     digest = hashlib.sha256(canonical_json(told).encode()).hexdigest()[:8]
     methods = "_".join(plan.request.methods)[:40]
-    return f"{methods}-{plan.dataset.info.name}-{options.backbone_name}-{digest}"
+    about = (tame(part) for part in (plan.dataset.info.name, options.backbone_name))
+    return "-".join((methods, *about, digest))
 
 
 def _searches(

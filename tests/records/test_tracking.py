@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
 
-from bench.records.mlflow_fields import finals, params
+from bench.records.machine_load import machine_load
+from bench.records.mlflow_fields import finals, measured, params
+from bench.records.mlflow_models import models_of
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.records.tracking import (
     EXPERIMENT,
+    LAYOUT_TAG,
     TrackingResult,
     default_uri,
     log_records,
+    register_point,
     sync,
 )
 
@@ -76,6 +83,9 @@ def test_a_record_arrives_whole_and_only_once(
     assert run.data.params["seed"] == "0"
     assert run.data.metrics["t_0.5/accuracy"] == 0.91
     assert run.data.metrics["t_0.7/accuracy"] == 0.92
+    assert {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs} == {
+        (f"cifar10 {part}", record.spec.dataset.fingerprint) for part in ("train", "test")
+    }
     assert run.data.tags["skipbench.key"] == record.spec.key
     assert run.data.tags["mlflow.source.git.commit"] == "0" * 40
     client = MlflowClient(default_uri(shared_results))
@@ -86,15 +96,118 @@ def test_a_record_arrives_whole_and_only_once(
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert names == {"record.json", INFERENCE_FILE, MASKS_FIGURE}
 
-    cells = (make_cell(latency_ms=3.5, speedup=1.4),)
-    points = (make_point("t=0.5", latency=cells),)
+    cell = make_cell(latency_ms=3.5, speedup=1.4).model_copy(update={"runtime": "native"})
+    cells = (cell,)
+    points = (make_point("t=0.5", accuracy=0.91, latency=cells), points[1])
     store.amend(record.run, lambda now: now.model_copy(update={"points": points}))
     assert sync(store)[record.run].detail == "updated"
     (run,) = logged(shared_results, record.run)
-    assert run.data.metrics["t_0.5/latency_ms_b1"] == 3.5
+    assert run.data.metrics["t_0.5/latency_ms_native_b1"] == 3.5
+    models = models_of(client, run)
+    assert {name: model.name for name, model in models.items()} == {
+        "t=0.5": "skipnet t=0_5",
+        "t=0.7": "skipnet t=0_7",
+    }
+    assert [_numbers(models[name])["accuracy"] for name in ("t=0.5", "t=0.7")] == [0.91, 0.92]
+    timed = models["t=0.5"]
+    assert _numbers(timed)["speedup_native_b1"] == 1.4
+    assert timed.tags["skipbench.runtime"] == "native"
+    assert timed.tags["skipbench.verdict.native_b1"] == "faster"
+    assert timed.params["backbone"] == "resnet32"
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 4
     assert sync(store)[record.run].detail == "already logged"
     assert os.listdir() == []
+
+
+def _numbers(model: LoggedModel) -> dict[str, float]:
+    """Return what is known of a model on test images."""
+    assert model.metrics is not None
+    latest = sorted(model.metrics, key=lambda metric: metric.timestamp)
+    assert {metric.dataset_name for metric in latest} == {"cifar10 test"}
+    return {metric.key: metric.value for metric in latest}
+
+
+def test_a_run_of_a_store_from_before_models_gets_them_and_stays_one_run(
+    shared_results: Path, make_record: MakeRecord
+) -> None:
+    store = RunStore(shared_results)
+    record = make_record("convnet_aig", seed=5)
+    store.save(record)
+    log_one(record, shared_results)
+    (run,) = logged(shared_results, record.run)
+    client = MlflowClient(default_uri(shared_results))
+    [model] = models_of(client, run).values()
+    client.delete_logged_model(model.model_id)
+    client.delete_tag(run.info.run_id, LAYOUT_TAG)
+    assert sync(store)[record.run].detail == "updated"
+    (again,) = logged(shared_results, record.run)
+    assert again.info.run_id == run.info.run_id
+    assert list(models_of(client, again)) == [""]
+    assert sync(store)[record.run].detail == "already logged"
+
+
+def test_a_registered_model_is_loaded_by_mlflow_without_skipbench(
+    shared_results: Path, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    images, logits = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3])
+        for name in ("images", "logits")
+    )
+    node = onnx.helper.make_node("Neg", ["images"], ["logits"])
+    graph = onnx.helper.make_graph([node], "g", [images], [logits])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "x.onnx")
+    store = RunStore(shared_results)
+    record = make_record("sgad", seed=6)
+    store.save(record)
+    first, again = (register_point(record, "", tmp_path / "x.onnx", store=store) for _ in range(2))
+    assert (first.name, first.version, first.new) == ("sgad-cifar10-resnet32", "1", True)
+    assert again == first._replace(new=False)
+    code = (
+        "import sys, numpy, mlflow; mlflow.set_tracking_uri(sys.argv[1]);"
+        "out = mlflow.pyfunc.load_model(sys.argv[2]).predict(numpy.ones((1, 3), 'float32'));"
+        "assert 'bench' not in sys.modules; print(out['logits'].tolist())"
+    )
+    told = [default_uri(shared_results), f"models:/{first.name}/{first.version}"]
+    loaded = subprocess.run([sys.executable, "-c", code, *told], capture_output=True, text=True)
+    assert loaded.stdout.strip() == "[[-1.0, -1.0, -1.0]]", loaded.stderr
+    assert not list(shared_results.rglob("*.pkl"))
+
+
+def test_the_load_of_the_machine_is_logged_with_the_runs_of_that_time_where_it_is_asked_for(
+    shared_results: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = make_record("act", seed=8)
+    store = RunStore(shared_results)
+    notes: list[str] = []
+    with machine_load(notes.append) as nothing:
+        pass
+    assert nothing == notes == []
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "psutil", None)
+        without.delitem(sys.modules, "mlflow.system_metrics.metrics.cpu_monitor", raising=False)
+        with machine_load(notes.append) as nothing:
+            pass
+    assert nothing == [] and "psutil" in notes[0]
+    pytest.importorskip("psutil")
+    with machine_load(notes.append) as load:
+        end = time.monotonic() + 60
+        while len({sample.at_ms for sample in load}) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+    first = min(sample.at_ms for sample in load)
+    created = datetime.fromtimestamp(first / 1000, UTC).isoformat()
+    during = record.model_copy(update={"created": created, "wall_s": 0.0})
+    store.save(during)
+    log_records([during], store, load=load)
+    (run,) = logged(shared_results, record.run)
+    assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
+    client = MlflowClient(default_uri(shared_results))
+    history = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
+    assert [metric.timestamp for metric in history] == [first]
 
 
 def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(
@@ -280,17 +393,16 @@ def test_the_latency_measured_last_is_logged_even_if_the_clock_was_set_back(
         make_cell(latency_ms=9.0, measured_at="2026-11-02T00:00:00+00:00"),
         make_cell(latency_ms=2.0, measured_at="2026-11-01T00:00:00+00:00"),
     )
-    found = dict(finals(make_record(points=(make_point(latency=cells),))))
-    assert found["latency_ms_b1"] == 2.0
-    assert found["accuracy"] == 0.92
+    found = dict(finals(make_record(points=(make_point("p", latency=cells),))))
+    assert found["p/latency_ms_b1"] == 2.0
+    assert found["p/accuracy"] == 0.92
 
 
 def test_what_shuffling_masks_gives_is_a_metric_where_it_was_measured(
-    make_record: Callable[..., RunRecord], make_point: Callable[..., PointRecord]
+    make_point: Callable[..., PointRecord],
 ) -> None:
     dynamics = Dynamics(shuffled_accuracy=0.75, shuffled_loss=0.1)
-    point = make_point().model_copy(update={"dynamics": dynamics})
-    found = dict(finals(make_record(points=(point,))))
+    found = measured(make_point().model_copy(update={"dynamics": dynamics}))
     assert found["shuffled_accuracy"] == 0.75
     assert "difficulty_correlation" not in found
-    assert "shuffled_accuracy" not in dict(finals(make_record(points=(make_point(),))))
+    assert "shuffled_accuracy" not in measured(make_point())

@@ -1,0 +1,185 @@
+"""One LoggedModel of MLflow for each operating point, so that its models table is the Pareto table.
+
+Owns these models, the data sets that they were measured on, and the registry; what a run is told
+is tracking.py's. A model's file is ONNX: MLflow's own loader reads it, without skipbench and
+without unpickling anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.records.mlflow_fields import flat, last_step, measured, tame
+from bench.records.record import UNKNOWN_RUNTIME, PointRecord, RunRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Dataset, LoggedModel, Run
+    from mlflow.tracking import MlflowClient
+
+POINT_TAG = "skipbench.point"
+_LONGEST_DIGEST, _LONGEST_PARAM = 36, 250
+_ANY_BATCH = -1
+
+
+class Registered(NamedTuple):
+    """A version in the registry; `new` is False where it was there already."""
+
+    name: str
+    version: str
+    new: bool
+
+
+def log_inputs(client: MlflowClient, run: Run, record: RunRecord) -> None:
+    """Tell MLflow what a run was trained on and tested on; again changes nothing."""
+    from mlflow.entities import DatasetInput, InputTag
+
+    parts = {"training": _dataset(record, "train"), "evaluation": _dataset(record, "test")}
+    inputs = [
+        DatasetInput(dataset=one, tags=[InputTag("mlflow.data.context", context)])
+        for context, one in parts.items()
+    ]
+    client.log_inputs(run.info.run_id, datasets=inputs)
+
+
+def log_models(client: MlflowClient, run: Run, record: RunRecord, *, at_ms: int) -> None:
+    """Log the operating points of a run, each once; what is known of one is brought up to date."""
+    from mlflow.entities import Metric
+
+    tested, known = _dataset(record, "test"), models_of(client, run)
+    for point in record.points:
+        model = known.get(point.name) or _created(client, run, record, point)
+        client.set_logged_model_tags(model.model_id, _tags(record, point))
+        metrics = [
+            Metric(
+                *(tame(name), value, at_ms, last_step(record)),
+                model_id=model.model_id,
+                dataset_name=tested.name,
+                dataset_digest=tested.digest,
+                run_id=run.info.run_id,
+            )
+            for name, value in measured(point).items()
+        ]
+        client.log_batch(run.info.run_id, metrics=metrics)
+
+
+def models_of(client: MlflowClient, run: Run) -> dict[str, LoggedModel]:
+    """Return the models of a run by their operating points."""
+    found = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
+    )
+    return {model.tags[POINT_TAG]: model for model in found if POINT_TAG in model.tags}
+
+
+def register(
+    client: MlflowClient, model: LoggedModel, record: RunRecord, onnx_file: Path
+) -> Registered:
+    """Give a model its file, if it has none, and the registry a version of it, if it has none."""
+    name = re.sub(r"[/:]", "_", "-".join((record.spec.method, *_where(record))))
+    if not any(one.name == name for one in client.search_registered_models(f"name = '{name}'")):
+        client.create_registered_model(name)
+    source = f"models:/{model.model_id}"
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.source == source or getattr(version, "model_id", None) == model.model_id:
+            return Registered(name, str(version.version), new=False)
+    with tempfile.TemporaryDirectory(prefix="bench-model-") as folder:
+        made = Path(folder) / "model"
+        _write(made, model, record, onnx_file)
+        client.log_model_artifacts(model.model_id, str(made))
+    version = client.create_model_version(
+        name,
+        source=source,
+        run_id=model.source_run_id,
+        tags={**model.tags, "skipbench.run": record.run},
+        model_id=model.model_id,
+    )
+    return Registered(name, str(version.version), new=True)
+
+
+def _write(folder: Path, model: LoggedModel, record: RunRecord, onnx_file: Path) -> None:
+    import mlflow.onnx
+    import numpy as np
+    import onnx
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    loaded = onnx.load(onnx_file)
+    sides = [
+        Schema([TensorSpec(np.dtype(np.float32), _shape(one), one.name) for one in values])
+        for values in (loaded.graph.input, loaded.graph.output)
+    ]
+    mlflow.onnx.save_model(
+        loaded,
+        str(folder),
+        mlflow_model=Model(model_id=model.model_id, run_id=model.source_run_id),
+        signature=ModelSignature(*sides),
+        pip_requirements=["onnx", "onnxruntime"],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        metadata={"skipbench.run": record.run, POINT_TAG: model.tags[POINT_TAG]},
+        save_as_external_data=False,
+    )
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
+    return tuple(dim.dim_value or _ANY_BATCH for dim in dims)
+
+
+def _created(client: MlflowClient, run: Run, record: RunRecord, point: PointRecord) -> LoggedModel:
+    spec = record.spec
+    title = " ".join(filter(None, (spec.method, record.variant, point.name)))
+    told = {
+        "method": spec.method,
+        "point": point.name,
+        "backbone": spec.backbone.name,
+        "recipe": spec.budget.recipe,
+        "epochs": str(spec.budget.epochs),
+        "seed": str(spec.seed),
+        **{name: text[:_LONGEST_PARAM] for name, text in flat(spec.config)},
+    }
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name=re.sub(r"[/:.%\"']", "_", title),
+        source_run_id=run.info.run_id,
+        params={tame(name): text for name, text in told.items() if text},
+        tags={POINT_TAG: point.name},
+        model_type=record.role or "",
+    )
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _tags(record: RunRecord, point: PointRecord) -> dict[str, str]:
+    """Return what may be filtered by and may change: runtimes, and how each cell compares."""
+    cells = [cell for cell in point.latency if cell.runtime != UNKNOWN_RUNTIME]
+    verdicts = {
+        f"skipbench.verdict.{cell.runtime}_b{cell.batch_size}": cell.verdict
+        for cell in cells
+        if cell.verdict is not None
+    }
+    runtimes = ",".join(dict.fromkeys(cell.runtime for cell in cells))
+    found = {"skipbench.runtime": runtimes, "skipbench.run": record.run, **verdicts}
+    return {name: value for name, value in found.items() if value}
+
+
+def _where(record: RunRecord) -> tuple[str, str]:
+    return record.spec.dataset.name, record.spec.backbone.name
+
+
+def _dataset(record: RunRecord, part: str) -> Dataset:
+    from mlflow.entities import Dataset
+
+    spec, images = record.spec.dataset, record.test_images
+    if part == "train":
+        images = 0 if record.training is None else record.training.train_images
+    profile: Mapping[str, object] = {"num_rows": images, "part": part}
+    return Dataset(
+        name=f"{spec.name} {part}",
+        digest=spec.fingerprint[:_LONGEST_DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": spec.name}),
+        profile=json.dumps(profile),
+    )
