@@ -108,15 +108,15 @@ def _write(folder: Path, model: LoggedModel, record: RunRecord, onnx_file: Path)
     from mlflow.types import Schema, TensorSpec
 
     loaded = onnx.load(onnx_file)
-    sides = [
+    inputs, outputs = (
         Schema([TensorSpec(np.dtype(np.float32), _shape(one), one.name) for one in values])
         for values in (loaded.graph.input, loaded.graph.output)
-    ]
+    )
     mlflow.onnx.save_model(
         loaded,
         str(folder),
         mlflow_model=Model(model_id=model.model_id, run_id=model.source_run_id),
-        signature=ModelSignature(*sides),
+        signature=ModelSignature(inputs, outputs),
         pip_requirements=["onnx", "onnxruntime"],
         onnx_execution_providers=["CPUExecutionProvider"],
         metadata={"skipbench.run": record.run, POINT_TAG: model.tags[POINT_TAG]},
