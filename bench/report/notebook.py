@@ -5,7 +5,7 @@ Owns the tables; what stands in them comes from the rooms data and verdicts.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,21 +142,20 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
     from bench.report.verdicts.fronts import FrontPoint, front_certainties
 
     fronts = front_certainties(_study_of(df_or_path))
-    columns = [field.name for field in fields(FrontPoint)]
-    rows = [
-        {"axis": front.axis.name, "runtime": front.axis.runtime or None}
-        | {"recipe": front.recipe, "beside": front.beside}
-        | {name: getattr(point, name) for name in columns}
+    columns = ["axis", "runtime", "recipe", "beside", *(field.name for field in fields(FrontPoint))]
+    of_front = [
+        {"axis": front.axis.name, "runtime": front.axis.runtime or None, "recipe": front.recipe}
         for front in fronts
+    ]
+    rows = [
+        known | {"beside": front.beside} | asdict(point)
+        for known, front in zip(of_front, fronts, strict=True)
         for point in front.points
     ]
-    frame = pd.DataFrame(rows, columns=["axis", "runtime", "recipe", "beside", *columns])
+    frame = pd.DataFrame(rows, columns=columns)
     frame.attrs["areas"] = [
-        {
-            **{"axis": front.axis.name, "runtime": front.axis.runtime or None},
-            **{"recipe": front.recipe, **area._asdict()},
-        }
-        for front in fronts
+        known | area._asdict()
+        for known, front in zip(of_front, fronts, strict=True)
         for area in front.areas
     ]
     return frame

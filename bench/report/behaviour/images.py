@@ -81,6 +81,8 @@ def position_figure(behaviour: Behaviour, images: TestImages | None) -> Figure:
     Raises:
         ConfigError: matplotlib is not installed.
     """
+    from matplotlib.cm import ScalarMappable
+
     maps = behaviour.maps
     assert maps is not None
     each = 1 if images is None else 2
@@ -92,13 +94,13 @@ def position_figure(behaviour: Behaviour, images: TestImages | None) -> Figure:
             top.set_title(f"{word} cost", loc="left", fontsize=10)
             if images is not None:
                 top.imshow(image_strip(images, positions), interpolation="nearest")
-            scale: dict[str, Any] = dict(zip(("vmin", "vmax"), maps.span, strict=True))
-            look = {"cmap": _COLOURS, "interpolation": "nearest"}
-            shown = below.imshow(_row_of(maps_mhw), **look, **scale)
+            below.imshow(_map_strip(maps, maps_mhw), interpolation="nearest")
         for one in axes:
             one.set(xticks=[], yticks=[])
             one.spines[:].set_visible(False)
-        bar = figure.colorbar(shown, ax=axes, shrink=0.9, pad=0.01)
+        scale = ScalarMappable(cmap=_COLOURS)
+        scale.set_clim(*maps.span)
+        bar = figure.colorbar(scale, ax=axes, shrink=0.9, pad=0.01)
         bar.set_label(f"blocks run at a pixel, of {maps.of}")
         bar.outline.set_visible(False)
         if behaviour.record.synthetic:
@@ -108,17 +110,25 @@ def position_figure(behaviour: Behaviour, images: TestImages | None) -> Figure:
 
 def image_strip(images: TestImages, positions: Sequence[int]) -> Any:
     """Return the images at `positions` side by side as a picture with clear gaps."""
+    pixels = images.images_nhwc[list(positions)]
+    rgb = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., :3]
+    return _side_by_side(np.pad(rgb, [(0, 0)] * 3 + [(0, 1)], constant_values=255))
+
+
+def _map_strip(maps: PositionMaps, maps_mhw: Any) -> Any:
+    """Return maps (M, H, W) side by side as a picture, in the colours of the figure."""
+    from matplotlib import colormaps
+
+    low, high = maps.span
+    return _side_by_side(colormaps[_COLOURS]((maps_mhw - low) / (high - low), bytes=True))
+
+
+def _side_by_side(rgba_nhwc: npt.NDArray[np.uint8]) -> Any:
     from PIL import Image
 
-    _, height, width, _ = images.images_nhwc.shape
-    step = width + _GAP_PX
-    strip = Image.new("RGBA", (step * len(positions) - _GAP_PX, height), (0, 0, 0, 0))
-    for place, position in enumerate(positions):
-        pixels = images.images_nhwc[position]
-        grey = pixels.shape[2] == 1
-        one = Image.fromarray(pixels[:, :, 0] if grey else np.ascontiguousarray(pixels[:, :, :3]))
-        strip.paste(one.convert("RGBA"), (place * step, 0))
-    return strip
+    spaced = np.pad(rgba_nhwc, ((0, 0), (0, 0), (0, _GAP_PX), (0, 0)))
+    row = np.concatenate(list(spaced), axis=1)[:, :-_GAP_PX]
+    return Image.fromarray(np.ascontiguousarray(row), "RGBA")
 
 
 def _sides(behaviour: Behaviour) -> list[tuple[str, tuple[int, ...], int, Any]]:
@@ -130,24 +140,6 @@ def _sides(behaviour: Behaviour) -> list[tuple[str, tuple[int, ...], int, Any]]:
         ("lowest", found.cheapest, found.as_cheap, low),
         ("highest", found.most_expensive, found.as_expensive, high),
     ]
-
-
-def _row_of(maps_mhw: Any) -> npt.NDArray[np.float64]:
-    """Return maps (M, H, W) in a row (H, M * (W + gap) - gap); gaps are not a number."""
-    maps = np.asarray(maps_mhw, dtype=np.float64)
-    spaced = np.pad(maps, ((0, 0), (0, 0), (0, _GAP_PX)), constant_values=np.nan)
-    row: npt.NDArray[np.float64] = np.concatenate(list(spaced), axis=1)[:, :-_GAP_PX]
-    return row
-
-
-def _map_strip(maps: PositionMaps, maps_mhw: Any) -> Any:
-    """Return maps side by side as a picture, in the colours of the figure."""
-    from matplotlib import colormaps
-    from PIL import Image
-
-    low, high = maps.span
-    scaled = np.ma.masked_invalid((_row_of(maps_mhw) - low) / (high - low))
-    return Image.fromarray(colormaps[_COLOURS](scaled, bytes=True), "RGBA")
 
 
 def _stacked(rows: Sequence[Any]) -> Any:

@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ from bench.report.figures.chart import (
     Band,
     Bars,
     Chart,
-    Label,
     Line,
     Marks,
     Panel,
@@ -44,6 +44,14 @@ _METADATA: Mapping[str, dict[str, Any]] = {
 _LEGEND_LINE, _LEGEND_ROOM = 0.165, 21
 """Inches that a line of a legend takes, and how many fit beside a plot of usual height."""
 _WIDE = 22
+_LEGEND: Mapping[str, Any] = {
+    **{"frameon": False, "alignment": "left", "labelspacing": 0.25, "borderaxespad": 0.0},
+}
+_ABOVE: Mapping[str, Any] = {
+    **{"fontsize": 8, "loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2},
+    **{"borderpad": 0.1, "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0},
+    "title_fontproperties": {"weight": "bold", "size": 10},
+}
 
 
 def draw(chart: Chart) -> Figure:
@@ -59,32 +67,25 @@ def draw(chart: Chart) -> Figure:
         figure = new_figure(width, height)
         every, beside = _axes_of(figure, chart)
         named: dict[str, Artist] = {}
-        for axes, panel in zip(every, chart.panels, strict=False):
+        for axes, panel in zip(every, chart.panels, strict=True):
             named |= _draw_panel(axes, panel)
-        for axes, legend, place in zip(beside, chart.legends, _PLACES, strict=False):
+        for axes, legend, place in zip(beside, chart.legends, ("upper", "lower"), strict=False):
             axes.axis("off")
             known = [name for name in legend.names if name in named]
+            look: dict[str, Any] = {"title": legend.title, "loc": f"{place} left", **_LEGEND}
             if known:
                 handles = [named[name] for name in known]
-                look: dict[str, Any] = {"title": legend.title, "loc": place, **_LEGEND}
-                axes.legend(handles, known, **look)
+                axes.legend(handles, known, fontsize=9, title_fontsize=9, **look)
         if chart.legend_in_panels:
             _legends_above(every, chart)
         elif not chart.legends and len(named) > 1:
-            handles, names = list(named.values()), list(named)
-            figure.legend(handles, names, loc="outside lower center", ncols=6, frameon=False)
+            where: dict[str, Any] = {"loc": "outside lower center", "ncols": 6, "frameon": False}
+            figure.legend(list(named.values()), list(named), **where)
         figure.suptitle(wrapped(chart.title, int(10.6 * width)), x=0.01, ha="left", fontsize=12)
         if chart.synthetic:
             stamp(every[0], "synthetic data")
         _finish(figure, every, chart)
         return figure
-
-
-_PLACES = ("upper left", "lower left")
-_LEGEND: Mapping[str, Any] = {
-    **{"frameon": False, "alignment": "left", "borderaxespad": 0.0, "labelspacing": 0.25},
-    **{"fontsize": 9, "title_fontsize": 9},
-}
 
 
 def _axes_of(figure: Figure, chart: Chart) -> tuple[list[Axes], list[Axes]]:
@@ -110,7 +111,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
         if isinstance(series, Marks | Line) and series.name and drawn is not None:
             found.setdefault(series.name, drawn)
     if panel.framed:
-        frame(axes, panel.x_label, panel.y_label)
+        axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.08, 0.08)
     else:
         axes.axis("off")
@@ -120,8 +124,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
         axes.locator_params(axis="x", integer=True)
     if panel.message:
         axes.set(xticks=[], yticks=[])
-        place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-        axes.text(0.5, 0.5, textwrap.fill(panel.message, 44), **place)
+        axes.text(0.5, 0.5, textwrap.fill(panel.message, 44), **_centred(axes))
     return found
 
 
@@ -143,7 +146,11 @@ def _draw(axes: Axes, series: Series, order: int) -> Artist | None:
         case Shade():
             axes.axvspan(series.start, series.end, color=series.colour, alpha=0.15, linewidth=0)
         case Words():
-            _write(axes, series)
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
+            look = {"weight": "bold" if series.bold else "normal", "color": series.colour}
+            look |= {"xytext": (series.shift, 0), "textcoords": "offset points", "fontsize": 8}
+            look |= {"ha": series.align, "va": "center", "bbox": box if series.boxed else None}
+            axes.annotate(series.text, (series.x, series.y), zorder=6, **look)
     return None
 
 
@@ -174,39 +181,17 @@ def _draw_marks(axes: Axes, marks: Marks, order: int) -> Artist:
     return line
 
 
-def _write(axes: Axes, words: Words) -> None:
-    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-    axes.annotate(
-        words.text,
-        (words.x, words.y),
-        xytext=(words.shift, 0),
-        textcoords="offset points",
-        ha=words.align,
-        va="center",
-        fontsize=8,
-        color=words.colour,
-        weight="bold" if words.bold else "normal",
-        bbox=box if words.boxed else None,
-        zorder=6,
-    )
-
-
 def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
     """Write a legend above each panel, its title first; axes are named at the edges only."""
     for number, (axes, panel) in enumerate(zip(every, chart.panels, strict=True)):
         named = [s for s in panel.series if isinstance(s, Marks) and s.name]
         wide = max((len(series.name) for series in named), default=0) >= _WIDE
-        marks = [_key(axes, series) for series in named]
-        axes.legend(
-            marks,
-            [series.name for series in named],
-            title=panel.title,
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1.0),
-            ncols=1 if wide else 2,
-            title_fontproperties={"weight": "bold", "size": 10},
-            **_ABOVE,
-        )
+        keys = [
+            axes.plot([], [], f"{s.style.mark}-", color=s.style.colour, markersize=5)[0]
+            for s in named
+        ]
+        look: dict[str, Any] = {**_LEGEND, **_ABOVE, "ncols": 1 if wide else 2}
+        axes.legend(keys, [series.name for series in named], title=panel.title, **look)
         if number % chart.columns:
             axes.set_ylabel("")
         if number + chart.columns < len(chart.panels):
@@ -215,36 +200,25 @@ def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
             axes.tick_params(labelbottom=True)
 
 
-_ABOVE: Mapping[str, Any] = {
-    **{"alignment": "left", "frameon": False, "fontsize": 8, "borderaxespad": 0.2},
-    **{"borderpad": 0.1, "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0},
-    "labelspacing": 0.25,
-}
-
-
-def _key(axes: Axes, marks: Marks) -> Artist:
-    (mark,) = axes.plot([], [], f"{marks.style.mark}-", color=marks.style.colour, markersize=5)
-    return mark
-
-
 def _finish(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
     """Write notes and names; those that found no room are counted in a note."""
-    named = sum(len(panel.labels) for panel in chart.panels)
+
+    def write_notes(without_room: int) -> None:
+        said = f"names left out for lack of room: {without_room}; see the table"
+        notes = [*chart.notes, *([said] if without_room else [])]
+        text = "\n".join(wrapped(note, 130) for note in notes)
+        figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
+
     # With the line that may be needed: a lower plot would push names into each other.
-    write_notes(figure, [*chart.notes, *([_unnamed(named)] if named else [])])
-    left_out = 0
-    for axes, panel in zip(every, chart.panels, strict=False):
-        left_out += _place(axes, panel, panel.labels) if panel.labels else 0
-    write_notes(figure, [*chart.notes, *([_unnamed(left_out)] if left_out else [])])
+    write_notes(sum(len(panel.labels) for panel in chart.panels))
+    write_notes(sum(_name_points(*one) for one in zip(every, chart.panels, strict=True)))
 
 
-def _unnamed(count: int) -> str:
-    return f"names left out for lack of room: {count}; see the table"
-
-
-def _place(axes: Axes, panel: Panel, labels: Sequence[Label]) -> int:
+def _name_points(axes: Axes, panel: Panel) -> int:
     """Write names beside points, clear of marks, bars and lines; return how many found no room."""
-    spots = [(label.x, label.y) for label in labels]
+    if not panel.labels:
+        return 0
+    spots = [(label.x, label.y) for label in panel.labels]
     marks = [m for m in panel.series if isinstance(m, Marks) and m.opacity == 1]
     around = {spot for m in marks for spot in zip(m.x, m.y, strict=True)} - set(spots)
     lines: list[tuple[Spot, Spot]] = []
@@ -253,17 +227,11 @@ def _place(axes: Axes, panel: Panel, labels: Sequence[Label]) -> int:
         lines += [((x, low), (x, high)) for x, low, high in ends]
     for line in panel.series:
         if isinstance(line, Line) and (line.steps or line.dash == "dotted"):
-            lines += _pieces(line)
-    texts = [label.text for label in labels]
+            for start, end in pairwise(zip(line.x, line.y, strict=True)):
+                corner = (end[0], start[1])
+                lines += [(start, corner), (corner, end)]
+    texts = [label.text for label in panel.labels]
     return place_labels(axes, spots, texts, marks=sorted(around), lines=lines)
-
-
-def _pieces(line: Line) -> Iterator[tuple[Spot, Spot]]:
-    """Yield the level and upright pieces of a line of steps."""
-    for n in range(len(line.x) - 1):
-        corner = (line.x[n + 1], line.y[n])
-        yield (line.x[n], line.y[n]), corner
-        yield corner, (line.x[n + 1], line.y[n + 1])
 
 
 @contextmanager
@@ -319,26 +287,14 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def frame(axes: Axes, x_label: str, y_label: str) -> None:
-    """Name the axes and give them a quiet grid behind the data."""
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def write_notes(figure: Figure, notes: Sequence[str]) -> None:
-    """Write small lines below everything else."""
-    text = "\n".join(wrapped(note, 130) for note in notes)
-    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
-
-
 def stamp(axes: Axes, text: str) -> None:
     """Write `text` large and pale across the plot, behind the data."""
     look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.3, "rotation": 20}
-    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-    axes.text(0.5, 0.5, text, **place, **look, zorder=0)
+    axes.text(0.5, 0.5, text, **_centred(axes), **look, zorder=0)
+
+
+def _centred(axes: Axes) -> dict[str, Any]:
+    return {"transform": axes.transAxes, "ha": "center", "va": "center"}
 
 
 def wrapped(text: str, width: int) -> str:

@@ -6,11 +6,10 @@ Owns the placing of labels in a matplotlib plot, and which are left out; knows n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 _PLACES = (
@@ -65,36 +64,33 @@ def _around(axes: Axes, start: Spot, end: Spot, reach: float) -> Bbox:
 
 def _place(
     axes: Axes,
-    point: tuple[float, float],
+    point: Spot,
     text: str,
     *,
     size: float,
     taken: Sequence[Bbox],
     crossed: Sequence[Bbox],
 ) -> Bbox | None:
-    label = axes.annotate(
-        text, point, xytext=(0, 0), textcoords="offset points", fontsize=size, zorder=5
-    )
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": size, "zorder": 5}
+    label = axes.annotate(text, point, xytext=(0, 0), **look)
     label.set_in_layout(False)
+
+    def moved(place: tuple[int, int, str, str]) -> Bbox:
+        label.set_position(place[:2])
+        label.set(ha=place[2], va=place[3])
+        return label.get_window_extent()
+
     costs = []
     for rank, place in enumerate(_PLACES):
-        box = _move(label, place)
+        box = moved(place)
         hidden = sum(_shared(box, other) for other in (*taken, *crossed))
         outside = box.width * box.height - _shared(box, axes.bbox)
         costs.append((hidden + 3 * outside + rank, rank))
-    best = _move(label, _PLACES[min(costs)[1]])
-    hidden = sum(_shared(best, other) for other in taken)
-    if hidden > _MOST_HIDDEN * best.width * best.height:
+    best = moved(_PLACES[min(costs)[1]])
+    if sum(_shared(best, other) for other in taken) > _MOST_HIDDEN * best.width * best.height:
         label.remove()
         return None
     return best
-
-
-def _move(label: Annotation, place: tuple[int, int, str, str]) -> Bbox:
-    dx, dy, across, up = place
-    label.set_position((dx, dy))
-    label.set(ha=across, va=up)
-    return label.get_window_extent()
 
 
 def _shared(a: Bbox, b: Bbox) -> float:

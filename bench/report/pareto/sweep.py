@@ -6,12 +6,13 @@ is worth is measured on test images, which had no part in that, so the best of m
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bench.analysis.bootstrap import front_uncertainty
+from bench.analysis.bootstrap import FrontUncertainty, front_uncertainty
 from bench.analysis.pareto import Point, front, hypervolume
-from bench.analysis.statistics import Bounds
+from bench.analysis.statistics import mean
 from bench.analysis.uncertainty import Runs
 from bench.errors import RecordError
 from bench.records.published import canonical_name
@@ -23,7 +24,6 @@ from bench.report.verdicts.costs import MACS, Axis, costs_on
 from bench.spaces import written
 
 _WELL = frozenset({"finished", "recorded"})
-_SEED = 0
 
 
 class Tried(NamedTuple):
@@ -37,10 +37,8 @@ class Tried(NamedTuple):
 
     def as_options(self) -> str:
         """Return the settings as `bench run` takes them."""
-        return " ".join([f"--methods {self.method}", *(f"--set {s}" for s in self._pairs())])
-
-    def _pairs(self) -> list[str]:
-        return [f"{name}={value}" for name, value in self.settings.items()]
+        pairs = (f"--set {name}={value}" for name, value in self.settings.items())
+        return " ".join([f"--methods {self.method}", *pairs])
 
 
 class OnFront(NamedTuple):
@@ -52,24 +50,17 @@ class OnFront(NamedTuple):
     on_test: Point | None
 
 
-class Worth(NamedTuple):
-    """The hypervolume of the points of a front on test images, with its 95 % interval."""
-
-    hypervolume: float
-    bounds: Bounds
-    images: int
-
-
 class SweepFront(NamedTuple):
-    """`hypervolume` is that on held-out images; `worth` is None, with a reason, where the test
-    images do not tell."""
+    """`hypervolume` is that on held-out images; `worth` that of the same points on `test_images`,
+    or None, with a reason, where those do not tell."""
 
     points: tuple[OnFront, ...]
     tried: tuple[Tried, ...]
     corner: Point
     cost: str
     hypervolume: float
-    worth: Worth | None
+    worth: FrontUncertainty | None
+    test_images: int
     reason: str
 
     def sentence(self) -> str:
@@ -88,7 +79,7 @@ class SweepFront(NamedTuple):
         if self.worth is None:
             return [f"{corner}; no interval: {self.reason}"]
         return [
-            f"{corner}, of the same points on {self.worth.images:,} test images ({held_out})",
+            f"{corner}, of the same points on {self.test_images:,} test images ({held_out})",
             "interval: 2,000 repetitions with test images resampled, seeds too where there are "
             "several; with one seed it does not cover training",
         ]
@@ -103,17 +94,16 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
     if not tried or sweep.corner is None:
         return None
     listed = [(one, index) for one in tried for index in range(len(one.points))]
-    places = [one.points[index] for one, index in listed]
-    chosen = [listed[index] for index in front(places)]
+    chosen = [listed[place] for place in front([one.points[index] for one, index in listed])]
     points = [one.points[index] for one, index in chosen]
     cost, accuracy = sweep.corner
     axis = Axis(1, sweep.runtime) if sweep.runtime else MACS
-    worth, reason = None, ""
+    worth, images, reason = None, 0, ""
     on_test: list[Point | None] = [None] * len(chosen)
     try:
         groups = [_on_test(one, index, study, axis) for one, index in chosen]
-        found = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy, seed=_SEED)
-        worth = Worth(found.hypervolume, found.bounds, groups[0].images)
+        worth = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy, seed=0)
+        images = groups[0].images
         on_test = [(float(g.cost_p[0]), float(g.accuracy_p[0])) for g in groups]
     except RecordError as error:
         reason = error.message
@@ -123,28 +113,25 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
         sweep.corner,
         f"ms in {sweep.runtime} / dense ms" if sweep.runtime else "nFLOPs",
         hypervolume(points, worst_cost=cost, worst_accuracy=accuracy),
-        worth,
-        reason,
+        *(worth, images, reason),
     )
 
 
 def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
-    by_settings: dict[str, list[TrialRow]] = {}
+    by_settings: dict[str, list[TrialRow]] = defaultdict(list)
     for trial in trials:
-        by_settings.setdefault(f"{trial.method} {written(trial.settings)}", []).append(trial)
-    return [
-        Tried(
-            same[0].method,
-            same[0].settings,
-            tuple(trial.run for trial in same),
-            tuple(
-                (sum(c for c, _ in seeds) / len(seeds), sum(a for _, a in seeds) / len(seeds))
-                for seeds in zip(*(trial.points for trial in same), strict=False)
-            ),
-        )
-        for same in by_settings.values()
-        if all(trial.status in _WELL and trial.points for trial in same)
-    ]
+        by_settings[f"{trial.method} {written(trial.settings)}"].append(trial)
+    found = []
+    for same in by_settings.values():
+        if all(trial.status in _WELL and trial.points for trial in same):
+            by_point = zip(*(trial.points for trial in same), strict=False)
+            means = tuple(
+                (mean([cost for cost, _ in seeds]), mean([right for _, right in seeds]))
+                for seeds in by_point
+            )
+            runs = tuple(trial.run for trial in same)
+            found.append(Tried(same[0].method, same[0].settings, runs, means))
+    return found
 
 
 def _on_test(tried: Tried, index: int, study: Study, axis: Axis) -> Runs:
@@ -175,32 +162,30 @@ def front_lines(found: SweepFront) -> list[str]:
     return lines
 
 
-def _marks(placed: Sequence[tuple[Tried, Point]], style: Style, **more: Any) -> Marks:
-    costs = tuple(cost for _, (cost, _) in placed)
-    heights = tuple(100 * accuracy for _, (_, accuracy) in placed)
-    tips = tuple(written(one.settings) for one, _ in placed)
-    return Marks(costs, heights, style, tips=tips, **more)
-
-
 def front_chart(sweep: SweepRecord, found: SweepFront) -> Chart:
     """Return all settings of a sweep and its front, on held-out images."""
     methods = tuple(dict.fromkeys(one.method for one in found.tried))
-    known = styles(methods)
+    known, name = styles(methods), "Pareto front"
     costs, heights = zip(*((p.point[0], 100 * p.point[1]) for p in found.points), strict=True)
-    series: list[Line | Marks] = [Line(costs, heights, GREY, name="Pareto front", steps=True)]
+    series: list[Line | Marks] = [Line(costs, heights, GREY, name=name, steps=True)]
     first = [(one.tried, one.point) for one in found.points]
     for method in methods:
         mine = [(one, point) for one in found.tried if one.method == method for point in one.points]
         style = known[canonical_name(method)]
         series.append(_marks([p for p in mine if p not in first], style, size=6, opacity=0.35))
         series.append(_marks([p for p in mine if p in first], style, name=method))
-    panel = Panel(
-        series=tuple(series), x_label=found.cost, y_label="accuracy on held-out images, %"
-    )
+    y_label = "accuracy on held-out images, %"
     return Chart(
         title=found.sentence(),
-        panels=(panel,),
+        panels=(Panel(series=tuple(series), x_label=found.cost, y_label=y_label),),
         notes=tuple(found.notes()),
         alt=f"Accuracy against {found.cost}. {found.sentence()}.",
-        legends=(Legend(sweep.options.get("search") or "sweep", ("Pareto front", *methods)),),
+        legends=(Legend(sweep.options.get("search") or "sweep", (name, *methods)),),
     )
+
+
+def _marks(placed: Sequence[tuple[Tried, Point]], style: Style, **more: Any) -> Marks:
+    costs = tuple(cost for _, (cost, _) in placed)
+    heights = tuple(100 * accuracy for _, (_, accuracy) in placed)
+    tips = tuple(written(one.settings) for one, _ in placed)
+    return Marks(costs, heights, style, tips=tips, **more)

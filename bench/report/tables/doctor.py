@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,9 @@ from bench.errors import BenchError
 from bench.plain_text import one_line
 from bench.report.tables.terminal import folding_table
 from bench.storage import storage_errors
+
+if TYPE_CHECKING:
+    from bench.networks.gated import GatedResNet
 
 _CORE = (
     *("torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
@@ -59,9 +63,12 @@ def checks(results_dir: Path, data_dir: Path) -> list[Probe]:
     """Try everything that a run may need."""
     needed = [_tried("skipbench", lambda: version("skipbench"))]
     needed += [_package(name, "needed: pip install skipbench") for name in _CORE]
+    needed += [_tried("skipping path", _skipping), _tried("methods", _methods)]
+    needed.append(_writable("results folder", results_dir))
     optional = [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
-    needed += [_skipping(), _methods(), _writable("results folder", results_dir)]
-    optional += [_device(), *_named(runtime_checks()), _writable("data folder", data_dir)]
+    optional.append(_device())
+    optional += [replace(check, what=f"runtime {check.what}") for check in runtime_checks()]
+    optional.append(_writable("data folder", data_dir))
     optional += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
     return [replace(check, needed=True) for check in needed] + optional
 
@@ -94,55 +101,44 @@ def _device() -> Probe:
     return _tried("CUDA", lambda: torch.cuda.get_device_name())
 
 
+def _small_net() -> GatedResNet:
+    from bench.networks.gated import GatedResNet
+    from bench.networks.trunk import Backbone
+
+    return GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
+
+
 def runtime_checks() -> list[Probe]:
     """Return of each runtime whether it takes a network here, on a CPU with one thread."""
     import torch
 
-    from bench.networks.gated import GatedResNet
-    from bench.networks.trunk import Backbone
     from bench.runtimes.contract import RUNTIMES
 
-    net, cpu = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))), torch.device("cpu")
+    net, cpu = _small_net(), torch.device("cpu")
 
     def attempt(name: str) -> Probe:
-        runtime = RUNTIMES.get(name)()
-        refused = runtime.refuses(net, cpu, 1)
+        try:
+            runtime = RUNTIMES.get(name)()
+            refused = runtime.refuses(net, cpu, 1)
+        except BenchError as error:
+            return Probe(name, False, str(error))
         return Probe(name, refused is None, refused or runtime.summary)
 
-    found: list[Probe] = []
-    for name in RUNTIMES.names():
-        try:
-            found.append(attempt(name))
-        except BenchError as error:
-            found.append(Probe(name, False, str(error)))
-    return found
+    return [attempt(name) for name in RUNTIMES.names()]
 
 
-def _named(found: list[Probe]) -> list[Probe]:
-    return [replace(check, what=f"runtime {check.what}") for check in found]
+def _skipping() -> str:
+    import torch
+
+    from bench.measure.equivalence import check_execution
+
+    return check_execution(_small_net(), torch.rand(256, 3, 32, 32))
 
 
-def _skipping() -> Probe:
-    def attempt() -> str:
-        import torch
+def _methods() -> str:
+    from bench.method import METHODS
 
-        from bench.measure.equivalence import check_execution
-        from bench.networks.gated import GatedResNet
-        from bench.networks.trunk import Backbone
-
-        net = GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
-        return check_execution(net, torch.rand(256, 3, 32, 32))
-
-    return _tried("skipping path", attempt)
-
-
-def _methods() -> Probe:
-    def attempt() -> str:
-        from bench.method import METHODS
-
-        return ", ".join(METHODS.get(name).name for name in METHODS.names())
-
-    return _tried("methods", attempt)
+    return ", ".join(METHODS.get(name).name for name in METHODS.names())
 
 
 def _writable(what: str, folder: Path) -> Probe:
