@@ -392,7 +392,7 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
 
         folders = chosen_folders(results_dir, data_dir)
         found = checks.checks(folders.results, folders.data)
-        stdout().print(checks.report(found))
+        stdout().print(checks.probe_table(found))
         if any(check.needed and not check.works for check in found):
             raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.errors import ConfigError
 from bench.folders import Folders
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from bench.report.behaviour.images import TestImages
     from bench.report.data.row import Row
     from bench.report.page.document import Document
+    from bench.report.pareto.data import X
 
 _LISTED = 10
-Axis = Literal["nflops", "macs", "latency_ms"]
 
 
 def can_draw() -> bool:
@@ -74,7 +74,7 @@ def _some(values: set[str]) -> str:
 def pareto(
     folders: Folders,
     *,
-    x: Axis = "nflops",
+    x: X = "nflops",
     dataset: str | None = None,
     published: bool = False,
     out: Path | None = None,
@@ -264,7 +264,7 @@ def draw_sweep(sweep: SweepRecord, records: Sequence[RunRecord], folders: Folder
     return DrawnFront(front_lines(found), target)
 
 
-def _draw(found: list[Row], *, x: Axis, papers: Sequence[PublishedPoint], out: Path) -> None:
+def _draw(found: list[Row], *, x: X, papers: Sequence[PublishedPoint], out: Path) -> None:
     from bench.storage import make_folder, write_atomically
 
     make_folder(out.parent)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.image import imread
 
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, load_published
@@ -94,15 +93,6 @@ def test_the_title_stays_true_when_the_finding_is_meagre(
 ) -> None:
     records = [run(make_record, make_point, *numbers) for numbers in runs]
     assert pareto_finding(pareto_data(rows(records), x="nflops")) == sentence
-
-
-def test_costs_of_another_backbone_are_relative_to_the_largest(
-    comparison: list[RunRecord],
-) -> None:
-    data = pareto_data(rows(comparison), x="nflops")
-    costs = {p.group.first.backbone: p.cost for p in data.placed if p.group.dense}
-    assert costs["resnet32"] == 1.0
-    assert costs["resnet20"] == pytest.approx(0.589, abs=5e-4)
 
 
 def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
@@ -218,18 +208,6 @@ def test_names_without_room_are_left_out_and_counted(
     assert f"names left out for lack of room: {20 - len(labels)}; see the table" in words(figure)
 
 
-def test_a_plot_of_many_points_keeps_its_labels_apart(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
-    points = tuple(
-        make_point(f"t={step / 10}", accuracy=0.90 + 0.002 * step, nflops=0.3 + 0.06 * step)
-        for step in range(10)
-    )
-    labels = boxes(pareto_figure(rows([make_record(points=points)])))
-    pairs = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
-    assert not any(a.overlaps(b) for a, b in pairs)
-
-
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
 def test_the_same_rows_give_the_same_bytes(
     comparison: list[RunRecord], tmp_path: Path, kind: str
@@ -240,13 +218,6 @@ def test_the_same_rows_give_the_same_bytes(
     )
     assert first == second
     assert len(first) > 5000
-
-
-def test_a_png_has_ink_in_it(comparison: list[RunRecord], tmp_path: Path) -> None:
-    path = save_figure(pareto_figure(rows(comparison)), tmp_path / "f.PNG")
-    image = imread(path)
-    assert image.shape[:2] == (960, 1440)
-    assert 0.01 < (image[..., :3].mean(axis=2) < 0.7).mean() < 0.3
 
 
 def test_an_unknown_extension_lists_the_known(comparison: list[RunRecord], tmp_path: Path) -> None:
@@ -373,10 +344,6 @@ def test_names_cannot_inject_markup(make_record: MakeRecord) -> None:
     assert "img" not in [tag for tag, _ in parsed.tags]
     assert evil in "".join(parsed.text)
     assert not re.search(r"<img", page)
-
-
-def test_the_same_rows_give_the_same_page(comparison: list[RunRecord]) -> None:
-    assert pareto_page(rows(comparison)) == pareto_page(rows(comparison))
 
 
 def test_latencies_of_two_machines_are_not_compared_silently(

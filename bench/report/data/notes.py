@@ -18,7 +18,10 @@ FORWARD_ONLY = "*"
 def footnotes(groups: Sequence[SeedGroup], *, guessed: str = "") -> list[str]:
     """Return the notes on `groups`; a figure, where settings have no room, says `guessed` of the
     methods with settings that were guessed."""
-    notes = [_synthetic(groups), _budgets(groups), _forward_only(groups), _shortened(groups)]
+    alone = "counted by forward passes alone, in an older record: no common measure"
+    older = any(row.forward_only for group in groups for row in group.rows)
+    notes = [_synthetic(groups), _budgets(groups), f"{FORWARD_ONLY} {alone}" if older else ""]
+    notes.append(_shortened(groups))
     notes += [_by_method(groups, "unchecked", "unchecked, as the method says")]
     if not guessed:
         notes.append(_by_method(groups, "reconstructed", "settings no publication states"))
@@ -37,15 +40,21 @@ def seed_note(groups: Sequence[SeedGroup]) -> str:
 
 
 def spent(row: Row) -> str:
-    """Return the training cost in dense epochs, that of starts and sources included: "+?" where a
-    part is not known, a mark where an older record counts forward passes alone."""
+    """Return the training cost in dense epochs, that of starts and sources included."""
     cost = row.known_dense_epochs
     if cost is None:
         return "?"
+    return spent_in_words(cost, FORWARD_ONLY if row.forward_only else "", row.outside or "")
+
+
+def spent_in_words(dense_epochs: float, mark: str, outside: str) -> str:
+    """Return a training cost: "+?" where a part is not known, because it began `outside`, and a
+    mark where an older record counts forward passes alone."""
     # As many digits as tell budgets of more than a tenth apart.
-    text = f"{cost:.1f}".removesuffix(".0") if cost < 10 else f"{cost:.0f}"
-    mark = FORWARD_ONLY if row.forward_only and cost else ""
-    return f"{text}{'+?' if row.outside else ''}{mark}"
+    digits = (
+        f"{dense_epochs:.1f}".removesuffix(".0") if dense_epochs < 10 else f"{dense_epochs:.0f}"
+    )
+    return f"{digits}{'+?' if outside else ''}{mark if dense_epochs else ''}"
 
 
 def _synthetic(groups: Sequence[SeedGroup]) -> str:
@@ -80,12 +89,6 @@ def _budgets(groups: Sequence[SeedGroup]) -> str:
     parts = [f"{cost} ({', '.join(methods)})" for cost, methods in by_range.items()]
     start = "; ?: weights whose training is not known" if unknown else ""
     return f"training budgets differ, in dense epochs: {'; '.join(parts)}{start}"
-
-
-def _forward_only(groups: Sequence[SeedGroup]) -> str:
-    if not any(row.forward_only for group in groups for row in group.rows):
-        return ""
-    return f"{FORWARD_ONLY} counted by forward passes alone, in an older record: no common measure"
 
 
 def _by_method(groups: Sequence[SeedGroup], key: str, what: str) -> str:

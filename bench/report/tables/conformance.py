@@ -19,7 +19,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tri
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     """Return one row per check: its name, what came of it, what it proves and what is wrong."""
-    table = folding_table("check", "outcome", "what it proves", title=summary(outcomes))
+    table = folding_table("check", "outcome", "what it proves", title=counts_in_words(outcomes))
     for column in table.columns[:2]:
         column.no_wrap = True
     for outcome in outcomes:
@@ -28,7 +28,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def counts_in_words(outcomes: Sequence[Outcome]) -> str:
     """Return how many checks passed, failed and were exempt, after the method's name."""
     counts = Counter[str](outcome.status for outcome in outcomes)
     said = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])

@@ -49,7 +49,7 @@ class Probe:
     needed: bool = False
 
 
-def report(found: list[Probe]) -> Table:
+def probe_table(found: list[Probe]) -> Table:
     """Return the table of checks."""
     table = folding_table("", "what", "detail")
     for check in found:

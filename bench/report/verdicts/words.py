@@ -13,7 +13,7 @@ from bench.analysis.verdict import Comparison, Judgement, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.groups import Network, SeedGroup
-from bench.report.data.notes import FORWARD_ONLY
+from bench.report.data.notes import FORWARD_ONLY, spent_in_words
 from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import MACS, cells_of
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
@@ -247,8 +247,8 @@ def _budgets(network: Network, static: Sequence[Network]) -> str:
 
 
 def _spent(network: Network) -> str:
-    unknown = "+?" if network.total is None else ""
-    return f"{network.known:.3g}{unknown}{FORWARD_ONLY if network.forward_only else ''}"
+    mark = FORWARD_ONLY if network.forward_only else ""
+    return spent_in_words(network.known, mark, "outside" if network.total is None else "")
 
 
 def _capital(text: str) -> str:
