@@ -46,7 +46,7 @@ from bench.method import (
 from bench.networks.exit_calibration import ascending, cuts_for_shares
 from bench.networks.exit_rules import EntropyBelow, ProbabilityReaches, ThresholdRule
 from bench.networks.gated import trunk_units
-from bench.networks.unit import Branch
+from bench.networks.unit import Branch, executed_whole
 
 _SMALL_SHARE = 0.3  # of the blocks of the large network
 _EPOCHS = 164  # He et al. for each of the two
@@ -93,23 +93,17 @@ class CascadeNet(DynamicNet):
         return self._decided(x_nchw, self._stays(self.small(x_nchw))[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
-        logits_nk = self.small(x_nchw)
-        stays_n = self._stays(logits_nk)
-        rest = (~stays_n).nonzero().flatten()
-        if len(rest) > 0:
-            deeper_mk = self.trunk(x_nchw[rest])
-            logits_nk = logits_nk.index_copy(0, rest, self._combined(logits_nk[rest], deeper_mk))
-        return Output(logits_nk, self._trace(stays_n), {})
+        return executed_whole(self, x_nchw)
 
-    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        small_1k: Tensor = self.small(x_1chw)
-        stays_1 = self._stays(small_1k)
-        (logits_1k,) = branch(
-            stays_1,
-            lambda: (small_1k,),
-            lambda: (self._combined(small_1k, self.trunk(x_1chw)),),
-        )
-        return logits_1k, self._trace(stays_1)
+    def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        logits_nk: Tensor = self.small(x_nchw)
+        stays_n = self._stays(logits_nk)
+
+        def defer(small_nk: Tensor, x_nchw: Tensor) -> tuple[Tensor]:
+            return (self._combined(small_nk, self.trunk(x_nchw)),)
+
+        (logits_nk,) = branch(stays_n, lambda small_nk, _: (small_nk,), defer, logits_nk, x_nchw)
+        return logits_nk, self._trace(stays_n)
 
     def views(self, names: Sequence[str]) -> list[Point]:
         """Return all operating points, the middle one, the default, first; weights are shared."""

@@ -54,7 +54,8 @@ from bench.method import (
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import ByMeans, Decisions, Policy
+from bench.networks.policy import Decisions, Policy
+from bench.networks.trunk import pool
 
 _HIDDEN = 16
 _BIAS_SKIP, _BIAS_EXECUTE = 0.1, 2.0  # open for 87 % of the draws at the start
@@ -159,15 +160,15 @@ class AigGates(Policy):
         ]
 
 
-class _BlockByBlock(ByMeans):
+class _BlockByBlock(Decisions):
     def __init__(self, policy: AigGates) -> None:
         self.policy = policy
         self.gates: list[Tensor] = []
 
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         if self.policy.always_on[index]:
             return None
-        self.gates.append(self.policy.decide(index, mean_nc))
+        self.gates.append(self.policy.decide(index, pool(h_nchw)))
         return self.gates[-1]
 
     def terms(self) -> Mapping[str, Tensor]:

@@ -31,8 +31,10 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import AfterValidator, Field, PositiveFloat
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.method import (
     Backbone,
@@ -47,13 +49,16 @@ from bench.method import (
     Point,
     Reference,
     Tags,
+    Unit,
 )
-from bench.networks.exit_calibration import ascending, calibrate_by_learning, held_out_logits
-from bench.networks.exit_rules import LearnedRule
+from bench.networks.exit_calibration import ascending, held_out_logits
+from bench.networks.exit_rules import ExitRule
 from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
 from bench.phases import ExitsAlone
 
 _EPOCHS = 20  # no schedule is known
+_NEWTON_STEPS, _ENOUGH = 50, 1e-10
+FEATURES = ("largest probability", "entropy", "margin")
 
 
 class LearnedExitConfig(MethodConfig):
@@ -73,10 +78,175 @@ class LearnedExitConfig(MethodConfig):
     )
 
 
+def confidence_features(logits_nk: Tensor) -> Tensor:
+    """Return largest probability, entropy (nats) and margin of each softmax, (N, 3) float64.
+
+    The margin is the distance between the two largest probabilities.
+    """
+    log_nk = logits_nk.double().log_softmax(dim=1)
+    p_nk = log_nk.exp()
+    first_n, second_n = p_nk.topk(2, dim=1).values.unbind(1)
+    return torch.stack([first_n, -(p_nk * log_nk).sum(dim=1), first_n - second_n], dim=1)
+
+
+class Score(nn.Module):
+    """A linear function of the confidence features, one per operating point: (N, F) -> (N, 1)."""
+
+    weights_pf: Tensor
+    biases_p: Tensor
+
+    def __init__(self, num_points: int) -> None:
+        super().__init__()
+        size = (num_points, len(FEATURES))
+        self.register_buffer("weights_pf", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("biases_p", torch.full((num_points,), -1.0, dtype=torch.float64))
+
+    def forward(self, features_nf: Tensor, point: int = 0) -> Tensor:
+        row = slice(point, point + 1)
+        return F.linear(
+            features_nf.to(self.weights_pf.dtype), self.weights_pf[row], self.biases_p[row]
+        )
+
+
+class LearnedRule(ExitRule):
+    """An image leaves if a logistic regression on its confidence features says so (score > 0)."""
+
+    def __init__(self, num_points: int, num_exits: int) -> None:
+        super().__init__(num_points, num_exits)
+        self.scores = nn.ModuleList(Score(num_points) for _ in range(num_exits))
+
+    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
+        score_n1: Tensor = self.scores[exit_index](confidence_features(logits_nk), point)
+        return score_n1.flatten() > 0
+
+    def units(self, exit_index: int) -> Sequence[Unit]:
+        name, score = f"exit{exit_index + 1}.rule", self.scores[exit_index]
+        return [Unit(name, score, (len(FEATURES),), True, "policy")]
+
+    def set_point(self, point: int, weights_ef: Tensor, biases_e: Tensor) -> None:
+        """Adopt the regressions of all exits (E, F), (E,) for one operating point."""
+        for score, weights_f, bias in zip(self.scores, weights_ef, biases_e, strict=True):
+            assert isinstance(score, Score)
+            score.weights_pf[point] = weights_f.to(score.weights_pf)
+            score.biases_p[point] = bias.to(score.biases_p)
+
+
 def losses_by_way_out(logits_wmk: Tensor, labels_m: Tensor, *, kind: str) -> Tensor:
     """Return what M images lose by each way out, (W, M) of 0 and 1, from their logits."""
     wrong_wm = (logits_wmk.argmax(dim=2) != labels_m).double()
     return (wrong_wm - wrong_wm[-1]).clamp(min=0) if kind == "excess" else wrong_wm
+
+
+def weighted_logistic(
+    features_mf: Tensor, labels_m: Tensor, weights_m: Tensor, *, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Return (F,) and () float64: z = w.f + b such that sigmoid(z) is the chance of label 1.
+
+    Minimises the weighted mean of the logistic loss plus ridge/2 of the squares of w and b, both
+    on standardised features, by Newton's method with halved steps: deterministic, convex.
+    """
+    features_mf = features_mf.double().cpu()
+    mean_f = features_mf.mean(dim=0)
+    scale_f = features_mf.std(dim=0, correction=0).clamp(min=1e-9)
+    ones_m1 = torch.ones(len(features_mf), 1, dtype=torch.float64)
+    x_mg = torch.cat([(features_mf - mean_f) / scale_f, ones_m1], dim=1)
+    sign_m = 2 * labels_m.double().cpu() - 1
+    share_m = weights_m.double().cpu() / weights_m.double().cpu().sum().clamp(min=1e-300)
+    theta_g = torch.zeros(x_mg.shape[1], dtype=torch.float64)
+    for _ in range(_NEWTON_STEPS):
+        step_g = _newton_step(theta_g, x_mg, sign_m, share_m, ridge=ridge)
+        size = 1.0
+        before = _objective(theta_g, x_mg, sign_m, share_m, ridge=ridge)
+        while _objective(theta_g - size * step_g, x_mg, sign_m, share_m, ridge=ridge) > before:
+            size /= 2
+        theta_g = theta_g - size * step_g
+        if step_g.abs().max() < _ENOUGH:
+            break
+    weights_f = theta_g[:-1] / scale_f
+    return weights_f, theta_g[-1] - weights_f @ mean_f
+
+
+def _objective(
+    theta_g: Tensor, x_mg: Tensor, sign_m: Tensor, share_m: Tensor, *, ridge: float
+) -> float:
+    losses_m = F.softplus(-sign_m * (x_mg @ theta_g))
+    return float(share_m @ losses_m + ridge / 2 * theta_g @ theta_g)
+
+
+def _newton_step(
+    theta_g: Tensor, x_mg: Tensor, sign_m: Tensor, share_m: Tensor, *, ridge: float
+) -> Tensor:
+    wrong_m = torch.sigmoid(-sign_m * (x_mg @ theta_g))
+    gradient_g = -x_mg.T @ (share_m * sign_m * wrong_m) + ridge * theta_g
+    curvature_mg = x_mg * (share_m * wrong_m * (1 - wrong_m))[:, None]
+    hessian_gg = x_mg.T @ curvature_mg + ridge * torch.eye(len(theta_g), dtype=torch.float64)
+    step_g: Tensor = torch.linalg.solve(hessian_gg, gradient_g)
+    return step_g
+
+
+def learn_backwards(
+    features_emf: Tensor, losses_wm: Tensor, costs_w: Sequence[float], *, ridge: float
+) -> tuple[Tensor, Tensor]:
+    """Return the regressions (E, F), (E,) of all exits, learned from the last to the first.
+
+    `losses_wm` (W, M) is what each image loses if it leaves by each way out, `costs_w` what
+    getting there costs, in the same unit. At each exit the label says whether leaving is cheaper
+    than going on under the rules already learned; an image weighs as much as the difference.
+    """
+    weights: list[Tensor] = []
+    biases: list[Tensor] = []
+    ahead_m = losses_wm[-1] + costs_w[-1]
+    for e in reversed(range(len(features_emf))):
+        stop_m = losses_wm[e] + costs_w[e]
+        gain_m = ahead_m - stop_m
+        weights_f, bias = weighted_logistic(features_emf[e], gain_m > 0, gain_m.abs(), ridge=ridge)
+        leaves_m = features_emf[e] @ weights_f + bias > 0
+        ahead_m = torch.where(leaves_m, stop_m, ahead_m)
+        weights.insert(0, weights_f)
+        biases.insert(0, bias)
+    return torch.stack(weights), torch.stack(biases)
+
+
+def calibrate_by_learning(
+    net: ExitResNet,
+    logits_wmk: Tensor,
+    losses_wm: Tensor,
+    *,
+    prices: Sequence[float],
+    ridge: float,
+) -> None:
+    """Learn the rules of each operating point: what all MACs of the dense network may cost.
+
+    `losses_wm` are losses by each way out, as in `learn_backwards`.
+    """
+    rule = net.rule
+    assert isinstance(rule, LearnedRule)
+    sides_emk = logits_wmk[:-1].cpu()
+    features_emf = torch.stack([confidence_features(logits_mk) for logits_mk in sides_emk])
+    shares = cost_shares(net)
+    for point, price in enumerate(prices):
+        costs_w = [price * share for share in shares]
+        losses = losses_wm.double().cpu()
+        rule.set_point(point, *learn_backwards(features_emf, losses, costs_w, ridge=ridge))
+
+
+def cost_shares(net: ExitResNet) -> list[float]:
+    """Return what leaving by each way out costs, heads and rules included, in MACs relative to
+    the dense network."""
+    units = net.units()
+    macs_u = [_macs(unit, device=net.passed_u.device) for unit in units]
+    dense = sum(macs for macs, unit in zip(macs_u, units, strict=True) if unit.role != "policy")
+    passed = net.passed_u.tolist()
+    ways = range(net.rule.num_exits + 1)
+    return [sum(m for m, n in zip(macs_u, passed, strict=True) if n <= k) / dense for k in ways]
+
+
+def _macs(unit: Unit, *, device: torch.device) -> int:
+    with torch.inference_mode(mode=False), torch.no_grad():
+        probe = torch.zeros(1, *unit.input_shape, device=device)
+        with FlopCounterMode(display=False) as counter:
+            unit.module(probe)
+    return int(counter.get_total_flops()) // 2
 
 
 class LearnedExit(Method[LearnedExitConfig]):

@@ -61,7 +61,7 @@ from bench.method import (
 )
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import ByMeans, Decisions, Policy
+from bench.networks.policy import Decisions, Policy
 from bench.networks.trunk import pool
 
 _HIDDEN = 10
@@ -122,11 +122,8 @@ class Gates(Policy):
         return BlockByBlock(self)
 
     @abstractmethod
-    def log_odds(self, index: int, seen: Tensor, state: State | None) -> Step:
-        """Return z (N,), p = sigmoid(z), of block `index`, and the state for the next gate.
-
-        `seen` is what these gates read of the block's input: all of it, or its mean (N, C).
-        """
+    def log_odds(self, index: int, h_nchw: Tensor, state: State | None) -> Step:
+        """Return z (N,), p = sigmoid(z), of block `index`, and the state for the next gate."""
 
     @abstractmethod
     def gate_alone(self, index: int) -> nn.Module:
@@ -195,26 +192,15 @@ class BlockByBlock(Decisions):
         self.g: list[Tensor] = []
 
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        return self.step(index, h_nchw)
-
-    def step(self, index: int, seen: Tensor) -> Tensor | None:
-        """Go on to block `index` and return its gate (N,), or None where there is none."""
         if self.gates.always_on[index]:
             return None
-        z_n, self.state = self.gates.log_odds(index, seen, self.state)
+        z_n, self.state = self.gates.log_odds(index, h_nchw, self.state)
         self.z.append(z_n)
         self.g.append(self.gates.decide(z_n))
         return self.g[-1]
 
     def terms(self) -> Mapping[str, Tensor]:
         return {"log_odds_ng": torch.stack(self.z, dim=1), "gates_ng": torch.stack(self.g, dim=1)}
-
-
-class RecurrentDecisions(ByMeans, BlockByBlock):
-    """The same by the LSTM, which reads the pooled state."""
-
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
-        return self.step(index, mean_nc)
 
 
 class RecurrentGates(Gates):
@@ -230,11 +216,8 @@ class RecurrentGates(Gates):
         self.last = nn.Linear(_HIDDEN, 1)
         nn.init.constant_(self.last.bias, bias)
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> RecurrentDecisions:
-        return RecurrentDecisions(self)
-
-    def log_odds(self, index: int, seen: Tensor, state: State | None) -> Step:
-        return _recurrent_step(self.embed[str(index)], self.cell, self.last, seen, state)
+    def log_odds(self, index: int, h_nchw: Tensor, state: State | None) -> Step:
+        return _recurrent_step(self.embed[str(index)], self.cell, self.last, h_nchw, state)
 
     def last_layers(self) -> Sequence[nn.Linear]:
         return [self.last]
@@ -251,14 +234,14 @@ class FirstStep(nn.Module):
         self.embed, self.cell, self.last = embed, cell, last
 
     def forward(self, h_nchw: Tensor) -> Tensor:
-        return _recurrent_step(self.embed, self.cell, self.last, pool(h_nchw), None)[0]
+        return _recurrent_step(self.embed, self.cell, self.last, h_nchw, None)[0]
 
 
 def _recurrent_step(
-    embed: nn.Module, cell: nn.Module, last: nn.Module, mean_nc: Tensor, state: State | None
+    embed: nn.Module, cell: nn.Module, last: nn.Module, h_nchw: Tensor, state: State | None
 ) -> Step:
-    """Embed the pooled state (N, C), feed the LSTM: z (N,) and the LSTM's new state."""
-    hidden_nd, memory_nd = cell(embed(mean_nc), state)
+    """Embed the pooled state, feed the LSTM: z (N,) and the LSTM's new state."""
+    hidden_nd, memory_nd = cell(embed(pool(h_nchw)), state)
     return last(hidden_nd).flatten().float(), (hidden_nd, memory_nd)
 
 
@@ -293,8 +276,8 @@ class FeedForwardGates(Gates):
             {str(b): FeedForwardGate(self.shapes[b][0], kind, bias) for b in self.gated}
         )
 
-    def log_odds(self, index: int, seen: Tensor, state: State | None) -> Step:
-        return self.nets[str(index)](seen), None
+    def log_odds(self, index: int, h_nchw: Tensor, state: State | None) -> Step:
+        return self.nets[str(index)](h_nchw), None
 
     def last_layers(self) -> Sequence[nn.Linear]:
         return [net.last for net in self.nets.values() if isinstance(net, FeedForwardGate)]

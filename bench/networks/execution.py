@@ -1,4 +1,4 @@
-"""The one loop over the blocks, in its two forms: masked and skipping.
+"""The one loop over the blocks, and its two steps: masked, and told to whoever skips.
 
 Both take the same trunk and the same `Decisions` and must agree; methods never write their own.
 Owns how a gate and a block combine (the `Merge` rules); knows no method.
@@ -7,18 +7,18 @@ Owns how a gate and a block combine (the `Merge` rules); knows no method.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import PluginError
-from bench.networks.policy import Decisions, Gates
-from bench.networks.states import States
+from bench.networks.policy import Decisions
 from bench.networks.trunk import Block
-from bench.networks.unit import RemovedResidual
+from bench.networks.unit import Branch, RemovedResidual
 
-_ANY_STATE = torch.zeros(1, 1, 1, 1)
+Step = Callable[[Block, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From a block, its states and its gates (N,) to the states behind it and what ran, (N,)."""
 
 
 class Merge(ABC):
@@ -35,14 +35,6 @@ class Merge(ABC):
     @abstractmethod
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
         """Return what `then` of a block reads whose residual did not run; may be `shortcut`."""
-
-    def keeps(self, block: Block) -> bool:
-        """Whether the state of an image that skips `block` stays what it is."""
-        return (
-            isinstance(block.shortcut, nn.Identity)
-            and isinstance(block.then, nn.Identity)
-            and self.skipped(block, _ANY_STATE) is _ANY_STATE
-        )
 
 
 class GateResidual(Merge):
@@ -79,30 +71,56 @@ def per_image(values_n: Tensor, like: Tensor) -> Tensor:
     return values_n.view(-1, *(1,) * (like.ndim - 1))
 
 
-def run_masked(
-    blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
+def run_blocks(
+    blocks: Sequence[Block], h: Tensor, *, decisions: Decisions, merge: Merge, step: Step
 ) -> tuple[Tensor, Tensor]:
-    """Run every block and mask its result.
+    """Run the blocks, those with a gate by `step`.
 
     Returns the last state (N, C, h, w) and the gates (N, B), detached.
     """
+    every_n = h.new_ones(h.shape[0], dtype=torch.float32)
     columns: list[Tensor] = []
     for index, block in enumerate(blocks):
-        gate = decisions.gate(index, h_nchw)
+        gate_n, column_n = decisions.gate(index, h), every_n
         if isinstance(block.residual, RemovedResidual):
-            h_nchw = skipped(block, h_nchw, merge)
-            columns.append(h_nchw.new_zeros(h_nchw.shape[0], dtype=torch.float32))
-        elif gate is None:
-            h_nchw = block(h_nchw)
-            columns.append(h_nchw.new_ones(h_nchw.shape[0], dtype=torch.float32))
+            h, column_n = skipped(block, h, merge), torch.zeros_like(every_n)
+        elif gate_n is None:
+            h = block(h)
         else:
-            _require_one_per_image(gate, index)
-            shortcut, residual = block.shortcut(h_nchw), block.residual(h_nchw)
-            h_nchw = block.then(merge.masked(block, shortcut, residual, gate))
-            columns.append(gate.detach().float())
+            _require_one_per_image(gate_n, index)
+            h, column_n = step(block, h, gate_n)
+        columns.append(column_n)
     if not columns:  # a network without residual blocks, which is only ever run whole
-        return h_nchw, h_nchw.new_ones(h_nchw.shape[0], 0)
-    return h_nchw, torch.stack(columns, dim=1)
+        return h, every_n[:, None][:, :0]
+    return h, torch.stack([column_n.to(h.device) for column_n in columns], dim=1)
+
+
+def masked(merge: Merge) -> Step:
+    """Run the block for all images and mask its result."""
+
+    def step(block: Block, h: Tensor, gate_n: Tensor) -> tuple[Tensor, Tensor]:
+        shortcut, residual = block.shortcut(h), block.residual(h)
+        out = block.then(merge.masked(block, shortcut, residual, gate_n))
+        return out, gate_n.detach().float()
+
+    return step
+
+
+def told(merge: Merge, branch: Branch) -> Step:
+    """Run the block for the images that chose it."""
+
+    def step(block: Block, h: Tensor, gate_n: Tensor) -> tuple[Tensor, Tensor]:
+        def run(state: Tensor) -> tuple[Tensor]:
+            return (block(state),)
+
+        def skip(state: Tensor) -> tuple[Tensor]:
+            return (skipped(block, state, merge),)
+
+        open_n = gate_n > 0.5
+        (out,) = branch(open_n, run, skip, h)
+        return out, open_n.float()
+
+    return step
 
 
 def _require_one_per_image(gate: Tensor, index: int) -> None:
@@ -111,41 +129,6 @@ def _require_one_per_image(gate: Tensor, index: int) -> None:
             f"The gate of block {index} has shape {tuple(gate.shape)}, not (N,).",
             hint="A gate is one number per image: flatten(), or a squeeze of the last axis.",
         )
-
-
-def run_skipping(
-    blocks: Sequence[Block], h_nchw: Tensor, *, decisions: Decisions, merge: Merge
-) -> tuple[Tensor, list[Gates]]:
-    """Run only the chosen blocks, each on the images that chose it.
-
-    The state may be overwritten in place, so `h_nchw` must belong to the caller. Returns the last
-    state (N, C, h, w) and, block by block, the N gates in {0, 1}.
-    """
-    states = States(h_nchw)
-    all_on, all_off = [1.0] * states.count, [0.0] * states.count
-    columns: list[Gates] = []
-    for index, block in enumerate(blocks):
-        gates = decisions.hard_gates(index, states) or all_on
-        if isinstance(block.residual, RemovedResidual):
-            gates = all_off
-        columns.append(gates)
-        if all(gates):
-            states.put_all(block(states.all()))
-        elif any(gates):
-            _run_chosen(block, states, gates, merge=merge)
-        elif not merge.keeps(block):
-            states.put_all(skipped(block, states.all(), merge))
-    return states.all(), columns
-
-
-def _run_chosen(block: Block, states: States, gates: Gates, *, merge: Merge) -> None:
-    chosen = [row for row, gate in enumerate(gates) if gate]
-    ran = chosen, block(states.of(chosen))
-    if merge.keeps(block):
-        states.put(ran)
-        return
-    others = [row for row, gate in enumerate(gates) if not gate]
-    states.put(ran, (others, skipped(block, states.of(others), merge)))
 
 
 def skipped(block: Block, h_nchw: Tensor, merge: Merge) -> Tensor:

@@ -10,12 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.networks.unit import Unit
-
-FEATURES = ("largest probability", "entropy", "margin")
 
 
 def largest_probability(logits_nk: Tensor) -> Tensor:
@@ -28,18 +25,6 @@ def entropy_nats(logits_nk: Tensor) -> Tensor:
     """Return the entropy -sum p log p of each softmax, natural logarithm, (N,) float64."""
     log_nk = logits_nk.double().log_softmax(dim=1)
     return -(log_nk.exp() * log_nk).sum(dim=1)
-
-
-def confidence_features(logits_nk: Tensor) -> Tensor:
-    """Return largest probability, entropy (nats) and margin of each softmax, (N, 3) float64.
-
-    The margin is the distance between the two largest probabilities.
-    """
-    log_nk = logits_nk.double().log_softmax(dim=1)
-    p_nk = log_nk.exp()
-    two_n2 = p_nk.topk(2, dim=1).values
-    entropy_n = -(p_nk * log_nk).sum(dim=1)
-    return torch.stack([two_n2[:, 0], entropy_n, two_n2[:, 0] - two_n2[:, 1]], dim=1)
 
 
 class ExitRule(nn.Module, ABC):
@@ -109,45 +94,3 @@ class ProbabilityReaches(ThresholdRule):
 
     def set_cuts(self, cuts_pe: Tensor) -> None:
         self.thresholds_pe.copy_(cuts_pe)
-
-
-class Score(nn.Module):
-    """A linear function of the confidence features, one per operating point: (N, F) -> (N, 1)."""
-
-    weights_pf: Tensor
-    biases_p: Tensor
-
-    def __init__(self, num_points: int) -> None:
-        super().__init__()
-        size = (num_points, len(FEATURES))
-        self.register_buffer("weights_pf", torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("biases_p", torch.full((num_points,), -1.0, dtype=torch.float64))
-
-    def forward(self, features_nf: Tensor, point: int = 0) -> Tensor:
-        row = slice(point, point + 1)
-        return F.linear(
-            features_nf.to(self.weights_pf.dtype), self.weights_pf[row], self.biases_p[row]
-        )
-
-
-class LearnedRule(ExitRule):
-    """An image leaves if a logistic regression on its confidence features says so (score > 0)."""
-
-    def __init__(self, num_points: int, num_exits: int) -> None:
-        super().__init__(num_points, num_exits)
-        self.scores = nn.ModuleList(Score(num_points) for _ in range(num_exits))
-
-    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
-        score_n1: Tensor = self.scores[exit_index](confidence_features(logits_nk), point)
-        return score_n1.flatten() > 0
-
-    def units(self, exit_index: int) -> Sequence[Unit]:
-        name, score = f"exit{exit_index + 1}.rule", self.scores[exit_index]
-        return [Unit(name, score, (len(FEATURES),), True, "policy")]
-
-    def set_point(self, point: int, weights_ef: Tensor, biases_e: Tensor) -> None:
-        """Adopt the regressions of all exits (E, F), (E,) for one operating point."""
-        for score, weights_f, bias in zip(self.scores, weights_ef, biases_e, strict=True):
-            assert isinstance(score, Score)
-            score.weights_pf[point] = weights_f.to(score.weights_pf)
-            score.biases_p[point] = bias.to(score.biases_p)

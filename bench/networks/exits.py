@@ -1,9 +1,9 @@
-"""A trunk with exits: two classifiers on the way, and both execution paths.
+"""A trunk with exits: two classifiers on the way.
 
 Every method that may end a network early is an instance of this class with its own rule
-(exit_rules.py); the loop over the stretches between exits lives here, in its two forms. Owns the
-exit heads, the list of units and the columns of the trace; how rules are fitted to held-out images
-is exit_calibration.py's.
+(exit_rules.py); the loop over the stretches between exits lives here. Owns the exit heads, the list
+of units and the columns of the trace; how rules are fitted to held-out images is
+exit_calibration.py's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from bench.networks.cifar_resnet import Head
 from bench.networks.exit_rules import ExitRule
 from bench.networks.gated import has_cost, trunk_units
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
-from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
+from bench.networks.unit import (
+    Branch,
+    DynamicNet,
+    Output,
+    RemovedResidual,
+    Unit,
+    executed_whole,
+)
 
 NUM_EXITS = 2  # behind each third; the trunk's own head is the last way out
 HeadKind = Literal["pooled", "grid", "convolution"]
@@ -137,12 +144,10 @@ class ExitResNet(DynamicNet):
         return self._leaving(logits_wnk, self._ways_out(logits_wnk)[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
-        if len(x_nchw) == 1:
-            return Output(*self.execute_one(x_nchw, in_python), {})
-        return self._execute_batch(x_nchw)
+        return executed_whole(self, x_nchw)
 
-    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        return self._on_from(0, self.trunk.stem(x_1chw), branch)
+    def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        return self._from(0, self.trunk.stem(x_nchw), branch)
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules and without all that follows the exit
@@ -220,40 +225,23 @@ class ExitResNet(DynamicNet):
     def _trace(self, way_n: Tensor) -> Tensor:
         return (self.passed_u <= way_n[:, None]).float()
 
-    def _on_from(self, way: int, h_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        """Go on with one image that has not left before way out `way`."""
+    def _from(self, way: int, h_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        """Go on with images that have not left before way out `way`."""
         for block in self.stretches()[way]:
             h_nchw = block(h_nchw)
         logits_nk: Tensor = self.heads[way](h_nchw)
-        here = logits_nk, (self.passed_u <= way).float()[None]
-        if way == self.last:
-            return here
-        leaves_n = self.rule.leaves(logits_nk, exit_index=way, point=self.point)
-        gone = branch(leaves_n, lambda: here, lambda: self._on_from(way + 1, h_nchw, branch))
-        return gone[0], gone[1]
 
-    def _execute_batch(self, x_nchw: Tensor) -> Output:
-        """Run stretch by stretch; the batch shrinks to those who have not left."""
-        h_nchw, waiting_n = self.trunk.stem(x_nchw), torch.arange(len(x_nchw))
-        way_n = torch.full((len(x_nchw),), self.last)
-        gone: list[tuple[Tensor, Tensor]] = []
-        for way, (stretch, head) in enumerate(zip(self.stretches(), self.heads, strict=True)):
-            for block in stretch:
-                h_nchw = block(h_nchw)
-            logits_nk = head(h_nchw)
-            if way == self.last:
-                gone.append((waiting_n, logits_nk))
-                break
-            leaves_n = self.rule.leaves(logits_nk, exit_index=way, point=self.point).cpu()
-            left, stayed = leaves_n.nonzero().flatten(), (~leaves_n).nonzero().flatten()
-            gone.append((waiting_n[left], logits_nk[left.to(h_nchw.device)]))
-            way_n[waiting_n[left]] = way
-            waiting_n = waiting_n[stayed]
-            if len(stayed) == 0:
-                break
-            if len(left) > 0:
-                h_nchw = h_nchw[stayed.to(h_nchw.device)]
-        return Output(_in_order(gone), self._trace(way_n.to(h_nchw.device)), {})
+        def leave(logits_nk: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+            return logits_nk, (self.passed_u <= way).float().expand(logits_nk.shape[0], -1)
+
+        def go_on(_: Tensor, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
+            return self._from(way + 1, h_nchw, branch)
+
+        if way == self.last:
+            return leave(logits_nk, h_nchw)
+        leaves_n = self.rule.leaves(logits_nk, exit_index=way, point=self.point)
+        logits_nk, executed_nu = branch(leaves_n, leave, go_on, logits_nk, h_nchw)
+        return logits_nk, executed_nu
 
     def _cut_behind(self, way: int) -> None:
         """Remove what lies behind exit `way`, counted from 0, and let everybody leave there."""
@@ -274,12 +262,3 @@ def _head(kind: HeadKind, shape_chw: tuple[int, ...], num_classes: int) -> nn.Mo
     if kind == "grid":
         return GridHead(num_classes, shape_chw)
     return ConvolutionalHead(num_classes, shape_chw[0])
-
-
-def _in_order(gone: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Put the logits (n, K) of groups of images back in the order of the batch: (N, K)."""
-    logits_nk = torch.cat([logits for _, logits in gone])
-    place_n = torch.cat([index for index, _ in gone]).to(logits_nk.device)
-    ordered_nk = torch.empty_like(logits_nk)
-    ordered_nk[place_n] = logits_nk
-    return ordered_nk

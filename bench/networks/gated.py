@@ -7,23 +7,16 @@ policy; the loop itself lives in execution.py. Owns the list of units and the co
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable
-from bench.networks.execution import (
-    GateResidual,
-    Merge,
-    run_masked,
-    run_skipping,
-    skipped,
-)
+from bench.networks.execution import GateResidual, Merge, Step, masked, run_blocks, told
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront, among_ones
+from bench.networks.splitting import split
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
-from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit, in_python
+from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
 
 
 class GatedResNet(DynamicNet):
@@ -54,12 +47,12 @@ class GatedResNet(DynamicNet):
 
     def forward(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
-        return self._masked(stem, self.policy.begin(x_nchw, stem))
+        decisions = self.policy.begin(x_nchw, stem)
+        return Output(*self._run(stem, decisions, masked(self.merge)), decisions.terms())
 
     def forward_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
         """Run masked with the given gates (N, B) in place of the policy's own."""
-        stem = self.trunk.stem(x_nchw)
-        return self._masked(stem, UpFront(gates_nb, always_on=[False] * len(self.blocks)))
+        return self._with(x_nchw, gates_nb, masked(self.merge))
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
         return self.forward_with(x_nchw, x_nchw.new_ones(len(x_nchw), len(self.blocks)))
@@ -69,37 +62,17 @@ class GatedResNet(DynamicNet):
         return self.forward_with(x_nchw, own[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
-        if len(x_nchw) == 1:
-            return Output(*self.execute_one(x_nchw, in_python), {})
         stem = self.trunk.stem(x_nchw)
-        return self._skipping(stem, self.policy.begin(x_nchw, stem))
-
-    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        state = self.trunk.stem(x_1chw)
-        decisions = self.policy.begin(x_1chw, state)
-        always, never = x_1chw.new_ones(1), x_1chw.new_zeros(1)
-        ran: list[Tensor] = []
-        for index, block in enumerate(self.blocks):
-            gate_n = decisions.gate(index, state)
-            skip = partial(_alone, partial(skipped, block, merge=self.merge), state)
-            if isinstance(block.residual, RemovedResidual):
-                (state,) = skip()
-                ran.append(never)
-            elif gate_n is None:
-                state = block(state)
-                ran.append(always)
-            else:
-                open_n = gate_n > 0.5
-                (state,) = branch(open_n, partial(_alone, block, state), skip)
-                ran.append(open_n.to(always.dtype))
-        return self.trunk.head(state), self._trace(
-            torch.stack(ran, dim=1) if ran else x_1chw.new_ones(1, 0)
-        )
+        decisions = self.policy.begin(x_nchw, stem).on_host()
+        return Output(*self._run(stem, decisions, told(self.merge, split)), {})
 
     def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
         """Run really skipping with the given gates (N, B) in place of the policy's own."""
+        return self._with(x_nchw, gates_nb.cpu(), told(self.merge, split))
+
+    def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
         stem = self.trunk.stem(x_nchw)
-        return self._skipping(stem, UpFront(gates_nb, always_on=[False] * len(self.blocks)))
+        return self._run(stem, self.policy.begin(x_nchw, stem), told(self.merge, branch))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules; dead blocks keep only their shortcut.
@@ -124,27 +97,21 @@ class GatedResNet(DynamicNet):
             if f"block{b}" in names:
                 block.register_module("residual", RemovedResidual())
 
-    def _masked(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
-        state, gates_nb = run_masked(self.blocks, stem_nchw, decisions=decisions, merge=self.merge)
-        return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
+    def _with(self, x_nchw: Tensor, gates_nb: Tensor, step: Step) -> Output:
+        decisions = UpFront(gates_nb, always_on=[False] * len(self.blocks))
+        return Output(*self._run(self.trunk.stem(x_nchw), decisions, step), {})
 
-    def _skipping(self, stem_nchw: Tensor, decisions: Decisions) -> Output:
-        state, gates_bn = run_skipping(
-            self.blocks, stem_nchw, decisions=decisions, merge=self.merge
+    def _run(self, stem: Tensor, decisions: Decisions, step: Step) -> tuple[Tensor, Tensor]:
+        state, gates_nb = run_blocks(
+            self.blocks, stem, decisions=decisions, merge=self.merge, step=step
         )
-        ran_bn = torch.tensor(gates_bn, dtype=torch.float32, device=state.device)
-        gates_nb = ran_bn.view(len(gates_bn), stem_nchw.shape[0]).T  # none of either, perhaps
-        return Output(self.trunk.head(state), self._trace(gates_nb), decisions.terms())
+        return self.trunk.head(state), self._trace(gates_nb)
 
     def _trace(self, gates_nb: Tensor) -> Tensor:
         if self._is_block is None:
             # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
             self._is_block = [unit.role == "block" for unit in self.units()]
         return among_ones(gates_nb, self._is_block)
-
-
-def _alone(change: Callable[[Tensor], Tensor], state_nchw: Tensor) -> tuple[Tensor]:
-    return (change(state_nchw),)
 
 
 def has_cost(module: nn.Module) -> bool:

@@ -1,9 +1,16 @@
-"""The halting network: adaptive computation time inside each stage, masked and skipping.
+"""The halting network: adaptive computation time (Graves 2016) inside each stage.
 
-Within a stage, every block is a unit. Behind each unit but the last a score says how much weight
+Within a stage, every block is a unit. Behind each unit but the last a score h says how much weight
 its state gets; once the weights given reach 1, the image (or the position) halts, and the stage
-returns the weighted sum of the states. The arithmetic is pondering.py; who halts and how a unit
-runs for those still active is a HaltingPolicy. Owns the two loops and the trace.
+returns the weighted sum of the states:
+
+    N = min{ n : h_1 + ... + h_n >= 1 - eps },   the last unit counts as h := 1
+    R = 1 - (h_1 + ... + h_(N-1))
+    p_l = h_l for l < N,   p_N = R,   0 after;   ponder cost = N + R
+
+One running number per image or position holds all of it: what is `left` of the weight 1; it is 0
+for whoever has halted. Who halts and how a unit runs for those still active is a HaltingPolicy.
+Owns the loop and the trace.
 
 The published networks have pre-activation units; this trunk is the common post-activation one
 (ReLU behind the sum), so states are never negative. That changes the method.
@@ -12,7 +19,7 @@ The published networks have pre-activation units; this trunk is the common post-
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,20 +28,55 @@ from torch import Tensor, nn
 
 from bench.networks.gated import trunk_units
 from bench.networks.halting_policy import HaltingPolicy
-from bench.networks.pondering import Pondering, Remainder
+from bench.networks.splitting import Side, joined, split
 from bench.networks.trunk import Backbone, Block, Stage, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
 
 Score = Callable[[int, Tensor], Tensor]
 
 
-class Going(NamedTuple):
-    """One image in a stage: behind which block, its state, the sum so far, what is left to give."""
+def weigh(left: Tensor, scores: Tensor, *, eps: float) -> Tensor:
+    """Return p of the unit that has just run, from what is left of the weight 1.
 
-    block: int
-    state: Tensor
-    total: Tensor
-    left: Remainder
+    `scores` of whoever has halted before do not matter: nothing is left to give.
+    """
+    return torch.where(left - scores <= eps, left, scores)
+
+
+def lefts_of(ones: Tensor, scores: Iterable[Tensor], *, eps: float) -> list[Tensor]:
+    """Return what is left before the first score and behind each."""
+    lefts = [ones]
+    for score in scores:
+        lefts.append(lefts[-1] - weigh(lefts[-1], score, eps=eps))
+    return lefts
+
+
+def ponder(lefts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return N and the ponder cost N + R.
+
+    The gradient of the cost reaches the scores through R alone, for N is a count.
+    """
+    left_l = torch.stack(list(lefts))
+    units = (left_l > 0).sum(dim=0).to(left_l.dtype)
+    # Whoever halts gives all that was left: R.
+    rest = (left_l[:-1] * (left_l[1:] <= 0)).sum(dim=0) + left_l[-1]
+    return units, units + rest
+
+
+class Way(NamedTuple):
+    """One way through the blocks: masked, or told to whoever runs the network.
+
+    `score` reads a block's index, states and what is active; `advance` a block instead.
+    """
+
+    score: Callable[[int, Tensor, Tensor], Tensor]
+    advance: Callable[[Block, Tensor, Tensor], Tensor]
+    branch: Branch
+
+
+def everybody(condition: Tensor, then: Side, otherwise: Side, *given: Tensor) -> tuple[Tensor, ...]:
+    """Run all images on: a `Branch` for those whose states have no weight any more."""
+    return then(*given)
 
 
 class HaltingResNet(DynamicNet):
@@ -70,14 +112,15 @@ class HaltingResNet(DynamicNet):
         return [*trunk_units(self.trunk, self.backbone, always_on=fixed), *self.policy.units()]
 
     def forward(self, x_nchw: Tensor) -> Output:
-        return self._masked(x_nchw, self.policy.score)
+        return self._masked(x_nchw, self.policy.score, {})
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
-        return self._masked(x_nchw, lambda _, state: torch.zeros_like(self.policy.ones(state)))
+        return self._masked(x_nchw, lambda _, state: torch.zeros_like(self.policy.ones(state)), {})
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
-        own = self._scores(x_nchw)
-        return self._masked(x_nchw, lambda block, _: own[block][order_n])
+        own: dict[int, Tensor] = {}
+        self._masked(x_nchw, self.policy.score, own)
+        return self._masked(x_nchw, lambda block, _: own[block][order_n], {})
 
     @torch.no_grad()
     def position_costs(self, x_nchw: Tensor) -> Tensor | None:
@@ -87,71 +130,24 @@ class HaltingResNet(DynamicNet):
         """
         if not self.policy.per_position:
             return None
-        own = self._scores(x_nchw)
+        own: dict[int, Tensor] = {}
+        self._masked(x_nchw, self.policy.score, own)
         total = x_nchw.new_zeros(len(x_nchw), 1, *x_nchw.shape[2:])
         for stage in self.policy.stages:
-            ones = x_nchw.new_ones(len(x_nchw), 1, *stage.shape[1:])
-            left, blocks_n1hw = Remainder(ones, eps=self.policy.eps), ones
-            for b in stage.blocks[:-1]:
-                if is_dead(self.blocks[b + 1]):
-                    break
-                left.weigh(own[b])
-                blocks_n1hw = blocks_n1hw + self.policy.coverage(left.active)
-            total += F.interpolate(blocks_n1hw, size=x_nchw.shape[2:], mode="nearest")
+            ones, *lefts = self._lefts(
+                stage, x_nchw.new_ones(len(x_nchw), 1, *stage.shape[1:]), own
+            )
+            follow = zip(lefts, self.blocks[stage.blocks[0] + 1 :], strict=False)
+            ran = [self.policy.coverage(left > 0) for left, block in follow if not is_dead(block)]
+            total += F.interpolate(sum(ran, ones), size=x_nchw.shape[2:], mode="nearest")
         return total[:, 0]
 
     def execute(self, x_nchw: Tensor) -> Output:
-        state = self.trunk.stem(x_nchw)
-        trace = self._new_trace(state)
-        for stage in self.policy.stages:
-            state = self._stage_skipping(stage, state, trace)
-        return Output(self.trunk.head(state), trace.executed_nu, {})
+        way = Way(self.policy.score_active, self.policy.advance_active, split)
+        return Output(*self._run(x_nchw, way), {})
 
-    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        state = self.trunk.stem(x_1chw)
-        shares = dict(zip(self.columns, self.always_on_u.unbind(), strict=True))
-        for stage in self.policy.stages:
-            state = self.blocks[stage.blocks[0]](state)
-            left = Remainder(self.policy.ones(state), eps=self.policy.eps)
-            going = Going(stage.blocks[0], state, torch.zeros_like(state), left)
-            state, *ran_u = self._go_on(stage, going, branch)
-            shares |= zip(self._asked_behind(stage.blocks[0], stage), ran_u, strict=True)
-        return self.trunk.head(state), torch.stack([s.view(1) for s in shares.values()], dim=1)
-
-    def _go_on(self, stage: Stage, going: Going, branch: Branch) -> tuple[Tensor, ...]:
-        """Weigh the state behind a block of one image, and run what follows if any is active.
-
-        Returns the output of the stage and the shares of the units in `_asked_behind`.
-        """
-        block, state, total, left = going
-        asked = self._asked_behind(block, stage)
-        none = (state.new_zeros(1),) * len(asked)
-        if block == stage.blocks[-1]:
-            return (total + left.finish() * state, *none)
-        total = total + left.weigh(self.policy.score(block, state)) * state
-        if is_dead(self.blocks[block + 1]):
-            return (total + left.finish() * state, *none)
-        active, rest = left.active, left.left
-
-        def advance() -> tuple[Tensor, ...]:
-            shares = self.policy.shares(block + 1, active)
-            after = self.policy.advance(self.blocks[block + 1], state, active)
-            behind = Going(block + 1, after, total, Remainder(rest, eps=self.policy.eps))
-            stage_out, *later = self._go_on(stage, behind, branch)
-            own = [shares[name] for name in asked if name in shares]
-            return (stage_out, *own, *later)
-
-        return branch(active.any(), advance, lambda: (total, *none))
-
-    def _asked_behind(self, block: int, stage: Stage) -> list[str]:
-        """Return the units behind a block of a stage that run only if somebody is active."""
-        found: list[str] = []
-        for b in range(block + 1, stage.blocks.stop):
-            names = [f"block{b}"]
-            if self.policy.is_scored(b):
-                names += [name for name, _ in self.policy.score_units(b)]
-            found += names
-        return found
+    def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        return self._run(x_nchw, Way(self._score, self.policy.advance, branch))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules, dead blocks and the scores behind them.
@@ -166,88 +162,79 @@ class HaltingResNet(DynamicNet):
                 net.policy.remove(b)
         return net
 
-    def _scores(self, x_nchw: Tensor) -> dict[int, Tensor]:
-        """Return the scores behind the blocks, by block: all decisions are functions of them."""
-        own: dict[int, Tensor] = {}
+    def _masked(self, x_nchw: Tensor, score: Score, own: dict[int, Tensor]) -> Output:
+        """Run masked; note the scores behind the blocks in `own`."""
 
-        def noted(block: int, state_nchw: Tensor) -> Tensor:
-            own[block] = self.policy.score(block, state_nchw)
+        def noted(block: int, state_nchw: Tensor, _: Tensor) -> Tensor:
+            own[block] = score(block, state_nchw)
             return own[block]
 
-        self._masked(x_nchw, noted)
-        return own
+        outs = self._run(x_nchw, Way(noted, self.policy.advance, everybody))
+        ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=torch.float32)
+        pondered = [ponder(self._lefts(stage, ones, own)) for stage in self.policy.stages]
+        units_ns, ponder_ns = (
+            torch.stack([number.flatten(1).mean(dim=1) for number in stages], dim=1)
+            for stages in zip(*pondered, strict=True)
+        )
+        return Output(*outs, {"ponder_ns": ponder_ns, "units_ns": units_ns})
 
-    def _masked(self, x_nchw: Tensor, score: Score) -> Output:
+    def _lefts(self, stage: Stage, ones: Tensor, own: Mapping[int, Tensor]) -> list[Tensor]:
+        scores = [own[b] for b in stage.blocks if b in own]
+        ones = ones.expand_as(scores[0]) if scores else ones
+        return lefts_of(ones, scores, eps=self.policy.eps)
+
+    def _run(self, x_nchw: Tensor, way: Way) -> tuple[Tensor, Tensor]:
         state = self.trunk.stem(x_nchw)
-        trace = self._new_trace(state)
-        stages: list[Pondering] = []
+        executed_nu = self.always_on_u.repeat(x_nchw.shape[0], 1)
+        columns_u = list(executed_nu.unbind(1))
         for stage in self.policy.stages:
-            state, pondering = self._stage_masked(stage, state, score, trace)
-            stages.append(pondering)
-        terms = {
-            "ponder_ns": torch.stack([s.cost.flatten(1).mean(dim=1) for s in stages], dim=1),
-            "units_ns": torch.stack([s.units.flatten(1).mean(dim=1) for s in stages], dim=1),
-        }
-        return Output(self.trunk.head(state), trace.executed_nu, terms)
+            first = stage.blocks[0]
+            state = self.blocks[first](state)
+            given = state, torch.zeros_like(state), self.policy.ones(state)
+            state, shares_na = self._behind(first, stage, way, *given)
+            names = self._asked_behind(first, stage)
+            for name, share_n in zip(names, joined(shares_na).unbind(1), strict=True):
+                columns_u[self.columns[name]] = share_n
+        return self.trunk.head(state), torch.stack(columns_u, dim=1)
 
-    def _stage_masked(
-        self, stage: Stage, h_nchw: Tensor, score: Score, trace: _Trace
-    ) -> tuple[Tensor, Pondering]:
-        blocks = self.blocks
-        state = blocks[stage.blocks[0]](h_nchw)
-        pondering = Pondering(self.policy.ones(state), eps=self.policy.eps)
-        total = torch.zeros_like(state)
-        for b in stage.blocks[:-1]:
-            total = total + pondering.weigh(score(b, state)) * state
-            if is_dead(blocks[b + 1]):
-                break
-            active = pondering.active
-            trace.record(self.policy.shares(b + 1, active))
-            state = self.policy.advance(blocks[b + 1], state, active)
-        return total + pondering.finish() * state, pondering
+    def _behind(
+        self, block: int, stage: Stage, way: Way, state: Tensor, total: Tensor, left: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weigh the states behind a block, and run what follows for whoever is active.
 
-    def _stage_skipping(self, stage: Stage, h_nchw: Tensor, trace: _Trace) -> Tensor:
-        """Run a stage where something is active; an image that has halted leaves the batch."""
-        state: Tensor = self.blocks[stage.blocks[0]](h_nchw)
-        left = Remainder(self.policy.ones(state), eps=self.policy.eps)
-        rows = torch.arange(len(state), device=state.device)
-        result = total = torch.zeros_like(state)
-        for b in stage.blocks[:-1]:
-            scores = self.policy.score_active(b, state, left.active)
-            total = total + left.weigh(scores) * state
-            if is_dead(self.blocks[b + 1]):
-                break
-            stays_n = left.active.flatten(1).any(dim=1)
-            if not stays_n.all():
-                result[rows] = total
-                rows, state, total = rows[stays_n], state[stays_n], total[stays_n]
-                left.keep(stays_n)
-            if len(rows) == 0:
-                return result
-            trace.record(self.policy.shares(b + 1, left.active), rows)
-            state = self.policy.advance_active(self.blocks[b + 1], state, left.active)
-        total = total + left.finish() * state
-        if len(rows) == len(result):
-            return total
-        result[rows] = total
-        return result
+        Returns the output of the stage, and what was executed (N, A) of `_asked_behind`.
+        """
+        none_na = left.new_zeros(left.shape[0], len(self._asked_behind(block, stage)))
+        if block == stage.blocks[-1]:
+            return total + left * state, none_na
+        weights = weigh(left, way.score(block, state, left > 0), eps=self.policy.eps)
+        total, left = total + weights * state, left - weights
+        if is_dead(self.blocks[block + 1]):
+            return total + left * state, none_na
 
-    def _new_trace(self, state_nchw: Tensor) -> _Trace:
-        return _Trace(self.columns, self.always_on_u.float().repeat(state_nchw.shape[0], 1))
+        def advance(state: Tensor, total: Tensor, left: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+            own = self.policy.shares(block + 1, left > 0)
+            after = way.advance(self.blocks[block + 1], state, left > 0)
+            out, later_na = self._behind(block + 1, stage, way, after, total, left)
+            return out, torch.cat([torch.stack(list(own.values()), dim=1), later_na], dim=1)
 
+        def halt(_: Tensor, total: Tensor, __: Tensor, none_na: Tensor) -> tuple[Tensor, Tensor]:
+            return total, none_na
 
-class _Trace:
-    """The columns of one batch: units that always run hold a one, all others what is recorded."""
+        active_n = (left > 0).flatten(1).any(dim=1)
+        out, shares_na = way.branch(active_n, advance, halt, state, total, left, none_na)
+        return out, shares_na
 
-    def __init__(self, columns: Mapping[str, int], executed_nu: Tensor) -> None:
-        self.columns = columns
-        self.executed_nu = executed_nu
+    def _score(self, block: int, state_nchw: Tensor, _: Tensor) -> Tensor:
+        return self.policy.score(block, state_nchw)
 
-    def record(self, shares: Mapping[str, Tensor], rows: Tensor | slice = slice(None)) -> None:
-        """Write the shares (n,) of some units, for some of the images."""
-        # One by one: a list of columns would have to travel to the device.
-        for name, share_n in shares.items():
-            self.executed_nu[rows, self.columns[name]] = share_n
+    def _asked_behind(self, block: int, stage: Stage) -> list[str]:
+        """Return the units behind a block of a stage that run only if somebody is active."""
+        found: list[str] = []
+        for b in range(block + 1, stage.blocks.stop):
+            scores = self.policy.score_units(b) if self.policy.is_scored(b) else ()
+            found += [f"block{b}", *(name for name, _ in scores)]
+        return found
 
 
 def is_dead(block: Block) -> bool:

@@ -15,11 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import PluginError
-from bench.networks.states import States
-from bench.networks.trunk import pool
 from bench.networks.unit import Unit
-
-Gates = Sequence[float]  # of one block: one number per image
 
 
 class Decisions(ABC):
@@ -34,30 +30,13 @@ class Decisions(ABC):
         to be remembered of it must be computed now.
         """
 
-    def hard_gates(self, index: int, states: States) -> Gates | None:
-        """Return `gate` on the host, where its answer is 0 or 1; for the skipping loop."""
-        return _hard(self.gate(index, states.all()))
+    def on_host(self) -> Decisions:
+        """Return these decisions where the host need not wait for each, if that can be."""
+        return self
 
     def terms(self) -> Mapping[str, Tensor]:
         """Return what the loss of the method needs."""
         return {}
-
-
-class ByMeans(Decisions):
-    """Decisions that read a state only through its mean over positions, as most gates do.
-
-    The skipping loop then touches the states of those images alone that ran the block before.
-    """
-
-    @abstractmethod
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
-        """Return what `gate` returns, from the mean (N, C) of the input of the block."""
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        return self.gate_of(index, pool(h_nchw))
-
-    def hard_gates(self, index: int, states: States) -> Gates | None:
-        return _hard(self.gate_of(index, states.means()))
 
 
 class UpFront(Decisions):
@@ -78,17 +57,14 @@ class UpFront(Decisions):
         self.gates_nb = gates_nb
         self.always_on = always_on
         self._terms = terms or {}
-        self._hard_bn: list[Gates] | None = None
 
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         del h_nchw
         return None if self.always_on[index] else self.gates_nb[:, index]
 
-    def hard_gates(self, index: int, states: States) -> Gates | None:
-        if self._hard_bn is None:
-            # All at once: one synchronisation for the whole batch.
-            self._hard_bn = (self.gates_nb > 0.5).T.tolist()
-        return None if self.always_on[index] else self._hard_bn[index]
+    def on_host(self) -> UpFront:
+        # All at once: one synchronisation for the whole batch.
+        return UpFront(self.gates_nb.cpu(), always_on=self.always_on, terms=self._terms)
 
     def terms(self) -> Mapping[str, Tensor]:
         return self._terms
@@ -128,10 +104,6 @@ class EverythingRuns(Policy):
 
     def units(self) -> Sequence[Unit]:
         return ()
-
-
-def _hard(gate_n: Tensor | None) -> Gates | None:
-    return None if gate_n is None else (gate_n > 0.5).tolist()
 
 
 def among_ones(columns_nk: Tensor, taken: Sequence[bool]) -> Tensor:

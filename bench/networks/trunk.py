@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, ConfigError, NotApplicable, PluginError
+from bench.networks.splitting import pool as pool
 from bench.networks.unit import RemovedResidual
 from bench.registry import BACKBONES_GROUP, Registry
 
@@ -108,11 +109,6 @@ def taken_apart(net: nn.Module, apart: Callable[[Any], Trunk]) -> Trunk:
 def blocks_of(trunk: Trunk) -> list[Block]:
     """Return the residual blocks of a trunk, in order."""
     return [block for block in trunk.blocks if isinstance(block, Block)]
-
-
-def pool(h: Tensor) -> Tensor:
-    """Return the mean over positions, (N, C): of maps (N, C, H, W) or of tokens (N, T, C)."""
-    return h.mean(dim=(2, 3)) if h.ndim == 4 else h.flatten(1, -2).mean(dim=1)
 
 
 class Pool(nn.Module):

@@ -6,7 +6,7 @@ Owns the types every method, measurement and report share; knows no architecture
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
+from bench.networks.splitting import Side, joined, split
 
 Role = Literal["stem", "block", "shortcut", "head", "policy"]
 
@@ -58,23 +59,20 @@ class Output:
     terms: Mapping[str, Tensor]
 
 
-Side = Callable[[], tuple[Tensor, ...]]
-
-
 class Branch(Protocol):
-    """Whoever runs a network image by image, told of a decision: a boolean of one number."""
+    """Whoever runs a network, told of a decision: a boolean (N,), one for each image."""
 
-    def __call__(self, condition: Tensor, then: Side, otherwise: Side) -> tuple[Tensor, ...]:
-        """Return what the side gives that the decision chooses.
+    def __call__(
+        self, condition_n: Tensor, then: Side, otherwise: Side, /, *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return what `then(*given)` gives for images that fulfil the condition, and what
+        `otherwise(*given)` gives for the others.
 
-        Both sides give tensors of the same shapes and write to nothing outside of them.
+        The first dimension of all of `given`, and of what the sides give, is that of the images:
+        a side may be called with some of them. Both give tensors of the same shapes otherwise, read
+        nothing else that depends on the images, and write to nothing outside of them.
         """
         ...
-
-
-def in_python(condition: Tensor, then: Side, otherwise: Side) -> tuple[Tensor, ...]:
-    """Look at the decision and call one side."""
-    return then() if bool(condition) else otherwise()
 
 
 class DynamicNet(nn.Module, ABC):
@@ -96,19 +94,19 @@ class DynamicNet(nn.Module, ABC):
             NotExecutable: the network has no path that really skips; the message says why.
         """
 
-    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        """Run one image (1, C, H, W) like `execute`, each decision told to `branch`.
+    def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        """Run like `execute`, each decision told to `branch`; return logits and executed.
 
-        Returns logits (1, K) and executed (1, U). It is by this that runtimes learn what a network
-        does: nothing may depend on the image but through torch's operators and `branch`. A network
-        that decides nothing has it already.
+        It is by this that runtimes learn what a network does, from one image: nothing may depend on
+        the images but through torch's operators and `branch`. A network that decides nothing has it
+        already.
 
         Raises:
             Unsupported: the network does not say its decisions one by one.
         """
         if any(unit.gated for unit in self.units()):
-            raise Unsupported(f"{type(self).__name__} does not tell its decisions (execute_one).")
-        output = self.execute(x_1chw)
+            raise Unsupported(f"{type(self).__name__} does not tell its decisions (run).")
+        output = self.execute(x_nchw)
         return output.logits, output.executed
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
@@ -146,6 +144,12 @@ class DynamicNet(nn.Module, ABC):
         """
         del dead_blocks
         return self
+
+
+def executed_whole(net: DynamicNet, x_nchw: Tensor) -> Output:
+    """Return what `execute` returns, by way of `run`."""
+    logits_nk, executed_nu = net.run(x_nchw, split)
+    return Output(joined(logits_nk), joined(executed_nu), {})
 
 
 def neighbours(x_nchw: Tensor) -> Tensor:

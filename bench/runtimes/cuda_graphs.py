@@ -1,6 +1,6 @@
 """cuda_graphs: what lies between two decisions, recorded once on a GPU and replayed in one launch.
 
-Not yet proven on a GPU. A network tells its decisions as branches (`DynamicNet.execute_one`);
+Not yet proven on a GPU. A network tells its decisions as branches (`DynamicNet.run`);
 between them it runs the same kernels for every image, on the same memory. The host reads each
 decision. A network with branches is called image by image; one without takes batches whole.
 """
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from bench.errors import Unsupported
-from bench.networks.unit import Branch, DynamicNet, Side
+from bench.networks.splitting import Side, split
+from bench.networks.unit import Branch, DynamicNet
 from bench.runtimes.contract import Run, Runtime
 from bench.runtimes.eager import folded_copy
 
@@ -111,7 +112,9 @@ class Recording:
     def _end(self) -> None:
         self._open.__exit__(None, None, None)
 
-    def _branch(self, condition: Tensor, then: Side, otherwise: Side) -> tuple[Tensor, ...]:
+    def _branch(
+        self, condition: Tensor, then: Side, otherwise: Side, *given: Tensor
+    ) -> tuple[Tensor, ...]:
         """Record both sides; each ends by writing what it gives to the same memory."""
         self._end()
         before, sides = self._steps, []
@@ -119,9 +122,9 @@ class Recording:
         for side in (then, otherwise):
             self._steps = []
             self._begin()
-            given = side()
-            joined = joined or tuple(torch.empty_like(tensor) for tensor in given)
-            for out, tensor in zip(joined, given, strict=True):
+            outs = side(*given)
+            joined = joined or tuple(torch.empty_like(tensor) for tensor in outs)
+            for out, tensor in zip(joined, outs, strict=True):
                 out.copy_(tensor)
             self._end()
             sides.append(self._steps)
@@ -148,16 +151,10 @@ def replayed(net: DynamicNet, example_nchw: Tensor, new_stretch: Callable[[], St
     decides = any(unit.gated for unit in net.units())
     recordings: dict[torch.Size, Recording] = {}
 
-    def whole(x_nchw: Tensor, branch: Branch | None = None) -> tuple[Tensor, Tensor]:
-        del branch
-        output = net.execute(x_nchw)
-        return output.logits, output.executed
-
     def call(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         if x_nchw.shape not in recordings:
-            run = net.execute_one if decides else whole
             try:
-                recordings[x_nchw.shape] = Recording(run, x_nchw, new_stretch)
+                recordings[x_nchw.shape] = Recording(net.run, x_nchw, new_stretch)
             except RuntimeError as error:
                 line = str(error).partition("\n")[0]
                 raise Unsupported(f"the network cannot be recorded: {line}") from error
@@ -166,7 +163,7 @@ def replayed(net: DynamicNet, example_nchw: Tensor, new_stretch: Callable[[], St
     @torch.inference_mode()
     def run(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         if len(x_nchw) == 0:
-            return whole(x_nchw)
+            return net.run(x_nchw, split)
         if not decides:
             return call(x_nchw)
         logits, executed = zip(*map(call, torch.split(x_nchw, 1)), strict=True)

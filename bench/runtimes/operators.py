@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.errors import Unsupported
-from bench.runtimes.instructions import Recorder, Value
+from bench.runtimes.instructions import Value
+
+if TYPE_CHECKING:
+    from bench.runtimes.program import Recorder
 
 # They read the shape of a tensor and none of its numbers.
 CONSTANT = {
@@ -28,10 +31,12 @@ CONSTANT = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator that was called: what records it, its arguments by name, what torch returned."""
+    """One operator that was called: what records it, its first argument as it was given, all by
+    name as values, and what torch returned."""
 
     recorder: Recorder
     name: str
+    first: Any
     given: dict[str, Any]
     out: Any
 
@@ -49,6 +54,11 @@ class Call:
         out = self.out[0] if isinstance(self.out, list | tuple) else self.out
         return self.recorder.emit(op, ins, out.shape, out.dtype, **settings)
 
+    def dim(self, name: str = "dim") -> int:
+        """Return a dimension of the first tensor, counted from the front."""
+        rank = len(self.given[next(iter(self.given))].shape)
+        return range(rank)[self.given[name]]
+
     def refuse(self, why: str) -> Unsupported:
         return Unsupported(f"no instruction for the operator {self.name} with {why}")
 
@@ -60,8 +70,8 @@ def _unary(kind: str) -> Operator:
     return lambda call: call.emit("unary", call.tensor(call["self"], call.out.dtype), kind=kind)
 
 
-def _view(op: str) -> Operator:
-    return lambda call: call.emit(op, call["self"])
+def _as_is(op: str, **settings: Any) -> Operator:
+    return lambda call: call.emit(op, call["self"], **settings)
 
 
 def _leaky(call: Call) -> Value:
@@ -98,11 +108,9 @@ def _binary(kind: str) -> Operator:
 
 
 def _logical(kind: str) -> Operator:
-    def operator(call: Call) -> Value:
-        left, right = (call.tensor(call[name], torch.bool) for name in ("self", "other"))
-        return call.emit("binary", left, right, kind=kind)
-
-    return operator
+    return lambda call: call.emit(
+        "binary", *(call.tensor(call[name], torch.bool) for name in ("self", "other")), kind=kind
+    )
 
 
 def _div(call: Call) -> Value:
@@ -140,8 +148,10 @@ def _broadcast(call: Call) -> Value:
     return call.emit("expand", call.recorder.emit("reshape", [value], shape, value.dtype))
 
 
-def _total(call: Call) -> Value:
-    return call.emit("reduce", call["inp"], kind="sum", dims=tuple(sorted(call["dims"])))
+def _prims_reduce(kind: str) -> Operator:
+    return lambda call: call.emit(
+        "reduce", call["inp"], kind=kind, dims=tuple(sorted(call["dims"]))
+    )
 
 
 def _variance(call: Call) -> Value:
@@ -173,19 +183,19 @@ def _where(call: Call) -> Value:
     return call.emit("where", call["condition"], *parts)
 
 
-def _copied(call: Call) -> Value:
-    return call.emit("expand", call.tensor(call["src"], call.out.dtype))
-
-
 def _same(call: Call) -> Value:
     value: Value = call["self"]
     return value
 
 
-def _laid_out_anew(call: Call) -> Value:
-    if tuple(call.out.shape) != call["self"].shape:
+def _as_strided(call: Call) -> Value:
+    if tuple(call.out.shape) == call["self"].shape:  # laid out anew
+        return _same(call)
+    pair = call.first, call.out
+    whole = pair[0].numel() == pair[1].numel() and all(x.is_contiguous() for x in pair)
+    if not whole or pair[0].data_ptr() != pair[1].data_ptr():
         raise call.refuse("another shape")
-    return _same(call)
+    return call.emit("reshape", call["self"])
 
 
 def _bits(call: Call) -> Value:
@@ -197,7 +207,7 @@ def _bits(call: Call) -> Value:
 def _reduce(kind: str) -> Operator:
     def operator(call: Call) -> Value:
         value: Value = call["self"]
-        if kind in ("sum", "mean", "any"):
+        if kind in ("sum", "mean", "any", "prod"):
             value = call.tensor(value, call.out.dtype)
         dims = call.given.get("dim")
         whole = range(len(value.shape))
@@ -211,10 +221,9 @@ def _reduce(kind: str) -> Operator:
 
 
 def _top(call: Call) -> Value:
-    value = call["self"]
-    if range(len(value.shape))[call["dim"]] != len(value.shape) - 1 or not call["largest"]:
+    if call.dim() != len(call["self"].shape) - 1 or not call["largest"]:
         raise call.refuse("another dimension than the last, or the smallest")
-    return call.emit("top", value, count=call["k"])
+    return call.emit("top", call["self"], count=call["k"])
 
 
 def _convolution(call: Call) -> Value:
@@ -276,7 +285,7 @@ def _adaptive_pool(call: Call) -> Value:
 
 
 def _cat(call: Call) -> Value:
-    parts = [part for part in call["tensors"] if part.shape != (0,)]
+    parts = [part for part in call["tensors"] if 0 not in part.shape]
     cast = [call.tensor(part, call.out.dtype) for part in parts]
     return call.emit("cat", *cast, dim=range(len(call.out.shape))[call["dim"]])
 
@@ -290,10 +299,6 @@ def _pad(call: Call) -> Value:
     return call.emit("pad", call["self"], before=before, number=float(call["value"]))
 
 
-def _permute(call: Call) -> Value:
-    return call.emit("permute", call["self"], dims=tuple(call["dims"]))
-
-
 def _transpose(call: Call) -> Value:
     dims = list(range(len(call.out.shape)))
     first, second = call.given.get("dim0", 0), call.given.get("dim1", -1)
@@ -302,38 +307,44 @@ def _transpose(call: Call) -> Value:
 
 
 def _select(call: Call) -> Value:
-    shape = call["self"].shape
-    dim = range(len(shape))[call["dim"]]
-    return call.emit("select", call["self"], dim=dim, index=range(shape[dim])[call["index"]])
+    index = range(call["self"].shape[call.dim()])[call["index"]]
+    return call.emit("select", call["self"], dim=call.dim(), index=index)
 
 
 def _slice(call: Call) -> Value:
-    value = call["self"]
-    dim = range(len(value.shape))[call["dim"]]
+    value, dim = call["self"], call.dim()
     start, _, step = slice(call["start"], call["end"], call["step"]).indices(value.shape[dim])
     return call.emit("slice", value, dim=dim, start=start, step=step)
 
 
 def _parts(call: Call) -> list[Value]:
-    value, found, start = call["self"], [], 0
-    dim = range(len(value.shape))[call["dim"]]
+    ins, dim, found, start = [call["self"]], call.dim(), [], 0
     for part in call.out:
-        ins, settings = [value], {"dim": dim, "start": start, "step": 1}
-        found.append(call.recorder.emit("slice", ins, part.shape, part.dtype, **settings))
+        where = {"dim": dim, "start": start, "step": 1}
+        found.append(call.recorder.emit("slice", ins, part.shape, part.dtype, **where))
         start += part.shape[dim]
     return found
 
 
 def _unbind(call: Call) -> list[Value]:
-    value = call["self"]
-    dim, emit = range(len(value.shape))[call["dim"]], call.recorder.emit
-    parts = enumerate(call.out)
-    return [emit("select", [value], p.shape, p.dtype, dim=dim, index=n) for n, p in parts]
+    ins, dim, emit = [call["self"]], call.dim(), call.recorder.emit
+    return [
+        emit("select", ins, part.shape, part.dtype, dim=dim, index=n)
+        for n, part in enumerate(call.out)
+    ]
 
 
-_UNARY = ("relu", "sigmoid", "tanh", "exp", "log", "neg", "abs", "sqrt", "rsqrt", "erf")
+_UNARY = ("relu", "sigmoid", "tanh", "exp", "log", "neg", "abs", "sqrt", "rsqrt", "erf", "floor")
 _BINARY = ("add", "sub", "mul", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne")
 _BITWISE = {"and": "and", "or": "or", "xor": "xor", "left_shift": "shl", "right_shift": "shr"}
+_NORMS = (
+    *("native_batch_norm", "cudnn_batch_norm"),
+    *("_native_batch_norm_legit_no_training", "_native_batch_norm_legit"),
+)
+_SPLITS = (
+    *("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"),
+    *("chunk", "unsafe_chunk"),
+)
 _RESHAPING = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten")
 _DUNDER = {"__and__": "and", "__or__": "or", "__xor__": "xor", "__lshift__": "shl"}
 
@@ -350,19 +361,16 @@ OPERATORS: dict[str, Operator] = {
     "prims::log1p": _with_one("binary", "add", "log"),
     "prims::expm1": _with_one("unary", "exp", "sub"),
     "prims::var": _variance,
-    "prims::sum": _total,
+    "prims::sum": _prims_reduce("sum"),
+    "prims::prod": _prims_reduce("prod"),
     **dict.fromkeys(
         ("clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"), _same
     ),
-    **dict.fromkeys(_RESHAPING, _view("reshape")),
+    **dict.fromkeys(_RESHAPING, _as_is("reshape")),
     **dict.fromkeys(("t", "transpose"), _transpose),
-    **dict.fromkeys(("native_batch_norm", "cudnn_batch_norm"), _batch_norm),
-    **dict.fromkeys(
-        ("_native_batch_norm_legit_no_training", "_native_batch_norm_legit"), _batch_norm
-    ),
-    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "chunk", "unsafe_chunk"), _parts),
-    **dict.fromkeys(("unsafe_split_with_sizes",), _parts),
-    **{kind: _reduce(kind) for kind in ("sum", "mean", "any", "all")},
+    **dict.fromkeys(_NORMS, _batch_norm),
+    **dict.fromkeys(_SPLITS, _parts),
+    **{kind: _reduce(kind) for kind in ("sum", "mean", "any", "all", "prod")},
     **{"amax": _reduce("max"), "amin": _reduce("min"), "argmax": _reduce("argmax")},
     "div": _div,
     "pow": _power,
@@ -372,8 +380,8 @@ OPERATORS: dict[str, Operator] = {
     "clamp_min": _clamp("min", None),
     "clamp_max": _clamp(None, "max"),
     "where": _where,
-    "copy": _copied,
-    "as_strided": _laid_out_anew,
+    "copy": lambda call: call.emit("expand", call.tensor(call["src"], call.out.dtype)),
+    "as_strided": _as_strided,
     "view_copy": _bits,
     "topk": _top,
     "convolution": _convolution,
@@ -384,8 +392,8 @@ OPERATORS: dict[str, Operator] = {
     "_adaptive_avg_pool2d": _adaptive_pool,
     "cat": _cat,
     "constant_pad_nd": _pad,
-    "expand": _view("expand"),
-    "permute": _permute,
+    "expand": _as_is("expand"),
+    "permute": lambda call: call.emit("permute", call["self"], dims=tuple(call["dims"])),
     "select": _select,
     "slice": _slice,
     "unbind": _unbind,

@@ -2,13 +2,13 @@
 
 A network is recorded while it runs once, operator by operator, so that its parts may be written in
 any Python: what can be run is decided by its operators, never by its class. Decisions are told to
-the recorder as branches, of which it records both sides (`DynamicNet.execute_one`). What depends on
+the recorder as branches, of which it records both sides (`DynamicNet.run`). What depends on
 no image becomes a constant. Which instructions there are, operators.py says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from bench.errors import Unsupported
+from bench.networks.splitting import Side
 from bench.networks.unit import DynamicNet
 from bench.runtimes.instructions import Instruction, Program, Region, Value, without_dead
 from bench.runtimes.operators import CONSTANT, OPERATORS, Call
@@ -37,7 +38,7 @@ def program_of(net: DynamicNet, example_nchw: Tensor) -> Program:
         image = example_nchw[:1].clone(memory_format=torch.contiguous_format)
         with recorder:
             given = recorder.input(image)
-            logits, executed = net.execute_one(image, recorder.branch)
+            logits, executed = net.run(image, recorder.branch)
         outs = tuple(recorder.cast(recorder.value(t), torch.float32) for t in (logits, executed))
     code = without_dead(recorder.code, outs)
     return Program(given, code, *outs)
@@ -117,19 +118,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return value
 
     def branch(
-        self,
-        condition: Tensor,
-        then: Callable[[], tuple[Tensor, ...]],
-        otherwise: Callable[[], tuple[Tensor, ...]],
+        self, condition: Tensor, then: Side, otherwise: Side, *given: Tensor
     ) -> tuple[Tensor, ...]:
         """Record both sides; the outputs stand for either."""
         chosen = self.value(condition)
         if chosen.constant is not None:
-            return then() if bool(condition) else otherwise()
+            return then(*given) if bool(condition) else otherwise(*given)
         regions, found = [], []
         for side in (then, otherwise):
             with self._side() as code:
-                found.append(side())
+                found.append(side(*given))
                 regions.append(Region(tuple(code), tuple(map(self.value, found[-1]))))
         joined = tuple(Value(value.shape, value.dtype) for value in regions[0].outs)
         if [(v.shape, v.dtype) for v in joined] != [(v.shape, v.dtype) for v in regions[1].outs]:
@@ -162,12 +160,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         self._kept += [given, out]
         if values is not None:
-            self._record(func, values[0], values[1], out)
+            self._record(func, args[0], values[0], values[1], out)
         elif func._schema.is_mutable:
             self._constants.pop(id(args[0]), None)
         return out
 
-    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _record(
+        self, func: Any, first: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
         """Write down a call whose tensors are values already."""
         name, writes = _name(func), func._schema.is_mutable
         if name in CONSTANT:
@@ -175,7 +175,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator = OPERATORS.get(name)
         if operator is None:
             raise Unsupported(f"no instruction for the operator {func}")
-        call = Call(self, str(func), _by_name(func, args, kwargs), out)
+        call = Call(self, str(func), first, _by_name(func, args, kwargs), out)
         found = operator(call)
         outs = out if isinstance(out, list | tuple) else (out,)
         for tensor, value in zip(outs, found if isinstance(found, list) else [found], strict=False):

@@ -29,7 +29,8 @@ from bench.method import (
     Unit,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import ByMeans, Policy
+from bench.networks.policy import Decisions, Policy
+from bench.networks.trunk import pool
 
 
 class LearnedGatesConfig(MethodConfig):
@@ -46,7 +47,7 @@ class Gates(Policy):
             nn.init.ones_(last.bias)
             self.layers.append(nn.Sequential(nn.BatchNorm1d(width), last))
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         return BlockByBlock(self)
 
     def units(self) -> Sequence[Unit]:
@@ -54,13 +55,13 @@ class Gates(Policy):
         return [Unit(f"gate{b}", net, (width,), True, "policy") for b, (net, width) in layers]
 
 
-class BlockByBlock(ByMeans):
+class BlockByBlock(Decisions):
     def __init__(self, policy: Gates) -> None:
         self.policy = policy
         self.gates: list[Tensor] = []
 
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor:
-        z_n = self.policy.layers[index](mean_nc).flatten()
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n = self.policy.layers[index](pool(h_nchw)).flatten()
         soft_n = torch.sigmoid(z_n)
         self.gates.append((z_n >= 0).float() + (soft_n - soft_n.detach()))
         return self.gates[-1]

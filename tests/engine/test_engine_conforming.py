@@ -31,7 +31,8 @@ from bench.method import (
     Unit,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import ByMeans, Decisions, Policy, UpFront
+from bench.networks.policy import Decisions, Policy, UpFront
+from bench.networks.trunk import pool
 from bench.options import run_options
 from bench.phases import CrossEntropy
 from bench.records.record import RunRecord
@@ -98,36 +99,36 @@ class FreeGates(Gates):
 class HardGates(Gates):
     """Rounds without an estimator: nothing learns how to decide."""
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         return Detached(self)
 
 
 class Detached(BlockByBlock):
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor:
-        return super().gate_of(index, mean_nc).detach()
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        return super().gate(index, h_nchw).detach()
 
 
 class NoisyGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         return Noisy(self)
 
 
 class Noisy(BlockByBlock):
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor:
-        return (torch.rand(len(mean_nc), device=mean_nc.device) > 0.5).float()
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        return (torch.rand(len(h_nchw), device=h_nchw.device) > 0.5).float()
 
     def terms(self) -> dict[str, Tensor]:
         return {}
 
 
 class SoftGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> ByMeans:
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         return Soft(self)
 
 
 class Soft(BlockByBlock):
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor:
-        self.gates.append(torch.sigmoid(self.policy.layers[index](mean_nc).flatten()))
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+        self.gates.append(torch.sigmoid(self.policy.layers[index](pool(h_nchw)).flatten()))
         return self.gates[-1]
 
 

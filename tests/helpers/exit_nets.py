@@ -7,13 +7,10 @@ import functools
 import torch
 from gated_nets import backbone, images, season
 
-from bench.networks.exit_calibration import (
-    calibrate_by_learning,
-    calibrate_to_budgets,
-    held_out_logits,
-)
-from bench.networks.exit_rules import EntropyBelow, ExitRule, LearnedRule, ProbabilityReaches
+from bench.networks.exit_calibration import calibrate_to_budgets, held_out_logits
+from bench.networks.exit_rules import EntropyBelow, ExitRule, ProbabilityReaches
 from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+from methods.learned_exit import LearnedRule, calibrate_by_learning
 
 RULES: dict[str, type[ExitRule]] = {
     "entropy": EntropyBelow,

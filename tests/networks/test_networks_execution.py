@@ -136,10 +136,6 @@ def test_gates_that_read_the_state_agree_on_both_paths(
     masked, skipping = net(x), net.execute(x)
     assert torch.equal(skipping.executed, masked.executed)
     torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
-    if count > 1:
-        torch.testing.assert_close(
-            skipping.terms["scores_ng"], masked.terms["scores_ng"], atol=1e-3, rtol=1e-4
-        )
     if count == 33:
         rates_b = masked.executed[:, block_columns(net.units())].mean(dim=0)
         assert rates_b[1] == 1

@@ -9,10 +9,7 @@ import torch
 
 from bench.networks.exit_rules import (
     EntropyBelow,
-    LearnedRule,
     ProbabilityReaches,
-    Score,
-    confidence_features,
     entropy_nats,
     largest_probability,
 )
@@ -33,14 +30,6 @@ def test_the_entropy_is_in_nats() -> None:
 def test_an_image_without_doubt_has_entropy_zero_and_not_nan() -> None:
     sure = torch.tensor([[1e4, 0.0, -1e4], [0.0, 3e38, 0.0]])
     assert entropy_nats(sure).tolist() == [0.0, 0.0]
-
-
-def test_the_features_are_largest_probability_entropy_and_margin() -> None:
-    expected = [0.5, 1.5 * math.log(2), 0.25]
-    assert confidence_features(HALVES)[0].tolist() == pytest.approx(expected)
-    features = confidence_features(logits())
-    assert torch.equal(features[:, 1], entropy_nats(logits()))
-    torch.testing.assert_close(features[:, 0], largest_probability(logits()))
 
 
 def test_very_sure_images_do_not_tie() -> None:
@@ -92,9 +81,9 @@ def test_cuts_separate_by_confidence_at_their_own_exit_and_point(
     assert torch.equal(rule.leaves(z, exit_index=1, point=1), confidence > middle)
 
 
-@pytest.mark.parametrize("kind", [EntropyBelow, ProbabilityReaches, LearnedRule])
+@pytest.mark.parametrize("kind", [EntropyBelow, ProbabilityReaches])
 def test_nobody_leaves_by_a_rule_that_was_never_calibrated(
-    kind: type[EntropyBelow] | type[ProbabilityReaches] | type[LearnedRule],
+    kind: type[EntropyBelow] | type[ProbabilityReaches],
 ) -> None:
     rule = kind(3, 2)
     sure = torch.cat([logits(), torch.tensor([[1e4] + [0.0] * 9])])
@@ -103,25 +92,6 @@ def test_nobody_leaves_by_a_rule_that_was_never_calibrated(
             assert not bool(rule.leaves(sure, exit_index=exit_index, point=point).any())
 
 
-def test_a_learned_rule_is_a_line_through_the_features_of_its_exit_and_point() -> None:
-    rule = LearnedRule(2, 2)
-    rule.set_point(1, torch.tensor([[0.0, 0, 0], [2.0, -1.0, 0.5]]), torch.tensor([-1.0, 0.25]))
-    score = rule.scores[1]
-    assert isinstance(score, Score)
-    by_hand = 2 * 0.5 - 1.5 * math.log(2) + 0.5 * 0.25 + 0.25
-    assert score(confidence_features(HALVES), 1).item() == pytest.approx(by_hand)
-    assert rule.leaves(HALVES, exit_index=1, point=1).tolist() == [True]
-    assert rule.leaves(HALVES, exit_index=1, point=0).tolist() == [False]
-    assert rule.leaves(HALVES, exit_index=0, point=1).tolist() == [False]
-
-
 def test_what_a_rule_compares_with_travels_in_its_state_dict() -> None:
     shapes = {key: tuple(v.shape) for key, v in EntropyBelow(5, 2).state_dict().items()}
     assert shapes == {"thresholds_pe": (5, 2)}
-    learned = {key: tuple(v.shape) for key, v in LearnedRule(5, 2).state_dict().items()}
-    assert learned == {
-        f"scores.{e}.{name}": size
-        for e in range(2)
-        for name, size in (("weights_pf", (5, 3)), ("biases_p", (5,)))
-    }
-    assert not list(LearnedRule(5, 2).parameters())

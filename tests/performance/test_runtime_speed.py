@@ -25,7 +25,7 @@ from bench.measure.modes import using_threads
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
-from bench.networks.policy import ByMeans, Decisions, Policy, UpFront
+from bench.networks.policy import Decisions, Policy, UpFront
 from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Unit
 from bench.runtimes.contract import RUNTIMES, Run
@@ -93,20 +93,18 @@ class Hyperplanes(Policy):
         gates_nb = (self._sides(x_nchw) > self.least_b).float()
         if self.asked is None:
             return UpFront(gates_nb, always_on=self.always_on)
-        decisions = self.asked.begin(x_nchw, stem_nchw)
-        assert isinstance(decisions, ByMeans)
-        return _Overruled(decisions, gates_nb)
+        return _Overruled(self.asked.begin(x_nchw, stem_nchw), gates_nb)
 
     def units(self) -> Sequence[Unit]:
         return () if self.asked is None else self.asked.units()
 
 
-class _Overruled(ByMeans):
-    def __init__(self, decisions: ByMeans, gates_nb: Tensor) -> None:
+class _Overruled(Decisions):
+    def __init__(self, decisions: Decisions, gates_nb: Tensor) -> None:
         self.decisions, self.gates_nb = decisions, gates_nb
 
-    def gate_of(self, index: int, mean_nc: Tensor) -> Tensor | None:
-        own_n = self.decisions.gate_of(index, mean_nc)
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        own_n = self.decisions.gate(index, h_nchw)
         # Asked, and needed for the answer, which is the table's.
         return None if own_n is None else self.gates_nb[:, index] * (own_n + 1).clamp(max=1)
 

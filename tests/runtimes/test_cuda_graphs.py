@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from bench.errors import Unsupported
 from bench.measure.equivalence import check_execution
 from bench.networks.gated import GatedResNet
-from bench.networks.unit import DynamicNet
+from bench.networks.unit import Branch, DynamicNet
 from bench.runtimes.cuda_graphs import CudaGraphs, replayed
 from bench.runtimes.eager import folded_copy
 
@@ -89,9 +89,9 @@ def test_stretches_replayed_one_after_the_other_are_the_network(name: str) -> No
 
 def test_what_a_graph_cannot_hold_is_a_reason() -> None:
     class Reading(GatedResNet):
-        def execute(self, x_nchw: Tensor) -> Any:
+        def run(self, x_nchw: Tensor, branch: Branch) -> Any:
             assert x_nchw.sum().item() != 0
-            return super().execute(x_nchw)
+            return super().run(x_nchw, branch)
 
     net = Reading(backbone()).eval()
     with pytest.raises(Unsupported, match="cannot be recorded: operation not permitted"):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.errors import EquivalenceError, Unsupported
 from bench.measure.equivalence import check_execution
-from bench.networks.exit_rules import EntropyBelow, LearnedRule, ProbabilityReaches
+from bench.networks.exit_rules import EntropyBelow, ProbabilityReaches
 from bench.networks.exits import NUM_EXITS, ExitResNet
 from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
@@ -25,6 +25,7 @@ from bench.runtimes.contract import RUNTIMES, Runtime
 from bench.runtimes.native import Native
 from bench.runtimes.native.build import library
 from methods.blockdrop import PolicyNet
+from methods.learned_exit import LearnedRule
 
 UNEQUAL = "fields of unequal sizes"
 

@@ -34,6 +34,7 @@ struct Kernel {
   const float* bias;    // (c_out)
   int c_in, c_out;
   float least;  // what is smaller becomes this: 0 is a ReLU
+  bool adds;    // whether something is added to the sums
   std::ptrdiff_t group() const { return std::ptrdiff_t(9) * c_in * GROUP; }
 };
 
@@ -46,7 +47,7 @@ struct Pixels {
 
 // max(convolution + added, least) for P pixels and the WIDTH * L channels from `channel` on.
 // `row`: numbers from one row of the padded image to the next.
-template <int P, int L, bool ADDS>
+template <int P, int L>
 [[gnu::noinline]] void tile(const Pixels& at, std::ptrdiff_t row, const Kernel& kernel, int channel) {
   Vector sum[P][L];
 #pragma GCC unroll 12
@@ -79,24 +80,24 @@ template <int P, int L, bool ADDS>
 #pragma GCC unroll 4
     for (int l = 0; l < L; ++l) {
       const int c = channel + l * WIDTH;
-      if (ADDS) sum[p][l] += load(at.added[p] + c);
+      if (kernel.adds) sum[p][l] += load(at.added[p] + c);
       store(at.to[p] + c, sum[p][l] < least ? least : sum[p][l]);
     }
 }
 
 // The same for `count` pixels, at most P.
-template <int P, int L, bool ADDS>
+template <int P, int L>
 inline void tile_of(int count, const Pixels& at, std::ptrdiff_t row, const Kernel& kernel, int c) {
   if (count == P) {
-    tile<P, L, ADDS>(at, row, kernel, c);
+    tile<P, L>(at, row, kernel, c);
   } else if constexpr (P > 1) {
-    tile_of<P - 1, L, ADDS>(count, at, row, kernel, c);
+    tile_of<P - 1, L>(count, at, row, kernel, c);
   }
 }
 
 // The same for pixels 0 to count - 1; `pixel(i, at, p)` puts pixel i into place p
 // and is asked for one after the other.
-template <int P, int L, bool ADDS, typename Pixel>
+template <int P, int L, typename Pixel>
 inline void in_tiles(int count, std::ptrdiff_t row, const Kernel& kernel, Pixel& pixel) {
   Pixels at;
   for (int begin = 0; begin < count; begin += P) {
@@ -104,27 +105,27 @@ inline void in_tiles(int count, std::ptrdiff_t row, const Kernel& kernel, Pixel&
     for (int p = 0; p < several; ++p) pixel(begin + p, at, p);
     for (int c = 0; c < kernel.c_out; c += L * WIDTH) {
       if (several == P)
-        tile<P, L, ADDS>(at, row, kernel, c);
+        tile<P, L>(at, row, kernel, c);
       else
-        tile_of<P - 1, L, ADDS>(several, at, row, kernel, c);
+        tile_of<P - 1, L>(several, at, row, kernel, c);
     }
   }
 }
 
 // With the tile that suits the registers: 32 of 16 numbers, else 16 of 8 or 4 (or 32 of 4).
-template <bool ADDS, typename Pixel>
+template <typename Pixel>
 inline void convolve(int count, std::ptrdiff_t row, const Kernel& kernel, Pixel pixel) {
 #if defined(__AVX512F__)
   if (kernel.c_out % 64 == 0)
-    in_tiles<6, 4, ADDS>(count, row, kernel, pixel);
+    in_tiles<6, 4>(count, row, kernel, pixel);
   else if (kernel.c_out % 32 == 0)
-    in_tiles<12, 2, ADDS>(count, row, kernel, pixel);
+    in_tiles<12, 2>(count, row, kernel, pixel);
   else
-    in_tiles<12, 1, ADDS>(count, row, kernel, pixel);
+    in_tiles<12, 1>(count, row, kernel, pixel);
 #elif defined(__aarch64__)
-  in_tiles<6, 4, ADDS>(count, row, kernel, pixel);
+  in_tiles<6, 4>(count, row, kernel, pixel);
 #else
-  in_tiles<6, 2, ADDS>(count, row, kernel, pixel);
+  in_tiles<6, 2>(count, row, kernel, pixel);
 #endif
 }
 

@@ -50,13 +50,13 @@ OPS = (
 KINDS = {
     "unary": (
         *("relu", "leaky_relu", "sigmoid", "tanh", "exp", "log", "neg", "abs", "sqrt", "rsqrt"),
-        *("erf", "gelu", "not"),
+        *("erf", "gelu", "not", "floor"),
     ),
     "binary": (
         *("add", "sub", "mul", "div", "maximum", "minimum", "and", "or", "xor", "shl", "shr"),
         *("lt", "le", "gt", "ge", "eq", "ne"),
     ),
-    "reduce": ("sum", "mean", "max", "min", "any", "all", "argmax"),
+    "reduce": ("sum", "mean", "max", "min", "any", "all", "prod", "argmax"),
 }
 _MOST_BORDER, _MOST_DIMS = 8, 4
 

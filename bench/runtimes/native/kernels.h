@@ -40,6 +40,12 @@ inline void rows(const Instruction& one, F f) {
       }
 }
 
+// Numbers that do not lie in a row: no loop worth vectors.
+template <typename Out, typename F>
+[[gnu::cold, gnu::noinline]] void scattered(Out* out, std::ptrdiff_t step, std::ptrdiff_t n, F f) {
+  for (std::ptrdiff_t i = 0; i < n; ++i) out[i * step] = f(i);
+}
+
 template <typename Out, typename In, typename F>
 inline void each(const Instruction& one, const Memory& memory, F f) {
   const std::ptrdiff_t n = one.at(0).size[3], so = one.at(0).stride[3], si = one.at(1).stride[3];
@@ -50,7 +56,7 @@ inline void each(const Instruction& one, const Memory& memory, F f) {
 #pragma GCC ivdep
       for (std::ptrdiff_t i = 0; i < n; ++i) out[i] = f(in[i]);
     } else {
-      for (std::ptrdiff_t i = 0; i < n; ++i) out[i * so] = f(in[i * si]);
+      scattered(out, so, n, [=](std::ptrdiff_t i) { return f(in[i * si]); });
     }
   });
 }
@@ -58,7 +64,7 @@ inline void each(const Instruction& one, const Memory& memory, F f) {
 // The same by a function that is called for each number: a loop of its own for every type and
 // operator would take a minute to compile.
 template <typename Out, typename In>
-void each_called(const Instruction& one, const Memory& memory, Out (*f)(In)) {
+[[gnu::cold, gnu::noinline, gnu::noclone]] void each_called(const Instruction& one, const Memory& memory, Out (*f)(In)) {
   rows<2>(one, [&](const std::ptrdiff_t* begin) {
     Out* out = memory.at<Out>(one.at(0)) + begin[0];
     const In* in = memory.at<In>(one.at(1)) + begin[1];
@@ -68,7 +74,7 @@ void each_called(const Instruction& one, const Memory& memory, Out (*f)(In)) {
 }
 
 template <typename Out, typename In>
-void each_pair_called(const Instruction& one, const Memory& memory, Out (*f)(In, In)) {
+[[gnu::cold, gnu::noinline, gnu::noclone]] void each_pair_called(const Instruction& one, const Memory& memory, Out (*f)(In, In)) {
   rows<3>(one, [&](const std::ptrdiff_t* begin) {
     Out* out = memory.at<Out>(one.at(0)) + begin[0];
     const In* a = memory.at<In>(one.at(1)) + begin[1];
@@ -98,7 +104,7 @@ inline void each_pair(const Instruction& one, const Memory& memory, F f) {
 #pragma GCC ivdep
       for (std::ptrdiff_t i = 0; i < n; ++i) out[i] = f(first, b[i]);
     } else {
-      for (std::ptrdiff_t i = 0; i < n; ++i) out[i * so] = f(a[i * sa], b[i * sb]);
+      scattered(out, so, n, [=](std::ptrdiff_t i) { return f(a[i * sa], b[i * sb]); });
     }
   });
 }
@@ -126,11 +132,14 @@ inline double power_of_e(double x) { return std::exp(x); }
 template <typename T>
 void unary_of(const Instruction& one, const Memory& memory) {
   const T slope = T(one.factor);
-  const auto go = [&](auto f) { each<T, T>(one, memory, f); };
   const auto call = [&](T (*f)(T)) { each_called<T, T>(one, memory, f); };
+  const auto go = [&](auto f) {
+    if constexpr (std::is_same_v<T, float>) each<T, T>(one, memory, f);
+    else call(f);
+  };
   switch (one.number[0]) {
     case RELU: return go([](T x) { return x < 0 ? T(0) : x; });
-    case LEAKY_RELU: return go([=](T x) { return x > 0 ? x : slope * x; });
+    case LEAKY_RELU: return each<T, T>(one, memory, [=](T x) { return x > 0 ? x : slope * x; });
     case SIGMOID: return go([](T x) { return 1 / (1 + power_of_e(-x)); });
     case TANH: return go([](T x) { return 1 - 2 / (1 + power_of_e(2 * x)); });
     case EXP: return call([](T x) { return std::exp(x); });
@@ -141,6 +150,7 @@ void unary_of(const Instruction& one, const Memory& memory) {
     case RSQRT: return call([](T x) { return 1 / std::sqrt(x); });
     case ERF: return call([](T x) { return std::erf(x); });
     case GELU: return call([](T x) { return x * T(0.5) * (1 + std::erf(x * T(0.70710678118654752))); });
+    case FLOOR: return call([](T x) { return std::floor(x); });
     case NOT: return call([](T x) { return T(x == 0); });
   }
 }
@@ -189,10 +199,13 @@ void binary_of(const Instruction& one, const Memory& memory) {
 
 inline void binary(const Instruction& one, const Memory& memory) {
   const auto go = [&](auto f) { each_pair<float, float>(one, memory, f); };
+  const auto compare = [&](auto f) { each_pair<std::uint8_t, float>(one, memory, f); };
   if (one.at(1).type == FLOAT) switch (one.number[0]) {
     case ADD: return go([](float a, float b) { return a + b; });
     case SUB: return go([](float a, float b) { return a - b; });
     case MUL: return go([](float a, float b) { return a * b; });
+    case LE: return compare([](float a, float b) { return std::uint8_t(a <= b); });
+    case GT: return compare([](float a, float b) { return std::uint8_t(a > b); });
   }
   switch (one.at(1).type) {
     case FLOAT: return binary_of<float>(one, memory);
@@ -219,7 +232,7 @@ inline void muladd(const Instruction& one, const Memory& memory) {
 #pragma GCC ivdep
       for (std::ptrdiff_t i = 0; i < n; ++i) out[i] = first * b[i] + c[i];
     } else {
-      for (std::ptrdiff_t i = 0; i < n; ++i) out[i * so] = a[i * sa] * b[i * sb] + c[i * sc];
+      scattered(out, so, n, [=](std::ptrdiff_t i) { return a[i * sa] * b[i * sb] + c[i * sc]; });
     }
   });
 }
@@ -255,6 +268,8 @@ inline void typed(std::int64_t type, F f) {
 inline void copy(const Instruction& one, const Memory& memory) {
   if (one.at(0).type == FLOAT && one.at(1).type == FLOAT)
     return each<float, float>(one, memory, [](float x) { return x; });
+  if (one.at(0).type == FLOAT && one.at(1).type == BOOL)
+    return each<float, std::uint8_t>(one, memory, [](std::uint8_t x) { return float(x); });
   typed(one.at(0).type, [&](auto to) {
     typed(one.at(1).type, [&](auto from) {
       using To = decltype(to);
@@ -272,14 +287,14 @@ inline void fill(const Instruction& one, const Memory& memory) {
     using T = decltype(zero);
     rows<1>(one, [&](const std::ptrdiff_t* begin) {
       T* out = memory.at<T>(one.at(0)) + begin[0];
-      for (std::int64_t i = 0; i < one.at(0).size[3]; ++i) out[i * one.at(0).stride[3]] = T(one.factor);
+      scattered(out, one.at(0).stride[3], one.at(0).size[3], [&](std::ptrdiff_t) { return T(one.factor); });
     });
   });
 }
 
 // in (kept, a, b, c) to out (kept): `join` puts a number to what was found so far.
 template <typename T, typename F>
-void reduce_by(const Instruction& one, const Memory& memory, F join) {
+[[gnu::noinline, gnu::noclone]] void reduce_by(const Instruction& one, const Memory& memory, F join) {
   const Operand& in = one.at(1);
   const T* from = memory.at<T>(in);
   T* out = memory.at<T>(one.at(0));
@@ -310,14 +325,20 @@ void reduce_by(const Instruction& one, const Memory& memory, F join) {
 template <typename T>
 void reduce_of(const Instruction& one, const Memory& memory) {
   const Operand& in = one.at(1);
+  const auto call = [&](T (*join)(T, T)) { reduce_by<T>(one, memory, join); };
+  const auto go = [&](auto join) {
+    if constexpr (std::is_same_v<T, float>) reduce_by<T>(one, memory, join);
+    else call(join);
+  };
   switch (one.number[0]) {
     case ANY: return reduce_by<T>(one, memory, [](T a, T b) { return T(a || b); });
-    case ALL: return reduce_by<T>(one, memory, [](T a, T b) { return T(a && b); });
-    case MAX: return reduce_by<T>(one, memory, [](T a, T b) { return b > a || b != b ? b : a; });
-    case MIN: return reduce_by<T>(one, memory, [](T a, T b) { return b < a || b != b ? b : a; });
+    case PROD: return call([](T a, T b) { return T(a * b); });
+    case ALL: return call([](T a, T b) { return T(a && b); });
+    case MAX: return go([](T a, T b) { return b > a || b != b ? b : a; });
+    case MIN: return call([](T a, T b) { return b < a || b != b ? b : a; });
     case SUM:
     case MEAN: {
-      reduce_by<T>(one, memory, [](T a, T b) { return T(a + b); });
+      go([](T a, T b) { return T(a + b); });
       if (one.number[0] == SUM) return;
       T* out = memory.at<T>(one.at(0));
       const T count = T(in.size[1] * in.size[2] * in.size[3]);
@@ -358,7 +379,7 @@ void product_of(const Instruction& one, const Memory& memory) {
 
 // The greatest numbers, in order.
 template <typename T>
-void top_of(const Instruction& one, const Memory& memory) {
+[[gnu::cold]] void top_of(const Instruction& one, const Memory& memory) {
   T* out = memory.at<T>(one.at(0));
   const T* in = memory.at<T>(one.at(1));
   const std::int64_t count = one.at(0).size[3], so = one.at(0).stride[3];
@@ -445,33 +466,24 @@ inline void convolution(const Instruction& one, Memory& memory) {
       }
 }
 
-inline Kernel kernel_of(const Instruction& one, const Memory& memory, int weight, int c_in, int c_out) {
-  return {memory.at<float>(one.at(weight)), memory.at<float>(one.at(weight + 1)), c_in, c_out, float(one.factor)};
+inline Kernel kernel_of(const Instruction& one, const Memory& memory, int weight, int c_in, int c_out, bool adds) {
+  return {memory.at<float>(one.at(weight)), memory.at<float>(one.at(weight + 1)), c_in, c_out, float(one.factor), adds};
 }
 
 // 3x3 with a padding of 1, any stride: see convolution.h.
 inline void convolution3(const Instruction& one, const Memory& memory) {
   const Operand &o = one.at(0), &in = one.at(1);
+  const Operand& a = one.at(one.operands - 1);  // what is added, if anything
+  const bool adds = one.operands == 5;
   const int stride = int(one.number[3]), width = int(o.size[2]);
-  const Kernel kernel = kernel_of(one, memory, 2, int(in.size[3]), int(o.size[3]));
-  const float* from = memory.at<float>(in) - in.stride[1] - in.stride[2];
+  const Kernel kernel = kernel_of(one, memory, 2, int(in.size[3]), int(o.size[3]), adds);
+  const float *from = memory.at<float>(in) - in.stride[1] - in.stride[2], *added = memory.at<float>(a);
   float* to = memory.at<float>(o);
   Walk read(0, width, stride * in.stride[2], stride * in.stride[1]);
-  Walk written(0, width, o.stride[2], o.stride[1]);
-  const int count = int(o.size[1] * o.size[2]);
-  if (one.operands < 5) {
-    convolve<false>(count, in.stride[1], kernel, [&](int, Pixels& at, int p) {
-      at.from[p] = from + read.next();
-      at.to[p] = to + written.next();
-    });
-    return;
-  }
-  const Operand& a = one.at(4);
-  const float* added = memory.at<float>(a);
-  Walk beside(0, width, a.stride[2], a.stride[1]);
-  convolve<true>(count, in.stride[1], kernel, [&](int, Pixels& at, int p) {
+  Walk written(0, width, o.stride[2], o.stride[1]), beside(0, width, a.stride[2], a.stride[1]);
+  convolve(int(o.size[1] * o.size[2]), in.stride[1], kernel, [&](int, Pixels& at, int p) {
     at.from[p] = from + read.next();
-    at.added[p] = added + beside.next();
+    if (adds) at.added[p] = added + beside.next();
     at.to[p] = to + written.next();
   });
 }
@@ -502,13 +514,13 @@ inline void sparse_block(const Instruction& one, Memory& memory) {
   };
   float *state = memory.at<float>(s), *hidden = memory.at<float>(h);
   const int channels = int(s.size[3]), inner = int(h.size[3]);
-  Kernel first = kernel_of(one, memory, 3, channels, inner);
-  convolve<false>(int(memory.around.size()), s.stride[1], first, [&](int i, Pixels& pixels, int p) {
+  Kernel first = kernel_of(one, memory, 3, channels, inner, false);
+  convolve(int(memory.around.size()), s.stride[1], first, [&](int i, Pixels& pixels, int p) {
     pixels.from[p] = state + at(s, memory.around[i]) - s.stride[1] - s.stride[2];
     pixels.to[p] = hidden + at(h, memory.around[i]);
   });
-  Kernel second = kernel_of(one, memory, 5, inner, channels);
-  convolve<true>(int(memory.active.size()), h.stride[1], second, [&](int i, Pixels& pixels, int p) {
+  Kernel second = kernel_of(one, memory, 5, inner, channels, true);
+  convolve(int(memory.active.size()), h.stride[1], second, [&](int i, Pixels& pixels, int p) {
     pixels.from[p] = hidden + at(h, memory.active[i]) - h.stride[1] - h.stride[2];
     pixels.added[p] = pixels.to[p] = state + at(s, memory.active[i]);
   });

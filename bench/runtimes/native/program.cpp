@@ -26,7 +26,7 @@ Block block_of(std::int64_t bytes) {
 
 class Program {
  public:
-  Program(const std::int64_t* words, std::int64_t word_count, const double* factors,
+  [[gnu::cold]] Program(const std::int64_t* words, std::int64_t word_count, const double* factors,
           std::int64_t factor_count, const char* constants, const std::int64_t (&bytes)[SPACES])
       : work_(block_of(bytes[WORK])), constants_(block_of(bytes[CONSTANT])) {
     std::memcpy(constants_.get(), constants, std::size_t(bytes[CONSTANT]));
@@ -144,7 +144,7 @@ class Program {
 extern "C" {
 
 // Returns a program, or nothing and why in `error`.
-void* skipbench_load(const std::int64_t* words, std::int64_t word_count, const double* factors,
+[[gnu::cold]] void* skipbench_load(const std::int64_t* words, std::int64_t word_count, const double* factors,
                      std::int64_t factor_count, const char* constants, std::int64_t constant_bytes,
                      std::int64_t work_bytes, char* error, std::int64_t error_size) {
   try {

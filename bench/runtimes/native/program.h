@@ -19,9 +19,9 @@ enum Op {
   COPY, FILL, UNARY, BINARY, WHERE, MULADD, REDUCE, PRODUCT, TOP, POOL, CONVOLUTION, CONVOLUTION3,
   SPARSE_BLOCK, BRANCH, JUMP, OPS
 };
-enum Unary { RELU, LEAKY_RELU, SIGMOID, TANH, EXP, LOG, NEG, ABS, SQRT, RSQRT, ERF, GELU, NOT };
+enum Unary { RELU, LEAKY_RELU, SIGMOID, TANH, EXP, LOG, NEG, ABS, SQRT, RSQRT, ERF, GELU, NOT, FLOOR };
 enum Binary { ADD, SUB, MUL, DIV, MAXIMUM, MINIMUM, AND, OR, XOR, SHL, SHR, LT, LE, GT, GE, EQ, NE };
-enum Reduce { SUM, MEAN, MAX, MIN, ANY, ALL, ARGMAX };
+enum Reduce { SUM, MEAN, MAX, MIN, ANY, ALL, PROD, ARGMAX };
 
 constexpr std::ptrdiff_t SIZE_OF[TYPES] = {4, 8, 8, 4, 1};
 constexpr int DIMS = 4;
@@ -81,7 +81,7 @@ class Checks {
  public:
   explicit Checks(const Instruction& one) : one_(one) {}
 
-  void all(std::int64_t place, std::int64_t count) const {
+  [[gnu::cold]] void all(std::int64_t place, std::int64_t count) const {
     require(one_.op >= 0 && one_.op < OPS, "no such instruction");
     static constexpr int needed[OPS] = {2, 1, 2, 3, 4, 4, 2, 3, 2, 2, 4, 4, 7, 1, 0};
     const bool adds = one_.op == CONVOLUTION || one_.op == CONVOLUTION3;
@@ -90,7 +90,7 @@ class Checks {
       require(one_.at(0).space == WORK, "an instruction that writes to constants");
     switch (one_.op) {
       case COPY: sizes(); break;
-      case UNARY: sizes(), types(1), kind(NOT); break;
+      case UNARY: sizes(), types(1), kind(FLOOR); break;
       case BINARY: sizes(), types(one_.number[0] < LT), kind(NE); break;
       case WHERE: sizes(), require(type(1) == BOOL && type(0) == type(2) && type(2) == type(3), TYPE); break;
       case MULADD: sizes(), types(1), require(type(0) == FLOAT, TYPE); break;

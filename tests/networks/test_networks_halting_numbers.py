@@ -8,15 +8,16 @@ from halting_nets import EPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.networks.pondering import Pondering
+from bench.networks.halting import lefts_of, ponder, weigh
 
 
 def pondered(scores_l: list[float]) -> tuple[list[float], float, float]:
     """Return p, N and N + R of one image whose last unit has no score."""
-    pondering = Pondering(torch.ones(1, 1, 1, 1), eps=EPS)
-    weights = [pondering.weigh(torch.full((1, 1, 1, 1), h)) for h in scores_l]
-    weights.append(pondering.finish())
-    return [p.item() for p in weights], pondering.units.item(), pondering.cost.item()
+    scores = [torch.full((1, 1, 1, 1), h) for h in scores_l]
+    lefts = lefts_of(torch.ones(1, 1, 1, 1), scores, eps=EPS)
+    units, cost = ponder(lefts)
+    weights = [a - b for a, b in zip(lefts, [*lefts[1:], 0.0], strict=True)]
+    return [float(p) for p in weights], units.item(), cost.item()
 
 
 @pytest.mark.parametrize(
@@ -67,20 +68,20 @@ def test_the_weights_add_up_to_one_and_the_ponder_cost_bounds_the_units(
 
 def test_the_ponder_cost_has_its_gradient_through_the_remainder_alone() -> None:
     scores = torch.tensor([0.3, 0.5, 0.4, 0.9], requires_grad=True)
-    pondering = Pondering(torch.ones(1, 1, 1, 1), eps=EPS)
-    for h in scores:
-        pondering.weigh(h.view(1, 1, 1, 1))
-    pondering.finish()
-    (gradient,) = torch.autograd.grad(pondering.cost.sum(), scores)
+    ones = torch.ones(1, 1, 1, 1)
+    _, cost = ponder(lefts_of(ones, (h.view(1, 1, 1, 1) for h in scores), eps=EPS))
+    (gradient,) = torch.autograd.grad(cost.sum(), scores)
     assert gradient.tolist() == [-1, -1, 0, 0]  # R = 1 - h_1 - h_2, N counts
 
 
 def test_a_score_moves_weight_between_its_state_and_the_state_halted_at() -> None:
     scores = torch.tensor([0.3, 0.5, 0.4, 0.9], requires_grad=True)
     states = torch.tensor([2.0, 3.0, 7.0, 11.0, 13.0])
-    pondering = Pondering(torch.ones(1, 1, 1, 1), eps=EPS)
-    out = sum(pondering.weigh(h.view(1, 1, 1, 1)) * x for h, x in zip(scores, states, strict=False))
-    out = out + pondering.finish() * states[-1]
+    left, out = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    for h, x in zip(scores, states, strict=False):
+        weights = weigh(left, h.view(1, 1, 1, 1), eps=EPS)
+        left, out = left - weights, out + weights * x
+    out = out + left * states[-1]
     assert out.item() == pytest.approx(0.3 * 2 + 0.5 * 3 + 0.2 * 7)
     (gradient,) = torch.autograd.grad(out.sum(), scores)
     assert gradient.tolist() == [2 - 7, 3 - 7, 0, 0]

@@ -1,0 +1,112 @@
+"""A batch of which some images go one way and others another: decisions in eager PyTorch.
+
+What lies apart is joined when it is read, so gathering copies what runs once, and nothing is put
+back. Owns no decision and no block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+Side = Callable[..., tuple[Tensor, ...]]
+
+
+class Apart(Tensor):
+    """Images (N, ...) of which each is a view (1, ...); functions of torch read them as one tensor.
+
+    `means` are their means over positions, (1, C) each, where somebody has asked for them.
+    """
+
+    views: Sequence[Tensor]
+    means: Sequence[Tensor] | None
+    _joined: Tensor | None
+
+    @staticmethod
+    def __new__(cls, views: Sequence[Tensor], means: Sequence[Tensor] | None = None) -> Apart:
+        shape = len(views), *views[0].shape[1:]
+        dtype, device = views[0].dtype, views[0].device
+        new = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
+        assert isinstance(new, Apart)
+        new.views, new.means, new._joined = views, means, None
+        return new
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            if func in _OF_THE_SHAPE:
+                return func(*args)
+            return func(*tree_map(joined, args), **tree_map(joined, kwargs or {}))
+
+    __torch_dispatch__: Any = __torch_function__
+
+
+_OF_THE_SHAPE = {
+    *(Tensor.__len__, Tensor.dim, Tensor.size),
+    *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device")),
+}
+
+
+def pool(h: Tensor) -> Tensor:
+    """Return the mean over positions, (N, C): of maps (N, C, H, W) or of tokens (N, T, C)."""
+    if not isinstance(h, Apart):
+        return h.mean(dim=(2, 3)) if h.ndim == 4 else h.flatten(1, -2).mean(dim=1)
+    if h.means is None:
+        h.means = torch.split(pool(joined(h)), 1)
+    return torch.cat(list(h.means))
+
+
+def joined(x: Any) -> Any:
+    """Return what may lie apart as one tensor, and all else as it is."""
+    if not isinstance(x, Apart):
+        return x
+    if x._joined is None:
+        x._joined = x.views[0] if len(x.views) == 1 else torch.cat(list(x.views))
+    return x._joined
+
+
+def split(condition_n: Tensor, then: Side, otherwise: Side, *given: Tensor) -> tuple[Tensor, ...]:
+    """Run each side on its images: a `Branch` for whole batches."""
+    chosen = condition_n.tolist()
+    if all(chosen):
+        return then(*given)
+    if not any(chosen):
+        return otherwise(*given)
+    rows = [[n for n, yes in enumerate(chosen) if yes is wanted] for wanted in (True, False)]
+    sides = zip((then, otherwise), rows, strict=True)
+    parts = [side(*(_taken(tensor, places) for tensor in given)) for side, places in sides]
+    return tuple(_together(rows, pair) for pair in zip(*parts, strict=True))
+
+
+def _views(x: Tensor) -> Sequence[Tensor]:
+    return x.views if isinstance(x, Apart) else torch.split(x, 1)
+
+
+def _means(x: Tensor) -> Sequence[Tensor] | None:
+    return x.means if isinstance(x, Apart) else None
+
+
+def _taken(x: Tensor, rows: Sequence[int]) -> Apart:
+    views, means = _views(x), _means(x)
+    return Apart([views[n] for n in rows], means and [means[n] for n in rows])
+
+
+def _together(rows: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> Tensor:
+    """Put the images of both sides back in their order."""
+    count = sum(map(len, rows))
+    views: list[Any] = [None] * count
+    means: list[Any] = [None] * count
+    known = any(_means(part) for part in parts)
+    for places, part in zip(rows, parts, strict=True):
+        for n, view in zip(places, _views(part), strict=True):
+            views[n] = view
+        if known:
+            for n, mean in zip(places, _means(part) or torch.split(pool(part), 1), strict=True):
+                means[n] = mean
+    return Apart(views, means if known else None)
