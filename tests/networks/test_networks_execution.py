@@ -63,22 +63,6 @@ def test_in_training_mode_all_units_on_is_the_plain_resnet_too(merge: str) -> No
         assert torch.equal(ours, theirs)
 
 
-@every_merge
-@every_shortcut
-@torch.no_grad()
-def test_with_all_units_off_only_stem_shortcuts_and_head_run(merge: str, shortcut: str) -> None:
-    net, x = seasoned(merge, shortcut), images(5)
-    h = net.trunk.stem(x)
-    for block in net.blocks:
-        h = block.shortcut(h)
-        if merge == "residual":
-            h = torch.relu(h)
-    expected, zeros = net.trunk.head(h), torch.zeros(5, BLOCKS)
-    for output in (net.forward_with(x, zeros), net.execute_with(x, zeros)):
-        assert torch.equal(output.logits, expected)
-        assert output.executed[:, block_columns(net.units())].sum() == 0
-
-
 @every_shortcut
 @torch.no_grad()
 def test_a_residual_runs_on_the_images_that_chose_it_and_on_no_other(shortcut: str) -> None:
@@ -123,35 +107,6 @@ def test_skipping_equals_masking_for_any_mask_and_batch_size(
     torch.testing.assert_close(masked.logits, by_hand(net, x, gates_nb), atol=1e-4, rtol=0)
     assert torch.equal(skipping.executed, masked.executed)
     assert torch.equal(masked.executed[:, block_columns(net.units())], gates_nb)
-
-
-@every_merge
-@every_shortcut
-@pytest.mark.parametrize("count", [1, 2, 33])
-@torch.no_grad()
-def test_gates_that_read_the_state_agree_on_both_paths(
-    merge: str, shortcut: str, count: int
-) -> None:
-    net, x = per_unit_net(merge, shortcut), images(count, seed=9)
-    masked, skipping = net(x), net.execute(x)
-    assert torch.equal(skipping.executed, masked.executed)
-    torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
-    if count == 33:
-        rates_b = masked.executed[:, block_columns(net.units())].mean(dim=0)
-        assert rates_b[1] == 1
-        assert all(0 < rate < 1 for b, rate in enumerate(rates_b.tolist()) if b != 1)
-
-
-@every_merge
-@torch.no_grad()
-def test_the_other_images_of_a_batch_do_not_matter(merge: str) -> None:
-    net, x = per_unit_net(merge, "B"), images(12, seed=9)
-    for run in (net.forward, net.execute):
-        together = run(x)
-        for n in range(len(x)):
-            alone = run(x[n : n + 1])
-            assert torch.equal(alone.executed[0], together.executed[n])
-            torch.testing.assert_close(alone.logits[0], together.logits[n], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import io
 from functools import partial
 
 import pytest
 import torch
 from exit_nets import BUDGETS, POINTS, RULES, calibrated, fresh
-from gated_nets import BLOCKS, backbone, images
+from gated_nets import BLOCKS, images
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
-from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
 from bench.networks.trunk import Backbone
 
@@ -57,36 +55,6 @@ def test_both_paths_are_what_image_by_image_gives() -> None:
         assert net.at(point)(x).terms["way_n"].tolist() == ways
 
 
-@every_rule
-@every_head
-@torch.no_grad()
-def test_skipping_gives_what_masking_gives_at_every_point(rule: str, head: HeadKind) -> None:
-    net, x = calibrated(rule, head), images(41, seed=61)
-    for point in range(POINTS):
-        view = net.at(point)
-        for part in (x, x[:1], x[7:9]):
-            masked, skipping = view(part), view.execute(part)
-            assert torch.equal(skipping.executed, masked.executed)
-            torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-5, rtol=0)
-
-
-@every_rule
-@torch.no_grad()
-def test_the_made_up_networks_use_every_way_out(rule: str) -> None:
-    ways = calibrated(rule)(images(64, seed=62)).terms["way_n"]
-    assert set(ways.tolist()) == {0, 1, 2}
-
-
-@every_rule
-@torch.no_grad()
-def test_an_uncalibrated_network_sends_everybody_to_the_end(rule: str) -> None:
-    net, x = fresh(rule), images(12)
-    for point in range(POINTS):
-        for output in (net.at(point)(x), net.at(point).execute(x)):
-            assert bool((output.executed == 1).all())
-            torch.testing.assert_close(output.logits, net.trunk(x), atol=1e-6, rtol=0)
-
-
 @torch.no_grad()
 def test_at_entropy_zero_all_go_to_the_end_and_at_infinity_all_leave_at_exit_1() -> None:
     net, x = fresh(), images(20)
@@ -99,18 +67,6 @@ def test_at_entropy_zero_all_go_to_the_end_and_at_infinity_all_leave_at_exit_1()
         assert ran == ["stem", "block0", "block1", "exit1"]
         assert bool((output.executed == output.executed[0]).all())
     assert counted_macs(partial(net.execute, x[:1])) == sum(macs[name] for name in ran)
-
-
-@torch.no_grad()
-def test_an_exit_between_the_ends_is_used_alone() -> None:
-    net, x = set_thresholds(fresh(), 0, float("inf")), images(6)
-    output = net.execute(x)
-    ran = {unit.name for unit, on in zip(net.units(), output.executed[0], strict=True) if on}
-    assert ran == {"stem", "block0", "block1", "block2", "block2.shortcut", "block3"} | {
-        "exit1",
-        "exit2",
-    }
-    assert torch.equal(output.logits, net.exit_logits(x)[1])
 
 
 @every_head
@@ -129,14 +85,6 @@ def test_in_training_mode_it_is_the_plain_resnet_with_the_same_statistics() -> N
     assert torch.equal(net.forward_all_on(images(6)).logits, plain(images(6)))
     for ours, theirs in zip(net.trunk.buffers(), plain.buffers(), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_the_trunk_takes_the_starting_weights() -> None:
-    source = backbone("B").build()
-    start = Backbone("resnet14", 10, (3, 8, 8), "B", source.state_dict())
-    net = ExitResNet(start, EntropyBelow(1, NUM_EXITS))
-    x = images(3)
-    assert torch.equal(net.eval().forward_all_on(x).logits, source.eval()(x))
 
 
 @every_rule
@@ -185,24 +133,6 @@ def test_macs_of_the_trace_are_those_that_execution_spends(rule: str, head: Head
             assert counted_macs(partial(view.execute, x[n : n + 1])) == from_trace[n]
 
 
-@torch.no_grad()
-def test_every_image_that_reaches_an_exit_pays_for_its_head() -> None:
-    net, x = calibrated("learned"), images(50, seed=64)
-    output = net(x)
-    way_n = output.terms["way_n"]
-    column = {unit.name: place for place, unit in enumerate(net.units())}
-    for name, reached_n in (
-        ("exit1", way_n >= 0),
-        ("exit1.rule", way_n >= 0),
-        ("exit2", way_n >= 1),
-        ("exit2.rule", way_n >= 1),
-        ("head", way_n >= 2),
-        ("block2.shortcut", way_n >= 1),
-        ("block5", way_n >= 2),
-    ):
-        assert torch.equal(output.executed[:, column[name]], reached_n.float()), name
-
-
 def test_what_the_heads_of_a_resnet32_cost() -> None:
     rule = RULES["learned"](1, NUM_EXITS)
     costs = {
@@ -215,36 +145,6 @@ def test_what_the_heads_of_a_resnet32_cost() -> None:
     assert [costs["convolution"][f"exit{k}"] for k in (1, 2)] == convolutions
     assert costs["pooled"]["exit2.rule"] == 3
     assert dense_macs(CIFAR32) == 68_862_592
-
-
-@every_rule
-@torch.no_grad()
-def test_permuted_decisions_cost_the_batch_exactly_the_same(rule: str) -> None:
-    net, x = calibrated(rule), images(30, seed=65)
-    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
-    own, permuted = net(x), net.forward_permuted(x, order)
-    costs = list(unit_macs(net).values())
-    assert torch.equal(permuted.executed, own.executed[order])
-    assert (
-        macs_per_image(permuted.executed, costs).sum() == macs_per_image(own.executed, costs).sum()
-    )
-    way_n, logits_wnk = own.terms["way_n"], own.terms["exit_logits_wnk"]
-    expected = torch.stack([logits_wnk[way_n[order[n]], n] for n in range(30)])
-    assert torch.equal(permuted.logits, expected)
-    straight = net.forward_permuted(x, torch.arange(30))
-    assert torch.equal(straight.logits, own.logits)
-
-
-@torch.no_grad()
-def test_a_decision_depends_neither_on_batch_mates_nor_on_the_batch_size() -> None:
-    net, x = calibrated(), images(24, seed=66)
-    order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
-    whole = net.execute(x)
-    for size in (1, 5, 24):
-        parts = [net.execute(part) for part in torch.split(x[order], size)]
-        assert torch.equal(torch.cat([part.executed for part in parts]), whole.executed[order])
-        logits = torch.cat([part.logits for part in parts])
-        torch.testing.assert_close(logits, whole.logits[order], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -268,24 +168,6 @@ def test_a_compiled_network_does_not_answer_for_its_views() -> None:
     net = copy.deepcopy(calibrated())
     net._compiled_call_impl = lambda *arguments: pytest.fail("asked the network, not the view")
     net.at(0)(images(2))
-
-
-@every_rule
-@torch.no_grad()
-def test_all_points_come_back_from_the_state_dict(rule: str) -> None:
-    net, file = calibrated(rule), io.BytesIO()
-    torch.save(net.state_dict(), file)
-    file.seek(0)
-    twin = fresh(rule)
-    twin.load_state_dict(torch.load(file, weights_only=True))
-    x = images(16, seed=68)
-    for point in range(POINTS):
-        for ours, theirs in (
-            (net.at(point)(x), twin.at(point)(x)),
-            (net.at(point).execute(x), twin.at(point).execute(x)),
-        ):
-            assert torch.equal(ours.logits, theirs.logits)
-            assert torch.equal(ours.executed, theirs.executed)
 
 
 @every_head

@@ -42,21 +42,6 @@ def test_the_columns_of_the_trace_are_the_units_in_order(shortcut: str) -> None:
 
 
 @torch.no_grad()
-def test_units_that_always_run_are_on_in_every_trace() -> None:
-    net, x = per_unit_net("output", "B"), images(20, seed=9)
-    units = net.units()
-    always = [column for column, unit in enumerate(units) if unit.role != "block"]
-    assert len(always) == 1 + 2 + 1 + (BLOCKS - 1)
-    for output in (
-        net(x),
-        net.execute(x),
-        net.forward_with(x, torch.zeros(20, BLOCKS)),
-        net.execute_with(x, torch.zeros(20, BLOCKS)),
-    ):
-        assert (output.executed[:, always] == 1).all()
-
-
-@torch.no_grad()
 def test_a_block_without_a_gate_runs_whatever_the_policy_emits() -> None:
     always_on = [True, False, False, True, False, True]
     net = season(GatedResNet(backbone(), FixedGates([0.0] * BLOCKS, always_on)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -19,25 +18,11 @@ from halting_nets import (
 )
 from torch import Tensor, nn
 
-from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
+from bench.measure.cost import dense_macs, unit_macs
 from bench.networks.execution import RemovedResidual
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import PositionHalting
 from bench.networks.trunk import Backbone, Shortcut
-
-
-def test_stages_have_the_shapes_that_the_blocks_really_produce() -> None:
-    backbone = Backbone("resnet14", 10, (3, 9, 11))
-    net = HaltingResNet(backbone, policy_of("image", backbone)).eval()
-    h = net.trunk.stem(images(1, shape=(3, 9, 11)))
-    read = []
-    for stage in backbone.stages:
-        assert len(stage.blocks) == 2
-        for b in stage.blocks:
-            read.append(tuple(h.shape[1:]))
-            h = net.blocks[b](h)
-            assert tuple(h.shape[1:]) == stage.shape
-    assert tuple(read) == backbone.input_shapes
 
 
 def stacked(net: HaltingResNet, x_nchw: Tensor) -> Tensor:
@@ -150,38 +135,6 @@ def test_units_are_the_trunk_and_a_score_behind_every_block_but_the_last_of_a_st
     }
 
 
-@every_kind
-@every_shortcut
-@pytest.mark.parametrize("count", [1, 2, 33])
-@torch.no_grad()
-def test_skipping_gives_what_masking_gives(kind: str, shortcut: Shortcut, count: int) -> None:
-    net, x = seasoned(kind, shortcut), images(count, seed=9)
-    before = x.clone()
-    masked, skipping = net(x), net.execute(x)
-    assert torch.equal(skipping.executed, masked.executed)
-    torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
-    assert torch.equal(x, before)
-    if count == 33:
-        units = enumerate(net.units())
-        gated = [c for c, unit in units if unit.role == "block" and not unit.always_on]
-        rates_g = masked.executed[:, gated].mean(dim=0)
-        assert ((rates_g > 0.1) & (rates_g < 0.95)).sum() >= 3
-        assert len(masked.executed.unique(dim=0)) > 3
-
-
-@every_kind
-@torch.no_grad()
-def test_macs_of_the_trace_are_the_macs_that_ran(kind: str) -> None:
-    net, x = seasoned(kind), images(12, seed=10)
-    costs = list(unit_macs(net).values())
-    output = net.execute(x)
-    assert counted_macs(partial(net.execute, x)) == macs_per_image(output.executed, costs).sum()
-    for n in range(4):
-        alone = net.execute(x[n : n + 1])
-        counted = counted_macs(partial(net.execute, x[n : n + 1]))
-        assert counted == macs_per_image(alone.executed, costs)
-
-
 @torch.no_grad()
 def test_an_image_that_has_halted_leaves_the_batch() -> None:
     net, x = copy.deepcopy(seasoned("image")), images(33, seed=9)
@@ -197,20 +150,6 @@ def test_an_image_that_has_halted_leaves_the_batch() -> None:
         if unit.role == "block":
             assert rows[unit.name] == ran
     assert 0 < rows["block2"] < rows["block1"] < rows["block0"] == 33
-
-
-@every_kind
-@torch.no_grad()
-def test_permuted_decisions_cost_the_batch_exactly_the_same(kind: str) -> None:
-    net, x = seasoned(kind), images(16, seed=14)
-    own, order_n = net(x), torch.randperm(16, generator=torch.Generator().manual_seed(1))
-    permuted = net.forward_permuted(x, order_n)
-    assert torch.equal(permuted.executed, own.executed[order_n])
-    costs = list(unit_macs(net).values())
-    total = macs_per_image(own.executed, costs).sum()
-    assert macs_per_image(permuted.executed, costs).sum() == total
-    assert not torch.allclose(permuted.logits, own.logits, atol=1e-3)
-    assert torch.equal(net.forward_permuted(x, torch.arange(16)).logits, own.logits)
 
 
 @every_kind

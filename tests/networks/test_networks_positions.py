@@ -8,14 +8,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from halting_nets import images, masks_of, policy_of, seasoned, with_bias
+from halting_nets import images, masks_of, seasoned
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import dilated
-from bench.networks.trunk import Backbone, BasicResidual, Block
+from bench.networks.trunk import BasicResidual, Block
 
 
 def counted_by_hand(net: HaltingResNet, mask_hw: Tensor, *, block: int) -> int:
@@ -64,22 +64,6 @@ def at_positions(block: Block, state_nchw: Tensor, mask_n1hw: Tensor) -> Tensor:
     return seasoned("position").policy.advance_active(block, state_nchw, mask_n1hw)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
-@torch.no_grad()
-def test_a_residual_at_some_positions_is_the_residual_at_these_positions(share: float) -> None:
-    draws = torch.Generator().manual_seed(3)
-    block = seasoned("position").blocks[4]
-    assert isinstance(block.residual, BasicResidual)
-    for shape in ((3, 32, 8, 8), (1, 32, 5, 9)):
-        state = torch.rand(shape, generator=draws)
-        mask = torch.rand(shape[0], 1, *shape[2:], generator=draws) < share
-        mask[0, 0, 0, -1] = share > 0  # a corner
-        expected = torch.where(mask, block(state), state)
-        found = at_positions(block, state, mask)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-        assert torch.equal(found[~mask.expand_as(found)], state[~mask.expand_as(state)])
-
-
 @torch.no_grad()
 def test_a_position_that_has_halted_keeps_its_state_for_its_neighbours_to_read() -> None:
     policy = seasoned("position").policy
@@ -89,18 +73,6 @@ def test_a_position_that_has_halted_keeps_its_state_for_its_neighbours_to_read()
     halted = ~active.expand_as(state)
     assert torch.equal(out[halted], state[halted])
     assert not torch.equal(out[~halted], state[~halted])
-
-
-@torch.no_grad()
-def test_images_that_are_no_power_of_two_a_side_halt_by_position_too() -> None:
-    shape = (3, 9, 11)
-    backbone = Backbone("resnet20", 10, shape)
-    net = HaltingResNet(backbone, policy_of("position", backbone, bias=0.0))
-    net.load_state_dict(seasoned("position").state_dict())
-    x = images(7, shape=shape)
-    masked, skipping = net.eval()(x), net.execute(x)
-    assert torch.equal(skipping.executed, masked.executed)
-    torch.testing.assert_close(skipping.logits, masked.logits, atol=1e-4, rtol=0)
 
 
 def blob_or_scattered(kind: str, share: float, shape: tuple[int, int, int]) -> Tensor:
@@ -146,35 +118,6 @@ def test_every_way_to_run_a_block_gives_what_masking_gives(
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_that_change_between_calls_are_noticed() -> None:
-    net, x = copy.deepcopy(seasoned("position")), images(4, seed=6)
-    keys = list(net.state_dict())
-    with torch.inference_mode():
-        before = net.execute(x).logits
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.mul_(1.1)
-    with torch.inference_mode():
-        after, masked = net.execute(x), net(x)
-    assert not torch.allclose(before, after.logits, atol=1e-3)
-    torch.testing.assert_close(after.logits, masked.logits, atol=1e-4, rtol=1e-4)
-    assert torch.equal(after.executed, masked.executed)
-    assert list(net.state_dict()) == keys
-
-
-@torch.no_grad()
-def test_a_map_of_positions_adds_up_to_the_trace_of_its_image() -> None:
-    net, x = seasoned("position"), images(6, seed=12)
-    map_nhw = net.position_costs(x)
-    assert map_nhw is not None and map_nhw.shape == (6, 16, 16)
-    columns = [column for column, unit in enumerate(net.units()) if unit.role == "block"]
-    blocks_n = net(x).executed[:, columns].sum(dim=1)
-    assert torch.allclose(map_nhw.mean(dim=(1, 2)), blocks_n, atol=1e-5)
-    assert map_nhw.min() >= 3 and map_nhw.max() <= 9 and (map_nhw.std(dim=(1, 2)) > 0.1).all()
-    whole = map_nhw * 2  # halves, so nothing is lost in half precision
-    assert torch.equal(whole, whole.round())
-
-
 @torch.no_grad()
 def test_a_map_says_where_blocks_run() -> None:
     net, x = seasoned("position"), images(2, seed=12)
@@ -187,15 +130,6 @@ def test_a_map_says_where_blocks_run() -> None:
             ran += (mask.float() + dilated(mask[:, None])[:, 0].float()) / 2
         expected += ran.repeat_interleave(step, 1).repeat_interleave(step, 2)
     assert torch.equal(map_nhw, expected)
-
-
-@torch.no_grad()
-def test_a_map_is_flat_where_all_positions_run_everything_or_halt_at_once() -> None:
-    x = images(3)
-    everything = with_bias(seasoned("position"), -30.0).position_costs(x)
-    nothing = with_bias(seasoned("position"), 30.0).position_costs(x)
-    assert everything is not None and torch.equal(everything, torch.full((3, 16, 16), 9.0))
-    assert nothing is not None and torch.equal(nothing, torch.full((3, 16, 16), 3.0))
 
 
 @torch.no_grad()

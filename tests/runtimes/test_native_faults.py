@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -78,16 +77,6 @@ def test_without_a_compiler_there_is_a_reason_and_the_rest_works(
     net = per_unit_net("residual", "A")
     with pytest.raises(Unsupported, match="cannot be compiled here"):
         Native().prepare(net, images(2))
-
-
-def test_a_compiler_that_writes_no_library_is_a_reason(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = fresh / "compiler"
-    script.write_text(f"#!{sys.executable}\n{QUICK}\n")
-    script.chmod(0o700)
-    monkeypatch.setenv("CXX", str(script))
-    assert build.library().loaded is None
 
 
 def test_a_damaged_library_is_set_aside_and_made_again(like_new: Path) -> None:
@@ -251,10 +240,3 @@ def test_two_processes_may_compile_at_once(fresh: Path) -> None:
     assert [process.wait() for process in started] == [0, 0]
     left = sorted(path.suffix for path in (fresh / "cache" / "skipbench" / "native").iterdir())
     assert left == [".sha256", ".so"]
-
-
-def test_the_interface_is_plain_c() -> None:
-    found = build.library().loaded
-    assert isinstance(found, ctypes.CDLL)
-    for name in ("skipbench_load", "skipbench_run", "skipbench_free"):
-        assert hasattr(found, name)
