@@ -64,7 +64,7 @@ class GatedResNet(DynamicNet):
     def execute(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
         decisions = self.policy.begin(x_nchw, stem).on_host()
-        return Output(*self._run(stem, decisions, told(self.merge, split)), {})
+        return Output(*self._run(stem, decisions, told(self.merge, split)), decisions.terms())
 
     def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
         """Run really skipping with the given gates (N, B) in place of the policy's own."""

@@ -56,8 +56,8 @@ class Call:
 
     def dim(self, name: str = "dim") -> int:
         """Return a dimension of the first tensor, counted from the front."""
-        rank = len(self.given[next(iter(self.given))].shape)
-        return range(rank)[self.given[name]]
+        rank, dim = len(self.given[next(iter(self.given))].shape), int(self.given[name])
+        return dim % rank
 
     def refuse(self, why: str) -> Unsupported:
         return Unsupported(f"no instruction for the operator {self.name} with {why}")

@@ -32,7 +32,7 @@ class Native(Runtime):
         return missing() or None
 
     def delay(self) -> str:
-        return "compiling for this machine, once: some fifteen seconds" if to_be_compiled() else ""
+        return "compiling for this machine, once: some ten seconds" if to_be_compiled() else ""
 
     def prepare(self, net: DynamicNet, example_nchw: Tensor) -> Run:
         program = program_of(folded_copy(net, example_nchw), example_nchw)
