@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -54,6 +54,23 @@ class Program(NamedTuple):
     code: tuple[Instruction, ...]
     logits: Value
     executed: Value
+
+
+class Recorder(Protocol):
+    """Who writes instructions down (program.py), as those see it who say which."""
+
+    def emit(
+        self,
+        op: str,
+        ins: Sequence[Value],
+        shape: Iterable[int],
+        dtype: torch.dtype,
+        **settings: Any,
+    ) -> Value: ...
+
+    def cast(self, value: Value, dtype: torch.dtype) -> Value: ...
+
+    def constant(self, numbers: Tensor) -> Value: ...
 
 
 def without_dead(code: Sequence[Instruction], outs: Iterable[Value]) -> tuple[Instruction, ...]:

@@ -12,15 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from bench.errors import Unsupported
-from bench.runtimes.instructions import Value
-
-if TYPE_CHECKING:
-    from bench.runtimes.program import Recorder
+from bench.runtimes.instructions import Recorder, Value
 
 # They read the shape of a tensor and none of its numbers.
 CONSTANT = {
