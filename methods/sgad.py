@@ -7,8 +7,8 @@ what is not stated there is a field of `SgadConfig`, listed in `Sgad.tags.recons
 How it decides. A small net (BMNet) reads the output of the first convolution and emits one logit z
 per block, up front. Training: m = round(sigmoid(z + noise)), identity gradient through the
 rounding, noise growing over time. Inference: m = 1[z >= 0]. The last block always runs. Noise can
-close gates that inference leaves open, so what is dropped in training need not be dropped later:
-`regularised_gates` and `deterministic_share` are two remedies, neither of them in the text.
+close gates that inference leaves open, and what is dropped in training need not be dropped later:
+so the regulariser sees the gates without noise (`regularised_gates`, not stated in the text).
 
 What guides it. A second small classifier (SGNet, training only) sees the raw image. The population
 variance v of its softmax measures how easy the image is, 0 <= v <= (K-1)/K^2. A concave map turns
@@ -106,7 +106,7 @@ class SgadConfig(MethodConfig):
         0.0, ge=0, lt=1, description="last share of the training, without noise"
     )
     regularised_gates: Literal["noisy", "noise-free"] = Field(
-        "noisy", description="whose drop d the regulariser compares with D"
+        "noise-free", description="whose drop d the regulariser compares with D"
     )
     regulariser_norm: Literal["mean", "sum"] = Field(
         "mean", description="Eq. 10 over the images of a batch"

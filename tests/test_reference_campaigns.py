@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,8 +93,21 @@ def test_the_variants_of_sgad_differ_in_their_settings_alone_and_hold_images_out
     specs = [item.spec for plan in _planned(VARIANTS) for item in plan]
     assert len({spec.key for spec in specs}) == len(specs) == len(read_campaign(VARIANTS))
     assert {(s.method, s.backbone.name, s.budget.epochs, s.held_out) for s in specs} == {
-        ("sgad", "resnet14", 20, 5000)
+        ("sgad", "resnet14", 20, 5000),
+        ("resnet", "resnet14", 20, 5000),
+        ("resnet", "resnet8", 20, 5000),
     }
+
+
+def test_the_default_of_sgad_is_the_best_of_its_finished_variants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(REFERENCE.parents[1] / "docs" / "generate"))
+    table = importlib.import_module("variant_table").variant_table()
+    assert table in (REFERENCE.parents[1] / "docs" / "methods.md").read_text()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    best = max(lines, key=lambda cells: float(cells[1]))
+    assert best[0] == "default" and len(lines) >= 4
 
 
 def test_both_precisions_get_the_same_trainings() -> None:

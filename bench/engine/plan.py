@@ -83,7 +83,7 @@ def make_plan(
     if backbone_spec(backbone.name, backbone.shortcut).code:
         from bench.testing.backbones import require_original
 
-        require_original(backbone.name)
+        require_original(backbone)
     if weights is not None:
         fitted_to(weights, backbone)
     if recipe.start == "pretrained" and weights is None:

@@ -103,16 +103,19 @@ def _meta_macs(backbone: Backbone) -> int:
 
 
 def _original(bench: TrunkBench) -> None:
+    _compare(bench.backbone, bench.images(5, seed=1))
+
+
+def _compare(backbone: Backbone, x_nchw: Tensor) -> None:
     with seeded(3, "trunk"):
-        theirs = bench.backbone.family.model(bench.backbone)
+        theirs = backbone.family.model(backbone)
     if theirs is None:
         raise DoesNotApply("it names no network of a library that it is made of (Family.model).")
     with seeded(3, "trunk"):
-        trunk = bench.backbone.build()
+        trunk = backbone.build()
     if trunk.library_names:
         named = stirred(trunk).state_dict()
         theirs.load_state_dict({trunk.library_names[own]: named[own] for own in named})
-    x_nchw = bench.images(5, seed=1)
     with torch.no_grad():
         found, expected = trunk.eval()(x_nchw), theirs.eval()(x_nchw)
     apart = float((found - expected).abs().max())
@@ -123,20 +126,20 @@ def _original(bench: TrunkBench) -> None:
         )
 
 
-def require_original(name: str) -> None:
-    """Do nothing if the backbone computes what its library's network does, or names none.
+def require_original(backbone: Backbone) -> None:
+    """Do nothing if a backbone computes what its library's network does, or names none.
 
     Raises:
         PluginError: it does not.
     """
     try:
-        _original(TrunkBench(name))
+        _compare(backbone, synthetic.images(5, seed=1, shape=backbone.image_shape))
     except DoesNotApply:
         return
     except Shortfall as found:
         raise PluginError(
-            f"The backbone {name} is not the network that it is made of. {found.detail}",
-            hint=f"Likely cause: {found.cause} All checks: bench backbone check {name}",
+            f"The backbone {backbone.name} is not the network that it is made of. {found.detail}",
+            hint=f"Likely cause: {found.cause} All checks: bench backbone check {backbone.name}",
         ) from None
 
 

@@ -156,7 +156,7 @@ def test_another_network_than_the_library_s_is_noticed(monkeypatch: pytest.Monke
     assert found.status == "failed"
     assert "differ from those of the ResNet by up to" in found.detail
     with pytest.raises(PluginError, match="forgetful is not the network that it is made of"):
-        require_original("forgetful")
+        require_original(Backbone("forgetful", 10, (3, 16, 16)))
 
 
 @pytest.mark.parametrize("backbone", OTHERS)
