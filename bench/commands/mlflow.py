@@ -84,7 +84,7 @@ def ui(
     * `bench mlflow ui --port 5001`
     """
     with errors_shown(debug):
-        from bench.records.tracking import default_uri
+        from bench.records.mlflow_connection import default_uri
 
         _check_free(port)
         uri = default_uri(chosen_folders(results_dir, None).results)

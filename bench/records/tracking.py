@@ -8,27 +8,27 @@ MLflow; what it is told of a record is mlflow_fields.py's.
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import shutil
-import subprocess
-import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote_plus, unquote
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, RecordError, StorageError
-from bench.folders import from_home
 from bench.records.database import DATABASE_FILE, is_damaged, set_database_aside, uri_of
 from bench.records.document import content_sha256
 from bench.records.lock import locked
 from bench.records.machine_load import Sample
+from bench.records.mlflow_connection import (
+    EXPERIMENT,
+    Deleted,
+    as_default,
+    connect,
+    default_uri,
+    quiet,
+    without_password,
+)
 from bench.records.mlflow_fields import (
     epoch_ms,
     finals,
@@ -55,27 +55,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-Deleted = Literal["refuse", "restore"]
-EXPERIMENT = "skipbench"
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
 LAYOUT_TAG, LAYOUT = "skipbench.layout", "2"
 """Of what a run has in MLflow. Runs without it are older than models and data sets there."""
 SWEEP_TAG, PARENT_TAG = "skipbench.sweep", "mlflow.parentRunId"
-# Its pages are then about models, not about agents.
-_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
-# In any address; one with a @ in it ends at the last.
-_PASSWORD = re.compile(r"(://[^\s/:@'\"]*:)([^\s'\"]+)@")
-_SHORTEST_SECRET = 4
 _LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
 _PAGE = 1000
-_OUTDATED = "out-of-date database schema"
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
-# An absent server must not hold up a run: MLflow alone would try for minutes.
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +70,6 @@ class TrackingResult:
 
     logged: bool
     detail: str
-
-
-def default_uri(results_dir: Path) -> str:
-    """Return $MLFLOW_TRACKING_URI, else the database in the results folder."""
-    given = os.environ.get("MLFLOW_TRACKING_URI") or uri_of(results_dir)
-    scheme, separator, rest = given.partition(":///")
-    return f"{scheme}{separator}{from_home(rest)}" if separator else from_home(given)
-
-
-def without_password(text: str, uri: str) -> str:
-    """Return `text` without the password in `uri`, in whatever form it is quoted."""
-    given = _PASSWORD.search(uri)
-    secret = "" if given is None else given[2]
-    for form in {secret, unquote(secret), quote_plus(unquote(secret))}:
-        if len(form) >= _SHORTEST_SECRET:
-            text = text.replace(form, "***")
-    return _PASSWORD.sub(r"\1***@", text)
 
 
 def sync(store: RunStore, *, tracking_uri: str | None = None) -> dict[str, TrackingResult]:
@@ -156,32 +125,15 @@ def register_point(
     if not logged.logged:
         raise RecordError(logged.detail, hint="The record on disk is complete.")
     uri = default_uri(store.results_dir)
-    with _quiet():
+    with quiet():
         try:
-            client, experiment_id = _connect(uri, store.results_dir, deleted="refuse")
+            client, experiment_id = connect(uri, store.results_dir, deleted="refuse")
             run = _known_runs(client, experiment_id)[record.run]
-            with _as_default(uri):
+            with as_default(uri):
                 return register(client, models_of(client, run)[point], record, onnx_file)
         except Exception as error:
             refused = _refusal(uri, error, store.results_dir).detail
             raise RecordError(refused, hint="The record on disk is complete.") from error
-
-
-@contextmanager
-def _as_default(uri: str) -> Iterator[None]:
-    """Let MLflow itself look there: a client's own address does not reach its registry."""
-    import mlflow
-
-    name = "MLFLOW_TRACKING_URI"
-    before, told = mlflow.get_tracking_uri(), os.environ.get(name)
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
-        os.environ.pop(name, None)
-        if told is not None:
-            os.environ[name] = told
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +158,11 @@ class _Place:
 def _log_all(
     jobs: Sequence[_Job], uri: str, results_dir: Path, *, deleted: Deleted
 ) -> list[TrackingResult]:
-    with _quiet():
+    with quiet():
         try:
             # Of two at once both would find a run missing, or the database not made yet.
             with _alone(results_dir):
-                client, experiment_id = _connect_upgraded(uri, results_dir, deleted=deleted)
+                client, experiment_id = connect(uri, results_dir, deleted=deleted)
                 known = _known_runs(client, experiment_id)
                 return _log_each(jobs, _Place(client, experiment_id, uri, results_dir, known))
         except Exception as error:
@@ -276,61 +228,6 @@ def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
         reason = "the database is damaged; the records are complete, and a sync builds it anew"
     place = without_password(uri, uri)
     return TrackingResult(False, f"MLflow at {place} did not take the record: {reason[:200]}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep MLflow from printing, warning and phoning home while it is loaded and used."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.INFO))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _connect(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowClient, str]:
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        if experiment.lifecycle_stage == "deleted":
-            if deleted == "refuse":
-                raise RecordError(
-                    f"the experiment '{EXPERIMENT}' was deleted in MLflow; bench mlflow sync "
-                    "restores it and logs what is missing"
-                )
-            client.restore_experiment(experiment.experiment_id)
-        if _KIND_TAG not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KIND)
-        return client, str(experiment.experiment_id)
-    # Without a location, artifacts of a local database land in the current directory.
-    remote = uri.startswith(("http:", "https:", "databricks"))
-    location = None if remote else (results_dir.absolute() / "mlruns").as_uri()
-    tags = {_KIND_TAG: _KIND}
-    return client, str(client.create_experiment(EXPERIMENT, location, tags=tags))
-
-
-def _connect_upgraded(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowClient, str]:
-    """Connect; the database in the results folder, if an older MLflow made it, is upgraded first,
-    where deleted experiments are restored too. A copy of it stays."""
-    try:
-        return _connect(uri, results_dir, deleted=deleted)
-    except Exception as error:
-        if _OUTDATED not in str(error) or uri != uri_of(results_dir):
-            raise
-    if deleted == "refuse":
-        raise RecordError("its database is of an older MLflow; bench mlflow sync upgrades it")
-    path = results_dir / DATABASE_FILE
-    shutil.copy2(path, path.with_name(f"{DATABASE_FILE}.before-upgrade"))
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", uri]
-    subprocess.run(command, check=True, capture_output=True)
-    return _connect(uri, results_dir, deleted=deleted)
 
 
 def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:

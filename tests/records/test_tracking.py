@@ -15,16 +15,15 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
 
 from bench.records.machine_load import machine_load
+from bench.records.mlflow_connection import EXPERIMENT, default_uri
 from bench.records.mlflow_fields import finals, measured, params
 from bench.records.mlflow_models import models_of
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.records.tracking import (
-    EXPERIMENT,
     LAYOUT_TAG,
     TrackingResult,
-    default_uri,
     log_records,
     register_point,
     sync,

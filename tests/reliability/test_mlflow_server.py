@@ -20,9 +20,10 @@ from bench_processes import SMALL, WITHOUT, Nursery
 from fault_counts import Faults
 from mlflow.tracking import MlflowClient
 
+from bench.records.mlflow_connection import EXPERIMENT
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.records.tracking import EXPERIMENT, RUN_TAG
+from bench.records.tracking import RUN_TAG
 
 RUN = ("run", "--methods", "resnet", *SMALL, "--recipe", "smoke", "--latency", "off")
 RECORDS = 12

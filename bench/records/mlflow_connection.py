@@ -1,0 +1,114 @@
+"""How MLflow is reached: its address, without the password where it is shown, and the experiment.
+
+Owns the connection; what is written there is tracking.py's and mlflow_models.py's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote_plus, unquote
+
+from bench.errors import RecordError
+from bench.folders import from_home
+from bench.records.database import uri_of
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+Deleted = Literal["refuse", "restore"]
+EXPERIMENT = "skipbench"
+# Its pages are then about models, not about agents.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
+# In any address; one with a @ in it ends at the last.
+_PASSWORD = re.compile(r"(://[^\s/:@'\"]*:)([^\s'\"]+)@")
+_SHORTEST_SECRET = 4
+# An absent server must not hold up a run: MLflow alone would try for minutes.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+def default_uri(results_dir: Path) -> str:
+    """Return $MLFLOW_TRACKING_URI, else the database in the results folder."""
+    given = os.environ.get("MLFLOW_TRACKING_URI") or uri_of(results_dir)
+    scheme, separator, rest = given.partition(":///")
+    return f"{scheme}{separator}{from_home(rest)}" if separator else from_home(given)
+
+
+def without_password(text: str, uri: str) -> str:
+    """Return `text` without the password in `uri`, in whatever form it is quoted."""
+    given = _PASSWORD.search(uri)
+    secret = "" if given is None else given[2]
+    for form in {secret, unquote(secret), quote_plus(unquote(secret))}:
+        if len(form) >= _SHORTEST_SECRET:
+            text = text.replace(form, "***")
+    return _PASSWORD.sub(r"\1***@", text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow from printing, warning and phoning home while it is loaded and used."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def connect(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowClient, str]:
+    """Return a client and the id of the experiment, which is made if there is none.
+
+    Raises:
+        RecordError: it was deleted, and is not to be restored.
+    """
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        if experiment.lifecycle_stage == "deleted":
+            if deleted == "refuse":
+                raise RecordError(
+                    f"the experiment '{EXPERIMENT}' was deleted in MLflow; bench mlflow sync "
+                    "restores it and logs what is missing"
+                )
+            client.restore_experiment(experiment.experiment_id)
+        if _KIND_TAG not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KIND)
+        return client, str(experiment.experiment_id)
+    # Without a location, artifacts of a local database land in the current directory.
+    remote = uri.startswith(("http:", "https:", "databricks"))
+    location = None if remote else (results_dir.absolute() / "mlruns").as_uri()
+    tags = {_KIND_TAG: _KIND}
+    return client, str(client.create_experiment(EXPERIMENT, location, tags=tags))
+
+
+@contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """Let MLflow itself look there: a client's own address does not reach its registry."""
+    import mlflow
+
+    name = "MLFLOW_TRACKING_URI"
+    before, told = mlflow.get_tracking_uri(), os.environ.get(name)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop(name, None)
+        if told is not None:
+            os.environ[name] = told
