@@ -53,6 +53,11 @@ def joined(address: str) -> Iterator[tuple[Any, Path]]:
     Raises:
         ConfigError: Ray is missing or cannot start here, or there is no cluster at `address`.
     """
+    if "://" in address:
+        raise ConfigError(
+            f"'{address}' is where Ray takes jobs or remote clients; a sweep joins the cluster.",
+            hint="Give HOST:PORT of its head (6379 by default), or auto on one of its machines.",
+        )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     _remove_left_behind()
@@ -175,20 +180,23 @@ def _connect(ray: Any, address: str, scratch: Path) -> None:
         except Exception as error:  # Ray lets through whatever the machine says
             raise _refused("started", error) from error
         return
-    if "://" in address:
-        raise ConfigError(
-            f"'{address}' is where Ray takes jobs or remote clients; a sweep joins the cluster.",
-            hint="Give HOST:PORT of its head (6379 by default), or auto on one of its machines.",
-        )
     try:
         _knock(address)
         with _time_limit(_START_WITHIN_S):
             ray.init(address=address, **common)
     except (OSError, RuntimeError, ValueError) as error:
+        if "Version mismatch" in str(error):
+            versions = one_line(str(error).partition(":")[2], longest=300)
+            raise ConfigError(
+                f"The Ray cluster at '{address}' has other versions than this process: {versions}",
+                hint="Install the cluster's Ray here (pip install 'ray[tune]==...'), or leave "
+                "--address and $RAY_ADDRESS out to use this machine.",
+            ) from None
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"There is no Ray cluster at '{address}': {said}",
-            hint="Start one (docs/cluster.md), or leave --address out to use this machine.",
+            hint="Start one (docs/cluster.md), or leave --address and $RAY_ADDRESS out to use this "
+            "machine.",
         ) from None
 
 

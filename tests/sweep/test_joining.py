@@ -113,3 +113,21 @@ def test_a_start_that_hangs_ends_at_the_limit(
     monkeypatch.setattr(joining, "_START_WITHIN_S", 0.2)
     with pytest.raises(ConfigError, match=r"within 0\.2 s"):
         joining._connect(Hanging("ray"), "", tmp_path)
+
+
+def test_a_cluster_of_another_ray_is_told_with_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ray(ModuleType):
+        @staticmethod
+        def init(**_: object) -> None:
+            raise RuntimeError(
+                "Version mismatch: The cluster was started with:\n    Ray: 2.55.0\n"
+                "This process on node 10.0.0.2 was started with:\n    Ray: 2.60.0"
+            )
+
+    monkeypatch.setattr(joining, "_knock", lambda address: None)
+    with pytest.raises(ConfigError) as caught:
+        joining._connect(Ray("ray"), "head:6379", tmp_path)
+    assert "Ray: 2.55.0" in str(caught.value) and "Ray: 2.60.0" in str(caught.value)
+    assert "no Ray cluster" not in str(caught.value)

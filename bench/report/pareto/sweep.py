@@ -65,7 +65,9 @@ class SweepFront(NamedTuple):
 
     def sentence(self) -> str:
         """Say what the front is worth."""
-        said = f"Front of {len(self.tried)} settings, {len(self.points)} points: hypervolume "
+        count = len(self.points)
+        points = "1 point" if count == 1 else f"{count} points"
+        said = f"Front of {points} among {len(self.tried)} tried settings: hypervolume "
         if self.worth is None:
             return f"{said}{self.hypervolume:.4f} on held-out images"
         low, high = self.worth.bounds
