@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class PaddedImages:
         if self.augment is not None and self.origins is not None:
             pixels = self._made(draws.index_n[: spans[-1].stop], batch_size, generator)
         else:
-            pixels = (self._cropped(draws, span, generator) for span in spans)
+            pixels = (self._cropped(draws.at(span), generator) for span in spans)
         chosen = (draws.index_n[span] for span in spans)
         return (Portion(x, self.labels_n[n], n) for x, n in zip(pixels, chosen, strict=True))
 
@@ -74,14 +74,8 @@ class PaddedImages:
         for some_n in torch.split(index_n, batch_size * max(1, _MADE_AT_ONCE // batch_size)):
             yield from torch.split(self.augment(self.origins[some_n], generator), batch_size)
 
-    def _cropped(self, draws: _Draws, span: slice, generator: torch.Generator) -> Tensor:
-        images_nhwc = crop_and_mirror(
-            self,
-            draws.index_n[span],
-            top_n=draws.top_n[span],
-            left_n=draws.left_n[span],
-            mirrored_n=draws.mirrored_n[span],
-        )
+    def _cropped(self, draws: Draws, generator: torch.Generator) -> Tensor:
+        images_nhwc = crop_and_mirror(self, draws)
         return images_nhwc if self.augment is None else self.augment(images_nhwc, generator)
 
 
@@ -119,8 +113,7 @@ def steps_per_epoch(count: int, *, batch_size: int) -> int:
     return count // batch_size or min(count, 1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Draws:
+class Draws(NamedTuple):
     """All random choices of one epoch, one entry per image in the order of training."""
 
     index_n: Tensor
@@ -128,18 +121,20 @@ class _Draws:
     left_n: Tensor
     mirrored_n: Tensor  # bool
 
-    def to(self, device: torch.device) -> _Draws:
-        columns = (self.index_n, self.top_n, self.left_n, self.mirrored_n)
-        return _Draws(*(column.to(device) for column in columns))
+    def to(self, device: torch.device) -> Draws:
+        return Draws(*(column.to(device) for column in self))
+
+    def at(self, span: slice) -> Draws:
+        return Draws(*(column[span] for column in self))
 
 
-def _draw(count: int, *, pad: int, flip: bool, generator: torch.Generator) -> _Draws:
+def _draw(count: int, *, pad: int, flip: bool, generator: torch.Generator) -> Draws:
     # The same draws are made with and without flip, and all at once: one copy to the device, and
     # an image's crop does not depend on the batch size.
     index_n = torch.randperm(count, generator=generator)
     top_n, left_n = torch.randint(2 * pad + 1, (2, count), generator=generator).unbind()
     coins_n = torch.randint(2, (count,), generator=generator).bool()
-    return _Draws(index_n, top_n, left_n, coins_n if flip else torch.zeros_like(coins_n))
+    return Draws(index_n, top_n, left_n, coins_n if flip else torch.zeros_like(coins_n))
 
 
 def spans_of(count: int, *, batch_size: int) -> list[slice]:
@@ -169,18 +164,12 @@ def _batch(portion: Portion, *, mean: Sequence[float], std: Sequence[float]) -> 
     return Batch(x_nchw, portion.labels_n, portion.index_n)
 
 
-def crop_and_mirror(
-    padded: PaddedImages,
-    index_n: Tensor,
-    *,
-    top_n: Tensor,
-    left_n: Tensor,
-    mirrored_n: Tensor,
-) -> Tensor:
+def crop_and_mirror(padded: PaddedImages, draws: Draws) -> Tensor:
     """Cut a window of the original size out of each chosen image: (N, H, W, C) uint8.
 
     One gather over the pixels of the whole set; no copy of whole padded images is made.
     """
+    index_n, top_n, left_n, mirrored_n = draws
     _, rows, columns, channels = padded.images_nhwc.shape
     height, width = rows - 2 * padded.pad, columns - 2 * padded.pad
     across = torch.arange(width, device=index_n.device)

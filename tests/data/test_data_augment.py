@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from bench.data.augment import (
     Batch,
+    Draws,
     crop_and_mirror,
     eval_batches,
     normalise,
@@ -41,9 +42,7 @@ def test_crop_mirror_and_normalise_agree_with_torchvision(pad: int) -> None:
     index_n = torch.randint(24, (16,), generator=draws)
     top_n, left_n = torch.randint(2 * pad + 1, (2, 16), generator=draws)
     mirrored_n = torch.randint(2, (16,), generator=draws).bool()
-    cut_nhwc = crop_and_mirror(
-        pad_images(images, pad), index_n, top_n=top_n, left_n=left_n, mirrored_n=mirrored_n
-    )
+    cut_nhwc = crop_and_mirror(pad_images(images, pad), Draws(index_n, top_n, left_n, mirrored_n))
     x_nchw = normalise(cut_nhwc, mean=MEAN, std=STD)
     for i in range(16):
         expected = images.images_nhwc[index_n[i]].permute(2, 0, 1)
