@@ -10,6 +10,7 @@ from bench.measure.accuracy import evaluate, evaluate_permuted
 from bench.method import Batch, MethodConfig, Source, SourcePoint
 from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.unit import DynamicNet, neighbours
+from bench.runtimes.program import program_of
 
 METHOD, CONFIG = ShuffledMasks(), MethodConfig()
 COUNT = 24
@@ -64,6 +65,8 @@ def test_it_keeps_the_weights_once_and_has_nothing_to_time() -> None:
     assert set(net.state_dict()) == {f"inner.{name}" for name in inner.state_dict()}
     with pytest.raises(NotExecutable, match="that of its source"):
         net.execute(images(1))
+    with pytest.raises(NotExecutable, match="that of its source"):
+        program_of(net, images(1))
 
 
 def test_nothing_is_trained() -> None:
