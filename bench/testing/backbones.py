@@ -80,7 +80,10 @@ def stirred(trunk: Trunk) -> Trunk:
     """Give every weight and statistic of a trunk a value of its own, in place; eval mode."""
     for tensor in (*trunk.buffers(), *trunk.parameters()):
         if tensor.is_floating_point():
-            tensor += 0.1 * torch.rand_like(tensor)
+            # Matrices by little and to both sides: a deep network would overflow.
+            matrix = tensor.ndim > 1 and len(tensor) > 1
+            noise = torch.randn_like(tensor) * tensor.std() if matrix else torch.rand_like(tensor)
+            tensor += 0.1 * noise
     return trunk.eval()
 
 

@@ -20,7 +20,7 @@ from bench.method import METHODS
 from bench.networks.trunk import BACKBONES
 from bench.scaffold import new_backbone
 from bench.testing import backbone_checks, checks_of
-from bench.testing.backbones import require_original
+from bench.testing.backbones import TrunkBench, require_original
 
 TIMM = importlib.util.find_spec("timm") is not None
 
@@ -72,6 +72,13 @@ def test_a_healthy_backbone_passes_all_its_checks(name: str) -> None:
     assert [str(found) for found in outcomes if found.status == "failed"] == []
     exempt = {found.check for found in outcomes if found.status == "exempt"}
     assert exempt == ({"original"} if name == "resnet8" else set())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["resnet110", "torchvision/resnet50"])
+def test_a_deep_backbone_is_tried_with_weights_that_do_not_overflow(name: str) -> None:
+    bench = TrunkBench(name)
+    assert bench.trunk(bench.images(2, seed=1)).abs().max() < 1e12
 
 
 class Broken(Family):

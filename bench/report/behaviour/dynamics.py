@@ -40,8 +40,8 @@ def dynamics_table(
             "dropped": number(group.mean_of("mean_drop"), ".1%", none="-"),
             "masks": number(group.mean_of("distinct_masks"), ",.0f", none="-"),
             "cost ±": number(group.mean_of("nflops_std"), ".3f", none="-"),
-            "shuffled": number(group.mean_of("shuffled_loss"), "+.2f", scale=-100, none="-"),
-            "difficulty": number(group.mean_of("difficulty_correlation"), "+.2f", none="-"),
+            "shuffled": number(group.mean_of("shuffled_loss"), "+z.2f", scale=-100, none="-"),
+            "difficulty": number(group.mean_of("difficulty_correlation"), "+z.2f", none="-"),
             "never run": ", ".join(map(str, sorted(names))),
         }
         if gradients is not None:
