@@ -35,32 +35,30 @@ def test_an_example_notebook_prints_what_it_shows(
         assert printed.getvalue().split() == shown.split()
 
 
-def generator(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "docs" / "generate"))
-    return importlib.import_module(name)
-
-
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> str:
-    written: str = generator("verdict_table", monkeypatch).verdict_table()
-    return written
+def update(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "generate"))
+    return importlib.import_module("update")
 
 
-def test_the_tables_of_results_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = (ROOT / "docs" / "results.md").read_text()
-    for written in generator("result_tables", monkeypatch).result_tables():
-        assert written in document, "python docs/generate/result_tables.py prints them"
+def test_the_tables_in_documents_are_those_of_the_records(update: ModuleType) -> None:
+    for document, table in update.tables():
+        assert table in document.read_text(), "python docs/generate/update.py replaces it"
 
 
-def test_the_table_of_verdicts_in_the_readme_is_that_of_the_records(table: str) -> None:
-    assert table in (ROOT / "README.md").read_text(), "docs/generate/verdict_table.py prints it"
+def test_a_table_is_replaced_in_its_place(update: ModuleType) -> None:
+    text = "before\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n\nafter\n"
+    new = "| a | b |\n| --- | --- |\n| 5 | 6 |"
+    assert update.replaced(text, new) == f"before\n\n{new}\n\nafter\n"
+    with pytest.raises(ValueError, match="0 tables"):
+        update.replaced("nothing", new)
 
 
-def test_the_table_of_verdicts_says_what_a_notebook_gets(table: str) -> None:
+def test_the_table_of_verdicts_says_what_a_notebook_gets(update: ModuleType) -> None:
     found = bench.verdicts(ROOT / "results" / "reference")
     decided = found[(found.axis == "macs") & found.outcome.notna()]
     best = decided.loc[decided.groupby("method").gain.idxmax()].nlargest(10, "gain")
-    lines = table.splitlines()[2:]
+    lines = update.verdict_table().splitlines()[2:]
     assert len(lines) == len(best)
     for line, row in zip(lines, best.itertuples(), strict=True):
         assert line.startswith(f"| `{row.method}`"), line

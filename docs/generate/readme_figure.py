@@ -1,7 +1,7 @@
-"""The figure of README.md: `python docs/generate/readme_figure.py`.
+"""The figure of README.md, from the reference results.
 
 Accuracy against measured time at batch 1: the ten rows of the table beside it, and the static
-networks. Draws docs/figures/readme.png from the reference results.
+networks.
 """
 
 from __future__ import annotations
@@ -88,7 +88,3 @@ def _finding(best: Sequence[MethodVerdict]) -> str:
         f"Of {len(outcomes)} methods {better} beat a static network of the same time, "
         f"{len(outcomes) - better - worse} are level, {worse} worse"
     )
-
-
-if __name__ == "__main__":
-    draw()

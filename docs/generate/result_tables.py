@@ -1,7 +1,4 @@
-"""The tables of numbers in docs/results.md: `python docs/generate/result_tables.py`.
-
-Prints them from the reference results; a test holds the document to them.
-"""
+"""The tables of numbers in docs/results.md, from the reference results."""
 
 from __future__ import annotations
 
@@ -112,7 +109,3 @@ def _mean(group: SeedGroup, key: str) -> float:
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     listed = [titles, ["---"] * len(titles), *lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in listed)
-
-
-if __name__ == "__main__":
-    print("\n\n".join(result_tables()))

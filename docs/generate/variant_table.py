@@ -1,7 +1,4 @@
-"""The table of SGAD's variants in docs/methods.md: `python docs/generate/variant_table.py`.
-
-Prints it from the runs of results/reference/variants.yaml; a test holds the document to it.
-"""
+"""The table of SGAD's variants in docs/methods.md, from runs of results/reference/variants.yaml."""
 
 from __future__ import annotations
 
@@ -53,7 +50,3 @@ def _settings(record: RunRecord) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f}"
-
-
-if __name__ == "__main__":
-    print(variant_table())

@@ -1,7 +1,4 @@
-"""The table of verdicts in README.md: `python docs/generate/verdict_table.py`.
-
-Prints it from the reference results; a test holds the document to it.
-"""
+"""The table of verdicts in README.md, from the reference results."""
 
 from __future__ import annotations
 
@@ -75,7 +72,3 @@ def _answer(axis: AxisVerdict) -> str:
 def _points(gain: Estimate) -> str:
     low, high = gain.bounds
     return f"{100 * gain.value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-
-
-if __name__ == "__main__":
-    print(verdict_table())

@@ -1,0 +1,44 @@
+"""All that documents show of the reference results, made anew: `python docs/generate/update.py`.
+
+Replaces tables in place, each found by its first line, and draws the README's figure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from readme_figure import draw
+from result_tables import result_tables
+from variant_table import variant_table
+from verdict_table import verdict_table
+
+ROOT = Path(__file__).parents[2]
+
+
+def tables() -> Iterator[tuple[Path, str]]:
+    """Yield each document and a table in it."""
+    yield ROOT / "README.md", verdict_table()
+    yield ROOT / "docs" / "methods.md", variant_table()
+    for table in result_tables():
+        yield ROOT / "docs" / "results.md", table
+
+
+def replaced(text: str, table: str) -> str:
+    """Return a document with the table of the same first line replaced.
+
+    Raises:
+        ValueError: it has no such table, or several.
+    """
+    header = re.escape(table.partition("\n")[0])
+    found, count = re.subn(rf"^{header}\n(\|.*\n?)+", lambda _: f"{table}\n", text, flags=re.M)
+    if count != 1:
+        raise ValueError(f"{count} tables begin with {table.partition(chr(10))[0]}")
+    return found
+
+
+if __name__ == "__main__":
+    for document, table in tables():
+        document.write_text(replaced(document.read_text(), table))
+    draw()
