@@ -239,8 +239,8 @@ class ExitResNet(DynamicNet):
 
         if way == self.last:
             return leave(logits_nk, h_nchw)
-        leaves_n = self.rule.leaves(logits_nk, exit_index=way, point=self.point)
-        logits_nk, executed_nu = branch(leaves_n, leave, go_on, logits_nk, h_nchw)
+        stays_n = ~self.rule.leaves(logits_nk, exit_index=way, point=self.point)
+        logits_nk, executed_nu = branch(stays_n, go_on, leave, logits_nk, h_nchw)
         return logits_nk, executed_nu
 
     def _cut_behind(self, way: int) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 Side = Callable[..., tuple[Tensor, ...]]
 
@@ -42,7 +41,8 @@ class Apart(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in _OF_THE_SHAPE:
                 return func(*args)
-            return func(*tree_map(joined, args), **tree_map(joined, kwargs or {}))
+            named = {name: joined(value) for name, value in (kwargs or {}).items()}
+            return func(*map(joined, args), **named)
 
     __torch_dispatch__: Any = __torch_function__
 
@@ -63,25 +63,28 @@ def pool(h: Tensor) -> Tensor:
 
 
 def joined(x: Any) -> Any:
-    """Return what may lie apart as one tensor, and all else as it is."""
+    """Return what may lie apart as one tensor, also in a list, and all else as it is."""
     if not isinstance(x, Apart):
-        return x
+        return type(x)(map(joined, x)) if type(x) in (list, tuple) else x
     if x._joined is None:
-        x._joined = x.views[0] if len(x.views) == 1 else torch.cat(list(x.views))
+        x._joined = _gathered(x.views, range(len(x.views)))
     return x._joined
 
 
 def split(condition_n: Tensor, then: Side, otherwise: Side, *given: Tensor) -> tuple[Tensor, ...]:
-    """Run each side on its images: a `Branch` for whole batches."""
+    """Run each side on its images: a `Branch` for whole batches.
+
+    What goes to `otherwise` is not gathered before it is read: it is the side that computes less.
+    """
     chosen = condition_n.tolist()
     if all(chosen):
         return then(*given)
     if not any(chosen):
         return otherwise(*given)
     rows = [[n for n, yes in enumerate(chosen) if yes is wanted] for wanted in (True, False)]
-    sides = zip((then, otherwise), rows, strict=True)
-    parts = [side(*(_taken(tensor, places) for tensor in given)) for side, places in sides]
-    return tuple(_together(rows, pair) for pair in zip(*parts, strict=True))
+    first = then(*(_gathered(_views(x), rows[0]) for x in given))  # it computes
+    second = otherwise(*(_left_apart(x, rows[1]) for x in given))
+    return tuple(_together(rows, pair) for pair in zip(first, second, strict=True))
 
 
 def _views(x: Tensor) -> Sequence[Tensor]:
@@ -92,7 +95,11 @@ def _means(x: Tensor) -> Sequence[Tensor] | None:
     return x.means if isinstance(x, Apart) else None
 
 
-def _taken(x: Tensor, rows: Sequence[int]) -> Apart:
+def _gathered(views: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+    return views[rows[0]] if len(rows) == 1 else torch.cat([views[n] for n in rows])
+
+
+def _left_apart(x: Tensor, rows: Sequence[int]) -> Apart:
     views, means = _views(x), _means(x)
     return Apart([views[n] for n in rows], means and [means[n] for n in rows])
 
