@@ -180,7 +180,7 @@ class HaltingResNet(DynamicNet):
 
     def _lefts(self, stage: Stage, ones: Tensor, own: Mapping[int, Tensor]) -> list[Tensor]:
         scores = [own[b] for b in stage.blocks if b in own]
-        ones = ones.expand_as(scores[0]) if scores else ones
+        ones = torch.ones_like(scores[0], dtype=ones.dtype) if scores else ones
         return lefts_of(ones, scores, eps=self.policy.eps)
 
     def _run(self, x_nchw: Tensor, way: Way) -> tuple[Tensor, Tensor]:
