@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from drawn import words
 
 from bench.drawing import draw_latency
 from bench.folders import Folders
@@ -82,12 +82,6 @@ def ranking(*records: RunRecord) -> Ranking:
     found = ranking_of(networks(records))
     assert found is not None
     return found
-
-
-def words(figure: Figure) -> str:
-    from matplotlib.text import Text
-
-    return "\n".join(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
 
 
 def test_each_call_stands_beside_the_macs_of_its_own_image(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from drawn import Outline, words
 from matplotlib.figure import Figure
 
 from bench.errors import ConfigError, UnknownNameError
@@ -33,12 +33,6 @@ MakePoint = Callable[..., PointRecord]
 
 def pareto_figure(found: Sequence[Row], *, x: str = "nflops", **options: Any) -> Figure:
     return draw(pareto_chart(pareto_data(found, x=x, **options)))
-
-
-def words(figure: Figure) -> str:
-    from matplotlib.text import Text
-
-    return "\n".join(text.get_text() for text in figure.findobj(Text))  # type: ignore[attr-defined]
 
 
 def run(make_record: MakeRecord, make_point: MakePoint, method: str, *numbers: object) -> RunRecord:
@@ -278,36 +272,9 @@ def test_the_masks_of_a_failed_run_are_refused(make_record: MakeRecord) -> None:
         masks_chart(make_record(status="failed"), {})
 
 
-class Outline(HTMLParser):
-    """Collects the tags and the text of a page, scripts and styles left out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = self._open[: self._open.index(tag)] if tag in self._open else self._open
-
-    def handle_data(self, data: str) -> None:
-        if not {"script", "style"} & set(self._open[-1:]):
-            self.text.append(data)
-
-
-def outline(page: str) -> Outline:
-    parsed = Outline()
-    parsed.feed(page)
-    return parsed
-
-
 def test_the_page_has_language_title_heading_and_tables(comparison: list[RunRecord]) -> None:
     published = load_published("cifar10", "resnet32")
-    page = outline(pareto_page(rows(comparison), published))
+    page = Outline(pareto_page(rows(comparison), published))
     tags = [tag for tag, _ in page.tags]
     assert ("html", {"lang": "en"}) in page.tags
     assert [tags.count(tag) for tag in ("title", "h1", "table", "caption")] == [1, 1, 2, 2]
@@ -320,7 +287,7 @@ def test_the_page_has_language_title_heading_and_tables(comparison: list[RunReco
 
 
 def test_the_page_loads_nothing_from_elsewhere(comparison: list[RunRecord]) -> None:
-    page = outline(pareto_page(rows(comparison)))
+    page = Outline(pareto_page(rows(comparison)))
     loaders = {"src", "href", "srcset", "data"}
     assert not [attrs for _, attrs in page.tags if loaders & set(attrs)]
     assert len(pareto_page(rows(comparison))) < 100_000
@@ -340,7 +307,7 @@ def test_names_cannot_inject_markup(make_record: MakeRecord) -> None:
     point = PublishedPoint(evil, evil, "CIFAR-10", "ResNet-32", 0.92, 0.5, None, evil, evil)
     page = pareto_page(rows(records), [point], title=evil)
     assert evil not in page
-    parsed = outline(page)
+    parsed = Outline(page)
     assert "img" not in [tag for tag, _ in parsed.tags]
     assert evil in "".join(parsed.text)
     assert not re.search(r"<img", page)

@@ -10,12 +10,12 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from drawn import Outline
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -172,18 +172,6 @@ def images() -> TestImages:
     return TestImages(pixels, np.arange(IMAGES) % 2, ("cat", "dog"))
 
 
-class Elements(HTMLParser):
-    """The elements of a page, its headings, and what lies in the text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
 def lines_of(document: Document, name: str) -> list[dict[str, str]]:
     table = document.tables[name]
     return [dict(zip(table.titles, line, strict=True)) for line in table.lines]
@@ -266,19 +254,19 @@ def test_without_arrays_the_reason_stands_in_their_place(
 def test_the_page_is_whole_small_and_loads_nothing(document: Document, images: TestImages) -> None:
     page = document_page(document, images=images)
     assert len(page.encode()) < 1e6
-    body = Elements(page)
-    for tag, attributes in body.found:
+    body = Outline(page)
+    for tag, attributes in body.tags:
         for name in ("src", "href"):
             where = attributes.get(name) or ""
             assert where == "" or where.startswith(("data:", "#")), (tag, where)
     assert not re.search(r"@import|url\(\s*['\"]?http", page[: page.index("<script>")])
-    pictures = [attributes for tag, attributes in body.found if tag == "img"]
+    pictures = [attributes for tag, attributes in body.tags if tag == "img"]
     assert len(pictures) == 2 * 2 and all(picture.get("alt") for picture in pictures)
-    levels = [int(tag[1]) for tag, _ in body.found if re.fullmatch("h[1-6]", tag)]
+    levels = [int(tag[1]) for tag, _ in body.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    targets = {attributes.get("id") for _, attributes in body.found}
-    contents = [a.get("href") or "" for tag, a in body.found if tag == "a"]
+    targets = {attributes.get("id") for _, attributes in body.tags}
+    contents = [a.get("href") or "" for tag, a in body.tags if tag == "a"]
     assert len(contents) == 6 and all(link[1:] in targets for link in contents)
 
 
@@ -310,7 +298,7 @@ def test_names_from_records_are_escaped_in_the_page(
     word = "</script><img src=x onerror=alert(1)>"
     made = network(make_record, make_point, word, accuracy=0.9, nflops=0.8, variant=word)
     page = document_page(document_of([made], RunStore(tmp_path)))
-    assert not any("onerror" in attributes for _, attributes in Elements(page).found)
+    assert not any("onerror" in attributes for _, attributes in Outline(page).tags)
     assert html.escape(word) in page
 
 

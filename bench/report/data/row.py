@@ -156,26 +156,19 @@ KEYS = (
 )
 """The keys of JSON and CSV that stay, in their order."""
 
-EXTRAS = (
-    *("point", "nflops_std", "params_inference", "distinct_masks", "mean_drop", "dense"),
-    *("dead_blocks", "dense_macs", "test_images", "correct", "verdict_b1", "verdict_b256"),
-    *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256"),
-    *("profile_b1", "profile_b256", "published_epochs", "train_dense_epochs"),
-    *("pretraining_dense_epochs", "total_dense_epochs", "pretraining_epochs", "total_epochs"),
-    *("known_dense_epochs", "forward_only", "pretraining", "start_reason", "outside"),
-    *("budget_note", "synthetic", "reconstructed", "unchecked", "role", "decision", "source"),
-    *("gated_blocks", "family", "settings", "shuffled_accuracy", "shuffled_loss"),
-    *("difficulty_correlation", "realised_b1", "realised_b256", "speedup_low_b1"),
-    *("speedup_high_b1", "speedup_low_b256", "speedup_high_b256", "contended_b1"),
-    *("contended_b256", "memory_mib_b1", "memory_mib_b256", "energy_mj_b1", "energy_mj_b256"),
-    *("first_ms", "by_runtime"),
-)
-"""More of them; these may change with the version."""
-
 _OF_EACH = (
     *("latency_ms", "speedup", "speedup_low", "speedup_high", "verdict", "contended", "realised"),
 )
 _OF_MAIN = (*_OF_EACH, "profile", "memory_mib", "energy_mj")
+_CELLS = tuple(f"{name}_b{size}" for size in BATCH_SIZES for name in _OF_MAIN)
+
+EXTRAS = (
+    *(name for name in Row.__slots__ if name not in (*KEYS, "static", "timings")),
+    *(name for name in _CELLS if name not in KEYS),
+    *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256", "first_ms"),
+    "by_runtime",
+)
+"""More of them; these may change with the version."""
 
 
 def flat(row: Row) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bench.errors import UnknownNameError
@@ -253,8 +252,7 @@ def _speed(group: SeedGroup, runtime: str, size: int, marks: _Marks) -> str:
     mark = _MARKS.get(verdicts.pop(), " ") if len(verdicts) == 1 else " "
     profile = "".join(marks.profiles.get(p, "") for p in sorted({str(c.profile) for c in cells}))
     dagger = DAGGER if any(cell.contended for cell in cells) else ""
-    ratio = fmean([cell.speedup for cell in cells if cell.speedup is not None])
-    return f"{ratio:.2f}x{mark}{profile}{dagger}"
+    return f"{group.mean_time('speedup', size, runtime):.2f}x{mark}{profile}{dagger}"
 
 
 def _notes(groups: Sequence[SeedGroup]) -> list[str]:

@@ -6,6 +6,7 @@ the aligning; what is in the cells is the caller's. Loads rich only when a table
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -100,14 +101,13 @@ def _aligned(line: Sequence[str], widths: Sequence[int], left: Sequence[int]) ->
 
 
 def _folded(name: str, width: int) -> list[str]:
-    from rich.text import Text
-
-    if len(name) <= width and name.isascii():
+    if _width(name) <= width:
         return [name]
-    from rich.console import Console
+    if name.isascii():
+        return textwrap.wrap(name, width, break_on_hyphens=False)
+    from rich.cells import chop_cells
 
-    lines = Text(name).wrap(Console(width=width), width, overflow="fold")
-    return [line.plain.rstrip() for line in lines] or [""]
+    return chop_cells(name, width)
 
 
 def _width(text: str) -> int:
