@@ -27,7 +27,7 @@ def test_dominated_networks_bend_nothing() -> None:
     assert static().at(2.0) == pytest.approx(0.85)
 
 
-def test_a_dearer_network_that_is_worse_extends_the_curve_level() -> None:
+def test_a_more_expensive_network_that_is_worse_extends_the_curve_level() -> None:
     assert static().range == Bounds(1.0, 4.0)
     assert static().at(3.7) == pytest.approx(0.9)
 

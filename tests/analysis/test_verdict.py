@@ -1,4 +1,4 @@
-"""Verdicts on made-up experiments: error rates, coverage and power, and cases by hand."""
+"""Verdicts on synthetic experiments: error rates, coverage and power, and cases by hand."""
 
 from __future__ import annotations
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_up_results import Make, Shelf
+from synthetic_results import Make, ResultsFolder
 
 from bench.records.sweep import SweepRecord, TrialRow
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, make_record: Make, make_point: Make, make_cell: Make) -> Shelf:
-    """An empty results folder to put made-up runs into."""
-    return Shelf(tmp_path, make_record, make_point, make_cell)
+def results(tmp_path: Path, make_record: Make, make_point: Make, make_cell: Make) -> ResultsFolder:
+    """An empty results folder to put synthetic runs into."""
+    return ResultsFolder(tmp_path, make_record, make_point, make_cell)
 
 
 @pytest.fixture

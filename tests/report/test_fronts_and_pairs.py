@@ -1,31 +1,31 @@
-"""How sure the front is, and networks of about the same cost in pairs, from made-up records."""
+"""How sure the front is, and networks of about the same cost in pairs, from synthetic records."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from made_up_results import Shelf
+from synthetic_results import ResultsFolder
 
 import bench
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
 
 
-def filled(shelf: Shelf) -> None:
+def filled(results: ResultsFolder) -> None:
     """A dense curve, a method well above it, one just as good at its cost, one far below it."""
-    shelf.run("resnet", (0.92, 1.0), speedups=(1.0,))
-    shelf.run("resnet", (0.90, 1.0), backbone="resnet20")
-    shelf.run("sgad", (0.95, 0.80), speedups=(1.2,))
-    shelf.run("cdl", (0.95, 0.80), speedups=(1.1,))
-    shelf.run("act", (0.80, 0.78))
+    results.run("resnet", (0.92, 1.0), speedups=(1.0,))
+    results.run("resnet", (0.90, 1.0), backbone="resnet20")
+    results.run("sgad", (0.95, 0.80), speedups=(1.2,))
+    results.run("cdl", (0.95, 0.80), speedups=(1.1,))
+    results.run("act", (0.80, 0.78))
 
 
 def test_a_point_that_nothing_beats_is_on_the_front_for_sure_and_a_tie_is_not(
-    shelf: Shelf,
+    results: ResultsFolder,
 ) -> None:
-    filled(shelf)
-    fronts = front_certainties(shelf.study())
+    filled(results)
+    fronts = front_certainties(results.study())
     assert [front.axis.name for front in fronts] == ["macs", "time at batch 1"]
     macs = {(one.label, one.backbone): one for one in fronts[0].points}
     assert macs["resnet", "resnet20"].probability == 1.0
@@ -39,29 +39,31 @@ def test_a_point_that_nothing_beats_is_on_the_front_for_sure_and_a_tie_is_not(
     assert time["sgad"].cost == pytest.approx(1 / 1.2) and time["sgad"].probability > 0.9
 
 
-def test_the_area_grows_with_a_method_above_the_curve_and_not_with_one_below(shelf: Shelf) -> None:
-    filled(shelf)
-    records = shelf.store.load_all().records
-    dense, everything = front_certainties(shelf.study(records))[0].areas
+def test_the_area_grows_with_a_method_above_the_curve_and_not_with_one_below(
+    results: ResultsFolder,
+) -> None:
+    filled(results)
+    records = results.store.load_all().records
+    dense, everything = front_certainties(results.study(records))[0].areas
     assert (dense.points, everything.points) == (2, 5)
     assert dense.low < dense.value < dense.high < everything.low
     below = [record for record in records if record.spec.method in ("resnet", "act")]
-    (dense_again, with_act) = front_certainties(shelf.study(below))[0].areas
+    (dense_again, with_act) = front_certainties(results.study(below))[0].areas
     assert with_act.value == dense_again.value == dense.value
 
 
-def test_recipes_do_not_meet_on_a_front_and_one_network_makes_none(shelf: Shelf) -> None:
-    shelf.run("resnet", (0.92, 1.0))
-    assert front_certainties(shelf.study()) == []
-    shelf.run("resnet", (0.93, 1.0), recipe="paper")
-    assert front_certainties(shelf.study()) == []
+def test_recipes_do_not_meet_on_a_front_and_one_network_makes_none(results: ResultsFolder) -> None:
+    results.run("resnet", (0.92, 1.0))
+    assert front_certainties(results.study()) == []
+    results.run("resnet", (0.93, 1.0), recipe="paper")
+    assert front_certainties(results.study()) == []
 
 
 def test_only_networks_of_about_the_same_cost_are_paired_the_more_expensive_first(
-    shelf: Shelf,
+    results: ResultsFolder,
 ) -> None:
-    filled(shelf)
-    found = pairs_of(shelf.study())
+    filled(results)
+    found = pairs_of(results.study())
     names = {(pair.a.name, pair.b.name) for pair in found}
     assert {frozenset(pair) for pair in names} == {
         *map(frozenset, (("cdl", "sgad"), ("cdl", "act"), ("sgad", "act")))
@@ -75,24 +77,24 @@ def test_only_networks_of_about_the_same_cost_are_paired_the_more_expensive_firs
     assert clear.p_holm >= clear.gain.p_value
 
 
-def test_several_seeds_have_no_mcnemar_and_cover_training(shelf: Shelf) -> None:
+def test_several_seeds_have_no_mcnemar_and_cover_training(results: ResultsFolder) -> None:
     for seed in range(3):
-        shelf.run("sgad", (0.95, 0.8), seed=seed)
-        shelf.run("act", (0.93, 0.8), seed=seed)
-    (pair,) = pairs_of(shelf.study())
+        results.run("sgad", (0.95, 0.8), seed=seed)
+        results.run("act", (0.93, 0.8), seed=seed)
+    (pair,) = pairs_of(results.study())
     assert pair.mcnemar is None and pair.gain.covers_training
     (line,) = pairs_table([pair]).lines
     assert "3 and 3" in line
 
 
-def test_points_of_one_run_are_not_paired(shelf: Shelf) -> None:
-    shelf.run("cdl", (0.90, 0.70), (0.92, 0.72))
-    assert pairs_of(shelf.study()) == []
+def test_points_of_one_run_are_not_paired(results: ResultsFolder) -> None:
+    results.run("cdl", (0.90, 0.70), (0.92, 0.72))
+    assert pairs_of(results.study()) == []
 
 
-def test_tables_and_frames_say_the_same(shelf: Shelf, tmp_path: Path) -> None:
-    filled(shelf)
-    fronts = front_certainties(shelf.study())
+def test_tables_and_frames_say_the_same(results: ResultsFolder, tmp_path: Path) -> None:
+    filled(results)
+    fronts = front_certainties(results.study())
     table = front_table(fronts)
     assert "dense resnet32" in table.caption
     assert not any("act" in line for line in table.lines), "below 1 % is left out"

@@ -165,7 +165,7 @@ def test_legends_cover_no_data(timed: Callable[..., RunRecord], tmp_path: Path) 
 def test_a_pair_disagrees_only_where_the_intervals_are_apart(
     timed: Callable[..., RunRecord],
 ) -> None:
-    # made-up intervals are 2 % to each side
+    # synthetic intervals are 2 % to each side
     found = ranking(timed("act", 0.8, 0.97), timed("sgad", 0.6, 1.30), timed("cdl", 0.7, 1.31))
     pairs = [(a.name, b.name) for a, b in found.disagreements(1)]
     assert pairs == [("act", "dense resnet32")]

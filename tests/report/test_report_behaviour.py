@@ -131,7 +131,7 @@ def images() -> TestImages:
 
 
 @pytest.fixture
-def shelf(make_record: MakeRecord, make_point: Any, tmp_path: Path) -> tuple[RunStore, RunRecord]:
+def results(make_record: MakeRecord, make_point: Any, tmp_path: Path) -> tuple[RunStore, RunRecord]:
     """A network that decides per position, its costs growing with the image's number."""
     store = RunStore(tmp_path / "results")
     rates, gradients = [1.0, 0.2, 0.4, 0.6, 0.8], [0.5, 0.1, 0.2, 0.3, 0.4]
@@ -151,21 +151,21 @@ def shelf(make_record: MakeRecord, make_point: Any, tmp_path: Path) -> tuple[Run
 
 
 def keep_maps(store: RunStore, record: RunRecord, image_m: list[int]) -> None:
-    """Keep maps (8, 8) that hold 1 everywhere and, in one corner, 2 or, if dear, 4.5."""
+    """Keep maps (8, 8) that hold 1 everywhere and, in one corner, 2 or, if expensive, 4.5."""
     blocks_mhw = np.ones((len(image_m), 8, 8), dtype=np.float16)
     blocks_mhw[:10, 0, 0], blocks_mhw[10:, 0, 0] = 2, 4.5
     arrays = {"image_m": np.array(image_m), "blocks_mhw": blocks_mhw}
     save_arrays(store.folder_of(record), "positions0.npz", arrays)
 
 
-def told(store: RunStore, record: RunRecord) -> Document:
+def document_from(store: RunStore, record: RunRecord) -> Document:
     return document_of([record], store)
 
 
 def test_maps_stand_below_their_images_with_words_for_both(
-    shelf: tuple[RunStore, RunRecord], images: TestImages
+    results: tuple[RunStore, RunRecord], images: TestImages
 ) -> None:
-    document = told(*shelf)
+    document = document_from(*results)
     (one,) = document.behaviours.values()
     assert one.maps is not None and one.maps.of == 5 and one.maps.span == (1.0, 5.0)
     assert one.maps.cheapest_mhw[:, 0, 0].tolist() == [2.0] * 10
@@ -179,20 +179,22 @@ def test_maps_stand_below_their_images_with_words_for_both(
 
 
 def test_the_figure_of_maps_lies_beside_the_others(
-    shelf: tuple[RunStore, RunRecord], images: TestImages, tmp_path: Path
+    results: tuple[RunStore, RunRecord], images: TestImages, tmp_path: Path
 ) -> None:
-    files = write_report(told(*shelf), tmp_path / "out", images=images)
+    files = write_report(document_from(*results), tmp_path / "out", images=images)
     names = {path.name for path in files}
     assert {"positions-01-sact.pdf", "positions-01-sact.png"} <= names
-    assert document_page(told(*shelf), images=images) == document_page(told(*shelf), images=images)
+    assert document_page(document_from(*results), images=images) == document_page(
+        document_from(*results), images=images
+    )
 
 
 def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
-    shelf: tuple[RunStore, RunRecord], images: TestImages
+    results: tuple[RunStore, RunRecord], images: TestImages
 ) -> None:
-    store, record = shelf
+    store, record = results
     older = record.points[0].model_copy(update={"positions_file": ""})
-    document = told(store, record.model_copy(update={"points": (older,)}))
+    document = document_from(store, record.model_copy(update={"points": (older,)}))
     assert document.behaviours["behaviour-01-sact"].maps is None
     page = document_page(document, images=images)
     assert "Maps of where it spends its blocks are missing: the record is older" in page
@@ -210,14 +212,14 @@ def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
     ],
 )
 def test_odd_files_of_maps_are_refused_in_words(
-    arrays: dict[str, Any], why: str, shelf: tuple[RunStore, RunRecord]
+    arrays: dict[str, Any], why: str, results: tuple[RunStore, RunRecord]
 ) -> None:
-    store, record = shelf
+    store, record = results
     save_arrays(store.folder_of(record), "positions0.npz", arrays)
     images = ExtremeImages("", tuple(range(10)), tuple(range(IMAGES - 10, IMAGES)), 1, 1)
     with pytest.raises(RecordError, match=why):
         position_maps(record, record.points[0], Study([record], store), images)
-    (behaviour,) = told(store, record).behaviours.values()
+    (behaviour,) = document_from(store, record).behaviours.values()
     assert any("Maps of where" in text for text in behaviour.missing)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-from made_up_results import Shelf
 from rich.console import Console
+from synthetic_results import ResultsFolder
 
 import bench
 from bench.records.record import RunRecord
@@ -21,33 +21,35 @@ SPEEDS = {"eager": {"sgad": 1.0, "act": 0.8}, "native": {"sgad": 0.5, "act": 1.6
 
 
 @pytest.fixture
-def records(shelf: Shelf) -> list[RunRecord]:
+def records(results: ResultsFolder) -> list[RunRecord]:
     """A dense network and two methods, which runtimes order differently."""
-    shelf.run("resnet", (0.92, 1.0))
+    results.run("resnet", (0.92, 1.0))
     for method, accuracy in (("sgad", 0.95), ("act", 0.90)):
-        record = shelf.run(method, (accuracy, 0.8))
+        record = results.run(method, (accuracy, 0.8))
         cells = tuple(
-            shelf.cell(latency_ms=2 / speeds[method], speedup=speeds[method]).model_copy(
+            results.cell(latency_ms=2 / speeds[method], speedup=speeds[method]).model_copy(
                 update={"runtime": runtime, "dense_ms": 2.0}
             )
             for runtime, speeds in SPEEDS.items()
         )
-        refused = shelf.cell(latency_ms=None).model_copy(
+        refused = results.cell(latency_ms=None).model_copy(
             update={"runtime": "onnxruntime", "reason": "it has no If"}
         )
         (point,) = record.points
         timed = point.model_copy(update={"latency": (*cells, refused)})
-        shelf.store.save(record.model_copy(update={"points": (timed,)}))
-    return shelf.store.load_all().records
+        results.store.save(record.model_copy(update={"points": (timed,)}))
+    return results.store.load_all().records
 
 
 @pytest.fixture
-def document(shelf: Shelf, records: list[RunRecord]) -> Document:
-    return document_of(records, shelf.store)
+def document(results: ResultsFolder, records: list[RunRecord]) -> Document:
+    return document_of(records, results.store)
 
 
-def test_each_runtime_has_a_verdict_of_its_own(shelf: Shelf, records: list[RunRecord]) -> None:
-    found = shelf.judged()["sgad"]
+def test_each_runtime_has_a_verdict_of_its_own(
+    results: ResultsFolder, records: list[RunRecord]
+) -> None:
+    found = results.judged()["sgad"]
     eager, native = (found.on("time at batch 1", name) for name in SPEEDS)
     assert eager.verdict is not None and eager.verdict.outcome == "better"
     assert native.verdict is None and native.outside is not None
@@ -56,7 +58,7 @@ def test_each_runtime_has_a_verdict_of_its_own(shelf: Shelf, records: list[RunRe
     assert "In time at batch 1, eager: better than a static network of the same cost." in said
     assert "In time at batch 1, native: no verdict" in said
     assert "In time at batch 1, onnxruntime: no verdict, it has no If." in said
-    frame = bench.verdicts(shelf.store.results_dir)
+    frame = bench.verdicts(results.store.results_dir)
     timed = frame[(frame.method == "sgad") & (frame.axis == "time at batch 1")]
     assert timed.runtime.tolist() == ["eager", "native", "onnxruntime"]
     assert timed.outcome.tolist()[0] == "better"
@@ -92,13 +94,13 @@ def test_each_runtime_is_a_column_and_eighty_columns_show_two(records: list[RunR
 
 
 def test_no_name_of_a_runtime_leads_out_of_the_folder(
-    shelf: Shelf, records: list[RunRecord]
+    results: ResultsFolder, records: list[RunRecord]
 ) -> None:
     for record in records:
         (point,) = record.points
         cells = tuple(c.model_copy(update={"runtime": "../../odd"}) for c in point.latency[:1])
         moved = point.model_copy(update={"latency": cells})
-        shelf.store.save(record.model_copy(update={"points": (moved,)}))
-    document = document_of(shelf.store.load_all().records, shelf.store)
+        results.store.save(record.model_copy(update={"points": (moved,)}))
+    document = document_of(results.store.load_all().records, results.store)
     assert any(name.startswith("ranks-") for name in document.charts)
     assert not any("/" in name for name in (*document.charts, *document.tables))

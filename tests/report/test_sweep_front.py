@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_up_results import Shelf
+from synthetic_results import ResultsFolder
 
 from bench.records.record import RunRecord
 from bench.records.sweep import SweepRecord, TrialRow
@@ -35,11 +35,11 @@ def _sweep(*trials: TrialRow) -> SweepRecord:
     )
 
 
-def _filled(shelf: Shelf) -> SweepRecord:
+def _filled(results: ResultsFolder) -> SweepRecord:
     """Two on the front by held-out images, which flatter the cheap one, and one behind them."""
-    cheap = shelf.run("sgad", (0.80, 0.50), seed=0, config={"gamma": 1.0})
-    good = shelf.run("sgad", (0.90, 0.80), seed=0, config={"gamma": 0.1})
-    behind = shelf.run("sgad", (0.95, 0.90), seed=0, config={"gamma": 0.5})
+    cheap = results.run("sgad", (0.80, 0.50), seed=0, config={"gamma": 1.0})
+    good = results.run("sgad", (0.90, 0.80), seed=0, config={"gamma": 0.1})
+    behind = results.run("sgad", (0.95, 0.90), seed=0, config={"gamma": 0.5})
     return _sweep(
         _trial(cheap, 1.0, (0.5, 0.99)),
         _trial(good, 0.1, (0.4, 0.89)),
@@ -47,9 +47,11 @@ def _filled(shelf: Shelf) -> SweepRecord:
     )
 
 
-def test_the_front_is_chosen_by_held_out_images_and_measured_on_test_images(shelf: Shelf) -> None:
-    sweep = _filled(shelf)
-    found = sweep_front(sweep, shelf.study())
+def test_the_front_is_chosen_by_held_out_images_and_measured_on_test_images(
+    results: ResultsFolder,
+) -> None:
+    sweep = _filled(results)
+    found = sweep_front(sweep, results.study())
     assert found is not None and found.worth is not None
     assert [one.tried.settings["sgad.gamma"] for one in found.points] == [0.1, 1.0]
     assert found.hypervolume == pytest.approx(0.7 * 0.79 + 0.6 * 0.10)
@@ -60,9 +62,9 @@ def test_the_front_is_chosen_by_held_out_images_and_measured_on_test_images(shel
     assert front_chart(sweep, found).title.startswith("Front of 2 points among 3 tried settings")
 
 
-def test_without_records_a_front_has_no_interval_and_says_why(shelf: Shelf) -> None:
-    sweep = _filled(shelf)
-    found = sweep_front(sweep, shelf.study([]))
+def test_without_records_a_front_has_no_interval_and_says_why(results: ResultsFolder) -> None:
+    sweep = _filled(results)
+    found = sweep_front(sweep, results.study([]))
     assert found is not None and found.worth is None
     assert "not at hand" in "\n".join(front_lines(found))
-    assert sweep_front(sweep.model_copy(update={"trials": ()}), shelf.study()) is None
+    assert sweep_front(sweep.model_copy(update={"trials": ()}), results.study()) is None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_results import IMAGES, Make, Shelf
+from synthetic_results import IMAGES, Make, ResultsFolder
 
 import bench
 from bench.config import InitialWeights
@@ -29,16 +29,16 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 DENSE_MACS = {"resnet20": 40_551_040, "resnet32": 68_862_592}
 
 
-def add_static(shelf: Shelf, seeds: int = 1, **extra: Any) -> None:
+def add_static(results: ResultsFolder, seeds: int = 1, **extra: Any) -> None:
     for seed in range(seeds):
-        shelf.run("resnet", (0.92 + 0.002 * seed, 1.0), seed=seed, speedups=(1.0,), **extra)
-        shelf.run("resnet", (0.90 - 0.002 * seed, 1.0), seed=seed, backbone="resnet20", **extra)
+        results.run("resnet", (0.92 + 0.002 * seed, 1.0), seed=seed, speedups=(1.0,), **extra)
+        results.run("resnet", (0.90 - 0.002 * seed, 1.0), seed=seed, backbone="resnet20", **extra)
 
 
-def test_macs_and_time_are_judged_apart(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("sgad", (0.95, 0.8), speedups=(1.0,))
-    found = shelf.judged()["sgad"]
+def test_macs_and_time_are_judged_apart(results: ResultsFolder) -> None:
+    add_static(results)
+    results.run("sgad", (0.95, 0.8), speedups=(1.0,))
+    found = results.judged()["sgad"]
     macs, time = found.on("macs"), found.on("time at batch 1")
     assert macs.verdict is not None
     assert macs.verdict.outcome == "better"
@@ -65,31 +65,33 @@ def test_macs_and_time_are_judged_apart(shelf: Shelf) -> None:
     ],
 )
 def test_arrays_of_another_kind_give_a_reason_and_no_verdict(
-    shelf: Shelf, key: str, wrong: Any, reason: str
+    results: ResultsFolder, key: str, wrong: Any, reason: str
 ) -> None:
-    add_static(shelf)
-    record = shelf.run("sgad", (0.95, 0.8))
+    add_static(results)
+    record = results.run("sgad", (0.95, 0.8))
     good = {"correct_bits": np.ones(IMAGES // 8, np.uint8), "macs_n": np.ones(IMAGES)}
-    save_arrays(shelf.store.folder(record.spec), "point0.npz", {**good, key: wrong})
-    assert f"no verdict, {reason}" in paragraph(shelf.judged()["sgad"])
+    save_arrays(results.store.folder(record.spec), "point0.npz", {**good, key: wrong})
+    assert f"no verdict, {reason}" in paragraph(results.judged()["sgad"])
 
 
-def test_only_the_newest_measurement_says_whether_others_ran_beside_it(shelf: Shelf) -> None:
-    add_static(shelf)
-    record = shelf.run("sgad", (0.95, 0.8), speedups=(1.0,))
+def test_only_the_newest_measurement_says_whether_others_ran_beside_it(
+    results: ResultsFolder,
+) -> None:
+    add_static(results)
+    record = results.run("sgad", (0.95, 0.8), speedups=(1.0,))
     (point,) = record.points
     (cell,) = point.latency
     disturbed = cell.model_copy(update={"contended": True})
     for cells, said in (((disturbed, cell), False), ((cell, disturbed), True)):
         timed = point.model_copy(update={"latency": cells})
-        shelf.store.save(record.model_copy(update={"points": (timed,)}))
-        assert ("Other programs ran" in paragraph(shelf.judged()["sgad"])) is said
+        results.store.save(record.model_copy(update={"points": (timed,)}))
+        assert ("Other programs ran" in paragraph(results.judged()["sgad"])) is said
 
 
-def test_one_seed_is_warned_about_and_three_are_not(shelf: Shelf) -> None:
-    add_static(shelf, seeds=1)
-    shelf.run("sgad", (0.88, 0.8))
-    warned = paragraph(shelf.judged()["sgad"])
+def test_one_seed_is_warned_about_and_three_are_not(results: ResultsFolder) -> None:
+    add_static(results, seeds=1)
+    results.run("sgad", (0.88, 0.8))
+    warned = paragraph(results.judged()["sgad"])
     assert "worse than a static network" in warned
     assert "n=1 for the method, n=1 for static, 2,000 test images" in warned
     assert "do not cover the variance of training: another seed may reverse them" in warned
@@ -98,11 +100,11 @@ def test_one_seed_is_warned_about_and_three_are_not(shelf: Shelf) -> None:
     assert alone in warned
 
 
-def test_seeds_are_one_group_and_their_spread_counts(shelf: Shelf) -> None:
-    add_static(shelf, seeds=3)
+def test_seeds_are_one_group_and_their_spread_counts(results: ResultsFolder) -> None:
+    add_static(results, seeds=3)
     for seed in range(3):
-        shelf.run("sgad", (0.89 + 0.02 * seed, 0.8), seed=seed)
-    found = shelf.judged()["sgad"]
+        results.run("sgad", (0.89 + 0.02 * seed, 0.8), seed=seed)
+    found = results.judged()["sgad"]
     verdict = found.on("macs").verdict
     assert found.seeds == 3
     assert verdict is not None
@@ -115,10 +117,12 @@ def test_seeds_are_one_group_and_their_spread_counts(shelf: Shelf) -> None:
     assert "91.00 % (n=3, sd 2.00, 95 % t-interval over seeds 86.03 to 95.97 %)" in paragraph(found)
 
 
-def test_several_points_are_judged_by_their_curve_and_told_one_by_one(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("cdl", (0.80, 0.5), (0.91, 0.7), (0.925, 0.95))
-    found = shelf.judged()["cdl"].on("macs")
+def test_several_points_are_judged_by_their_curve_and_told_one_by_one(
+    results: ResultsFolder,
+) -> None:
+    add_static(results)
+    results.run("cdl", (0.80, 0.5), (0.91, 0.7), (0.925, 0.95))
+    found = results.judged()["cdl"].on("macs")
     assert found.verdict is not None
     costs = found.verdict.comparison.costs
     assert costs.low == pytest.approx(DENSE_MACS["resnet20"] / DENSE_MACS["resnet32"])
@@ -128,10 +132,10 @@ def test_several_points_are_judged_by_their_curve_and_told_one_by_one(shelf: She
     assert "Point by point, not corrected: " in sentence(found)
 
 
-def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("blockdrop", (0.85, 1.2), speedups=(0.5,))
-    found = shelf.judged()["blockdrop"]
+def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(results: ResultsFolder) -> None:
+    add_static(results)
+    results.run("blockdrop", (0.85, 1.2), speedups=(0.5,))
+    found = results.judged()["blockdrop"]
     outcomes = [axis.verdict and axis.verdict.outcome for axis in found.axes]
     assert outcomes == ["worse (dominated)", "worse (dominated)", None]
     assert [axis.outside for axis in found.axes] == [None, None, None]
@@ -142,65 +146,67 @@ def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(shelf: Shelf
     assert "slower than a static network (2.00 times the time of resnet32)" in paragraph(found)
 
 
-def test_more_expensive_and_not_clearly_less_accurate_gets_no_verdict(shelf: Shelf) -> None:
-    add_static(shelf)
+def test_more_expensive_and_not_clearly_less_accurate_gets_no_verdict(
+    results: ResultsFolder,
+) -> None:
+    add_static(results)
     for accuracy in (0.919, 0.99):
-        shelf.run("blockdrop", (accuracy, 1.2), config={"a": accuracy})
-    shelf.run("act", (0.99, 0.2))
+        results.run("blockdrop", (accuracy, 1.2), config={"a": accuracy})
+    results.run("act", (0.99, 0.2))
     for name in ("blockdrop", "act"):
-        axis = shelf.judged()[name].on("macs")
+        axis = results.judged()[name].on("macs")
         assert axis.verdict is None
         assert axis.outside is not None
     beside = (
         "no verdict, no static network of that cost was run. Beside the most accurate, resnet32"
     )
-    assert beside in sentence(shelf.judged()["blockdrop"].on("macs"))
-    cheaper = sentence(shelf.judged()["act"].on("macs"))
+    assert beside in sentence(results.judged()["blockdrop"].on("macs"))
+    cheaper = sentence(results.judged()["act"].on("macs"))
     assert "Beside the nearest, resnet20" in cheaper
     assert cheaper.endswith(": cheaper and more accurate.")
 
 
-def test_a_dominated_static_network_in_between_is_no_excuse(shelf: Shelf) -> None:
+def test_a_dominated_static_network_in_between_is_no_excuse(results: ResultsFolder) -> None:
     # The large static network was trained badly; the small one dominates the method all the same.
-    shelf.run("resnet", (0.80, 1.0))
-    shelf.run("resnet", (0.92, 1.0), backbone="resnet20")
-    shelf.run("sgad", (0.85, 1.3))
-    found = shelf.judged()["sgad"].on("macs")
+    results.run("resnet", (0.80, 1.0))
+    results.run("resnet", (0.92, 1.0), backbone="resnet20")
+    results.run("sgad", (0.85, 1.3))
+    found = results.judged()["sgad"].on("macs")
     assert found.verdict is not None
     assert (found.verdict.outcome, found.static_names) == ("worse (dominated)", ("resnet20",))
 
 
-def test_dominated_methods_count_among_the_comparisons_of_holm(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("sgad", (0.85, 1.2))
-    shelf.run("act", (0.9, 0.8))
-    found = shelf.judged()
+def test_dominated_methods_count_among_the_comparisons_of_holm(results: ResultsFolder) -> None:
+    add_static(results)
+    results.run("sgad", (0.85, 1.2))
+    results.run("act", (0.9, 0.8))
+    found = results.judged()
     verdicts = [found[name].on("macs").verdict for name in ("sgad", "act")]
     assert [verdict and verdict.family for verdict in verdicts] == [2, 2]
 
 
-def test_a_time_that_may_be_the_same_is_not_called_slower(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("sgad", (0.85, 0.8), speedups=(0.985,))  # the interval is 2 % to each side
-    axis = shelf.judged()["sgad"].on("time at batch 1")
+def test_a_time_that_may_be_the_same_is_not_called_slower(results: ResultsFolder) -> None:
+    add_static(results)
+    results.run("sgad", (0.85, 0.8), speedups=(0.985,))  # the interval is 2 % to each side
+    axis = results.judged()["sgad"].on("time at batch 1")
     assert axis.verdict is None
     assert "1.02 times the time" in sentence(axis)
 
 
-def test_without_static_networks_the_reason_is_told(shelf: Shelf) -> None:
-    shelf.run("resnet", (0.92, 1.0), dataset="digits")
-    shelf.run("sgad", (0.9, 0.8))
-    found = shelf.judged()["sgad"]
+def test_without_static_networks_the_reason_is_told(results: ResultsFolder) -> None:
+    results.run("resnet", (0.92, 1.0), dataset="digits")
+    results.run("sgad", (0.9, 0.8))
+    found = results.judged()["sgad"]
     assert found.on("macs").reason == "no static network was run here"
     assert "In MACs: no verdict, no static network was run here." in paragraph(found)
 
 
-def test_a_method_is_judged_by_static_networks_of_its_own_budget(shelf: Shelf) -> None:
+def test_a_method_is_judged_by_static_networks_of_its_own_budget(results: ResultsFolder) -> None:
     for epochs, worse in ((30, 0.0), (5, 0.05)):
-        shelf.run("resnet", (0.92 - worse, 1.0), epochs=epochs)
-        shelf.run("resnet", (0.90 - worse, 1.0), backbone="resnet20", epochs=epochs)
-    shelf.run("sgad", (0.90, 0.8), epochs=5)
-    found = shelf.judged()["sgad"].on("macs")
+        results.run("resnet", (0.92 - worse, 1.0), epochs=epochs)
+        results.run("resnet", (0.90 - worse, 1.0), backbone="resnet20", epochs=epochs)
+    results.run("sgad", (0.90, 0.8), epochs=5)
+    found = results.judged()["sgad"].on("macs")
     assert found.verdict is not None
     assert found.verdict.outcome == "better"
     assert found.verdict.comparison.static_accuracy == pytest.approx(0.8603, abs=0.002)
@@ -209,20 +215,22 @@ def test_a_method_is_judged_by_static_networks_of_its_own_budget(shelf: Shelf) -
 
 
 def test_where_no_budget_matches_the_nearest_is_taken_and_the_verdict_says_so(
-    shelf: Shelf,
+    results: ResultsFolder,
 ) -> None:
     for epochs in (30, 160):
-        shelf.run("resnet", (0.92, 1.0), epochs=epochs)
-        shelf.run("resnet", (0.90, 1.0), backbone="resnet20", epochs=epochs)
-    shelf.run("sgad", (0.90, 0.8), epochs=5)
-    found = shelf.judged()["sgad"].on("macs")
+        results.run("resnet", (0.92, 1.0), epochs=epochs)
+        results.run("resnet", (0.90, 1.0), backbone="resnet20", epochs=epochs)
+    results.run("sgad", (0.90, 0.8), epochs=5)
+    found = results.judged()["sgad"].on("macs")
     differing = unlike_budgets(found)
     assert differing == "budgets differ: 5 epochs, resnet20: 30 epochs; resnet32: 30 epochs"
     assert sentence(found).endswith(f"B{differing[1:]}.")
     assert why(found) == differing
 
 
-def started(shelf: Shelf, record: RunRecord, source: RunRecord, **training: object) -> RunRecord:
+def started(
+    results: ResultsFolder, record: RunRecord, source: RunRecord, **training: object
+) -> RunRecord:
     """Let `record` begin with the weights of the run `source`, as the engine records it."""
     assert record.training is not None and source.training is not None
     initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
@@ -234,19 +242,19 @@ def started(shelf: Shelf, record: RunRecord, source: RunRecord, **training: obje
     changed = record.training.model_copy(update=before | training)
     update = {"spec": spec, "run": spec.run, "training": changed}
     started = record.model_copy(update=update)
-    shelf.save(started)
+    results.save(started)
     return started
 
 
-def test_the_epochs_of_a_dense_start_count(shelf: Shelf) -> None:
+def test_the_epochs_of_a_dense_start_count(results: ResultsFolder) -> None:
     # A ladder of 30 epochs; a method of 15 epochs that starts from 15 of a dense network.
-    shelf.run("resnet", (0.92, 1.0))
-    shelf.run("resnet", (0.90, 1.0), backbone="resnet20")
-    dense = shelf.run("resnet", (0.80, 1.0), epochs=15)
-    method = shelf.run("act", (0.91, 0.8), epochs=15)
-    shutil.rmtree(shelf.store.folder_of(method))
-    started(shelf, method, dense)
-    found = shelf.judged()["act"]
+    results.run("resnet", (0.92, 1.0))
+    results.run("resnet", (0.90, 1.0), backbone="resnet20")
+    dense = results.run("resnet", (0.80, 1.0), epochs=15)
+    method = results.run("act", (0.91, 0.8), epochs=15)
+    shutil.rmtree(results.store.folder_of(method))
+    started(results, method, dense)
+    found = results.judged()["act"]
     assert found.network.total == 30
     assert found.on("macs").static_names == ("resnet20", "resnet32")
     assert unlike_budgets(found.on("macs")) == ""
@@ -255,26 +263,26 @@ def test_the_epochs_of_a_dense_start_count(shelf: Shelf) -> None:
     assert comparison.comparison.static_accuracy == pytest.approx(0.9103, abs=0.002)
 
 
-def test_what_is_known_of_a_source_counts_where_its_start_is_not(shelf: Shelf) -> None:
-    source = shelf.run("sgad", (0.91, 0.8), epochs=5, dense_epochs=6.0)
+def test_what_is_known_of_a_source_counts_where_its_start_is_not(results: ResultsFolder) -> None:
+    source = results.run("sgad", (0.91, 0.8), epochs=5, dense_epochs=6.0)
     assert source.training is not None
     unknown = {"pretraining_epochs": None, "pretraining_dense_epochs": None}
     initial = InitialWeights(kind="file", name="a.th", identity="ab")
     spec = source.spec.model_copy(update={"initial": initial})
     training = source.training.model_copy(update=unknown)
     from_file = source.model_copy(update={"spec": spec, "run": spec.run, "training": training})
-    control = shelf.run("static_projection", (0.9, 0.7), epochs=5, dense_epochs=3.6)
+    control = results.run("static_projection", (0.9, 0.7), epochs=5, dense_epochs=3.6)
     for record in (source, control):
-        shutil.rmtree(shelf.store.folder_of(record))
-    shelf.save(from_file)
-    shelf.save(started(shelf, control, from_file, **unknown))
-    found = rows(shelf.store.load_all().records)
+        shutil.rmtree(results.store.folder_of(record))
+    results.save(from_file)
+    results.save(started(results, control, from_file, **unknown))
+    found = rows(results.store.load_all().records)
     told = {row.method: (spent(row), row.total_epochs, row.outside) for row in found}
     assert told == {"sgad": ("6+?", 5, "a.th"), "static_projection": ("9.6+?", 10, "a.th")}
 
 
 def test_weights_from_outside_as_they_came_belong_to_every_curve_from_there(
-    shelf: Shelf,
+    results: ResultsFolder,
 ) -> None:
     budgets = [Comparable(epochs, ("lr=0.1",), True) for epochs in (0, 5, 30)]
     own = budgets[1]
@@ -285,70 +293,74 @@ def test_weights_from_outside_as_they_came_belong_to_every_curve_from_there(
     assert Comparable(30, ("lr=0.1",), False).matches(Comparable(33, ("lr=0.1",), False))
 
 
-def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(shelf: Shelf) -> None:
-    add_static(shelf)
-    record = shelf.run("sgad", (0.9, 0.8))
+def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(results: ResultsFolder) -> None:
+    add_static(results)
+    record = results.run("sgad", (0.9, 0.8))
     assert record.training is not None
     older = record.training.model_copy(
         update={"phases": (PhaseCost(name="main", epochs=30, macs_per_image=6e7, wall_s=1),)}
     )
-    shelf.store.save(record.model_copy(update={"training": older}))
+    results.store.save(record.model_copy(update={"training": older}))
     told = "30* against 30 for static (*: forward passes alone), which is no common measure."
-    assert told in paragraph(shelf.judged()["sgad"])
+    assert told in paragraph(results.judged()["sgad"])
 
 
-def test_missing_arrays_are_a_reason_and_not_a_failure(shelf: Shelf) -> None:
-    add_static(shelf)
-    record = shelf.run("sgad", (0.9, 0.8))
-    (shelf.store.folder_of(record) / "point0.npz").unlink()
-    assert "is missing" in shelf.judged()["sgad"].on("macs").reason
+def test_missing_arrays_are_a_reason_and_not_a_failure(results: ResultsFolder) -> None:
+    add_static(results)
+    record = results.run("sgad", (0.9, 0.8))
+    (results.store.folder_of(record) / "point0.npz").unlink()
+    assert "is missing" in results.judged()["sgad"].on("macs").reason
 
 
-def test_unequal_and_unknown_budgets_are_told(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("sgad", (0.9, 0.8), dense_epochs=57.0)
-    shelf.run("cdl", (0.9, 0.8), dense_epochs=31.0)
-    shelf.run("act", (0.9, 0.8), pretraining_dense_epochs=None)
-    found = shelf.judged()
+def test_unequal_and_unknown_budgets_are_told(results: ResultsFolder) -> None:
+    add_static(results)
+    results.run("sgad", (0.9, 0.8), dense_epochs=57.0)
+    results.run("cdl", (0.9, 0.8), dense_epochs=31.0)
+    results.run("act", (0.9, 0.8), pretraining_dense_epochs=None)
+    found = results.judged()
     told = "in dense epochs: 57 against 30 for static: budgets differ by more than 10 %."
     assert told in paragraph(found["sgad"])
     assert "in dense epochs: 31 against 30 for static." in paragraph(found["cdl"])
     assert "30+? against 30 for static (+?: weights of unknown cost)" in paragraph(found["act"])
 
 
-def test_who_was_trained_with_other_numbers_than_the_static_side_says_so(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("sgad", (0.9, 0.8), precision="bf16")
-    shelf.run("cdl", (0.9, 0.8))
-    found = shelf.judged()
+def test_who_was_trained_with_other_numbers_than_the_static_side_says_so(
+    results: ResultsFolder,
+) -> None:
+    add_static(results)
+    results.run("sgad", (0.9, 0.8), precision="bf16")
+    results.run("cdl", (0.9, 0.8))
+    found = results.judged()
     assert "Trained in bf16, static in fp32." in paragraph(found["sgad"])
     assert "Trained in" not in paragraph(found["cdl"])
 
 
-def test_methods_are_corrected_together_and_controls_among_themselves(shelf: Shelf) -> None:
-    add_static(shelf)
+def test_methods_are_corrected_together_and_controls_among_themselves(
+    results: ResultsFolder,
+) -> None:
+    add_static(results)
     for method in ("sgad", "cdl", "act"):
-        shelf.run(method, (0.9, 0.8))
-    control = shelf.run("random_skip", (0.7, 0.8))
-    shelf.store.save(control.model_copy(update={"role": "control"}))
-    found = {name: verdict.on("macs").verdict for name, verdict in shelf.judged().items()}
+        results.run(method, (0.9, 0.8))
+    control = results.run("random_skip", (0.7, 0.8))
+    results.store.save(control.model_copy(update={"role": "control"}))
+    found = {name: verdict.on("macs").verdict for name, verdict in results.judged().items()}
     assert {name: verdict and verdict.family for name, verdict in found.items()} == {
         **dict.fromkeys(("sgad", "cdl", "act"), 3),
         "random_skip": 1,
     }
-    assert "by Holm's rule for 3 comparisons, which decides, " in paragraph(shelf.judged()["act"])
-    assert "the only one judged here" in paragraph(shelf.judged()["random_skip"])
+    assert "by Holm's rule for 3 comparisons, which decides, " in paragraph(results.judged()["act"])
+    assert "the only one judged here" in paragraph(results.judged()["random_skip"])
 
 
-def test_static_controls_are_in_the_curve_on_request(shelf: Shelf) -> None:
-    add_static(shelf)
-    projection = shelf.run("static_projection", (0.93, 1.0))
+def test_static_controls_are_in_the_curve_on_request(results: ResultsFolder) -> None:
+    add_static(results)
+    projection = results.run("static_projection", (0.93, 1.0))
     point = projection.points[0].model_copy(update={"macs": 0.7 * projection.dense_macs})
     projection = projection.model_copy(update={"role": "control", "points": (point,)})
-    shelf.save(projection)
-    shelf.run("sgad", (0.92, 0.7))
-    plain = shelf.judged()["sgad"].on("macs")
-    with_control = shelf.judged(statics="dense and static controls")["sgad"].on("macs")
+    results.save(projection)
+    results.run("sgad", (0.92, 0.7))
+    plain = results.judged()["sgad"].on("macs")
+    with_control = results.judged(statics="dense and static controls")["sgad"].on("macs")
     assert plain.verdict is not None
     assert with_control.verdict is not None
     assert plain.verdict.outcome == "better"
@@ -357,18 +369,18 @@ def test_static_controls_are_in_the_curve_on_request(shelf: Shelf) -> None:
 
 
 def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
-    shelf: Shelf,
+    results: ResultsFolder,
 ) -> None:
-    shelf.run("resnet", (0.92, 1.0), speedups=(1.0,))
-    small = shelf.run("resnet", (0.90, 1.0), backbone="resnet20", speedups=(1.0,))
-    shelf.run("sgad", (0.91, 0.8), speedups=(1 / 0.75,))
-    assert shelf.judged()["sgad"].on("time at batch 1").verdict is None
+    results.run("resnet", (0.92, 1.0), speedups=(1.0,))
+    small = results.run("resnet", (0.90, 1.0), backbone="resnet20", speedups=(1.0,))
+    results.run("sgad", (0.91, 0.8), speedups=(1 / 0.75,))
+    assert results.judged()["sgad"].on("time at batch 1").verdict is None
     (point,) = small.points
     beside = OtherDense(dense_ms=2.0, speedup=2.0, speedup_interval=Interval(low=1.96, high=2.04))
     cell = point.latency[0].model_copy(update={"others": {"resnet32-A": beside}})
     small = small.model_copy(update={"points": (point.model_copy(update={"latency": (cell,)}),)})
-    shelf.save(small)
-    verdict = shelf.judged()["sgad"].on("time at batch 1").verdict
+    results.save(small)
+    verdict = results.judged()["sgad"].on("time at batch 1").verdict
     assert verdict is not None
     # Half-way in time between 0.5 and 1 times the whole network's.
     assert verdict.comparison.costs.low == pytest.approx(0.75)
@@ -407,21 +419,21 @@ def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
     assert seeds_of(started) == seeds_of(started[::-1]) == [2]
 
 
-def test_the_order_of_records_changes_nothing(shelf: Shelf) -> None:
-    add_static(shelf, seeds=2)
+def test_the_order_of_records_changes_nothing(results: ResultsFolder) -> None:
+    add_static(results, seeds=2)
     for seed in range(2):
-        shelf.run("sgad", (0.9, 0.8), seed=seed)
-    records = shelf.store.load_all().records
-    one, other = (verdicts_of(shelf.study(order)) for order in (records, records[::-1]))
+        results.run("sgad", (0.9, 0.8), seed=seed)
+    records = results.store.load_all().records
+    one, other = (verdicts_of(results.study(order)) for order in (records, records[::-1]))
     assert list(map(paragraph, one)) == list(map(paragraph, other))
 
 
-def test_a_notebook_gets_tables(shelf: Shelf) -> None:
-    add_static(shelf)
-    shelf.run("sgad", (0.95, 0.8))
-    shelf.run("act", (0.7, 0.9))
-    shelf.run("cdl", status="failed", reason="no")
-    df = bench.load_results(shelf.store.results_dir)
+def test_a_notebook_gets_tables(results: ResultsFolder) -> None:
+    add_static(results)
+    results.run("sgad", (0.95, 0.8))
+    results.run("act", (0.7, 0.9))
+    results.run("cdl", status="failed", reason="no")
+    df = bench.load_results(results.store.results_dir)
     assert len(df) == 5
     assert bench.pareto(df)["method"].tolist() == ["resnet", "sgad"]
     assert len(bench.pareto(df.iloc[0:0])) == 0
@@ -429,7 +441,7 @@ def test_a_notebook_gets_tables(shelf: Shelf) -> None:
     assert sorted(set(found["method"])) == ["sgad"]
     assert found[found.axis == "macs"]["outcome"].tolist() == ["better"]
     assert found[found.axis == "macs"]["covers_training"].tolist() == [False]
-    everything = bench.verdicts(shelf.store.results_dir)
+    everything = bench.verdicts(results.store.results_dir)
     assert set(everything["method"]) == {"sgad", "act"}
 
 

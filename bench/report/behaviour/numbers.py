@@ -32,7 +32,7 @@ T = TypeVar("T")
 DIFFICULTY_BINS = 10
 LARGEST_SIDE = 512
 MOST_SHOWN = 24
-"""More networks than this are not drawn one by one: nobody would read them."""
+"""More networks than this are not drawn one by one."""
 
 
 @dataclass(frozen=True, slots=True)

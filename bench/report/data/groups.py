@@ -153,7 +153,7 @@ class Network(SeedGroup):
 
     @property
     def total(self) -> float | None:
-        """Mean training cost with that of the start; None where nobody knows it."""
+        """Mean training cost with that of the start; None where it is not known."""
         return None if any(row.total_dense_epochs is None for row in self.rows) else self.known
 
     @property

@@ -84,7 +84,7 @@ def _together(found: list[Row]) -> list[Row]:
 def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
     """Return the row with its training cost, that of its start included, as far as it is known.
 
-    `outside` says where it began if nobody knows what that cost, else nothing.
+    `outside` says where it began if that cost is not known, else nothing.
     """
     if row.train_epochs is None:
         return row

@@ -1,4 +1,4 @@
-"""A results folder filled with made-up runs, for the tests of verdicts, fronts and pairs."""
+"""A results folder filled with synthetic runs, for the tests of verdicts, fronts and pairs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ IMAGES = 2000
 Make = Callable[..., Any]
 
 
-class Shelf:
-    """A results folder that is filled with made-up runs."""
+class ResultsFolder:
+    """A results folder that is filled with synthetic runs."""
 
     def __init__(self, folder: Path, record: Make, point: Make, cell: Make) -> None:
         self.store = RunStore(folder)
