@@ -87,35 +87,62 @@ def document_of(
         ConfigError: the records are of several data sets.
     """
     study = Study(records, store)
-    groups = group_seeds(study.rows)
-    ours = {canonical_name(row.backbone) for row in study.rows}
-    beside = [p for p in published if p.plottable and canonical_name(p.backbone) in ours]
-    by_macs = pareto_data(study.rows, x="nflops", published=beside)
-    charts = {"accuracy-macs": pareto_chart(by_macs)}
-    for runtime in runtimes_of(study.rows):
-        by_time = pareto_data(study.rows, x="latency_ms", runtime=runtime)
-        if by_time.placed:
-            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(by_time)
-    charts |= latency_charts(study)
     shown, left_out = behaviours_of(study)
     behaviours = {
         f"behaviour-{place:02d}-{tame(one.label)}": one for place, one in enumerate(shown, start=1)
     }
-    charts |= {name: behaviour_chart(one) for name, one in behaviours.items()}
     verdicts = sorted(
         verdicts_of(study),
         key=lambda one: (one.network.control, one.network.title, one.network.apart),
     )
-    fronts = front_certainties(study)
+    known = {record.run for record in records}
+    swept = [sweep for sweep in sweeps if any(trial.run in known for trial in sweep.trials)]
+    tables = [
+        *_tables(study, verdicts, shown, published),
+        *provenance_tables(study, problems, swept),
+    ]
+    datasets = sorted({row.dataset for row in study.rows})
+    titles = [record.dataset_title for record in records if record.dataset_title]
+    return Document(
+        dataset=datasets[0] if datasets else "",
+        title=one_line((titles or datasets or [""])[0]),
+        synthetic=any(row.synthetic for row in study.rows),
+        rows=tuple(study.rows),
+        verdicts=tuple(verdicts),
+        tables={table.name: table for table in tables if table.lines},
+        charts=_charts(study, published)
+        | {name: behaviour_chart(one) for name, one in behaviours.items()},
+        behaviours=behaviours,
+        behaviours_left_out=tuple(left_out),
+    )
+
+
+def _charts(study: Study, published: Sequence[PublishedPoint]) -> dict[str, Chart]:
+    """Return the charts of accuracy against cost, and of latency."""
+    ours = {canonical_name(row.backbone) for row in study.rows}
+    beside = [p for p in published if p.plottable and canonical_name(p.backbone) in ours]
+    charts = {"accuracy-macs": pareto_chart(pareto_data(study.rows, x="nflops", published=beside))}
+    for runtime in runtimes_of(study.rows):
+        by_time = pareto_data(study.rows, x="latency_ms", runtime=runtime)
+        if by_time.placed:
+            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(by_time)
+    return charts | latency_charts(study)
+
+
+def _tables(
+    study: Study,
+    verdicts: Sequence[MethodVerdict],
+    shown: Sequence[Behaviour],
+    published: Sequence[PublishedPoint],
+) -> list[ReportTable]:
+    """Return all tables but those of provenance, in the order of the page."""
+    groups, fronts = group_seeds(study.rows), front_certainties(study)
     gradients = {
         (one.record.run, one_line(point.point.name)): point.together
         for one in shown
         for point in one.points
     }
-    by_name = sorted(groups, key=lambda group: (group.control, group.label))
-    known = {record.run for record in records}
-    swept = [sweep for sweep in sweeps if any(trial.run in known for trial in sweep.trials)]
-    tables = [
+    return [
         overview_table(verdicts, groups, runtimes_of(study.rows)),
         verdict_table(verdicts),
         front_table(fronts),
@@ -124,21 +151,8 @@ def document_of(
         results_table(study.rows),
         paper_table(published, groups),
         other_papers(published, groups),
-        dynamics_table(by_name, gradients),
-        *provenance_tables(study, problems, swept),
+        dynamics_table(sorted(groups, key=lambda one: (one.control, one.label)), gradients),
     ]
-    titles = [record.dataset_title for record in records if record.dataset_title]
-    return Document(
-        dataset=by_macs.dataset,
-        title=one_line(titles[0]) if titles else by_macs.dataset,
-        synthetic=by_macs.synthetic,
-        rows=tuple(study.rows),
-        verdicts=tuple(verdicts),
-        tables={table.name: table for table in tables if table.lines},
-        charts=charts,
-        behaviours=behaviours,
-        behaviours_left_out=tuple(left_out),
-    )
 
 
 def overview_table(

@@ -260,12 +260,7 @@ def pareto_data(
     """
     if x not in XS:
         raise UnknownNameError("cost axis", x, XS)
-    names = sorted({row.dataset for row in rows})
-    if len(names) > 1:
-        raise ConfigError(
-            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
-            hint=f"Choose one, e.g. --dataset {names[0]}.",
-        )
+    dataset = _only_dataset(rows)
     groups = without_restated(group_seeds(rows))
     largest = max((g.first for g in groups), key=attrgetter("dense_macs"), default=None)
     unit = largest.dense_macs if largest and x == "nflops" else 1e6
@@ -293,7 +288,7 @@ def pareto_data(
     )
     return ParetoData(
         x=x,
-        dataset=names[0] if names else "",
+        dataset=dataset,
         synthetic=any(row.synthetic for row in rows),
         runtime=runtime,
         other_runtimes=tuple(name for name in timed if name != runtime),
@@ -304,6 +299,16 @@ def pareto_data(
         published=shown,
         left_out=tuple(f"{counted(n, noun)} {why}" for n, noun, why in left_out if n),
     )
+
+
+def _only_dataset(rows: Sequence[Row]) -> str:
+    names = sorted({row.dataset for row in rows})
+    if len(names) > 1:
+        raise ConfigError(
+            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
+            hint=f"Choose one, e.g. --dataset {names[0]}.",
+        )
+    return names[0] if names else ""
 
 
 def _methods(rows: Iterable[Row]) -> tuple[str, ...]:
