@@ -37,11 +37,11 @@ def dynamics_table(
         names = {int(b.removeprefix("block")) for r in group.rows for b in r.dead_blocks or ()}
         line = {
             "method": group.label,
-            "dropped": number(group.mean_of("mean_drop"), ".1%", none="-"),
-            "masks": number(group.mean_of("distinct_masks"), ",.0f", none="-"),
-            "cost ±": number(group.mean_of("nflops_std"), ".3f", none="-"),
-            "shuffled": number(group.mean_of("shuffled_loss"), "+z.2f", scale=-100, none="-"),
-            "difficulty": number(group.mean_of("difficulty_correlation"), "+z.2f", none="-"),
+            "dropped": number(group.mean_of("mean_drop"), ".1%"),
+            "masks": number(group.mean_of("distinct_masks"), ",.0f"),
+            "cost ±": number(group.mean_of("nflops_std"), ".3f"),
+            "shuffled": number(group.mean_of("shuffled_loss"), "+z.2f", scale=-100),
+            "difficulty": number(group.mean_of("difficulty_correlation"), "+z.2f"),
             "never run": ", ".join(map(str, sorted(names))),
         }
         if gradients is not None:

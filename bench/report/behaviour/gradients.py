@@ -52,8 +52,7 @@ class RatesAndGradients:
     @property
     def cell_within(self) -> str:
         """The correlation within stages, for a table."""
-        unknown = "rates do not differ within stages known here"
-        return self._cell(self.within_stages, self.reason or unknown)
+        return self._cell(self.within_stages, self.reason or "alike within stages")
 
     def _cell(self, found: Correlation | None, reason: str) -> str:
         return f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"

@@ -1,7 +1,7 @@
 // Sort a table by the column whose button is pressed; empty cells stay last.
 const collator = new Intl.Collator("en", { numeric: true });
 const numberIn = (text) => {
-  const plain = text.replace(/,/g, "").replace(/ %$|x$/, "");
+  const plain = text.replace(/,/g, "").replace(/\s?%$|x$/, "");
   return plain !== "" && isFinite(plain) ? Number(plain) : null;
 };
 function compare(a, b) {

@@ -96,7 +96,7 @@ def no_formula(value: Any) -> Any:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", "").removesuffix(" %").removesuffix("x"))
+        float(text.replace(",", "").removesuffix("%").removesuffix("x"))
     except ValueError:
         return False
     return True
