@@ -419,6 +419,15 @@ def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
     assert seeds_of(started) == seeds_of(started[::-1]) == [2]
 
 
+def test_a_failed_record_of_the_same_name_does_not_take_the_place_of_a_run(
+    make_record: Make,
+) -> None:
+    record = make_record("sgad")
+    failed = record.model_copy(update={"status": "failed", "points": ()})
+    found = networks([record, failed], rows([record, failed]))
+    assert [network.record.status for network in found] == ["finished"]
+
+
 def test_the_order_of_records_changes_nothing(results: ResultsFolder) -> None:
     add_static(results, seeds=2)
     for seed in range(2):

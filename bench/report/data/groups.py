@@ -191,7 +191,8 @@ def networks(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Networ
         if row.status == "finished" and row.point is not None:
             by_run[row.run].append(row)
     apart = {row.run: group.apart for group in group_seeds(listed) for row in group.rows}
-    beside = {record.run: record for record in records}
+    # A damaged folder may hold a second record of the name of a run.
+    beside = {r.run: r for r in records if r.status == "finished" and r.points}
     found: dict[str, list[Row]] = defaultdict(list)
     for _, (first, *_) in sorted(by_run.items()):
         found[first.family].append(first)
