@@ -195,8 +195,8 @@ def _connect(ray: Any, address: str, scratch: Path) -> None:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"There is no Ray cluster at '{address}': {said}",
-            hint="Start one (docs/cluster.md), or leave --address and $RAY_ADDRESS out to use this "
-            "machine.",
+            hint="Start one (docs/cluster.md; RAY_AUTH_MODE=token if it asks for a token), or "
+            "leave --address and $RAY_ADDRESS out to use this machine.",
         ) from None
 
 
