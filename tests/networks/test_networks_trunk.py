@@ -187,7 +187,7 @@ def test_five_lines_bring_a_torchvision_model_and_its_code_is_part_of_what_it_is
 
 
 def test_a_network_of_unknown_structure_is_refused_with_the_way_out() -> None:
-    with pytest.raises(PluginError, match=r"stem, residual blocks and a head") as caught:
+    with pytest.raises(PluginError, match=r"stem, residual blocks and head") as caught:
         trunk_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
     assert "docs/adding-a-backbone.md" in str(caught.value)
     with pytest.raises(
