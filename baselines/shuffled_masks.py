@@ -59,8 +59,8 @@ class ShuffledNet(DynamicNet):
     def execute(self, x_nchw: Tensor) -> Output:
         raise NotExecutable("its cost is that of its source, and so is its time")
 
-    def execute_one(self, x_1chw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        output = self.execute(x_1chw)  # which says why not
+    def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+        output = self.execute(x_nchw)  # which says why not
         return output.logits, output.executed
 
 

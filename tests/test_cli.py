@@ -134,7 +134,7 @@ def test_the_latency_figures_are_drawn_from_the_records(results: Path, tmp_path:
     files = [Path(line) for line in outcome.stdout.splitlines()]
     timed = dict.fromkeys(runtime for row in _rows(results) for runtime in row["by_runtime"] or {})
     kinds = ("time-vs-macs", "ranks")
-    assert {f.name for f in files} == {f"{k}-graded_digits-{r}.png" for k in kinds for r in timed}
+    assert {f.name for f in files} == {f"{k}-{r}-graded_digits.png" for k in kinds for r in timed}
     assert all(file.stat().st_size > 5_000 for file in files)
     wrong = _bench("figures", "--dataset", "cifar10", results=results)
     assert wrong.exit_code == 2 and "Recorded: graded_digits" in wrong.stderr

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ class Five:
     """As much of a ledger as Tune needs; counts who is running."""
 
     total = 5
+    objective = SimpleNamespace(runtime="")
 
     def __init__(self) -> None:
         self._left = iter(range(self.total))
