@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.measure.latency.statistics import (
+    LEAST_MARGIN,
     Speedup,
     has_converged,
     interquartile_ms,
@@ -180,3 +181,12 @@ def test_processes_of_unequal_rounds_are_drawn_alike() -> None:
     rounds = [(np.full(8, ratio), np.full(8, 1.0)) for ratio in (1.0, 2.0, 2.0, 2.0, 2.0)]
     found = paired_speedup(rounds, processes=[0, 1, 1, 1, 1])
     assert found.ratio == 2.0 and found.interval.low == 1.0
+
+
+def test_a_margin_covers_what_no_round_shows() -> None:
+    quiet = Speedup(1.0, Interval(low=0.999, high=1.001))
+    assert margin_of(quiet) == LEAST_MARGIN
+    assert verdict_of(Speedup(1.01, Interval(low=1.005, high=1.015)), margin=margin_of(quiet)) == (
+        "indistinguishable"
+    )
+    assert margin_of(Speedup(1.0, Interval(low=0.95, high=1.01))) == pytest.approx(0.05)
