@@ -22,10 +22,10 @@ from bench.records.record import (
 
 DENSE_MACS = {"resnet8": 12_239_488, "resnet20": 40_551_040, "resnet32": 68_862_592}
 BLOCKS = {"resnet8": 3, "resnet20": 9, "resnet32": 15}
-_MACHINE = Environment(values={"torch": "2.14.1", "git_commit": "0" * 40, "cpu": "made up"})
+_MACHINE = Environment(values={"torch": "2.14.1", "git_commit": "0" * 40, "cpu": "synthetic"})
 
 
-def made_up_cell(
+def synthetic_cell(
     *,
     latency_ms: float | None,
     speedup: float | None = None,
@@ -55,7 +55,7 @@ def made_up_cell(
     )
 
 
-def made_up_point(
+def synthetic_point(
     name: str = "",
     *,
     accuracy: float = 0.92,
@@ -90,7 +90,7 @@ def made_up_point(
     )
 
 
-def made_up_record(
+def synthetic_record(
     method: str = "sgad",
     *,
     variant: str = "",
@@ -122,7 +122,7 @@ def made_up_record(
     )
     finished = status == "finished"
     if points is None:
-        points = (made_up_point(backbone=backbone, test_images=test_images),)
+        points = (synthetic_point(backbone=backbone, test_images=test_images),)
     return RunRecord(
         run=spec.run,
         spec=spec,
@@ -164,20 +164,22 @@ def made_up_record(
     )
 
 
-def made_up_comparison() -> list[RunRecord]:
+def synthetic_comparison() -> list[RunRecord]:
     """Dense networks, SGAD twice, BlockDrop over three seeds, and one failed run."""
 
     def timed(ms: float, speedup: float, at_256: float) -> tuple[LatencyCell, ...]:
         return (
-            made_up_cell(latency_ms=ms, speedup=speedup),
-            made_up_cell(latency_ms=0.6 * ms, speedup=at_256, batch_size=256),
+            synthetic_cell(latency_ms=ms, speedup=speedup),
+            synthetic_cell(latency_ms=0.6 * ms, speedup=at_256, batch_size=256),
         )
 
     def run(method: str, accuracy: float, nflops: float, **extra: Any) -> RunRecord:
         latency = extra.pop("latency", ())
         backbone = extra.get("backbone", "resnet32")
-        point = made_up_point(accuracy=accuracy, nflops=nflops, backbone=backbone, latency=latency)
-        return made_up_record(method, points=(point,), **extra)
+        point = synthetic_point(
+            accuracy=accuracy, nflops=nflops, backbone=backbone, latency=latency
+        )
+        return synthetic_record(method, points=(point,), **extra)
 
     return [
         run("resnet", 0.9262, 1.0, latency=timed(5.9, 1.0, 1.0)),
@@ -195,28 +197,28 @@ def made_up_comparison() -> list[RunRecord]:
             )
             for seed in range(3)
         ),
-        made_up_record("act", status="failed", reason="the loss is not a number at epoch 3"),
+        synthetic_record("act", status="failed", reason="the loss is not a number at epoch 3"),
     ]
 
 
 @pytest.fixture
 def make_cell() -> Callable[..., LatencyCell]:
-    return made_up_cell
+    return synthetic_cell
 
 
 @pytest.fixture
 def make_point() -> Callable[..., PointRecord]:
-    return made_up_point
+    return synthetic_point
 
 
 @pytest.fixture
 def make_record() -> Callable[..., RunRecord]:
-    return made_up_record
+    return synthetic_record
 
 
 @pytest.fixture
 def comparison() -> list[RunRecord]:
-    return made_up_comparison()
+    return synthetic_comparison()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -48,7 +48,7 @@ def check(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Check that backbones keep the contract, each in some seconds on made-up images.
+    """Check that backbones keep the contract, each in some seconds on synthetic images.
 
     * `bench backbone check torchvision/resnet18`
     * `bench backbone check my_backbone --plugin my_backbone.py`

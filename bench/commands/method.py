@@ -66,7 +66,7 @@ def check(
     plugin: Plugins = None,
     debug: Debug = False,
 ) -> None:
-    """Check that methods keep the contract, each in some seconds on made-up images.
+    """Check that methods keep the contract, each in some seconds on synthetic images.
 
     * `bench method check my_method`
     * `bench method check --plugin my_method.py --set my_method.cost=0.2`

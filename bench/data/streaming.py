@@ -139,7 +139,7 @@ class _Pass(data.Dataset[Any]):
             return pixels_of(self._view(self._source[place][0]))
         except BenchError:
             raise
-        except Exception as error:  # it is somebody's code
+        except Exception as error:  # a plugin may raise anything
             said = one_line(f"{type(error).__name__}: {error}")
             raise DataError(f"Image {place} of the data set cannot be used: {said}.") from error
 

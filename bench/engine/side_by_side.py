@@ -256,11 +256,11 @@ def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float
     running: dict[Future[Said], tuple[_Task, _Lane]] = {}
     # The processes are left first, also by an interrupt: their runs end then, and the pool's wait.
     with ThreadPoolExecutor(crew.processes) as pool, ExitStack() as stack:
-        for lane in idle:
-            stack.callback(lane.end)
+        for worker in idle:
+            stack.callback(worker.end)
         while True:
             while idle and time.monotonic() < until and (task := order.next()) is not None:
-                step, lane = task.step, idle.pop()
+                step, worker = task.step, idle.pop()
                 device = str(step.place.device)
                 job = job_of(
                     task.spec,
@@ -269,15 +269,15 @@ def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float
                     device=device,
                     threads=crew.threads,
                 )
-                lane.start(job)
-                running[pool.submit(lane.do, job)] = task, lane
+                worker.start(job)
+                running[pool.submit(worker.do, job)] = task, worker
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task, lane = running.pop(future)
+                task, worker = running.pop(future)
                 _take_in(future.result(), task, order)
                 together.ended(task.spec.run)
-                idle.append(lane)
+                idle.append(worker)
 
 
 def _take_in(said: Said, task: _Task, order: _Order) -> None:

@@ -1,4 +1,4 @@
-"""The one loop over the blocks, and its two steps: masked, and told to whoever skips.
+"""The one loop over the blocks, and its two steps: masked, and branching, which really skips.
 
 Both take the same trunk and the same `Decisions` and must agree; methods never write their own.
 Owns how a gate and a block combine (the `Merge` rules); knows no method.
@@ -106,7 +106,7 @@ def masked(merge: Merge) -> Step:
     return step
 
 
-def told(merge: Merge, branch: Branch) -> Step:
+def branching(merge: Merge, branch: Branch) -> Step:
     """Run the block for the images that chose it."""
 
     def step(block: Block, h: Tensor, gate_n: Tensor) -> tuple[Tensor, Tensor]:

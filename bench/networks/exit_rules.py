@@ -1,7 +1,7 @@
 """Who leaves at an exit: rules on the logits of its classifier, several operating points at once.
 
 What a rule compares with is kept in buffers, so that it travels in the state dict. Until they are
-calibrated, nobody leaves. Owns no network and no calibration.
+calibrated, no image leaves. Owns no network and no calibration.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class ThresholdRule(ExitRule):
 
     thresholds_pe: Tensor
 
-    def __init__(self, num_points: int, num_exits: int, *, nobody: float) -> None:
+    def __init__(self, num_points: int, num_exits: int, *, never: float) -> None:
         super().__init__(num_points, num_exits)
-        start_pe = torch.full((num_points, num_exits), nobody, dtype=torch.float64)
+        start_pe = torch.full((num_points, num_exits), never, dtype=torch.float64)
         self.register_buffer("thresholds_pe", start_pe)
 
     @abstractmethod
@@ -65,10 +65,10 @@ class ThresholdRule(ExitRule):
 
 
 class EntropyBelow(ThresholdRule):
-    """An image leaves if its entropy in nats is below T: at T = 0 nobody, at infinity all."""
+    """An image leaves if its entropy in nats is below T: at T = 0 none, at infinity all."""
 
     def __init__(self, num_points: int, num_exits: int) -> None:
-        super().__init__(num_points, num_exits, nobody=0.0)
+        super().__init__(num_points, num_exits, never=0.0)
 
     def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
         return entropy_nats(logits_nk) < self.thresholds_pe[point, exit_index]
@@ -81,10 +81,10 @@ class EntropyBelow(ThresholdRule):
 
 
 class ProbabilityReaches(ThresholdRule):
-    """An image leaves if its largest probability reaches T: at T = 0 all, above 1 nobody."""
+    """An image leaves if its largest probability reaches T: at T = 0 all, above 1 none."""
 
     def __init__(self, num_points: int, num_exits: int) -> None:
-        super().__init__(num_points, num_exits, nobody=float("inf"))
+        super().__init__(num_points, num_exits, never=float("inf"))
 
     def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
         return largest_probability(logits_nk) >= self.thresholds_pe[point, exit_index]

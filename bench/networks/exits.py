@@ -76,7 +76,7 @@ class ExitResNet(DynamicNet):
 
     An exit lies where a stage ends, if there are as many: of a CIFAR ResNet behind stages 1 and 2.
 
-    There are W = E + 1 ways out, counted from 0: the exits, and the trunk's own head. Whoever
+    There are W = E + 1 ways out, counted from 0: the exits, and the trunk's own head. An image that
     leaves by one of them ran all that lies before it, the heads of earlier exits included.
     `point` is the operating point of the rule that the network is set to; `at` gives the others.
     Modules that only training needs go into `training_only`; `inference_net` drops them.
@@ -137,7 +137,7 @@ class ExitResNet(DynamicNet):
         if self.last < NUM_EXITS:
             raise Unsupported("What lies behind an exit that all images take was removed.")
         logits_wnk = self.exit_logits(x_nchw)
-        return self._leaving(logits_wnk, self._nobody(logits_wnk))
+        return self._leaving(logits_wnk, self._none_leave(logits_wnk))
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
         logits_wnk = self.exit_logits(x_nchw)
@@ -151,7 +151,7 @@ class ExitResNet(DynamicNet):
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules and without all that follows the exit
-        before the first dead block: there everybody leaves, whatever the rule says."""
+        before the first dead block: there every image leaves, whatever the rule says."""
         net = copy.deepcopy(self)
         net.training_only = nn.ModuleDict()
         dead = [name in dead_blocks for name in net._first_behind_exits]
@@ -168,7 +168,7 @@ class ExitResNet(DynamicNet):
             yield h_nchw
 
     def exit_logits(self, x_nchw: Tensor) -> Tensor:
-        """Return the logits of all ways out, (W, N, K), nobody leaving."""
+        """Return the logits of all ways out, (W, N, K), none leaving."""
         heads = self.heads[: self.last + 1]
         pairs = zip(heads, self.states(x_nchw), strict=False)  # the heads end it
         return torch.stack([head(h_nchw) for head, h_nchw in pairs])
@@ -205,13 +205,13 @@ class ExitResNet(DynamicNet):
             listed.append((unit, passed))
         return [(unit._replace(always_on=n == 0), n) for unit, n in (*listed, *exits)]
 
-    def _nobody(self, logits_wnk: Tensor) -> Tensor:
+    def _none_leave(self, logits_wnk: Tensor) -> Tensor:
         count = logits_wnk.shape[1]
         return torch.full((count,), self.last, dtype=torch.int64, device=logits_wnk.device)
 
     def _ways_out(self, logits_wnk: Tensor) -> Tensor:
         """Return by which way out each image leaves, (N,) in 0 ... E."""
-        way_n = self._nobody(logits_wnk)
+        way_n = self._none_leave(logits_wnk)
         for e in reversed(range(self.last)):
             leaves_n = self.rule.leaves(logits_wnk[e].detach(), exit_index=e, point=self.point)
             way_n = torch.where(leaves_n, e, way_n)
@@ -244,7 +244,7 @@ class ExitResNet(DynamicNet):
         return logits_nk, executed_nu
 
     def _cut_behind(self, way: int) -> None:
-        """Remove what lies behind exit `way`, counted from 0, and let everybody leave there."""
+        """Remove what lies behind exit `way`, counted from 0, and let every image leave there."""
         self.last = way
         for block in self.blocks[self.starts[way + 1] :]:
             block.register_module("residual", RemovedResidual())

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable
-from bench.networks.execution import GateResidual, Merge, Step, masked, run_blocks, told
+from bench.networks.execution import GateResidual, Merge, Step, branching, masked, run_blocks
 from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront, among_ones
 from bench.networks.splitting import split
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
@@ -64,15 +64,15 @@ class GatedResNet(DynamicNet):
     def execute(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
         decisions = self.policy.begin(x_nchw, stem).on_host()
-        return Output(*self._run(stem, decisions, told(self.merge, split)), decisions.terms())
+        return Output(*self._run(stem, decisions, branching(self.merge, split)), decisions.terms())
 
     def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
         """Run really skipping with the given gates (N, B) in place of the policy's own."""
-        return self._with(x_nchw, gates_nb.cpu(), told(self.merge, split))
+        return self._with(x_nchw, gates_nb.cpu(), branching(self.merge, split))
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
         stem = self.trunk.stem(x_nchw)
-        return self._run(stem, self.policy.begin(x_nchw, stem), told(self.merge, branch))
+        return self._run(stem, self.policy.begin(x_nchw, stem), branching(self.merge, branch))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules; dead blocks keep only their shortcut.

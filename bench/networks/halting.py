@@ -9,7 +9,7 @@ returns the weighted sum of the states:
     p_l = h_l for l < N,   p_N = R,   0 after;   ponder cost = N + R
 
 One running number per image or position holds all of it: what is `left` of the weight 1; it is 0
-for whoever has halted. Who halts and how a unit runs for those still active is a HaltingPolicy.
+for what has halted. What halts and how a unit runs for those still active is a HaltingPolicy.
 Owns the loop and the trace.
 
 The published networks have pre-activation units; this trunk is the common post-activation one
@@ -38,7 +38,7 @@ Score = Callable[[int, Tensor], Tensor]
 def weigh(left: Tensor, scores: Tensor, *, eps: float) -> Tensor:
     """Return p of the unit that has just run, from what is left of the weight 1.
 
-    `scores` of whoever has halted before do not matter: nothing is left to give.
+    `scores` of what has halted before do not matter: nothing is left to give.
     """
     return torch.where(left - scores <= eps, left, scores)
 
@@ -58,13 +58,13 @@ def ponder(lefts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """
     left_l = torch.stack(list(lefts))
     units = (left_l > 0).sum(dim=0).to(left_l.dtype)
-    # Whoever halts gives all that was left: R.
+    # What halts gives all that was left: R.
     rest = (left_l[:-1] * (left_l[1:] <= 0)).sum(dim=0) + left_l[-1]
     return units, units + rest
 
 
 class Way(NamedTuple):
-    """One way through the blocks: masked, or told to whoever runs the network.
+    """One way through the blocks: masked, or branching.
 
     `score` reads a block's index, states and what is active; `advance` a block instead.
     """
@@ -74,7 +74,9 @@ class Way(NamedTuple):
     branch: Branch
 
 
-def everybody(condition: Tensor, then: Side, otherwise: Side, *given: Tensor) -> tuple[Tensor, ...]:
+def all_images(
+    condition: Tensor, then: Side, otherwise: Side, *given: Tensor
+) -> tuple[Tensor, ...]:
     """Run all images on: a `Branch` for those whose states have no weight any more."""
     return then(*given)
 
@@ -169,7 +171,7 @@ class HaltingResNet(DynamicNet):
             own[block] = score(block, state_nchw)
             return own[block]
 
-        outs = self._run(x_nchw, Way(noted, self.policy.advance, everybody))
+        outs = self._run(x_nchw, Way(noted, self.policy.advance, all_images))
         ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=torch.float32)
         pondered = [ponder(self._lefts(stage, ones, own)) for stage in self.policy.stages]
         units_ns, ponder_ns = (
@@ -200,7 +202,7 @@ class HaltingResNet(DynamicNet):
     def _behind(
         self, block: int, stage: Stage, way: Way, state: Tensor, total: Tensor, left: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Weigh the states behind a block, and run what follows for whoever is active.
+        """Weigh the states behind a block, and run what follows for what is active.
 
         Returns the output of the stage, and what was executed (N, A) of `_asked_behind`.
         """
@@ -229,7 +231,7 @@ class HaltingResNet(DynamicNet):
         return self.policy.score(block, state_nchw)
 
     def _asked_behind(self, block: int, stage: Stage) -> list[str]:
-        """Return the units behind a block of a stage that run only if somebody is active."""
+        """Return the units behind a block of a stage that run only if anything is active."""
         found: list[str] = []
         for b in range(block + 1, stage.blocks.stop):
             scores = self.policy.score_units(b) if self.policy.is_scored(b) else ()

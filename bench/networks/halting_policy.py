@@ -51,7 +51,7 @@ class HaltingPolicy(nn.Module, ABC):
         """Do nothing if units behind the first of a stage cost nothing but their residual.
 
         Raises:
-            NotApplicable: they do; whoever has halted would still have to run that.
+            NotApplicable: they do; what has halted would still have to run that.
         """
         for b in (b for stage in self.stages for b in stage.blocks[1:]):
             if has_cost(blocks[b].shortcut) or has_cost(blocks[b].then):
@@ -67,7 +67,7 @@ class HaltingPolicy(nn.Module, ABC):
 
     @abstractmethod
     def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
-        """Run `block` for everybody and mask; differentiable."""
+        """Run `block` for every image and mask; differentiable."""
 
     def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
         """Return `score` where something is active, in every image; elsewhere any number."""

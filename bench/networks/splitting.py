@@ -18,7 +18,7 @@ Side = Callable[..., tuple[Tensor, ...]]
 class Apart(Tensor):
     """Images (N, ...) of which each is a view (1, ...); functions of torch read them as one tensor.
 
-    `means` are their means over positions, (1, C) each, where somebody has asked for them.
+    `means` are their means over positions, (1, C) each, where they have been read.
     """
 
     views: Sequence[Tensor]

@@ -60,7 +60,7 @@ class Output:
 
 
 class Branch(Protocol):
-    """Whoever runs a network, told of a decision: a boolean (N,), one for each image."""
+    """Runs one side of a decision or the other, by a boolean (N,), one for each image."""
 
     def __call__(
         self, condition_n: Tensor, then: Side, otherwise: Side, /, *given: Tensor
@@ -95,7 +95,7 @@ class DynamicNet(nn.Module, ABC):
         """
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        """Run like `execute`, each decision told to `branch`; return logits and executed.
+        """Run like `execute`, each decision handed to `branch`; return logits and executed.
 
         It is by this that runtimes learn what a network does, from one image: nothing may depend on
         the images but through torch's operators and `branch`. A network that decides nothing has it
@@ -115,7 +115,7 @@ class DynamicNet(nn.Module, ABC):
         Raises:
             Unsupported: the network has no such state.
         """
-        raise Unsupported(f"{type(self).__name__} cannot be told to run everything.")
+        raise Unsupported(f"{type(self).__name__} has no way to run everything.")
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
         """Run masked, image n by the decisions that image `order_n[n]` of the batch would take.

@@ -1,4 +1,4 @@
-"""The bytes of a weights file as named tensors, whoever wrote it.
+"""The bytes of a weights file as named tensors, from any library.
 
 Reads safetensors, and what torch.save writes in the layouts of common trainers, by content and not
 by suffix; calls by its name what is neither. Nothing in a file is run: of objects beside the
@@ -119,7 +119,7 @@ def _check_zip(data: bytes, path: Path) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.filelist
-    except Exception:  # damaged: whoever reads it says so
+    except Exception:  # damaged: reading it says so
         return
     names = {member.filename.rpartition("/")[2] for member in members}
     if "constants.pkl" in names:

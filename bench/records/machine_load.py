@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 @contextmanager
 def machine_load(note: Callable[[str], None]) -> Iterator[list[Sample]]:
-    """Give the samples taken so far: none where nobody asked, or with a note where nothing can."""
+    """Give the samples taken so far, if asked for; a note says why where they cannot be taken."""
     samples: list[Sample] = []
     if os.environ.get(_ASKED, "").lower() not in {"true", "1"}:
         yield samples

@@ -19,7 +19,7 @@ _PROFILE = "smoke"
 
 class Clock:
     """Times trials at batch 1, each beside the dense network: of trials at different hours only
-    these ratios can be compared. Images are test images, whose labels nobody reads."""
+    these ratios can be compared. Images are test images, whose labels are not read."""
 
     def __init__(self, runtime: str, place: Workplace, *, threads: int) -> None:
         self._runtime, self._place, self._threads = runtime, place, threads

@@ -159,7 +159,7 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # it belongs to another user
         return True
     return True
 
@@ -236,7 +236,7 @@ def _knock(address: str) -> None:
     """Ask whether anybody listens: Ray itself would go on trying for minutes.
 
     Raises:
-        OSError: nobody does.
+        OSError: no process does.
     """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():

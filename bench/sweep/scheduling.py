@@ -22,8 +22,8 @@ from bench.records.record import EpochRow
 from bench.sweep.joining import joined
 from bench.sweep.ledger import Ledger, Past, Progress
 from bench.sweep.options import SweepOptions
-from bench.sweep.shelf import TrialJob, put_away
 from bench.sweep.stopping import stopping
+from bench.sweep.trial_files import TrialJob, put_away
 from bench.sweep.worker import FILES, JOB, METHOD, TOLD, run_trial
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.

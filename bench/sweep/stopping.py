@@ -18,7 +18,7 @@ _KEEP_ONE_OF, _FIRST_RUNG = 3, 11
 
 
 def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
-    """Return Tune's scheduler for "asha" or "median"; None for "fifo", which stops nobody.
+    """Return Tune's scheduler for "asha" or "median"; None for "fifo", which stops no trial.
 
     `recalled` gives the trials found on record since the last call. The rules see them as if they
     had just run, so that a sweep that continues judges its trials as one that was not interrupted.

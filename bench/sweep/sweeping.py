@@ -32,7 +32,7 @@ from bench.sweep.ledger import Ledger, Listener, Progress
 from bench.sweep.objective import Objective, objective_of
 from bench.sweep.options import SweepOptions
 from bench.sweep.scheduling import schedule
-from bench.sweep.shelf import TrialJob, sign
+from bench.sweep.trial_files import TrialJob, sign
 from bench.sweep.trials import Planner, planner, spaces_of
 from bench.sweep.tries import Proposals, proposals
 from bench.training.reporter import Silent
@@ -117,7 +117,7 @@ def name_of(options: SweepOptions, plan: Planner) -> str:
 def _searches(
     options: SweepOptions, plan: Planner, clock: Clock | None, *, known: Sequence[TrialRow]
 ) -> list[Proposals]:
-    """Return one search for each method; what nobody could run is refused here.
+    """Return one search for each method; what cannot run is refused here.
 
     Raises:
         ConfigError: ranges do not fit the search, or the first settings of a method are refused,

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.engine.supervising import Job, RunProcess
 from bench.sweep.objective import Objective
-from bench.sweep.shelf import TrialJob, collect, place_of
+from bench.sweep.trial_files import TrialJob, collect, place_of
 
 METHOD, JOB = "method", "job"
 PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"
@@ -39,7 +39,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
             elif said.kind == "epoch":
                 told["rows"].append(said.what)
                 done += 1
-                # The last epoch is told with the end, so that nobody stops a trial that is over.
+                # The last epoch is told with the end, so that no finished trial is stopped.
                 step = objective.after_epoch(said.what["values"], done=done, epochs=total)
                 if step is not None:
                     percent, score = step

@@ -1,6 +1,6 @@
 """The conformance suite of backbones: what must hold for a trunk, and for gates on any trunk.
 
-The checks of a network (paths.py) are tried on the trunk gated by a made-up policy. Owns what is
+The checks of a network (paths.py) are tried on the trunk gated by a synthetic policy. Owns what is
 asked of a trunk alone.
 """
 
@@ -64,7 +64,7 @@ class TrunkBench:
     def trunk(self) -> Trunk:
         """The trunk with weights and statistics at which leaving one out is noticed, eval mode."""
         with seeded(1, "trunk"):
-            return stirred(self.backbone.build())
+            return perturbed(self.backbone.build())
 
     @cached_property
     def gated(self) -> Specimen:
@@ -76,7 +76,7 @@ class TrunkBench:
 
 
 @torch.no_grad()
-def stirred(trunk: Trunk) -> Trunk:
+def perturbed(trunk: Trunk) -> Trunk:
     """Give every weight and statistic of a trunk a value of its own, in place; eval mode."""
     for tensor in (*trunk.buffers(), *trunk.parameters()):
         if tensor.is_floating_point():
@@ -117,7 +117,7 @@ def _compare(backbone: Backbone, x_nchw: Tensor) -> None:
     with seeded(3, "trunk"):
         trunk = backbone.build()
     if trunk.library_names:
-        named = stirred(trunk).state_dict()
+        named = perturbed(trunk).state_dict()
         theirs.load_state_dict({trunk.library_names[own]: named[own] for own in named})
     with torch.no_grad():
         found, expected = trunk.eval()(x_nchw), theirs.eval()(x_nchw)

@@ -61,7 +61,7 @@ def gated_columns(net: DynamicNet) -> list[int]:
 
 
 def spread_of(net: DynamicNet) -> Spread:
-    """Return how the decisions of `net` vary over made-up images."""
+    """Return how the decisions of `net` vary over synthetic images."""
     x_nchw = synthetic.images(_IMAGES, seed=77)
     with evaluating(net):
         output = net(x_nchw)
@@ -74,7 +74,7 @@ def spread_of(net: DynamicNet) -> Spread:
     return Spread(float(gates_ng.mean()), distinct, firm)
 
 
-def stir(net: DynamicNet, settle: Settle) -> Spread:
+def perturb(net: DynamicNet, settle: Settle) -> Spread:
     """Shake `net` in place until it decides by the image; return how its decisions then vary.
 
     `settle` chooses thresholds anew, if there are any, and returns the networks of all operating

@@ -1,6 +1,6 @@
 """What a check of a network is given: the network, images, and what its units cost.
 
-The conformance suite makes specimens from made-up images, a run from its own. Owns no check.
+The conformance suite makes specimens from synthetic images, a run from its own. Owns no check.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def all_off(bench: Workbench) -> None:
     for subject in bench.subjects():
         net, x = subject.net, images(9, seed=12)
         if not isinstance(net, GatedResNet):
-            raise DoesNotApply(f"{type(net).__name__} cannot be told to run no block.")
+            raise DoesNotApply(f"{type(net).__name__} has no way to run no block.")
         with evaluating(net):
             state = net.trunk.stem(x)
             for block in net.blocks:

@@ -1,4 +1,4 @@
-"""Made-up images of different contrast and colour, and made-up runs for controls to start from.
+"""Synthetic images of different contrast and colour, and synthetic runs for controls to start from.
 
 Owns what a method is tried on; knows no check.
 """
@@ -66,7 +66,7 @@ def source_of(role: str, backbone: Backbone) -> Source:
     net.eval()
     if policy is not None:
         policy.centre(net.trunk.stem(images(64, seed=600, shape=shape)))
-    return Source("made-up", [_point(net, backbone)])
+    return Source("synthetic", [_point(net, backbone)])
 
 
 class ByTint(Policy):

@@ -1,4 +1,4 @@
-"""Networks to try a method on: built, trained for a few steps, stirred, calibrated. Each once.
+"""Networks to try a method on: built, trained for a few steps, perturbed, calibrated. Each once.
 
 Owns how a method is brought into a state worth checking; knows no check.
 """
@@ -31,7 +31,7 @@ from bench.recipes import RECIPES
 from bench.seeding import seeded
 from bench.testing import synthetic
 from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, shortfall_of
-from bench.testing.perturbation import Spread, gated_columns, stir
+from bench.testing.perturbation import Spread, gated_columns, perturb
 from bench.testing.specimen import Specimen
 from bench.training.optimizer import build_optimizer
 
@@ -105,7 +105,7 @@ class Workbench:
         return self._trained
 
     def specimens(self) -> Iterator[Specimen]:
-        """Yield the network of every operating point, with made-up images."""
+        """Yield the network of every operating point, with synthetic images."""
         x_nchw = synthetic.images(_IMAGES, seed=6)
         for subject in self.subjects():
             costs = partial(self.costs, subject)
@@ -139,7 +139,7 @@ class Workbench:
         return net.to(memory_format=torch.channels_last)
 
     def source(self, backbone: Backbone) -> Source | None:
-        """Return a made-up run for a method that is made from one, else None."""
+        """Return a synthetic run for a method that is made from one, else None."""
         if not isinstance(self.method, DerivedMethod):
             return None
         return synthetic.source_of(self.method.source_role, backbone)
@@ -182,7 +182,7 @@ class Workbench:
             points = self.settled(net, self.config)
             spread = Spread(1.0, 1)
             if gated_columns(net):
-                spread = stir(net, lambda: [p.net for p in self.settled(net, self.config)])
+                spread = perturb(net, lambda: [p.net for p in self.settled(net, self.config)])
                 points = self.settled(net, self.config)
         return Subject(backbone, net, tuple(points), frozenset(reached), spread, source, before)
 
@@ -197,14 +197,14 @@ def state_of(source: Source | None) -> dict[str, Tensor]:
     }
 
 
-def made_up_batch(step: int) -> Batch:
+def synthetic_batch(step: int) -> Batch:
     """Return the images of one step of a short training."""
     return synthetic.batch(_BATCH, seed=step)
 
 
 @torch.enable_grad()
 def train_briefly(
-    net: DynamicNet, phase: Phase, *, batch_of: Callable[[int], Batch] = made_up_batch
+    net: DynamicNet, phase: Phase, *, batch_of: Callable[[int], Batch] = synthetic_batch
 ) -> set[str]:
     """Do some steps of the training loop; return the parameters that received gradient.
 

@@ -20,7 +20,7 @@ def _source() -> Source:
     nets = [per_unit_net("residual", "A"), per_unit_net("output", "B")]
     names = ["first", "second"]
     return Source(
-        "made up", [SourcePoint(n, net, {}, 0.5) for n, net in zip(names, nets, strict=True)]
+        "synthetic", [SourcePoint(n, net, {}, 0.5) for n, net in zip(names, nets, strict=True)]
     )
 
 

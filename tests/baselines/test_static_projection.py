@@ -22,7 +22,7 @@ METHOD = StaticProjection()
 def _source(**points: dict[str, float]) -> Source:
     chosen = points or {"": RATES}
     return Source(
-        "made up", [SourcePoint(name, seasoned(), rates, 0.6) for name, rates in chosen.items()]
+        "synthetic", [SourcePoint(name, seasoned(), rates, 0.6) for name, rates in chosen.items()]
     )
 
 

@@ -26,7 +26,7 @@ def images() -> Tensor:
 
 @functools.cache
 def described_net(name: str) -> tuple[DynamicNet, Description]:
-    """Return the first operating point of a stirred network, and its description."""
+    """Return the first operating point of a perturbed network, and its description."""
     bench = Workbench(METHODS.get(name)(), None)
     subject = bench._subject(BACKBONE.name, BACKBONE.shortcut)
     point = subject.points[0]
@@ -34,7 +34,7 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
     note = None if subject.source is None else source_note(subject.source)
     return point.net, Description(
         skipbench="0",
-        run=f"{name}-made-up",
+        run=f"{name}-synthetic",
         method=name,
         method_version=code_of(name).method_version,
         settings=bench.config.model_dump(mode="json"),
@@ -74,7 +74,7 @@ def best(name: str, file_format: FileFormat) -> Made:
 
 
 def agree(net: DynamicNet, made: Made) -> None:
-    """Compare as the command does, but to the size of the logits: made-up ones may be large."""
+    """Compare as the command does, but to the size of the logits: synthetic ones may be large."""
     logits_nk, executed_nu = made.answer(images())
     expected = net.execute(images())
     scale = max(1.0, float(expected.logits.abs().max()))

@@ -1,4 +1,4 @@
-"""Thousands of made-up runs, true to the schema: the reference runs with other seeds and settings.
+"""Thousands of synthetic runs, true to the schema: reference runs with other seeds, settings.
 
 As a script: python tests/helpers/many_records.py FOLDER [COUNT].
 """

@@ -21,7 +21,7 @@ def part(rounds: Sequence[Sequence[float]], **seen: object) -> MeasuredCell:
         "steal_share": None,
         "load_average_1min": 1.0,
         "latency_rounds": len(rounds),
-        "cpu": "made up",
+        "cpu": "synthetic",
     }
     cell = LatencyCell(
         scenario="stream",
@@ -76,7 +76,7 @@ def test_the_worst_of_what_was_seen_is_kept() -> None:
     assert cell.contended and cell.measured_at == "2026-11-01T10:05:00+00:00"
     assert (values["cpu_time_per_wall_time"], values["others_cpu_share"]) == (0.90, 0.3)
     assert (values["latency_rounds"], values["latency_processes"]) == (3, 2)
-    assert values["steal_share"] is None and values["cpu"] == "made up"
+    assert values["steal_share"] is None and values["cpu"] == "synthetic"
 
 
 @pytest.mark.parametrize("failing", [0, 1])

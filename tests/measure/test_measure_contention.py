@@ -1,4 +1,4 @@
-"""Whether the machine was shared: each sign by itself, on made-up clocks and on the real ones."""
+"""Whether the machine was shared: each sign by itself, on synthetic clocks and on the real ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of one call and energy of many: numbers on made-up counters, reasons without any."""
+"""Memory of one call and energy of many: numbers on synthetic counters, reasons without any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics of latency samples, on made-up milliseconds with known answers."""
+"""Statistics of latency samples, on synthetic milliseconds with known answers."""
 
 from __future__ import annotations
 

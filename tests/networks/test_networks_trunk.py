@@ -34,7 +34,7 @@ def of_library(name: str) -> Backbone:
     return Backbone(name, 7, SMALL)
 
 
-def stirred(net: nn.Module) -> nn.Module:
+def perturbed(net: nn.Module) -> nn.Module:
     """Give statistics and affine parameters values at which leaving one out is noticed."""
     for buffer in net.buffers():
         if buffer.is_floating_point():
@@ -52,7 +52,7 @@ def test_a_trunk_computes_what_the_library_s_own_network_computes(name: str) -> 
         theirs = backbone.family.model(backbone)
     assert theirs is not None
     trunk = backbone.build()
-    stirred(theirs)
+    perturbed(theirs)
     named = theirs.state_dict()
     trunk.load_state_dict({own: named[name] for own, name in trunk.library_names.items()})
     x = torch.randn(3, *SMALL)
@@ -67,7 +67,7 @@ def test_a_trunk_computes_what_the_library_s_own_network_computes(name: str) -> 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_skipping_gives_what_masking_gives_and_all_on_the_trunk(name: str, merge: Merge) -> None:
     net = GatedResNet(of_library(name), merge=merge)
-    stirred(net)
+    perturbed(net)
     x = torch.randn(5, *SMALL)
     assert torch.equal(net.forward_all_on(x).logits, net.trunk(x))
     gates_nb = (torch.rand(5, len(net.blocks)) > 0.5).float()

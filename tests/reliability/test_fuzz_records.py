@@ -1,6 +1,6 @@
 """Records with a right checksum and wrong content: counted with safe output, or listed as problems.
 
-Starts from records in results/reference and from made-up ones, changes values anywhere in them, and
+Starts from records in results/reference and synthetic ones, changes values anywhere, and
 gives each the checksum that belongs to it, as somebody who means harm would.
 """
 

@@ -165,7 +165,7 @@ def _folder() -> Iterator[Path]:
         folder = cache_dir() / "native"
         make_folder(folder)
         kept = os.access(folder, os.W_OK) or _is_whole(_path(_compiler(), folder))
-    except (StorageError, RuntimeError):  # the latter: nobody knows a home folder
+    except (StorageError, RuntimeError):  # the latter: no home folder
         kept = False
     if kept:
         yield folder

@@ -31,7 +31,7 @@ inline void require(bool holds, const char* what) {
 }
 
 // A tensor of up to four dimensions; offset and strides count numbers. `border`: so many rows and
-// columns of zeros, which nobody writes, lie around the second and third dimension.
+// columns of zeros, which are never written, lie around the second and third dimension.
 struct Operand {
   std::int64_t space, type, offset, size[DIMS], stride[DIMS], border;
 

@@ -1,4 +1,4 @@
-"""Stirring: policies that are hard to move are brought to decide by the image all the same."""
+"""Perturbing: policies that are hard to move are brought to decide by the image all the same."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from toy_methods import ByContrast, Gates
 from bench.method import Backbone, Unit
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
-from bench.testing.perturbation import Spread, gated_columns, spread_of, stir
+from bench.testing.perturbation import Spread, gated_columns, perturb, spread_of
 from bench.testing.synthetic import CLASSES, SHAPE
 
 BACKBONE = Backbone("resnet14", CLASSES, SHAPE)
 
 
-def stirred(policy: Policy) -> tuple[GatedResNet, Spread]:
+def perturbed(policy: Policy) -> tuple[GatedResNet, Spread]:
     torch.manual_seed(0)
     net = GatedResNet(BACKBONE, policy).eval()
-    return net, stir(net, lambda: [net])
+    return net, perturb(net, lambda: [net])
 
 
 class FarOff(Policy):
@@ -59,13 +59,13 @@ def test_a_policy_that_says_the_same_of_every_image_is_brought_to_decide(
 ) -> None:
     torch.manual_seed(0)
     assert not spread_of(GatedResNet(BACKBONE, policy()).eval()).differs
-    net, spread = stirred(policy())
+    net, spread = perturbed(policy())
     assert spread.balanced
     assert spread_of(net) == spread
 
 
 def test_gates_that_read_the_state_get_several_masks_that_rounding_cannot_turn() -> None:
-    net, spread = stirred(Gates(BACKBONE))
+    net, spread = perturbed(Gates(BACKBONE))
     assert spread.firmly_mixed
     assert len(gated_columns(net)) == 5
 
@@ -75,7 +75,7 @@ def test_what_only_training_needs_is_left_alone() -> None:
     net = GatedResNet(BACKBONE, Gates(BACKBONE)).eval()
     net.training_only["guide"] = nn.Linear(2, 2)
     before = net.training_only["guide"].weight.detach().clone()
-    stir(net, lambda: [net])
+    perturb(net, lambda: [net])
     assert torch.equal(net.training_only["guide"].weight, before)
 
 
@@ -83,7 +83,7 @@ def test_a_network_that_cannot_be_moved_comes_back_as_it_was() -> None:
     torch.manual_seed(0)
     net = GatedResNet(BACKBONE, Deaf()).eval()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    assert not stir(net, lambda: [net]).differs
+    assert not perturb(net, lambda: [net]).differs
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
