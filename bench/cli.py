@@ -375,7 +375,7 @@ def list_(
     * `bench list runs --results-dir results/reference`
     """
     with errors_shown(debug):
-        from bench.report.tables import listings
+        from bench.commands import listings
 
         load_plugins(plugin)
         stdout().print(listings.listing(what, chosen_folders(results_dir, None).results))
@@ -388,7 +388,7 @@ def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debu
     * `bench doctor --data-dir /data/images`
     """
     with errors_shown(debug):
-        from bench.report.tables import doctor as checks
+        from bench.commands import doctor as checks
 
         folders = chosen_folders(results_dir, data_dir)
         found = checks.checks(folders.results, folders.data)

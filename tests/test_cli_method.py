@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
+from bench.commands.checking import outcome_table
 from bench.engine.controls import ALL, NONE, SHALLOWER
 from bench.engine.plan import TRAIN_GROUP
 from bench.errors import ConfigError
 from bench.method import METHODS
 from bench.registry import RESERVED_NAMES
-from bench.report.tables.conformance import counts_in_words, outcome_table
 from bench.scaffold import class_name, new_package
 from bench.scaffold.example import LearnedGates
 from bench.scaffold.package import package_files
@@ -287,5 +287,6 @@ def test_reserved_names_are_those_that_commands_understand_otherwise() -> None:
 
 def test_the_summary_counts_what_there_is() -> None:
     outcomes = [Outcome("toy", "macs", "Costs are right.", "exempt", "no path")]
-    assert counts_in_words(outcomes) == "toy: 1 exempt"
-    assert outcome_table(outcomes).row_count == 1
+    table = outcome_table(outcomes)
+    assert str(table.title) == "toy: 1 exempt"
+    assert table.row_count == 1

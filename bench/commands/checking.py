@@ -6,6 +6,7 @@ Owns no check.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,17 @@ import typer
 from bench.commands.frame import stderr, stdout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from bench.testing import Check, Outcome
+
+_STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tried": "yellow"}
 
 
 def attempted(checks: Sequence[Check], title: str) -> list[Outcome]:
     """Run checks of one method or backbone, show what came of them, and return it."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from bench.report.tables.conformance import outcome_table
 
     outcomes: list[Outcome] = []
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
@@ -43,3 +47,34 @@ def end_by(outcomes: Sequence[Outcome], *, debug: bool) -> None:
         stderr().print(text, markup=False, highlight=False, soft_wrap=True)
     if errors:
         raise typer.Exit(1)
+
+
+def outcome_table(outcomes: Sequence[Outcome]) -> Table:
+    """Return one row per check: its name, what came of it, what it proves and what is wrong."""
+    from rich.text import Text
+
+    from bench.report.tables.terminal import folding_table
+
+    counts = Counter[str](outcome.status for outcome in outcomes)
+    said = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
+    title = f"{outcomes[0].method}: {said}" if outcomes else "nothing checked"
+    table = folding_table("check", "outcome", "what it proves", title=title)
+    for column in table.columns[:2]:
+        column.no_wrap = True
+    for outcome in outcomes:
+        status = Text(outcome.status, style=_STYLES[outcome.status])
+        table.add_row(Text(outcome.check), status, _details(outcome))
+    return table
+
+
+def _details(outcome: Outcome) -> Text:
+    from rich.text import Text
+
+    text = Text(outcome.proves)
+    if outcome.status in ("exempt", "not tried"):
+        text.append(f"\n{outcome.status.capitalize()}: {outcome.detail}", style="yellow")
+    elif outcome.detail:
+        text.append(f"\n{outcome.detail}", style="red")
+    if outcome.cause:
+        text.append(f"\nLikely cause: {outcome.cause}", style="red")
+    return text

@@ -109,10 +109,10 @@ def sweep(
     """
     with errors_shown(debug):
         from bench import api
+        from bench.commands.sweep_board import SweepBoard
+        from bench.commands.sweep_tables import sweep_tables
         from bench.engine.plan import parse_settings
         from bench.options import read_options
-        from bench.report.tables.sweep_board import SweepBoard
-        from bench.report.tables.sweeps import sweep_tables
         from bench.spaces import parse_params
         from bench.sweep.options import SweepOptions
 

@@ -18,11 +18,11 @@ from many_records import write_many
 from rich.console import Console
 
 from bench import drawing
+from bench.commands.listings import listing
 from bench.engine.judging import judge
 from bench.folders import Folders
 from bench.records.record import Dynamics
 from bench.records.store import RunStore
-from bench.report.tables.listings import listing
 from bench.report.tables.results import render, rich_table
 
 pytestmark = pytest.mark.perf

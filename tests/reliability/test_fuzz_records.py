@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import drawing
+from bench.commands.listings import listing
 from bench.errors import BenchError, RecordError
 from bench.folders import Folders
 from bench.records import arrays as arrays_room
@@ -30,7 +31,6 @@ from bench.records.document import _sha256, decode
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
-from bench.report.tables.listings import listing
 from bench.report.tables.results import render, rich_table
 
 pytestmark = [pytest.mark.reliability, pytest.mark.filterwarnings("ignore:Glyph")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.commands.listings import listing
 from bench.console import output_console
 from bench.plain_text import one_line, plain, shown
 from bench.records.record import RunRecord
@@ -23,7 +24,6 @@ from bench.report.page.document import document_of
 from bench.report.page.html import document_page, pareto_page
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
-from bench.report.tables.listings import listing
 from bench.report.tables.results import render, rich_table
 
 pytestmark = [pytest.mark.reliability, pytest.mark.filterwarnings("ignore:Glyph")]

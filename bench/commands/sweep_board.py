@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from bench.report.tables.sweeps import ended_line, live_table
+from bench.commands.sweep_tables import ended_line, live_table
 
 if TYPE_CHECKING:
     from bench.sweep.ledger import Ledger, Progress

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from bench.commands.sweep_tables import sweep_tables
 from bench.records.sweep import SweepRecord, TrialRow
-from bench.report.tables.sweeps import sweep_tables
 
 SETTINGS = {
     **{"sgad.alpha": 0.4004, "sgad.beta": 12.25, "sgad.gamma": 0.031},

@@ -126,7 +126,7 @@ def _recipes() -> Table:
 
 
 def _runtimes() -> Table:
-    from bench.report.tables.doctor import runtime_checks
+    from bench.commands.doctor import runtime_checks
 
     table = folding_table("runtime", "here", "how networks are run")
     for check in runtime_checks():
