@@ -1,90 +1,78 @@
-"""The figure of README.md, from the reference results.
-
-Accuracy against measured time at batch 1: the ten rows of the table beside it, and the static
-networks.
-"""
+"""The figure of README.md: accuracy against measured time at batch 1, of the settings in the table
+beside it and of the static networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
-from verdict_table import REFERENCE, best_verdicts
 
 import bench
-from bench.report.figures.labels import Spot, place_labels
+from bench.analysis.verdict import Comparison, Outside
+from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel
+from bench.report.figures.draw import draw, save_figure
+from bench.report.figures.style import DENSE, mark_of
+from bench.report.verdicts.best import best_settings
 from bench.report.verdicts.verdicts import MethodVerdict
+from bench.report.verdicts.words import finding
 
-TARGET = Path(__file__).parents[2] / "docs" / "figures" / "readme.png"
-_METHOD, _CONTROL, _STATIC = "#0072b2", "#d55e00", "#333333"
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "results" / "reference"
+_ROOM = 8.0
+"""Points of accuracy that the figure shows below the static networks."""
 
 
-def draw(target: Path = TARGET) -> None:
-    """Draw the figure."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    best = [found for found in best_verdicts() if found.axes[1].verdict is not None]
-    figure, axes = plt.subplots(figsize=(8, 4.4), layout="constrained")
+def draw_figure(
+    verdicts: Sequence[MethodVerdict], target: Path = ROOT / "docs" / "figures" / "readme.png"
+) -> None:
+    """Draw the best setting of each method and control whose time was compared."""
     statics = static_networks()
-    line = dict(color=_STATIC, marker="s", label="static networks, best training of each")
-    axes.plot([time for _, time, _ in statics], [100 * a for *_, a in statics], **line)
-    labels = {name: (time, 100 * accuracy) for name, time, accuracy in statics}
-    for controls, color, label in (
-        (False, _METHOD, "dynamic methods, best setting of each"),
-        (True, _CONTROL, "controls"),
-    ):
-        mine = [found for found in best if found.network.control is controls]
-        labels |= _points(axes, mine, color=color, label=label)
-    axes.set_xlabel("time per image at batch 1, relative to ResNet-32")
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title(_finding(best), loc="left", fontsize=11)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="lower right")
-    axes.margins(0.06)
-    figure.canvas.draw()
-    place_labels(axes, list(labels.values()), list(labels), marks=list(labels.values()), size=9)
-    figure.savefig(target, dpi=150, metadata={"Software": None})
+    labels, marks = dict(statics), []
+    for number, (control, name) in enumerate(((False, "methods"), (True, "controls"))):
+        mine = [one for one in best_settings(verdicts) if one.network.control is control]
+        compared = {one.method: f for one in mine if (f := one.axes[1].found) is not None}
+        labels |= {method: _place(found) for method, found in compared.items()}
+        marks.append(_marks(list(compared.values()), number, name))
+    times, accuracies = zip(*statics.values(), strict=True)
+    floor = min(accuracies) - _ROOM
+    below = ", ".join(f"{name} ({y:.1f} %)" for name, (_, y) in labels.items() if y < floor)
+    line = Line(times, accuracies, DENSE.colour)
+    static = Marks(times, accuracies, DENSE, "static networks")
+    panel = Panel(
+        (line, static, *marks),
+        x_label="time per image at batch 1, relative to ResNet-32",
+        y_label="test accuracy, %",
+        y_limits=(floor, None),
+        labels=tuple(Label(*place, name) for name, place in labels.items() if place[1] >= floor),
+    )
+    legend = Legend("best setting of each", ("static networks", "methods", "controls"))
+    title = finding(verdicts, verdicts[0].axes[1].axis)
+    notes = (f"below the view: {below}",) if below else ()
+    chart = Chart(title, (panel,), notes, legends=(legend,), size_in=(9.6, 5.2))
+    save_figure(draw(chart), target)
 
 
-def static_networks() -> list[tuple[str, float, float]]:
-    """Return name, time relative to the largest and accuracy of each backbone's best training."""
+def static_networks() -> dict[str, tuple[float, float]]:
+    """Return time relative to the largest, and accuracy in %, of each backbone's best training."""
     rows = bench.load_results(REFERENCE)
     dense = rows[(rows.role == "dense") & rows.latency_ms_b1.notna()]
     unit = dense[dense.dense_macs == dense.dense_macs.max()].latency_ms_b1.median()
-    found = [
-        (str(backbone), float(group.latency_ms_b1.median() / unit), float(group.accuracy.max()))
-        for backbone, group in dense.groupby("backbone")
-    ]
-    return sorted(found, key=lambda one: one[1])
+    found = {
+        str(backbone): (float(own.latency_ms_b1.median() / unit), 100 * float(own.accuracy.max()))
+        for backbone, own in dense.groupby("backbone")
+    }
+    return dict(sorted(found.items(), key=lambda one: one[1]))
 
 
-def _points(
-    axes: Any, verdicts: Sequence[MethodVerdict], *, color: str, label: str
-) -> dict[str, Spot]:
-    """Draw the verdicts on time; return where each method lies."""
-    places: dict[str, Spot] = {}
-    for found in verdicts:
-        verdict = found.axes[1].verdict
-        assert verdict is not None
-        compared = verdict.comparison
-        accuracy, gain = 100 * compared.accuracy, compared.gain
-        time, (low, high) = sum(compared.costs) / 2, gain.bounds
-        bars = [[100 * (gain.value - low)], [100 * (high - gain.value)]]
-        axes.errorbar(time, accuracy, bars, fmt="o", color=color, label=label, capsize=2)
-        label, places[found.method] = "_nolegend_", (time, accuracy)
-    return places
+def _place(found: Comparison | Outside) -> tuple[float, float]:
+    return sum(found.costs) / 2, 100 * found.accuracy
 
 
-def _finding(best: Sequence[MethodVerdict]) -> str:
-    outcomes = [
-        v.axes[1].verdict.outcome for v in best if not v.network.control and v.axes[1].verdict
-    ]
-    better = outcomes.count("better")
-    worse = sum(outcome.startswith("worse") for outcome in outcomes)
-    return (
-        f"Of {len(outcomes)} methods {better} beat a static network of the same time, "
-        f"{len(outcomes) - better - worse} are level, {worse} worse"
+def _marks(compared: Sequence[Comparison | Outside], number: int, name: str) -> Marks:
+    """Return the networks, with the interval of their gain as bars."""
+    xs, ys = zip(*map(_place, compared), strict=True)
+    gains = [found.gain for found in compared]
+    low, high = (
+        tuple(y + 100 * (g.bounds[end] - g.value) for y, g in zip(ys, gains, strict=True))
+        for end in (0, 1)
     )
+    return Marks(xs, ys, mark_of(number), name, low, high)

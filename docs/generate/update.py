@@ -9,17 +9,28 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from readme_figure import draw
+from readme_figure import REFERENCE, draw_figure
 from result_tables import result_tables
 from variant_table import variant_table
-from verdict_table import verdict_table
+
+from bench.records.store import RunStore
+from bench.report.data.study import Study
+from bench.report.tables.cells import bare_markdown
+from bench.report.verdicts.best import best_table
+from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 
 ROOT = Path(__file__).parents[2]
 
 
+def reference_verdicts() -> list[MethodVerdict]:
+    """Return the verdicts on the reference runs."""
+    store = RunStore(REFERENCE)
+    return verdicts_of(Study(store.load_all().records, store))
+
+
 def tables() -> Iterator[tuple[Path, str]]:
     """Yield each document and a table in it."""
-    yield ROOT / "README.md", verdict_table()
+    yield ROOT / "README.md", bare_markdown(best_table(reference_verdicts())).rstrip()
     yield ROOT / "docs" / "methods.md", variant_table()
     for table in result_tables():
         yield ROOT / "docs" / "results.md", table
@@ -41,4 +52,4 @@ def replaced(text: str, table: str) -> str:
 if __name__ == "__main__":
     for document, table in tables():
         document.write_text(replaced(document.read_text(), table))
-    draw()
+    draw_figure(reference_verdicts())

@@ -8,7 +8,6 @@ from bench.report.data.groups import group_seeds, without_restated
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
 from bench.report.pareto.data import pareto_data
-from bench.report.pareto.finding import pareto_finding
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -55,35 +54,22 @@ def test_a_control_is_not_a_dense_network_whatever_it_runs(
     assert [row.dense for row in rows([dense, control])] == [True, False]
 
 
-def test_the_title_names_a_control_that_does_as_well_for_no_more_and_no_control_as_winner(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
-    whole = make_point(accuracy=0.93, nflops=1.0).model_copy(update={"gated_blocks": ()})
-    dense = make_record("resnet", points=(whole.model_copy(update={"macs": 68_862_592.0}),))
-    own = make_record("sgad", points=(make_point(accuracy=0.928, nflops=0.5),))
-    better = make_record("projected", points=(make_point(accuracy=0.929, nflops=0.4),))
-    better = better.model_copy(update={"role": "control"})
-    title = pareto_finding(pareto_data(rows([dense, own, better]), x="nflops"))
-    assert title.startswith("sgad")
-    assert "but projected" in title
-
-
 def test_a_control_far_below_is_counted_and_not_drawn(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
     own = make_record("sgad", points=(make_point(accuracy=0.928, nflops=0.5),))
     coins = make_record("coins", points=(make_point(accuracy=0.6, nflops=0.5),))
-    plane = pareto_data(rows([own, coins.model_copy(update={"role": "control"})]), x="nflops")
-    assert [placed.group.first.method for placed in plane.placed] == ["sgad"]
-    assert "left out: 1 control far below" in plane.notes()
+    data = pareto_data(rows([own, coins.model_copy(update={"role": "control"})]), x="nflops")
+    assert [placed.group.first.method for placed in data.placed] == ["sgad"]
+    assert "left out: 1 control far below" in data.notes()
 
 
 def test_operating_points_of_one_training_are_one_curve(
     make_record: MakeRecord, make_point: MakePoint
 ) -> None:
     points = [make_point(name, nflops=cost) for name, cost in (("b", 0.7), ("a", 0.4), ("c", 0.9))]
-    plane = pareto_data(
+    data = pareto_data(
         rows([make_record("exits", points=tuple(points)), make_record()]), x="nflops"
     )
-    (curve,) = plane.curves
+    (curve,) = data.curves
     assert [placed.group.first.point for placed in curve] == ["a", "b", "c"]

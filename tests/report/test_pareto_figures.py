@@ -42,51 +42,59 @@ def run(make_record: MakeRecord, make_point: MakePoint, method: str, *numbers: o
 
 
 @pytest.mark.parametrize(
-    ("x", "sentence"),
+    ("x", "networks"),
     [
-        ("nflops", "sgad d_max 0.7 keeps 92.1 % at 0.55 of the MACs; dense resnet32 92.6 %"),
-        ("macs", "sgad d_max 0.7 keeps 92.1 % at 37.9 M MACs; dense resnet32 92.6 %"),
-        ("latency_ms", "sgad d_max 0.7 keeps 92.1 % in 3.90 ms; dense resnet32 92.6 %"),
+        ("nflops", "3 networks of 2 methods: "),
+        ("macs", "3 networks of 2 methods: "),
+        ("latency_ms", "2 networks of 1 method: "),
     ],
 )
-def test_the_title_states_the_finding(comparison: list[RunRecord], x: str, sentence: str) -> None:
-    assert pareto_finding(pareto_data(rows(comparison), x=x)) == sentence
-    assert sentence in words(pareto_figure(rows(comparison), x=x))
+def test_the_title_states_the_finding(comparison: list[RunRecord], x: str, networks: str) -> None:
+    sentence = pareto_finding(pareto_data(rows(comparison), x=x))
+    assert sentence.startswith(networks)
+    assert sentence in words(pareto_figure(rows(comparison), x=x)).replace("\n", " ")
+
+
+RESNET32, RESNET20 = ("resnet", 0.92, 1.0, "resnet32"), ("resnet", 0.90, 1.0, "resnet20")
 
 
 @pytest.mark.parametrize(
     ("runs", "sentence"),
     [
         ([], "No finished runs to compare yet"),
+        ([RESNET32], "1 network and no dynamic one: nothing to compare"),
+        ([("act", 0.85, 0.5, "resnet32")], "1 network of 1 method and no static one"),
         (
-            [("resnet", 0.92, 1.0, "resnet32")],
-            "dense resnet32 92.0 % at 1.00 of the MACs; no dynamic network was run",
-        ),
-        (
-            [("resnet", 0.92, 1.0, "resnet32"), ("skipnet", 0.93, 1.04, "resnet32")],
-            "dense resnet32 92.0 % at 1.00 of the MACs; no dynamic network is cheaper",
-        ),
-        (
-            [("resnet", 0.92, 1.0, "resnet32"), ("act", 0.85, 0.5, "resnet32")],
-            "act reaches 85.0 % at 0.50 of the MACs; dense resnet32 92.0 %",
-        ),
-        (
+            # 91.0 % at 0.79; the bars of 10,000 images reach half a point.
             [
-                ("resnet", 0.92, 1.0, "resnet32"),
-                ("resnet", 0.91, 1.0, "resnet20"),
-                ("act", 0.90, 0.7, "resnet32"),
+                *(RESNET32, RESNET20),
+                *(("sgad", 0.93, 0.8, "resnet32"), ("act", 0.80, 0.8, "resnet32")),
+                *(("cdl", 0.911, 0.8, "resnet32"), ("sact", 0.89, 0.2, "resnet32")),
+                ("blockdrop", 0.91, 1.2, "resnet32"),
             ],
-            "act reaches 90.0 % at 0.70 of the MACs; dense resnet32 92.0 %,"
-            " but resnet20 91.0 % at 0.59 of the MACs",
+            "5 networks of 5 methods: 1 above the static curve, 2 below, 1 level with it"
+            " (95 % intervals); 1 without a static one of that cost",
         ),
-        ([("act", 0.85, 0.5, "resnet32")], "act reaches 85.0 % at 0.50 of the MACs"),
     ],
 )
-def test_the_title_stays_true_when_the_finding_is_meagre(
+def test_the_title_is_about_all_networks(
     make_record: MakeRecord, make_point: MakePoint, runs: list[tuple], sentence: str
 ) -> None:
     records = [run(make_record, make_point, *numbers) for numbers in runs]
-    assert pareto_finding(pareto_data(rows(records), x="nflops")) == sentence
+    assert pareto_finding(pareto_data(rows(records), x="nflops")).startswith(sentence)
+
+
+def test_a_network_is_compared_with_static_ones_of_its_own_budget(
+    make_record: MakeRecord, make_point: MakePoint
+) -> None:
+    def one(method: str, accuracy: float, epochs: int) -> RunRecord:
+        point = make_point(accuracy=accuracy, nflops=1.0 if method == "resnet" else 0.995)
+        return make_record(method, points=(point,), epochs=epochs)
+
+    data = pareto_data(
+        rows([one("resnet", 0.90, 5), one("resnet", 0.95, 30), one("act", 0.93, 5)]), x="nflops"
+    )
+    assert pareto_finding(data).startswith("1 network of 1 method: 1 above")
 
 
 def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
@@ -281,7 +289,7 @@ def test_the_page_has_language_title_heading_and_tables(comparison: list[RunReco
     assert {"scope": "col"} in [attrs for tag, attrs in page.tags if tag == "th"]
     assert "width=device-width" in str(page.tags)
     text = " ".join(page.text)
-    assert "sgad d_max 0.7 keeps 92.1 %" in text
+    assert "3 networks of 2 methods" in text
     assert "failed: the loss is not a number at epoch 3" in text
     assert "SGAD arXiv 1807.01430 Table 1" in text
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import Outline
+from synthetic_results import ResultsFolder
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -34,6 +35,8 @@ from bench.report.page.files import write_report
 from bench.report.page.html import document_page
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
+from bench.report.verdicts.best import best_table
+from bench.report.verdicts.verdicts import verdicts_of
 from bench.report.verdicts.words import paragraph, summary, why
 
 MakeRecord = Callable[..., RunRecord]
@@ -185,9 +188,36 @@ def test_each_method_has_a_short_verdict_and_a_paragraph(document: Document) -> 
     assert macs.points is not None and macs.points[1] < macs.points[0] < macs.points[2] < 0
     assert skipnet.axes[2].outcome == "no verdict" and why(skipnet.axes[2]) == "not timed"
     assert "In MACs: worse than a static network of the same cost." in paragraph(sgad)
-    assert summary(document.verdicts)[0].startswith("At equal MACs, of 2 methods: 1 worse")
+    assert document.finding == summary(document.verdicts)[0]
+    assert document.finding == (
+        "Of 2 methods, none is better than a static network at equal MACs, 1 is worse, "
+        "1 is not distinguishable (2 of 2 trained once)"
+    )
     page = document_page(document)
     assert 'class="outcome worse"' in page and paragraph(sgad) in html.unescape(page)
+
+
+def test_a_line_of_the_first_table_is_of_one_comparison(results: ResultsFolder) -> None:
+    results.run("resnet", (0.92, 1.0), speedups=(1.0,))
+    results.run("resnet", (0.90, 1.0), backbone="resnet20", speedups=(1.0,))
+    results.run("sgad", (0.91, 0.8), speedups=(1.25,))
+    results.run("sgad", (0.80, 0.8), speedups=(1.25,), config={"gamma": 3})
+    results.run("cdl", (0.85, 0.65), (0.915, 0.95), speedups=(1.5, 1.05))
+    results.run("act", (0.85, 0.2))
+    table = best_table(verdicts_of(results.study()))
+    lines = [dict(zip(table.titles, line, strict=True)) for line in table.lines]
+    assert [line["method"].split()[0] for line in lines] == ["sgad", "cdl", "act"]
+    sgad, cdl, act = lines
+    assert (sgad["accuracy, %"], sgad["speed-up"]) == ("91.00", "1.25x")
+    assert float(sgad["MACs / dense"]) == pytest.approx(0.8, abs=0.01)
+    assert sgad["at equal MACs, points"].startswith("not distinguishable: -0.0")
+    # Neither its best point's accuracy nor its cheapest point's cost: the mean over both.
+    assert cdl["accuracy, %"] == "88.25, mean" and " to 0.95" in cdl["MACs / dense"]
+    assert cdl["at equal MACs, points"].startswith("worse: -2.")
+    assert act["at equal MACs, points"] == (
+        "no static network of its cost: beside resnet20 at 0.34 times its MACs"
+    )
+    assert (act["speed-up"], act["at equal time"]) == ("", "no verdict: not timed")
 
 
 def test_networks_of_one_name_are_differences_by_their_settings(
@@ -200,7 +230,8 @@ def test_networks_of_one_name_are_differences_by_their_settings(
     ]
     document = document_of(made, RunStore(tmp_path))
     assert [one.network.apart for one in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
-    assert "of 2 settings of 1 method: 2 no verdict" in summary(document.verdicts)[0]
+    assert document.finding.startswith("Of 2 settings of 1 method, none is better")
+    assert "2 have no verdict" in document.finding
     labels = [one.label for one in document.behaviours.values()]
     assert labels == ["sgad MF gamma=0.1", "sgad MF gamma=0.3"]
     assert "n=1, gamma=0.3" in document_page(document)

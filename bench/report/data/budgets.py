@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from bench.report.data.row import Row
 
@@ -50,6 +50,26 @@ class Comparable(NamedTuple):
         if self.from_outside != other.from_outside:
             parts.append("weights from outside" if self.from_outside else "from scratch")
         return ", ".join(parts)
+
+
+class Budgeted(Protocol):
+    """Anything with a budget: a network, or its place in a figure."""
+
+    @property
+    def budget(self) -> Comparable: ...
+
+
+B = TypeVar("B", bound=Budgeted)
+
+
+def of_its_budget(one: Budgeted, others: Sequence[B]) -> list[B]:
+    """Return those of `others` that were trained as `one` was: of the same budget, or where there
+    are none, all of the nearest one."""
+    alike = [other for other in others if one.budget.matches(other.budget)]
+    if alike or not others:
+        return alike
+    nearest = min((other.budget for other in others), key=one.budget.distance)
+    return [other for other in others if nearest.matches(other.budget)]
 
 
 def budget_of(row: Row, epochs: float) -> Comparable:

@@ -17,27 +17,23 @@ from bench.records.sweep import SweepRecord
 from bench.report.behaviour.charts import behaviour_chart
 from bench.report.behaviour.dynamics import dynamics_table
 from bench.report.behaviour.numbers import Behaviour, behaviours_of
-from bench.report.data.groups import SeedGroup, group_seeds
+from bench.report.data.groups import group_seeds
 from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
 from bench.report.data.study import Study
 from bench.report.figures.chart import Chart
 from bench.report.latency.charts import latency_charts
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
-from bench.report.tables.cells import ReportTable, number, table_of
+from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
 from bench.report.tables.published import other_papers, paper_table
 from bench.report.tables.results import results_table
+from bench.report.verdicts.best import best_table
 from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import gain_words, verdict_table
-
-MOST_LINES = 10
-"""The table beside the first figure has no more of them."""
-
-SHOWN_RUNTIMES = 2
+from bench.report.verdicts.words import finding, verdict_table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,22 +106,28 @@ def document_of(
         rows=tuple(study.rows),
         verdicts=tuple(verdicts),
         tables={table.name: table for table in tables if table.lines},
-        charts=_charts(study, published)
+        charts=_charts(study, verdicts, published)
         | {name: behaviour_chart(one) for name, one in behaviours.items()},
         behaviours=behaviours,
         behaviours_left_out=tuple(left_out),
     )
 
 
-def _charts(study: Study, published: Sequence[PublishedPoint]) -> dict[str, Chart]:
-    """Return the charts of accuracy against cost, and of latency."""
+def _charts(
+    study: Study, verdicts: Sequence[MethodVerdict], published: Sequence[PublishedPoint]
+) -> dict[str, Chart]:
+    """Return the charts of accuracy against cost, with the finding of the verdicts, and of
+    latency."""
     ours = {canonical_name(row.backbone) for row in study.rows}
     beside = [p for p in published if p.plottable and canonical_name(p.backbone) in ours]
-    charts = {"accuracy-macs": pareto_chart(pareto_data(study.rows, x="nflops", published=beside))}
+    by_macs = pareto_data(study.rows, x="nflops", published=beside)
+    charts = {"accuracy-macs": pareto_chart(by_macs, title=finding(verdicts, MACS))}
     for runtime in runtimes_of(study.rows):
         by_time = pareto_data(study.rows, x="latency_ms", runtime=runtime)
         if by_time.placed:
-            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(by_time)
+            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(
+                by_time, title=finding(verdicts, Axis(1, runtime))
+            )
     return charts | latency_charts(study)
 
 
@@ -143,7 +145,7 @@ def _tables(
         for point in one.points
     }
     return [
-        overview_table(verdicts, groups, runtimes_of(study.rows)),
+        best_table(verdicts),
         verdict_table(verdicts),
         front_table(fronts),
         area_table(fronts),
@@ -153,50 +155,3 @@ def _tables(
         other_papers(published, groups),
         dynamics_table(sorted(groups, key=lambda one: (one.control, one.label)), gradients),
     ]
-
-
-def overview_table(
-    verdicts: Sequence[MethodVerdict], groups: Sequence[SeedGroup], timed: Sequence[str]
-) -> ReportTable:
-    """Return the setting of each method that is best beside static networks, the best first; times
-    in the first of the runtimes `timed`."""
-    best: dict[str, MethodVerdict] = {}
-    for one in sorted(verdicts, key=_merit):
-        if not one.network.control:
-            best[one.method] = one
-    shown = [MACS, *(Axis(1, runtime) for runtime in timed[:SHOWN_RUNTIMES])]
-    lines = []
-    for one in sorted(best.values(), key=_merit, reverse=True)[:MOST_LINES]:
-        own = [g for g in groups if any(row.run == one.network.first.run for row in g.rows)]
-        group = max(own, key=lambda group: group.accuracy)
-        line = {
-            "method": one.network.label,
-            "accuracy, %": f"{100 * group.accuracy:.2f}",
-            "MACs / dense": number(group.mean_of("nflops")),
-        }
-        for answer in (answer for answer in one.axes if answer.axis in shown):
-            where = answer.axis.title.removeprefix("time at batch 1")
-            if answer.axis != MACS:
-                ratio = group.mean_time("speedup", 1, answer.axis.runtime)
-                line[f"speed-up{where}"] = "" if ratio is None else f"{ratio:.2f}x"
-                where = f"time{where}"
-            gain = gain_words(answer).partition(" (")[0]
-            line[f"at equal {where}"] = f"{answer.outcome} {gain}".strip()
-        lines.append(line)
-    of = "each method"
-    if len(best) > MOST_LINES:
-        of = f"the first {MOST_LINES} of {len(best)} methods"
-    caption = (
-        f"The best setting of {of}, at its most accurate operating point, against static networks "
-        "of the same cost: gains in points of accuracy, times at batch 1."
-    )
-    if len(timed) > SHOWN_RUNTIMES:
-        caption += f" Below also in {', '.join(timed[SHOWN_RUNTIMES:])}."
-    return table_of("overview", caption, lines)
-
-
-def _merit(one: MethodVerdict) -> tuple[bool, float, float]:
-    """For sorting: settings with a verdict at equal MACs by their gain, the others by accuracy."""
-    answer = one.axes[0]
-    gain = answer.points[0] if answer.verdict is not None and answer.points else 0.0
-    return answer.verdict is not None, gain, max(row.accuracy or 0 for row in one.network.rows)

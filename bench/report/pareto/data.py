@@ -15,12 +15,13 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from bench.analysis.pareto import front
-from bench.analysis.static_curve import corners_of, curve_through
+from bench.analysis.static_curve import Curve, corners_of, curve_through
 from bench.config import ladder_of
 from bench.errors import ConfigError, UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
+from bench.report.data.budgets import Comparable
 from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.notes import footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
@@ -48,6 +49,10 @@ class Placed:
     @property
     def backbone(self) -> str:
         return self.group.backbone
+
+    @property
+    def budget(self) -> Comparable:
+        return self.group.budget
 
     @property
     def accuracy(self) -> float:
@@ -159,7 +164,9 @@ class ParetoData:
                 if budget.matches(other) and ladder_of(placed.backbone) == ladder_of(one.backbone)
             ]
             if len(alike) > 1:
-                lines[tuple(map(id, alike))] = _static_line(alike)
+                curve = static_curve(alike)
+                points = zip(curve.cost_k.tolist(), curve.accuracy_k.tolist(), strict=True)
+                lines[tuple(map(id, alike))] = list(points)
         return list(lines.values())
 
     @property
@@ -325,11 +332,11 @@ def _published_cost(point: PublishedPoint, x: str, unit: float, largest: Row) ->
     return None if point.macs is None else point.macs / unit
 
 
-def _static_line(dense: Sequence[Placed]) -> list[tuple[float, float]]:
+def static_curve(dense: Sequence[Placed]) -> Curve:
+    """Return the line through the best of some dense networks, on the axis that they lie on."""
     cost_p = np.array([placed.cost for placed in dense])
     accuracy_p = np.array([placed.accuracy for placed in dense])
-    curve = curve_through(corners_of(cost_p, accuracy_p), cost_p=cost_p, accuracy_p=accuracy_p)
-    return list(zip(curve.cost_k.tolist(), curve.accuracy_k.tolist(), strict=True))
+    return curve_through(corners_of(cost_p, accuracy_p), cost_p=cost_p, accuracy_p=accuracy_p)
 
 
 def _cost(group: SeedGroup, x: str, unit: float, runtime: str) -> float | None:

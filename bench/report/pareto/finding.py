@@ -1,59 +1,48 @@
-"""The finding of a Pareto plot as one sentence, made of the measured numbers and nothing else."""
+"""The finding of a Pareto plot as one sentence about all of its networks: where their 95 % bars lie
+beside the line through the static networks of their budget. It takes rows alone; the verdicts,
+which a report quotes instead, pair images and correct for many comparisons.
+"""
 
 from __future__ import annotations
 
-from operator import attrgetter
+from collections import Counter
 
-from bench.report.pareto.data import ParetoData, Placed
+from bench.config import ladder_of
+from bench.plain_text import counted
+from bench.report.data.budgets import of_its_budget
+from bench.report.pareto.data import ParetoData, Placed, static_curve
 
-_KEEPS_WITHIN = 0.005
-"""A network that loses less than half a point "keeps" the accuracy of the dense one."""
+ABOVE, BELOW, LEVEL, BEYOND = "above", "below", "level", "beyond"
 
 
 def pareto_finding(data: ParetoData) -> str:
-    """Return the cheapest dynamic network within half a point of the dense one, or the most
-    accurate cheaper one, and any static network or control that does at least as well for no more.
-    """
-    dense = data.dense
+    """Return how many networks lie above, below and on the static curve."""
+    dynamic = [p for p in data.placed if not (p.group.dense or p.group.control)]
     if not data.placed:
         return "No finished runs to compare yet"
-    dynamic = [p for p in data.placed if not (p.group.dense or p.group.control)]
-    if dense is None:
-        best = max(dynamic or data.placed, key=attrgetter("by_accuracy"))
-        return f"{best.group.label} reaches {_reached(data, best)}"
-    cheaper = [p for p in dynamic if p.cost < dense.cost]
-    if not cheaper:
-        what = "faster" if data.x == "latency_ms" else "cheaper"
-        rest = f"no dynamic network is {what}" if dynamic else "no dynamic network was run"
-        return f"dense {data.reference} {_reached(data, dense)}; {rest}"
-    close = [p for p in cheaper if p.accuracy >= dense.accuracy - _KEEPS_WITHIN]
-    best = max(cheaper, key=attrgetter("by_accuracy"))
-    if close:
-        best = min(close, key=attrgetter("by_cost"))
-    verb, anchor = "keeps" if close else "reaches", f"dense {data.reference} {_percent(dense)}"
-    text = f"{best.group.label} {verb} {_reached(data, best)}; {anchor}"
-    as_good = [
-        p
-        for p in data.placed
-        if (p.group.dense or p.group.control)
-        and p.cost <= best.cost
-        and p.accuracy >= best.accuracy
-    ]
-    if not as_good:
-        return text
-    other = max(as_good, key=attrgetter("by_accuracy"))
-    name = other.backbone if other.group.dense else other.group.label
-    return f"{text}, but {name} {_reached(data, other)}"
+    methods = counted(len({p.group.first.method for p in dynamic}), "method")
+    networks = f"{counted(len(dynamic), 'network')} of {methods}"
+    if not dynamic:
+        return f"{counted(len(data.placed), 'network')} and no dynamic one: nothing to compare"
+    dense = [p for p in data.placed if p.group.dense]
+    if not dense:
+        return f"{networks} and no static one to compare with"
+    found = Counter(beside_static(placed, dense) for placed in dynamic)
+    text = f"{networks}: {found[ABOVE] or 'none'} above the static curve, {found[BELOW]} below"
+    text += f", {found[LEVEL]} level with it (95 % intervals)"
+    return text + (f"; {found[BEYOND]} without a static one of that cost" if found[BEYOND] else "")
 
 
-def _percent(placed: Placed) -> str:
-    return f"{100 * placed.accuracy:.1f} %"
-
-
-def _reached(data: ParetoData, placed: Placed) -> str:
-    cost = {
-        "nflops": f"at {placed.cost:.2f} of the MACs",
-        "macs": f"at {placed.cost:.1f} M MACs",
-        "latency_ms": f"in {placed.cost:.2f} ms",
-    }
-    return f"{_percent(placed)} {cost[data.x]}"
+def beside_static(placed: Placed, dense: list[Placed]) -> str:
+    """Return where a network lies beside the dense ones of its ladder and budget: `above`, `below`
+    or `level`, or `beyond` where they cost more or less and do not dominate it."""
+    ladder = ladder_of(placed.backbone)
+    own = of_its_budget(placed, [p for p in dense if ladder_of(p.backbone) == ladder])
+    if not own:
+        return BEYOND
+    curve, (low, high) = static_curve(own), placed.bar
+    if curve.covers(placed.cost):
+        there = curve.at(placed.cost)
+        return ABOVE if low > there else BELOW if high < there else LEVEL
+    dominated = placed.cost > curve.range.high and high < max(p.accuracy for p in own)
+    return BELOW if dominated else BEYOND

@@ -16,6 +16,7 @@ from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import Arrays, bits_in, numbers_in
 from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
+from bench.report.data.budgets import of_its_budget
 from bench.report.data.groups import Network
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
@@ -62,20 +63,15 @@ def same_images(a: Network, b: Network) -> bool:
     return one.spec.dataset == other.spec.dataset and one.test_images == other.test_images
 
 
-def of_its_budget(network: Network, statics: Sequence[Network]) -> list[Network]:
-    """Return the static networks of the same ladder, on the same images, that were trained as
-    `network` was: of the same budget, or where there are none, all of the nearest one."""
+def beside(network: Network, statics: Sequence[Network]) -> list[Network]:
+    """Return the static networks of the same ladder and budget, on the same images."""
     ladder = network.record.spec.backbone.family
-    beside = [
+    same = [
         other
         for other in statics
         if other.record.spec.backbone.family == ladder and same_images(network, other)
     ]
-    alike = [other for other in beside if network.budget.matches(other.budget)]
-    if alike or not beside:
-        return alike
-    nearest = min((other.budget for other in beside), key=network.budget.distance)
-    return [other for other in beside if nearest.matches(other.budget)]
+    return of_its_budget(network, same)
 
 
 def with_costs(

@@ -27,8 +27,8 @@ from bench.report.verdicts.costs import (
     MACS,
     Axis,
     axes_of,
+    beside,
     costs_on,
-    of_its_budget,
     with_costs,
 )
 
@@ -129,7 +129,7 @@ def verdicts_of(
 def _answer(
     network: Network, statics: Sequence[Network], study: Study, *, axis: Axis, level: float
 ) -> AxisVerdict:
-    comparable = of_its_budget(network, statics)
+    comparable = beside(network, statics)
     try:
         own = costs_on(network, study, axis=axis, of=network.record)
         if axis == MACS:

@@ -6,19 +6,18 @@ Owns the words only; every number comes with a verdict.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from bench.analysis.uncertainty import Estimate
-from bench.analysis.verdict import Comparison, Judgement, Outside, Verdict
+from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.groups import Network, SeedGroup
 from bench.report.data.notes import FORWARD_ONLY, spent_in_words
 from bench.report.tables.cells import ReportTable, table_of
-from bench.report.verdicts.costs import MACS, cells_of
+from bench.report.verdicts.costs import MACS, Axis, cells_of
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
 
-OUTCOMES = (*get_args(Judgement), NO_VERDICT)
+OTHER_BUDGET = "*"
 
 
 def paragraph(found: MethodVerdict) -> str:
@@ -48,22 +47,33 @@ def sentence(about: AxisVerdict) -> str:
 def summary(verdicts: Sequence[MethodVerdict]) -> list[str]:
     """Return a sentence for each axis: how many methods are better, worse and so on."""
     methods = [one for one in verdicts if not one.network.control]
+    return [
+        finding(methods, axis) for axis in dict.fromkeys(a.axis for m in methods for a in m.axes)
+    ]
+
+
+def finding(verdicts: Sequence[MethodVerdict], axis: Axis) -> str:
+    """Return how many methods are better than static networks of their cost, worse and so on."""
+    methods = [one for one in verdicts if not one.network.control]
     if not methods:
-        return ["No method was run, so there is nothing to judge."]
+        return "No method was run, so there is nothing to judge"
     of = counted(len({one.method for one in methods}), "method")
     if len(methods) > len({one.method for one in methods}):
         of = f"{len(methods)} settings of {of}"
-    found = []
-    for number, axis in enumerate(answer.axis for answer in methods[0].axes):
-        parts = []
-        for outcome in OUTCOMES:
-            same = [one for one in methods if one.axes[number].outcome == outcome]
-            # A verdict on one training is one on networks, not yet on a method.
-            single = sum(one.seeds == 1 for one in same) if outcome != NO_VERDICT else 0
-            note = f" ({single} by one training)" if single else ""
-            parts += [f"{len(same)} {outcome}{note}"] if same else []
-        found.append(f"At equal {axis.title}, of {of}: {', '.join(parts)}.")
-    return found
+    outcomes = [one.on(axis.name, axis.runtime).outcome.split(" (")[0] for one in methods]
+    better = _counted(outcomes.count("better"), "better") or "none is better"
+    parts = [f"{better} than a static network at equal {axis.title}"]
+    parts += [_counted(outcomes.count(rest), rest) for rest in ("worse", "not distinguishable")]
+    without = outcomes.count(NO_VERDICT)
+    parts.append(f"{without} ha{'s' if without == 1 else 've'} {NO_VERDICT}" if without else "")
+    # A verdict on one training is one on networks, not yet on a method.
+    once = sum(one.seeds == 1 for one in methods)
+    note = f" ({once} of {len(methods)} trained once)" if once else ""
+    return f"Of {of}, {', '.join(filter(None, parts))}{note}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {'is' if number == 1 else 'are'} {what}" if number else ""
 
 
 def verdict_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
@@ -88,6 +98,15 @@ def verdict_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
     return table_of("verdicts", caption, cells)
 
 
+def answer_words(answer: AxisVerdict) -> str:
+    """Return in short what was found: outcome and gain, or why there is no verdict; marked where
+    the static networks had another training budget."""
+    mark = f" {OTHER_BUDGET}" if unlike_budgets(answer) else ""
+    if answer.outside is not None:
+        return f"no static network of its cost: {_beside(answer)}{mark}"
+    return f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}{mark}"
+
+
 def gain_words(answer: AxisVerdict) -> str:
     """Return the gain and the ends of its interval, or nothing."""
     if answer.points is None:
@@ -100,13 +119,17 @@ def why(answer: AxisVerdict) -> str:
     """Return in short why there is no verdict, or how budgets differ; or nothing."""
     text = ""
     if answer.outside is not None:
-        (nearest,) = answer.static_names
-        ratio = answer.outside.cost / answer.outside.nearest_cost
-        text = f"no static network of its cost; beside {nearest} at {ratio:.2f} times its "
-        text += answer.axis.kind
+        text = f"no static network of its cost; {_beside(answer)}"
     elif answer.verdict is None:
         return one_line(answer.reason)
     return one_line("; ".join(part for part in (text, unlike_budgets(answer)) if part))
+
+
+def _beside(answer: AxisVerdict) -> str:
+    assert answer.outside is not None
+    (nearest,) = answer.static_names
+    ratio = answer.outside.cost / answer.outside.nearest_cost
+    return f"beside {nearest} at {ratio:.2f} times its {answer.axis.kind}"
 
 
 def unlike_budgets(about: AxisVerdict) -> str:
