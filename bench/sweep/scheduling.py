@@ -24,7 +24,7 @@ from bench.sweep.ledger import Ledger, Past, Progress
 from bench.sweep.options import SweepOptions
 from bench.sweep.stopping import stopping
 from bench.sweep.trial_files import TrialJob, put_away
-from bench.sweep.worker import FILES, JOB, METHOD, TOLD, run_trial
+from bench.sweep.worker import FILES, JOB, METHOD, TOLD, lacks, run_trial
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
@@ -53,6 +53,8 @@ def schedule(
             device = "cuda" if resources["gpu"] else "cpu"
         at_once = 1 if ledger.objective.runtime else _room(resources, nodes)
         desk = _Desk(ledger, first, lambda progress: job_of(progress, device))
+        if options.address:
+            _check_machines(ray, _able(resources, nodes), job_of(first, device).text())
         _fit(desk, options, resources, trials=ledger.total, at_once=at_once, scratch=scratch)
 
 
@@ -69,7 +71,7 @@ def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[st
         found = options.device == "auto" and any(node.get("GPU") for node in alive)
         gpus = 1.0 if wanted or found else 0.0
     needed = {"cpu": float(options.threads), "gpu": gpus}
-    if not any(all(node.get(k.upper(), 0) >= v for k, v in needed.items()) for node in alive):
+    if not _able(needed, nodes):
         machines = "; ".join(
             f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in alive
         )
@@ -78,6 +80,46 @@ def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[st
             hint=f"There are: {machines}. See --threads and --gpus-per-trial.",
         )
     return needed
+
+
+def _able(
+    needed: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return the machines that can take a trial."""
+    return [
+        node
+        for node in nodes
+        if node["Alive"]
+        and all(node["Resources"].get(k.upper(), 0) >= v for k, v in needed.items())
+    ]
+
+
+def _check_machines(ray: Any, nodes: Sequence[Mapping[str, Any]], job: str) -> None:
+    """Check that all machines can read the data: one that fails at once would take most trials.
+
+    Raises:
+        ConfigError: some cannot.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ask = ray.remote(num_cpus=0, max_calls=1)(lacks)
+    answers = [
+        ask.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(job)
+        for node in nodes
+    ]
+    missing = [
+        f"{node['NodeManagerHostname']}: {why}"
+        for node, why in zip(nodes, ray.get(answers), strict=True)
+        if why is not None
+    ]
+    if missing:
+        raise ConfigError(
+            "Not every machine of the cluster can read the data.\n" + "\n".join(missing),
+            hint="Put the data at the same path on each (docs/cluster.md), or take these machines "
+            "out. Trials that are done are kept; the same command continues.",
+        )
 
 
 def _room(needed: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> int:

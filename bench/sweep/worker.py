@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from bench.engine.supervising import Job, RunProcess
@@ -56,6 +57,25 @@ def run_trial(config: Mapping[str, Any]) -> None:
         if files is not None:
             report[FILES] = ray.put(files)
     tune.report(report)
+
+
+def lacks(job: str) -> str | None:
+    """Return why this machine cannot read what a trial needs, or None."""
+    from bench.config import RunSpec
+    from bench.data.load import load_dataset
+    from bench.engine.building import check_same_data
+    from bench.errors import BenchError
+    from bench.plugins import load_plugin
+
+    trial = TrialJob.of(job).job
+    try:
+        for file in map(Path, trial.plugins):
+            load_plugin(file)
+        dataset = load_dataset(trial.dataset, data_dir=Path(trial.data_dir), workers=trial.workers)
+        check_same_data(RunSpec.model_validate(trial.spec), dataset)
+    except BenchError as error:
+        return error.message
+    return None
 
 
 @contextmanager

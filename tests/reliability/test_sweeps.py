@@ -16,8 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fault_counts import Faults
+from PIL import Image
 
 pytest.importorskip("ray")
 
@@ -25,6 +27,7 @@ SMALL = ["--backbone", "resnet8", "--held-out", "100", "--debug"]
 PATIENCE_S = 400.0
 TRIAL, DRIVER = "trial raises, hangs, is killed", "driver of a sweep interrupted, killed"
 MACHINE, FAR = "machine of a cluster killed in the middle", "machine that sees no results folder"
+BARE = "machine of a cluster without the data"
 MISBEHAVES = """
 import os, time
 from baselines.resnet import DenseResNet
@@ -198,9 +201,12 @@ def test_a_sweep_ends_complete_when_one_of_its_machines_dies_in_the_middle(
     tmp_path: Path, head: str, faults: Faults
 ) -> None:
     faults.trying(MACHINE)
-    mortal, other = _join(head), _join(head)
+    mortal = _join(head)
+    _wait_for_machines(head, count=2)
+    other = _join(head)
     grid = ["--methods", "resnet", "--epochs", "12", "--param", "train.lr=0.01,0.02,0.05,0.1"]
     try:
+        _wait_for_machines(head, count=3)
         process = _start(tmp_path, "--address", head, *grid)
         _wait_until(lambda: len(list(tmp_path.glob("runs/*"))) >= 2, process)
         _break(mortal)
@@ -213,14 +219,60 @@ def test_a_sweep_ends_complete_when_one_of_its_machines_dies_in_the_middle(
     faults.over(MACHINE)
 
 
+def test_a_machine_without_the_data_is_named_before_the_first_trial(
+    tmp_path: Path, head: str, faults: Faults
+) -> None:
+    photos, results = tmp_path / "photos", tmp_path / "results"
+    draws = np.random.default_rng(0)
+    for number in range(80):
+        place = photos / ("train" if number % 2 else "test") / f"class{number // 2 % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = draws.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    _require_hiding(photos)
+    faults.trying(BARE)
+    near = _join(head)
+    _wait_for_machines(head, count=2)  # of two that join at once one may be lost
+    bare = _join(head, without=photos)
+    grid = ["--methods", "resnet", "--recipe", "smoke", "--param", "train.lr=0.05,0.1"]
+    options = [*grid, "--dataset", str(photos), "--held-out", "10"]
+    try:
+        _wait_for_machines(head, count=3)
+        said = _end(process := _start(results, "--address", head, *options))
+        assert process.returncode == 1, said  # the error itself: --debug is on
+        assert "Not every machine of the cluster can read the data" in said and str(photos) in said
+        assert not list(results.glob("runs/*"))
+        _break(bare)
+        said = _end(process := _start(results, "--address", head, *options))
+    finally:
+        _break(near)
+        _break(bare)
+    assert process.returncode == 0, said
+    assert list(_states(results).values()) == ["finished"] * 2
+    faults.over(BARE)
+
+
+def _wait_for_machines(address: str, *, count: int) -> None:
+    """Wait until a cluster has `count` machines, its head among them."""
+    ask = (
+        f"import ray, time; ray.init(address={address!r}, log_to_driver=False)\n"
+        f"while sum(node['Alive'] for node in ray.nodes()) < {count}: time.sleep(0.5)"
+    )
+    subprocess.run([sys.executable, "-c", ask], check=True, timeout=PATIENCE_S, capture_output=True)
+
+
+def _require_hiding(folder: Path) -> None:
+    probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(folder)]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("cannot hide a folder from a process here")
+
+
 def test_a_machine_that_does_not_see_the_results_folder_sends_its_runs_home(
     tmp_path: Path, head: str, faults: Faults
 ) -> None:
     results = tmp_path / "results"
     results.mkdir()
-    probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", str(results)]
-    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode:
-        pytest.skip("cannot hide a folder from a process here")
+    _require_hiding(results)
     faults.trying(FAR)
     far = _join(head, without=results)
     grid = ["--methods", "resnet", "--recipe", "smoke", "--param", "train.lr=0.05,0.1"]
