@@ -33,3 +33,19 @@ def test_six_settings_can_be_read_at_80_columns_and_the_chosen_ones_copied(
     told = " ".join(text.split())
     options = " ".join(f"--set {name}={value}" for name, value in SETTINGS.items())
     assert f"chosen: --methods sgad {options}" in told
+
+
+def test_of_many_trials_the_best_are_shown_and_the_rest_counted(
+    make_sweep: Callable[..., SweepRecord],
+) -> None:
+    trials = [
+        TrialRow(method="sgad", settings={"sgad.alpha": n}, seed=0, run=f"r{n}", status="finished")
+        for n in range(40)
+    ]
+    scored = [trial.model_copy(update={"score": n / 40}) for n, trial in enumerate(trials)]
+    printed = io.StringIO()
+    for part in sweep_tables(make_sweep(*scored)):
+        Console(file=printed, width=80).print(part)
+    text = printed.getvalue()
+    assert "alpha=39 " in text and "alpha=10 " in text and "alpha=9 " not in text
+    assert "sgad: the best 30 of 40 trials" in " ".join(text.split())

@@ -34,6 +34,7 @@ _STYLES = {
 }
 _WELL = frozenset({"finished", "recorded"})
 _FEW_TRIALS = 3
+_SHOWN = 30
 _LONGEST_SETTING = len("side_lr_scale=10.00")
 
 
@@ -106,7 +107,8 @@ def _method_table(sweep: SweepRecord, method: str) -> Table:
 
     mine = [trial for trial in sweep.trials if trial.method == method]
     table = _trials_table("settings", runtime=sweep.runtime, title=method)
-    for trial in sorted(mine, key=lambda t: math.inf if t.score is None else -t.score):
+    mine.sort(key=lambda t: math.inf if t.score is None else -t.score)
+    for trial in mine[:_SHOWN]:
         settings = [f"{k.removeprefix(f'{method}.')}={v}" for k, v in trial.settings.items()]
         mark = "* " if trial.run in sweep.chosen.get(method, ()) else ""
         table.add_row(
@@ -123,7 +125,12 @@ def _method_table(sweep: SweepRecord, method: str) -> Table:
 def notes(sweep: SweepRecord) -> list[str]:
     """Return how many tries there were, and who chose what by what."""
     tries = Counter(t.method for t in sweep.trials)
-    found = [f"* chosen by the {sweep.criterion} ({sweep.held_out:,} images; no test image)"]
+    found = [
+        f"{method}: the best {_SHOWN} of {count:,} trials; the document of the sweep has all"
+        for method, count in tries.items()
+        if count > _SHOWN
+    ]
+    found += [f"* chosen by the {sweep.criterion} ({sweep.held_out:,} images; no test image)"]
     found += [
         f"{written(t.settings)} seed {t.seed} {t.status}: {t.reason}"
         for t in sweep.trials
