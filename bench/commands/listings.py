@@ -147,4 +147,4 @@ def _runs(results_dir: Path) -> RenderableType:
         return Text(f"No runs in {results_dir}{missing}. Start with: bench run")
     cells = tuple(tuple(one_line(cell) for cell in line) for line in lines)
     table = ReportTable("runs", "", heads, cells)
-    return aligned(table, left=range(len(heads)))
+    return aligned(table)

@@ -237,7 +237,7 @@ def _row(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
         **{key: getattr(first, key) for key in ("method", "dataset", "backbone", "recipe")},
         **{
             "variant": network.record.variant,
-            "settings": network.apart,
+            "settings": network.distinguishing,
             "control": network.control,
         },
         **{"axis": answer.axis.name, "runtime": answer.axis.runtime or None},

@@ -67,7 +67,7 @@ def _gates_line(group: SeedGroup) -> tuple[str, ...]:
 
 def _name(group: SeedGroup) -> str:
     first = group.first
-    parts = (f"`{first.method}`", first.variant, group.apart)
+    parts = (f"`{first.method}`", first.variant, group.distinguishing)
     where = "" if first.backbone == UNIT else f", {first.backbone}"
     return " ".join(part for part in parts if part) + where
 

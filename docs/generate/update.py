@@ -15,7 +15,7 @@ from variant_table import variant_table
 
 from bench.records.store import RunStore
 from bench.report.data.study import Study
-from bench.report.tables.cells import bare_markdown
+from bench.report.tables.cells import markdown_lines
 from bench.report.verdicts.best import best_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 
@@ -30,7 +30,7 @@ def reference_verdicts() -> list[MethodVerdict]:
 
 def tables() -> Iterator[tuple[Path, str]]:
     """Yield each document and a table in it."""
-    yield ROOT / "README.md", bare_markdown(best_table(reference_verdicts())).rstrip()
+    yield ROOT / "README.md", markdown_lines(best_table(reference_verdicts())).rstrip()
     yield ROOT / "docs" / "methods.md", variant_table()
     for table in result_tables():
         yield ROOT / "docs" / "results.md", table

@@ -15,7 +15,7 @@ TABLE = ReportTable(
 
 
 def test_columns_are_aligned_and_nothing_is_cut_or_taken_for_markup() -> None:
-    assert aligned(TABLE, left=(0, 2)).plain.splitlines() == [
+    assert aligned(TABLE).plain.splitlines() == [
         "[b]title",
         " " * 29 + "w/o",
         " method                     pol.  why",

@@ -61,7 +61,7 @@ def test_a_control_far_below_is_counted_and_not_drawn(
     coins = make_record("coins", points=(make_point(accuracy=0.6, nflops=0.5),))
     data = pareto_data(rows([own, coins.model_copy(update={"role": "control"})]), x="nflops")
     assert [placed.group.first.method for placed in data.placed] == ["sgad"]
-    assert "left out: 1 control far below" in data.notes()
+    assert "left out: 1 control far below" in list(data.notes())
 
 
 def test_operating_points_of_one_training_are_one_curve(

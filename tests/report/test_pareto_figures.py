@@ -25,7 +25,6 @@ from bench.report.figures.style import greyed, styles
 from bench.report.page.html import pareto_page
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
-from bench.report.pareto.finding import pareto_finding
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -50,7 +49,7 @@ def run(make_record: MakeRecord, make_point: MakePoint, method: str, *numbers: o
     ],
 )
 def test_the_title_states_the_finding(comparison: list[RunRecord], x: str, networks: str) -> None:
-    sentence = pareto_finding(pareto_data(rows(comparison), x=x))
+    sentence = pareto_data(rows(comparison), x=x).finding
     assert sentence.startswith(networks)
     assert sentence in words(pareto_figure(rows(comparison), x=x)).replace("\n", " ")
 
@@ -62,8 +61,11 @@ RESNET32, RESNET20 = ("resnet", 0.92, 1.0, "resnet32"), ("resnet", 0.90, 1.0, "r
     ("runs", "sentence"),
     [
         ([], "No finished runs to compare yet"),
-        ([RESNET32], "1 network and no dynamic one: nothing to compare"),
-        ([("act", 0.85, 0.5, "resnet32")], "1 network of 1 method and no static one"),
+        ([RESNET32], "0 networks of 0 methods and 1 static one: nothing to compare"),
+        (
+            [("act", 0.85, 0.5, "resnet32")],
+            "1 network of 1 method and 0 static ones: nothing to compare",
+        ),
         (
             # 91.0 % at 0.79; the bars of 10,000 images reach half a point.
             [
@@ -81,7 +83,7 @@ def test_the_title_is_about_all_networks(
     make_record: MakeRecord, make_point: MakePoint, runs: list[tuple], sentence: str
 ) -> None:
     records = [run(make_record, make_point, *numbers) for numbers in runs]
-    assert pareto_finding(pareto_data(rows(records), x="nflops")).startswith(sentence)
+    assert pareto_data(rows(records), x="nflops").finding.startswith(sentence)
 
 
 def test_a_network_is_compared_with_static_ones_of_its_own_budget(
@@ -94,7 +96,7 @@ def test_a_network_is_compared_with_static_ones_of_its_own_budget(
     data = pareto_data(
         rows([one("resnet", 0.90, 5), one("resnet", 0.95, 30), one("act", 0.93, 5)]), x="nflops"
     )
-    assert pareto_finding(data).startswith("1 network of 1 method: 1 above")
+    assert data.finding.startswith("1 network of 1 method: 1 above")
 
 
 def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
@@ -328,7 +330,7 @@ def test_latencies_of_two_machines_are_not_compared_silently(
         make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
         for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
     ]
-    notes = pareto_data(rows(records), x="latency_ms").notes()
+    notes = notes_of(records)
     assert "latencies come from different machines: compare within one only" in notes
 
 
@@ -350,7 +352,7 @@ def test_latencies_of_two_measurements_come_with_how_far_their_clocks_were_apart
 
 
 def notes_of(records: list[RunRecord]) -> list[str]:
-    return pareto_data(rows(records), x="latency_ms").notes()
+    return list(pareto_data(rows(records), x="latency_ms").notes())
 
 
 def crowd(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
@@ -397,7 +399,7 @@ def test_the_page_of_a_crowd_has_all_points_and_few_traces(
     assert len({one.name for one in marks}) == 3
     page = pareto_page(many)
     assert page.count('<th scope="row">') == 11
-    assert "All 102 lines: bench results --format csv." in page
+    assert "All 102 networks: bench results." in page
 
 
 def test_points_of_one_entry_keep_their_own_bars_and_words(comparison: list[RunRecord]) -> None:

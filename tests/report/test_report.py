@@ -229,7 +229,7 @@ def test_networks_of_one_name_are_differences_by_their_settings(
         for gamma in (0.1, 0.3)
     ]
     document = document_of(made, RunStore(tmp_path))
-    assert [one.network.apart for one in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
+    assert [one.network.distinguishing for one in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
     assert document.finding.startswith("Of 2 settings of 1 method, none is better")
     assert "2 have no verdict" in document.finding
     labels = [one.label for one in document.behaviours.values()]
@@ -371,11 +371,11 @@ for (const part of document.querySelectorAll("details")) part.open = true;
 const said = [];
 const table = [...document.querySelectorAll("#cost table")].pop();
 const heads = [...table.querySelectorAll("th button")];
-const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[6].textContent);
+const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[8].textContent);
 const order = [cells().join()];
-for (let n = 0; n < 2; n++) { heads[6].focus(); heads[6].click(); order.push(cells().join()); }
+for (let n = 0; n < 2; n++) { heads[8].focus(); heads[8].click(); order.push(cells().join()); }
 said.push("order=" + order.join("/"));
-said.push("sort=" + heads[6].closest("th").getAttribute("aria-sort"));
+said.push("sort=" + heads[8].closest("th").getAttribute("aria-sort"));
 const plot = document.querySelector("figure.chart");
 const mark = plot.querySelector(".mark[tabindex='0']");
 mark.focus();
@@ -413,7 +413,11 @@ def test_a_browser_sorts_hovers_and_loads_nothing(
     assert said is not None, done.stderr[-2000:]
     results = dict(part.split("=", 1) for part in said[1].split(";"))
     assert results["order"] == "/".join(
-        ("1.000,1.000,0.700,0.900,", "0.700,0.900,1.000,1.000,", "1.000,1.000,0.900,0.700,")
+        (
+            "0.98 to 1.02,0.78 to 0.82,1.47 to 1.53,",
+            "0.78 to 0.82,0.98 to 1.02,1.47 to 1.53,",
+            "1.47 to 1.53,0.98 to 1.02,0.78 to 0.82,",
+        )
     ), "empty cells stay last"
     assert results["sort"] == "descending"
     assert (results["tip"], results["next"], results["fewer"]) == ("true",) * 3

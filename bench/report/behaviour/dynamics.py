@@ -15,14 +15,14 @@ DYNAMICS_ORDER = ("dropped", "masks", "cost ±", "shuffled", "difficulty", "neve
 """The columns, the most important first."""
 
 _EXPLAINED = (
-    "dropped: mean share of gated blocks that an image does not run; "
-    "cost ±: spread of nFLOPs over images; "
-    "shuffled: change in accuracy, in points, when every image follows another image's "
-    "decisions, same cost; "
-    "difficulty: rank correlation of an image's MACs with the dense network's loss on it"
+    "dropped: mean share of gated blocks that an image does not run",
+    "cost ±: spread of nFLOPs over images",
+    "shuffled: change in accuracy, in points, when every image follows another image's decisions, "
+    "same cost",
+    "difficulty: rank correlation of an image's MACs with the dense network's loss on it",
 )
 _GRADIENTS = (
-    "; gradient: rank correlation, over gated blocks, of the share of images that run a block with "
+    "gradient: rank correlation, over gated blocks, of the share of images that run a block with "
     "its gradient in the dense network; within stages: the same within each stage"
 )
 
@@ -49,5 +49,5 @@ def dynamics_table(
             line["gradient"] = found.cell if found else "not compared"
             line["gradient, within stages"] = found.cell_within if found else "not compared"
         lines.append(line)
-    caption = _EXPLAINED + ("" if gradients is None else _GRADIENTS)
-    return table_of("behaviour", caption, lines)
+    notes = (*_EXPLAINED, *(() if gradients is None else (_GRADIENTS,)))
+    return table_of("behaviour", "Is it dynamic?", lines, notes=notes)

@@ -21,11 +21,11 @@ from bench.report.data.row import Row, Timing
 class SeedGroup:
     """Rows by rising seed: one method, variant and operating point; numbers are means over seeds.
 
-    `apart` are the settings that tell it from others of its method and variant, or nothing.
+    `distinguishing` are the settings in which it differs from others of its name, or nothing.
     """
 
     rows: tuple[Row, ...]
-    apart: str = ""
+    distinguishing: str = ""
 
     @property
     def first(self) -> Row:
@@ -52,7 +52,7 @@ class SeedGroup:
     @property
     def label(self) -> str:
         """Method and variant, and where that is not enough, the settings that differ."""
-        return f"{self.title} {self.apart}".strip()
+        return f"{self.title} {self.distinguishing}".strip()
 
     @property
     def backbone(self) -> str:
@@ -190,7 +190,7 @@ def networks(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Networ
     for row in listed:
         if row.status == "finished" and row.point is not None:
             by_run[row.run].append(row)
-    apart = {row.run: group.apart for group in group_seeds(listed) for row in group.rows}
+    settings = {row.run: g.distinguishing for g in group_seeds(listed) for row in g.rows}
     # A damaged folder may hold a second record of the name of a run.
     beside = {r.run: r for r in records if r.status == "finished" and r.points}
     found: dict[str, list[Row]] = defaultdict(list)
@@ -199,7 +199,7 @@ def networks(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Networ
     return [
         Network(
             tuple(row for one in same for row in by_run[one.run]),
-            apart.get(same[0].run, ""),
+            settings.get(same[0].run, ""),
             tuple(beside[row.run] for row in same),
         )
         for runs in found.values()
@@ -226,7 +226,7 @@ def _with_settings(groups: Sequence[SeedGroup]) -> Iterator[SeedGroup]:
         common = set.intersection(*(set(group.first.settings) for group in same))
         for group in same:
             differing = [item for item in group.first.settings if item not in common]
-            yield replace(group, apart=", ".join(differing))
+            yield replace(group, distinguishing=", ".join(differing))
 
 
 def _largest_first(group: SeedGroup) -> tuple[Any, ...]:

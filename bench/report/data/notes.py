@@ -6,7 +6,7 @@ Owns these sentences; the numbers come with groups.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.groups import SeedGroup
@@ -15,28 +15,21 @@ from bench.report.data.row import Row
 FORWARD_ONLY = "*"
 
 
-def footnotes(groups: Sequence[SeedGroup], *, guessed: str = "") -> list[str]:
-    """Return the notes on `groups`; a figure, where settings have no room, says `guessed` of the
-    methods with settings that were guessed."""
-    alone = "counted by forward passes alone, in an older record: no common measure"
-    older = any(row.forward_only for group in groups for row in group.rows)
-    notes = [_synthetic(groups), _budgets(groups), f"{FORWARD_ONLY} {alone}" if older else ""]
-    notes.append(_shortened(groups))
-    notes += [_by_method(groups, "unchecked", "unchecked, as the method says")]
-    if not guessed:
-        notes.append(_by_method(groups, "reconstructed", "settings no publication states"))
-    elif names := sorted({row.method for g in groups for row in g.rows if row.reconstructed}):
-        notes.append(f"{guessed}: {', '.join(names)}")
-    return [note for note in notes if note]
-
-
-def seed_note(groups: Sequence[SeedGroup]) -> str:
-    """Return what a table's ± means, and that a single seed has none."""
-    several = [group for group in groups if group.seeds > 1]
-    parts = ["± is the sample standard deviation over seeds"] if several else []
-    if len(several) < len(groups):
-        parts.append("n=1: no interval over seeds" + (" for the other rows" if several else ""))
-    return "; ".join(parts)
+def footnotes(groups: Sequence[SeedGroup]) -> Iterator[str]:
+    """Yield the notes on `groups`."""
+    rows = [row for group in groups for row in group.rows]
+    if synthetic := sorted({row.dataset for row in rows if row.synthetic}):
+        yield f"synthetic data ({', '.join(synthetic)}): not a result about real images"
+    if len(groups) > 1 and (budgets := _budgets(rows)):
+        yield budgets
+    if any(row.forward_only for row in rows):
+        yield f"{FORWARD_ONLY} forward passes alone, in an older record: no common measure"
+    if shortened := _of_methods(rows, _shortened):
+        yield f"epochs, of those of the paper: {shortened}"
+    if unchecked := _of_methods(rows, lambda row: ", ".join(row.unchecked)):
+        yield f"unchecked, as the method says: {unchecked}"
+    if guessed := sorted({row.method for row in rows if row.reconstructed}):
+        yield f"with settings that no publication states: {', '.join(guessed)}"
 
 
 def spent(row: Row) -> str:
@@ -57,44 +50,27 @@ def spent_in_words(dense_epochs: float, mark: str, outside: str) -> str:
     return f"{digits}{'+?' if outside else ''}{mark if dense_epochs else ''}"
 
 
-def _synthetic(groups: Sequence[SeedGroup]) -> str:
-    names = sorted({group.first.dataset for group in groups if group.first.synthetic})
-    return f"synthetic data ({', '.join(names)}): not a result about real images" if names else ""
+def _of_methods(rows: Sequence[Row], said: Callable[[Row], str]) -> str:
+    """Return what is said of a row of each method, of those of which anything is."""
+    found = {row.method: words for row in rows if (words := said(row))}
+    return "; ".join(f"{method} {words}" for method, words in sorted(found.items()))
 
 
-def _shortened(groups: Sequence[SeedGroup]) -> str:
-    lengths = {
-        row.method: (row.train_epochs or 0, row.published_epochs)
-        for group in groups
-        for row in group.rows
-        if row.published_epochs and (row.train_epochs or 0) < row.published_epochs
-    }
-    named = [f"{method} {own:,} of {all_:,}" for method, (own, all_) in sorted(lengths.items())]
-    return f"epochs, of those of the paper: {', '.join(named)}" if named else ""
+def _shortened(row: Row) -> str:
+    own, whole = row.train_epochs or 0, row.published_epochs or 0
+    return f"{own:,} of {whole:,}" if own < whole else ""
 
 
-def _budgets(groups: Sequence[SeedGroup]) -> str:
-    costs = {group.label: group.mean_of("total_dense_epochs") for group in groups}
-    unknown = any(row.total_dense_epochs is None for group in groups for row in group.rows)
-    if len(groups) == 1 or not budgets_differ([*costs.values(), *([None] if unknown else [])]):
+def _budgets(rows: Sequence[Row]) -> str:
+    if not budgets_differ([row.total_dense_epochs for row in rows]):
         return ""
     by_method: dict[str, list[Row]] = defaultdict(list)
-    for group in groups:
-        by_method[group.first.method].extend(group.rows)
+    for row in sorted(rows, key=lambda row: row.known_dense_epochs or 0):
+        by_method[row.method].append(row)
     by_range: dict[str, list[str]] = defaultdict(list)
-    for method, rows in sorted(by_method.items()):
-        ordered = sorted(rows, key=lambda row: row.known_dense_epochs or 0)
-        ends = dict.fromkeys((spent(ordered[0]), spent(ordered[-1])))
-        by_range[" to ".join(ends)].append(method)
+    for method, own in sorted(by_method.items()):
+        by_range[" to ".join(dict.fromkeys((spent(own[0]), spent(own[-1]))))].append(method)
     parts = [f"{cost} ({', '.join(methods)})" for cost, methods in by_range.items()]
+    unknown = any(row.total_dense_epochs is None for row in rows)
     start = "; ?: weights whose training is not known" if unknown else ""
     return f"training budgets differ, in dense epochs: {'; '.join(parts)}{start}"
-
-
-def _by_method(groups: Sequence[SeedGroup], key: str, what: str) -> str:
-    """Return what the rows list under `key`, behind the name of each method that has any."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for row in (row for group in groups for row in group.rows if getattr(row, key)):
-        found[row.method].update(dict.fromkeys(getattr(row, key)))
-    named = "; ".join(f"{method} ({', '.join(names)})" for method, names in sorted(found.items()))
-    return f"{what}: {named}" if named else ""

@@ -132,8 +132,7 @@ class Legend:
 @dataclass(frozen=True, slots=True)
 class Chart:
     """A figure: its finding as a title, panels, and what must stand below. `alt` says in words what
-    it shows. Legends stand beside it, or in or below the panels where there are none; a page shows
-    the entries in `on_demand` when asked."""
+    it shows. Legends stand beside it, or in or below the panels where there are none."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -143,7 +142,6 @@ class Chart:
     size_in: tuple[float, float] = (9.6, 6.4)
     synthetic: bool = False
     legends: tuple[Legend, ...] = ()
-    on_demand: tuple[str, ...] = ()
     legend_in_panels: bool = False
 
 
@@ -156,7 +154,7 @@ def as_json(chart: Chart) -> dict[str, Any]:
             | {key: _short(value) for key, value in dump.items() if key in "xy" or _said(value)}
             for one, dump in zip(own.series, panel["series"], strict=True)
         ]
-    return {key: found[key] for key in ("panels", "columns", "on_demand", "legend_in_panels")}
+    return {key: found[key] for key in ("panels", "columns", "legend_in_panels")}
 
 
 def _said(value: Any) -> bool:

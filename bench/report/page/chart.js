@@ -245,7 +245,7 @@ const named = (panels) => {
 };
 function start(figure) {
   const id = figure.dataset.chart, chart = charts[id];
-  const state = { id, hidden: new Set(chart.on_demand), zoom: {} };
+  const state = { id, hidden: new Set(), zoom: {} };
   const panels = put(figure, "div", { class: `panels${chart.columns > 1 ? " several" : ""}` });
   const reset = put(figure, "button", { type: "button", class: "reset", hidden: "" }, "Whole view");
   const all = named(chart.panels);

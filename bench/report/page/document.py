@@ -89,7 +89,7 @@ def document_of(
     }
     verdicts = sorted(
         verdicts_of(study),
-        key=lambda one: (one.network.control, one.network.title, one.network.apart),
+        key=lambda one: (one.network.control, one.network.title, one.network.distinguishing),
     )
     known = {record.run for record in records}
     swept = [sweep for sweep in sweeps if any(trial.run in known for trial in sweep.trials)]

@@ -36,9 +36,6 @@ def document_page(
     Raises:
         ConfigError: matplotlib or jinja2 is not installed.
     """
-    tables = dict(document.tables)
-    if "results" in tables:
-        tables["results"] = _without_data(tables["results"])
     kinds = {
         name: [one for one in document.verdicts if one.network.control is control]
         for name, control in (("Methods", False), ("Controls", True))
@@ -48,7 +45,7 @@ def document_page(
         document.charts,
         document=document,
         heading=f"skipbench on {document.title or document.dataset or 'no data set'}",
-        tables=tables,
+        tables=document.tables,
         summary=summary(document.verdicts),
         verdicts={name: members for name, members in kinds.items() if members},
         paragraph=paragraph,
@@ -65,7 +62,7 @@ def pareto_page(
     published: Sequence[PublishedPoint] = (),
     *,
     x: str = "nflops",
-    title: str | None = None,
+    title: str = "",
 ) -> str:
     """Return a page of the plot alone: what to know before reading it, and all numbers.
 
@@ -91,20 +88,10 @@ def pareto_page(
 
 def _our_table(rows: Sequence[Row], data: ParetoData) -> ReportTable:
     if not data.crowded:
-        return _without_data(results_table(rows))
+        return results_table(rows)
     shown = results_table([row for placed in data.in_full for row in placed.group.rows])
-    caption = (
-        "One line per run and operating point of the networks drawn in full. "
-        f"All {len(rows):,} lines: bench results --format csv."
-    )
-    return replace(_without_data(shown), caption=caption)
-
-
-def _without_data(table: ReportTable) -> ReportTable:
-    """Return the table without the data set, which the page says once."""
-    kept = [n for n, title in enumerate(table.titles) if title != "data"]
-    titles, *lines = (tuple(line[n] for n in kept) for line in (table.titles, *table.lines))
-    return replace(table, titles=titles, lines=tuple(lines))
+    every = f"All {len(data.placed):,} networks: bench results."
+    return replace(shown, notes=(every, *shown.notes))
 
 
 def _sentences(behaviour: Behaviour) -> list[str]:

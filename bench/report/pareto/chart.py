@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from bench.records.published import canonical_name
@@ -14,23 +15,23 @@ from bench.report.data.groups import SeedGroup
 from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel, Series
 from bench.report.figures.style import DENSE, GREY, Style, greyed, styles
 from bench.report.pareto.data import Foreign, ParetoData, Placed
-from bench.report.pareto.finding import pareto_finding
 from bench.report.tables.cells import number, percent_with_sd
 from bench.report.tables.published import published_cells
 
 _DENSE_NAME = "dense networks"
-_SHUFFLED = "with masks shuffled among the images"
 
 
-def pareto_chart(data: ParetoData, *, title: str | None = None) -> Chart:
-    """Return accuracy against cost; `title` replaces the sentence made of the data."""
-    theirs = [foreign.point.method for foreign in data.published]
-    known = styles(data.methods, controls=data.controls, theirs=theirs)
-    lines, ours = _lines(data), _ours(data, known)
+def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:
+    """Return accuracy against cost; `title` replaces the finding of the data."""
+    # Of all rows, drawn or not, so that a method keeps its colour on every axis.
+    known = styles(
+        {row.method for row in data.rows if not row.dense and not row.control},
+        controls={row.method for row in data.rows if row.control},
+        theirs=[foreign.point.method for foreign in data.published],
+    )
+    lines, ours = _lines(data, known), _ours(data, known)
     papers = [_paper(foreign, known) for foreign in data.published]
-    if not data.crowded:
-        lines += _between_points(data, known)
-    view = data.view
+    view, finding = data.view, title or data.finding
     panel = Panel(
         series=(*lines, *papers, *ours),
         x_label=data.x_label,
@@ -40,7 +41,6 @@ def pareto_chart(data: ParetoData, *, title: str | None = None) -> Chart:
         labels=_labels(data),
         message="" if data.placed else "no finished runs",
     )
-    finding = title or pareto_finding(data)
     legends = [Legend("our runs", _names([*ours, *lines]))]
     if papers:
         legends.append(Legend("published (other recipes)", _names(papers)))
@@ -51,7 +51,6 @@ def pareto_chart(data: ParetoData, *, title: str | None = None) -> Chart:
         alt=f"Test accuracy against {data.x_label}. {finding}.",
         synthetic=data.synthetic,
         legends=tuple(legends),
-        on_demand=(_SHUFFLED,),
     )
 
 
@@ -60,12 +59,12 @@ def _names(series: Iterable[Series]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _lines(data: ParetoData) -> list[Series]:
-    """Return the front, the dense network, and what static networks reach at each cost."""
+def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Series]:
+    """Return the front, the dense network, what static networks reach at each cost, and what joins
+    the operating points of one training, between which lie all thresholds not tried."""
     found: list[Series] = []
     if len(along := data.front) > 1:
-        name = "Pareto front of our runs"
-        found.append(Line(*_places(along), GREY, name=name, steps=True))
+        found.append(Line(*_places(along), GREY, name="Pareto front of our runs", steps=True))
     if data.dense is not None:
         costs = [placed.cost for placed in data.placed]
         room = 0.08 * (max(costs) - min(costs))
@@ -73,10 +72,12 @@ def _lines(data: ParetoData) -> list[Series]:
         heights = (100 * data.dense.accuracy,) * 2
         name = f"dense {data.reference}"
         found.append(Line(ends, heights, DENSE.colour, name, 0.9, "dotted"))
-    for points in data.static_curves:
-        xs, ys = zip(*points, strict=True)
-        percent = tuple(100 * y for y in ys)
-        found.append(Line(xs, percent, DENSE.colour, "static curve", 1.6, opacity=0.8))
+    for curve in data.static_curves:
+        places = tuple(curve.cost_k.tolist()), tuple((100 * curve.accuracy_k).tolist())
+        found.append(Line(*places, DENSE.colour, "static curve", 1.6, opacity=0.8))
+    for points in () if data.crowded else data.curves:
+        colour = _style(points[0], known).colour
+        found.append(Line(*_places(points), colour, width=1.0, opacity=0.7))
     return found
 
 
@@ -116,22 +117,6 @@ def _style(placed: Placed, known: Mapping[str, Style]) -> Style:
     return DENSE if placed.group.dense else known[canonical_name(placed.group.first.method)]
 
 
-def _between_points(data: ParetoData, known: Mapping[str, Style]) -> list[Series]:
-    """Join the operating points of one training, between which lie all thresholds not tried; and
-    say where each network falls when every image follows another image's decisions."""
-    found: list[Series] = [
-        Line(*_places(points), _style(points[0], known).colour, width=1.0, opacity=0.7)
-        for points in data.curves
-    ]
-    for placed in data.placed:
-        shuffled = placed.group.mean_of("shuffled_accuracy")
-        if shuffled is not None and not placed.group.control:
-            heights, colour = (100 * placed.accuracy, 100 * shuffled), _style(placed, known).colour
-            found.append(Line((placed.cost,) * 2, heights, colour, _SHUFFLED, 0.8, opacity=0.5))
-            found.append(Marks((placed.cost,), heights[1:], Style(colour, "_"), _SHUFFLED, size=9))
-    return found
-
-
 def _paper(foreign: Foreign, known: Mapping[str, Style]) -> Marks:
     style, name = known[canonical_name(foreign.point.method)], f"published: {foreign.point.method}"
     _, *cells = published_cells(foreign.point).items()
@@ -147,14 +132,12 @@ def _paper(foreign: Foreign, known: Mapping[str, Style]) -> Marks:
 
 
 def _tip(group: SeedGroup) -> str:
-    """Return what is said of a network where a reader points at it."""
-    first, total = group.first, group.mean_of("total_dense_epochs")
-    cost = "cost unknown" if total is None else f"{total:.0f} dense epochs"
+    """Return what is said of a network where a reader points at it: the rest is in the tables."""
+    first = group.first
     pairs = {
         "backbone": first.backbone,
         "accuracy": f"{percent_with_sd(group.accuracy, group.accuracy_sd)} %",
         "nFLOPs": f"{number(group.mean_of('nflops'), '.3f')}, policy included",
-        "without policy": number(group.mean_of("nflops_backbone"), ".3f"),
         "MACs": f"{number(group.mean_of('macs'), scale=1e-6)} M per image",
     }
     for runtime in first.runtimes:
@@ -162,18 +145,9 @@ def _tip(group: SeedGroup) -> str:
         if took_ms is not None:
             speed = "" if ratio is None else f", {ratio:.2f}x"
             pairs[f"batch 1, {runtime}"] = f"{took_ms:.2f} ms{speed}"
-    if (shuffled := group.mean_of("shuffled_loss")) is not None:
-        pairs |= {
-            "distinct masks": number(group.mean_of("distinct_masks"), ",.0f"),
-            "spread of nFLOPs over images": number(group.mean_of("nflops_std"), ".3f"),
-            "masks shuffled": f"{-100 * shuffled:+.2f} points",
-            "cost and difficulty": number(group.mean_of("difficulty_correlation"), "+.2f"),
-        }
-    pairs |= {
-        "recipe": f"{first.recipe}, {first.train_epochs} epochs",
-        "training": ", ".join(text for text in (cost, first.budget_note) if text),
-        "seed" if group.seeds == 1 else "seeds": ", ".join(str(row.seed) for row in group.rows),
-    }
+    pairs["recipe"] = f"{first.recipe}, {first.train_epochs} epochs"
+    pairs["training"] = first.budget_note
+    pairs["seeds"] = ", ".join(str(row.seed) for row in group.runs)
     return "\n".join([group.label, *(f"{name}: {value}" for name, value in pairs.items() if value)])
 
 
@@ -184,29 +158,27 @@ def _labels(data: ParetoData) -> tuple[Label, ...]:
     but its last; all dense networks of a backbone but the most accurate; in a crowd, all of a
     method but its most accurate.
     """
-    by_accuracy = sorted(data.in_full, key=lambda placed: placed.by_accuracy)
-    dense = {p.backbone: p for p in by_accuracy if p.group.dense}
-    named = [p for p in data.in_full if not (p.group.dense or p.group.control)]
+    by_accuracy = sorted(data.in_full, key=attrgetter("by_accuracy"))
+    named = [p for p in by_accuracy if not (p.group.dense or p.group.control)]
     if data.crowded:
-        best = {p.group.first.method: p for p in by_accuracy if not p.group.dense}
-        named = [p for p in named if p in best.values()]
-    else:
-        inner = {p for points in data.curves for p in points[:-1]}
-        named = [p for p in named if p not in inner]
+        named = list({placed.group.first.method: placed for placed in named}.values())
+    inner = {placed for points in data.curves for placed in points[:-1]}
+    dense = {p.backbone: p for p in by_accuracy if p.group.dense}
     runs: dict[str, set[str]] = defaultdict(set)
     for placed in data.placed:
         runs[placed.group.first.method].add(placed.group.first.run)
-    below, front = set(data.below_view), set(data.front)
-    shown = [p for p in data.in_full if p in {*named, *dense.values()} - below]
+    shown = {*named, *dense.values()} - inner - set(data.below_view)
+    front = set(data.front)
     return tuple(
         Label(p.cost, 100 * p.accuracy, _label(p, data.reference, len(runs[p.group.first.method])))
-        for p in sorted(shown, key=lambda placed: placed not in front)
+        for p in sorted(data.in_full, key=lambda placed: placed not in front)
+        if p in shown
     )
 
 
 def _label(placed: Placed, reference: str, runs: int) -> str:
-    first = placed.group.first
-    if placed.group.dense:
+    group, first = placed.group, placed.group.first
+    if group.dense:
         return first.backbone
-    text = placed.group.apart or first.variant or first.method if runs > 1 else first.method
+    text = (group.distinguishing or first.variant or first.method) if runs > 1 else first.method
     return text if first.backbone == reference else f"{text} ({first.backbone})"

@@ -1,13 +1,11 @@
-"""Pareto data, accuracy against cost: where a group or a published point lies, and what it shows.
-
-One answer for figures and pages: the cost axis, its label, the network all costs are relative to,
-the Pareto front, and the finding as a sentence. Owns no drawing.
+"""Pareto data, accuracy against cost: where a group or a published point lies, what is shown of it,
+and the finding. One answer for figures and pages; owns no drawing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, NamedTuple, get_args
@@ -21,22 +19,22 @@ from bench.errors import ConfigError, UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
-from bench.report.data.budgets import Comparable
+from bench.report.data.budgets import Comparable, of_its_budget
 from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.notes import footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
 
 X = Literal["nflops", "macs", "latency_ms"]
 XS: tuple[str, ...] = get_args(X)
-_FAR_BELOW = 0.03
-_ROOM, _MOST_NAMED = 0.08, 6
-_NEAR = 0.05
-_MOSTLY, _LEAST_OF_COSTS = 0.6, 1 / 3
-"""Where this share of all networks is within 5 points of the best, and their costs span this share
-of all costs, the view ends below them."""
 
 MOST_IN_FULL = 80
 """More networks than this are a crowd: with bars and a name each, nothing could be read."""
+
+_FAR_BELOW = 0.03
+_NEAR, _MOSTLY, _LEAST_OF_COSTS = 0.05, 0.6, 1 / 3
+"""Where this share of all networks is within 5 points of the best, and their costs span this share
+of all costs, the view ends below them."""
+_ROOM, _MOST_NAMED = 0.08, 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +62,6 @@ class Placed:
         return self.accuracy, -self.cost
 
     @property
-    def by_cost(self) -> tuple[float, float]:
-        """For sorting: the cheapest first, of equals the most accurate."""
-        return self.cost, -self.accuracy
-
-    @property
     def bar(self) -> tuple[float, float]:
         """The ends of the 95 % interval; where there is none, the accuracy twice."""
         low, high = self.group.accuracy_bounds or (self.accuracy, self.accuracy)
@@ -93,30 +86,37 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParetoData:
-    """All that a Pareto plot shows of one data set.
+    """All that a Pareto plot shows of the `rows` of one data set.
 
     `reference` is the largest backbone; with x = nflops every cost is relative to its dense MACs.
-    `methods` and `controls` are those of all rows, drawn or not, so that a method keeps its colour
-    on every axis. `runtime` is the one whose times are shown, of several that were measured.
-    `left_out` says in words what is not drawn.
+    `runtime` is the one whose times are shown. `left_out` says in words what is not drawn.
     """
 
     x: str
-    dataset: str
-    synthetic: bool
+    rows: tuple[Row, ...]
     runtime: str
-    other_runtimes: tuple[str, ...]
     reference: str
     placed: tuple[Placed, ...]
-    methods: tuple[str, ...]
-    controls: tuple[str, ...]
     published: tuple[Foreign, ...]
     left_out: tuple[str, ...]
 
     @property
+    def dataset(self) -> str:
+        return self.rows[0].dataset if self.rows else ""
+
+    @property
+    def synthetic(self) -> bool:
+        return any(row.synthetic for row in self.rows)
+
+    @property
+    def statics(self) -> list[Placed]:
+        """The dense networks."""
+        return [placed for placed in self.placed if placed.group.dense]
+
+    @property
     def dense(self) -> Placed | None:
         """The best dense network of the reference backbone, if one was run."""
-        mine = [p for p in self.placed if p.group.dense and p.backbone == self.reference]
+        mine = [placed for placed in self.statics if placed.backbone == self.reference]
         return max(mine, key=attrgetter("by_accuracy"), default=None)
 
     @property
@@ -141,9 +141,8 @@ class ParetoData:
     @property
     def below_view(self) -> list[Placed]:
         """The networks that the view does not reach, best first."""
-        if self.view is None:
-            return []
-        hidden = [p for p in self.placed if 100 * p.accuracy < self.view.heights[0]]
+        low = self.view.heights[0] if self.view else 0.0
+        hidden = [placed for placed in self.placed if 100 * placed.accuracy < low]
         return sorted(hidden, key=attrgetter("by_accuracy"), reverse=True)
 
     @property
@@ -152,22 +151,48 @@ class ParetoData:
         return [self.placed[i] for i in front([(p.cost, p.accuracy) for p in self.placed])]
 
     @property
-    def static_curves(self) -> list[list[tuple[float, float]]]:
-        """The line through the best dense networks of each budget and ladder, (cost, accuracy), by
-        cost."""
-        budgets = {p: p.group.budget for p in self.placed if p.group.dense}
-        lines = {}
-        for one, budget in budgets.items():
-            alike = [
-                placed
-                for placed, other in budgets.items()
-                if budget.matches(other) and ladder_of(placed.backbone) == ladder_of(one.backbone)
-            ]
+    def static_curves(self) -> list[Curve]:
+        """The lines through the best dense networks of each budget and ladder."""
+        found = {}
+        for one in self.statics:
+            alike = [p for p in self._of_ladder(one) if one.budget.matches(p.budget)]
             if len(alike) > 1:
-                curve = static_curve(alike)
-                points = zip(curve.cost_k.tolist(), curve.accuracy_k.tolist(), strict=True)
-                lines[tuple(map(id, alike))] = list(points)
-        return list(lines.values())
+                found[tuple(map(id, alike))] = _static_curve(alike)
+        return list(found.values())
+
+    def _of_ladder(self, one: Placed) -> list[Placed]:
+        return [p for p in self.statics if ladder_of(p.backbone) == ladder_of(one.backbone)]
+
+    def beside_static(self, one: Placed) -> str:
+        """Return where a network lies beside the dense ones of its budget: "above" if all of its
+        bar does, "below", or "level"; "beyond" where none has its cost, nor is better for less."""
+        own = of_its_budget(one, self._of_ladder(one))
+        if not own:
+            return "beyond"
+        curve, (low, high) = _static_curve(own), one.bar
+        if curve.covers(one.cost):
+            static = curve.at(one.cost)
+            return "above" if low > static else "below" if high < static else "level"
+        dominated = one.cost > curve.range.high and high < max(p.accuracy for p in own)
+        return "below" if dominated else "beyond"
+
+    @property
+    def finding(self) -> str:
+        """How many dynamic networks lie above and below the static curve, by their bars. A report
+        quotes the verdicts instead, which pair images and correct for many comparisons."""
+        dynamic = [p for p in self.placed if not (p.group.dense or p.group.control)]
+        methods = counted(len({p.group.first.method for p in dynamic}), "method")
+        networks = f"{counted(len(dynamic), 'network')} of {methods}"
+        if not self.placed:
+            return "No finished runs to compare yet"
+        if not dynamic or not self.statics:
+            return f"{networks} and {counted(len(self.statics), 'static one')}: nothing to compare"
+        found = Counter(map(self.beside_static, dynamic))
+        beyond = f"; {found['beyond']} without a static one of that cost" if found["beyond"] else ""
+        return (
+            f"{networks}: {found['above'] or 'none'} above the static curve, {found['below']} "
+            f"below, {found['level']} level with it (95 % intervals){beyond}"
+        )
 
     @property
     def crowded(self) -> bool:
@@ -179,15 +204,15 @@ class ParetoData:
         """All our networks; in a crowd, the front and the best dense one of each backbone."""
         if not self.crowded:
             return list(self.placed)
-        dense = sorted((p for p in self.placed if p.group.dense), key=attrgetter("by_accuracy"))
-        chosen = {*self.front, *{placed.backbone: placed for placed in dense}.values()}
+        best = {p.backbone: p for p in sorted(self.statics, key=attrgetter("by_accuracy"))}
+        chosen = {*self.front, *best.values()}
         return [placed for placed in self.placed if placed in chosen]
 
     @property
     def curves(self) -> list[list[Placed]]:
         """Our networks that are several operating points of one training, by rising cost."""
         found: dict[str, list[Placed]] = defaultdict(list)
-        for placed in sorted(self.placed, key=attrgetter("by_cost")):
+        for placed in sorted(self.placed, key=lambda placed: (placed.cost, -placed.accuracy)):
             if placed.group.first.point:
                 found[placed.group.first.run].append(placed)
         return [points for points in found.values() if len(points) > 1]
@@ -208,45 +233,40 @@ class ParetoData:
         where = [*([] if self.runtime == UNKNOWN_RUNTIME else [self.runtime]), *devices]
         return f"latency at batch 1, ms per image ({'; '.join(where) or 'not measured'})"
 
-    def notes(self) -> list[str]:
-        """Return what must stand below the plot, bars first."""
-        found = [_bars([placed.group for placed in self.in_full])]
+    def notes(self) -> Iterator[str]:
+        """Yield what must stand below the plot, bars first."""
+        yield from _bars([placed.group for placed in self.in_full])
         if self.crowded:
             few = f"{len(self.in_full)} of {len(self.placed):,} networks in full"
-            found.append(f"{few}: the front and the best dense one of each backbone")
-        groups = [placed.group for placed in self.placed]
-        found += footnotes(groups, guessed="in part reconstructed, see the table")
+            yield f"{few}: the front and the best dense one of each backbone"
+        yield from footnotes([placed.group for placed in self.placed])
         if hidden := self.below_view:
             named = [f"{p.group.label} ({100 * p.accuracy:.1f} %)" for p in hidden[:_MOST_NAMED]]
             more = len(hidden) - _MOST_NAMED
-            named += [f"{more} more"] if more > 0 else []
-            found.append(f"below the view: {', '.join(named)}")
+            yield f"below the view: {', '.join([*named, *([f'{more} more'] * (more > 0))])}"
         if self.x == "latency_ms":
-            found.append(self._measurements())
-            if self.other_runtimes:
-                found.append(f"also timed in {', '.join(self.other_runtimes)}: bench report")
+            yield from self._measurements()
         if self.published:
-            found.append("published: as their sources print them, counted and trained otherwise")
+            yield "published: as their sources print them, counted and trained otherwise"
         if self.left_out:
-            found.append(f"left out: {', '.join(self.left_out)}")
-        return [note for note in found if note]
+            yield f"left out: {', '.join(self.left_out)}"
 
-    def _measurements(self) -> str:
-        """Say how far apart the clocks of several measurements ran, by a dense network of each."""
+    def _measurements(self) -> Iterator[str]:
+        """Say where times are not of one measurement, and which runtimes are not shown."""
         if len({cell.device for cell in self.cells}) > 1:
-            return "latencies come from different machines: compare within one only"
+            yield "latencies come from different machines: compare within one only"
         took_ms: dict[str, set[float]] = defaultdict(set)
         for placed in self.placed:
             cells = placed.group.timings(1, self.runtime)
             took_ms[placed.backbone] |= {c.dense_ms for c in cells if c.dense_ms is not None}
-        backbone = max(took_ms, key=lambda name: len(took_ms[name]), default="")
-        known = took_ms[backbone]
-        if len(known) < 2:
-            return ""
-        return (
-            f"timed in {len(known)} measurements, in which the dense {backbone} took"
-            f" {min(known):.2f} to {max(known):.2f} ms: where that differs, compare speed-ups"
-        )
+        backbone, known = max(took_ms.items(), key=lambda one: len(one[1]), default=("", set()))
+        if len(known) > 1:
+            yield (
+                f"timed in {len(known)} measurements, in which the dense {backbone} took "
+                f"{min(known):.2f} to {max(known):.2f} ms: where that differs, compare speed-ups"
+            )
+        if others := [name for name in runtimes_of(self.rows) if name != self.runtime]:
+            yield f"also timed in {', '.join(others)}: bench report"
 
 
 def pareto_data(
@@ -267,12 +287,15 @@ def pareto_data(
     """
     if x not in XS:
         raise UnknownNameError("cost axis", x, XS)
-    dataset = _only_dataset(rows)
+    if len(names := sorted({row.dataset for row in rows})) > 1:
+        raise ConfigError(
+            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
+            hint=f"Choose one, e.g. --dataset {names[0]}.",
+        )
     groups = without_restated(group_seeds(rows))
     largest = max((g.first for g in groups), key=attrgetter("dense_macs"), default=None)
     unit = largest.dense_macs if largest and x == "nflops" else 1e6
-    timed = runtimes_of(rows)
-    runtime = runtime or next(iter(timed), "")
+    runtime = runtime or next(iter(runtimes_of(rows)), "")
     costs = [(group, _cost(group, x, unit, runtime)) for group in groups]
     found = [Placed(group, cost) for group, cost in costs if cost is not None]
     floor = min((p.accuracy for p in found if not p.group.control), default=0.0) - _FAR_BELOW
@@ -294,32 +317,14 @@ def pareto_data(
         (len(theirs) - len(shown), "published point", "far below"),
     )
     return ParetoData(
-        x=x,
-        dataset=dataset,
-        synthetic=any(row.synthetic for row in rows),
-        runtime=runtime,
-        other_runtimes=tuple(name for name in timed if name != runtime),
-        reference="" if largest is None else largest.backbone,
-        placed=tuple(placed),
-        methods=_methods(row for row in rows if not row.dense and not row.control),
-        controls=_methods(row for row in rows if row.control),
-        published=shown,
-        left_out=tuple(f"{counted(n, noun)} {why}" for n, noun, why in left_out if n),
+        x,
+        tuple(rows),
+        runtime,
+        "" if largest is None else largest.backbone,
+        tuple(placed),
+        shown,
+        tuple(f"{counted(n, noun)} {why}" for n, noun, why in left_out if n),
     )
-
-
-def _only_dataset(rows: Sequence[Row]) -> str:
-    names = sorted({row.dataset for row in rows})
-    if len(names) > 1:
-        raise ConfigError(
-            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
-            hint=f"Choose one, e.g. --dataset {names[0]}.",
-        )
-    return names[0] if names else ""
-
-
-def _methods(rows: Iterable[Row]) -> tuple[str, ...]:
-    return tuple(sorted({row.method for row in rows}))
 
 
 def _published_cost(point: PublishedPoint, x: str, unit: float, largest: Row) -> float | None:
@@ -332,8 +337,7 @@ def _published_cost(point: PublishedPoint, x: str, unit: float, largest: Row) ->
     return None if point.macs is None else point.macs / unit
 
 
-def static_curve(dense: Sequence[Placed]) -> Curve:
-    """Return the line through the best of some dense networks, on the axis that they lie on."""
+def _static_curve(dense: Sequence[Placed]) -> Curve:
     cost_p = np.array([placed.cost for placed in dense])
     accuracy_p = np.array([placed.accuracy for placed in dense])
     return curve_through(corners_of(cost_p, accuracy_p), cost_p=cost_p, accuracy_p=accuracy_p)
@@ -346,13 +350,13 @@ def _cost(group: SeedGroup, x: str, unit: float, runtime: str) -> float | None:
     return None if macs is None or not unit else macs / unit
 
 
-def _bars(groups: Sequence[SeedGroup]) -> str:
+def _bars(groups: Sequence[SeedGroup]) -> Iterator[str]:
     single = [g for g in groups if g.seeds == 1 and g.accuracy_bounds is not None]
     parts = []
     if single:
-        sizes = sorted({group.first.test_images for group in single})
-        images = " or ".join(f"{size:,}" for size in sizes)
+        images = " or ".join(f"{n:,}" for n in sorted({g.first.test_images for g in single}))
         parts.append(f"binomial from {images} test images where there is one seed (n=1)")
     if any(group.seeds > 1 for group in groups):
         parts.append("t-interval of the mean over seeds where n>1")
-    return f"bars: 95 %, {', '.join(parts)}" if parts else ""
+    if parts:
+        yield f"bars: 95 %, {', '.join(parts)}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from bench.report.tables.cells import ReportTable
@@ -42,29 +41,27 @@ def fitting(
     return replace(table, titles=titles, lines=tuple(lines)), left_out
 
 
-def aligned(table: ReportTable, *, width: int | None = None, left: Sequence[int] = (0,)) -> Text:
-    """Return the table under its caption. Nothing is cut: names fold where a `width` is given, and
-    what is wider than the terminal is wrapped by it.
-
-    The columns at the places in `left` are aligned to the left, all others to the right.
-    """
+def aligned(table: ReportTable, *, width: int | None = None) -> Text:
+    """Return the table under its caption, with its notes. Nothing is cut: names fold where a
+    `width` is given, and what is wider than the terminal is wrapped by it."""
     from rich.text import Text
 
-    widths = _widths(table)
-    whole = 1 + sum(2 + one for one in widths) - 2
+    widths, right = _widths(table), table.numeric
+    whole = sum(widths) + 2 * len(widths) - 1
     if width is not None and whole > width:
         widths[0] = min(widths[0], max(LONGEST_NAME, widths[0] - (whole - width)))
     heads = [title.split("\n") for title in table.titles]
     deep = max(map(len, heads))
     above = list(zip(*([""] * (deep - len(head)) + head for head in heads), strict=True))
     text = Text(overflow="fold")
-    for line in (table.caption, *(_aligned(line, widths, left) for line in above)):
+    for line in (table.caption, *(_aligned(line, widths, right) for line in above)):
         text.append(f"{line}\n" if line else "", "bold")
     text.append(f"{'─' * min(whole, width or whole)}\n", "dim")
     for name, *cells in table.lines:
-        first, *folded = _folded(name, widths[0])
-        text.append(f"{_aligned((first, *cells), widths, left)}\n")
+        first, *folded = textwrap.wrap(name, widths[0], break_on_hyphens=False) or [""]
+        text.append(f"{_aligned((first, *cells), widths, right)}\n")
         text.append("".join(f" {part}\n" for part in folded))
+    text.append("".join(f"  {note}\n" for note in table.notes), "dim")
     return text
 
 
@@ -73,46 +70,25 @@ def folding_table(*titles: str, title: str = "") -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=None,
-        pad_edge=False,
-        title=Text(title) if title else None,
-        title_justify="left",
-        title_style="bold",
-    )
+    table = Table(box=None, pad_edge=False, title_justify="left", title_style="bold")
+    table.title = Text(title) if title else None
     for head in titles:
         table.add_column(head, overflow="fold")
     return table
 
 
 def _widths(table: ReportTable) -> list[int]:
-    return [
-        max(map(_width, [*title.split("\n"), *column]))
-        for title, *column in zip_longest(table.titles, *table.lines, fillvalue="")
-    ]
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int], left: Sequence[int]) -> str:
-    parts = []
-    for place, (cell, width) in enumerate(zip(line, widths, strict=True)):
-        space = " " * (width - _width(cell))
-        parts.append(cell + space if place in left else space + cell)
-    return f" {'  '.join(parts)}".rstrip()
-
-
-def _folded(name: str, width: int) -> list[str]:
-    if _width(name) <= width:
-        return [name]
-    if name.isascii():
-        return textwrap.wrap(name, width, break_on_hyphens=False)
-    from rich.cells import chop_cells
-
-    return chop_cells(name, width)
-
-
-def _width(text: str) -> int:
-    if text.isascii():
-        return len(text)
     from rich.cells import cell_len
 
-    return cell_len(text)
+    columns = zip(table.titles, *table.lines, strict=True)
+    return [max(map(cell_len, [*title.split("\n"), *cells])) for title, *cells in columns]
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    from rich.cells import cell_len
+
+    parts = []
+    for cell, width, to_right in zip(line, widths, right, strict=True):
+        space = " " * (width - cell_len(cell))
+        parts.append(space + cell if to_right else cell + space)
+    return f" {'  '.join(parts)}".rstrip()

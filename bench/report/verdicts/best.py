@@ -54,13 +54,10 @@ def best_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
     caption = (
         "The best setting of each method and control, and its gain in accuracy over static "
         "networks of the same cost, with its 95 % interval; times at batch 1. Of several operating "
-        "points the mean over their range of costs."
+        f"points the mean over their range. {OTHER_BUDGET}: static networks of another budget."
     )
-    if any(OTHER_BUDGET in cell for line in lines for cell in line.values()):
-        caption += f" {OTHER_BUDGET}: static networks of another training budget."
-    if len(runtimes) > SHOWN_RUNTIMES:
-        caption += f" Below also in {', '.join(list(runtimes)[SHOWN_RUNTIMES:])}."
-    return table_of("overview", caption, lines)
+    more = ", ".join(list(runtimes)[SHOWN_RUNTIMES:])
+    return table_of("overview", caption, lines, notes=(more and f"also timed in {more}: below",))
 
 
 def _accuracy(one: MethodVerdict) -> str:
