@@ -1,4 +1,4 @@
-"""Made-up run records, valid by the schema, for the tests of records, analysis and reports."""
+"""Synthetic run records and a sweep, valid by the schema, for tests of records and reports."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bench.records.record import (
     RunRecord,
     TrainingRecord,
 )
+from bench.records.sweep import SweepRecord, TrialRow
 
 DENSE_MACS = {"resnet8": 12_239_488, "resnet20": 40_551_040, "resnet32": 68_862_592}
 BLOCKS = {"resnet8": 3, "resnet20": 9, "resnet32": 15}
@@ -227,3 +228,22 @@ def _cache_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def make_sweep() -> Callable[..., SweepRecord]:
+    """Make a sweep that has ended, of these trials, the first of which was chosen."""
+
+    def make(*trials: TrialRow) -> SweepRecord:
+        return SweepRecord(
+            name="first",
+            options={},
+            criterion="hypervolume",
+            held_out=40,
+            created="2026-11-01T09:00:00+00:00",
+            ended=True,
+            trials=trials,
+            chosen={trials[0].method: (trials[0].run,)},
+        )
+
+    return make
