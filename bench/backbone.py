@@ -13,9 +13,30 @@ from torch import nn
 from bench.errors import PluginError
 from bench.networks.timm import efficientnet_trunk, vit_trunk
 from bench.networks.torchvision import for_channels, mobilenet_trunk, resnet_trunk
-from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool, taken_apart
+from bench.networks.trunk import (
+    AttentionResidual,
+    Backbone,
+    Block,
+    Family,
+    Pool,
+    TokenResidual,
+    Trunk,
+    pool,
+    taken_apart,
+)
 
-__all__ = ["Backbone", "Block", "Family", "Pool", "Trunk", "Wrapped", "pool", "trunk_of"]
+__all__ = [
+    "AttentionResidual",
+    "Backbone",
+    "Block",
+    "Family",
+    "Pool",
+    "TokenResidual",
+    "Trunk",
+    "Wrapped",
+    "pool",
+    "trunk_of",
+]
 
 _KNOWN: dict[tuple[str, str], Callable[[nn.Module], Trunk]] = {
     ("torchvision", "ResNet"): resnet_trunk,

@@ -21,12 +21,12 @@ class OptimizerSpec(BaseModel):
 
     `milestones` are fractions of the phase at which a step schedule multiplies by `decay`;
     the warm-up rises linearly from `warmup_from` x lr over the first `warmup_steps` steps.
-    For Adam, `momentum` is beta 1.
+    For Adam, `momentum` is beta 1; in AdamW weights decay by themselves, not through the gradient.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    kind: Literal["sgd", "adam"] = "sgd"
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: NonNegativeFloat = 0.1
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 1e-4

@@ -50,7 +50,8 @@ def end_by(outcomes: Sequence[Outcome], *, debug: bool) -> None:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> Table:
-    """Return one row per check: its name, what came of it, what it proves and what is wrong."""
+    """Return one row per check: its name, what came of it, what it proves and what is wrong; a
+    reason that several have in full once."""
     from rich.text import Text
 
     from bench.report.tables.terminal import folding_table
@@ -61,18 +62,21 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     table = folding_table("check", "outcome", "what it proves", title=title)
     for column in table.columns[:2]:
         column.no_wrap = True
+    before = ""
     for outcome in outcomes:
         status = Text(outcome.status, style=_STYLES[outcome.status])
-        table.add_row(Text(outcome.check), status, _details(outcome))
+        table.add_row(Text(outcome.check), status, _details(outcome, before))
+        before = outcome.detail or before
     return table
 
 
-def _details(outcome: Outcome) -> Text:
+def _details(outcome: Outcome, before: str) -> Text:
     from rich.text import Text
 
     text = Text(outcome.proves)
     if outcome.status in ("exempt", "not tried"):
-        text.append(f"\n{outcome.status.capitalize()}: {outcome.detail}", style="yellow")
+        reason = "as above" if outcome.detail == before else outcome.detail
+        text.append(f"\n{outcome.status.capitalize()}: {reason}", style="yellow")
     elif outcome.detail:
         text.append(f"\n{outcome.detail}", style="red")
     if outcome.cause:

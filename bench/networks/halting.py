@@ -1,15 +1,16 @@
 """The halting network: adaptive computation time (Graves 2016) inside each stage.
 
-Within a stage, every block is a unit. Behind each unit but the last a score h says how much weight
-its state gets; once the weights given reach 1, the image (or the position) halts, and the stage
-returns the weighted sum of the states:
+Within a stage, every block is a unit, or some of them are together, as the two of a transformer's
+layer. Behind each unit but the last a score h says how much weight its state gets; once the weights
+given reach 1, the image (the position, the token) halts, and the stage returns the weighted sum of
+the states:
 
     N = min{ n : h_1 + ... + h_n >= 1 - eps },   the last unit counts as h := 1
     R = 1 - (h_1 + ... + h_(N-1))
     p_l = h_l for l < N,   p_N = R,   0 after;   ponder cost = N + R
 
-One running number per image or position holds all of it: what is `left` of the weight 1; it is 0
-for what has halted. What halts and how a unit runs for those still active is a HaltingPolicy.
+One running number per image, position or token holds all of it: what is `left` of the weight 1; it
+is 0 for what has halted. What halts and how a unit runs for those still active is a HaltingPolicy.
 Owns the loop and the trace.
 
 The published networks have pre-activation units; this trunk is the common post-activation one
@@ -23,7 +24,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.networks.gated import trunk_units
@@ -82,10 +82,11 @@ def all_images(
 
 
 class HaltingResNet(DynamicNet):
-    """A trunk whose stages end early, per image or per position, where the scores say so.
+    """A trunk whose stages end early, per image, position or token, where the scores say so.
 
-    `Output.terms` of the masked path: `ponder_ns` (N, S), the ponder cost N + R of each stage with
-    gradient, and `units_ns` (N, S), the count N alone; both are means over positions.
+    `Output.terms` of the masked path, all means over positions or tokens: `ponder_ns` (N, S), the
+    ponder cost N + R of each stage with gradient; `units_ns` (N, S), the count N alone; and
+    `scores_nl` (N, L), the scores in their order with gradient, 0 for what had halted before.
     """
 
     always_on_u: Tensor
@@ -108,8 +109,8 @@ class HaltingResNet(DynamicNet):
         return blocks_of(self.trunk)
 
     def units(self) -> Sequence[Unit]:
-        """Stem, blocks (the first of each stage always runs), shortcuts, head, scores."""
-        first = {stage.blocks[0] for stage in self.policy.stages}
+        """Stem, blocks (the first unit of each stage always runs), shortcuts, head, scores."""
+        first = {b for stage in self.policy.stages for b in self.policy.units_of(stage)[0]}
         fixed = [b in first for b in range(self.backbone.num_blocks)]
         return [*trunk_units(self.trunk, self.backbone, always_on=fixed), *self.policy.units()]
 
@@ -117,7 +118,11 @@ class HaltingResNet(DynamicNet):
         return self._masked(x_nchw, self.policy.score, {})
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
-        return self._masked(x_nchw, lambda _, state: torch.zeros_like(self.policy.ones(state)), {})
+        def never(_: int, state: Tensor, __: Tensor) -> Tensor:
+            return torch.zeros_like(self.policy.ones(state))
+
+        way = Way(never, lambda block, state, _: block(state), all_images)
+        return Output(*self._run(x_nchw, way), {})
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
         own: dict[int, Tensor] = {}
@@ -128,7 +133,8 @@ class HaltingResNet(DynamicNet):
     def position_costs(self, x_nchw: Tensor) -> Tensor | None:
         """Return the blocks that run at each pixel; a position of a later stage covers 4 or 16.
 
-        Where sides do not halve evenly, the mean over an image is only nearly that of the trace.
+        Where sides do not halve evenly, and where tokens halt, which cost the less of an attention
+        the fewer there are, the mean over an image is only nearly that of the trace.
         """
         if not self.policy.per_position:
             return None
@@ -136,12 +142,13 @@ class HaltingResNet(DynamicNet):
         self._masked(x_nchw, self.policy.score, own)
         total = x_nchw.new_zeros(len(x_nchw), 1, *x_nchw.shape[2:])
         for stage in self.policy.stages:
-            ones, *lefts = self._lefts(
-                stage, x_nchw.new_ones(len(x_nchw), 1, *stage.shape[1:]), own
-            )
-            follow = zip(lefts, self.blocks[stage.blocks[0] + 1 :], strict=False)
-            ran = [self.policy.coverage(left > 0) for left, block in follow if not is_dead(block)]
-            total += F.interpolate(sum(ran, ones), size=x_nchw.shape[2:], mode="nearest")
+            first, *units = self.policy.units_of(stage)
+            ones = self.policy.ones(x_nchw.new_empty(len(x_nchw), *stage.shape))
+            ran = len(first) * ones
+            for left, unit in zip(self._lefts(stage, ones, own)[1:], units, strict=True):
+                alive = sum(not is_dead(self.blocks[b]) for b in unit)
+                ran = ran + alive * self.policy.coverage(left > 0)
+            total += self.policy.on_pixels(ran, *x_nchw.shape[2:])
         return total[:, 0]
 
     def execute(self, x_nchw: Tensor) -> Output:
@@ -149,7 +156,7 @@ class HaltingResNet(DynamicNet):
         return Output(*self._run(x_nchw, way), {})
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        return self._run(x_nchw, Way(self._score, self.policy.advance, branch))
+        return self._run(x_nchw, Way(self._score, self.policy.advance_branching, branch))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules, dead blocks and the scores behind them.
@@ -173,12 +180,16 @@ class HaltingResNet(DynamicNet):
 
         outs = self._run(x_nchw, Way(noted, self.policy.advance, all_images))
         ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=torch.float32)
-        pondered = [ponder(self._lefts(stage, ones, own)) for stage in self.policy.stages]
-        units_ns, ponder_ns = (
-            torch.stack([number.flatten(1).mean(dim=1) for number in stages], dim=1)
-            for stages in zip(*pondered, strict=True)
-        )
-        return Output(*outs, {"ponder_ns": ponder_ns, "units_ns": units_ns})
+        units, ponders, scores = [], [], [x_nchw.new_zeros(len(x_nchw), 0)]
+        for stage in self.policy.stages:
+            lefts = self._lefts(stage, ones, own)
+            count, cost = ponder(lefts)
+            units.append(_means(count))
+            ponders.append(_means(cost))
+            asked = [own[b] for b in stage.blocks if b in own]
+            scores += [_means(h * (left > 0)) for h, left in zip(asked, lefts, strict=False)]
+        found = {"ponder_ns": ponders, "units_ns": units, "scores_nl": scores}
+        return Output(*outs, {name: torch.cat(parts, dim=1) for name, parts in found.items()})
 
     def _lefts(self, stage: Stage, ones: Tensor, own: Mapping[int, Tensor]) -> list[Tensor]:
         scores = [own[b] for b in stage.blocks if b in own]
@@ -190,34 +201,37 @@ class HaltingResNet(DynamicNet):
         executed_nu = self.always_on_u.repeat(x_nchw.shape[0], 1)
         columns_u = list(executed_nu.unbind(1))
         for stage in self.policy.stages:
-            first = stage.blocks[0]
-            state = self.blocks[first](state)
+            units = self.policy.units_of(stage)
+            for b in units[0]:
+                state = self.blocks[b](state)
             given = state, torch.zeros_like(state), self.policy.ones(state)
-            state, shares_na = self._behind(first, stage, way, *given)
-            names = self._asked_behind(first, stage)
-            for name, share_n in zip(names, joined(shares_na).unbind(1), strict=True):
+            state, shares_na = self._behind(units, way, *given)
+            for name, share_n in zip(self._asked(units), joined(shares_na).unbind(1), strict=True):
                 columns_u[self.columns[name]] = share_n
         return self.trunk.head(state), torch.stack(columns_u, dim=1)
 
     def _behind(
-        self, block: int, stage: Stage, way: Way, state: Tensor, total: Tensor, left: Tensor
+        self, units: Sequence[range], way: Way, state: Tensor, total: Tensor, left: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Weigh the states behind a block, and run what follows for what is active.
+        """Weigh the states behind the first of these units, and run the others for what is active.
 
-        Returns the output of the stage, and what was executed (N, A) of `_asked_behind`.
+        Returns the output of the stage, and what was executed (N, A) of `_asked`.
         """
-        none_na = left.new_zeros(left.shape[0], len(self._asked_behind(block, stage)))
-        if block == stage.blocks[-1]:
+        none_na = left.new_zeros(left.shape[0], len(self._asked(units)))
+        if len(units) == 1:
             return total + left * state, none_na
-        weights = weigh(left, way.score(block, state, left > 0), eps=self.policy.eps)
+        ended, following = units[0][-1], units[1]
+        weights = weigh(left, way.score(ended, state, left > 0), eps=self.policy.eps)
         total, left = total + weights * state, left - weights
-        if is_dead(self.blocks[block + 1]):
+        if is_dead(self.blocks[following[0]]):
             return total + left * state, none_na
 
         def advance(state: Tensor, total: Tensor, left: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-            own = self.policy.shares(block + 1, left > 0)
-            after = way.advance(self.blocks[block + 1], state, left > 0)
-            out, later_na = self._behind(block + 1, stage, way, after, total, left)
+            own: dict[str, Tensor] = {}
+            for b in following:
+                own |= self.policy.shares(b, left > 0)
+                state = way.advance(self.blocks[b], state, left > 0)
+            out, later_na = self._behind(units[1:], way, state, total, left)
             return out, torch.cat([torch.stack(list(own.values()), dim=1), later_na], dim=1)
 
         def halt(_: Tensor, total: Tensor, __: Tensor, none_na: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,13 +244,18 @@ class HaltingResNet(DynamicNet):
     def _score(self, block: int, state_nchw: Tensor, _: Tensor) -> Tensor:
         return self.policy.score(block, state_nchw)
 
-    def _asked_behind(self, block: int, stage: Stage) -> list[str]:
-        """Return the units behind a block of a stage that run only if anything is active."""
+    def _asked(self, units: Sequence[range]) -> list[str]:
+        """Return what runs behind the first of these units only if anything is active."""
         found: list[str] = []
-        for b in range(block + 1, stage.blocks.stop):
+        for b in (b for unit in units[1:] for b in unit):
             scores = self.policy.score_units(b) if self.policy.is_scored(b) else ()
             found += [f"block{b}", *(name for name, _ in scores)]
         return found
+
+
+def _means(values: Tensor) -> Tensor:
+    """Return means over all but the images, (N, 1)."""
+    return values.flatten(1).mean(dim=1, keepdim=True)
 
 
 def is_dead(block: Block) -> bool:

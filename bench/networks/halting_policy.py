@@ -1,23 +1,23 @@
 """What a halting method brings: a score behind every unit of a stage but the last.
 
-A stage is the run of blocks at one resolution; its blocks are the units of adaptive computation
-time. Owns who is scored and what that costs; images halt here, positions in positions.py. The loop
-is halting.py.
+A stage is the run of blocks at one resolution; its blocks, or runs of them, are the units of
+adaptive computation time. Owns who is scored and what that costs; images halt here, positions in
+positions.py, tokens in tokens.py. The loop is halting.py.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable
 from bench.networks.execution import per_image
 from bench.networks.gated import has_cost
-from bench.networks.trunk import Backbone, Block
+from bench.networks.trunk import Backbone, Block, Stage
 from bench.networks.unit import RemovedResidual, Unit
 
 
@@ -25,27 +25,31 @@ class HaltingPolicy(nn.Module, ABC):
     """Scores the state behind a block: h = sigmoid(z + bias), the weight given to that state.
 
     `bias` is where the scores start. It is not a parameter, so that weight decay, which shrinks
-    what a module learns on top of it, does not by itself make everything halt.
+    what a module learns on top of it, does not by itself make everything halt. `behind` are the
+    blocks that a score follows, by default all; the last of a stage has none.
     """
 
-    per_position: ClassVar[bool] = False
-    """Whether positions halt, not whole images."""
+    per_position: bool = False
+    """Whether positions halt, not whole images, and where they lie in the image is known."""
 
     def __init__(
-        self, backbone: Backbone, make: Callable[[int], nn.Module], *, eps: float, bias: float
+        self,
+        backbone: Backbone,
+        make: Callable[[int], nn.Module],
+        *,
+        eps: float,
+        bias: float,
+        behind: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.eps = eps
         self.bias = bias
         self.stages = backbone.stages
         # The last block of a stage needs no score: whatever is left goes to its state.
-        self.scores = nn.ModuleDict(
-            {
-                str(b): make(backbone.widths[b + 1])
-                for stage in self.stages
-                for b in stage.blocks[:-1]
-            }
-        )
+        scored = [b for stage in self.stages for b in stage.blocks[:-1]]
+        if behind is not None:
+            scored = [b for b in scored if b in behind]
+        self.scores = nn.ModuleDict({str(b): make(backbone.widths[b + 1]) for b in scored})
 
     def check(self, blocks: Sequence[Block], name: str) -> None:
         """Do nothing if units behind the first of a stage cost nothing but their residual.
@@ -80,6 +84,14 @@ class HaltingPolicy(nn.Module, ABC):
         out: Tensor = block(state_nchw)
         return out
 
+    def advance_branching(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+        """Run `block` on images of which something is active, by the same operators for each.
+
+        Raises:
+            Unsupported: which operators run depends on the image.
+        """
+        return self.advance(block, state_nchw, active)
+
     @abstractmethod
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
         """Return by unit which share (N,) of `block` and of its score runs for `active`."""
@@ -87,6 +99,10 @@ class HaltingPolicy(nn.Module, ABC):
     def coverage(self, active: Tensor) -> Tensor:
         """Return how much of a block runs for those active, in the shape of `ones`."""
         return active.float()
+
+    def on_pixels(self, values: Tensor, height: int, width: int) -> Tensor:
+        """Return values in the shape of `ones` at the pixels they are for, (N, 1, H, W)."""
+        return F.interpolate(values, size=(height, width), mode="nearest")
 
     @abstractmethod
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
@@ -100,13 +116,18 @@ class HaltingPolicy(nn.Module, ABC):
         """Tell whether there is a score behind `block`: not behind the last of a stage."""
         return str(block) in self.scores
 
+    def units_of(self, stage: Stage) -> list[range]:
+        """Return the runs of blocks that end with a score, and the last, which needs none."""
+        ends = [b + 1 for b in stage.blocks if self.is_scored(b)] + [stage.blocks.stop]
+        return list(map(range, [stage.blocks.start, *ends], ends))
+
     def units(self) -> Sequence[Unit]:
         """Return what deciding costs, as units of role `policy`."""
         return [
-            Unit(name, module, stage.shape, b == stage.blocks[0], "policy")
+            Unit(name, module, stage.shape, number == 0, "policy")
             for stage in self.stages
-            for b in stage.blocks[:-1]
-            for name, module in self.score_units(b)
+            for number, unit in enumerate(self.units_of(stage)[:-1])
+            for name, module in self.score_units(unit[-1])
         ]
 
 

@@ -7,6 +7,7 @@ apart, not what they are: timm builds them.
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +16,15 @@ from torch import Tensor, nn
 
 from bench.errors import ConfigError, UnknownNameError
 from bench.networks.torchvision import trunk_of_layers
-from bench.networks.trunk import Backbone, Block, Family, Trunk, taken_apart
+from bench.networks.trunk import (
+    AttentionResidual,
+    Backbone,
+    Block,
+    Family,
+    TokenResidual,
+    Trunk,
+    taken_apart,
+)
 
 _LISTED = (
     *("vit_tiny_patch4_32", "vit_tiny_patch16_224", "vit_small_patch16_224"),
@@ -144,11 +153,23 @@ def vit_trunk(net: Any) -> Trunk:
     stem = _Part(net, _embed, "patch_embed", "pos_drop", "patch_drop", "norm_pre", *tokens)
     blocks: list[Block] = []
     for layer in net.blocks:
-        attention = (layer.norm1, layer.attn, layer.ls1, layer.drop_path1)
-        mlp = (layer.norm2, layer.mlp, layer.ls2, layer.drop_path2)
-        blocks += [Block(nn.Sequential(*attention)), Block(nn.Sequential(*mlp))]
+        attention = _attention(layer.norm1, layer.attn, layer.ls1, layer.drop_path1)
+        mlp = TokenResidual(layer.norm2, layer.mlp, layer.ls2, layer.drop_path2)
+        blocks += [Block(attention), Block(mlp)]
     head = _Part(net, _classify, "norm", "fc_norm", "head_drop", "head", "head_dist", "attn_pool")
     return Trunk(stem, blocks, head)
+
+
+def _attention(norm: nn.Module, attention: Any, *after: nn.Module) -> nn.Module:
+    """Return the residual of an attention; a kind whose tokens cannot be masked or counted here is
+    one in which none can be left out."""
+    takes_mask = "attn_mask" in inspect.signature(attention.forward).parameters
+    if type(attention).__name__ != "Attention" or not takes_mask:
+        return nn.Sequential(norm, attention, *after)
+    layers = [layer for layer in attention.modules() if isinstance(layer, nn.Linear)]
+    # Queries with keys, then weights with values.
+    work = sum(layer.weight.numel() for layer in layers), 2 * attention.proj.in_features
+    return AttentionResidual(norm, attention, *after, work=work)
 
 
 def efficientnet_trunk(net: Any) -> Trunk:

@@ -70,6 +70,44 @@ class BasicResidual(nn.Module):
         return out
 
 
+class TokenResidual(nn.Sequential):
+    """A residual of tokens (N, T, C) that can run on any number of them: one after the other, each
+    module acts on each token alone."""
+
+    work: tuple[int, int] = (1, 0)
+    """What a token costs by itself, and what each pair of tokens adds, in MACs or any multiple."""
+
+    def among(self, h_ntc: Tensor, live_nt: Tensor) -> Tensor:
+        """Return what `forward` gives those tokens that are live, as if the others were not there;
+        in place of these any finite numbers. Differentiable."""
+        del live_nt
+        out: Tensor = self(h_ntc)
+        return out
+
+
+class AttentionResidual(TokenResidual):
+    """A residual in which tokens read each other.
+
+    `attention` takes (N, T, C), and an `attn_mask` (N, 1, 1, T) that is added to its scores before
+    the softmax; no order of its own, only positions that the tokens carry.
+    """
+
+    def __init__(
+        self, norm: nn.Module, attention: nn.Module, *after: nn.Module, work: tuple[int, int]
+    ) -> None:
+        super().__init__(norm, attention, *after)
+        self.work = work
+
+    def among(self, h_ntc: Tensor, live_nt: Tensor) -> Tensor:
+        norm, attention, *after = self
+        # Not minus infinity: where no token is live that would give NaN.
+        mask_nt = torch.zeros_like(live_nt, dtype=h_ntc.dtype).masked_fill(~live_nt, -1e9)
+        out: Tensor = attention(norm(h_ntc), attn_mask=mask_nt[:, None, None])
+        for module in after:
+            out = module(out)
+        return out
+
+
 class Trunk(nn.Module):
     """The plain network: (N, C, H, W) -> (N, K).
 
@@ -301,11 +339,22 @@ class Backbone:
         Raises:
             NotApplicable: they are not.
         """
-        for shape in self.layout.states:
-            if len(shape) != 3:
-                raise NotApplicable(
-                    f"{who} needs maps with positions; the states of {self.name} are tokens."
-                )
+        if any(len(shape) != 3 for shape in self.layout.states):
+            raise NotApplicable(
+                f"{who} needs maps with positions; the states of {self.name} are tokens."
+            )
+
+    def require_tokens(self, who: str) -> None:
+        """Do nothing where states are tokens (N, T, C).
+
+        Raises:
+            NotApplicable: they are not.
+        """
+        if any(len(shape) != 2 for shape in self.layout.states):
+            raise NotApplicable(
+                f"{who} needs the tokens of a transformer, as of timm/vit_tiny_patch4_32; the"
+                f" states of {self.name} are maps."
+            )
 
     def without_memory(self) -> Trunk:
         """Return the plain trunk in eval mode on the device meta: shapes without numbers."""

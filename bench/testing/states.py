@@ -6,6 +6,7 @@ Each takes the workbench and raises a Shortfall; what it proves is said in suite
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum
 
 import torch
 from safetensors.torch import load
@@ -138,7 +139,8 @@ def _permuted(net: DynamicNet, x_nchw: Tensor, order_n: Tensor) -> Output:
 
 
 def _require_same_cost(found: Output, own: Output, costs: list[int], where: str) -> None:
-    spent, expected = (macs_per_image(o.executed, costs).sum().item() for o in (found, own))
+    # Summed exactly: shares of units are no whole numbers, and the images stand in another order.
+    spent, expected = (fsum(macs_per_image(o.executed, costs).tolist()) for o in (found, own))
     if spent != expected:
         raise Shortfall(
             f"{where}: by the decisions of others a batch costs {spent:,.0f} MACs, by its own"

@@ -27,14 +27,10 @@ def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> to
         }
         for group in groups
     ]
-    if spec.kind == "adam":
+    if spec.kind != "sgd":
+        adam = torch.optim.Adam if spec.kind == "adam" else torch.optim.AdamW
         betas = (spec.momentum, 0.999)
-        return torch.optim.Adam(
-            options,
-            lr=spec.lr,
-            betas=betas,
-            weight_decay=spec.weight_decay,
-        )
+        return adam(options, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
     return torch.optim.SGD(
         options,
         lr=spec.lr,

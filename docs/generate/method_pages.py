@@ -88,7 +88,7 @@ def _anchor(stem: str) -> str:
         return stem.replace("_", "-")
     exits = dict.fromkeys(("branchynet", "cdl", "learned_exit"), "early-exits")
     halting = dict.fromkeys(("act", "sact"), "act-and-sact")
-    return {**exits, **halting, "resnet": "the-backbone"}.get(stem, "controls")
+    return {**exits, **halting, "a_vit": "a-vit", "resnet": "the-backbone"}.get(stem, "controls")
 
 
 def _markdown(docstring: str) -> str:
