@@ -17,8 +17,8 @@ from bench.records.store import RunStore, save_arrays
 from bench.report.data.study import Study
 from bench.report.figures.draw import draw
 from bench.report.latency.charts import rank_chart, time_chart, time_finding
-from bench.report.latency.ranks import Ranking, rank_finding, ranking_of
-from bench.report.latency.timed import Samples, TimedNetwork, names_of, samples_of, timed_networks
+from bench.report.latency.ranks import Ranking, ranking_of
+from bench.report.latency.timed import Samples, TimedNetwork, samples_of, timed_networks
 
 MakeRecord = Callable[..., RunRecord]
 MakePoint = Callable[..., PointRecord]
@@ -178,7 +178,7 @@ def test_equal_macs_cannot_disagree(timed: Callable[..., RunRecord]) -> None:
     found = ranking(timed("branchynet", 0.700, 1.1), timed("cdl", 0.705, 1.5))
     assert found.disagreements(1) == []
     sentence = "No network is slower than one that needs more MACs, at batch 1 and 256"
-    assert rank_finding(found) == sentence
+    assert found.finding == sentence
 
 
 def test_the_title_counts_networks_and_pairs(timed: Callable[..., RunRecord]) -> None:
@@ -189,7 +189,7 @@ def test_the_title_counts_networks_and_pairs(timed: Callable[..., RunRecord]) ->
         " (5 and 4 of 6 pairs)"
     )
     # batch 1: act behind aig, sgad and dense; aig behind sgad and dense
-    assert rank_finding(found) == sentence
+    assert found.finding == sentence
     assert sentence in words(draw(rank_chart(found))).replace("\n", " ")
 
 
@@ -235,35 +235,25 @@ def test_one_batch_size_is_enough(timed: Callable[..., RunRecord]) -> None:
         point = record.points[0]
         alone = point.model_copy(update={"latency": point.latency[:1]})
         records.append(record.model_copy(update={"points": (alone,)}))
-    assert "1 of 3 networks at batch 1 (2 of 3 pairs)" in rank_finding(ranking(*records))
+    assert "1 of 3 networks at batch 1 (2 of 3 pairs)" in ranking(*records).finding
     assert "0.90   sgad" in words(draw(rank_chart(ranking(*records))))
 
 
-def test_networks_are_named_by_what_differs(
+def test_networks_are_named_by_point_settings_and_seed(
     make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
 ) -> None:
     cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"dense_ms": 3.0})
     points = tuple(make_point(name, latency=(cell,)) for name in ("p=1", "p=2"))
     two = networks([make_record("cdl", variant="grid", points=points)])
-    assert names_of(two) == ["p=1", "p=2"] and names_of(two[:1]) == [""]
+    assert [one.name for one in two] == ["cdl grid, p=1", "cdl grid, p=2"]
     seeds = [make_record("cdl", seed=s, points=points[:1]) for s in (0, 1)]
-    assert names_of(networks(seeds)) == ["seed=0", "seed=1"]
-
-
-def test_networks_of_one_variant_are_named_by_the_settings_that_differ(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
-) -> None:
-    cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"dense_ms": 3.0})
+    assert [one.name for one in networks(seeds)] == ["cdl p=1 seed=0", "cdl p=1 seed=1"]
     point = make_point("", latency=(cell,))
-    runs = [
-        make_record("skipnet", config={"alpha": 2.0, "hrl_lr": lr}, points=(point,))
-        for lr in (1e-4, 1e-3)
-    ]
-    assert names_of(networks(runs)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
-    named = [record.model_copy(update={"variant": "alpha=2"}) for record in runs]
-    assert names_of(networks(named)) == ["hrl_lr=0.0001", "hrl_lr=0.001"]
-    costlier = runs[0].model_copy(update={"variant": "alpha=4"})
-    assert names_of(networks([*named, costlier]))[2].count("alpha") == 1
+    runs = [make_record("skipnet", config={"hrl_lr": lr}, points=(point,)) for lr in (1e-4, 1e-3)]
+    names = [one.name for one in networks(runs)]
+    assert names == ["skipnet hrl_lr=0.0001", "skipnet hrl_lr=0.001"]
+    again = runs[0].model_copy(update={"run": "skipnet-again"})
+    assert len({one.name for one in networks([*runs, again])}) == 3
 
 
 def test_figures_are_the_same_bytes_twice_and_of_the_data_set(

@@ -183,7 +183,7 @@ def test_the_figure_of_maps_lies_beside_the_others(
 ) -> None:
     files = write_report(document_from(*results), tmp_path / "out", images=images)
     names = {path.name for path in files}
-    assert {"positions-01-sact.pdf", "positions-01-sact.png"} <= names
+    assert {"positions-01-sact-lowest.png", "positions-01-sact-highest.png"} <= names
     assert document_page(document_from(*results), images=images) == document_page(
         document_from(*results), images=images
     )

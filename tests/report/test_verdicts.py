@@ -19,7 +19,7 @@ from bench.errors import ConfigError
 from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
 from bench.records.store import save_arrays
 from bench.report.data.budgets import Comparable
-from bench.report.data.groups import networks
+from bench.report.data.groups import group_seeds, networks_of
 from bench.report.data.notes import spent
 from bench.report.data.rows import rows
 from bench.report.verdicts.verdicts import verdicts_of
@@ -390,7 +390,7 @@ def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
 
 def seeds_of(records: list[RunRecord]) -> list[int]:
     """How many seeds each network has."""
-    return [network.seeds for network in networks(records, rows(records))]
+    return [network.seeds for network in networks_of(records, group_seeds(rows(records)))]
 
 
 def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record: Make) -> None:
@@ -424,7 +424,7 @@ def test_a_failed_record_of_the_same_name_does_not_take_the_place_of_a_run(
 ) -> None:
     record = make_record("sgad")
     failed = record.model_copy(update={"status": "failed", "points": ()})
-    found = networks([record, failed], rows([record, failed]))
+    found = networks_of([record, failed], group_seeds(rows([record, failed])))
     assert [network.record.status for network in found] == ["finished"]
 
 

@@ -1,6 +1,6 @@
-"""The cheapest and the most expensive images, and maps of where blocks run on them.
+"""The cheapest and the most expensive images, and maps of where blocks run on them, as pictures.
 
-Owns their pictures, for the page and for print; which images, and the maps, come from numbers.py.
+Owns the pictures, for the page and as files; which images, and the maps, come from numbers.py.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.plain_text import one_line
 from bench.report.behaviour.numbers import Behaviour, PositionMaps
-from bench.report.figures.draw import new_figure, plain_text, stamp
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _GAP_PX = 2
 _COLOURS = "viridis"
@@ -42,70 +38,50 @@ class TestImages:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image in the page, as a data URI, with what it shows in words."""
+    """A strip of images as a PNG, with what it shows in words; `end` is "lowest" or "highest"."""
 
-    uri: str
+    end: str
+    png: bytes
     alt: str
     caption: str
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data URI."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
     """Return the strips of the extreme images, with maps below each where there are any; nothing
-    where all images cost the same, or neither images nor maps are at hand."""
+    where all images cost the same, or neither images nor maps are at hand.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
     found, maps = behaviour.extremes, behaviour.maps
     if found is None or (images is None and maps is None):
         return []
-    at = f" at {found.point}" if found.point else ""
-    made = []
-    for word, positions, alike, maps_mhw in _sides(behaviour):
+    low, high = (None, None) if maps is None else (maps.cheapest_mhw, maps.most_expensive_mhw)
+    sides = (
+        ("lowest", found.cheapest, found.as_cheap, low),
+        ("highest", found.most_expensive, found.as_expensive, high),
+    )
+    at, made = f" at {found.point}" if found.point else "", []
+    for word, positions, alike, maps_mhw in sides:
         names = "" if images is None else f" ({', '.join(images.names(positions))})"
         alt = f"{len(positions)} test images of {word} cost{names}"
         share = f"; {alike:,} images share the {word}" if alike > 1 else ""
         caption = f"{len(positions)} images of {word} cost{at}{share}."
         rows = [] if images is None else [image_strip(images, positions)]
-        if maps is not None:
-            low, high = maps.span
+        if maps is not None and maps_mhw is not None:
             rows.append(_map_strip(maps, maps_mhw))
             alt += f" run {maps_mhw.mean():.1f} of {maps.of} blocks on average, "
             alt += f"{maps_mhw.min():g} to {maps_mhw.max():g} at a single pixel"
             where = "" if images is None else ", below each image"
-            caption += f" Blocks that run at each pixel{where}: {low:g} dark, {high:g} bright, "
-            caption += f"of {maps.of}."
-        made.append(Picture(_uri(_stacked(rows)), one_line(alt, longest=2000), caption))
+            caption += f" Blocks that run at each pixel{where}: {maps.span[0]:g} dark, "
+            caption += f"{maps.span[1]:g} bright, of {maps.of}."
+        made.append(Picture(word, _stacked(rows), one_line(alt, longest=2000), caption))
     return made
-
-
-def position_figure(behaviour: Behaviour, images: TestImages | None) -> Figure:
-    """Return rows of images and of their maps, all maps on one scale; without images, maps alone.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    from matplotlib.cm import ScalarMappable
-
-    maps = behaviour.maps
-    assert maps is not None
-    each = 1 if images is None else 2
-    with plain_text():
-        figure = new_figure(11.0, 0.4 + 1.25 * 2 * each)
-        axes = list(figure.subplots(2 * each, 1, squeeze=False)[:, 0])
-        for side, (word, positions, _, maps_mhw) in enumerate(_sides(behaviour)):
-            top, below = axes[side * each], axes[side * each + each - 1]
-            top.set_title(f"{word} cost", loc="left", fontsize=10)
-            if images is not None:
-                top.imshow(image_strip(images, positions), interpolation="nearest")
-            below.imshow(_map_strip(maps, maps_mhw), interpolation="nearest")
-        for one in axes:
-            one.set(xticks=[], yticks=[])
-            one.spines[:].set_visible(False)
-        scale = ScalarMappable(cmap=_COLOURS)
-        scale.set_clim(*maps.span)
-        bar = figure.colorbar(scale, ax=axes, shrink=0.9, pad=0.01)
-        bar.set_label(f"blocks run at a pixel, of {maps.of}")
-        bar.outline.set_visible(False)
-        if behaviour.record.synthetic:
-            stamp(axes[0], "synthetic data")
-        return figure
 
 
 def image_strip(images: TestImages, positions: Sequence[int]) -> Any:
@@ -131,18 +107,8 @@ def _side_by_side(rgba_nhwc: npt.NDArray[np.uint8]) -> Any:
     return Image.fromarray(np.ascontiguousarray(row), "RGBA")
 
 
-def _sides(behaviour: Behaviour) -> list[tuple[str, tuple[int, ...], int, Any]]:
-    """Return for each end its word, its images, how many share its cost, and its maps or None."""
-    found, maps = behaviour.extremes, behaviour.maps
-    assert found is not None
-    low, high = (None, None) if maps is None else (maps.cheapest_mhw, maps.most_expensive_mhw)
-    return [
-        ("lowest", found.cheapest, found.as_cheap, low),
-        ("highest", found.most_expensive, found.as_expensive, high),
-    ]
-
-
-def _stacked(rows: Sequence[Any]) -> Any:
+def _stacked(rows: Sequence[Any]) -> bytes:
+    """Return pictures below each other as a PNG."""
     from PIL import Image
 
     height = sum(row.height for row in rows) + _GAP_PX * (len(rows) - 1)
@@ -151,11 +117,6 @@ def _stacked(rows: Sequence[Any]) -> Any:
     for row in rows:
         whole.paste(row, (0, top))
         top += row.height + _GAP_PX
-    return whole
-
-
-def _uri(picture: Any) -> str:
-    """Return a picture as a data URI of a PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    whole.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

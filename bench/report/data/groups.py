@@ -183,27 +183,27 @@ def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:
     return sorted(_with_settings(groups), key=_largest_first)
 
 
-def networks(records: Sequence[RunRecord], listed: Sequence[Row]) -> list[Network]:
-    """Return the finished runs with seeds together, in the order of their names; `listed` are the
-    rows of the records."""
-    by_run: dict[str, list[Row]] = defaultdict(list)
-    for row in listed:
-        if row.status == "finished" and row.point is not None:
-            by_run[row.run].append(row)
-    settings = {row.run: g.distinguishing for g in group_seeds(listed) for row in g.rows}
+def networks_of(records: Sequence[RunRecord], groups: Sequence[SeedGroup]) -> list[Network]:
+    """Return the finished runs with seeds together, in the order of their names; `groups` are the
+    rows of the records with seeds together."""
     # A damaged folder may hold a second record of the name of a run.
-    beside = {r.run: r for r in records if r.status == "finished" and r.points}
-    found: dict[str, list[Row]] = defaultdict(list)
+    of_run = {r.run: r for r in records if r.status == "finished" and r.points}
+    by_run: dict[str, list[Row]] = defaultdict(list)
+    for group in groups:
+        for row in group.rows:
+            by_run[row.run].append(row)
+    families: dict[str, list[Row]] = defaultdict(list)
     for _, (first, *_) in sorted(by_run.items()):
-        found[first.family].append(first)
+        families[first.family].append(first)
+    settings = {row.run: group.distinguishing for group in groups for row in group.rows}
     return [
         Network(
             tuple(row for one in same for row in by_run[one.run]),
-            settings.get(same[0].run, ""),
-            tuple(beside[row.run] for row in same),
+            settings[same[0].run],
+            tuple(of_run[one.run] for one in same),
         )
-        for runs in found.values()
-        for same in _each_seed_once(runs)
+        for family in families.values()
+        for same in _each_seed_once(family)
     ]
 
 

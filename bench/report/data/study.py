@@ -1,10 +1,11 @@
-"""Records under study with all that is derived from them once: rows, networks, their arrays.
+"""Records under study with all that is derived from them once: rows, groups, networks, arrays.
 
 Owns the sharing, so that verdicts, fronts, pairs and behaviour speak of the same networks.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache, cached_property
 from typing import Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from bench.records.arrays import Arrays, numbers_in, read_arrays
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.report.data.groups import Network, networks
+from bench.report.data.groups import Network, SeedGroup, group_seeds, networks_of
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
 
@@ -32,9 +33,29 @@ class Study:
         return rows(self.records)
 
     @cached_property
+    def groups(self) -> list[SeedGroup]:
+        """The measured rows with seeds together."""
+        return group_seeds(self.rows)
+
+    @cached_property
     def networks(self) -> list[Network]:
         """The finished runs with seeds together."""
-        return networks(self.records, self.rows)
+        return networks_of(self.records, self.groups)
+
+    @cached_property
+    def names(self) -> dict[tuple[str, str | None], str]:
+        """What each operating point of a run is called where seeds are not together."""
+        recipes = len({row.recipe for row in self.rows}) > 1
+        found = {}
+        for group in self.groups:
+            name = f"{group.label}, {group.first.recipe}" if recipes else group.label
+            for row in group.rows:
+                found[row.run, row.point] = f"{name} seed={row.seed}" if group.seeds > 1 else name
+        twice = Counter(found.values())
+        return {
+            (run, point): name if twice[name] == 1 else f"{name} {run.rpartition('-')[2]}"
+            for (run, point), name in found.items()
+        }
 
     def arrays(self, record: RunRecord, file: str) -> Arrays:
         """Return the arrays of a file of a run, read once.

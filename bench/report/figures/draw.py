@@ -10,7 +10,6 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ from bench.report.figures.chart import (
     Shade,
     Words,
 )
-from bench.report.figures.labels import Spot, place_labels
+from bench.report.figures.labels import place_labels
 from bench.report.figures.style import GREY
 from bench.storage import make_folder, write_atomically
 
@@ -211,27 +210,7 @@ def _finish(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
 
     # With the line that may be needed: a lower plot would push names into each other.
     write_notes(sum(len(panel.labels) for panel in chart.panels))
-    write_notes(sum(_name_points(*one) for one in zip(every, chart.panels, strict=True)))
-
-
-def _name_points(axes: Axes, panel: Panel) -> int:
-    """Write names beside points, clear of marks, bars and lines; return how many found no room."""
-    if not panel.labels:
-        return 0
-    spots = [(label.x, label.y) for label in panel.labels]
-    marks = [m for m in panel.series if isinstance(m, Marks) and m.opacity == 1]
-    around = {spot for m in marks for spot in zip(m.x, m.y, strict=True)} - set(spots)
-    lines: list[tuple[Spot, Spot]] = []
-    for m in marks:
-        ends = zip(m.x, m.low, m.high, strict=True) if m.low else ()
-        lines += [((x, low), (x, high)) for x, low, high in ends]
-    for line in panel.series:
-        if isinstance(line, Line) and (line.steps or line.dash == "dotted"):
-            for start, end in pairwise(zip(line.x, line.y, strict=True)):
-                corner = (end[0], start[1])
-                lines += [(start, corner), (corner, end)]
-    texts = [label.text for label in panel.labels]
-    return place_labels(axes, spots, texts, marks=sorted(around), lines=lines)
+    write_notes(sum(place_labels(*one) for one in zip(every, chart.panels, strict=True)))
 
 
 @contextmanager

@@ -1,12 +1,11 @@
-"""Names beside points that do not run into each other.
-
-Owns the placing of labels in a matplotlib plot, and which are left out; knows nothing of runs.
-"""
+"""Names beside points in a matplotlib plot that do not run into each other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from bench.report.figures.chart import Line, Marks, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,81 +19,64 @@ _PLACES = (
 )
 """Offsets in points with alignments, from the best place to the worst."""
 
+_SIZE = 8.5
 _MOST_HIDDEN = 0.02
 """A label that would share more of its area with other labels and points says nothing."""
 
-Spot = tuple[float, float]
 
-
-def place_labels(
-    axes: Axes,
-    points: Sequence[Spot],
-    texts: Sequence[str],
-    *,
-    marks: Sequence[Spot] = (),
-    lines: Sequence[tuple[Spot, Spot]] = (),
-    size: float = 8.5,
-) -> int:
-    """Write each text beside its point where it covers the least; return how many found no place.
-
-    Those to be placed first come first; an empty text is none. `marks` are other points and `lines`
-    level or upright lines, all in data coordinates.
-    """
-    figure = axes.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]
-    reach = size * figure.dpi / 72 / 2
-    taken = [_around(axes, spot, spot, reach) for spot in (*points, *marks)]
-    crossed = [_around(axes, start, end, 2.0) for start, end in lines]
+def place_labels(axes: Axes, panel: Panel) -> int:
+    """Write the labels of a panel, the first ones first, each where it covers the least of points,
+    bars, level lines and other labels; return how many found no place."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    marks, lines = (list(_boxes(axes, panel, kind)) for kind in (Marks, Line))
     left_out = 0
-    for point, text in zip(points, texts, strict=True):
-        if text:
-            box = _place(axes, point, text, size=size, taken=taken, crossed=crossed)
-            left_out += box is None
-            taken += [] if box is None else [box]
+    for label in panel.labels:
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _SIZE, "zorder": 5}
+        text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
+        text.set_in_layout(False)
+
+        def moved(rank: int, text: Any = text) -> Bbox:
+            across, up, ha, va = _PLACES[rank]
+            text.set(position=(across, up), ha=ha, va=va)
+            box: Bbox = text.get_window_extent()
+            return box
+
+        def cost(rank: int, moved: Any = moved) -> float:
+            box = moved(rank)
+            hidden = sum(_shared(box, other) for other in (*marks, *lines))
+            return hidden + 3 * (box.width * box.height - _shared(box, axes.bbox)) + rank
+
+        box = moved(min(range(len(_PLACES)), key=cost))
+        if sum(_shared(box, other) for other in marks) > _MOST_HIDDEN * box.width * box.height:
+            text.remove()
+            left_out += 1
+        else:
+            marks.append(box)
     return left_out
 
 
-def _around(axes: Axes, start: Spot, end: Spot, reach: float) -> Bbox:
+def _boxes(axes: Axes, panel: Panel, kind: type[Marks | Line]) -> Iterator[Bbox]:
+    """Yield the boxes in pixels around the points of all marks, or around bars and level lines."""
     from matplotlib.transforms import Bbox
 
-    (x0, y0), (x1, y1) = axes.transData.transform([start, end])
-    corners = min(x0, x1) - reach, min(y0, y1) - reach, max(x0, x1) + reach, max(y0, y1) + reach
-    return Bbox.from_extents(*corners)
+    def around(xs: Sequence[float], ys: Sequence[float], reach: float) -> Bbox:
+        corners = axes.transData.transform(list(zip(xs, ys, strict=True)))
+        return Bbox([corners.min(axis=0) - reach, corners.max(axis=0) + reach])
 
-
-def _place(
-    axes: Axes,
-    point: Spot,
-    text: str,
-    *,
-    size: float,
-    taken: Sequence[Bbox],
-    crossed: Sequence[Bbox],
-) -> Bbox | None:
-    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": size, "zorder": 5}
-    label = axes.annotate(text, point, xytext=(0, 0), **look)
-    label.set_in_layout(False)
-
-    def moved(place: tuple[int, int, str, str]) -> Bbox:
-        label.set_position(place[:2])
-        label.set(ha=place[2], va=place[3])
-        return label.get_window_extent()
-
-    costs = []
-    for rank, place in enumerate(_PLACES):
-        box = moved(place)
-        hidden = sum(_shared(box, other) for other in (*taken, *crossed))
-        outside = box.width * box.height - _shared(box, axes.bbox)
-        costs.append((hidden + 3 * outside + rank, rank))
-    best = moved(_PLACES[min(costs)[1]])
-    if sum(_shared(best, other) for other in taken) > _MOST_HIDDEN * best.width * best.height:
-        label.remove()
-        return None
-    return best
+    for one in panel.series:
+        if kind is Marks and isinstance(one, Marks) and one.opacity == 1:
+            reach = _SIZE * axes.figure.dpi / 144
+            yield from (around([x], [y], reach) for x, y in zip(one.x, one.y, strict=True))
+        elif kind is Line and isinstance(one, Marks):
+            for x, low, high in zip(one.x, one.low, one.high, strict=False):
+                yield around([x, x], [low, high], 2.0)
+        elif kind is Line and isinstance(one, Line) and (one.steps or one.dash == "dotted"):
+            for n in range(len(one.x) - 1):
+                yield around(one.x[n : n + 2], [one.y[n]] * 2, 2.0)
+                yield around([one.x[n + 1]] * 2, one.y[n : n + 2], 2.0)
 
 
 def _shared(a: Bbox, b: Bbox) -> float:
     """Return the area in square pixels that two boxes share."""
-    width = min(a.x1, b.x1) - max(a.x0, b.x0)
-    height = min(a.y1, b.y1) - max(a.y0, b.y0)
+    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
     return float(max(width, 0) * max(height, 0))

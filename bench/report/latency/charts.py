@@ -8,22 +8,17 @@ that is slower than its MACs say. Numbers come from timed.py and ranks.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.plain_text import counted
 from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.data.row import file_suffix
+from bench.report.data.rows import place_in_words
 from bench.report.data.study import Study
 from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Words
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
-from bench.report.latency.ranks import Ranked, Ranking, rank_finding, ranking_of
-from bench.report.latency.timed import (
-    Samples,
-    dense_networks,
-    names_of,
-    samples_of,
-    timed_networks,
-)
+from bench.report.latency.ranks import Ranked, Ranking, ranking_of
+from bench.report.latency.timed import Samples, samples_of, timed_networks
 
 _COLUMNS = 3
 _FEWEST_CALLS = 5
@@ -49,32 +44,31 @@ def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
 
     A marker is the median of all calls that cost as much, its bar their interquartile range.
     """
-    several = len({samples.network.row.backbone for samples in found}) > 1
-    by_panel: dict[str, list[Samples]] = defaultdict(list)
-    for samples in sorted(found, key=lambda s: (s.network.row.method, s.network.nflops)):
+    by_panel: dict[tuple[str, str], list[Samples]] = defaultdict(list)
+    for samples in sorted(found, key=lambda s: (s.network.row.method, s.network.row.nflops or 0)):
         row = samples.network.row
         if not samples.network.dense:
-            by_panel[f"{row.method}, {row.backbone}" if several else row.method].append(samples)
+            by_panel[row.method, row.backbone].append(samples)
+    several = len({backbone for _, backbone in by_panel}) > 1
     shown = [b for samples in found for b in samples.bins if b.calls >= _FEWEST_CALLS]
     panels = [
         Panel(
             series=(
                 Line((0, 9), (0, 9), GREY, dash="dashed"),
                 Marks((1.0,), (1.0,), DENSE, size=6, tips=("the dense network",)),
-                *_samples(members),
+                *_marks(members),
                 # Below the ideal line there is room: hardly a network is faster than that.
                 *([Words(0.45, 0.41, "ideal", shift=6)] if number == 0 else []),
             ),
             x_label="MACs / dense MACs",
             y_label="time / dense time",
-            title=name,
+            title=f"{method}, {backbone}" if several else method,
             x_limits=(0, 1.08 * max([1.0, *(b.macs for b in shown)])),
             y_limits=(0, 1.05 * max([1.05, *(b.high for b in shown)])),
         )
-        for number, (name, members) in enumerate(by_panel.items())
+        for number, ((method, backbone), members) in enumerate(by_panel.items())
     ]
-    finding = time_finding(found)
-    columns = min(_COLUMNS, max(1, len(panels)))
+    finding, columns = time_finding(found), min(_COLUMNS, max(1, len(panels)))
     return Chart(
         title=finding,
         panels=tuple(panels),
@@ -89,12 +83,13 @@ def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
 
 def time_finding(found: Sequence[Samples]) -> str:
     """Return the finding: how much of the speed that MACs promise the cheaper networks reach."""
-    cheaper = [s for s in found if s.network.nflops < 1 and not s.network.dense]
+    cheaper = [s for s in found if (s.network.row.nflops or 0) < 1 and not s.network.dense]
     if not cheaper:
         return "No network that saves MACs was timed at batch 1"
     ends = sorted(cheaper, key=lambda samples: samples.realised)
-    reached = [f"{_percent(s.realised)} ({s.network.row.method})" for s in (ends[0], ends[-1])]
-    said = dict.fromkeys(reached if len(ends) > 1 else reached[:1])
+    said = dict.fromkeys(
+        f"{100 * s.realised:.0f} % ({s.network.row.method})" for s in (ends[0], ends[-1])
+    )
     slower = sum(samples.cell.verdict == "slower" for samples in cheaper)
     count = f"{slower} of {len(cheaper)}" if slower else "none"
     return (
@@ -103,53 +98,53 @@ def time_finding(found: Sequence[Samples]) -> str:
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _samples(members: Sequence[Samples]) -> list[Marks]:
-    """Return the lines of one panel, each named by what tells it from the others and by its share
-    of the ideal."""
-    found = []
-    names = names_of([samples.network for samples in members])
-    for number, (samples, name) in enumerate(zip(members, names, strict=True)):
+def _marks(members: Sequence[Samples]) -> Iterator[Marks]:
+    """Yield the lines of one panel, each named by the words that only some of its networks have and
+    by its share of the ideal."""
+    words = [samples.network.name.replace(",", "").split() for samples in members]
+    common = set.intersection(*map(set, words))
+    for place, (samples, own) in enumerate(zip(members, words, strict=True)):
         bins = [b for b in samples.bins if b.calls >= _FEWEST_CALLS]
+        name = " ".join(word for word in own if word not in common)
         dagger = DAGGER if samples.cell.contended else ""
-        named = f"{name}{': ' if name else ''}{_percent(samples.realised)}{dagger}"
+        named = f"{name}{': ' if name else ''}{100 * samples.realised:.0f} %{dagger}"
         tips = (f"{named}\n{b.calls} calls of {b.macs:.2f} MACs: {b.median:.2f}" for b in bins)
         macs, median, low, high = (
             tuple(getattr(b, key) for b in bins) for key in ("macs", "median", "low", "high")
         )
-        style = mark_of(number)
-        found.append(Marks(macs, median, style, named, low, high, tuple(tips), joined=True, size=5))
-    return found
+        style = mark_of(place)
+        yield Marks(macs, median, style, named, low, high, tuple(tips), joined=True, size=5)
 
 
-def _time_notes(found: Sequence[Samples], without_samples: int) -> list[str]:
+def _time_notes(found: Sequence[Samples], without_samples: int) -> Iterator[str]:
     runtimes = {samples.network.runtime for samples in found} - {UNKNOWN_RUNTIME}
     where = f" in {' and '.join(sorted(runtimes))}" if runtimes else ""
-    notes = [
+    yield (
         f"batch 1{where}; marker and bar: median and middle half of the calls on images of that "
-        "many MACs",
-        "ideal: time proportional to MACs; percentages: ideal time / time taken, over all images",
-        *dense_networks(found),
-    ]
+        "many MACs"
+    )
+    yield "ideal: time proportional to MACs; percentages: ideal time / time taken, over all images"
+    spans: dict[tuple[str, float, str], list[float]] = defaultdict(list)
+    for samples in found:
+        row, cell = samples.network.row, samples.cell
+        spans[row.backbone, row.dense_macs, place_in_words(cell)].append(cell.dense_ms or 0.0)
+    for (backbone, macs, place), times in spans.items():
+        ends = " to ".join(dict.fromkeys((f"{min(times):.2f}", f"{max(times):.2f}")))
+        yield f"dense {backbone}: {macs / 1e6:.1f} M MACs, {ends} ms ({place})"
     if any(samples.cell.contended for samples in found):
-        notes.append(CONTENDED_NOTE)
+        yield CONTENDED_NOTE
     if without_samples:
-        notes.append(f"{without_samples} without timed calls at batch 1 on disk, left out")
-    return notes
+        yield f"{without_samples} without timed calls at batch 1 on disk, left out"
 
 
 def rank_chart(ranking: Ranking) -> Chart:
     """Return the ranks by MACs in the middle, by time at the sides; crossings in colour."""
     first, *more = ranking.batch_sizes
-    series: list[Series] = [Words(0, -1.1, "MACs / dense MACs", "center" if more else "left")]
-    series += _side(ranking, first, -1)
+    align: Align = "center" if more else "left"
+    series: list[Series] = [Words(0, -1.1, "MACs / dense MACs", align), *_side(ranking, first, -1)]
     series += _side(ranking, more[-1], 1) if more else []
     for rank, network in enumerate(ranking.by_macs):
         name = f"{network.nflops:.2f}" + ("" if more else f"   {network.name}")
-        align: Align = "center" if more else "left"
         series.append(Words(0, rank, name, align, 0 if more else 8, boxed=True))
     panel = Panel(
         tuple(series),
@@ -157,7 +152,6 @@ def rank_chart(ranking: Ranking) -> Chart:
         y_limits=(len(ranking.networks) - 0.5, -1.6),
         framed=False,
     )
-    finding = rank_finding(ranking)
     notes = [
         "top: fewest MACs, fastest; triangles: slower than a network with at least 1 % more MACs",
         "an order counts only where the 95 % intervals of the two times do not overlap",
@@ -169,10 +163,10 @@ def rank_chart(ranking: Ranking) -> Chart:
         what = counted(ranking.left_out, "network")
         notes.append(f"{what} timed by other commands, left out: no common rounds")
     return Chart(
-        title=finding,
+        title=ranking.finding,
         panels=(panel,),
         notes=tuple(notes),
-        alt=f"Ranks by MACs and by time. {finding}.",
+        alt=f"Ranks by MACs and by time. {ranking.finding}.",
         size_in=(9.6, 2.0 + _ROW_IN * len(ranking.networks)),
         synthetic=ranking.synthetic,
     )
@@ -188,12 +182,12 @@ def _side(ranking: Ranking, size: int, side: int) -> list[Series]:
         colour, width = (_SLOW.colour, 2.2) if is_slow else (GREY, 1.0)
         if network.dense:
             colour, width = DENSE.colour, 2.0
-        found.append(Line((0, side), (rank, place), colour, width=width))
         words = _timed_words(network, size)
         style = Style(colour, _SLOW.mark if is_slow else "o")
         tip = f"{words}\nMACs: {network.nflops:.2f}"
-        found.append(Marks((side,), (place,), style, size=5, tips=(tip,)))
         ink = colour if is_slow or network.dense else "#333333"
+        found.append(Line((0, side), (rank, place), colour, width=width))
+        found.append(Marks((side,), (place,), style, size=5, tips=(tip,)))
         found.append(Words(side, place, words, align, 8 * side, ink, is_slow))
     return found
 

@@ -6,14 +6,12 @@ speed-ups do not overlap. Only networks timed together are ranked. Owns no drawi
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.records.record import UNKNOWN_RUNTIME, Interval
-from bench.report.data.row import Row
 from bench.report.data.rows import place_in_words
-from bench.report.latency.timed import TimedNetwork, names_of
+from bench.report.latency.timed import TimedNetwork
 
 _SAME_MACS = 0.01
 """MACs that differ by less than 1 % count as equal."""
@@ -46,7 +44,6 @@ class Ranking:
 
     networks: tuple[Ranked, ...]
     batch_sizes: tuple[int, ...]
-    runtime: str
     machine: str
     left_out: int = 0
     synthetic: bool = False
@@ -70,46 +67,42 @@ class Ranking:
         """Return the names of the networks that are slower than one that needs more MACs."""
         return {cheaper.name for cheaper, _ in self.disagreements(batch_size)}
 
+    @property
+    def finding(self) -> str:
+        """How many networks are slower than one that needs more MACs."""
+        sizes, count = self.batch_sizes, len(self.networks)
+        pairs = [len(self.disagreements(size)) for size in sizes]
+        if not any(pairs):
+            where = " and ".join(map(str, sizes))
+            return f"No network is slower than one that needs more MACs, at batch {where}"
+        slow = [f"{len(self.slow_for_their_macs(size))} at batch {size}" for size in sizes]
+        slow[0] = slow[0].replace(" at", f" of {count} networks at")
+        return (
+            f"Slower than a network that needs more MACs: {' and '.join(slow)} "
+            f"({' and '.join(map(str, pairs))} of {count * (count - 1) // 2} pairs)"
+        )
+
 
 def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
     """Return the ranking of the largest set timed together, with the dense network; or None.
 
     The batch sizes are the smallest and the largest at which all of the set were timed.
     """
-    members = max(_sets(networks), key=lambda found: found.rank, default=None)
-    if members is None or len(members.networks) < 2:
+    found = max(_sets(networks), key=_rank, default=None)
+    if found is None or len(found[1]) < 2:
         return None
-    first = members.networks[0]
-    sizes = _sizes(first)
-    unit = members.dense.dense_macs
+    largest, members = found
+    sizes, first = _sizes(members[0]), members[0]
     itself = dict.fromkeys(sizes, (1.0, Interval(low=1.0, high=1.0)))
-    dense = Ranked(f"dense {members.dense.backbone}", 1.0, itself, dense=True)
+    dense = Ranked(f"dense {largest.row.backbone}", 1.0, itself, dense=True)
     timed = [network for network in networks if not network.dense and _sizes(network)]
     where = "" if first.runtime == UNKNOWN_RUNTIME else f", in {first.runtime}"
     return Ranking(
-        (*(_ranked(name, network, sizes, unit) for name, network in _named(members)), dense),
+        (*(_ranked(network, sizes, largest.row.dense_macs) for network in members), dense),
         sizes,
-        first.runtime,
         f"{place_in_words(first.cells[sizes[0]])}{where}",
-        left_out=len(timed) - sum(not network.dense for network in members.networks),
-        synthetic=any(network.row.synthetic for network in members.networks),
-    )
-
-
-def rank_finding(ranking: Ranking) -> str:
-    """Return the finding: how many networks are slower than one that needs more MACs."""
-    sizes, count = ranking.batch_sizes, len(ranking.networks)
-    pairs = [len(ranking.disagreements(size)) for size in sizes]
-    if not any(pairs):
-        where = " and ".join(map(str, sizes))
-        return f"No network is slower than one that needs more MACs, at batch {where}"
-    slow = [len(ranking.slow_for_their_macs(size)) for size in sizes]
-    first, *more = (f"at batch {size}" for size in sizes)
-    parts = [f"{slow[0]} of {count} networks {first}"]
-    parts += [f"{number} {where}" for number, where in zip(slow[1:], more, strict=True)]
-    return (
-        f"Slower than a network that needs more MACs: {' and '.join(parts)} "
-        f"({' and '.join(map(str, pairs))} of {count * (count - 1) // 2} pairs)"
+        left_out=len(timed) - sum(not network.dense for network in members),
+        synthetic=any(network.row.synthetic for network in members),
     )
 
 
@@ -118,25 +111,20 @@ def _sizes(network: TimedNetwork) -> tuple[int, ...]:
     return tuple(sorted({min(known), max(known)})) if known else ()
 
 
-@dataclass(frozen=True, slots=True)
-class _SameRounds:
-    """Networks timed in the same rounds, seen from a dense network that `dense` is a row of."""
-
-    networks: list[TimedNetwork]
-    dense: Row
-
-    @property
-    def rank(self) -> tuple[int, str, float]:
-        """Many networks go before few, new ones before old, a large backbone before a small."""
-        cells = [cell for network in self.networks for cell in network.cells.values()]
-        newest = max(cell.measured_at for cell in cells)
-        return len(self.networks), newest, self.dense.dense_macs
+def _rank(found: tuple[TimedNetwork, list[TimedNetwork]]) -> tuple[int, str, float]:
+    """Many networks go before few, new ones before old, a large backbone before a small."""
+    largest, members = found
+    newest = max(cell.measured_at for network in members for cell in network.cells.values())
+    return len(members), newest, largest.row.dense_macs
 
 
-def _sets(networks: Sequence[TimedNetwork]) -> list[_SameRounds]:
-    """Return the sets timed together, from each backbone; smaller dense networks belong to them."""
-    found: dict[tuple[object, ...], _SameRounds] = {}
-    for label, of in {network.backbone: network.row for network in networks}.items():
+def _sets(
+    networks: Sequence[TimedNetwork],
+) -> list[tuple[TimedNetwork, list[TimedNetwork]]]:
+    """Return the sets timed together behind a network of the backbone that each is seen from;
+    smaller dense networks belong to them."""
+    found: dict[tuple[object, ...], tuple[TimedNetwork, list[TimedNetwork]]] = {}
+    for label, of in {network.backbone: network for network in networks}.items():
         for network in networks:
             seen = None if network.dense and network.backbone == label else network.beside(label)
             if seen is None or not _sizes(seen):
@@ -144,31 +132,19 @@ def _sets(networks: Sequence[TimedNetwork]) -> list[_SameRounds]:
             # Two networks share these only if their ratios have the same numerator.
             cells = [seen.cells[size] for size in _sizes(seen)]
             rounds = [(c.batch_size, c.device, c.threads, c.dense_ms) for c in cells]
-            members = found.setdefault((label, *rounds), _SameRounds([], of)).networks
+            _, members = found.setdefault((label, *rounds), (of, []))
             # Dense networks of one backbone differ in nothing that takes time.
             if not (seen.dense and any(m.dense and m.backbone == seen.backbone for m in members)):
                 members.append(seen)
     return list(found.values())
 
 
-def _ranked(name: str, network: TimedNetwork, sizes: Sequence[int], unit: float) -> Ranked:
+def _ranked(network: TimedNetwork, sizes: Sequence[int], unit: float) -> Ranked:
     speedups: dict[int, tuple[float, Interval]] = {}
     for size in sizes:
         cell = network.cells[size]
         assert cell.speedup is not None and cell.speedup_interval is not None
         speedups[size] = cell.speedup, cell.speedup_interval
     contended = frozenset(size for size in sizes if network.cells[size].contended)
+    name = f"dense {network.row.backbone}" if network.dense else network.name
     return Ranked(name, (network.row.macs or 0) / unit, speedups, contended)
-
-
-def _named(members: _SameRounds) -> list[tuple[str, TimedNetwork]]:
-    by_method: dict[str, list[TimedNetwork]] = defaultdict(list)
-    for network in members.networks:
-        if not network.dense:
-            by_method[network.row.method].append(network)
-    others = [(f"dense {one.row.backbone}", one) for one in members.networks if one.dense]
-    return others + [
-        (f"{method} {name}".strip(), network)
-        for method, members in by_method.items()
-        for name, network in zip(names_of(members), members, strict=True)
-    ]

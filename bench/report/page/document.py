@@ -17,7 +17,6 @@ from bench.records.sweep import SweepRecord
 from bench.report.behaviour.charts import behaviour_chart
 from bench.report.behaviour.dynamics import dynamics_table
 from bench.report.behaviour.numbers import Behaviour, behaviours_of
-from bench.report.data.groups import group_seeds
 from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
 from bench.report.data.study import Study
 from bench.report.figures.chart import Chart
@@ -138,7 +137,7 @@ def _tables(
     published: Sequence[PublishedPoint],
 ) -> list[ReportTable]:
     """Return all tables but those of provenance, in the order of the page."""
-    groups, fronts = group_seeds(study.rows), front_certainties(study)
+    groups, fronts = study.groups, front_certainties(study)
     gradients = {
         (one.record.run, one_line(point.point.name)): point.together
         for one in shown

@@ -2,27 +2,22 @@
 
     <folder>/report.html
              tables/<name>.md, .tex, .csv
-             figures/<name>.pdf, .png
+             figures/<name>.pdf, .png; positions-<name>.png
 
 Owns the names of the files; what is in them is the business of the other modules of the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench.report.behaviour.images import TestImages, position_figure
+from bench.report.behaviour.images import TestImages, pictures
 from bench.report.figures.draw import draw, save_figure
 from bench.report.page.document import Document
 from bench.report.page.html import document_page
 from bench.report.tables.cells import csv_text, latex, markdown
 from bench.report.tables.results import render
 from bench.storage import make_folder, write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAGE_FILE = "report.html"
 _FIGURE_KINDS = (".pdf", ".png")
@@ -44,14 +39,20 @@ def write_report(
     page = document_page(document, images=images, images_reason=images_reason)
     texts = {PAGE_FILE: page}
     texts |= {f"tables/{name}": text for name, text in table_files(document).items()}
+    contents = {name: text.encode() for name, text in texts.items()} | {
+        f"figures/positions-{name.removeprefix('behaviour-')}-{picture.end}.png": picture.png
+        for name, behaviour in document.behaviours.items()
+        if behaviour.maps is not None
+        for picture in pictures(behaviour, images)
+    }
     written = []
-    for name, text in texts.items():
-        target = make_folder((folder / name).parent) / Path(name).name
-        write_atomically(target, text.encode())
-        written.append(target)
+    for name, content in contents.items():
+        written.append(make_folder((folder / name).parent) / Path(name).name)
+        write_atomically(written[-1], content)
+    figures = ((name, draw(chart)) for name, chart in document.charts.items())
     return written + [
         save_figure(figure, folder / "figures" / f"{name}{suffix}")
-        for name, figure in _figures(document, images)
+        for name, figure in figures
         for suffix in _FIGURE_KINDS
     ]
 
@@ -65,11 +66,3 @@ def table_files(document: Document) -> dict[str, str]:
             texts["csv"] = render(document.rows, "csv")  # every key, in full precision
         files |= {f"{name}.{suffix}": text for suffix, text in texts.items()}
     return files
-
-
-def _figures(document: Document, images: TestImages | None) -> Iterator[tuple[str, Figure]]:
-    for name, chart in document.charts.items():
-        yield name, draw(chart)
-    for name, behaviour in document.behaviours.items():
-        if behaviour.maps is not None:
-            yield f"positions-{name.removeprefix('behaviour-')}", position_figure(behaviour, images)
