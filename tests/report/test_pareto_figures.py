@@ -138,11 +138,7 @@ def test_synthetic_data_is_stamped(make_record: MakeRecord) -> None:
 def test_published_points_have_a_legend_of_their_own(comparison: list[RunRecord]) -> None:
     published = load_published("cifar10", "resnet32")
     figure = pareto_figure(rows(comparison), published=published)
-    titles = [
-        legend.get_title().get_text()
-        for axes in figure.axes
-        if (legend := axes.get_legend()) is not None
-    ]
+    titles = [legend.get_title().get_text() for legend in figure.legends]
     assert titles == ["our runs", "published (other recipes)"]
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert len(hollow) == sum(point.plottable for point in published)
@@ -187,12 +183,11 @@ def test_labels_and_legends_cover_neither_each_other_nor_data(
     assert len(labels) == 5
     for i, one in enumerate(labels):
         assert not any(one.overlaps(other) for other in labels[i + 1 :])
-    for axes in figure.axes[1:]:
-        legend = axes.get_legend().get_window_extent()
-        assert not legend.overlaps(figure.axes[0].bbox)
-        assert figure.bbox.x1 >= legend.x1
     title = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
-    assert not title.overlaps(figure.axes[1].get_legend().get_window_extent())
+    assert len(figure.legends) == 2
+    for legend in (legend.get_window_extent() for legend in figure.legends):
+        assert not legend.overlaps(figure.axes[0].bbox) and not legend.overlaps(title)
+        assert figure.bbox.x1 >= legend.x1
 
 
 def test_names_without_room_are_left_out_and_counted(
@@ -439,7 +434,5 @@ def test_legends_of_many_methods_do_not_meet(
     found += [run(make_record, make_point, name, 0.9, 0.5, "resnet32") for name in names]
     figure = pareto_figure(rows(found), published=load_published("cifar10", "resnet32"))
     figure.draw_without_rendering()
-    ours, theirs = (
-        axes.get_legend().get_window_extent() for axes in figure.axes if axes.get_legend()
-    )
+    ours, theirs = (legend.get_window_extent() for legend in figure.legends)
     assert theirs.y1 < ours.y0

@@ -8,8 +8,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +39,8 @@ _METADATA: Mapping[str, dict[str, Any]] = {
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
-_LEGEND_LINE, _LEGEND_ROOM = 0.165, 21
-"""Inches that a line of a legend takes, and how many fit beside a plot of usual height."""
+_LEGEND_IN, _LEGEND_LINE, _LEGEND_ROOM = 2.2, 0.165, 23
+"""Inches that a legend takes across, and a line of it; how many lines fit beside a usual plot."""
 _WIDE = 22
 _LEGEND: Mapping[str, Any] = {
     **{"frameon": False, "alignment": "left", "labelspacing": 0.25, "borderaxespad": 0.0},
@@ -54,52 +53,58 @@ _ABOVE: Mapping[str, Any] = {
 
 
 def draw(chart: Chart) -> Figure:
-    """Return the figure of a chart. Names are drawn as they are written: a $ in one is a $.
+    """Return the figure of a chart, which lays itself out and needs no display. Names are drawn as
+    they are written: a $ in one is a $.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
-    with plain_text():
-        width, height = chart.size_in
-        entries = sum(len(legend.names) for legend in chart.legends) + 5
-        height += _LEGEND_LINE * max(0, entries - _LEGEND_ROOM)
-        figure = new_figure(width, height)
-        every, beside = _axes_of(figure, chart)
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ConfigError(
+            "Figures need matplotlib, which is not installed.", hint="pip install matplotlib"
+        ) from None
+    width, height = chart.size_in
+    entries = sum(len(legend.names) for legend in chart.legends) + 5
+    height += _LEGEND_LINE * max(0, entries - _LEGEND_ROOM)
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        lines, shared = math.ceil(len(chart.panels) / chart.columns), chart.legend_in_panels
+        found = figure.subplots(lines, chart.columns, squeeze=False, sharex=shared, sharey=shared)
+        every = list(found.flat)[: len(chart.panels)]
+        for axes in found.flat[len(chart.panels) :]:
+            axes.axis("off")
         named: dict[str, Artist] = {}
         for axes, panel in zip(every, chart.panels, strict=True):
             named |= _draw_panel(axes, panel)
-        for axes, legend, place in zip(beside, chart.legends, ("upper", "lower"), strict=False):
-            axes.axis("off")
-            known = [name for name in legend.names if name in named]
-            look: dict[str, Any] = {"title": legend.title, "loc": f"{place} left", **_LEGEND}
-            if known:
-                handles = [named[name] for name in known]
-                axes.legend(handles, known, fontsize=9, title_fontsize=9, **look)
-        if chart.legend_in_panels:
-            _legends_above(every, chart)
-        elif not chart.legends and len(named) > 1:
-            where: dict[str, Any] = {"loc": "outside lower center", "ncols": 6, "frameon": False}
-            figure.legend(list(named.values()), list(named), **where)
-        figure.suptitle(wrapped(chart.title, int(10.6 * width)), x=0.01, ha="left", fontsize=12)
+        _legends(figure, every, chart, named)
+        title = wrapped(chart.title, int(10.6 * (width - _LEGEND_IN * bool(chart.legends))))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         if chart.synthetic:
-            stamp(every[0], "synthetic data")
-        _finish(figure, every, chart)
+            look = {"fontsize": 30, "color": GREY, "alpha": 0.3, "rotation": 20, "zorder": 0}
+            every[0].text(0.5, 0.5, "synthetic data", **_centred(every[0]), **look)
+        _write_notes(figure, every, chart)
         return figure
 
 
-def _axes_of(figure: Figure, chart: Chart) -> tuple[list[Axes], list[Axes]]:
-    """Return the axes of the panels, and those of the legends: a column as narrow as they need."""
-    if chart.legends:
-        names = [f"legend{number}" for number in range(len(chart.legends))]
-        parts = figure.subplot_mosaic([["plot", n] for n in names], width_ratios=[1, 0.02])
-        return [parts["plot"]], [parts[name] for name in names]
-    lines = max(1, math.ceil(len(chart.panels) / chart.columns))
-    shared = chart.legend_in_panels
-    found = figure.subplots(lines, chart.columns, squeeze=False, sharex=shared, sharey=shared)
-    every = list(found.flat)
-    for axes in every[len(chart.panels) :]:
-        axes.axis("off")
-    return every[: len(chart.panels)], []
+def _legends(
+    figure: Figure, every: Sequence[Axes], chart: Chart, named: Mapping[str, Artist]
+) -> None:
+    """Write the legends: those of the chart at the right, or one above each panel, or one below."""
+    if chart.legend_in_panels:
+        _legends_above(every, chart)
+    for legend, place in zip(chart.legends, ("upper", "lower"), strict=False):
+        if known := [name for name in legend.names if name in named]:
+            look = {"title": legend.title, "loc": f"outside right {place}", **_LEGEND}
+            handles = [named[name] for name in known]
+            figure.legend(handles, known, fontsize=9, title_fontsize=9, **look)
+    if not chart.legend_in_panels and not chart.legends and len(named) > 1:
+        look = {"loc": "outside lower center", "ncols": 6, "frameon": False}
+        figure.legend(list(named.values()), list(named), **look)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
@@ -199,48 +204,18 @@ def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
             axes.tick_params(labelbottom=True)
 
 
-def _finish(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
+def _write_notes(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
     """Write notes and names; those that found no room are counted in a note."""
 
-    def write_notes(without_room: int) -> None:
+    def write(without_room: int) -> None:
         said = f"names left out for lack of room: {without_room}; see the table"
         notes = [*chart.notes, *([said] if without_room else [])]
         text = "\n".join(wrapped(note, 130) for note in notes)
         figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
 
     # With the line that may be needed: a lower plot would push names into each other.
-    write_notes(sum(len(panel.labels) for panel in chart.panels))
-    write_notes(sum(place_labels(*one) for one in zip(every, chart.panels, strict=True)))
-
-
-@contextmanager
-def plain_text() -> Iterator[None]:
-    """Take no text for a formula."""
-    try:
-        import matplotlib
-    except ImportError:
-        yield  # new_figure says so
-        return
-    with matplotlib.rc_context({"text.parse_math": False}):
-        yield
-
-
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """Return an empty figure that lays itself out and needs no display.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError(
-            "Figures need matplotlib, which is not installed.", hint="pip install matplotlib"
-        ) from None
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    write(sum(len(panel.labels) for panel in chart.panels))
+    write(sum(place_labels(*one) for one in zip(every, chart.panels, strict=True)))
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -264,12 +239,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
     make_folder(path.parent)
     write_atomically(path, buffer.getvalue())
     return path
-
-
-def stamp(axes: Axes, text: str) -> None:
-    """Write `text` large and pale across the plot, behind the data."""
-    look: dict[str, Any] = {"fontsize": 30, "color": GREY, "alpha": 0.3, "rotation": 20}
-    axes.text(0.5, 0.5, text, **_centred(axes), **look, zorder=0)
 
 
 def _centred(axes: Axes) -> dict[str, Any]:
