@@ -11,7 +11,7 @@
     bench.run(MyMethod, "cifar10", backbone=MyBackbone)  # classes and modules, not only names
     bench.evaluate(my_net, "cifar10", dense=my_resnet, name="mine")  # without our training
 
-Owns the names only; what they do is in bench.report.notebook and bench.own.
+Owns the names only; what they do is in bench.notebook and bench.own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 _FROM_NOTEBOOK = ("front_certainty", "load_results", "pairs", "pareto", "verdicts")
-_HOME = {name: "bench.report.notebook" for name in _FROM_NOTEBOOK} | {
+_HOME = {name: "bench.notebook" for name in _FROM_NOTEBOOK} | {
     name: "bench.own" for name in ("evaluate", "run")
 }
 

@@ -35,9 +35,9 @@ from bench.method import (
     Unit,
 )
 from bench.networks.trunk import BACKBONES
+from bench.notebook import load_results
 from bench.options import run_options
 from bench.registry import Registry
-from bench.report.notebook import load_results
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -45,7 +45,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("bench.engine",),
     ("bench.sweep",),
     ("bench.report", "bench.export"),
-    ("bench.drawing", "bench.finished"),
+    ("bench.drawing", "bench.finished", "bench.notebook"),
     ("bench.api",),
     ("bench.commands", "bench.own"),
     ("bench.cli",),

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[2]
 _PAGES: dict[str, str] = {}
 _API = {
     "results in a notebook": [
-        "bench.report.notebook.load_results",
-        "bench.report.notebook.pareto",
-        "bench.report.notebook.verdicts",
-        "bench.report.notebook.front_certainty",
-        "bench.report.notebook.pairs",
+        "bench.notebook.load_results",
+        "bench.notebook.pareto",
+        "bench.notebook.verdicts",
+        "bench.notebook.front_certainty",
+        "bench.notebook.pairs",
     ],
     "what the commands do": [
         *(f"bench.api.{name}" for name in ("run", "sweep", "latency", "export", "rows_of")),

@@ -44,7 +44,8 @@ def place_labels(axes: Axes, panel: Panel) -> int:
         def cost(rank: int, moved: Any = moved) -> float:
             box = moved(rank)
             hidden = sum(_shared(box, other) for other in (*marks, *lines))
-            return hidden + 3 * (box.width * box.height - _shared(box, axes.bbox)) + rank
+            outside = float(box.width * box.height) - _shared(box, axes.bbox)
+            return hidden + 3 * outside + rank
 
         box = moved(min(range(len(_PLACES)), key=cost))
         if sum(_shared(box, other) for other in marks) > _MOST_HIDDEN * box.width * box.height:

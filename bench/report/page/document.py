@@ -25,7 +25,7 @@ from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
-from bench.report.tables.published import other_papers, paper_table
+from bench.report.tables.published import published_table
 from bench.report.tables.results import results_table
 from bench.report.verdicts.best import best_table
 from bench.report.verdicts.costs import MACS, Axis
@@ -150,7 +150,6 @@ def _tables(
         area_table(fronts),
         pairs_table(pairs_of(study)),
         results_table(study.rows),
-        paper_table(published, groups),
-        other_papers(published, groups),
+        published_table(published, groups),
         dynamics_table(sorted(groups, key=lambda one: (one.control, one.label)), gradients),
     ]

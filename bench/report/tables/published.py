@@ -1,4 +1,4 @@
-"""Comparison with the paper: published, measured, difference, and by which recipe.
+"""Comparison with the papers: published, measured, difference, and by which recipe.
 
 Owns which of our networks stands beside which published line; says so where there is none.
 """
@@ -13,38 +13,32 @@ from bench.records.published import PublishedPoint, canonical_name
 from bench.report.data.groups import SeedGroup
 from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
 
-PAPER = "SGAD arXiv 1807.01430"
 _NOT_RUN = "not run"
 
 
-def paper_table(published: Sequence[PublishedPoint], groups: Sequence[SeedGroup]) -> ReportTable:
-    """Return every line of the SGAD paper on this data set, with each of our runs of its kind.
+def published_table(
+    published: Sequence[PublishedPoint], groups: Sequence[SeedGroup]
+) -> ReportTable:
+    """Return what papers print of methods or backbones of ours, with each of our runs of that kind;
+    first of what was run.
 
     Dense networks stand beside dense ones. A variant such as MF stands beside the runs whose
     variant has that word in it; where there is none, the line says so.
     """
+    methods = {canonical_name(group.first.method) for group in groups}
+    backbones = {canonical_name(group.backbone) for group in groups}
     lines = [
         _line(point, group)
         for point in published
-        if point.source.startswith(PAPER)
+        if canonical_name(point.method) in methods or canonical_name(point.backbone) in backbones
         for group in _ours(point, groups) or [None]
     ]
-    caption = f"{PAPER}, Table 1, and our runs of the same kind. Differences: measured - published."
-    return table_of("published", caption, lines)
-
-
-def other_papers(published: Sequence[PublishedPoint], groups: Sequence[SeedGroup]) -> ReportTable:
-    """Return what other sources print for methods of ours, or for one of our backbones."""
-    methods = {canonical_name(group.first.method) for group in groups}
-    backbones = {canonical_name(group.first.backbone) for group in groups}
-    chosen = [
-        point
-        for point in published
-        if not point.source.startswith(PAPER)
-        and (canonical_name(point.method) in methods or canonical_name(point.backbone) in backbones)
-    ]
-    caption = "As their sources print them: other recipes, other ways of counting. Not measured."
-    return table_of("other-papers", caption, list(map(published_cells, chosen)))
+    caption = "As their sources print them, and our runs of the same kind."
+    notes = (
+        "differences: measured - published; recipes differ, and so does what a difference means",
+    )
+    lines.sort(key=lambda line: line["our network"] == _NOT_RUN)
+    return table_of("published", caption, lines, notes=notes)
 
 
 def published_cells(point: PublishedPoint) -> dict[str, str]:
@@ -81,11 +75,14 @@ def _words(text: str) -> set[str]:
 def _line(point: PublishedPoint, group: SeedGroup | None) -> dict[str, str]:
     measured, accuracy, nflops, recipe = "", None, None, ""
     if group is not None:
-        accuracy, nflops, recipe = group.accuracy, group.mean_of("nflops"), _recipe(group)
+        first, accuracy, nflops = group.first, group.accuracy, group.mean_of("nflops")
         measured = percent_with_sd(group.accuracy, group.accuracy_sd)
+        begun = "" if first.pretraining == "none" else f" from {first.pretraining}"
+        epochs = counted(first.train_epochs or 0, "epoch")
+        recipe = f"{first.recipe}, {epochs}{begun}, n={group.seeds}"
     return {
+        "network": f"{point.method} {point.variant}".strip(),
         "backbone": point.backbone,
-        "network": f"{point.method} {point.variant}",
         "accuracy %, published": number(point.accuracy, scale=100),
         "measured": measured,
         "difference, points": _difference(accuracy, point.accuracy, "+.2f", scale=100),
@@ -94,14 +91,9 @@ def _line(point: PublishedPoint, group: SeedGroup | None) -> dict[str, str]:
         "nFLOPs, difference": _difference(nflops, point.nflops, "+.3f"),
         "our network": _NOT_RUN if group is None else group.label,
         "our recipe": recipe,
-        "note of the paper": point.note,
+        "source": point.source,
+        "note": point.note,
     }
-
-
-def _recipe(group: SeedGroup) -> str:
-    first = group.first
-    begun = "" if first.pretraining == "none" else f" from {first.pretraining}"
-    return f"{first.recipe}, {counted(first.train_epochs or 0, 'epoch')}{begun}, n={group.seeds}"
 
 
 def _difference(
