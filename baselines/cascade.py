@@ -121,7 +121,7 @@ class CascadeNet(DynamicNet):
         return Output(logits_nk, self._trace(stays_n), {})
 
     def _stays(self, small_nk: Tensor) -> Tensor:
-        return self.rule.leaves(small_nk.detach(), exit_index=0, point=self.point)
+        return self.rule.leaves(small_nk.detach(), (), exit_index=0, point=self.point)
 
     def _combined(self, small_nk: Tensor, large_nk: Tensor) -> Tensor:
         if self.combine == "last":

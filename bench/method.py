@@ -182,6 +182,12 @@ class Method(ABC, Generic[C]):
         del config
         return ""
 
+    def starts_from_dense(self, config: C) -> bool:
+        """Return whether training begins from a trained dense network: as its tags say, unless a
+        setting decides."""
+        del config
+        return self.tags.starts_from_dense
+
     @abstractmethod
     def published_epochs(self, config: C) -> int:
         """Return the epochs of the published schedule, all phases, without the dense net that

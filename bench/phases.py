@@ -6,6 +6,7 @@ optimizer and no schedule: those come with the budget or the method.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -67,6 +68,23 @@ class PricedThinking(Phase):
         for number, units in enumerate(output.terms["units_ns"].mean(dim=0), start=1):
             parts[f"units_stage{number}"] = units
         return LossTerms(entropy + self.tau * ponder, parts, output.logits)
+
+
+class JointExits(Phase):
+    """Trunk and exits together, each way out weighed by `weights`."""
+
+    @abstractmethod
+    def weights(self, net: ExitResNet, progress: float) -> Sequence[float]:
+        """Return the weight of the cross-entropy of each way out, the trunk's own head last."""
+
+    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
+        assert isinstance(net, ExitResNet)
+        logits_wnk = net.exit_logits(batch.x_nchw)
+        losses = [F.cross_entropy(logits_nk, batch.labels_n) for logits_nk in logits_wnk]
+        names = [*(f"loss_exit{e + 1}" for e in range(len(net.exits))), "loss_last"]
+        weighted = [w * v for w, v in zip(self.weights(net, progress), losses, strict=True)]
+        parts = dict(zip(names, losses, strict=True))
+        return LossTerms(torch.stack(weighted).sum(), parts, logits_wnk[-1])
 
 
 class ExitsAlone(Phase):

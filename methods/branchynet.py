@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
 
@@ -49,8 +48,10 @@ from bench.method import (
     Tags,
 )
 from bench.networks.exit_calibration import ascending, calibrate_to_budgets
+from bench.networks.exit_heads import HeadKind
 from bench.networks.exit_rules import EntropyBelow
-from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+from bench.networks.exits import NUM_EXITS, ExitResNet
+from bench.phases import JointExits
 
 _PUBLISHED_EPOCHS = 200  # the trunk, then all together
 _PUBLISHED_BATCH = 64
@@ -84,24 +85,17 @@ class TrunkAlone(Phase):
         return LossTerms(total, {"loss_last": total}, logits_nk)
 
 
-class JointTraining(Phase):
-    """Trunk and exits together, each classifier from its own cross-entropy."""
+class JointTraining(JointExits):
+    """Trunk and exits together, with fixed weights."""
 
     def __init__(
         self, config: BranchyNetConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
     ) -> None:
         super().__init__("joint", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.weights = config.weights
+        self.fixed = config.weights
 
-    def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
-        output = net(batch.x_nchw)
-        logits_wnk = output.terms["exit_logits_wnk"]
-        losses = [F.cross_entropy(logits_nk, batch.labels_n) for logits_nk in logits_wnk]
-        names = [*(f"loss_exit{e + 1}" for e in range(NUM_EXITS)), "loss_last"]
-        weighted = [w * loss for w, loss in zip(self.weights, losses, strict=True)]
-        return LossTerms(
-            torch.stack(weighted).sum(), dict(zip(names, losses, strict=True)), logits_wnk[-1]
-        )
+    def weights(self, net: ExitResNet, progress: float) -> Sequence[float]:
+        return self.fixed
 
 
 class BranchyNet(Method[BranchyNetConfig]):

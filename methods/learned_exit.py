@@ -34,7 +34,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.method import (
     Backbone,
@@ -51,9 +50,10 @@ from bench.method import (
     Tags,
     Unit,
 )
-from bench.networks.exit_calibration import ascending, held_out_logits
-from bench.networks.exit_rules import ExitRule
-from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+from bench.networks.exit_calibration import ascending, cost_shares, held_out_answers
+from bench.networks.exit_heads import HeadKind
+from bench.networks.exit_rules import Carried, ExitRule
+from bench.networks.exits import NUM_EXITS, ExitResNet
 from bench.phases import ExitsAlone
 
 _EPOCHS = 20  # no schedule is known
@@ -115,11 +115,13 @@ class LearnedRule(ExitRule):
         super().__init__(num_points, num_exits)
         self.scores = nn.ModuleList(Score(num_points) for _ in range(num_exits))
 
-    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
-        score_n1: Tensor = self.scores[exit_index](confidence_features(logits_nk), point)
+    def leaves(self, answer_nk: Tensor, _: Carried, *, exit_index: int, point: int) -> Tensor:
+        score_n1: Tensor = self.scores[exit_index](confidence_features(answer_nk), point)
         return score_n1.flatten() > 0
 
     def units(self, exit_index: int) -> Sequence[Unit]:
+        if exit_index == self.num_exits:
+            return ()
         name, score = f"exit{exit_index + 1}.rule", self.scores[exit_index]
         return [Unit(name, score, (len(FEATURES),), True, "policy")]
 
@@ -230,25 +232,6 @@ def calibrate_by_learning(
         rule.set_point(point, *learn_backwards(features_emf, losses, costs_w, ridge=ridge))
 
 
-def cost_shares(net: ExitResNet) -> list[float]:
-    """Return what leaving by each way out costs, heads and rules included, in MACs relative to
-    the dense network."""
-    units = net.units()
-    macs_u = [_macs(unit, device=net.passed_u.device) for unit in units]
-    dense = sum(macs for macs, unit in zip(macs_u, units, strict=True) if unit.role != "policy")
-    passed = net.passed_u.tolist()
-    ways = range(net.rule.num_exits + 1)
-    return [sum(m for m, n in zip(macs_u, passed, strict=True) if n <= k) / dense for k in ways]
-
-
-def _macs(unit: Unit, *, device: torch.device) -> int:
-    with torch.inference_mode(mode=False), torch.no_grad():
-        probe = torch.zeros(1, *unit.input_shape, device=device)
-        with FlopCounterMode(display=False) as counter:
-            unit.module(probe)
-    return int(counter.get_total_flops()) // 2
-
-
 class LearnedExit(Method[LearnedExitConfig]):
     """Exits on a frozen network, taken by rules that weigh errors against MACs."""
 
@@ -292,7 +275,7 @@ class LearnedExit(Method[LearnedExitConfig]):
         self, net: DynamicNet, config: LearnedExitConfig, held_out: Iterable[Batch]
     ) -> None:
         assert isinstance(net, ExitResNet)
-        logits_wmk = held_out_logits(net, (batch.x_nchw for batch in held_out))
+        logits_wmk = held_out_answers(net, (batch.x_nchw for batch in held_out))
         labels_m = torch.cat([batch.labels_n for batch in held_out])
         losses_wm = losses_by_way_out(logits_wmk, labels_m, kind=config.loss)
         calibrate_by_learning(net, logits_wmk, losses_wm, prices=config.lambdas, ridge=config.ridge)

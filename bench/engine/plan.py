@@ -255,7 +255,8 @@ class _Builder:
     def plan(self, name: str, seed: int) -> Planned:
         method = METHODS.get(name)
         initial, needs, share = self._file(), None, 1.0
-        if initial is None and method.tags.starts_from_dense:
+        config = method_config(method, self.request.settings.get(name, {}))
+        if initial is None and method().starts_from_dense(config):
             dense, share = self._shares(method)
             needs = self._dense(seed, share=dense, held_out=self._held_out(method))
             initial = InitialWeights(kind="run", name=needs.run, identity=needs.key)

@@ -1,11 +1,13 @@
-"""How the thresholds of exits are fitted to held-out images: shares of a budget leave at each.
+"""How the thresholds of exits are fitted to held-out images.
 
-The protocol is MSDNet's (Huang et al., ICLR 2018, and kalviny/MSDNet-PyTorch). Owns no rule and no
-network.
+Either shares of the images leave at each exit, which is the protocol of MSDNet (Huang et al., ICLR
+2018, and kalviny/MSDNet-PyTorch), or there is one threshold for all exits, such that the mean cost
+stays within a budget. Owns no rule and no network.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import ConfigError
+from bench.networks.exit_places import macs_of
 from bench.networks.exit_rules import ThresholdRule
 from bench.networks.exits import ExitResNet
 
@@ -64,14 +67,14 @@ def _cut(confidence_m: Tensor, leaving: int) -> float:
     return float((last + stayed_m[0]) / 2) if len(stayed_m) > 0 else float("-inf")
 
 
-def held_out_logits(net: ExitResNet, images: Iterable[Tensor]) -> Tensor:
-    """Return the logits of all ways out on batches of images (N, C, H, W): (W, M, K).
+def held_out_answers(net: ExitResNet, images: Iterable[Tensor]) -> Tensor:
+    """Return what batches of images (N, C, H, W) are told by all ways out: (W, M, K).
 
     Raises:
         ConfigError: there are no images.
     """
     with torch.no_grad():
-        parts = [net.exit_logits(x_nchw).float() for x_nchw in images]
+        parts = [net.answers(net.exit_logits(x_nchw)).float() for x_nchw in images]
     if not parts:
         raise ConfigError(
             "Exit thresholds are chosen on training images that are kept apart; there are none.",
@@ -82,10 +85,59 @@ def held_out_logits(net: ExitResNet, images: Iterable[Tensor]) -> Tensor:
 
 def calibrate_to_budgets(net: ExitResNet, images: Iterable[Tensor], p: Sequence[float]) -> None:
     """Set the thresholds of each operating point to the exit distribution of its p."""
-    rule = net.rule
-    assert isinstance(rule, ThresholdRule)
-    sides_emk = held_out_logits(net, images)[:-1]
-    confidence_em = torch.stack([rule.confidence(logits_mk) for logits_mk in sides_emk])
+    rule, confidence_em = _confidence(net, images)
     ways = rule.num_exits + 1
     cuts = [cuts_for_shares(confidence_em, exit_shares(value, ways_out=ways)) for value in p]
     rule.set_cuts(torch.tensor(cuts, dtype=torch.float64).to(rule.thresholds_pe))
+
+
+def calibrate_to_costs(net: ExitResNet, images: Iterable[Tensor], budgets: Sequence[float]) -> None:
+    """Set one threshold for all exits at each operating point: of those under which the images cost
+    at most a budget on average, relative to the dense network, the one that costs most.
+
+    Where even leaving at the first exit costs more, all leave there.
+    """
+    rule, confidence_em = _confidence(net, images)
+    costs_w = cost_shares(net)
+    cuts_p = [cut_within(confidence_em, costs_w, budget) for budget in budgets]
+    cuts_pe = torch.tensor(cuts_p, dtype=torch.float64)[:, None].expand(-1, rule.num_exits)
+    rule.set_cuts(cuts_pe.to(rule.thresholds_pe))
+
+
+def _confidence(net: ExitResNet, images: Iterable[Tensor]) -> tuple[ThresholdRule, Tensor]:
+    """Return the rule of a network, and how sure M images are at its exits, (E, M)."""
+    rule = net.rule
+    assert isinstance(rule, ThresholdRule)
+    answers_emk = held_out_answers(net, images)[:-1]
+    return rule, torch.stack([rule.confidence(answers_mk) for answers_mk in answers_emk])
+
+
+def cut_within(confidence_em: Tensor, costs_w: Sequence[float], budget: float) -> float:
+    """Return the highest cut such that the mean cost is at most `budget`; -inf if none is.
+
+    An image leaves at the first exit where its confidence (E, M) is above the cut, and pays what
+    this way out costs. The mean cost never falls as the cut rises.
+    """
+    levels = confidence_em.flatten().sort().values
+    middles = (levels[:-1] + levels[1:]) / 2
+    ends = levels.new_tensor([float("-inf"), float("inf")])
+    cuts = torch.cat([ends[:1], middles, ends[1:]]).tolist()
+    place = bisect_right(cuts, budget, key=lambda cut: _mean_cost(confidence_em, costs_w, cut))
+    return float(cuts[max(place - 1, 0)])
+
+
+def _mean_cost(confidence_em: Tensor, costs_w: Sequence[float], cut: float) -> float:
+    costs = torch.tensor(costs_w, dtype=torch.float64, device=confidence_em.device)
+    stays_em = (confidence_em <= cut).double().cumprod(dim=0)
+    return float(costs[0] + (stays_em.mean(dim=1) * costs.diff()).sum())
+
+
+def cost_shares(net: ExitResNet) -> list[float]:
+    """Return what leaving by each way out costs, heads and rules included, in MACs relative to
+    the dense network."""
+    units = net.units()
+    macs_u = [macs_of(unit, device=net.passed_u.device) for unit in units]
+    dense = sum(macs for macs, unit in zip(macs_u, units, strict=True) if unit.role != "policy")
+    passed = net.passed_u.tolist()
+    ways = range(net.rule.num_exits + 1)
+    return [sum(m for m, n in zip(macs_u, passed, strict=True) if n <= k) / dense for k in ways]

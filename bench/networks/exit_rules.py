@@ -1,7 +1,8 @@
-"""Who leaves at an exit: rules on the logits of its classifier, several operating points at once.
+"""Who leaves at an exit, and with which answer: rules on the logits of its classifier.
 
-What a rule compares with is kept in buffers, so that it travels in the state dict. Until they are
-calibrated, no image leaves. Owns no network and no calibration.
+A rule has several operating points at once. What it compares with is kept in buffers, so that it
+travels in the state dict. Until they are calibrated, no image leaves. Owns no network and no
+calibration.
 """
 
 from __future__ import annotations
@@ -27,20 +28,40 @@ def entropy_nats(logits_nk: Tensor) -> Tensor:
     return -(log_nk.exp() * log_nk).sum(dim=1)
 
 
+Carried = tuple[Tensor, ...]
+"""What a rule remembers of each image from one exit to the next, (N, ...) each."""
+
+
 class ExitRule(nn.Module, ABC):
-    """Decides at each of E exits, for each of P operating points, who leaves."""
+    """Decides at each of E exits, for each of P operating points, who leaves.
+
+    At every exit that an image reaches, `answer` is asked first, then `leaves`; at the trunk's own
+    head, number E, `answer` alone. What a rule has to remember of an image (an answer given before,
+    how often it came) `answer` returns and is handed again: a rule keeps nothing of a batch itself.
+    """
 
     def __init__(self, num_points: int, num_exits: int) -> None:
         super().__init__()
         self.num_points = num_points
         self.num_exits = num_exits
 
+    def answer(
+        self, logits_nk: Tensor, carried: Carried, *, exit_index: int
+    ) -> tuple[Tensor, Carried]:
+        """Return the logits (N, K) with which an image leaves here, if it does, and what to carry.
+
+        By default those of this exit's classifier and nothing. `carried` is () at the first exit.
+        """
+        del carried, exit_index
+        return logits_nk, ()
+
     @abstractmethod
-    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
-        """Return (N,) bool: who leaves at exit `exit_index`, by the logits (N, K) of that exit."""
+    def leaves(self, answer_nk: Tensor, carried: Carried, *, exit_index: int, point: int) -> Tensor:
+        """Return (N,) bool: who leaves at exit `exit_index`, by what `answer` returned there."""
 
     def units(self, exit_index: int) -> Sequence[Unit]:
-        """Return what asking the rule at one exit costs; nothing, unless overridden."""
+        """Return what asking the rule at one exit, or at the trunk's head, costs: by default
+        nothing."""
         del exit_index
         return ()
 
@@ -56,8 +77,8 @@ class ThresholdRule(ExitRule):
         self.register_buffer("thresholds_pe", start_pe)
 
     @abstractmethod
-    def confidence(self, logits_nk: Tensor) -> Tensor:
-        """Return how sure each image is, (N,) float64: the surer leave first."""
+    def confidence(self, answer_nk: Tensor) -> Tensor:
+        """Return how sure each image is of its answer, (N,) float64: the surer leave first."""
 
     @abstractmethod
     def set_cuts(self, cuts_pe: Tensor) -> None:
@@ -70,11 +91,11 @@ class EntropyBelow(ThresholdRule):
     def __init__(self, num_points: int, num_exits: int) -> None:
         super().__init__(num_points, num_exits, never=0.0)
 
-    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
-        return entropy_nats(logits_nk) < self.thresholds_pe[point, exit_index]
+    def leaves(self, answer_nk: Tensor, _: Carried, *, exit_index: int, point: int) -> Tensor:
+        return entropy_nats(answer_nk) < self.thresholds_pe[point, exit_index]
 
-    def confidence(self, logits_nk: Tensor) -> Tensor:
-        return -entropy_nats(logits_nk)
+    def confidence(self, answer_nk: Tensor) -> Tensor:
+        return -entropy_nats(answer_nk)
 
     def set_cuts(self, cuts_pe: Tensor) -> None:
         self.thresholds_pe.copy_(-cuts_pe)
@@ -86,11 +107,11 @@ class ProbabilityReaches(ThresholdRule):
     def __init__(self, num_points: int, num_exits: int) -> None:
         super().__init__(num_points, num_exits, never=float("inf"))
 
-    def leaves(self, logits_nk: Tensor, *, exit_index: int, point: int) -> Tensor:
-        return largest_probability(logits_nk) >= self.thresholds_pe[point, exit_index]
+    def leaves(self, answer_nk: Tensor, _: Carried, *, exit_index: int, point: int) -> Tensor:
+        return largest_probability(answer_nk) >= self.thresholds_pe[point, exit_index]
 
-    def confidence(self, logits_nk: Tensor) -> Tensor:
-        return largest_probability(logits_nk)
+    def confidence(self, answer_nk: Tensor) -> Tensor:
+        return largest_probability(answer_nk)
 
     def set_cuts(self, cuts_pe: Tensor) -> None:
         self.thresholds_pe.copy_(cuts_pe)

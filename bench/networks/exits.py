@@ -1,24 +1,23 @@
-"""A trunk with exits: two classifiers on the way.
+"""A trunk with exits: classifiers on the way.
 
 Every method that may end a network early is an instance of this class with its own rule
-(exit_rules.py); the loop over the stretches between exits lives here. Owns the exit heads, the list
-of units and the columns of the trace; how rules are fitted to held-out images is
-exit_calibration.py's.
+(exit_rules.py), places (exit_places.py) and heads (exit_heads.py); the loop over the stretches
+between exits lives here. Owns the list of units and the columns of the trace; how rules are fitted
+to held-out images is exit_calibration.py's.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
-from bench.networks.cifar_resnet import Head
-from bench.networks.exit_rules import ExitRule
+from bench.networks.exit_heads import CascadingHead, HeadKind, HeadMaker, maker_of
+from bench.networks.exit_rules import Carried, ExitRule
 from bench.networks.gated import has_cost, trunk_units
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
 from bench.networks.unit import (
@@ -30,51 +29,14 @@ from bench.networks.unit import (
     executed_whole,
 )
 
-NUM_EXITS = 2  # behind each third; the trunk's own head is the last way out
-HeadKind = Literal["pooled", "grid", "convolution"]
-_GRID_SIDE = 4
-
-
-class GridHead(nn.Module):
-    """Means over a grid of at most 4x4 fields, or over at most 16 runs of tokens; and a linear
-    classifier of all of them."""
-
-    def __init__(self, num_classes: int, shape_chw: tuple[int, ...]) -> None:
-        super().__init__()
-        if len(shape_chw) == 3:
-            width, *sides = shape_chw
-            fields = [min(_GRID_SIDE, side) for side in sides]
-        else:
-            tokens, width = shape_chw
-            fields = [1, min(_GRID_SIDE**2, tokens)]
-        self.fields = (fields[0], fields[1])
-        self.linear = nn.Linear(width * fields[0] * fields[1], num_classes)
-
-    def forward(self, h: Tensor) -> Tensor:
-        maps_nchw = h if h.ndim == 4 else h.transpose(1, 2)[:, :, None]
-        logits: Tensor = self.linear(F.adaptive_avg_pool2d(maps_nchw, self.fields).flatten(1))
-        return logits
-
-
-class ConvolutionalHead(nn.Module):
-    """conv3x3, batch norm, ReLU; then pooling and a linear classifier as at the trunk's end."""
-
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        self.head = Head(num_classes, width)
-        nn.init.kaiming_normal_(self.conv.weight)
-
-    def forward(self, h_nchw: Tensor) -> Tensor:
-        logits: Tensor = self.head(F.relu(self.bn(self.conv(h_nchw)), inplace=True))
-        return logits
+NUM_EXITS = 2  # where nothing else is said: behind one and two thirds
 
 
 class ExitResNet(DynamicNet):
-    """A trunk that an image may leave behind one or two thirds of it, where the rule says so.
+    """A trunk that an image may leave on the way, where the rule says so.
 
-    An exit lies where a stage ends, if there are as many: of a CIFAR ResNet behind stages 1 and 2.
+    `starts` are the first blocks behind the exits, by default behind one and two thirds: where
+    stages end, if there are as many, as behind stages 1 and 2 of a CIFAR ResNet.
 
     There are W = E + 1 ways out, counted from 0: the exits, and the trunk's own head. An image that
     leaves by one of them ran all that lies before it, the heads of earlier exits included.
@@ -84,23 +46,30 @@ class ExitResNet(DynamicNet):
 
     passed_u: Tensor
 
-    def __init__(self, backbone: Backbone, rule: ExitRule, *, head: HeadKind = "pooled") -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        rule: ExitRule,
+        *,
+        starts: Sequence[int] | None = None,
+        head: HeadKind | HeadMaker = "pooled",
+    ) -> None:
         super().__init__()
-        assert rule.num_exits == NUM_EXITS
         self.backbone = backbone
         self.trunk: Trunk = backbone.build()
-        self.starts = (0, *backbone.thirds)
+        self.starts = (0, *(backbone.thirds if starts is None else starts))
+        assert rule.num_exits == len(self.starts) - 1
         if head == "convolution":
             backbone.require_maps(f"An exit with a {head} head")
+        make = maker_of(head) if isinstance(head, str) else head
+        states = backbone.layout.states
         self.exits = nn.ModuleList(
-            _head(head, unit.input_shape, backbone.num_classes)
-            for unit in trunk_units(self.trunk, backbone)
-            if unit.name in self._first_behind_exits
+            make(backbone.num_classes, states[start], e) for e, start in enumerate(self.starts[1:])
         ).to(memory_format=torch.channels_last)
         self.rule = rule
         self.training_only = nn.ModuleDict()
         self.point = rule.num_points // 2
-        self.last = NUM_EXITS
+        self.last = rule.num_exits
         passed_u = torch.tensor([passed for _, passed in self._units()])
         self.register_buffer("passed_u", passed_u, persistent=False)
 
@@ -131,17 +100,18 @@ class ExitResNet(DynamicNet):
 
     def forward(self, x_nchw: Tensor) -> Output:
         logits_wnk = self.exit_logits(x_nchw)
-        return self._leaving(logits_wnk, self._ways_out(logits_wnk))
+        return self._leaving(logits_wnk, *self._ways_out(logits_wnk))
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
-        if self.last < NUM_EXITS:
+        if self.last < self.rule.num_exits:
             raise Unsupported("What lies behind an exit that all images take was removed.")
         logits_wnk = self.exit_logits(x_nchw)
-        return self._leaving(logits_wnk, self._none_leave(logits_wnk))
+        return self._leaving(logits_wnk, logits_wnk, self._none_leave(logits_wnk))
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
         logits_wnk = self.exit_logits(x_nchw)
-        return self._leaving(logits_wnk, self._ways_out(logits_wnk)[order_n])
+        answers_wnk, way_n = self._ways_out(logits_wnk)
+        return self._leaving(logits_wnk, answers_wnk, way_n[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
         return executed_whole(self, x_nchw)
@@ -169,22 +139,23 @@ class ExitResNet(DynamicNet):
 
     def exit_logits(self, x_nchw: Tensor) -> Tensor:
         """Return the logits of all ways out, (W, N, K), none leaving."""
-        heads = self.heads[: self.last + 1]
-        pairs = zip(heads, self.states(x_nchw), strict=False)  # the heads end it
-        return torch.stack([head(h_nchw) for head, h_nchw in pairs])
+        return self._classified(islice(self.states(x_nchw), self.last + 1))
 
     def side_logits(self, x_nchw: Tensor) -> Tensor:
         """Return the logits of the exits alone, (E, N, K); the trunk gets no gradient, and what
         lies behind the last exit is not computed."""
-        states = self.states(x_nchw)
         with torch.no_grad():
-            states_e = [next(states) for _ in self.exits]
-        pairs = zip(self.exits, states_e, strict=True)
-        return torch.stack([head(h_nchw) for head, h_nchw in pairs])
+            states_e = list(islice(self.states(x_nchw), len(self.exits)))
+        return self._classified(states_e)
+
+    def answers(self, logits_wnk: Tensor) -> Tensor:
+        """Return what an image is told by each way out (W, N, K), from the logits of all."""
+        return torch.stack([answer_nk for answer_nk, _ in self._asked(logits_wnk)])
 
     @property
     def _first_behind_exits(self) -> list[str]:
-        return [f"block{start}" for start in self.starts[1:]]
+        last = len(self.blocks)
+        return [f"block{start}" if start < last else "head" for start in self.starts[1:]]
 
     def stretches(self) -> list[list[Block]]:
         """Return the blocks up to each way out, from the one before it."""
@@ -196,52 +167,89 @@ class ExitResNet(DynamicNet):
         listed: list[tuple[Unit, int]] = []
         exits: list[tuple[Unit, int]] = []
         passed = 0
+        first = self._first_behind_exits
         for unit in trunk_units(self.trunk, self.backbone):
-            if unit.name in self._first_behind_exits:
+            if unit.name in first:
                 name = f"exit{passed + 1}"
                 head = Unit(name, self.exits[passed], unit.input_shape, True, "policy")
                 exits += [(part, passed) for part in (head, *self.rule.units(passed))]
                 passed += 1
             listed.append((unit, passed))
+        exits += [(part, passed) for part in self.rule.units(passed)]
         return [(unit._replace(always_on=n == 0), n) for unit, n in (*listed, *exits)]
 
     def _none_leave(self, logits_wnk: Tensor) -> Tensor:
         count = logits_wnk.shape[1]
         return torch.full((count,), self.last, dtype=torch.int64, device=logits_wnk.device)
 
-    def _ways_out(self, logits_wnk: Tensor) -> Tensor:
-        """Return by which way out each image leaves, (N,) in 0 ... E."""
-        way_n = self._none_leave(logits_wnk)
-        for e in reversed(range(self.last)):
-            leaves_n = self.rule.leaves(logits_wnk[e].detach(), exit_index=e, point=self.point)
-            way_n = torch.where(leaves_n, e, way_n)
-        return way_n
+    def _asked(self, logits_wnk: Tensor) -> Iterator[tuple[Tensor, Carried]]:
+        """Yield the answer of each way out (N, K), and what the rule carries on from it."""
+        carried: Carried = ()
+        for way, logits_nk in enumerate(logits_wnk):
+            answer_nk, carried = self.rule.answer(logits_nk, carried, exit_index=way)
+            yield answer_nk, carried
 
-    def _leaving(self, logits_wnk: Tensor, way_n: Tensor) -> Output:
-        logits_nk = logits_wnk[way_n, torch.arange(len(way_n), device=way_n.device)]
+    def _ways_out(self, logits_wnk: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the answers (W, N, K), and by which way out each image leaves, (N,) in 0 ... E."""
+        asked = list(self._asked(logits_wnk))
+        way_n = self._none_leave(logits_wnk)
+        for way in reversed(range(self.last)):
+            answer_nk, carried = asked[way]
+            way_n = torch.where(self._leaves(way, answer_nk.detach(), carried), way, way_n)
+        return torch.stack([answer_nk for answer_nk, _ in asked]), way_n
+
+    def _leaves(self, way: int, answer_nk: Tensor, carried: Carried) -> Tensor:
+        return self.rule.leaves(answer_nk, carried, exit_index=way, point=self.point)
+
+    def _classified(self, states: Iterable[Tensor]) -> Tensor:
+        found: list[Tensor] = []
+        for way, h_nchw in enumerate(states):
+            found.append(self._classify(way, h_nchw, *found[-1:]))
+        return torch.stack(found)
+
+    def _classify(self, way: int, h_nchw: Tensor, *before: Tensor) -> Tensor:
+        """Return the logits of way out `way`; `before` are those of the one before it."""
+        head = self.heads[way]
+        cascading = isinstance(head, CascadingHead)
+        logits_nk: Tensor = head(h_nchw, before[0].detach()) if cascading else head(h_nchw)
+        return logits_nk
+
+    def _leaving(self, logits_wnk: Tensor, answers_wnk: Tensor, way_n: Tensor) -> Output:
+        logits_nk = answers_wnk[way_n, torch.arange(len(way_n), device=way_n.device)]
         terms = {"exit_logits_wnk": logits_wnk, "way_n": way_n}
         return Output(logits_nk, self._trace(way_n), terms)
 
     def _trace(self, way_n: Tensor) -> Tensor:
         return (self.passed_u <= way_n[:, None]).float()
 
-    def _from(self, way: int, h_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
+    def _from(
+        self,
+        way: int,
+        h_nchw: Tensor,
+        branch: Branch,
+        before: Sequence[Tensor] = (),
+        carried: Carried = (),
+    ) -> tuple[Tensor, Tensor]:
         """Go on with images that have not left before way out `way`."""
         for block in self.stretches()[way]:
             h_nchw = block(h_nchw)
-        logits_nk: Tensor = self.heads[way](h_nchw)
+        logits_nk = self._classify(way, h_nchw, *before)
+        answer_nk, carried = self.rule.answer(logits_nk, carried, exit_index=way)
 
-        def leave(logits_nk: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-            return logits_nk, (self.passed_u <= way).float().expand(logits_nk.shape[0], -1)
+        def leave(answer_nk: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+            return answer_nk, (self.passed_u <= way).float().expand(answer_nk.shape[0], -1)
 
-        def go_on(_: Tensor, h_nchw: Tensor) -> tuple[Tensor, Tensor]:
-            return self._from(way + 1, h_nchw, branch)
+        def go_on(_: Tensor, h_nchw: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+            before, carried = rest[:handed], rest[handed:]
+            return self._from(way + 1, h_nchw, branch, before, carried)
 
         if way == self.last:
-            return leave(logits_nk, h_nchw)
-        stays_n = ~self.rule.leaves(logits_nk, exit_index=way, point=self.point)
-        logits_nk, executed_nu = branch(stays_n, go_on, leave, logits_nk, h_nchw)
-        return logits_nk, executed_nu
+            return leave(answer_nk)
+        stays_n = ~self._leaves(way, answer_nk, carried)
+        handed = int(isinstance(self.heads[way + 1], CascadingHead))
+        rest = (*[logits_nk] * handed, *carried)
+        answer_nk, executed_nu = branch(stays_n, go_on, leave, answer_nk, h_nchw, *rest)
+        return answer_nk, executed_nu
 
     def _cut_behind(self, way: int) -> None:
         """Remove what lies behind exit `way`, counted from 0, and let every image leave there."""
@@ -251,14 +259,6 @@ class ExitResNet(DynamicNet):
             for name in ("shortcut", "then"):
                 if has_cost(getattr(block, name)):
                     block.register_module(name, RemovedResidual())
-        for later in range(way + 1, NUM_EXITS):
+        for later in range(way + 1, self.rule.num_exits):
             self.exits[later] = RemovedResidual()
         self.trunk.register_module("head", RemovedResidual())
-
-
-def _head(kind: HeadKind, shape_chw: tuple[int, ...], num_classes: int) -> nn.Module:
-    if kind == "pooled":
-        return Head(num_classes, shape_chw[0] if len(shape_chw) == 3 else shape_chw[-1])
-    if kind == "grid":
-        return GridHead(num_classes, shape_chw)
-    return ConvolutionalHead(num_classes, shape_chw[0])

@@ -7,9 +7,10 @@ import functools
 import torch
 from gated_nets import backbone, images, season
 
-from bench.networks.exit_calibration import calibrate_to_budgets, held_out_logits
+from bench.networks.exit_calibration import calibrate_to_budgets, held_out_answers
+from bench.networks.exit_heads import HeadKind
 from bench.networks.exit_rules import EntropyBelow, ExitRule, ProbabilityReaches
-from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+from bench.networks.exits import NUM_EXITS, ExitResNet
 from methods.learned_exit import LearnedRule, calibrate_by_learning
 
 RULES: dict[str, type[ExitRule]] = {
@@ -35,7 +36,7 @@ def calibrated(rule: str = "entropy", head: HeadKind = "pooled", shortcut: str =
     if rule != "learned":
         calibrate_to_budgets(net, held_out, BUDGETS)
         return net
-    logits_wmk = held_out_logits(net, held_out)
+    logits_wmk = held_out_answers(net, held_out)
     # Made-up losses: whoever is less sure than most at an exit is wrong there.
     unsure_wm = -logits_wmk.softmax(dim=2).amax(dim=2)
     losses_wm = (unsure_wm > unsure_wm.median(dim=1, keepdim=True).values).double()

@@ -18,7 +18,7 @@ from bench.networks.exit_calibration import (
     calibrate_to_budgets,
     cuts_for_shares,
     exit_shares,
-    held_out_logits,
+    held_out_answers,
 )
 
 
@@ -125,7 +125,7 @@ def test_without_held_out_images_there_is_an_error_that_says_how_to_get_some() -
 
 
 def test_calibration_leaves_no_gradient_behind() -> None:
-    assert not held_out_logits(fresh(), [images(4)]).requires_grad
+    assert not held_out_answers(fresh(), [images(4)]).requires_grad
 
 
 def test_settings_that_do_not_rise_are_refused() -> None:

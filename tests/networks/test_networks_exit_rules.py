@@ -46,7 +46,7 @@ def test_at_entropy_zero_nobody_leaves_and_at_infinity_everybody(
     rule = EntropyBelow(1, 2)
     rule.thresholds_pe.fill_(threshold)
     z = torch.cat([logits(39), torch.tensor([[1e4] + [0.0] * 9])])
-    assert int(rule.leaves(z, exit_index=0, point=0).sum()) == leaving
+    assert int(rule.leaves(z, (), exit_index=0, point=0).sum()) == leaving
 
 
 @pytest.mark.parametrize(("threshold", "leaving"), [(0.0, 40), (1.001, 0)])
@@ -55,16 +55,16 @@ def test_at_probability_zero_everybody_leaves_and_above_one_nobody(
 ) -> None:
     rule = ProbabilityReaches(1, 2)
     rule.thresholds_pe.fill_(threshold)
-    assert int(rule.leaves(logits(), exit_index=1, point=0).sum()) == leaving
+    assert int(rule.leaves(logits(), (), exit_index=1, point=0).sum()) == leaving
 
 
 def test_a_probability_that_just_reaches_the_threshold_leaves() -> None:
     rule = ProbabilityReaches(1, 1)
     rule.thresholds_pe.fill_(0.5)
     z = torch.tensor([[0.0, 0.0], [0.0, 1e-3]])
-    assert rule.leaves(z, exit_index=0, point=0).tolist() == [True, True]
+    assert rule.leaves(z, (), exit_index=0, point=0).tolist() == [True, True]
     rule.thresholds_pe.fill_(0.50001)
-    assert rule.leaves(z, exit_index=0, point=0).tolist() == [False, True]
+    assert rule.leaves(z, (), exit_index=0, point=0).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("kind", [EntropyBelow, ProbabilityReaches])
@@ -75,10 +75,10 @@ def test_cuts_separate_by_confidence_at_their_own_exit_and_point(
     confidence = rule.confidence(z)
     middle = confidence.sort().values[19:21].mean()
     rule.set_cuts(torch.tensor([[-math.inf, math.inf], [math.inf, float(middle)]]).double())
-    assert bool(rule.leaves(z, exit_index=0, point=0).all())
-    assert not bool(rule.leaves(z, exit_index=1, point=0).any())
-    assert not bool(rule.leaves(z, exit_index=0, point=1).any())
-    assert torch.equal(rule.leaves(z, exit_index=1, point=1), confidence > middle)
+    assert bool(rule.leaves(z, (), exit_index=0, point=0).all())
+    assert not bool(rule.leaves(z, (), exit_index=1, point=0).any())
+    assert not bool(rule.leaves(z, (), exit_index=0, point=1).any())
+    assert torch.equal(rule.leaves(z, (), exit_index=1, point=1), confidence > middle)
 
 
 @pytest.mark.parametrize("kind", [EntropyBelow, ProbabilityReaches])
@@ -89,7 +89,7 @@ def test_nobody_leaves_by_a_rule_that_was_never_calibrated(
     sure = torch.cat([logits(), torch.tensor([[1e4] + [0.0] * 9])])
     for point in range(3):
         for exit_index in range(2):
-            assert not bool(rule.leaves(sure, exit_index=exit_index, point=point).any())
+            assert not bool(rule.leaves(sure, (), exit_index=exit_index, point=point).any())
 
 
 def test_what_a_rule_compares_with_travels_in_its_state_dict() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from bench.errors import Unsupported
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
-from bench.networks.exits import NUM_EXITS, ExitResNet, HeadKind
+from bench.networks.exit_heads import HeadKind
+from bench.networks.exits import NUM_EXITS, ExitResNet
 from bench.networks.trunk import Backbone
 
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
