@@ -53,7 +53,12 @@ def test_every_method_gets_the_same_total_of_epochs_its_start_included() -> None
             epochs[needs.key] = needs.budget.epochs
             total += needs.budget.epochs
         # Heads on a frozen trunk that has had the whole budget: three epochs without its backward.
-        assert total == (33 if judged.spec.method in {"cdl", "learned_exit"} else 30)
+        assert total == (33 if _is_on_frozen_trunk(judged) else 30)
+
+
+def _is_on_frozen_trunk(item: Planned) -> bool:
+    ic_only = item.spec.config.get("training") == "ic-only"
+    return ic_only or item.spec.method in {"cdl", "learned_exit", "ztw"}
 
 
 def test_exits_on_a_frozen_trunk_start_from_the_static_network_of_the_ladder() -> None:
@@ -63,9 +68,9 @@ def test_exits_on_a_frozen_trunk_start_from_the_static_network_of_the_ladder() -
         item.spec.method: item.needs.key
         for plan in plans
         for item in plan
-        if item.needs is not None and item.spec.method in {"cdl", "learned_exit"}
+        if item.needs is not None and _is_on_frozen_trunk(item)
     }
-    assert len(starts) == 2
+    assert len(starts) == 4
     assert set(starts.values()) <= ladder
 
 

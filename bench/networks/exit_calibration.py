@@ -7,6 +7,7 @@ stays within a budget. Owns no rule and no network.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -118,12 +119,10 @@ def cut_within(confidence_em: Tensor, costs_w: Sequence[float], budget: float) -
     An image leaves at the first exit where its confidence (E, M) is above the cut, and pays what
     this way out costs. The mean cost never falls as the cut rises.
     """
-    levels = confidence_em.flatten().sort().values
-    middles = (levels[:-1] + levels[1:]) / 2
-    ends = levels.new_tensor([float("-inf"), float("inf")])
-    cuts = torch.cat([ends[:1], middles, ends[1:]]).tolist()
+    levels = sorted(set(confidence_em.flatten().tolist()))
+    cuts = [-math.inf, *((low + high) / 2 for low, high in pairwise(levels)), math.inf]
     place = bisect_right(cuts, budget, key=lambda cut: _mean_cost(confidence_em, costs_w, cut))
-    return float(cuts[max(place - 1, 0)])
+    return cuts[max(place - 1, 0)]
 
 
 def _mean_cost(confidence_em: Tensor, costs_w: Sequence[float], cut: float) -> float:

@@ -23,7 +23,13 @@ SIX_SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 
 
 def behind_every_block(backbone: Backbone) -> tuple[int, ...]:
-    """Return the places behind all blocks, the last one included."""
+    """Return the places behind all blocks, the last one included.
+
+    Raises:
+        NotApplicable: there is no block.
+    """
+    if backbone.num_blocks == 0:
+        raise NotApplicable(f"{backbone.name} has no block to put an exit behind.")
     return tuple(range(1, backbone.num_blocks + 1))
 
 

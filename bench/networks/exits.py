@@ -208,10 +208,10 @@ class ExitResNet(DynamicNet):
         return torch.stack(found)
 
     def _classify(self, way: int, h_nchw: Tensor, *before: Tensor) -> Tensor:
-        """Return the logits of way out `way`; `before` are those of the one before it."""
+        """Return the logits of way out `way`; `before` are those of the one before it, if any."""
         head = self.heads[way]
-        cascading = isinstance(head, CascadingHead)
-        logits_nk: Tensor = head(h_nchw, before[0].detach()) if cascading else head(h_nchw)
+        read = [nk.detach() for nk in before] if isinstance(head, CascadingHead) else []
+        logits_nk: Tensor = head(h_nchw, *read)
         return logits_nk
 
     def _leaving(self, logits_wnk: Tensor, answers_wnk: Tensor, way_n: Tensor) -> Output:

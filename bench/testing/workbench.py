@@ -34,6 +34,7 @@ from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, shortfall_o
 from bench.testing.perturbation import Spread, gated_columns, perturb
 from bench.testing.specimen import Specimen
 from bench.training.optimizer import build_optimizer
+from bench.training.statistics import reestimate
 
 # Two depths and both shortcuts; the larger one first, because a rule may leave nothing to decide
 # where each stage has a single block.
@@ -179,6 +180,8 @@ class Workbench:
             reached: set[str] = set()
             for phase in self.phases(self.config):
                 reached |= train_briefly(net, phase)
+            if reached:  # after so few steps running statistics are far off, the more the deeper
+                reestimate(net, [synthetic.batch(_IMAGES, seed=300)])
             points = self.settled(net, self.config)
             spread = Spread(1.0, 1)
             if gated_columns(net):

@@ -86,7 +86,9 @@ def _anchor(stem: str) -> str:
     """Return the section of docs/methods.md about a file."""
     if stem in {"sgad", "skipnet", "blockdrop", "convnet_aig"}:
         return stem.replace("_", "-")
-    exits = dict.fromkeys(("branchynet", "cdl", "learned_exit"), "early-exits")
+    exits = dict.fromkeys(
+        ("branchynet", "cdl", "learned_exit", "sdn", "pbee", "ztw"), "early-exits"
+    )
     halting = dict.fromkeys(("act", "sact"), "act-and-sact")
     return {**exits, **halting, "a_vit": "a-vit", "resnet": "the-backbone"}.get(stem, "controls")
 

@@ -16,6 +16,7 @@ from bench.errors import ConfigError
 from bench.networks.exit_calibration import (
     ascending,
     calibrate_to_budgets,
+    cut_within,
     cuts_for_shares,
     exit_shares,
     held_out_answers,
@@ -133,3 +134,28 @@ def test_settings_that_do_not_rise_are_refused() -> None:
     for wrong in ((), (0.2, 0.1), (0.1, 0.1)):
         with pytest.raises(ValueError, match="larger than the one before"):
             ascending(wrong)
+
+
+@given(seed=st.integers(0, 1000), values=st.integers(2, 40), budget=st.floats(0.1, 1.3))
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_of_the_cuts_within_a_budget_the_highest_is_taken(
+    seed: int, values: int, budget: float
+) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    confidence = torch.randint(values, (3, 20), generator=draws).double()
+    costs = torch.tensor([0.2, 0.5, 0.8, 1.1]).double()
+
+    def cost(cut: float) -> float:
+        return costs[ways_of(confidence, [cut] * 3)].mean().item()
+
+    cut = cut_within(confidence, costs.tolist(), budget)
+    higher = [level + 0.5 for level in range(values) if level + 0.5 > cut]
+    assert cost(cut) <= budget + 1e-9 or (cut == -math.inf and cost(-math.inf) > budget)
+    assert all(cost(other) > budget - 1e-9 for other in higher if cost(other) != cost(cut))
+
+
+def test_with_costs_to_spare_nobody_leaves_early() -> None:
+    confidence = torch.tensor([[0.5, 0.9], [0.7, 0.9]]).double()
+    assert cut_within(confidence, [0.2, 0.5, 1.0], 1.0) == math.inf
+    assert cut_within(confidence, [0.2, 0.5, 1.0], 0.61) == pytest.approx(0.8)
+    assert cut_within(confidence, [0.2, 0.5, 1.0], 0.1) == -math.inf
