@@ -119,7 +119,7 @@ def cut_within(confidence_em: Tensor, costs_w: Sequence[float], budget: float) -
     An image leaves at the first exit where its confidence (E, M) is above the cut, and pays what
     this way out costs. The mean cost never falls as the cut rises.
     """
-    levels = sorted(set(confidence_em.flatten().tolist()))
+    levels: list[float] = sorted(set(confidence_em.flatten().tolist()))
     cuts = [-math.inf, *((low + high) / 2 for low, high in pairwise(levels)), math.inf]
     place = bisect_right(cuts, budget, key=lambda cut: _mean_cost(confidence_em, costs_w, cut))
     return cuts[max(place - 1, 0)]
