@@ -1,7 +1,8 @@
-"""The one loop over the blocks, and its two steps: masked, and branching, which really skips.
+"""The one loop over the blocks, and its steps: masked; and skipping and told, which really skip.
 
-Both take the same trunk and the same `Decisions` and must agree; methods never write their own.
-Owns how a gate and a block combine (the `Merge` rules); knows no method.
+All take the same trunk and the same `Decisions` and must agree; methods never write their own.
+Owns how a gate and a block combine (the `Merge` rules); knows no method. A gate is one number for
+each image, or a mask of its positions (local.py).
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import PluginError
+from bench.networks.local import LocalResidual, places_of
 from bench.networks.policy import Decisions
+from bench.networks.splitting import Side, split
 from bench.networks.trunk import Block
 from bench.networks.unit import Branch, RemovedResidual
 
 Step = Callable[[Block, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""From a block, its states and its gates (N,) to the states behind it and what ran, (N,)."""
+"""From a block, its states and its gates, (N,) or (N, 1, h, w), to the states behind it and which
+share of its residual ran, (N,)."""
 
 
 class Merge(ABC):
@@ -29,8 +33,11 @@ class Merge(ABC):
     """
 
     @abstractmethod
-    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-        """Combine for every image of the batch, up to `then`; differentiable in all three."""
+    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
+        """Combine for every image of the batch, up to `then`; differentiable in all three.
+
+        `gate` is (N,), or (N, 1, h, w) with one number for each position.
+        """
 
     @abstractmethod
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
@@ -40,8 +47,8 @@ class Merge(ABC):
 class GateResidual(Merge):
     """y = after(S + g F): ConvNet-AIG, DynConv, and SGAD as reconstructed."""
 
-    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-        out: Tensor = block.after(shortcut + per_image(gate_n, residual) * residual)
+    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
+        out: Tensor = block.after(shortcut + per_image(gate, residual) * residual)
         return out
 
     def skipped(self, block: Block, shortcut: Tensor) -> Tensor:
@@ -57,8 +64,8 @@ class GateResidual(Merge):
 class GateOutput(Merge):
     """y = g after(S + F) + (1 - g) S: SkipNet and BlockDrop; no `after` on the skipped path."""
 
-    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate_n: Tensor) -> Tensor:
-        gate = per_image(gate_n, residual)
+    def masked(self, block: Block, shortcut: Tensor, residual: Tensor, gate: Tensor) -> Tensor:
+        gate = per_image(gate, residual)
         out: Tensor = gate * block.after(shortcut + residual) + (1 - gate) * shortcut
         return out
 
@@ -66,9 +73,10 @@ class GateOutput(Merge):
         return shortcut
 
 
-def per_image(values_n: Tensor, like: Tensor) -> Tensor:
-    """Return one number per image (N,) in the shape that multiplies states such as `like`."""
-    return values_n.view(-1, *(1,) * (like.ndim - 1))
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """Return one number per image (N,) in the shape that multiplies states such as `like`; what has
+    one for each position has that shape."""
+    return values if values.ndim == like.ndim else values.view(-1, *(1,) * (like.ndim - 1))
 
 
 def run_blocks(
@@ -76,19 +84,20 @@ def run_blocks(
 ) -> tuple[Tensor, Tensor]:
     """Run the blocks, those with a gate by `step`.
 
-    Returns the last state (N, C, h, w) and the gates (N, B), detached.
+    Returns the last state (N, C, h, w) and the share of each block that ran (N, B), with gradient
+    in the masked step.
     """
     every_n = h.new_ones(h.shape[0], dtype=torch.float32)
     columns: list[Tensor] = []
     for index, block in enumerate(blocks):
-        gate_n, column_n = decisions.gate(index, h), every_n
+        gate, column_n = decisions.gate(index, h), every_n
         if isinstance(block.residual, RemovedResidual):
             h, column_n = skipped(block, h, merge), torch.zeros_like(every_n)
-        elif gate_n is None:
+        elif gate is None:
             h = block(h)
         else:
-            _require_one_per_image(gate_n, index)
-            h, column_n = step(block, h, gate_n)
+            _require_gate(gate, index)
+            h, column_n = step(block, h, gate)
         columns.append(column_n)
     if not columns:  # a network without residual blocks, which is only ever run whole
         return h, every_n[:, None][:, :0]
@@ -98,36 +107,91 @@ def run_blocks(
 def masked(merge: Merge) -> Step:
     """Run the block for all images and mask its result."""
 
-    def step(block: Block, h: Tensor, gate_n: Tensor) -> tuple[Tensor, Tensor]:
+    def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         shortcut, residual = block.shortcut(h), block.residual(h)
-        out = block.then(merge.masked(block, shortcut, residual, gate_n))
-        return out, gate_n.detach().float()
+        out = block.then(merge.masked(block, shortcut, residual, gate))
+        return out, _share(block, gate, h)
 
     return step
 
 
-def branching(merge: Merge, branch: Branch) -> Step:
-    """Run the block for the images that chose it."""
+def skipping(merge: Merge) -> Step:
+    """Run the block in eager PyTorch for the images that chose it, or at the positions."""
+    whole = told(merge, split)
 
-    def step(block: Block, h: Tensor, gate_n: Tensor) -> tuple[Tensor, Tensor]:
-        def run(state: Tensor) -> tuple[Tensor]:
-            return (block(state),)
-
-        def skip(state: Tensor) -> tuple[Tensor]:
-            return (skipped(block, state, merge),)
-
-        open_n = gate_n > 0.5
-        (out,) = branch(open_n, run, skip, h)
-        return out, open_n.float()
+    def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        if gate.ndim == 1:
+            return whole(block, h, gate)
+        mask_n1hw = gate > 0.5
+        return at_positions(block, h, mask_n1hw, merge), _share(block, mask_n1hw, h)
 
     return step
 
 
-def _require_one_per_image(gate: Tensor, index: int) -> None:
-    if gate.ndim != 1:
+def told(merge: Merge, branch: Branch) -> Step:
+    """Hand the decision to `branch`, with both sides."""
+
+    def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        opened = gate > 0.5
+        if gate.ndim == 1:
+            (out,) = branch(opened, *_of_images(block, merge), h)
+        else:
+            (joined,) = branch(opened, *_of_positions(block, merge), h, block.shortcut(h))
+            out = block.then(joined)
+        return out, _share(block, opened, h)
+
+    return step
+
+
+def _of_images(block: Block, merge: Merge) -> tuple[Side, Side]:
+    def run(state: Tensor) -> tuple[Tensor]:
+        return (block(state),)
+
+    def skip(state: Tensor) -> tuple[Tensor]:
+        return (skipped(block, state, merge),)
+
+    return run, skip
+
+
+def _of_positions(block: Block, merge: Merge) -> tuple[Side, Side]:
+    """The two sides up to `then`, which may look beyond a position."""
+
+    def run(state: Tensor, shortcut: Tensor) -> tuple[Tensor]:
+        return (block.after(shortcut + block.residual(state)),)
+
+    def skip(_: Tensor, shortcut: Tensor) -> tuple[Tensor]:
+        return (merge.skipped(block, shortcut.clone()),)
+
+    return run, skip
+
+
+def at_positions(block: Block, h: Tensor, mask_n1hw: Tensor, merge: Merge) -> Tensor:
+    """Return what a block makes of a state (N, C, H, W), in eager PyTorch: run where the mask is
+    set, skipped elsewhere."""
+    if mask_n1hw.all():
+        whole: Tensor = block(h)
+        return whole
+    shortcut, places = block.shortcut(h), places_of(mask_n1hw)
+    own_mc11 = shortcut.permute(0, 2, 3, 1)[places][:, :, None, None]
+    ran_mc11 = block.after(own_mc11 + LocalResidual(block).at(mask_n1hw, h))
+    # A copy: what is skipped may still be the state that the block was given.
+    out_nhwc = merge.skipped(block, shortcut).permute(0, 2, 3, 1).clone()
+    out_nhwc[places] = ran_mc11[:, :, 0, 0]
+    out: Tensor = block.then(out_nhwc.permute(0, 3, 1, 2))
+    return out
+
+
+def _share(block: Block, gate: Tensor, h: Tensor) -> Tensor:
+    """Return which share (N,) of the residual runs behind the state `h`."""
+    return gate.float() if gate.ndim == 1 else LocalResidual(block).share(gate, h.shape[2:])
+
+
+def _require_gate(gate: Tensor, index: int) -> None:
+    if gate.ndim != 1 and (gate.ndim != 4 or gate.shape[1] != 1):
         raise PluginError(
             f"The gate of block {index} has shape {tuple(gate.shape)}, not (N,).",
-            hint="A gate is one number per image: flatten(), or a squeeze of the last axis.",
+            hint="A gate is one number per image: flatten(), or a squeeze of the last axis; or one"
+            " per position, (N, 1, h, w).",
         )
 
 

@@ -9,20 +9,34 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable
-from bench.networks.execution import GateResidual, Merge, Step, branching, masked, run_blocks
-from bench.networks.policy import Decisions, EverythingRuns, Policy, UpFront, among_ones
-from bench.networks.splitting import split
+from bench.networks.execution import (
+    GateResidual,
+    Merge,
+    Step,
+    masked,
+    per_image,
+    run_blocks,
+    skipping,
+    told,
+)
+from bench.networks.local import LocalResidual
+from bench.networks.policy import Decisions, EverythingRuns, Given, Noted, Policy, among_ones
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
+
+Gates = Tensor | Sequence[Tensor | None]
 
 
 class GatedResNet(DynamicNet):
     """A trunk whose blocks run where the policy says so.
 
-    Modules that only training needs go into `training_only`; `inference_net` drops them.
+    `Output.terms` of `forward` are those of the decisions, and `shares_nb` (N, B), with gradient:
+    the share of each block's residual that ran, as the trace has it. Modules that only training
+    needs go into `training_only`; `inference_net` drops them.
     """
 
     def __init__(
@@ -48,31 +62,50 @@ class GatedResNet(DynamicNet):
     def forward(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
         decisions = self.policy.begin(x_nchw, stem)
-        return Output(*self._run(stem, decisions, masked(self.merge)), decisions.terms())
+        state, shares_nb = self._blocks(stem, decisions, masked(self.merge))
+        terms = {**decisions.terms(), "shares_nb": shares_nb}
+        return Output(self.trunk.head(state), self._trace(shares_nb), terms)
 
-    def forward_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
-        """Run masked with the given gates (N, B) in place of the policy's own."""
-        return self._with(x_nchw, gates_nb, masked(self.merge))
+    def forward_with(self, x_nchw: Tensor, gates: Gates) -> Output:
+        """Run masked with the given gates in place of the policy's own: (N, B), or one for each
+        block as `Decisions.gate` has it."""
+        return self._with(x_nchw, gates, masked(self.merge))
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
         return self.forward_with(x_nchw, x_nchw.new_ones(len(x_nchw), len(self.blocks)))
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
-        own = self(x_nchw).executed[:, block_columns(self.units())]
-        return self.forward_with(x_nchw, own[order_n])
+        own = self.decided(x_nchw)
+        return self.forward_with(x_nchw, [gate if gate is None else gate[order_n] for gate in own])
 
     def execute(self, x_nchw: Tensor) -> Output:
         stem = self.trunk.stem(x_nchw)
         decisions = self.policy.begin(x_nchw, stem).on_host()
-        return Output(*self._run(stem, decisions, branching(self.merge, split)), decisions.terms())
+        return Output(*self._run(stem, decisions, skipping(self.merge)), decisions.terms())
 
-    def execute_with(self, x_nchw: Tensor, gates_nb: Tensor) -> Output:
-        """Run really skipping with the given gates (N, B) in place of the policy's own."""
-        return self._with(x_nchw, gates_nb.cpu(), branching(self.merge, split))
+    def execute_with(self, x_nchw: Tensor, gates: Gates) -> Output:
+        """Run really skipping with the given gates in place of the policy's own."""
+        on_host = gates.cpu() if isinstance(gates, Tensor) else gates
+        return self._with(x_nchw, on_host, skipping(self.merge))
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
         stem = self.trunk.stem(x_nchw)
-        return self._run(stem, self.policy.begin(x_nchw, stem), branching(self.merge, branch))
+        return self._run(stem, self.policy.begin(x_nchw, stem), told(self.merge, branch))
+
+    @torch.no_grad()
+    def position_costs(self, x_nchw: Tensor) -> Tensor | None:
+        own, size = self.decided(x_nchw), x_nchw.shape[2:]
+        if all(gate is None or gate.ndim == 1 for gate in own):
+            return None
+        total = x_nchw.new_zeros(len(x_nchw), 1, *size)
+        for block, gate, state in zip(self.blocks, own, self.backbone.layout.states, strict=False):
+            if isinstance(block.residual, RemovedResidual):
+                continue
+            if gate is None or gate.ndim == 1:
+                total += 1 if gate is None else per_image(gate, total)
+            else:
+                total += LocalResidual(block).coverage(gate, state[1:], size)
+        return total[:, 0]
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules; dead blocks keep only their shortcut.
@@ -97,21 +130,29 @@ class GatedResNet(DynamicNet):
             if f"block{b}" in names:
                 block.register_module("residual", RemovedResidual())
 
-    def _with(self, x_nchw: Tensor, gates_nb: Tensor, step: Step) -> Output:
-        decisions = UpFront(gates_nb, always_on=[False] * len(self.blocks))
+    def decided(self, x_nchw: Tensor) -> list[Tensor | None]:
+        """Return the gates of all blocks, (N,) or (N, 1, h, w), None for one that always runs."""
+        stem = self.trunk.stem(x_nchw)
+        noted = Noted(self.policy.begin(x_nchw, stem))
+        self._blocks(stem, noted, masked(self.merge))
+        return noted.gates
+
+    def _with(self, x_nchw: Tensor, gates: Gates, step: Step) -> Output:
+        decisions = Given(gates.unbind(1) if isinstance(gates, Tensor) else gates)
         return Output(*self._run(self.trunk.stem(x_nchw), decisions, step), {})
 
     def _run(self, stem: Tensor, decisions: Decisions, step: Step) -> tuple[Tensor, Tensor]:
-        state, gates_nb = run_blocks(
-            self.blocks, stem, decisions=decisions, merge=self.merge, step=step
-        )
-        return self.trunk.head(state), self._trace(gates_nb)
+        state, shares_nb = self._blocks(stem, decisions, step)
+        return self.trunk.head(state), self._trace(shares_nb)
 
-    def _trace(self, gates_nb: Tensor) -> Tensor:
+    def _blocks(self, stem: Tensor, decisions: Decisions, step: Step) -> tuple[Tensor, Tensor]:
+        return run_blocks(self.blocks, stem, decisions=decisions, merge=self.merge, step=step)
+
+    def _trace(self, shares_nb: Tensor) -> Tensor:
         if self._is_block is None:
             # Kept: describing the units of a ResNet-110 takes longer than skipping all of them.
             self._is_block = [unit.role == "block" for unit in self.units()]
-        return among_ones(gates_nb, self._is_block)
+        return among_ones(shares_nb.detach(), self._is_block)
 
 
 def has_cost(module: nn.Module) -> bool:

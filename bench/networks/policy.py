@@ -25,6 +25,9 @@ class Decisions(ABC):
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         """Return the gate (N,) of block `index`, or None for a block that always runs.
 
+        Or a gate for each position (N, 1, h, w) of what its residual gives: then the residual runs
+        where these are 1, which it can if it is a `LocalResidual` (bench.networks.local).
+
         In training it may be soft or carry a straight-through gradient; in eval it is 0 or 1.
         `h_nchw` is the input of the block; the skipping loop may overwrite it later, so what is
         to be remembered of it must be computed now.
@@ -37,6 +40,29 @@ class Decisions(ABC):
     def terms(self) -> Mapping[str, Tensor]:
         """Return what the loss of the method needs."""
         return {}
+
+
+class Given(Decisions):
+    """Gates that are known, one for each block; None: it always runs."""
+
+    def __init__(self, gates: Sequence[Tensor | None]) -> None:
+        self.gates = gates
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        del h_nchw
+        return self.gates[index]
+
+
+class Noted(Decisions):
+    """The decisions of others, kept in `gates` as they are taken."""
+
+    def __init__(self, inner: Decisions) -> None:
+        self.inner = inner
+        self.gates: list[Tensor | None] = []
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        self.gates.append(self.inner.gate(index, h_nchw))
+        return self.gates[-1]
 
 
 class UpFront(Decisions):

@@ -1,4 +1,4 @@
-"""Positions halt one by one: the policy, and convolutions at chosen positions only.
+"""Positions halt one by one: the policy; blocks run at the positions that are left (local.py).
 
 The path that skips computes exactly the positions whose MACs the trace counts. Owns no loop
 (halting.py) and no method's score.
@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable
+from bench.networks.execution import GateResidual, at_positions
 from bench.networks.halting_policy import HaltingPolicy
+from bench.networks.local import convolved_at, places_of
 from bench.networks.trunk import BasicResidual, Block
 from bench.networks.unit import RemovedResidual
 
@@ -36,7 +38,8 @@ class LocalScore(nn.Module):
         `features` run everywhere: that costs less than finding out where they are read.
         """
         z_n1hw = torch.zeros_like(mask_n1hw, dtype=state_nchw.dtype)
-        z_n1hw[mask_n1hw] = convolved_at(mask_n1hw, self.conv, self.features(state_nchw)).flatten()
+        found_m1 = convolved_at(places_of(mask_n1hw), self.conv, self.features(state_nchw))
+        z_n1hw[mask_n1hw] = found_m1.flatten()
         return z_n1hw
 
 
@@ -91,19 +94,7 @@ class PositionHalting(HaltingPolicy):
         return out
 
     def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
-        if active.all():
-            return super().advance_active(block, state_nchw, active)
-        residual, around = block.residual, dilated(active)
-        assert isinstance(residual, BasicResidual)
-        assert isinstance(residual.conv1, nn.Conv2d) and isinstance(residual.conv2, nn.Conv2d)
-        inner = _normalised(convolved_at(around, residual.conv1, state_nchw), residual.bn1)
-        hidden_nhwc = state_nchw.new_zeros(*around.permute(0, 2, 3, 1).shape[:3], inner.shape[1])
-        hidden_nhwc[around[:, 0]] = F.relu(inner)
-        hidden = hidden_nhwc.permute(0, 3, 1, 2)
-        outer = _normalised(convolved_at(active, residual.conv2, hidden), residual.bn2)
-        after_nhwc = state_nchw.permute(0, 2, 3, 1).clone()
-        after_nhwc[active[:, 0]] = F.relu(after_nhwc[active[:, 0]] + outer)
-        return after_nhwc.permute(0, 3, 1, 2)
+        return at_positions(block, state_nchw, active, GateResidual())
 
     def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
         active_n, around_n = (
@@ -153,28 +144,3 @@ def _is_plain(conv: nn.Module) -> bool:
 def dilated(mask_n1hw: Tensor) -> Tensor:
     """Return the mask (bools) grown by one position in all eight directions."""
     return F.max_pool2d(mask_n1hw.float(), 3, stride=1, padding=1) > 0
-
-
-def convolved_at(mask_n1hw: Tensor, conv: nn.Conv2d, x_nchw: Tensor) -> Tensor:
-    """Return the outputs (M, C_out) of a 3x3 convolution of stride 1 at the M positions of a mask.
-
-    A position is a row of its channels, images lie in a border of zeros one behind the other, so
-    the three horizontal neighbours of a position are adjacent numbers.
-    """
-    across, channels = x_nchw.shape[3] + 2, x_nchw.shape[1]
-    rows_rc = F.pad(x_nchw.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).reshape(-1, channels)
-    image_m, _, y_m, x_m = mask_n1hw.nonzero(as_tuple=True)
-    corner_m = (image_m * (x_nchw.shape[2] + 2) + y_m) * across + x_m
-    near_3m = (corner_m[:, None] + across * torch.arange(3, device=corner_m.device)).flatten()
-    triples = rows_rc.as_strided((max(0, len(rows_rc) - 2), 3 * channels), (channels, 1))
-    patches = triples.index_select(0, near_3m).view(-1, 9 * channels)
-    out_mc = patches @ conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    return out_mc if conv.bias is None else out_mc + conv.bias
-
-
-def _normalised(values_mc: Tensor, norm: nn.Module) -> Tensor:
-    if isinstance(norm, nn.BatchNorm2d):
-        statistics = norm.running_mean, norm.running_var
-        return F.batch_norm(values_mc, *statistics, norm.weight, norm.bias, eps=norm.eps)
-    assert isinstance(norm, nn.Identity), "nothing else is known to act on each position alone"
-    return values_mc

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import Unsupported
+
 Side = Callable[..., tuple[Tensor, ...]]
 
 
@@ -75,7 +77,11 @@ def split(condition_n: Tensor, then: Side, otherwise: Side, *given: Tensor) -> t
     """Run each side on its images: a `Branch` for whole batches.
 
     What goes to `otherwise` is not gathered before it is read: it is the side that computes less.
+
+    Raises:
+        Unsupported: the condition is one for each position.
     """
+    whole_images_only(condition_n)
     chosen = condition_n.tolist()
     if all(chosen):
         return then(*given)
@@ -85,6 +91,16 @@ def split(condition_n: Tensor, then: Side, otherwise: Side, *given: Tensor) -> t
     first = then(*(_gathered(_views(x), rows[0]) for x in given))  # it computes
     second = otherwise(*(_left_apart(x, rows[1]) for x in given))
     return tuple(_together(rows, pair) for pair in zip(first, second, strict=True))
+
+
+def whole_images_only(condition: Tensor) -> None:
+    """Do nothing where a condition of a branch is one for each image.
+
+    Raises:
+        Unsupported: it is one for each position of a map.
+    """
+    if condition.ndim > 1:
+        raise Unsupported("It runs blocks whole; this network runs them at some positions.")
 
 
 def _views(x: Tensor) -> Sequence[Tensor]:

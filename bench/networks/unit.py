@@ -60,17 +60,21 @@ class Output:
 
 
 class Branch(Protocol):
-    """Runs one side of a decision or the other, by a boolean (N,), one for each image."""
+    """Runs one side of a decision or the other, by a boolean (N,), one for each image; or by
+    booleans (N, 1, h, w), one for each position of the map (N, C, h, w) that both sides give."""
 
     def __call__(
-        self, condition_n: Tensor, then: Side, otherwise: Side, /, *given: Tensor
+        self, condition: Tensor, then: Side, otherwise: Side, /, *given: Tensor
     ) -> tuple[Tensor, ...]:
-        """Return what `then(*given)` gives for images that fulfil the condition, and what
-        `otherwise(*given)` gives for the others.
+        """Return what `then(*given)` gives for images, or positions, that fulfil the condition, and
+        what `otherwise(*given)` gives for the others.
 
         The first dimension of all of `given`, and of what the sides give, is that of the images:
         a side may be called with some of them. Both give tensors of the same shapes otherwise, read
         nothing else that depends on the images, and write to nothing outside of them.
+
+        Raises:
+            Unsupported: single positions are asked for, and it cannot run just these.
         """
         ...
 

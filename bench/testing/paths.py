@@ -21,7 +21,7 @@ from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating, in_eval_mode
 from bench.measure.point import point_record
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.unit import DynamicNet, Output, Unit
+from bench.networks.unit import DynamicNet, Output
 from bench.runtimes.eager import Eager
 from bench.seeding import random_fingerprint
 from bench.testing.comparing import (
@@ -79,8 +79,8 @@ def outputs(tried: Specimen) -> None:
             output, what = run(x), f"{where}: {name}"
             _require_output(output, (len(x), tried.classes), units=len(units), what=what)
             _require_fixed_on(output.executed[:, fixed], [names[c] for c in fixed], what)
-            if isinstance(net, GatedResNet):
-                _require_hard(output.executed, units, what)
+        if isinstance(net, GatedResNet):
+            _require_hard(net.decided(x), where)
     with in_eval_mode(net), torch.enable_grad():
         if net.forward(x[:2]).executed.requires_grad:
             raise Shortfall(f"{where}: `executed` carries gradient.", "a detach() is missing.")
@@ -115,18 +115,18 @@ def _require_fixed_on(executed_nf: Tensor, names: list[str], what: str) -> None:
         raise Shortfall(f"{what} leaves out '{name}', which units() says always runs.")
 
 
-def _require_hard(executed_nu: Tensor, units: Sequence[Unit], what: str) -> None:
+def _require_hard(gates: Sequence[Tensor | None], where: str) -> None:
     """Check that the gates of a network that decides by block are 0 or 1."""
-    columns = block_columns(units)
-    gates_nb = executed_nu[:, columns]
-    away_nb = (gates_nb - gates_nb.round()).abs()
-    if bool(away_nb.any()):
-        block = int(away_nb.amax(dim=0).argmax())
-        share = float(gates_nb[int(away_nb[:, block].argmax()), block])
-        raise Shortfall(
-            f"{what} runs {share:.7g} of '{units[columns[block]].name}' for an image.",
-            NEARLY_ONE if float(away_nb.max()) < ROUNDING else _SOFT,
-        )
+    for b, gate in enumerate(gates):
+        if gate is None:
+            continue
+        away = (gate - gate.round()).abs()
+        if bool(away.any()):
+            soft = float(gate.flatten()[int(away.argmax())])
+            raise Shortfall(
+                f"{where}: forward has a gate of {soft:.7g} at 'block{b}' for an image.",
+                NEARLY_ONE if float(away.max()) < ROUNDING else _SOFT,
+            )
 
 
 def execution(tried: Specimen) -> None:
