@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import Unsupported
-from bench.networks.splitting import Side, split
+from bench.networks.splitting import Side, split, whole_images_only
 from bench.networks.unit import Branch, DynamicNet
 from bench.runtimes.contract import Run, Runtime
 from bench.runtimes.eager import folded_copy
@@ -116,6 +116,7 @@ class Recording:
         self, condition: Tensor, then: Side, otherwise: Side, *given: Tensor
     ) -> tuple[Tensor, ...]:
         """Record both sides; each ends by writing what it gives to the same memory."""
+        whole_images_only(condition)
         self._end()
         before, sides = self._steps, []
         joined: tuple[Tensor, ...] = ()

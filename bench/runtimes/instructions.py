@@ -36,8 +36,9 @@ class Region:
 class Instruction:
     """An operator by name, what it reads and gives, and its settings.
 
-    "branch" reads one boolean and gives what its first region gives where that is true, else what
-    its second gives; both see all values before it.
+    "branch" reads one boolean, or one for each position of a map (1, 1, h, w), and gives what its
+    first region gives where that is true, else what its second gives; both see all values before
+    it.
     """
 
     op: str

@@ -188,6 +188,8 @@ class _Writer:
             return getattr(self, f"_{one.op}")(one, kind, ins, outs)  # type: ignore[no-any-return]
         match one.op:
             case "branch":
+                if one.ins[0].shape != (1,):
+                    raise Unsupported("ONNX has no branch for some positions of a map")
                 then, otherwise = (self._side(side) for side in one.regions)
                 return [self._node("If", ins, outs, then_branch=then, else_branch=otherwise)]
             case "convolution":

@@ -120,9 +120,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def branch(
         self, condition: Tensor, then: Side, otherwise: Side, *given: Tensor
     ) -> tuple[Tensor, ...]:
-        """Record both sides; the outputs stand for either."""
+        """Record both sides; the outputs stand for either, or for some positions of each."""
         chosen = self.value(condition)
-        if chosen.constant is not None:
+        if chosen.constant is not None and condition.ndim == 1:
             return then(*given) if bool(condition) else otherwise(*given)
         regions, found = [], []
         for side in (then, otherwise):

@@ -17,6 +17,8 @@ from bench.testing.workbench import Workbench
 
 BACKBONE = Backbone("resnet14", synthetic.CLASSES, synthetic.SHAPE, "B")
 NOT_EXECUTABLE = "shuffled_masks"
+OF_POSITIONS = ("dynconv",)
+"""Methods that run residuals at some positions, for which ONNX has no form."""
 
 
 @functools.cache

@@ -91,8 +91,8 @@ def lstm_gates(base: Backbone) -> Policy:
     return policy
 
 
-def images(count: int, seed: int = 5) -> Tensor:
-    draws = torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+def images(count: int, seed: int = 5, shape: tuple[int, int, int] = SHAPE) -> Tensor:
+    draws = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
     return draws.contiguous(memory_format=torch.channels_last)
 
 
@@ -102,7 +102,7 @@ def backbone(shortcut: str = "A") -> Backbone:
     return Backbone("resnet14", 10, SHAPE, kind)
 
 
-def season(net: Net) -> Net:
+def season(net: Net, shape: tuple[int, int, int] = SHAPE) -> Net:
     """Give batch norms statistics and affine parameters as training would leave them."""
     draws = torch.Generator().manual_seed(2)
     for module in net.modules():
@@ -112,7 +112,7 @@ def season(net: Net) -> Net:
     net.train()
     with torch.no_grad():
         for seed in range(3):
-            net(1.5 * images(16, seed) + 0.3)
+            net(1.5 * images(16, seed, shape) + 0.3)
     return net.eval()
 
 

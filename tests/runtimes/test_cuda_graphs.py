@@ -12,6 +12,7 @@ from exit_nets import calibrated
 from gated_nets import backbone, images, lstm_gates, per_unit_net, season, seasoned
 from halting_nets import images as halting_images
 from halting_nets import seasoned as halting_net
+from position_nets import images_for, position_net
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -96,6 +97,12 @@ def test_what_a_graph_cannot_hold_is_a_reason() -> None:
     net = Reading(backbone()).eval()
     with pytest.raises(Unsupported, match="cannot be recorded: operation not permitted"):
         replayed(net, images(2), Calls)
+
+
+def test_positions_are_no_stretch() -> None:
+    net = position_net()
+    with pytest.raises(Unsupported, match="at some positions"):
+        replayed(net, images_for(net, 2), Calls)
 
 
 def test_without_a_gpu_it_is_refused_in_words() -> None:

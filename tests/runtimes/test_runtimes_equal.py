@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from export_nets import described_net, images, names
+from export_nets import OF_POSITIONS, described_net, images, names
 from gated_nets import MERGES, backbone, per_unit_net, season
 from gated_nets import images as small_images
 from halting_nets import every_kind, every_shortcut, seasoned
 from halting_nets import images as halting_images
+from position_nets import images_for, position_net
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
@@ -23,8 +24,11 @@ from bench.networks.policy import Decisions, Policy
 from bench.networks.trunk import Backbone, pool
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.runtimes.contract import RUNTIMES, Runtime
+from bench.runtimes.eager import folded_copy
+from bench.runtimes.instructions import Instruction
 from bench.runtimes.native import Native
 from bench.runtimes.native.build import library
+from bench.runtimes.native.fusing import fused
 from bench.runtimes.program import program_of
 
 CPU = torch.device("cpu")
@@ -49,6 +53,10 @@ def test_the_built_in_runtimes_are_found_like_any_other() -> None:
 @pytest.mark.parametrize("name", names())
 def test_every_method_runs_in_every_runtime_as_its_masked_path(name: str, where: str) -> None:
     net, _ = described_net(name)
+    if name in OF_POSITIONS and where == "onnxruntime":
+        with pytest.raises(Unsupported, match="no branch for some positions"):
+            runtime(where).prepare(net, images()[:2])
+        return
     run = runtime(where).prepare(net, images()[:2])
     said = check_execution(net, images(), run=run)
     assert said.startswith("execute == forward on 256 images")
@@ -61,6 +69,42 @@ def test_what_halts_halts_in_every_runtime(kind: str, shortcut: Any, where: str)
     net, x = seasoned(kind, shortcut), halting_images(256)
     # Sums of 256 large numbers in another order: of logits around 16 the sixth digit.
     assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]), atol=1e-3)
+
+
+@pytest.mark.parametrize("where", ["eager", "native"])
+@pytest.mark.parametrize("merge", sorted(MERGES))
+@pytest.mark.parametrize(
+    ("name", "side", "shortcut"),
+    [
+        *(("resnet14", (8, 8), "A"), ("resnet14", (8, 8), "B"), ("resnet8", (5, 9), "A")),
+        *(("resnet8", (17, 6), "B"), ("torchvision/resnet10", (32, 32), "A")),
+    ],
+)
+def test_masks_of_a_stranger_run_at_their_positions(
+    name: str, side: Any, shortcut: Any, merge: str, where: str
+) -> None:
+    net = position_net(name, side, shortcut, merge)
+    x = images_for(net, 64)
+    assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
+    if where == "native":
+        code = fused(program_of(folded_copy(net, x[:2]), x[:2])).code
+        blocks = [one for one in flattened(code) if one.op == "sparse_block"]
+        assert len(blocks) == len(net.blocks) - 2  # one without a gate, one gated whole
+
+
+def flattened(code: Sequence[Instruction]) -> Iterator[Instruction]:
+    for one in code:
+        yield one
+        for side in one.regions:
+            yield from flattened(side.code)
+
+
+def test_positions_that_a_runtime_cannot_run_alone_are_refused_with_the_reason() -> None:
+    deep = position_net("torchvision/resnet50", (32, 32))
+    with pytest.raises(Unsupported, match="other than two 3x3 convolutions"):
+        runtime("native").prepare(deep, images_for(deep, 2))
+    with pytest.raises(Unsupported, match="ONNX has no branch for some positions"):
+        runtime("onnxruntime").prepare(position_net(), images_for(position_net(), 2))
 
 
 @pytest.mark.parametrize("where", NAMES)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.errors import Unsupported
 from bench.runtimes.instructions import Instruction, Program, Region, Value
-from bench.runtimes.native.fusing import is_fast
+from bench.runtimes.native.fusing import VECTOR, is_fast
 from bench.runtimes.native.memory import (
     TYPES,
     Constants,
@@ -139,6 +139,11 @@ class _Encoder:
                 _WRITERS.get(one.op, _Encoder._by_number)(self, one)
 
     def _branch(self, one: Instruction) -> None:
+        if one.ins[0].shape != (1,):
+            raise Unsupported(
+                "a residual at some positions other than two 3x3 convolutions with a ReLU behind"
+                f" each and a multiple of {VECTOR} channels"
+            )
         chosen = self._read(one.ins[0])
         jump = self._emit("branch", [(chosen, (1,), (1,))], [0])
         then, otherwise = one.regions
@@ -343,17 +348,18 @@ class _Encoder:
             self._copy(to, out)
 
     def _sparse_block(self, one: Instruction) -> None:
-        state, mask, w1, b1, w2, b2 = one.ins
-        given, chosen = self._map(state), self._read(mask)
+        skipped, mask, state, shortcut, w1, b1, w2, b2 = one.ins
+        given, chosen, read = self._read(skipped), self._read(mask), self._map(state)
+        added = self._map(shortcut)
         out = self._out(one.outs[0])
         if out.storage is not given.storage:
             self._copy(given, out)
-        hidden = map_layout((1, w1.shape[0], *state.shape[2:]), self._border)
+        hidden = map_layout((1, w1.shape[0], *mask.shape[2:]), self._border)
         self._storages.append(hidden.storage)
         weights = [self._weight(w1, 1, True), self._bias(b1, w1)]
         weights += [self._weight(w2, 1, True), self._bias(b2, w2)]
-        maps = [images(out), images(chosen), images(hidden)]
-        self._emit("sparse_block", [*maps, *map(flat, weights)])
+        maps = [images(part) for part in (out, chosen, hidden, read, added)]
+        self._emit("sparse_block", [*maps, *map(flat, weights)], [one.settings["stride"]])
 
     def _weight(self, value: Value, groups: int, fast: bool) -> Layout:
         return self._once(value, lambda weight: packed(weight) if fast else grouped(weight, groups))

@@ -53,8 +53,9 @@ class _Fusing:
             if one.regions:
                 sides = tuple(Region(self.region(side.code), side.outs) for side in one.regions)
                 one = Instruction(one.op, one.ins, one.outs, one.settings, sides)
-            made.append(self._better(one) or one)
-            self._made_by |= {id(out): made[-1] for out in one.outs}
+            found = self._at_positions(one) or [self._better(one) or one]
+            made += found
+            self._made_by |= {id(out): new for new in found for out in new.outs}
         return tuple(made)
 
     def _better(self, one: Instruction) -> Instruction | None:
@@ -83,6 +84,25 @@ class _Fusing:
             return None
         return _like(made, made.ins, one.outs[0], relu=True)
 
+    def _at_positions(self, one: Instruction) -> list[Instruction] | None:
+        """A branch by positions: there relu(shortcut + convolution(relu(convolution(state))))."""
+        if one.op != "branch" or one.ins[0].shape == (1,):
+            return None
+        ran, skipped = one.regions
+        code = without_dead(ran.code, ran.outs)
+        if [part.op for part in code] != ["convolution", "convolution"] or len(one.outs) != 1:
+            return None
+        first, second = code
+        ends = second.settings.get("relu") and second.settings.get("adds")
+        begins = first.settings.get("relu") and not first.settings.get("adds")
+        follow = second.ins[0] is first.outs[0] and second.outs[0] is ran.outs[0]
+        if not (ends and begins and follow and is_fast(first) and _stays(second)):
+            return None
+        weights = *_weights(first), *_weights(second)
+        ins = skipped.outs[0], one.ins[0], first.ins[0], second.ins[-1], *weights
+        stride = first.settings["stride"][0]
+        return [*skipped.code, Instruction("sparse_block", ins, one.outs, {"stride": stride})]
+
     def _sparse_block(self, one: Instruction) -> Instruction | None:
         """relu(state + mask * convolution(relu(convolution(state)))) for a mask of positions."""
         total = self._only_here(one.ins[0], "muladd")
@@ -101,8 +121,8 @@ class _Fusing:
             whole = mask.dtype == torch.bool and mask.shape == shape != (1, 1, 1, 1)
             same = _stays(first) and _stays(second) and state.shape[1] % VECTOR == 0
             if whole and same and not first.settings.get("adds") and self._not_negative(state):
-                ins = (state, mask, *_weights(first), *_weights(second))
-                return Instruction("sparse_block", ins, one.outs)
+                ins = (state, mask, state, state, *_weights(first), *_weights(second))
+                return Instruction("sparse_block", ins, one.outs, {"stride": 1})
         return None
 
     def _only_here(self, value: Value, op: str) -> Instruction | None:
@@ -134,7 +154,7 @@ def _stays(convolution: Instruction) -> bool:
 
 
 def _weights(convolution: Instruction) -> tuple[Value, Value]:
-    if convolution.settings.get("adds") or len(convolution.ins) == 3:
+    if len(convolution.ins) == 3 + bool(convolution.settings.get("adds")):
         return convolution.ins[1], convolution.ins[2]
     weight = convolution.ins[1].constant
     assert weight is not None

@@ -488,11 +488,12 @@ inline void convolution3(const Instruction& one, const Memory& memory) {
   });
 }
 
-// ReLU(state + residual) where the mask is set, in place; the first convolution of the residual
-// runs there and at the eight neighbours. States are not negative.
+// ReLU(added + residual) where the mask is set, and what lies there already elsewhere; the first
+// convolution of the residual runs at these positions and their eight neighbours. State, added and
+// out may be one: the second convolution reads none of their neighbours.
 inline void sparse_block(const Instruction& one, Memory& memory) {
-  const Operand &s = one.at(0), &m = one.at(1), &h = one.at(2);
-  const int height = int(s.size[1]), width = int(s.size[2]), across = width + 2;
+  const Operand &o = one.at(0), &m = one.at(1), &h = one.at(2), &s = one.at(3), &a = one.at(4);
+  const int height = int(o.size[1]), width = int(o.size[2]), across = width + 2;
   const std::uint8_t* mask = memory.at<std::uint8_t>(m);
   memory.active.clear();
   memory.around.clear();
@@ -509,20 +510,22 @@ inline void sparse_block(const Instruction& one, Memory& memory) {
   for (int y = 0; y < height; ++y)
     for (int x = 0; x < width; ++x)
       if (memory.marks[std::size_t(y + 1) * across + x + 1]) memory.around.push_back(y * width + x);
-  const auto at = [width](const Operand& map, int place) {
-    return place / width * map.stride[1] + place % width * map.stride[2];
+  const auto at = [width](const Operand& map, int place, std::ptrdiff_t step = 1) {
+    return place / width * step * map.stride[1] + place % width * step * map.stride[2];
   };
-  float *state = memory.at<float>(s), *hidden = memory.at<float>(h);
-  const int channels = int(s.size[3]), inner = int(h.size[3]);
-  Kernel first = kernel_of(one, memory, 3, channels, inner, false);
+  const float *state = memory.at<float>(s), *added = memory.at<float>(a);
+  float *out = memory.at<float>(o), *hidden = memory.at<float>(h);
+  const int inner = int(h.size[3]);
+  const Kernel first = kernel_of(one, memory, 5, int(s.size[3]), inner, false);
   convolve(int(memory.around.size()), s.stride[1], first, [&](int i, Pixels& pixels, int p) {
-    pixels.from[p] = state + at(s, memory.around[i]) - s.stride[1] - s.stride[2];
+    pixels.from[p] = state + at(s, memory.around[i], one.number[0]) - s.stride[1] - s.stride[2];
     pixels.to[p] = hidden + at(h, memory.around[i]);
   });
-  Kernel second = kernel_of(one, memory, 5, inner, channels, true);
+  const Kernel second = kernel_of(one, memory, 7, inner, int(o.size[3]), true);
   convolve(int(memory.active.size()), h.stride[1], second, [&](int i, Pixels& pixels, int p) {
     pixels.from[p] = hidden + at(h, memory.active[i]) - h.stride[1] - h.stride[2];
-    pixels.added[p] = pixels.to[p] = state + at(s, memory.active[i]);
+    pixels.added[p] = added + at(a, memory.active[i]);
+    pixels.to[p] = out + at(o, memory.active[i]);
   });
 }
 

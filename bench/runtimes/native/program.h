@@ -67,7 +67,7 @@ struct Operand {
 
 // What an instruction reads comes behind what it writes.
 struct Instruction {
-  static constexpr int MOST_OPERANDS = 8, MOST_NUMBERS = 12;
+  static constexpr int MOST_OPERANDS = 9, MOST_NUMBERS = 12;
   std::int64_t op;
   const Operand* operand[MOST_OPERANDS] = {};
   int operands = 0;
@@ -83,7 +83,7 @@ class Checks {
 
   [[gnu::cold]] void all(std::int64_t place, std::int64_t count) const {
     require(one_.op >= 0 && one_.op < OPS, "no such instruction");
-    static constexpr int needed[OPS] = {2, 1, 2, 3, 4, 4, 2, 3, 2, 2, 4, 4, 7, 1, 0};
+    static constexpr int needed[OPS] = {2, 1, 2, 3, 4, 4, 2, 3, 2, 2, 4, 4, 9, 1, 0};
     const bool adds = one_.op == CONVOLUTION || one_.op == CONVOLUTION3;
     require(one_.operands == needed[one_.op] || (adds && one_.operands == 5), "other operands");
     if (one_.operands > 0 && one_.op != BRANCH)
@@ -180,19 +180,25 @@ class Checks {
                 one_.at(1).stride[2] == one_.at(1).size[3],
             "no convolution of this kind");
   }
-  // state (1, h, w, C), mask (1, h, w, 1), hidden (1, h, w, D), then weights and biases of both
-  // convolutions.
+  // out (1, h, w, C), mask (1, h, w, 1), hidden (1, h, w, D), state (1, H, W, B), added as out, then
+  // weights and biases of both convolutions; number: the stride of the first.
   void block() const {
-    const auto &state = one_.at(0), &mask = one_.at(1), &hidden = one_.at(2);
-    require(type(0) == FLOAT && type(2) == FLOAT && type(1) == BOOL, TYPE);
-    for (int d = 0; d < 3; ++d) require(state.size[d] == mask.size[d] && state.size[d] == hidden.size[d], SIZE);
-    require(state.size[0] == 1 && mask.size[3] == 1 && hidden.space == WORK, SIZE);
-    for (const auto* map : {&state, &hidden})
-      require(map->border >= 1 && map->stride[3] == 1 && map->stride[2] == map->size[3] && map->size[3] % 16 == 0,
-              "a map without a border");
-    require(state.size[1] * state.size[2] < std::numeric_limits<int>::max() / 2, SIZE);
-    weights(3, 4, state.size[3], hidden.size[3], 9);
-    weights(5, 6, hidden.size[3], state.size[3], 9);
+    const auto &out = one_.at(0), &mask = one_.at(1), &hidden = one_.at(2), &state = one_.at(3), &added = one_.at(4);
+    for (int i : {0, 2, 3, 4}) require(type(i) == FLOAT, TYPE);
+    require(type(1) == BOOL && out.same_sizes(added), TYPE);
+    for (int d = 0; d < 3; ++d) require(out.size[d] == mask.size[d] && out.size[d] == hidden.size[d], SIZE);
+    require(out.size[0] == 1 && state.size[0] == 1 && mask.size[3] == 1 && hidden.space == WORK, SIZE);
+    for (const auto* map : {&hidden, &state})
+      require(map->border >= 1 && map->stride[2] == map->size[3], "a map without a border");
+    for (const auto* map : {&out, &hidden, &state, &added}) require(map->stride[3] == 1, "channels that are scattered");
+    require(out.size[3] % 16 == 0 && hidden.size[3] % 16 == 0, "no convolution of this kind");
+    const std::int64_t stride = one_.number[0];
+    require(stride > 0 && stride < 4096, "a window out of range");
+    for (int d : {1, 2})
+      require((out.size[d] - 1) * stride + 1 < state.size[d] + state.border, "a window outside of its image");
+    require(out.size[1] * out.size[2] < std::numeric_limits<int>::max() / 2, SIZE);
+    weights(5, 6, state.size[3], hidden.size[3], 9);
+    weights(7, 8, hidden.size[3], out.size[3], 9);
   }
 
   const Instruction& one_;
