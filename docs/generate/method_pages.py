@@ -84,7 +84,7 @@ def _facts(methods: Sequence[type[Method]]) -> str:
 
 def _anchor(stem: str) -> str:
     """Return the section of docs/methods.md about a file."""
-    if stem in {"sgad", "skipnet", "blockdrop", "convnet_aig"}:
+    if stem in {"sgad", "skipnet", "blockdrop", "convnet_aig", "dynconv"}:
         return stem.replace("_", "-")
     exits = dict.fromkeys(
         ("branchynet", "cdl", "learned_exit", "sdn", "pbee", "ztw"), "early-exits"
