@@ -16,6 +16,7 @@ from bench.report.behaviour.gradients import (
     DenseGradients,
     RatesAndGradients,
     dense_gradients,
+    of_its_kind,
     rates_and_gradients,
     why_no_gradients,
 )
@@ -72,7 +73,7 @@ def test_rates_are_correlated_with_the_gradients_of_the_dense_network(make_point
         "Rank correlation of rates with the gradients of the dense network (resnet-run): "
         "over all 5 gated blocks +0.90."
     )
-    assert found.cell_within == "none: alike within stages"
+    assert found.cells["gradient, within stages"] == "none: alike within stages"
 
 
 def test_within_stages_only_the_order_inside_each_counts(make_point: Any) -> None:
@@ -107,9 +108,12 @@ def test_the_dense_run_most_like_it_that_has_gradients_is_taken(
         return make_record("resnet", points=(point_with(make_point, [1.0], gradients),), **given)
 
     elsewhere = dense([5.0], backbone="resnet20", seed=1)
-    assert "no dense resnet32 was run" in dense_gradients(record, [elsewhere]).reason
+    assert (
+        "no dense resnet32 was run"
+        in dense_gradients(record, of_its_kind(record, [elsewhere])).reason
+    )
     older = dense([], seed=1)
-    found = dense_gradients(record, [elsewhere, older])
+    found = dense_gradients(record, of_its_kind(record, [elsewhere, older]))
     assert found.of_block is None and f"bench evaluate {older.run}" in found.reason
     together = rates_and_gradients(record.points[0], found, backbone="resnet32")
     assert "bench evaluate" in together.sentence

@@ -46,8 +46,7 @@ def dynamics_table(
         }
         if gradients is not None:
             found = gradients.get((group.first.run, group.first.point or ""))
-            line["gradient"] = found.cell if found else "not compared"
-            line["gradient, within stages"] = found.cell_within if found else "not compared"
+            line |= found.cells if found else RatesAndGradients("", reason="not compared").cells
         lines.append(line)
     notes = (*_EXPLAINED, *(() if gradients is None else (_GRADIENTS,)))
     return table_of("behaviour", "Is it dynamic?", lines, notes=notes)

@@ -45,17 +45,16 @@ class RatesAndGradients:
     reason: str = ""
 
     @property
-    def cell(self) -> str:
-        """The correlation over all blocks, for a table."""
-        return self._cell(self.over_all, self.reason)
-
-    @property
-    def cell_within(self) -> str:
-        """The correlation within stages, for a table."""
-        return self._cell(self.within_stages, self.reason or "alike within stages")
-
-    def _cell(self, found: Correlation | None, reason: str) -> str:
-        return f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
+    def cells(self) -> dict[str, str]:
+        """Both correlations, for a table."""
+        pairs = (
+            ("gradient", self.over_all, self.reason),
+            ("gradient, within stages", self.within_stages, self.reason or "alike within stages"),
+        )
+        return {
+            title: f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
+            for title, found, reason in pairs
+        }
 
     @property
     def sentence(self) -> str:
@@ -64,30 +63,31 @@ class RatesAndGradients:
             return f"Rates are not compared with gradients of the dense network: {self.reason}."
         if self.over_all is None:
             return f"Rates of the gated blocks cannot be correlated with gradients: {self.reason}."
-        parts = [f"over all {self.blocks} gated blocks {_said(self.over_all)}"]
+        said = f"over all {self.blocks} gated blocks {_said(self.over_all)}"
         if self.within_stages is not None:
-            parts.append(f"within stages {_said(self.within_stages)}")
-        return (
-            f"Rank correlation of rates with the gradients of the dense network "
-            f"({self.dense_run}): {', '.join(parts)}."
-        )
+            said += f", within stages {_said(self.within_stages)}"
+        of = f"the gradients of the dense network ({self.dense_run})"
+        return f"Rank correlation of rates with {of}: {said}."
+
+
+def of_its_kind(record: RunRecord, dense: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the dense runs of the backbone of `record` on its images."""
+    spec = record.spec
+    return [o for o in dense if o.spec.backbone == spec.backbone and o.spec.dataset == spec.dataset]
 
 
 def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradients:
-    """Return the gradients of the dense run most like `record`: the same recipe, then the same
-    epochs, then the same seed; of those that have gradients on record."""
+    """Return the gradients of the run most like `record` among `dense`, those of its backbone and
+    images: the same recipe, then the same epochs, then the same seed; of those that have gradients
+    on record."""
     spec = record.spec
-    same = [
-        other
-        for other in dense
-        if other.spec.backbone == spec.backbone and other.spec.dataset == spec.dataset
-    ]
-    if not same:
+    if not dense:
         return DenseGradients(reason=f"no dense {spec.backbone.name} was run on these images")
-    known = [other for other in same if other.points[0].block_gradients]
+    known = [other for other in dense if other.points[0].block_gradients]
     if not known:
-        why = why_no_gradients(same[0].points[0], run=same[0].run)
-        return DenseGradients(reason=f"those of the dense {same[0].run} are not on record: {why}")
+        first = dense[0]
+        why = why_no_gradients(first.points[0], run=first.run)
+        return DenseGradients(reason=f"those of the dense {first.run} are not on record: {why}")
 
     def likeness(other: RunRecord) -> tuple[bool, bool, bool]:
         own, its = spec.budget, other.spec.budget
@@ -134,8 +134,7 @@ def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
 def _said(found: Correlation) -> str:
     """Return a correlation; "within chance" where so many blocks would show one so strong by
     chance more than once in 20."""
-    clear = abs(found.value) >= 1
-    if not clear:
-        t = abs(found.value) * math.sqrt(found.degrees / (1 - found.value**2))
-        clear = t > critical_value(0.95, found.degrees)
+    rest = 1 - found.value**2
+    t = abs(found.value) * math.sqrt(found.degrees / rest) if rest > 0 else math.inf
+    clear = t > critical_value(0.95, found.degrees)
     return f"{found.value:+.2f}{'' if clear else ' (within chance)'}"

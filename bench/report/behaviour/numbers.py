@@ -22,6 +22,7 @@ from bench.report.behaviour.gradients import (
     DenseGradients,
     RatesAndGradients,
     dense_gradients,
+    of_its_kind,
     rates_and_gradients,
 )
 from bench.report.data.groups import Network
@@ -131,8 +132,9 @@ def _behaviour(network: Network, study: Study, dense: Sequence[RunRecord]) -> Be
             missing.append(one_line(f"{what} missing: {error.message}"))
             return None
 
-    loss_n = tried("Cost against difficulty is", partial(_losses, record, study, dense))
-    gradients = dense_gradients(record, dense)
+    same = of_its_kind(record, dense)
+    loss_n = tried("Cost against difficulty is", partial(_losses, record, study, same))
+    gradients = dense_gradients(record, same)
     points, spreads = [], []
     for point in record.points:
         together = rates_and_gradients(point, gradients, backbone=record.spec.backbone.name)
@@ -152,21 +154,15 @@ def _behaviour(network: Network, study: Study, dense: Sequence[RunRecord]) -> Be
 
 def _losses(record: RunRecord, study: Study, dense: Sequence[RunRecord]) -> Numbers:
     """Return the dense network's loss on each test image, (N,): of the run that the record names,
-    or else of another one of its backbone.
+    or else of another one in `dense`.
 
     Raises:
         RecordError: no dense network has them; the message says which lacks.
     """
-    spec = record.spec
     named = {p.dynamics.difficulty_of for p in record.points if p.dynamics is not None}
-    candidates = [other for other in study.records if other.run in named]
-    candidates += [
-        other
-        for other in dense
-        if other.spec.backbone == spec.backbone and other.spec.dataset == spec.dataset
-    ]
-    reason = f"no dense {spec.backbone.name} was run on these images"
-    for other in (other for other in candidates if other.points):
+    candidates = [o for o in study.records if o.run in named and o.points]
+    reason = f"no dense {record.spec.backbone.name} was run on these images"
+    for other in (*candidates, *dense):
         try:
             loss_n = study.numbers(other, other.points[0].arrays_file, "loss_n", axes=1)
         except RecordError as error:

@@ -11,7 +11,7 @@ from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ
-from bench.report.data.groups import Network, SeedGroup
+from bench.report.data.groups import Network
 from bench.report.data.notes import FORWARD_ONLY, spent_in_words
 from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import MACS, Axis, cells_of
@@ -25,7 +25,7 @@ def paragraph(found: MethodVerdict) -> str:
     beside them."""
     network = found.network
     start = f"{network.label} ({network.backbone}, {network.first.dataset})"
-    if len(network.point_names) == 1:
+    if len({row.point for row in network.rows}) == 1:
         start += f": {_accuracy(network)}"
     parts = [f"{start}.", *map(sentence, found.axes), *_context(network, found.axes)]
     return one_line(" ".join(parts), longest=20_000)
@@ -146,16 +146,13 @@ def unlike_budgets(about: AxisVerdict) -> str:
 
 def _accuracy(network: Network) -> str:
     """Return the accuracy of its only point over seeds, or that one seed has no interval."""
-    point = one_line(network.point_names[0])
-    group = SeedGroup(tuple(row for row in network.rows if row.point == point))
-    spread, bounds = group.accuracy_sd, group.accuracy_bounds
-    text = f"{100 * group.accuracy:.2f} %"
+    spread, bounds = network.accuracy_sd, network.accuracy_bounds
+    text = f"{100 * network.accuracy:.2f} %"
     ends = "" if bounds is None else f"{100 * bounds.low:.2f} to {100 * bounds.high:.2f} %"
     if spread is None:
         images = f"from the sampling of test images alone {ends}"
         return f"{text} (n=1, no interval over seeds; {images}, Wilson)"
-    spread_words = f"sd {100 * spread:.2f}, 95 % t-interval over seeds {ends}"
-    return f"{text} (n={network.seeds}, {spread_words})"
+    return f"{text} (n={network.seeds}, sd {100 * spread:.2f}, 95 % t-interval over seeds {ends})"
 
 
 def _verdict(about: AxisVerdict, verdict: Verdict) -> str:
