@@ -62,13 +62,13 @@ class Budgeted(Protocol):
 B = TypeVar("B", bound=Budgeted)
 
 
-def of_its_budget(one: Budgeted, others: Sequence[B]) -> list[B]:
-    """Return those of `others` that were trained as `one` was: of the same budget, or where there
-    are none, all of the nearest one."""
-    alike = [other for other in others if one.budget.matches(other.budget)]
+def of_budget(budget: Comparable, others: Sequence[B]) -> list[B]:
+    """Return those of `others` that were trained with this budget, or where there are none, all of
+    the nearest one."""
+    alike = [other for other in others if budget.matches(other.budget)]
     if alike or not others:
         return alike
-    nearest = min((other.budget for other in others), key=one.budget.distance)
+    nearest = min((other.budget for other in others), key=budget.distance)
     return [other for other in others if nearest.matches(other.budget)]
 
 

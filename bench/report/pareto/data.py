@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from operator import attrgetter
 from typing import Literal, NamedTuple, get_args
 
@@ -19,7 +20,7 @@ from bench.errors import ConfigError, UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
-from bench.report.data.budgets import Comparable, of_its_budget
+from bench.report.data.budgets import Comparable, of_budget
 from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.notes import footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
@@ -37,7 +38,7 @@ of all costs, the view ends below them."""
 _ROOM, _MOST_NAMED = 0.08, 6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Placed:
     """A group with its cost on the axis (a ratio, millions of MACs, or milliseconds)."""
 
@@ -48,11 +49,11 @@ class Placed:
     def backbone(self) -> str:
         return self.group.backbone
 
-    @property
+    @cached_property
     def budget(self) -> Comparable:
         return self.group.budget
 
-    @property
+    @cached_property
     def accuracy(self) -> float:
         return self.group.accuracy
 
@@ -61,7 +62,7 @@ class Placed:
         """For sorting: the most accurate last, of equals the cheapest."""
         return self.accuracy, -self.cost
 
-    @property
+    @cached_property
     def bar(self) -> tuple[float, float]:
         """The ends of the 95 % interval; where there is none, the accuracy twice."""
         low, high = self.group.accuracy_bounds or (self.accuracy, self.accuracy)
@@ -154,31 +155,20 @@ class ParetoData:
     def static_curves(self) -> list[Curve]:
         """The lines through the best dense networks of each budget and ladder."""
         found = {}
-        for one in self.statics:
-            alike = [p for p in self._of_ladder(one) if one.budget.matches(p.budget)]
+        kinds = dict.fromkeys((ladder_of(p.backbone), p.budget) for p in self.statics)
+        for ladder, budget in kinds:
+            alike = [p for p in self._of_ladder(ladder) if budget.matches(p.budget)]
             if len(alike) > 1:
                 found[tuple(map(id, alike))] = _static_curve(alike)
         return list(found.values())
 
-    def _of_ladder(self, one: Placed) -> list[Placed]:
-        return [p for p in self.statics if ladder_of(p.backbone) == ladder_of(one.backbone)]
-
-    def beside_static(self, one: Placed) -> str:
-        """Return where a network lies beside the dense ones of its budget: "above" if all of its
-        bar does, "below", or "level"; "beyond" where none has its cost, nor is better for less."""
-        own = of_its_budget(one, self._of_ladder(one))
-        if not own:
-            return "beyond"
-        curve, (low, high) = _static_curve(own), one.bar
-        if curve.covers(one.cost):
-            static = curve.at(one.cost)
-            return "above" if low > static else "below" if high < static else "level"
-        dominated = one.cost > curve.range.high and high < max(p.accuracy for p in own)
-        return "below" if dominated else "beyond"
+    def _of_ladder(self, ladder: str) -> list[Placed]:
+        return [placed for placed in self.statics if ladder_of(placed.backbone) == ladder]
 
     @property
     def finding(self) -> str:
-        """How many dynamic networks lie above and below the static curve, by their bars. A report
+        """How many dynamic networks lie above and below the static curve of their budget, by their
+        bars: "beyond" where no static network has their cost, nor is better for less. A report
         quotes the verdicts instead, which pair images and correct for many comparisons."""
         dynamic = [p for p in self.placed if not (p.group.dense or p.group.control)]
         methods = counted(len({p.group.first.method for p in dynamic}), "method")
@@ -187,7 +177,23 @@ class ParetoData:
             return "No finished runs to compare yet"
         if not dynamic or not self.statics:
             return f"{networks} and {counted(len(self.statics), 'static one')}: nothing to compare"
-        found = Counter(map(self.beside_static, dynamic))
+        of_ladder = cache(self._of_ladder)
+        static = cache(lambda ladder, budget: of_budget(budget, of_ladder(ladder)))
+        curve_of = cache(lambda ladder, budget: _static_curve(static(ladder, budget)))
+
+        def beside(one: Placed) -> str:
+            key = ladder_of(one.backbone), one.budget
+            if not static(*key):
+                return "beyond"
+            curve, (low, high) = curve_of(*key), one.bar
+            if curve.covers(one.cost):
+                there = curve.at(one.cost)
+                return "above" if low > there else "below" if high < there else "level"
+            best = max(placed.accuracy for placed in static(*key))
+            dominated = one.cost > curve.range.high and high < best
+            return "below" if dominated else "beyond"
+
+        found = Counter(map(beside, dynamic))
         beyond = f"; {found['beyond']} without a static one of that cost" if found["beyond"] else ""
         return (
             f"{networks}: {found['above'] or 'none'} above the static curve, {found['below']} "
