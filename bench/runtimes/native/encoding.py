@@ -195,7 +195,7 @@ class _Encoder:
     def _read(self, value: Value) -> Layout:
         if id(value) not in self._layouts:
             assert value.constant is not None
-            self._layouts[id(value)] = self._constants.add(value.constant)
+            self._layouts[id(value)] = self._constants.add_like_maps(value.constant)
         return self._layouts[id(value)]
 
     def _new(self, value: Value) -> Layout:

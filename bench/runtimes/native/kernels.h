@@ -28,16 +28,17 @@ struct Memory {
 template <int N, typename F>
 inline void rows(const Instruction& one, F f) {
   const std::int64_t* size = one.at(0).size;
+  std::ptrdiff_t step[N];
+  for (int n = 0; n < N; ++n) step[n] = one.at(n).stride[2];
   for (std::int64_t i = 0; i < size[0]; ++i)
-    for (std::int64_t j = 0; j < size[1]; ++j)
+    for (std::int64_t j = 0; j < size[1]; ++j) {
+      std::ptrdiff_t begin[N];
+      for (int n = 0; n < N; ++n) begin[n] = i * one.at(n).stride[0] + j * one.at(n).stride[1];
       for (std::int64_t k = 0; k < size[2]; ++k) {
-        std::ptrdiff_t begin[N];
-        for (int n = 0; n < N; ++n) {
-          const std::int64_t* stride = one.at(n).stride;
-          begin[n] = i * stride[0] + j * stride[1] + k * stride[2];
-        }
         f(begin);
+        for (int n = 0; n < N; ++n) begin[n] += step[n];
       }
+    }
 }
 
 // Numbers that do not lie in a row: no loop worth vectors.
@@ -53,8 +54,9 @@ inline void each(const Instruction& one, const Memory& memory, F f) {
     Out* out = memory.at<Out>(one.at(0)) + begin[0];
     const In* in = memory.at<In>(one.at(1)) + begin[1];
     if (so == 1 && si == 1) {
+      const F alone = f;  // what it holds cannot be what is written: the loop becomes vectors
 #pragma GCC ivdep
-      for (std::ptrdiff_t i = 0; i < n; ++i) out[i] = f(in[i]);
+      for (std::ptrdiff_t i = 0; i < n; ++i) out[i] = alone(in[i]);
     } else {
       scattered(out, so, n, [=](std::ptrdiff_t i) { return f(in[i * si]); });
     }
@@ -395,6 +397,28 @@ template <typename T>
   }
 }
 
+// The greatest of each window of a map with one channel, stride 1 across: a row of it at once.
+inline void pool_rows(const Instruction& one, const Memory& memory) {
+  const Operand &o = one.at(0), &in = one.at(1);
+  const std::int64_t* n = one.number;
+  const std::int64_t width = o.size[2];
+  for (std::int64_t y = 0; y < o.size[1]; ++y) {
+    float* out = memory.at<float>(o) + y * o.stride[1];
+    std::fill(out, out + width, -INFINITY);
+    for (std::int64_t v = 0; v < n[1]; ++v) {
+      const std::int64_t row = y * n[3] - n[5] + v;
+      if (row < 0 || row >= in.size[1]) continue;
+      const float* from = memory.at<float>(in) + row * in.stride[1] - n[6];
+      for (std::int64_t u = 0; u < n[2]; ++u, ++from) {
+        const std::int64_t end = std::min(width, in.size[2] + n[6] - u);
+#pragma GCC ivdep
+        for (std::int64_t x = std::max<std::int64_t>(0, n[6] - u); x < end; ++x)
+          out[x] = from[x] > out[x] || from[x] != from[x] ? from[x] : out[x];
+      }
+    }
+  }
+}
+
 // Windows over images (1, h, w, C): the greatest number, or the mean. Padding counts for nothing.
 inline void pool(const Instruction& one, const Memory& memory) {
   const Operand &o = one.at(0), &in = one.at(1);
@@ -402,6 +426,7 @@ inline void pool(const Instruction& one, const Memory& memory) {
   const bool greatest = n[0] == MAX;
   const float share = 1.0f / float(n[1] * n[2]);
   const std::int64_t channels = o.size[3];
+  if (greatest && channels == 1 && n[4] == 1 && o.stride[2] == 1 && in.stride[2] == 1) return pool_rows(one, memory);
   for (std::int64_t y = 0; y < o.size[1]; ++y)
     for (std::int64_t x = 0; x < o.size[2]; ++x) {
       float* out = memory.at<float>(o) + y * o.stride[1] + x * o.stride[2];
@@ -425,12 +450,41 @@ inline void pool(const Instruction& one, const Memory& memory) {
     }
 }
 
+// A convolution to one channel, where neighbours in a row of the image are one row of numbers.
+inline void convolution_to_one(const Instruction& one, const Memory& memory) {
+  const Operand &o = one.at(0), &in = one.at(1);
+  const std::int64_t *n = one.number, wide = n[2] * in.size[3];
+  const float least = float(one.factor), bias = *memory.at<float>(one.at(3));
+  for (std::int64_t y = 0; y < o.size[1]; ++y)
+    for (std::int64_t x = 0; x < o.size[2]; ++x) {
+      const float* weight = memory.at<float>(one.at(2));
+      Vector sums[3] = {};
+      float sum = bias;
+      for (std::int64_t v = 0; v < n[1]; ++v, weight += wide) {
+        const float* from = memory.at<float>(in) + (y * n[3] - n[5] + v * n[7]) * in.stride[1] +
+                            (x * n[4] - n[6]) * in.stride[2];
+        std::int64_t i = 0;
+        for (; i + 3 * WIDTH <= wide; i += 3 * WIDTH)
+          for (int k = 0; k < 3; ++k) sums[k] += load(from + i + k * WIDTH) * load(weight + i + k * WIDTH);
+        for (; i < wide; ++i) sum += from[i] * weight[i];
+      }
+      float lanes[WIDTH];
+      store(lanes, sums[0] + sums[1] + sums[2]);
+      for (int half = WIDTH / 2; half; half /= 2)
+        for (int k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+      sum += lanes[0];
+      if (one.operands == 5) sum += memory.at<float>(one.at(4))[y * one.at(4).stride[1] + x * one.at(4).stride[2]];
+      memory.at<float>(o)[y * o.stride[1] + x * o.stride[2]] = sum < least ? least : sum;
+    }
+}
+
 // Any convolution: weights (groups, kh, kw, c_in / groups, c_out / groups).
 inline void convolution(const Instruction& one, Memory& memory) {
   const Operand &o = one.at(0), &in = one.at(1);
   const std::int64_t* n = one.number;
   const std::int64_t groups = n[9], c_in = in.size[3] / groups, c_out = o.size[3] / groups;
   const float least = float(one.factor);
+  if (c_out == 1 && groups == 1 && n[8] == 1 && in.stride[2] == c_in) return convolution_to_one(one, memory);
   const float *weights = memory.at<float>(one.at(2)), *bias = memory.at<float>(one.at(3));
   memory.row.resize(c_out);
   float* sum = memory.row.data();
@@ -443,16 +497,10 @@ inline void convolution(const Instruction& one, Memory& memory) {
           for (std::int64_t u = 0; u < n[2]; ++u, weight += c_in * c_out) {
             const float* from = memory.at<float>(in) + (y * n[3] - n[5] + v * n[7]) * in.stride[1] +
                                 (x * n[4] - n[6] + u * n[8]) * in.stride[2] + g * c_in;
-            if (c_out == 1) {
-              float dot = 0;
-              for (std::int64_t c = 0; c < c_in; ++c) dot += from[c] * weight[c];
-              sum[0] += dot;
-            } else {
-              for (std::int64_t c = 0; c < c_in; ++c) {
-                const float number = from[c];
+            for (std::int64_t c = 0; c < c_in; ++c) {
+              const float number = from[c];
 #pragma GCC ivdep
-                for (std::int64_t k = 0; k < c_out; ++k) sum[k] += number * weight[c * c_out + k];
-              }
+              for (std::int64_t k = 0; k < c_out; ++k) sum[k] += number * weight[c * c_out + k];
             }
           }
         float* out = memory.at<float>(o) + y * o.stride[1] + x * o.stride[2] + g * c_out;
