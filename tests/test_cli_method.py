@@ -290,3 +290,13 @@ def test_the_summary_counts_what_there_is() -> None:
     table = outcome_table(outcomes)
     assert str(table.title) == "toy: 1 exempt"
     assert table.row_count == 1
+
+
+def test_a_reason_that_several_checks_have_is_told_once() -> None:
+    reasons = ("no path", "no path", "", "no path", "no gates")
+    outcomes = [
+        Outcome("toy", f"check{n}", "All is well.", "exempt" if reason else "passed", reason)
+        for n, reason in enumerate(reasons)
+    ]
+    told = [str(cell).partition("Exempt: ")[2] for cell in outcome_table(outcomes).columns[2].cells]
+    assert told == ["no path", "as above", "", "as above", "no gates"]

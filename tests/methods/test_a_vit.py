@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from token_nets import BACKBONE, LAYERS, SHAPE, TOKENS, WIDTH, images, live_counts
+from token_nets import BACKBONE, LAYERS, SHAPE, TOKENS, WIDTH, images, learned, live_counts
 
 from bench.data.augment import Batch, eval_batches, pad_images
 from bench.data.digits import load_digits
@@ -16,9 +16,11 @@ from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.measure.modes import using_threads
 from bench.method import Backbone, Budget, NotApplicable, OptimizerSpec
 from bench.networks.halting import HaltingResNet
+from bench.networks.tokens import TokenHalting
 from bench.networks.trunk import BACKBONES
 from bench.plugin_files import import_file
 from bench.seeding import seed_globally
+from bench.testing import Check, checks_of
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, train
 from bench.training.reporter import Silent
@@ -157,6 +159,24 @@ def test_the_smallest_vision_transformer_has_one_layer_and_nothing_to_decide() -
     net = AVit().build(Backbone("by-hand/1", 10, SHAPE), AVitConfig())
     assert not [unit for unit in net.units() if unit.gated]
     assert "prior" not in _phase().loss(net, _batch(), 0.0).parts
+
+
+class Learned(AVit):
+    """What a third party may make of the same machinery: scores with weights of their own."""
+
+    name = "learned_tokens"
+
+    def build(self, backbone: Backbone, config: AVitConfig) -> HaltingResNet:
+        return HaltingResNet(backbone, TokenHalting(backbone, learned, eps=config.eps, bias=-2.0))
+
+
+@pytest.mark.parametrize("method", [AVit, Learned])
+def test_the_contract_holds_on_a_transformer_written_by_hand(method: type[AVit]) -> None:
+    outcomes = {
+        found.check: found for found in map(Check.run, checks_of(method, backbone="by-hand/3"))
+    }
+    assert [str(found) for found in outcomes.values() if found.status == "failed"] == []
+    assert [name for name, found in outcomes.items() if found.status == "exempt"] == ["all_off"]
 
 
 def test_deits_have_the_macs_of_the_readme_where_nothing_halts() -> None:

@@ -34,7 +34,10 @@ def test_the_warm_up_rises_to_the_full_rate_and_then_the_schedule_takes_over() -
     assert rates == pytest.approx([0.1, 0.325, 0.55, 0.775, 1.0, 1.0] + [0.1] * 6)
 
 
-@pytest.mark.parametrize(("kind", "cls"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+@pytest.mark.parametrize(
+    ("kind", "cls"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)],
+)
 def test_groups_keep_their_own_scale(kind: str, cls: type) -> None:
     a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
     spec = OptimizerSpec(kind=kind, lr=0.1)
