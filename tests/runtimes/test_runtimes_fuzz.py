@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.errors import EquivalenceError, Unsupported
 from bench.measure.equivalence import check_execution
+from bench.method import Method, MethodConfig
 from bench.networks.exit_rules import EntropyBelow, ProbabilityReaches
 from bench.networks.exits import NUM_EXITS, ExitResNet
 from bench.networks.gated import GatedResNet
@@ -26,6 +27,9 @@ from bench.runtimes.native import Native
 from bench.runtimes.native.build import library
 from methods.blockdrop import PolicyNet
 from methods.learned_exit import LearnedRule
+from methods.pbee import Pbee, PbeeConfig
+from methods.sdn import Sdn, SdnConfig
+from methods.ztw import Ztw, ZtwConfig
 
 UNEQUAL = "fields of unequal sizes"
 
@@ -38,6 +42,18 @@ def gated(policy: Callable[[Backbone], Policy] | None, merge: str) -> Callable[.
 
 def with_exits(rule: type, head: str) -> Callable[..., DynamicNet]:
     return lambda base: ExitResNet(base, rule(3, NUM_EXITS), head=head)  # type: ignore[arg-type]
+
+
+def that_remember(of: str) -> Callable[..., DynamicNet]:
+    """Exits whose rules carry something on: the surest answer, a count, all answers."""
+    methods: dict[str, tuple[Method, MethodConfig]] = {
+        "surest": (Sdn(), SdnConfig(budgets=(0.5,))),
+        "patience": (Pbee(), PbeeConfig(patience=(1,))),
+        "ensembles": (Ztw(), ZtwConfig(budgets=(0.5,))),
+        "convolutions": (Ztw(), ZtwConfig(head="convolution", last="trunk", budgets=(0.5,))),
+    }
+    method, config = methods[of]
+    return lambda base: method.build(base, config)
 
 
 def halting(kind: str) -> Callable[..., DynamicNet]:
@@ -53,8 +69,9 @@ builds = st.one_of(
     st.builds(
         with_exits,
         st.sampled_from([EntropyBelow, ProbabilityReaches, LearnedRule]),
-        st.sampled_from(["pooled", "grid", "convolution"]),
+        st.sampled_from(["pooled", "grid", "mixed", "convolution"]),
     ),
+    st.builds(that_remember, st.sampled_from(["surest", "patience", "ensembles", "convolutions"])),
     st.builds(halting, st.sampled_from(["image", "position"])),
 )
 backbones = st.builds(
@@ -78,6 +95,8 @@ def made(build: Callable[..., DynamicNet], base: Backbone, seed: int) -> Dynamic
     rule = getattr(net, "rule", None)
     if rule is not None:
         for name, buffer in rule.named_buffers():
+            if not buffer.is_floating_point():  # counts
+                continue
             buffer.uniform_(-1, 1, generator=draws) if "weights" in name or "biases" in name else (
                 buffer.uniform_(0, 2, generator=draws)
             )
@@ -102,7 +121,7 @@ def others() -> list[Runtime]:
 
 
 @given(build=builds, base=backbones, seed=st.integers(0, 999), count=st.integers(0, 9))
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=60, derandomize=True)
 def test_random_networks_run_alike_everywhere(
     build: Callable[..., DynamicNet], base: Backbone, seed: int, count: int
 ) -> None:
