@@ -10,30 +10,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from readme_figure import REFERENCE, draw_figure
-from result_tables import result_tables
 from variant_table import variant_table
 
 from bench.records.store import RunStore
+from bench.report.behaviour.dynamics import dynamics_table
 from bench.report.data.study import Study
 from bench.report.tables.cells import markdown_lines
+from bench.report.tables.results import results_table
 from bench.report.verdicts.best import best_table
-from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
+from bench.report.verdicts.verdicts import verdicts_of
 
 ROOT = Path(__file__).parents[2]
 
 
-def reference_verdicts() -> list[MethodVerdict]:
-    """Return the verdicts on the reference runs."""
+def reference() -> Study:
+    """Return the reference runs."""
     store = RunStore(REFERENCE)
-    return verdicts_of(Study(store.load_all().records, store))
+    return Study(store.load_all().records, store)
 
 
 def tables() -> Iterator[tuple[Path, str]]:
     """Yield each document and a table in it."""
-    yield ROOT / "README.md", markdown_lines(best_table(reference_verdicts())).rstrip()
+    yield ROOT / "README.md", markdown_lines(best_table(verdicts_of(reference()))).rstrip()
     yield ROOT / "docs" / "methods.md", variant_table()
-    for table in result_tables():
-        yield ROOT / "docs" / "results.md", table
+    study = reference()
+    for table in (results_table(study.rows), dynamics_table(study.groups)):
+        yield ROOT / "docs" / "results.md", markdown_lines(table).rstrip()
 
 
 def replaced(text: str, table: str) -> str:
@@ -52,4 +54,4 @@ def replaced(text: str, table: str) -> str:
 if __name__ == "__main__":
     for document, table in tables():
         document.write_text(replaced(document.read_text(), table))
-    draw_figure(reference_verdicts())
+    draw_figure(verdicts_of(reference()))

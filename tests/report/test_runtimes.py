@@ -86,8 +86,11 @@ def test_each_runtime_is_a_column_and_eighty_columns_show_two(records: list[RunR
         dict(zip(table.titles, cells, strict=True)) for cells in table.lines if "act" in cells
     )
     assert line["ms\nnative\nb=1"] == "1.25"
-    assert line["eager\nb=1"].startswith("0.80x") and line["95 %\neager\nb=1"] == "0.78 to 0.82"
-    mark = line["onnxruntime\nb=1"]
+    assert (
+        line["speed-up\neager\nb=1"].startswith("0.80x")
+        and line["95 %\neager\nb=1"] == "0.78 to 0.82"
+    )
+    mark = line["speed-up\nonnxruntime\nb=1"]
     assert f"{mark} no time: it has no If" in table.notes
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(rich_table(found, width=80))

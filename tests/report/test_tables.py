@@ -54,8 +54,8 @@ def test_a_narrow_terminal_keeps_names_and_whole_cells(
     assert width < 60 or max(len(line.rstrip()) for line in text.splitlines()) <= width
     for record in comparison:
         assert record.spec.method in text
-    every = [title for title in ("acc. %", "nFLOPs", "backbone", "MMACs") if title in text]
-    assert "acc. %" in every
+    every = [title for title in ("accuracy, %", "nFLOPs", "backbone", "MMACs") if title in text]
+    assert "accuracy, %" in every
     assert ("a wider terminal also shows" in text) is (width < 200)
 
 
@@ -107,7 +107,7 @@ def test_a_document_names_the_settings_that_differ_and_how_sure_a_speed_up_is(
 
 
 def test_a_narrow_terminal_says_which_columns_it_left_out(comparison: list[RunRecord]) -> None:
-    note = "a wider terminal also shows: w/o pol., MMACs, 95 % unknown b=1"
+    note = "a wider terminal also shows: nFLOPs w/o policy, MMACs, 95 % unknown b=1"
     narrow = shown(comparison, width=80)
     assert note in narrow and "MMACs" not in narrow.replace(note, "")
     assert "a wider terminal" not in shown(comparison, width=160)
@@ -269,19 +269,19 @@ def test_a_missing_time_has_its_reason_where_it_would_stand(
         make_record(points=(make_point(latency=(few,)),)),
         make_record("act", points=(make_point(latency=(timed, batch)),)),
     ]
-    text = shown(records)
+    text = shown(records, width=200)
     line = next(line for line in text.splitlines() if line.startswith(" sgad"))
     assert line.count("[1]") == 2 and line.count("[2]") == 2 and " - " not in line
     assert "[1] no time: 255 test images, 256 needed" in text
     assert "[2] no time: not timed" in text
     # A batch size that was never asked for has no column, and needs no reason.
     records[1] = make_record("act", points=(make_point(latency=(timed,)),))
-    text = shown(records)
+    text = shown(records, width=200)
     assert "256 needed" in text and "not timed" not in text and "b=256" not in text
     table = results_table(rows(records))
     act, sgad = (dict(zip(table.titles, line, strict=True)) for line in table.lines)
-    assert sgad["unknown\nb=1"] == "[1]" == sgad["ms\nunknown\nb=1"]
-    assert act["unknown\nb=1"] == "1.20x▲" and act["95 %\nunknown\nb=1"] == "1.18 to 1.22"
+    assert sgad["speed-up\nunknown\nb=1"] == "[1]" == sgad["ms\nunknown\nb=1"]
+    assert act["speed-up\nunknown\nb=1"] == "1.20x▲" and act["95 %\nunknown\nb=1"] == "1.18 to 1.22"
     assert "[1] no time: 255 test images, 256 needed" in table.notes
 
 

@@ -107,10 +107,10 @@ def _by_dataset(all_rows: Sequence[Row]) -> list[ReportTable]:
 
 def _order(titles: Sequence[str]) -> list[str]:
     """Return the titles of columns, the most important first."""
-    alone = [t for t in titles if t.endswith("\nb=1") and not t.startswith(("ms", "95 %"))]
-    before = ["acc. %", "nFLOPs", "backbone", *alone[:1], "train", "seeds", *alone[1:]]
-    others = [t for t in titles if t.endswith(f"\nb={BATCH_SIZES[1]}") and not t.startswith("95 %")]
-    return list(dict.fromkeys([*before, *DYNAMICS_ORDER, *others, *reversed(titles)]))
+    speeds = [title for title in titles if title.startswith("speed-up")]
+    alone = [title for title in speeds if title.endswith(f"\nb={BATCH_SIZES[0]}")]
+    before = ["accuracy, %", "nFLOPs", "backbone", *alone[:1], "train", "seeds", *alone[1:]]
+    return list(dict.fromkeys([*before, *DYNAMICS_ORDER, *speeds, *reversed(titles)]))
 
 
 def results_table(all_rows: Sequence[Row]) -> ReportTable:
@@ -129,7 +129,7 @@ def results_table(all_rows: Sequence[Row]) -> ReportTable:
     return table_of("results", caption, lines, titles=_TITLES, notes=notes)
 
 
-_TITLES = ("method", "backbone", "acc. %", "seeds", "nFLOPs", "w/o\npol.", "MMACs")
+_TITLES = ("method", "backbone", "accuracy, %", "seeds", "nFLOPs", "nFLOPs\nw/o policy", "MMACs")
 
 
 def _line(
@@ -156,7 +156,7 @@ def _line(
     line = dict(zip(_TITLES, values, strict=True))
     for runtime, size in timed:
         at = f"{runtime}\nb={size}"
-        line[at] = _speed(group, runtime, size) or why(runtime, size)
+        line[f"speed-up\n{at}"] = _speed(group, runtime, size) or why(runtime, size)
         line[f"95 %\n{at}"] = _interval(group, runtime, size)
         time_ms = group.mean_time("latency_ms", size, runtime)
         line[f"ms\n{at}"] = number(time_ms) or why(runtime, size)
