@@ -1,83 +1,64 @@
-"""What the command line and notebooks call: run, sweep, results, report, latency, evaluate, export.
+"""What the command line and notebooks call of the engine: run, campaign, sweep, latency, evaluate,
+export, register.
 
-Owns the order of the steps of a comparison; every step lives in its own room.
+Owns the order of the steps of a comparison, and where a finished run's images come from; every step
+lives in its own room. What only reads records is bench.drawing.
 """
 
 from __future__ import annotations
 
 import math
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from bench.drawing import (
-    can_draw,
-    draw_latency,
-    draw_run,
-    draw_sweep,
-    figures,
-    pareto,
-    report,
-    results,
-    why_none,
-)
-from bench.engine.failures import Failure
-from bench.errors import BenchError
-from bench.finished import (
-    Outcome,
-    Profile,
-    evaluate,
-    export,
-    latency,
-    register,
-    track,
-)
-from bench.folders import Folders, default_data_dir, default_results_dir
-from bench.records.machine_load import Sample, machine_load
+from bench.data.images import Dataset
+from bench.data.load import is_named, load_dataset
+from bench.drawing import can_draw, figures, pareto, report, results  # noqa: F401  public here
+from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
+from bench.engine.decisions import evaluate_again, rebuilt_as_recorded
+from bench.engine.fitting import faster_precision, fitted, with_finished
+from bench.engine.judging import judge
+from bench.engine.latency.timing import time_records, without_broken
+from bench.engine.plan import Planned, make_plan, request_backbone, request_of
+from bench.engine.side_by_side import Performed, Step, perform_all
+from bench.engine.single import recorded
+from bench.engine.supervising import Failure
+from bench.errors import BenchError, DataError
+from bench.folders import Folders
+from bench.networks.weights import Weights
+from bench.options import RunOptions
+from bench.recipes import Precision
+from bench.records.record import PointRecord, RunRecord
+from bench.records.store import MASKS_FIGURE, RunStore, finished_run, finished_runs
+from bench.records.sweep import SweepRecord
+from bench.records.tracking import Sample, log_records, machine_load, register_point
+from bench.records.upkeep import forget as forget_run
+from bench.storage import make_folder
+from bench.training.reporter import Reporter, Silent
 
 if TYPE_CHECKING:
-    from bench.data.images import Dataset
-    from bench.engine.building import Workplace
-    from bench.engine.plan import Planned
-    from bench.engine.side_by_side import Performed, Step
-    from bench.networks.weights import Weights
-    from bench.options import RunOptions
-    from bench.recipes import Precision
-    from bench.records.record import PointRecord, RunRecord
-    from bench.records.store import RunStore
+    from bench.export.exporting import Exported, FileFormat
+    from bench.records.mlflow_models import Registered
     from bench.report.data.row import Row
     from bench.sweep.ledger import Listener
     from bench.sweep.options import SweepOptions
     from bench.sweep.sweeping import Swept
-    from bench.training.reporter import Reporter
 
-__all__ = [
-    "CampaignOutcome",
-    "Failure",
-    "Folders",
-    "Outcome",
-    "campaign",
-    "default_data_dir",
-    "default_results_dir",
-    "draw_latency",
-    "draw_run",
-    "draw_sweep",
-    "evaluate",
-    "export",
-    "figures",
-    "latency",
-    "pareto",
-    "register",
-    "report",
-    "results",
-    "rows_of",
-    "run",
-    "sweep",
-    "why_none",
-]
+Profile = Literal["smoke", "default", "publish"]
 
-Notify = Callable[[str], None]
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did: the records of its runs, the runs that failed, and of a campaign how many
+    were not begun."""
+
+    records: list[RunRecord] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    left: int = 0
 
 
 def run(
@@ -97,27 +78,14 @@ def run(
     Raises:
         UserError: the request cannot be served as given; nothing has been started.
     """
-    from bench.engine.side_by_side import perform_all
-    from bench.training.reporter import Silent
-
     listener = reporter or Silent()
     loaded = {} if data is None else {options.dataset: data}
-    step = _step(options, folders, listener, loaded=loaded)
-    step = replace(step, here=data is not None)
-    if forget:
-        _forget(step)
+    step = replace(_step(options, folders, listener, loaded=loaded), here=data is not None)
+    for item in step.plan if forget else ():
+        forget_run(step.place.store, item.spec, note=listener.note)
     with machine_load(listener.note) as load:
         performed = perform_all([step], listener)
     return _finish(step, performed, load)
-
-
-@dataclass(frozen=True, slots=True)
-class CampaignOutcome:
-    """What a campaign has done so far; `left` counts the runs that were not begun."""
-
-    records: list[RunRecord]
-    failures: list[Failure]
-    left: int
 
 
 def campaign(
@@ -126,32 +94,26 @@ def campaign(
     *,
     hours: float | None = None,
     reporter: Reporter | None = None,
-) -> CampaignOutcome:
+) -> Outcome:
     """Do the runs of many commands side by side, first come, first served.
 
     Finished runs are found again, so it continues itself. No run is begun after `hours`. Latency is
     measured when all have ended. A step that cannot be served as given is a failure like any other:
     a night's work does not end at its first step.
     """
-    from bench.engine.side_by_side import perform_all
-    from bench.training.reporter import Silent
-
     listener = reporter or Silent()
     until = math.inf if hours is None else time.monotonic() + hours * 3600
-    outcome = CampaignOutcome([], [], 0)
-    numbered = list(enumerate(steps, start=1))
-    loaded: dict[str, Dataset] = {}
+    outcome, loaded = Outcome(), dict[str, Dataset]()
     # The sources that a step names may be runs of the others.
     for sourced in (False, True):
         planned: list[Step] = []
-        for number, options in numbered:
-            if bool(options.sources) != sourced:
-                continue
-            try:
-                planned.append(_step(options, folders, listener, loaded=loaded))
-            except BenchError as error:
-                name = f"step {number} of {len(steps)}"
-                outcome.failures.append(Failure(name, error.message))
+        for number, options in enumerate(steps, start=1):
+            if bool(options.sources) == sourced:
+                try:
+                    planned.append(_step(options, folders, listener, loaded=loaded))
+                except BenchError as error:
+                    name = f"step {number} of {len(steps)}"
+                    outcome.failures.append(Failure(name, error.message))
         with machine_load(listener.note) as load:
             performed = perform_all(planned, listener, until=until)
         for step in planned:
@@ -166,27 +128,8 @@ def _step(
     options: RunOptions, folders: Folders, reporter: Reporter, *, loaded: dict[str, Dataset]
 ) -> Step:
     """Return the runs of a command; its images are taken from `loaded` or put there."""
-    from bench.data.load import load_dataset
-    from bench.engine.building import Workplace, check_same_data
-    from bench.engine.decisions import rebuilt_as_recorded
-    from bench.engine.devices import pick_device
-    from bench.engine.fitting import fitted
-    from bench.engine.plan import make_plan, request_backbone, request_of
-    from bench.engine.precision import faster_precision, with_finished
-    from bench.engine.side_by_side import Step
-    from bench.engine.single import recorded
-    from bench.networks.weights import read_weights
-    from bench.records.choosing import finished_run
-    from bench.records.store import RunStore
-    from bench.storage import make_folder
-
-    store = RunStore(folders.results)
-    device = pick_device(options.device)
-    weights = (
-        None
-        if options.pretrained is None
-        else read_weights(options.pretrained, backbone=options.backbone_name)
-    )
+    store, device = RunStore(folders.results), pick_device(options.device)
+    weights = given_weights(options.pretrained, backbone=options.backbone_name)
     sources = [finished_run(store, name) for name in options.sources]
     if options.dataset not in loaded:
         data = load_dataset(options.dataset, data_dir=folders.data, workers=options.workers)
@@ -214,91 +157,63 @@ def _step(
         plan = planned(read, options.precision)
     for source in sources:
         rebuilt_as_recorded(source, place)
-    _announce(plan, request.methods, weights=weights, notify=reporter.note)
+    beside = {item.spec.method: None for item in plan if item.spec.method not in request.methods}
+    if beside:
+        reporter.note(
+            f"Controls in this comparison: {', '.join(beside)} (--controls none: without)"
+        )
+    if beside and weights is not None:
+        reporter.note(
+            f"No smaller static network: {weights.name} does not fit one. "
+            "Run one with its own weights: --methods resnet --backbone ... --pretrained ..."
+        )
     return Step(options, folders, place, plan)
-
-
-def _forget(step: Step) -> None:
-    from bench.records.upkeep import forget
-
-    for item in step.plan:
-        forget(step.place.store, item.spec, note=step.place.reporter.note)
 
 
 def _finish(step: Step, performed: Performed, load: Sequence[Sample]) -> Outcome:
     """Return what became of a step: judged, timed, drawn and logged."""
-    from bench.engine.judging import judge
-
-    place = step.place
+    place, options = step.place, step.options
     runs = [item.spec.run for item in step.plan]
     records = [performed.records[run] for run in runs if run in performed.records]
     begun = dict.fromkeys(spec.run for i in step.plan for spec in (i.needs, i.spec) if spec)
     failures = [performed.failures[run] for run in begun if run in performed.failures]
     records = judge(records, place.store)
-    options = step.options
     if options.latency != "off":
-        records = time_runs(records, place, profile=options.latency, runtimes=options.runtimes)
-    if can_draw():
-        for record in records:
-            if record.points:
-                _draw_masks(record, place.store)
-    track(records, place.store, notify=place.reporter.note, load=load)
+        records = _timed(records, place, profile=options.latency, runtimes=options.runtimes)
+    for record in records if can_draw() else ():
+        if record.points:
+            _draw_masks(record, place.store)
+    track(records, place.store, note=place.reporter.note, load=load)
     return Outcome(records, failures)
-
-
-def _announce(
-    plan: Sequence[Planned], methods: Sequence[str], *, weights: Weights | None, notify: Notify
-) -> None:
-    """Say which runs stand beside what was asked for, and what is missing there."""
-    beside = dict.fromkeys(item.spec.method for item in plan if item.spec.method not in methods)
-    if beside:
-        notify(f"Controls in this comparison: {', '.join(beside)} (--controls none: without)")
-    if beside and weights is not None:
-        notify(
-            f"No smaller static network: {weights.name} does not fit one. "
-            "Run one with its own weights: --methods resnet --backbone ... --pretrained ..."
-        )
 
 
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
     from bench.records.arrays import read_arrays
-    from bench.records.store import MASKS_FIGURE
     from bench.report.behaviour.charts import masks_chart
     from bench.report.figures.draw import draw, save_figure
 
     folder = store.folder_of(record)
-    target = folder / MASKS_FIGURE
-    if not target.exists():
+    if not (folder / MASKS_FIGURE).exists():
         arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
-        save_figure(draw(masks_chart(record, arrays)), target)
+        save_figure(draw(masks_chart(record, arrays)), folder / MASKS_FIGURE)
 
 
-def time_runs(
-    records: Sequence[RunRecord],
-    place: Workplace,
-    *,
-    profile: Profile,
-    runtimes: Sequence[str] = (),
+def _timed(
+    records: Sequence[RunRecord], place: Workplace, *, profile: Profile, runtimes: Sequence[str]
 ) -> list[RunRecord]:
     """Return the records with latency: those that have it at this profile, in all runtimes named,
     stay as they are."""
-    from bench.engine.latency.timing import time_records, without_broken
 
-    waiting = [
-        record
-        for record in records
-        if not all(_is_timed(point, profile, runtimes) for point in record.points)
-    ]
+    def is_timed(point: PointRecord) -> bool:
+        known = {cell.runtime for cell in point.latency if cell.profile == profile}
+        return known >= set(runtimes) if runtimes else bool(known - {"unknown"})
+
+    waiting = [record for record in records if not all(map(is_timed, record.points))]
     sound, broken = without_broken(waiting, place)
     for run, error in broken.items():
         place.reporter.note(f"{run} is not timed: {error.message}")
     timed = time_records(sound, place, profile=profile, runtimes=runtimes)
     return [timed.get(record.run, record) for record in records]
-
-
-def _is_timed(point: PointRecord, profile: Profile, runtimes: Sequence[str]) -> bool:
-    known = {cell.runtime for cell in point.latency if cell.profile == profile}
-    return known >= set(runtimes) if runtimes else bool(known - {"unknown"})
 
 
 def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swept:
@@ -307,20 +222,171 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
     Raises:
         UserError: the request cannot be served as given; nothing has been started.
     """
-    from bench.engine.judging import judge
-    from bench.records.store import RunStore
-    from bench.storage import make_folder
-    from bench.sweep.sweeping import sweep as perform_sweep
+    from bench.sweep.sweeping import sweep as perform
 
-    results_dir = make_folder(folders.results)
+    store = RunStore(make_folder(folders.results))
     with machine_load(listener.note) as load:
-        swept = perform_sweep(
-            options, results_dir=results_dir, data_dir=folders.data, listener=listener
-        )
-    store = RunStore(results_dir)
+        swept = perform(options, folders, listener=listener)
     records = judge(swept.records, store)
-    track(records, store, notify=listener.note, sweeps=[swept.sweep], load=load)
+    track(records, store, note=listener.note, sweeps=[swept.sweep], load=load)
     return replace(swept, records=records)
+
+
+def track(
+    records: Sequence[RunRecord],
+    store: RunStore,
+    *,
+    note: Callable[[str], None],
+    sweeps: Sequence[SweepRecord] = (),
+    load: Sequence[Sample] = (),
+) -> None:
+    """Log records to MLflow; what goes wrong there is said, and loses nothing."""
+    for result in log_records(records, store, sweeps=sweeps, load=load).values():
+        if not result.logged:
+            note(f"MLflow: {result.detail}. Later: bench mlflow sync.")
+            return
+
+
+def latency(
+    runs: Sequence[str],
+    folders: Folders,
+    *,
+    batch_sizes: Sequence[int] = (),
+    profile: Profile = "default",
+    runtimes: Sequence[str] = (),
+    device: str = "auto",
+    threads: int = 1,
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Time finished runs on this machine, together, and add the cells to their records.
+
+    Each of `runs` may name several: all of them are meant. Without `runtimes`, all that take the
+    dense network here are measured, and without `batch_sizes` those of the profile. A run that
+    cannot be timed is a failure; the others are timed. `dataset` is needed for runs on a folder of
+    images, whose place no record keeps.
+
+    Raises:
+        RecordError: a name is no finished run.
+        DataError: the data set at hand is not the one a run was trained on.
+    """
+    listener, outcome = reporter or Silent(), Outcome()
+    store = RunStore(folders.results)
+    for members, place in _at_their_data(runs, folders, device, dataset, listener):
+        sound, broken = without_broken(members, place)
+        outcome.failures.extend(_failure(run, error) for run, error in broken.items())
+        done = time_records(
+            sound,
+            place,
+            profile=profile,
+            batch_sizes=batch_sizes,
+            threads=threads,
+            runtimes=runtimes,
+        )
+        outcome.records.extend(done.values())
+    track(outcome.records, store, note=listener.note)
+    return outcome
+
+
+def evaluate(
+    runs: Sequence[str],
+    folders: Folders,
+    *,
+    device: str = "auto",
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Outcome:
+    """Evaluate finished runs again from their weights, and add what their records do not hold yet.
+
+    What is on record stays. A run that does not come out as recorded is a failure and is left as it
+    is; the others are done. `dataset` is needed for runs on a folder of images.
+
+    Raises:
+        RecordError: a name is no finished run.
+        DataError: the data set at hand is not the one a run was trained on.
+    """
+    listener, outcome = reporter or Silent(), Outcome()
+    store = RunStore(folders.results)
+    for members, place in _at_their_data(runs, folders, device, dataset, listener):
+        for record in members:
+            try:
+                outcome.records.append(evaluate_again(record, place))
+            except BenchError as error:
+                outcome.failures.append(_failure(record.run, error))
+    judged = judge(outcome.records, store)
+    track(judged, store, note=listener.note)
+    return replace(outcome, records=judged)
+
+
+def export(
+    run: str,
+    folders: Folders,
+    *,
+    file_format: FileFormat,
+    point: str | None = None,
+    out: Path | str | None = None,
+    dataset: str | None = None,
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Write the inference network of a finished run, checked against the run first.
+
+    Raises:
+        RecordError: there is no such finished run, or there are several.
+        DataError: the data set at hand is not the one it was trained on.
+        Unsupported: the network cannot be written in this format.
+    """
+    from bench.export.exporting import export_record
+
+    name = finished_run(RunStore(folders.results), run).run
+    found = _at_their_data([name], folders, "cpu", dataset, reporter or Silent())
+    (((record,), place),) = found
+    return export_record(record, place, file_format=file_format, point=point, out=out)
+
+
+def register(
+    run: str, folders: Folders, *, point: str | None = None, dataset: str | None = None
+) -> Registered:
+    """Put an operating point of a finished run into MLflow's registry, with an ONNX file.
+
+    Raises:
+        RecordError: there is no such finished run, or MLflow does not take it.
+        Unsupported: the network cannot be written as ONNX.
+    """
+    store = RunStore(folders.results)
+    record = finished_run(store, run)
+    with tempfile.TemporaryDirectory(prefix="bench-export-") as folder:
+        out = Path(folder) / "model.onnx"
+        made = export(
+            record.run, folders, file_format="onnx", point=point, out=out, dataset=dataset
+        )
+        return register_point(record, made.description.point, out, store=store)
+
+
+def _at_their_data(
+    runs: Sequence[str], folders: Folders, device: str, dataset: str | None, reporter: Reporter
+) -> Iterator[tuple[list[RunRecord], Workplace]]:
+    """Yield the finished records of `runs` by data set, each time with their images at hand.
+
+    A path that a record names is not followed.
+    """
+    store = RunStore(folders.results)
+    found = [record for name in runs for record in finished_runs(store, name)]
+    records = {record.run: record for record in found}.values()
+    for name in dict.fromkeys(record.spec.dataset.name for record in records):
+        if dataset is None and not is_named(name):
+            raise DataError(
+                f"The run was trained on '{name}', a folder whose place no record keeps.",
+                hint="Give the folder with --dataset.",
+            )
+        members = [record for record in records if record.spec.dataset.name == name]
+        data = load_dataset(dataset or name, data_dir=folders.data)
+        for member in members:
+            check_same_data(member.spec, data)
+        yield members, Workplace(data, store, pick_device(device), reporter)
+
+
+def _failure(run: str, error: BenchError) -> Failure:
+    return Failure(run, f"{error.message} {error.hint}" if error.hint else error.message)
 
 
 def rows_of(outcome: Outcome) -> list[Row]:

@@ -6,10 +6,12 @@ from being read as markup; that no control character gets through is seen to her
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 from bench.plain_text import plain
@@ -23,6 +25,17 @@ def output_console() -> Console:
 def error_console() -> Console:
     """Return the console for progress, notes and errors."""
     return _guarded(Console(stderr=True))
+
+
+@contextmanager
+def progress(
+    title: str, *columns: ProgressColumn, total: int, done: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the time left on standard error; give what advances it."""
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
+    with Progress(*shown, console=Console(stderr=True)) as bars:
+        task = bars.add_task(title, total=total, completed=done)
+        yield lambda count: bars.advance(task, count)
 
 
 def _guarded(console: Console) -> Console:
@@ -40,13 +53,6 @@ class _Guarded:
         self._inner = inner
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from map(_guarded_segment, self._segments(console, options))
-
-    def _segments(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
-        return console.render(self._inner, options)
-
-
-def _guarded_segment(segment: Segment) -> Segment:
-    if segment.control:  # rich's own: clearing a line, moving the cursor
-        return segment
-    return Segment(plain(segment.text), segment.style)
+        for segment in console.render(self._inner, options):
+            # Control segments are rich's own: clearing a line, moving the cursor.
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)

@@ -63,9 +63,8 @@ class UnknownNameError(UserError):
         near = _same_but_number(given, names) or difflib.get_close_matches(
             given, names, n=3, cutoff=0.5
         )
-        nearest = (
-            f"Did you mean {_either(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
-        )
+        either = " or ".join(f"'{name}'" for name in near)
+        nearest = f"Did you mean {either}?" if near else f"Known: {', '.join(names) or 'none'}."
         super().__init__(f"Unknown {kind} '{given}'.", hint=hint or nearest)
 
 
@@ -89,10 +88,6 @@ def _same_but_number(given: str, names: list[str]) -> list[str]:
 def _word_and_number(name: str) -> tuple[str, int | None]:
     found = re.fullmatch(r"(.*?\D)(\d{1,9})", name)
     return (found[1], int(found[2])) if found else (name, None)
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join(f"'{name}'" for name in names)
 
 
 class ConfigError(UserError):

@@ -1,7 +1,12 @@
-"""What of the machine this process may use: cores and memory, the container's limits considered."""
+"""What of the machine this process may use: cores and memory, and how the C library hands it out.
+
+The container's limits are considered.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -33,3 +38,19 @@ def available_memory_bytes() -> int:
         free = [int(line.split()[1]) for line in lines if "MemAvailable" in line]
         return min([memory_bytes(), *(1024 * kib for kib in free)])
     return memory_bytes()
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt's parameters in malloc.h
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # more is refused
+_KEPT = 1 << 30
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Set glibc's allocator for this process, once; return whether it has taken the setting."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    thresholds = ((_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD), (_TRIM_THRESHOLD, _KEPT))
+    return all([mallopt(name, value) == 1 for name, value in thresholds])

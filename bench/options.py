@@ -10,22 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from bench.config import Frozen, Seed
 from bench.errors import ConfigError
 from bench.folders import from_home
 from bench.plain_text import one_line, shown
 from bench.plain_yaml import LONGEST_TEXT, UnreadableYamlError, read_yaml
-from bench.reading import read_limited, reason_of
 from bench.recipes import Precision
+from bench.storage import read_limited, reason_of
 
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "graded_digits", "synthetic")
@@ -109,7 +102,11 @@ def read_options(
     Raises:
         ConfigError: the file cannot be read, or an option is unknown or has a wrong value.
     """
-    merged = {} if file is None else _of_file(model, file)
+    merged: dict[str, Any] = {}
+    if file is not None:  # checked by itself, so that an error can name the file
+        of_file = _read_yaml(file)
+        checked = _validated(model, of_file, source=f" in {file}")
+        merged = {key: getattr(checked, key) for key in of_file}
     for key, value in given.items():
         if value is not None:
             if key == "settings":
@@ -160,13 +157,6 @@ def _found(options: RunOptions, folder: Path | None, file: Path) -> Path:
         f"The campaign {file} starts from {name}, which is not here.",
         hint="Give the folder in which it lies with --weights-dir.",
     )
-
-
-def _of_file(model: type[Options], file: Path) -> dict[str, Any]:
-    """Return the options that a file gives, checked, so that an error can name the file."""
-    given = _read_yaml(file)
-    checked = _validated(model, given, source=f" in {file}")
-    return {key: getattr(checked, key) for key in given}
 
 
 def _laid_over(merged: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,12 +224,10 @@ def _hint(model: type[Frozen], key: str) -> str:
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         loaded = read_yaml(read_limited(file, limit_bytes=LONGEST_TEXT).decode())
-    except OSError as error:
-        raise ConfigError(f"The configuration {file} cannot be read: {reason_of(error)}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"The configuration {file} cannot be read: it is not UTF-8.") from None
-    except UnreadableYamlError as error:
-        raise ConfigError(f"The configuration {file} cannot be read: {error}.") from None
+    except (OSError, UnicodeDecodeError, UnreadableYamlError) as error:
+        why = reason_of(error) if isinstance(error, OSError) else str(error)
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else why
+        raise ConfigError(f"The configuration {file} cannot be read: {why}.") from None
     if not isinstance(loaded, dict):
         raise ConfigError(
             f"The configuration {file} must map options to values.",

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from bench.api import Folders, default_data_dir, default_results_dir
 from bench.api import run as run_command
 from bench.backbone import Backbone, Family, Trunk, trunk_of
 from bench.data.images import Dataset
 from bench.engine.plan import DENSE
 from bench.errors import PluginError, RunFailed
+from bench.folders import Folders, default_data_dir, default_results_dir
 from bench.method import (
     METHODS,
     Budget,
@@ -36,7 +36,7 @@ from bench.method import (
 )
 from bench.networks.trunk import BACKBONES
 from bench.notebook import load_results
-from bench.options import run_options
+from bench.options import RunOptions, read_options
 from bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -104,9 +104,8 @@ def _done(
 ) -> pd.DataFrame:
     at_hand = data if isinstance(data, Dataset) else None
     dataset = str(data) if at_hand is None else at_hand.info.name
-    asked = run_options(
-        {**options, "methods": methods, "dataset": dataset, "backbone": backbone or None}
-    )
+    given = {**options, "methods": methods, "dataset": dataset, "backbone": backbone or None}
+    asked = read_options(RunOptions, given)
     folder = default_results_dir() if results is None else Path(results)
     outcome = run_command(asked, Folders(folder, default_data_dir()), data=at_hand)
     if outcome.failures:

@@ -12,14 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from bench.method import (
-    Batch,
-    DynamicNet,
-    LossTerms,
-    OptimizerSpec,
-    ParameterGroup,
-    Phase,
-)
+from bench.method import Batch, DynamicNet, LossTerms, OptimizerSpec, ParameterGroup, Phase
 from bench.networks.exits import ExitResNet
 from bench.networks.halting import HaltingResNet
 

@@ -80,14 +80,10 @@ class Recipe(BaseModel):
         return Budget(
             recipe=self.name,
             epochs=length if epochs is None else epochs,
-            batch_size=min(self.batch_size, _power_of_two_below(max(train_size // 40, 8))),
+            batch_size=min(self.batch_size, 1 << (max(train_size // 40, 8).bit_length() - 1)),
             optimizer=self.optimizer,
             published=self.epochs is None,
         )
-
-
-def _power_of_two_below(value: int) -> int:
-    return 1 << (value.bit_length() - 1)
 
 
 _SGD = OptimizerSpec(lr=0.1, schedule="cosine", warmup_steps=100, warmup_from=0.1)
@@ -99,12 +95,7 @@ _GENTLE_SGD = OptimizerSpec(lr=0.02, schedule="cosine")
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
-            name="smoke",
-            summary="1 epoch: does it run at all",
-            epochs=1,
-            optimizer=_SGD,
-        ),
+        Recipe(name="smoke", summary="1 epoch: does it run at all", epochs=1, optimizer=_SGD),
         Recipe(
             name="quick",
             summary="30 epochs, cosine: a first look, minutes on small data",

@@ -19,8 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_ty
 
 from bench.errors import PluginError, UnknownNameError
 from bench.plain_text import one_line
-from bench.plugin_code import code_hash, own_files
-from bench.plugin_files import check_own, import_file, said
+from bench.plugin_files import check_own, code_hash, import_file, own_files, said
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
@@ -169,7 +168,7 @@ class Registry(Generic[T]):
             for item in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
             if item.__module__ == module.__name__ and issubclass(item, self._base())
         ]
-        complete = [item for item in classes if self._fits(item)]
+        complete = [item for item in classes if not _unfinished(item)]
         return complete, [item for item in classes if item not in complete]
 
     def _code_of(self, item: type[T]) -> str:
@@ -185,18 +184,13 @@ class Registry(Generic[T]):
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._found is None:
-            found: dict[str, EntryPoint] = {}
-            origins: dict[str, set[str]] = {}
             # Built-ins last: a stranger's package cannot take a built-in's name.
-            for entry in sorted(entry_points(group=self.group), key=_is_built_in):
-                found[entry.name] = entry
-                origins.setdefault(entry.name, set()).add(_origin(entry))
-            self._found = found
-            self._claims = {
-                name: sorted(packages)
-                for name, packages in origins.items()
-                if len(packages) > 1 and _BUILT_IN not in packages
-            }
+            entries = sorted(entry_points(group=self.group), key=_is_built_in)
+            self._found = {entry.name: entry for entry in entries}
+            for name in self._found:
+                packages = {_origin(entry) for entry in entries if entry.name == name}
+                if len(packages) > 1 and _BUILT_IN not in packages:
+                    self._claims[name] = sorted(packages)
         return self._found
 
     def _base(self) -> type[Any]:
@@ -204,11 +198,9 @@ class Registry(Generic[T]):
         base: type[Any] = getattr(importlib.import_module(module_name), class_name)
         return base
 
-    def _fits(self, item: type) -> bool:
-        return issubclass(item, self._base()) and not _unfinished(item)
-
     def _check(self, item: object, *, name: str, source: str) -> None:
-        if not isinstance(item, type) or not self._fits(item):
+        base = self._base()
+        if not isinstance(item, type) or not issubclass(item, base) or _unfinished(item):
             raise PluginError(f"{source} is not a complete subclass of {self.base}.")
         if not NAME.fullmatch(name) or name in RESERVED_NAMES:
             raise PluginError(
@@ -216,11 +208,12 @@ class Registry(Generic[T]):
                 hint="Letters, digits, - and _ only, at most 40, a letter first; "
                 f"and none of {', '.join(RESERVED_NAMES)}.",
             )
-        needed = [field for field, _ in _declared(self._base())]
-        missing = [field for field in needed if not hasattr(item, field)]
+        hints = get_type_hints(base).items()
+        declared = {f: get_args(hint)[0] for f, hint in hints if get_origin(hint) is ClassVar}
+        missing = [field for field in declared if not hasattr(item, field)]
         if missing:
             raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
-        wrong = [field for field, kind in _declared(self._base()) if not _is_of(item, field, kind)]
+        wrong = [field for field, kind in declared.items() if not _is_of(item, field, kind)]
         if wrong:
             raise PluginError(
                 f"{source}: {item.__name__} has another kind of {', '.join(wrong)} than"
@@ -228,16 +221,9 @@ class Registry(Generic[T]):
             )
         if getattr(item, "version", 1) < 1:
             raise PluginError(f"{source}: the version of {item.__name__} must be 1 or more.")
-        if item.name != name:  # type: ignore[attr-defined]
-            raise PluginError(
-                f"{source} is registered as '{name}' but calls itself '{item.name}'.",  # type: ignore[attr-defined]
-            )
-
-
-def _declared(base: type) -> list[tuple[str, Any]]:
-    """Return the class variables that `base` declares, with their types."""
-    hints = get_type_hints(base).items()
-    return [(field, get_args(hint)[0]) for field, hint in hints if get_origin(hint) is ClassVar]
+        own = item.name  # type: ignore[attr-defined]
+        if own != name:
+            raise PluginError(f"{source} is registered as '{name}' but calls itself '{own}'.")
 
 
 def _is_of(item: type, field: str, kind: Any) -> bool:

@@ -53,23 +53,15 @@ class Uniform:
         return float(tidy(random.uniform(self.low, self.high), self))
 
     def __str__(self) -> str:
-        return f"uniform:{self.low:g}:{self.high:g}"
+        return f"{type(self).__name__.lower()}:{self.low:g}:{self.high:g}"
 
 
-@dataclass(frozen=True)
-class LogUniform:
+class LogUniform(Uniform):
     """Numbers from `low` to `high`, both above 0, evenly on a logarithmic scale."""
 
-    low: float
-    high: float
-
     def draw(self, random: Random) -> float:
-        """Return a number to four digits."""
         drawn = math.exp(random.uniform(math.log(self.low), math.log(self.high)))
         return float(tidy(drawn, self))
-
-    def __str__(self) -> str:
-        return f"loguniform:{self.low:g}:{self.high:g}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +92,22 @@ def search_space(config: type[BaseModel]) -> dict[str, Space]:
     }
 
 
+def setting_in(item: str, option: str, *, form: str, like: str) -> tuple[str, str, str]:
+    """Return method, key and value of a METHOD.KEY=VALUE item of an option.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    path, equals, text = item.partition("=")
+    group, dot, key = path.strip().partition(".")
+    if not (equals and dot and group and key):
+        raise ConfigError(
+            f"{option} {one_line(item, longest=80)}: not of the form METHOD.KEY={form}.",
+            hint=f"Like {like}.",
+        )
+    return group, key, text
+
+
 def parse_params(items: list[str]) -> dict[str, Space]:
     """Parse `METHOD.KEY=RANGE` items, one range for each setting.
 
@@ -108,13 +116,7 @@ def parse_params(items: list[str]) -> dict[str, Space]:
     """
     parsed: dict[str, Space] = {}
     for item in items:
-        path, equals, text = item.partition("=")
-        group, dot, key = path.strip().partition(".")
-        if not (equals and dot and group and key):
-            raise ConfigError(
-                f"--param {one_line(item)}: not of the form METHOD.KEY=RANGE.",
-                hint="Like sgad.gamma=0.1,0.3,1.",
-            )
+        group, key, text = setting_in(item, "--param", form="RANGE", like="sgad.gamma=0.1,0.3,1")
         name = f"{group}.{key}"
         owner = f"--param {one_line(name)}"
         if name in parsed:
@@ -148,7 +150,14 @@ def written(settings: Mapping[str, Any]) -> str:
 
 
 def _between(kind: str, ends: str, owner: str) -> Space:
-    low, high = _ends(ends, owner)
+    try:
+        low, high = (float(part) for part in ends.split(":"))
+    except ValueError:
+        raise ConfigError(f"{owner}: {shown(ends)} is not LOW:HIGH.", hint=_FORMS) from None
+    if not low < high:
+        raise ConfigError(f"{owner}: {low:g} is not below {high:g}.", hint=_FORMS)
+    if max(-low, high) > _LARGEST:
+        raise ConfigError(f"{owner}: a range ends at most at {_LARGEST:g}.", hint=_FORMS)
     if kind == "loguniform" and low <= 0:
         raise ConfigError(f"{owner}: a logarithmic range starts above 0, not at {low:g}.")
     if kind != "int":
@@ -156,18 +165,6 @@ def _between(kind: str, ends: str, owner: str) -> Space:
     if low != int(low) or high != int(high):
         raise ConfigError(f"{owner}: int:{one_line(ends)} has ends that are not whole.")
     return Whole(int(low), int(high))
-
-
-def _ends(text: str, owner: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(":"))
-    except ValueError:
-        raise ConfigError(f"{owner}: {shown(text)} is not LOW:HIGH.", hint=_FORMS) from None
-    if not low < high:
-        raise ConfigError(f"{owner}: {low:g} is not below {high:g}.", hint=_FORMS)
-    if max(-low, high) > _LARGEST:
-        raise ConfigError(f"{owner}: a range ends at most at {_LARGEST:g}.", hint=_FORMS)
-    return low, high
 
 
 def _values(text: str, owner: str) -> tuple[Any, ...]:

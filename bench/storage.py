@@ -1,21 +1,60 @@
-"""Writing into the results folder: whole files or none, and refusals that say what to do.
+"""Reading and writing files: whole or not at all, up to a size, and one process at a time.
 
 Owns the mapping from the operating system's errors to StorageError, temporary files and what a
-killed process leaves of them, and the names of files set aside; knows no file format.
+killed process leaves of them, the names of files set aside, and locks; knows no file format.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
+import json
+import math
 import os
+import platform
 import secrets
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from bench.errors import StorageError
+
+MIB = 1 << 20
+
+
+def read_limited(path: Path, *, limit_bytes: int) -> bytes:
+    """Return the content of a regular file of at most `limit_bytes`; links are followed.
+
+    Raises:
+        OSError: it is missing, refused by the system, no regular file, or larger.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for a writer that never comes.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a null character in the name
+        raise FileNotFoundError(errno.ENOENT, str(error)) from None
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read(limit_bytes + 1)
+    finally:
+        os.close(handle)
+    if len(data) > limit_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {limit_bytes / MIB:,.0f} MiB")
+    return data
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a file cannot be read, in a few words."""
+    return error.strerror or str(error) or type(error).__name__
+
 
 try:
     import fcntl
@@ -176,3 +215,69 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+_LOOK_EVERY_S = 0.1
+
+
+@contextmanager
+def locked(
+    path: Path, *, note: Callable[[str], None], patience_s: float = math.inf
+) -> Iterator[None]:
+    """Hold the lock file `path` in an existing folder; it is removed at the end.
+
+    `note` hears once who holds it, while that one is waited for, or that there are no locks here.
+    Do not take the same lock again inside: even one's own is waited for.
+
+    Raises:
+        StorageError: the folder is read-only or gone, or the holder keeps it beyond `patience_s`.
+    """
+    handle = _acquire(path, note=note, patience_s=patience_s)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            # The folder may have been removed and made anew: another one's file is not ours.
+            with suppress(OSError):
+                if _is_there(path, handle):
+                    path.unlink()
+            os.close(handle)
+
+
+def _acquire(path: Path, *, note: Callable[[str], None], patience_s: float) -> int | None:
+    since, told = time.monotonic(), False
+    while True:
+        with storage_errors(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        answer = try_lock(handle)
+        if answer == "held" and _is_there(path, handle):
+            with suppress(OSError):  # a full disk refuses the name; the lock holds all the same
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, json.dumps([platform.node(), os.getpid()]).encode(), 0)
+            return handle
+        holder = "Another process"
+        with suppress(OSError, ValueError, TypeError):
+            host, process = json.loads(os.pread(handle, 1000, 0))
+            holder = f"Process {process} on {host}"
+        os.close(handle)
+        if answer == "unknown":
+            note(f"No locks in {path.parent}: start nothing else that writes there.")
+            return None
+        if answer == "held":
+            continue  # of a file that its last holder removed
+        if not told:
+            note(f"{holder} is at work in {path.parent}; waiting for it.")
+            told = True
+        if time.monotonic() - since > patience_s:
+            raise StorageError(
+                f"{holder} has held {path} for more than {patience_s:.0f} s.",
+                hint="Run again when it is done, or end it.",
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,9 +29,9 @@ _SHOWN = ("loss", "accuracy_train", "drop", "accuracy_held_out")
 
 def show_error(error: BenchError, console: Console) -> None:
     """Print what went wrong and the way out."""
-    console.print(f"[bold red]Error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold red]Error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
     if error.hint:
-        console.print(_escaped(error.hint), highlight=False, soft_wrap=True)
+        console.print(escape(error.hint), highlight=False, soft_wrap=True)
 
 
 class TerminalReporter:
@@ -91,7 +92,7 @@ class TerminalReporter:
         )
 
     def note(self, message: str) -> None:
-        self._bars.console.print(f"[dim]{_escaped(message)}[/]", highlight=False, soft_wrap=True)
+        self._bars.console.print(f"[dim]{escape(message)}[/]", highlight=False, soft_wrap=True)
 
     def overall(self, state: Overall) -> None:
         if self._overall is None:
@@ -129,9 +130,3 @@ def _bars(console: Console) -> Progress:
         # Runs side by side begin and end: the time left of all of them is an average.
         speed_estimate_period=120,
     )
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

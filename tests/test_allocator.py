@@ -9,7 +9,7 @@ import pytest
 COUNT_FAULTS = """
 import resource, sys
 import torch
-from bench.allocator import keep_freed_memory
+from bench.machine import keep_freed_memory
 from bench.networks.trunk import Backbone
 
 if sys.argv[1] == "kept":

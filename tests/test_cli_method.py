@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
-from bench.commands.checking import outcome_table
+from bench.commands.plugins import outcome_table
 from bench.engine.controls import ALL, NONE, SHALLOWER
 from bench.engine.plan import TRAIN_GROUP
 from bench.errors import ConfigError
@@ -212,7 +212,7 @@ def test_a_traceback_is_shown_if_asked_for(broken: Path) -> None:
 
 def test_settings_are_those_that_are_given(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    monkeypatch.setattr(suite.claims, "metadata", lambda b, _: seen.append(b.config.cost))
+    monkeypatch.setattr(suite.learning, "metadata", lambda b, _: seen.append(b.config.cost))
     bench("check", "--plugin", str(broken), "--set", "broken.cost=0.25")
     assert seen == [0.25]
     METHODS._added.clear()

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from bench.analysis.statistics import rank_correlation
 from bench.cli import app
-from bench.data.graded_digits import load_graded_digits
+from bench.data.embedded import load_graded_digits
 from bench.records.arrays import read_arrays
 from bench.records.store import RunStore
 

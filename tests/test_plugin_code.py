@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.plugin_code import code_hash, own_files
+from bench.plugin_files import code_hash, own_files
 
 PLUGIN = '''
 """A plugin."""
@@ -129,7 +129,7 @@ def test_a_module_in_the_folder_of_installed_packages_is_alone(tmp_path: Path) -
 def test_the_hash_is_the_same_in_another_process(tmp_path: Path) -> None:
     write(tmp_path, {"mine.py": PLUGIN})
     script = (
-        "import sys; from pathlib import Path; from bench.plugin_code import own_files, code_hash\n"
+        "import sys; from pathlib import Path; from bench.plugin_files import *\n"
         "print(code_hash(own_files(Path(sys.argv[1]), 'm'), 'm'))"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "mine.py")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,17 +50,12 @@ def mean(values: Sequence[float]) -> float:
     Raises:
         ValueError: there are no values.
     """
-    if not values:
-        raise ValueError("the mean of no values is not defined")
-    return math.fsum(values) / len(values)
+    return fmean(values)
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation (n - 1 in the denominator); None below two values."""
-    if len(values) < 2:
-        return None
-    centre = mean(values)
-    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    return stdev(values) if len(values) > 1 else None
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Bounds | None:

@@ -33,7 +33,7 @@ def import_(name: str, folder: Path, data_dir: DataDir = None, debug: Debug = Fa
     * `bench data import cifar10 path/to/folder`
     """
     with errors_shown(debug):
-        from bench.data.importing import import_folder
+        from bench.data.cifar import import_folder
 
         data = import_folder(name, folder, data_dir=chosen_folders(None, data_dir).data)
         typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bench.errors import BenchError
+from bench.folders import Folders, default_data_dir, default_results_dir
 
 if TYPE_CHECKING:
-    from bench.engine.failures import Failure
+    from bench.engine.supervising import Failure
     from bench.report.data.row import Row
 
 ResultsDir = Annotated[
@@ -68,10 +69,11 @@ Workers = Annotated[
     ),
 ]
 Compiled = Annotated[bool | None, typer.Option("--compile", help="Train with torch.compile.")]
+Point = Annotated[str | None, typer.Option(help="Operating point, like p=2. Default: the first.")]
+ConfigFile = Annotated[Path | None, typer.Option(help="A YAML file with these options.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
+    list[str] | None, typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable.")
 ]
 Runtimes = Annotated[
     str | None,
@@ -84,10 +86,16 @@ Plugins = Annotated[
 
 
 @contextmanager
-def errors_shown(debug: bool) -> Iterator[None]:
-    """Turn exceptions into a message and an exit status; a traceback only with --debug."""
+def errors_shown(debug: bool, plugins: list[Path] | None = None) -> Iterator[list[str]]:
+    """Register what plugin files define, and give the names of their methods; turn exceptions into
+    a message and an exit status; a traceback only with --debug."""
     try:
-        yield
+        names: list[str] = []
+        if plugins:
+            from bench.plugins import load_plugin
+
+            names = [name for file in plugins for name in load_plugin(file)]
+        yield names
     except BenchError as error:
         if debug:
             raise
@@ -96,9 +104,8 @@ def errors_shown(debug: bool) -> Iterator[None]:
         show_error(error, stderr())
         raise typer.Exit(error.exit_status) from error
     except KeyboardInterrupt as error:
-        again = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        stderr().print("Interrupted. Finished runs are kept. Continue with:", highlight=False)
-        stderr().print(f"  {again}", markup=False, highlight=False, soft_wrap=True)
+        say("Interrupted. Finished runs are kept. Continue with:")
+        say(f"  {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
         raise typer.Exit(130) from error
     except typer.Exit:
         raise
@@ -107,31 +114,26 @@ def errors_shown(debug: bool) -> Iterator[None]:
             raise
         from bench.plain_text import one_line
 
-        said = f"Unexpected {type(error).__name__}: {one_line(str(error))}"
-        stderr().print(said, markup=False, highlight=False)
-        stderr().print("This is a fault in bench; --debug shows where.")
+        say(f"Unexpected {type(error).__name__}: {one_line(str(error))}")
+        say("This is a fault in bench; --debug shows where.")
         raise typer.Exit(1) from error
 
 
-def chosen_folders(results_dir: Path | None, data_dir: Path | None) -> Any:
+def chosen_folders(results_dir: Path | None, data_dir: Path | None = None) -> Folders:
     """Return where results and data lie: as given, or as the environment says."""
-    from bench.api import Folders, default_data_dir, default_results_dir
-
     return Folders(results_dir or default_results_dir(), data_dir or default_data_dir())
 
 
-def runtimes_named(text: str | None) -> tuple[str, ...]:
-    """Return the names in a list with commas."""
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+def options_in(given: Mapping[str, Any], model: type[Any]) -> dict[str, Any]:
+    """Return the options of `model` among the arguments of a command, under its names for them."""
+    from bench.engine.plan import parse_settings
+
+    named = {_FIELDS.get(name, name): value for name, value in given.items() if value != []}
+    named["settings"] = parse_settings(given["set_"] or [])
+    return {name: value for name, value in named.items() if name in model.model_fields}
 
 
-def load_plugins(files: list[Path] | None) -> list[str]:
-    """Register what all plugin files given define; return the methods' names."""
-    if not files:
-        return []
-    from bench.plugins import load_plugin
-
-    return [name for file in files for name in load_plugin(file)]
+_FIELDS = {"source": "sources", "runtime": "runtimes", "time_limit": "time_limit_s"}
 
 
 def show_table(rows: list[Row]) -> None:
@@ -148,13 +150,15 @@ def show_table(rows: list[Row]) -> None:
 def show_failures(failures: Sequence[Failure], *, debug: bool = False) -> None:
     """Say which runs failed and why, and end with status 1 if there are any."""
     for failure in failures:
-        lines = [f"Failed: {failure.run}: {failure.reason}", failure.hint]
-        if debug:
-            lines.append(failure.trace)
-        text = "\n".join(filter(None, lines))
-        stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+        lines = [f"Failed: {failure.run}: {failure.reason}", failure.hint, failure.trace * debug]
+        say("\n".join(filter(None, lines)))
     if failures:
         raise typer.Exit(1)
+
+
+def say(text: str) -> None:
+    """Print a line, as it is, on standard error."""
+    stderr().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def stdout() -> Any:

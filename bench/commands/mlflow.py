@@ -14,10 +14,10 @@ from bench.commands.frame import (
     Debug,
     OwnImages,
     Plugins,
+    Point,
     ResultsDir,
     chosen_folders,
     errors_shown,
-    load_plugins,
 )
 from bench.errors import ConfigError
 
@@ -35,7 +35,7 @@ def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
         from bench.records.store import RunStore
         from bench.records.tracking import sync as sync_records
 
-        store = RunStore(chosen_folders(results_dir, None).results)
+        store = RunStore(chosen_folders(results_dir).results)
         if not store.names():
             typer.echo(f"No runs in {store.results_dir}: nothing to log.", err=True)
             return
@@ -49,9 +49,7 @@ def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
 @app.command()
 def register(
     run: Annotated[str, typer.Argument(help="Name or key of a finished run.")],
-    point: Annotated[
-        str | None, typer.Option(help="Operating point, like p=2. Default: the first.")
-    ] = None,
+    point: Point = None,
     dataset: OwnImages = None,
     data_dir: DataDir = None,
     results_dir: ResultsDir = None,
@@ -62,10 +60,9 @@ def register(
 
     * `bench mlflow register sgad-cifar10`
     """
-    with errors_shown(debug):
+    with errors_shown(debug, plugin):
         from bench import api
 
-        load_plugins(plugin)
         folders = chosen_folders(results_dir, data_dir)
         made = api.register(run, folders, point=point, dataset=dataset)
         known = "" if made.new else ", which was there already"
@@ -87,7 +84,7 @@ def ui(
         from bench.records.mlflow_connection import default_uri
 
         _check_free(port)
-        uri = default_uri(chosen_folders(results_dir, None).results)
+        uri = default_uri(chosen_folders(results_dir).results)
         # Not as an argument: everybody on the machine reads those, and a password may be in it.
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
         command = [sys.executable, "-m", "mlflow", "ui"]

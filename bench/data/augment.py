@@ -156,10 +156,10 @@ def train_batches(
     The last images that do not fill a batch are left out, unless they are all there are.
     """
     portions = images.epoch(batch_size=batch_size, generator=generator)
-    return (_batch(portion, mean=mean, std=std) for portion in portions)
+    return (_batch(portion, mean, std) for portion in portions)
 
 
-def _batch(portion: Portion, *, mean: Sequence[float], std: Sequence[float]) -> Batch:
+def _batch(portion: Portion, mean: Sequence[float], std: Sequence[float]) -> Batch:
     x_nchw = normalise(portion.images_nhwc, mean=mean, std=std)
     return Batch(x_nchw, portion.labels_n, portion.index_n)
 
@@ -195,4 +195,4 @@ def eval_batches(
     """
     order_n = torch.arange(len(images)) if order_n is None else order_n
     for portion in images.portions(order_n, batch_size=batch_size):
-        yield _batch(portion, mean=mean, std=std)
+        yield _batch(portion, mean, std)

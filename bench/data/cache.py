@@ -1,7 +1,6 @@
 """The decoded copy of a data set: one safetensors file with its description and a checksum.
 
-Owns the file's format and what happens to a damaged one. Where the pixels come from is not its
-business.
+Owns the file's format, what happens to a damaged one, and how the data folder is written.
 """
 
 from __future__ import annotations
@@ -12,16 +11,22 @@ import hashlib
 import json
 import os
 import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from bench import storage
 from bench.data.images import Dataset, DatasetInfo, ImageSet
-from bench.data.storage import storage_errors, write_whole
 
 FILE_NAME = "decoded-v1.safetensors"  # another layout gets another number, so old files are left
+_SPLITS = ("train", "test")
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+_ELSEWHERE = (
+    "Choose another folder with --data-dir or $BENCH_DATA. The data sets 'digits' and 'synthetic'"
+    " need no data folder."
+)
 
 
 class DataWarning(UserWarning):
@@ -32,17 +37,25 @@ class BrokenCacheError(Exception):
     """A decoded file that cannot be trusted; the text says why. Never leaves this room."""
 
 
+def storage_errors(folder: Path) -> AbstractContextManager[None]:
+    """Turn the operating system's refusal to use `folder` into a StorageError."""
+    return storage.storage_errors(folder, elsewhere=_ELSEWHERE)
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file of the data folder, which is made where it is missing."""
+    with storage_errors(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_atomically(target, content, elsewhere=_ELSEWHERE)
+
+
 def save(dataset: Dataset, path: Path, *, source: str) -> None:
     """Write `dataset` to `path`; `source` tells later what the pixels were made from."""
     from safetensors import torch as safetensors
 
     train, test = dataset.train.held("cpu"), dataset.test.held("cpu")
-    tensors = {
-        "train_images": train.images_nhwc,
-        "train_labels": train.labels_n,
-        "test_images": test.images_nhwc,
-        "test_labels": test.labels_n,
-    }
+    held = (train.images_nhwc, train.labels_n, test.images_nhwc, test.labels_n)
+    tensors = dict(zip(TENSORS, held, strict=True))
     info = json.dumps(dataclasses.asdict(dataset.info), sort_keys=True)
     checksum = _checksum(info, source, tensors)
     metadata = {"info": info, "source": source, "sha256": checksum}
@@ -85,31 +98,18 @@ def read(path: Path, *, source: str) -> Dataset | None:
                 return None
             # Cloned, because a tensor mapped from the file would die with it.
             tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
+        info = metadata["info"]
+        if _checksum(info, source, tensors) != metadata["sha256"]:
+            raise BrokenCacheError("its checksum does not match")
+        # JSON has lists where the description has tuples.
+        told: dict[str, Any] = json.loads(info)
+        told |= {key: tuple(value) for key, value in told.items() if isinstance(value, list)}
+        train, test = (ImageSet(tensors[f"{s}_images"], tensors[f"{s}_labels"]) for s in _SPLITS)
+        return Dataset(DatasetInfo(**told), train, test)
     except (SafetensorError, OSError, ValueError) as error:
         raise BrokenCacheError(str(error)) from error
-    return _checked(metadata, tensors)
-
-
-def _checked(metadata: dict[str, str], tensors: dict[str, Tensor]) -> Dataset:
-    try:
-        expected, info_text = metadata["sha256"], metadata["info"]
-        if _checksum(info_text, metadata["source"], tensors) != expected:
-            raise BrokenCacheError("its checksum does not match")
-        return Dataset(
-            _info(json.loads(info_text)),
-            ImageSet(tensors["train_images"], tensors["train_labels"]),
-            ImageSet(tensors["test_images"], tensors["test_labels"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise BrokenCacheError(f"its description is incomplete: {error}") from error
-
-
-def _info(fields: dict[str, Any]) -> DatasetInfo:
-    # JSON has lists where the description has tuples.
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-    }
-    return DatasetInfo(**values)
 
 
 def _checksum(info: str, source: str, tensors: dict[str, Tensor]) -> str:

@@ -1,27 +1,31 @@
 """CIFAR-10 and CIFAR-100: where they come from, what they must look like, how they get to disk.
 
-Sources in turn: the decoded copy, the official archive, what was unpacked of it, a download.
-Pickles and tars are `archive`'s, the network is `download`'s, image files are `importing`'s.
+Sources in turn: the decoded copy, the official archive, what was unpacked of it, a download; and a
+folder of image files (`bench data import`). torchvision reads the official files, each after its
+md5: of what is not theirs nothing is unpickled. The network is `download`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+import tempfile
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from bench.data import archive, cache
+import torch
+
+from bench.data import cache
+from bench.data.cache import storage_errors
 from bench.data.catalogue import DATASETS
 from bench.data.download import MIRROR_VARIABLE, RemoteFile, download, md5_of, places
-from bench.data.identity import described, in_canonical_order
-from bench.data.images import Dataset, ImageSet
-from bench.data.storage import storage_errors
-from bench.errors import DataError
-from bench.reading import read_limited, reason_of
+from bench.data.folder import LAYOUT, Listing, decode, list_splits
+from bench.data.images import Dataset, ImageSet, described, in_canonical_order
+from bench.errors import DataError, UnknownNameError
 
 Network = Literal["allowed", "forbidden"]
-
 OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz"
 SIZE_HW = (32, 32)
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -39,24 +43,17 @@ CIFAR100_CLASSES = """
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Facts about one CIFAR: the archive, what is in it, and the customary preparation."""
+    """Facts about one CIFAR: the archive, the folder in it, and the customary preparation."""
 
     name: str
     file: RemoteFile
-    train_members: tuple[str, ...]
-    test_members: tuple[str, ...]
-    labels_key: str
+    folder: str
     class_names: tuple[str, ...]  # in label order, which for both is alphabetic
-    train_count: int
-    test_count: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str | None = None  # of the official pixels, where it is known
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The files of the archive that are read."""
-        return (*self.train_members, *self.test_members)
+    train_count: int = 50_000
+    test_count: int = 10_000
 
 
 SOURCES = {
@@ -68,12 +65,8 @@ SOURCES = {
             md5="c58f30108f718f92721af3b95e74349a",
             official_url=OFFICIAL_URL,
         ),
-        train_members=tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
-        test_members=("cifar-10-batches-py/test_batch",),
-        labels_key="labels",
+        folder="cifar-10-batches-py",
         class_names=tuple(CIFAR10_CLASSES.split()),
-        train_count=50_000,
-        test_count=10_000,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         # Of a lossless copy whose channel means and deviations are the published ones to the
@@ -88,12 +81,8 @@ SOURCES = {
             md5="eb9058c3a382ffc7106e4002c42a8d85",
             official_url=OFFICIAL_URL,
         ),
-        train_members=("cifar-100-python/train",),
-        test_members=("cifar-100-python/test",),
-        labels_key="fine_labels",
+        folder="cifar-100-python",
         class_names=tuple(CIFAR100_CLASSES.split()),
-        train_count=50_000,
-        test_count=10_000,
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
     ),
@@ -107,32 +96,25 @@ def cache_path(name: str, *, data_dir: Path) -> Path:
 
 def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
     """Return `name` from the first source that has it; keep a decoded copy."""
-    source = SOURCES[name]
-    decoded = cache_path(name, data_dir=data_dir)
+    source, decoded = SOURCES[name], cache_path(name, data_dir=data_dir)
     cached = cache.load(decoded, source=name)
     if cached is not None:
         return cached
+    archive = data_dir / source.file.name
     with storage_errors(data_dir):
-        at_hand = (data_dir / source.file.name).exists()
-        unpacked = all((data_dir / name).is_file() for name in source.members)
-    if unpacked and not at_hand:
-        dataset = _read_unpacked(source, data_dir=data_dir)
+        unpacked = (data_dir / source.folder).is_dir() and not archive.exists()
+    if unpacked:
+        dataset = _official(source, data_dir, of=data_dir / source.folder)
     else:
-        if not at_hand:
-            _download(source, data_dir=data_dir, network=network)
-        dataset = read_archive(source, data_dir=data_dir)
+        if not archive.exists():
+            hint, title = by_hand(source, data_dir=data_dir), DATASETS[name].title
+            if network == "forbidden":
+                said = f"{title} is not in {data_dir}, and the network must not be used."
+                raise DataError(said, hint=hint)
+            download(source.file, folder=data_dir, bases=places(source.file), hint=hint)
+        dataset = _of_archive(source, archive)
     cache.save(dataset, decoded, source=name)
     return dataset
-
-
-def _download(source: Source, *, data_dir: Path, network: Network) -> None:
-    hint = by_hand(source, data_dir=data_dir)
-    if network == "forbidden":
-        title = DATASETS[source.name].title
-        raise DataError(
-            f"{title} is not in {data_dir}, and the network must not be used.", hint=hint
-        )
-    download(source.file, folder=data_dir, bases=places(source.file), hint=hint)
 
 
 def by_hand(source: Source, *, data_dir: Path) -> str:
@@ -148,68 +130,49 @@ def by_hand(source: Source, *, data_dir: Path) -> str:
 
 def archive_problem(source: Source, *, data_dir: Path) -> str | None:
     """Return what is wrong with the archive in the data folder, or None."""
-    path = data_dir / source.file.name
+    path, expected = data_dir / source.file.name, source.file
     with storage_errors(data_dir):
         size_bytes, md5 = path.stat().st_size, md5_of(path)
-    if md5 == source.file.md5:
+    if md5 == expected.md5:
         return None
     return (
         f"it has {size_bytes:,} bytes and md5 {md5},"
-        f" expected {source.file.size_bytes:,} bytes and md5 {source.file.md5}"
+        f" expected {expected.size_bytes:,} bytes and md5 {expected.md5}"
     )
 
 
-def read_archive(source: Source, *, data_dir: Path) -> Dataset:
-    """Decode the official archive in the data folder, after checking that it is the one."""
-    path = data_dir / source.file.name
-    problem = archive_problem(source, data_dir=data_dir)
+def _of_archive(source: Source, path: Path) -> Dataset:
+    problem = archive_problem(source, data_dir=path.parent)
     if problem is not None:
         raise DataError(
             f"{path} is incomplete or damaged: {problem}.",
             hint=f"Delete it and run `bench data fetch {source.name}` to fetch it again.",
         )
-    return _decoded(source, archive.read_members(path, source.members))
+    with storage_errors(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        shutil.unpack_archive(path, folder, filter="data")
+        return _official(source, Path(folder), of=path)
 
 
-def _read_unpacked(source: Source, *, data_dir: Path) -> Dataset:
-    """Decode what others have unpacked of the archive, and check that it is all of it."""
-    members = {name: _member(data_dir / name) for name in source.members}
-    dataset = _decoded(source, members)
-    counts, expected = (
-        (len(dataset.train), len(dataset.test)),
-        (source.train_count, source.test_count),
-    )
-    if counts != expected or source.fingerprint not in (None, dataset.info.fingerprint):
-        raise DataError(
-            f"{(data_dir / source.members[0]).parent} does not hold the official {source.name}:"
-            f" {counts[0]:,} + {counts[1]:,} images, fingerprint {dataset.info.fingerprint}.",
-            hint=f"Remove that folder and run `bench data fetch {source.name}`.",
-        )
-    return dataset
+def _official(source: Source, root: Path, *, of: Path) -> Dataset:
+    """Return the data set that lies unpacked in `root`, as torchvision checks and reads it."""
+    from torchvision import datasets
 
-
-def _member(path: Path) -> bytes:
+    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source.name]
     try:
-        return read_limited(path, limit_bytes=archive.LARGEST_MEMBER_BYTES)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {reason_of(error)}.") from None
-
-
-def _decoded(source: Source, members: Mapping[str, bytes]) -> Dataset:
-    train, test = (
-        archive.read_split(
-            members,
-            names,
-            labels_key=source.labels_key,
-            num_classes=len(source.class_names),
-        )
-        for names in (source.train_members, source.test_members)
+        train, test = (kind(root, train=split) for split in (True, False))
+    except RuntimeError:  # a file is missing, or has another md5
+        raise DataError(
+            f"{of} does not hold the official {source.name}.",
+            hint=f"Remove it and run `bench data fetch {source.name}`.",
+        ) from None
+    images = (
+        ImageSet(torch.tensor(split.data).contiguous(), torch.tensor(split.targets))
+        for split in (train, test)
     )
-    return described_as(source, train, test)
+    return _described(source, *images)
 
 
-def described_as(source: Source, train: ImageSet, test: ImageSet) -> Dataset:
-    """Return the data set of these two splits, each in canonical order."""
+def _described(source: Source, train: ImageSet, test: ImageSet) -> Dataset:
     return described(
         in_canonical_order(train),
         in_canonical_order(test),
@@ -220,3 +183,61 @@ def described_as(source: Source, train: ImageSet, test: ImageSet) -> Dataset:
         pad=4,
         flip=True,
     )
+
+
+def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
+    """Decode `folder` as the data set `name` and keep the decoded copy in `data_dir`.
+
+    Lossy files (JPEG) are accepted, with a warning where the official fingerprint is known.
+    """
+    if name not in SOURCES:
+        raise UnknownNameError("data set to import", name, SOURCES)
+    source, splits = SOURCES[name], list_splits(folder)
+    _check(splits[0], source, folder / "train", count=source.train_count)
+    _check(splits[1], source, folder / "test", count=source.test_count)
+    train, test = map(_decoded, splits)
+    dataset = _described(source, train, test)
+    found = dataset.info.fingerprint
+    if source.fingerprint not in (None, found):
+        warnings.warn(
+            f"The pixels or labels are not exactly those of the official {name} (fingerprint"
+            f" {found}, official {source.fingerprint}): the images may have been stored with loss."
+            " Results will not be comparable to the last digit.",
+            cache.DataWarning,
+            stacklevel=2,
+        )
+    cache.save(dataset, cache_path(name, data_dir=data_dir), source=name)
+    return dataset
+
+
+def _check(listing: Listing, source: Source, place: Path, *, count: int) -> None:
+    """Refuse a split whose classes or numbers of images are not those of the data set."""
+    found, expected = set(listing.class_names), set(source.class_names)
+    if found != expected:
+        missing, unknown = (
+            ", ".join(sorted(names)[:10]) or "none"
+            for names in (expected - found, found - expected)
+        )
+        raise DataError(
+            f"The class folders in {place} are not those of {source.name}:"
+            f" missing {missing}; unknown {unknown}.",
+            hint=f"The folders must be called {', '.join(source.class_names[:3])} and so on.",
+        )
+    counts = Counter(listing.class_names[label] for label in listing.labels)
+    odd = [f"{name} {counts[name]:,}" for name in counts if counts[name] * len(found) != count]
+    if odd:
+        raise DataError(
+            f"{place} has {len(listing.files):,} images, expected {count:,},"
+            f" {count // len(expected):,} per class; found {', '.join(odd[:10])}.",
+            hint=LAYOUT,
+        )
+
+
+def _decoded(listing: Listing) -> ImageSet:
+    place = listing.files[0].parents[1]
+    decoded = decode(listing, size_hw=SIZE_HW, title=f"Decoding {place.name}")
+    if decoded.grey:
+        raise DataError(
+            f"All images in {place} are grey, expected RGB.", hint="Use the colour images."
+        )
+    return decoded.images

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
-from bench.data.progress import byte_progress
-from bench.data.storage import storage_errors
+from rich.progress import DownloadColumn, TransferSpeedColumn
+
+from bench.console import progress
+from bench.data.cache import storage_errors
 from bench.errors import DataError
 
 CHUNK_BYTES = 1 << 18
@@ -35,10 +36,6 @@ class RemoteFile:
     size_bytes: int
     md5: str
     official_url: str  # the folder of the file, as with mirrors
-
-
-class _Body(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 class _FailedError(Exception):
@@ -64,7 +61,7 @@ def download(file: RemoteFile, *, folder: Path, bases: Sequence[str], hint: str)
         folder.mkdir(parents=True, exist_ok=True)
     for base in bases:
         try:
-            _fetch_whole(f"{base.rstrip('/')}/{file.name}", part, file=file)
+            _fetch(f"{base.rstrip('/')}/{file.name}", part, file)
         except _FailedError as failure:
             reasons.append(f"{_host(base)}: {failure}")
         else:
@@ -74,10 +71,14 @@ def download(file: RemoteFile, *, folder: Path, bases: Sequence[str], hint: str)
     raise DataError(f"Cannot download {file.name} ({'; '.join(reasons)}).", hint=hint)
 
 
-def _fetch_whole(url: str, part: Path, *, file: RemoteFile) -> None:
-    """Fill `part` from `url`; what a wrong file left behind is thrown away and tried afresh."""
+def _fetch(url: str, part: Path, file: RemoteFile) -> None:
+    """Fill `part`, asking again as long as every answer brings something new; what a wrong file
+    left behind is thrown away and tried afresh."""
     had_leftover = _size_bytes(part) > 0
-    _fill(url, part, file=file)
+    while (before := _size_bytes(part)) < file.size_bytes:
+        reason = _fetch_more(url, part, file)
+        if _size_bytes(part) <= before:
+            raise _FailedError(reason or "the connection ended early")
     with storage_errors(part.parent):
         found = md5_of(part)
         if found == file.md5:
@@ -85,32 +86,31 @@ def _fetch_whole(url: str, part: Path, *, file: RemoteFile) -> None:
         part.unlink()
     if not had_leftover:
         raise _FailedError(f"the file it gave has md5 {found}, expected {file.md5}")
-    _fetch_whole(url, part, file=file)
+    _fetch(url, part, file)
 
 
-def _fill(url: str, part: Path, *, file: RemoteFile) -> None:
-    """Ask again as long as every answer brings something new."""
-    while (before := _size_bytes(part)) < file.size_bytes:
-        reason = _fetch_more(url, part, file=file)
-        if _size_bytes(part) <= before:
-            raise _FailedError(reason or "the connection ended early")
-
-
-def _fetch_more(url: str, part: Path, *, file: RemoteFile) -> str | None:
+def _fetch_more(url: str, part: Path, file: RemoteFile) -> str:
     """Append what one answer brings; return why it ended, if it did not end well."""
     if not url.lower().startswith(SCHEMES):
         return f"its address does not begin with one of {', '.join(SCHEMES)}"
     start = _size_bytes(part)
-    headers = {"Range": f"bytes={start}-"} if start else {}
     try:
-        request = urllib.request.Request(url, headers=headers)
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
         with closing(urllib.request.urlopen(request, timeout=TIMEOUT_S)) as response:
             if getattr(response, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
                 start = 0  # it sends the file from its beginning
             elif not str(response.headers.get("Content-Range")).startswith(f"bytes {start}-"):
                 return "it sent another part of the file than the one asked for"
-            _append(response, part, start=start, file=file)
-            return None
+            with storage_errors(part.parent):
+                stream = part.open("ab" if start else "wb")
+            columns = (DownloadColumn(), TransferSpeedColumn())
+            with stream, progress(file.name, *columns, total=file.size_bytes, done=start) as shown:
+                # More than the expected size is not our file: stop there, the md5 will tell.
+                while stream.tell() <= file.size_bytes and (chunk := response.read(CHUNK_BYTES)):
+                    with storage_errors(part.parent):
+                        stream.write(chunk)
+                        stream.flush()
+                    shown(len(chunk))
     except urllib.error.HTTPError as error:
         error.close()
         return f"HTTP {error.code} {error.reason}"
@@ -120,23 +120,7 @@ def _fetch_more(url: str, part: Path, *, file: RemoteFile) -> str | None:
         return str(error) or type(error).__name__
     except ValueError:
         return "its address is not a URL"
-
-
-def _append(response: _Body, part: Path, *, start: int, file: RemoteFile) -> None:
-    with storage_errors(part.parent):
-        stream = part.open("ab" if start else "wb")
-    with (
-        stream,
-        byte_progress(file.name, total_bytes=file.size_bytes, done_bytes=start) as advance,
-    ):
-        written_bytes = start
-        # More than the expected size is not our file: stop there, the md5 will tell.
-        while written_bytes <= file.size_bytes and (chunk := response.read(CHUNK_BYTES)):
-            with storage_errors(part.parent):
-                stream.write(chunk)
-                stream.flush()
-            written_bytes += len(chunk)
-            advance(len(chunk))
+    return ""
 
 
 def _host(base: str) -> str:

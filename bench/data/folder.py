@@ -13,19 +13,17 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypedDict, TypeVar
+from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch
 
-from bench.data.cache import DataWarning
-from bench.data.identity import described, in_canonical_order
-from bench.data.images import Dataset, ImageSet
-from bench.data.progress import item_progress
-from bench.data.storage import storage_errors
+from bench.console import progress
+from bench.data.cache import DataWarning, storage_errors
+from bench.data.images import Dataset, ImageSet, described, in_canonical_order
 from bench.errors import DataError
 from bench.plain_text import one_line
 
@@ -56,8 +54,7 @@ class Listing:
     labels: tuple[int, ...]  # one per file
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class Decoded(NamedTuple):
     """The pixels of one split, still in three channels, and whether all files were grey."""
 
     images: ImageSet
@@ -123,17 +120,14 @@ def _list_split(folder: Path, left_out: list[Path], without: Collection[Path]) -
     files: list[Path] = []
     labels: list[int] = []
     for label, class_folder in enumerate(classes):
-        before = len(files)
-        for path in _files_below(class_folder):
-            if path in without:
-                continue
-            if _is_image(path):
-                files.append(path)
-                labels.append(label)
-            else:
-                left_out.append(path)
-        if len(files) == before:
+        listed = [path for path in _files_below(class_folder) if path not in without]
+        kinds = {path: _is_image(path) for path in listed}
+        images = [path for path in listed if kinds[path]]
+        if not images:
             raise DataError(f"There are no images in {class_folder}.", hint=LAYOUT)
+        left_out += [path for path in listed if not kinds[path]]
+        files += images
+        labels += [label] * len(images)
     if not files:
         raise DataError(f"There are no class folders in {folder}.", hint=LAYOUT)
     return Listing(tuple(path.name for path in classes), tuple(files), tuple(labels))
@@ -157,20 +151,18 @@ def _is_image(path: Path) -> bool:
     """
     from PIL import Image
 
-    called_one = _called_image(path)
-    if not path.is_file():
-        if called_one:
+    if _called_image(path):
+        if not path.is_file():
             raise DataError(
                 f"{path} is not a regular file.", hint="A link must lead to an image file."
             )
-        return False
-    if called_one:
         return True
-    try:
-        with without_remarks(), Image.open(path, formats=FORMATS):
-            return True
-    except Exception:  # a file that is no image may raise anything
-        return False
+    # A file that is no image may raise anything.
+    with suppress(Exception), without_remarks():
+        if path.is_file():
+            with Image.open(path, formats=FORMATS):
+                return True
+    return False
 
 
 def _called_image(path: Path) -> bool:
@@ -215,12 +207,14 @@ def image_size(file: Path) -> tuple[int, int]:
 
 def in_threads(do: Callable[[Item], Found], items: Sequence[Item], *, title: str) -> list[Found]:
     """Return what `do` finds of each item, in their order."""
+    from rich.progress import MofNCompleteColumn
+
+    found: list[Found] = []
     with (
         without_remarks(),
-        item_progress(title, total=len(items)) as advance,
+        progress(title, MofNCompleteColumn(), total=len(items)) as advance,
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
     ):
-        found = []
         for one in pool.map(do, items):
             found.append(one)
             advance(1)
@@ -301,13 +295,12 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
     channels = 1 if all(split.grey for split in decoded) else 3
     train, test = (
         in_canonical_order(
-            ImageSet(split.images.images_nhwc[..., :channels].contiguous(), split.images.labels_n)
+            ImageSet(images.images_nhwc[..., :channels].contiguous(), images.labels_n)
         )
-        for split in decoded
+        for images, _ in decoded
     )
-    return described(
-        train, test, pad=min(size_hw) // PAD_SHARE, flip=True, **naming(folder, splits[0])
-    )
+    pad = min(size_hw) // PAD_SHARE
+    return described(train, test, pad=pad, flip=True, **naming(folder, splits[0]))
 
 
 class Naming(TypedDict):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from bench.data import cache, cifar
 from bench.data.catalogue import DATASETS
 from bench.data.cifar import Network
-from bench.data.digits import load_digits
+from bench.data.embedded import load_digits, load_graded_digits, load_synthetic
 from bench.data.folder import (
     DifferentSizesError,
     Listing,
@@ -26,11 +26,9 @@ from bench.data.folder import (
     read_folder,
     stamp,
 )
-from bench.data.graded_digits import load_graded_digits
 from bench.data.images import Dataset
 from bench.data.photos import FILE_NAME, LEFT_OUT, known, leave_out_broken, left_out, stream_folder
 from bench.data.plugin import PLUGINS, DatasetPlugin
-from bench.data.synthetic import load_synthetic
 from bench.errors import BenchError, DataError, PluginError, UnknownNameError
 from bench.machine import available_memory_bytes, usable_cores
 from bench.plain_text import one_line, tame
@@ -163,7 +161,7 @@ def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
         detail = f"needs no file; fingerprint {_EMBEDDED[name]().info.fingerprint}"
         return (FileReport(None, None, "embedded", detail),)
     if name in cifar.SOURCES:
-        return _verify_cifar(name, data_dir=data_dir)
+        return _verify_cifar(cifar.SOURCES[name], data_dir)
     path = _folder_of(name)
     folder = _listed(path, data_dir)
     found = known(folder.index, source=folder.source)
@@ -194,20 +192,22 @@ def _report(path: Path, status: Status, detail: str) -> FileReport:
     return FileReport(path, path.stat().st_size if path.is_file() else None, status, detail)
 
 
-def _verify_cifar(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
-    source = cifar.SOURCES[name]
-    decoded = cifar.cache_path(name, data_dir=data_dir)
-    archive = data_dir / source.file.name
+def _verify_cifar(source: cifar.Source, data_dir: Path) -> tuple[FileReport, ...]:
+    decoded = cifar.cache_path(source.name, data_dir=data_dir)
+    archive, folder = data_dir / source.file.name, data_dir / source.folder
+    if archive.exists():
+        problem = cifar.archive_problem(source, data_dir=data_dir)
+        said = problem or f"md5 {source.file.md5}"
+        of_archive = _report(archive, "broken" if problem else "ok", said)
+    else:
+        of_archive = _report(archive, "missing", "only needed while there is no decoded copy")
     if decoded.exists() or archive.exists():
-        reports = [
-            _verify_decoded(decoded, source=name),
-            _verify_archive(source, data_dir=data_dir),
-        ]
-    elif all((data_dir / member).is_file() for member in source.members):
-        folder = (data_dir / source.members[0]).parent
+        reports = [_verify_decoded(decoded, source=source.name), of_archive]
+    elif folder.is_dir():
         reports = [_report(folder, "ok", "unpacked; checked and decoded at the next use")]
     else:
-        way = f"not here: bench data fetch {name} ({source.file.size_bytes / 2**20:.0f} MiB)"
+        size = f"{source.file.size_bytes / 2**20:.0f} MiB"
+        way = f"not here: bench data fetch {source.name} ({size})"
         reports = [_report(decoded, "missing", way)]
     leftovers: tuple[tuple[Path, Status, str], ...] = (
         (archive.with_name(archive.name + ".part"), "incomplete", "an unfinished download"),
@@ -227,11 +227,3 @@ def _verify_decoded(path: Path, *, source: str) -> FileReport:
         return _report(path, "ok", "of older images; it is made anew at the next use")
     counts = _counted({"train": dataset.train, "test": dataset.test})
     return _report(path, "ok", f"{counts}, fingerprint {dataset.info.fingerprint}")
-
-
-def _verify_archive(source: cifar.Source, *, data_dir: Path) -> FileReport:
-    path = data_dir / source.file.name
-    if not path.exists():
-        return _report(path, "missing", "only needed while there is no decoded copy")
-    problem = cifar.archive_problem(source, data_dir=data_dir)
-    return _report(path, "broken" if problem else "ok", problem or f"md5 {source.file.md5}")

@@ -59,11 +59,7 @@ def _written(values: tuple[float, ...]) -> str:
 
 def spread(constants: Constants, channels: int) -> Constants:
     """Return constants for so many channels: those given, or their mean for each."""
-    mean, std = (_for_channels(part, channels) for part in constants)
+    mean, std = (
+        part if len(part) == channels else (sum(part) / len(part),) * channels for part in constants
+    )
     return mean, std
-
-
-def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    if len(values) == channels:
-        return values
-    return (sum(values) / len(values),) * channels

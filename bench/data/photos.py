@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from bench.data.cache import write_whole
 from bench.data.folder import (
     GREY_MODES,
     Listing,
@@ -28,10 +29,8 @@ from bench.data.folder import (
     plain_name,
     without_remarks,
 )
-from bench.data.identity import FINGERPRINT_LENGTH, described
-from bench.data.images import Dataset
+from bench.data.images import FINGERPRINT_LENGTH, Dataset, described
 from bench.data.normalising import IMAGENET, spread
-from bench.data.storage import write_whole
 from bench.data.streaming import Streamed, Views
 from bench.errors import DataError
 
@@ -168,22 +167,16 @@ def _indexed(folder: Path, splits: tuple[Listing, Listing]) -> dict[str, Any]:
             hint=f"Replace them, or leave them out: bench data verify {folder} --skip-broken",
         )
     size_hw, resize = size_for([look.size_hw for look in everything])
-    keys = [
-        [look.digest + label.to_bytes(8, "little") for look, label in zip(p, s.labels, strict=True)]
-        for p, s in zip(looks, splits, strict=True)
-    ]
-    total = hashlib.sha256(f"{size_hw} {resize}".encode())
-    for part in keys:
-        total.update(b"/".join(sorted(part)))
-    train, test = (sorted(range(len(part)), key=part.__getitem__) for part in keys)
-    return {
-        "fingerprint": total.hexdigest()[:FINGERPRINT_LENGTH],
-        "grey": all(look.grey for look in everything),
-        "size_hw": size_hw,
-        "resize": resize,
-        "train": train,
-        "test": test,
-    }
+    total, orders = hashlib.sha256(f"{size_hw} {resize}".encode()), []
+    for part, split in zip(looks, splits, strict=True):
+        pairs = zip(part, split.labels, strict=True)
+        keys = [look.digest + label.to_bytes(8, "little") for look, label in pairs]
+        total.update(b"/".join(sorted(keys)))
+        orders.append(sorted(range(len(keys)), key=keys.__getitem__))
+    grey = all(look.grey for look in everything)
+    found = {"grey": grey, "size_hw": size_hw, "resize": resize}
+    fingerprint = total.hexdigest()[:FINGERPRINT_LENGTH]
+    return {"fingerprint": fingerprint, **found, "train": orders[0], "test": orders[1]}
 
 
 def size_for(sizes_hw: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], bool]:

@@ -14,8 +14,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.data.identity import FINGERPRINT_LENGTH, canonical_order, described, fingerprint
-from bench.data.images import Augment, Constants, Dataset, Images, ImageSet
+from bench.data.images import (
+    FINGERPRINT_LENGTH,
+    Augment,
+    Constants,
+    Dataset,
+    Images,
+    ImageSet,
+    canonical_order,
+    described,
+    fingerprint,
+)
 from bench.data.streaming import Source, Streamed, Views, pixels_of
 from bench.errors import DataError
 from bench.registry import Registry
@@ -135,15 +144,17 @@ def _hashed(*parts: str) -> str:
 
 
 def _check(plugin: DatasetPlugin, splits: Sequence[Images], class_names: Sequence[str]) -> None:
+    classes = len(class_names)
     for split, images in zip(("training", "test"), splits, strict=True):
         found = images.labels_n
-        if min(len(found), len(class_names)) < 2:
+        if min(len(found), classes) < 2:
             raise DataError(
-                f"The data set '{plugin.name}' has {len(found)} {split} images of"
-                f" {len(class_names)} classes; at least 2 of each are needed."
+                f"The data set '{plugin.name}' has {len(found)} {split} images of {classes}"
+                " classes; at least 2 of each are needed."
             )
-        if not 0 <= int(found.min()) <= int(found.max()) < len(class_names):
+        low, high = int(found.min()), int(found.max())
+        if not 0 <= low <= high < classes:
             raise DataError(
-                f"The {split} labels of '{plugin.name}' go from {int(found.min())} to"
-                f" {int(found.max())}, but it names {len(class_names)} classes."
+                f"The {split} labels of '{plugin.name}' go from {low} to {high}, but it names"
+                f" {classes} classes."
             )

@@ -115,7 +115,7 @@ class Streamed(Images):
                 done,
                 batch_sampler=asked,
                 num_workers=min(self.workers, len(asked)),
-                collate_fn=_as_it_is,
+                collate_fn=torch.nn.Identity(),
                 pin_memory=self.device.type == "cuda",
             )
             return iter(loader)
@@ -150,10 +150,6 @@ def pixels_of(image: Any) -> np.ndarray[Any, Any]:
         return image.permute(1, 2, 0).contiguous().numpy()
     array = np.array(image)
     return array[..., None] if array.ndim == 2 else array
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def trainable(train: Images, dataset: Dataset) -> Trainable:

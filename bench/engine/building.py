@@ -1,20 +1,22 @@
 """From a spec to its network: the method's own, one derived from a finished run, or one rebuilt.
 
-Owns where starting weights and sources come from; trains and measures nothing.
+Owns where starting weights and sources come from, and which weights `build` brings along, whose
+training cost is unknown; trains and measures nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.config import RunSpec
 from bench.data.images import Dataset
-from bench.errors import DataError, NotApplicable, RecordError, WeightsError
+from bench.errors import ConfigError, DataError, NotApplicable, RecordError, WeightsError
 from bench.method import (
     METHODS,
     DerivedMethod,
@@ -28,10 +30,12 @@ from bench.method import (
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights, fitted_to, read_weights, with_zeros_at_end
+from bench.plain_text import shown
 from bench.plugins import method_config
 from bench.records.record import RunRecord
 from bench.records.store import TRUNK_FILE, WEIGHTS_FILE, RunStore
 from bench.records.upkeep import checked_file
+from bench.seeding import seeded
 from bench.training.reporter import Reporter
 
 
@@ -104,14 +108,9 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
 
 def source_of(record: RunRecord, place: Workplace) -> Source:
     """Return what a control is derived from: the networks of a run and what was measured."""
-    points = zip(rebuild(record, place), record.points, strict=True)
-    return Source(
-        record.spec.method,
-        tuple(
-            SourcePoint(point.name, point.net, measured.block_rates, measured.nflops)
-            for point, measured in points
-        ),
-    )
+    pairs = zip(rebuild(record, place), record.points, strict=True)
+    points = (SourcePoint(p.name, p.net, found.block_rates, found.nflops) for p, found in pairs)
+    return Source(record.spec.method, tuple(points))
 
 
 def parent_of(spec: RunSpec, place: Workplace) -> RunRecord:
@@ -146,6 +145,11 @@ def check_same_data(spec: RunSpec, dataset: Dataset) -> None:
         )
 
 
+def given_weights(path: Path | str | None, *, backbone: str) -> Weights | None:
+    """Return the weights in the file that a user named, if there is one."""
+    return None if path is None else read_weights(Path(path), backbone=backbone)
+
+
 def method_of(spec: RunSpec) -> tuple[Method, MethodConfig]:
     """Return the method of a spec and its settings."""
     method = METHODS.get(spec.method)
@@ -166,14 +170,9 @@ def backbone_of(
     spec: RunSpec, place: Workplace, weights: Mapping[str, Tensor] | None = None
 ) -> Backbone:
     """Return the backbone of `spec` on the images at hand."""
-    info = place.dataset.info
-    return Backbone(
-        spec.backbone.name,
-        info.num_classes,
-        (info.channels, info.height, info.width),
-        spec.backbone.shortcut,
-        weights,
-    )
+    info, asked = place.dataset.info, spec.backbone
+    shape = (info.channels, info.height, info.width)
+    return Backbone(asked.name, info.num_classes, shape, asked.shortcut, weights)
 
 
 def _placed(net: DynamicNet, device: torch.device) -> DynamicNet:
@@ -202,6 +201,81 @@ def _given_weights(spec: RunSpec, place: Workplace) -> Weights | None:
     given, initial = place.weights, spec.initial
     if given is None or initial is None or given.sha256 != initial.identity:
         return None
-    if initial.zero_channels == "end":
-        return with_zeros_at_end(fitted_to(given, backbone_of(spec, place)))
-    return fitted_to(given, backbone_of(spec, place))
+    fitted = fitted_to(given, backbone_of(spec, place))
+    return with_zeros_at_end(fitted) if initial.zero_channels == "end" else fitted
+
+
+_FEWEST_VALUES = 16
+"""Constants and patterns (ones, a forget gate's bias) have fewer different values than weights."""
+
+_STATISTICS = ("running_mean", "running_var")
+
+
+def brought_along(net: DynamicNet, spec: RunSpec, place: Workplace) -> str:
+    """Say which weights of `net`, as it was built, come neither from its seed nor from its start;
+    '' if all do. The random state is afterwards as it was."""
+    with seeded(spec.seed, "twin"):
+        other = _weights(_built_otherwise(spec, place))
+    same = [
+        name
+        for name, value in _weights(net).items()
+        if name in other
+        and torch.equal(value, other[name])
+        and len(torch.unique(value)) > _FEWEST_VALUES
+    ]
+    more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+    said = "its build brings weights along that depend neither on the seed nor on the start"
+    return f"{said}: {same[0]}{more}" if same else ""
+
+
+def _built_otherwise(spec: RunSpec, place: Workplace) -> DynamicNet:
+    method, config = method_of(spec)
+    if isinstance(method, DerivedMethod):
+        source = source_of(parent_of(spec, place), place)
+        for point in source.points:
+            for value in (*point.net.parameters(), *point.net.buffers()):
+                value.data.copy_(_other(value.data))
+        return method.derive(source, backbone_of(spec, place), config)
+    weights = starting_weights(spec, place)
+    state = None if weights is None else {k: _other(v) for k, v in weights.state.items()}
+    return method.build(replace(backbone_of(spec, place), weights=state), config)
+
+
+def _other(value: Tensor) -> Tensor:
+    """Return another value of the same kind: a variance stays positive."""
+    return value * 1.01 + 0.001 if value.is_floating_point() else value
+
+
+def _weights(net: nn.Module) -> Mapping[str, Tensor]:
+    """Return parameters, and the statistics of norms, by name, on the CPU."""
+    found: dict[str, Tensor] = dict(net.named_parameters())
+    found |= {n: b for n, b in net.named_buffers() if n.rpartition(".")[2] in _STATISTICS}
+    return {name: value.detach().cpu() for name, value in found.items()}
+
+
+_KINDS = ("cpu", "cuda")
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the torch device called auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: there is no such device on this machine, or it is of another kind.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    hint = "Use auto, cpu or cuda."
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"{shown(name)} is not a device.", hint=hint) from error
+    if device.type not in _KINDS:
+        raise ConfigError(f"Nothing here runs on devices of the kind {device.type}.", hint=hint)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("There is no CUDA device on this machine.", hint="Use --device cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"There is no CUDA device {device.index} on this machine.",
+            hint=f"There are {torch.cuda.device_count()}, counted from 0.",
+        )
+    return device

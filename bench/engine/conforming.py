@@ -23,18 +23,12 @@ from bench.records.record import Conformance
 from bench.seeding import generator, seeded
 from bench.testing import paths
 from bench.testing.learning import require_gradient
-from bench.testing.outcome import Shortfall, shortfall_of
-from bench.testing.specimen import Check, Specimen
+from bench.testing.outcome import Check, Shortfall, Specimen, shortfall_of
 from bench.testing.states import require_points
 from bench.testing.workbench import train_briefly
 
-_OF_NETWORKS: Mapping[str, Check] = {
-    "outputs": paths.outputs,
-    "repeatable": paths.repeatable,
-    "batch_independence": paths.batch_independence,
-    "macs": paths.macs,
-    "record": paths.record,
-}
+_CHECKS = (paths.outputs, paths.repeatable, paths.batch_independence, paths.macs, paths.record)
+_OF_NETWORKS: Mapping[str, Check] = {check.__name__: check for check in _CHECKS}
 IN_RUNS = ("gradient", "points", *_OF_NETWORKS)
 """The names of these checks; what each proves is said by the suite."""
 
@@ -111,38 +105,30 @@ def _specimens(points: Sequence[Point], subject: Subject) -> list[Specimen]:
     spec, place = subject.spec, subject.place
     count = _MACS // max(1, subject.costs.dense * len(points))
     count = min(_MOST, max(_FEWEST, count))
-    x_nchw = _drawn(place.dataset.test, subject, count=count).x_nchw
+    x_nchw = _drawn(place.dataset.test, subject, count).x_nchw
+    classes, name = place.dataset.info.num_classes, spec.backbone.name
+    named = [(f"{name} {point.name}".strip(), point.net) for point in points]
     return [
-        Specimen(
-            f"{spec.backbone.name} {point.name}".strip(),
-            point.net,
-            x_nchw,
-            place.dataset.info.num_classes,
-            lambda: subject.costs.units,
-        )
-        for point in points
+        Specimen(where, net, x_nchw, classes, lambda: subject.costs.units) for where, net in named
     ]
 
 
 def _check_gradient(net: DynamicNet, subject: Subject) -> None:
     method, config = method_of(subject.spec)
     twin, reached = copy.deepcopy(net), set[str]()
+    batch_of = partial(_drawn, subject.split.train, subject, _TRAINED_ON)
     # Phases of its own: one may keep count. Also those that this budget gives no epoch.
     phases = method.phases(config, subject.spec.budget)
     for phase in phases:
         # A rate that makes training diverge is the training's to tell.
         lr = min(_LR, phase.optimizer.lr)
         phase.optimizer = phase.optimizer.model_copy(update={"lr": lr})
-        reached |= train_briefly(twin, phase, batch_of=partial(_training_batch, subject))
+        reached |= train_briefly(twin, phase, batch_of=batch_of)
     if phases:
         require_gradient(net, reached, where=subject.spec.backbone.name)
 
 
-def _training_batch(subject: Subject, step: int) -> Batch:
-    return _drawn(subject.split.train, subject, count=_TRAINED_ON, draw=step)
-
-
-def _drawn(images: Images, subject: Subject, *, count: int, draw: int = 0) -> Batch:
+def _drawn(images: Images, subject: Subject, count: int, draw: int = 0) -> Batch:
     mean, std = subject.spec.normalisation
     order_n = torch.randperm(len(images), generator=generator(draw, "checks"))[:count]
     few = images.take(order_n).held(subject.place.device)

@@ -44,12 +44,12 @@ def chosen_controls(given: Sequence[str], methods: Registry[Method]) -> tuple[st
         ConfigError: a method is no control, or "none" is one name of several.
     """
     known = known_controls(methods)
-    if NONE in given and set(given) != {NONE}:
-        raise ConfigError(
-            f"--controls {','.join(given)}: '{NONE}' stands alone.",
-            hint=f"Give {NONE}, or {ALL}, or names with commas.",
-        )
     if NONE in given:
+        if set(given) != {NONE}:
+            raise ConfigError(
+                f"--controls {','.join(given)}: '{NONE}' stands alone.",
+                hint=f"Give {NONE}, or {ALL}, or names with commas.",
+            )
         return ()
     if ALL in given:
         return tuple(known)

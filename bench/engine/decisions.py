@@ -1,11 +1,13 @@
-"""Whether today's code still decides as a run did, asked before anything is said in its name.
+"""Whether today's code still decides as a run did; and runs measured again, to fill their records.
 
-Owns what counts as the same, and the words for what has changed since; runs no whole test set.
+Owns what counts as the same, the words for what has changed since, and which fields a second
+measurement may fill. Numbers that are on record stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +16,21 @@ import numpy.typing as npt
 
 from bench.config import RunSpec
 from bench.engine.building import Workplace, rebuild
-from bench.engine.evaluating import random_batches
+from bench.engine.evaluating import (
+    Subject,
+    measure,
+    position_arrays,
+    positions_file,
+    random_batches,
+    subject_of,
+)
 from bench.errors import RecordError, RunFailed
 from bench.measure.cost import unit_macs
 from bench.measure.modes import evaluating
 from bench.method import METHODS, DynamicNet, Point
 from bench.plugins import code_of
-from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays
-from bench.records.record import RunRecord
+from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays, save_arrays
+from bench.records.record import PointRecord, RunRecord
 
 SAME_SHARE = 0.1
 """An image runs the same if it runs every unit as much as before, to this share of the unit: one
@@ -54,14 +63,10 @@ class Difference:
         return self.different <= self.images / EXCUSED
 
     def __str__(self) -> str:
-        said = (
-            f"{self.different:,} of {self.images:,} images run something else or are classified "
-            "otherwise"
-        )
-        if not self.units:
-            return said
         more = len(self.units) - _UNITS_SHOWN
-        return f"{said} ({', '.join(self.units[:_UNITS_SHOWN])}{f' and {more} more' * (more > 0)})"
+        units = ", ".join(self.units[:_UNITS_SHOWN]) + f" and {more} more" * (more > 0)
+        said = f"{self.different:,} of {self.images:,} images run something else or are classified"
+        return f"{said} otherwise" + f" ({units})" * bool(units)
 
 
 def rebuilt_as_recorded(record: RunRecord, place: Workplace) -> list[Point]:
@@ -104,11 +109,7 @@ def answers_in(arrays: Arrays) -> Answers:
 
 
 def compared(
-    before: Answers,
-    now: Answers,
-    units: Sequence[str],
-    *,
-    index_n: npt.NDArray[Any] | None = None,
+    before: Answers, now: Answers, units: Sequence[str], *, index_n: npt.NDArray[Any] | None = None
 ) -> Difference:
     """Return how `now` differs from `before`, of which it holds the images `index_n`, or all.
 
@@ -175,24 +176,20 @@ def _of_other_code(spec: RunSpec, place: Workplace) -> RunRecord | None:
     """Return the youngest finished run that differs from `spec` in the code of its method alone."""
     if (spec.method_version, spec.method_code) == (1, ""):
         return None  # a built-in's first code: no need to read the records of a thousand trials
-    store, found = place.store, []
+    code = {"method_version": spec.method_version, "method_code": spec.method_code}
+    store, found = place.store, list[RunRecord]()
     for name in store.names():
         if name != spec.run and name.startswith(spec.run.removesuffix(spec.key)):
-            try:
-                record = store.load(name)
-            except RecordError:
-                continue
-            code = {field: getattr(spec, field) for field in ("method_version", "method_code")}
-            if record.status == "finished" and record.spec.model_copy(update=code) == spec:
-                found.append(record)
-    return max(found, key=lambda record: record.created, default=None)
+            with suppress(RecordError):
+                found.append(store.load(name))
+    same = [r for r in found if r.status == "finished" and r.spec.model_copy(update=code) == spec]
+    return max(same, key=lambda record: record.created, default=None)
 
 
 def _check_units(record: RunRecord, net: DynamicNet) -> None:
     now = unit_macs(net)
-    names = [
-        name for name in {**record.unit_macs, **now} if record.unit_macs.get(name) != now.get(name)
-    ]
+    before = record.unit_macs
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if record.unit_macs and names:
         raise RecordError(
             f"{record.run} does not come out as recorded: other units or MACs "
@@ -216,3 +213,71 @@ def _since(record: RunRecord) -> str:
 
 def _fresh() -> str:
     return "run it again with 'bench run --fresh' and its options."
+
+
+_FILLED = (
+    "equivalence",
+    "dynamics",
+    "accuracy_held_out",
+    "nflops_held_out",
+    "block_gradients",
+    "block_gradients_reason",
+)
+
+
+def evaluate_again(record: RunRecord, place: Workplace) -> RunRecord:
+    """Return the record with what was missing, saved; all that it held is as it was.
+
+    Raises:
+        RecordError: the run is not finished, lacks its arrays, or does not come out as recorded.
+        WeightsError: the run's weights are missing or broken.
+    """
+    if record.status != "finished" or not record.points:
+        raise RecordError(f"The run {record.run} is not finished.", hint="Run it first.")
+    place.reporter.run_started(record.run)
+    points = rebuilt_as_recorded(record, place)
+    subject = subject_of(record.spec, place, points[0].net)
+    found = [
+        _again(number, point, before, record, subject)
+        for number, (point, before) in enumerate(zip(points, record.points, strict=True))
+    ]
+    return place.store.amend(record.run, lambda now: _filled(now, found))
+
+
+def _again(
+    number: int, point: Point, before: PointRecord, record: RunRecord, subject: Subject
+) -> Mapping[str, object]:
+    """Return the fields found of one operating point; maps of positions are written already."""
+    folder = subject.place.store.folder_of(record)
+    arrays = read_arrays(folder, before.arrays_file)
+    measured = measure(number, point, subject)
+    units = [unit.name for unit in point.net.units()]
+    found = compared(answers_in(arrays), answers_in(measured.arrays), units)
+    check_same(record, found)
+    if found.different:
+        subject.place.reporter.note(
+            f"{record.run}: {found} here, as decisions near a threshold do on other hardware; "
+            "the numbers on record stay."
+        )
+    fields: dict[str, object] = {name: getattr(measured.record, name) for name in _FILLED}
+    if not before.positions_file:
+        # By the costs on record, so that these are the images that a report shows.
+        macs_n = numbers_in(arrays, "macs_n", axes=1)
+        positions = position_arrays(point.net, macs_n, subject)
+        if positions:
+            file = positions_file(number)
+            # First, so that a kill in between leaves a file that no record names.
+            save_arrays(folder, file, positions)
+            fields["positions_file"] = file
+    return fields
+
+
+def _filled(record: RunRecord, found: Sequence[Mapping[str, object]]) -> RunRecord:
+    """Return the record with those fields filled in that hold nothing yet."""
+    kinds = PointRecord.model_fields
+    nothing = {name: kinds[name].get_default(call_default_factory=True) for name in found[0]}
+    points = []
+    for point, fields in zip(record.points, found, strict=True):
+        missing = {n: v for n, v in fields.items() if getattr(point, n) == nothing.get(n, "")}
+        points.append(point.model_copy(update=missing))
+    return record.model_copy(update={"points": tuple(points)})

@@ -22,12 +22,18 @@ from bench.data.augment import Batch, eval_batches
 from bench.data.images import Images, hold_out
 from bench.engine.building import Workplace, backbone_of
 from bench.errors import NotExecutable, Unsupported
-from bench.measure.accuracy import Evaluation, evaluate, evaluate_permuted
+from bench.measure.accuracy import (
+    Evaluation,
+    evaluate,
+    evaluate_permuted,
+    mean_macs,
+    point_arrays,
+    point_record,
+)
 from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.equivalence import IMAGES, check_execution
 from bench.measure.gradients import block_gradients
 from bench.measure.modes import evaluating
-from bench.measure.point import mean_macs, point_arrays, point_record
 from bench.method import DynamicNet, Point
 from bench.records.record import Dynamics, PointRecord
 from bench.seeding import generator
@@ -182,11 +188,11 @@ def random_batches(images: Images, spec: RunSpec) -> Iterator[Batch]:
     """
     mean, std = spec.normalisation
     order_n = torch.randperm(len(images), generator=generator(0, "evaluation"))
-    size = _batch_size(images, most=_EVAL_BATCH)
+    size = _batch_size(images, _EVAL_BATCH)
     return eval_batches(images, batch_size=size, mean=mean, std=std, order_n=order_n)
 
 
-def _batch_size(images: Images, *, most: int) -> int:
+def _batch_size(images: Images, most: int) -> int:
     """Return how many images go through a network at once: fewer than `most` where large."""
     return min(most, max(1, _BATCH_PIXELS // images.pixels))
 
@@ -204,16 +210,12 @@ def _shuffled(
 ) -> Dynamics:
     name = f"masks shuffled {point.name}".strip()
     reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
+    batches = _reported(random_batches(test, spec), reporter)
     try:
-        shuffled = evaluate_permuted(
-            point.net, _reported(random_batches(test, spec), reporter), num_images=len(test)
-        )
+        accuracy = evaluate_permuted(point.net, batches, num_images=len(test)).accuracy
     except Unsupported as error:
         return Dynamics(shuffled_reason=error.message)
-    return Dynamics(
-        shuffled_accuracy=shuffled.accuracy,
-        shuffled_loss=evaluation.accuracy - shuffled.accuracy,
-    )
+    return Dynamics(shuffled_accuracy=accuracy, shuffled_loss=evaluation.accuracy - accuracy)
 
 
 def _gradients(point: Point, subject: Subject) -> dict[str, object]:
@@ -224,7 +226,7 @@ def _gradients(point: Point, subject: Subject) -> dict[str, object]:
     order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]
     name = f"gradients {point.name}".strip()
     reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(order_n))
-    size = _batch_size(train, most=_GRADIENT_BATCH)
+    size = _batch_size(train, _GRADIENT_BATCH)
     batches = eval_batches(train, batch_size=size, mean=mean, std=std, order_n=order_n)
     try:
         found = block_gradients(point.net, _reported(batches, reporter))

@@ -1,26 +1,32 @@
-"""Whether given weights are read as they were trained: constants of the images, zero channels.
+"""What is tried before a run: how given weights are read, and `--precision auto`.
 
-Neither stands in the files that other trainers write, and a wrong guess costs accuracy in silence.
-Judged by the loss on training images; owns neither the names of constants nor how weights are read.
+Which constants of the images and which zero channels weights were trained with stands in no file of
+other trainers, and a wrong guess costs accuracy in silence: judged by the loss on training images.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import median
 
 import torch
+import torch.nn.functional as F
 
+from bench.config import RunSpec
 from bench.data.augment import eval_batches
 from bench.data.images import Constants, Dataset, ImageSet, hold_out
 from bench.data.normalising import usual_constants
-from bench.engine.plan import Request, normalisation_of, request_backbone
+from bench.engine.plan import Planned, Request, normalisation_of, request_backbone
 from bench.measure.accuracy import Evaluation, evaluate
+from bench.measure.modes import using_threads
 from bench.networks.cifar_resnet import CifarResNets
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights, fitted_to, with_zeros_at_end
+from bench.recipes import Precision
 
 _IMAGES, _FIRST, _FEWEST, _BATCH = 2000, 250, 10, 250
 # Of paired differences of the loss, in standard errors: some choices are compared with each other.
@@ -130,3 +136,72 @@ def _standard_errors(one: Evaluation, other: Evaluation) -> float:
     lower_n = (one.loss_n - other.loss_n).double()
     error = float(lower_n.std()) / math.sqrt(len(lower_n))
     return float(lower_n.mean()) / error if error > 0 else 0.0
+
+
+_WARM_UP, _STEPS = 2, 5
+# A batch of 128 images of 32 x 32 pixels, or as many pixels: a second or two in all.
+_PIXELS = 128 * 32 * 32
+_WORTH = 1.2
+_chosen: dict[tuple[str, tuple[int, int, int], torch.device], Precision] = {}
+
+
+def faster_precision(
+    backbone: Backbone, device: torch.device, *, note: Callable[[str], None]
+) -> Precision:
+    """Return bf16 if it trains the dense network at least 1.2 times as fast as fp32, else fp32.
+
+    Both take turns on blank images, on one CPU thread or the device. Tried once in a process;
+    `note` says what came out.
+    """
+    key = (backbone.name, backbone.image_shape, device)
+    if key not in _chosen:
+        with using_threads(1), torch.random.fork_rng():
+            ratio = _speed_of_bf16(backbone, device)
+        _chosen[key] = "bf16" if ratio >= _WORTH else "fp32"
+        note(
+            f"Precision {_chosen[key]}: in bf16 {backbone.name} trains at {ratio:.2f}x the speed of"
+            " fp32 on this machine"
+        )
+    return _chosen[key]
+
+
+def with_finished(
+    plan: Sequence[Planned], other: Sequence[Planned], *, finished: Callable[[RunSpec], bool]
+) -> list[Planned]:
+    """Return `plan`, with the runs that are finished in the other precision, and what needs them,
+    taken from `other`: the same request, so that it continues on a machine that chooses otherwise.
+    """
+    taken: set[str] = set()
+    chosen: list[Planned] = []
+    for mine, theirs in zip(plan, other, strict=True):
+        follows = theirs.needs is not None and theirs.needs.run in taken
+        if follows or (not finished(mine.spec) and finished(theirs.spec)):
+            taken.add(theirs.spec.run)
+            chosen.append(theirs)
+        else:
+            chosen.append(mine)
+    return chosen
+
+
+def _speed_of_bf16(backbone: Backbone, device: torch.device) -> float:
+    net = GatedResNet(backbone).to(device).to(memory_format=torch.channels_last)
+    _, height, width = backbone.image_shape
+    count = max(2, min(128, _PIXELS // (height * width)))
+    x_nchw = torch.zeros(count, *backbone.image_shape, device=device)
+    x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
+    labels_n = torch.zeros(count, dtype=torch.long, device=device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+
+    def step(precision: Precision) -> float:
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(net(x_nchw).logits, labels_n)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        return time.perf_counter() - started
+
+    turns = [(step("fp32"), step("bf16")) for _ in range(_WARM_UP + _STEPS)][_WARM_UP:]
+    return median(fp32 for fp32, _ in turns) / median(bf16 for _, bf16 in turns)

@@ -5,8 +5,9 @@ Needs no network: both lie in the arrays of finished runs. Owns which dense run 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -36,22 +37,18 @@ def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
     for record in waiting:
         # With damaged arrays, or when another process does the run again, it stays open.
         with suppress(RecordError):
-            judged[record.run] = _kept(_judged(record, dense, store), store)
+            found = _judged(record, dense, store)
+            judged[record.run] = store.amend(record.run, partial(_with, found))
     return [judged.get(record.run, record) for record in records]
 
 
-def _kept(judged: RunRecord, store: RunStore) -> RunRecord:
-    """Save what was found, beside whatever others have added meanwhile; return the record."""
-    found = {point.name: point.dynamics for point in judged.points}
-
-    def change(now: RunRecord) -> RunRecord:
-        points = (
-            p.model_copy(update={"dynamics": found.get(p.name, p.dynamics)}) if _is_open(p) else p
-            for p in now.points
-        )
-        return now.model_copy(update={"points": tuple(points)})
-
-    return store.amend(judged.run, change)
+def _with(found: Mapping[str, Dynamics], record: RunRecord) -> RunRecord:
+    """Return a record with what was found, beside whatever others have added meanwhile."""
+    points = (
+        p.model_copy(update={"dynamics": found.get(p.name, p.dynamics)}) if _is_open(p) else p
+        for p in record.points
+    )
+    return record.model_copy(update={"points": tuple(points)})
 
 
 def _is_open(point: PointRecord) -> bool:
@@ -84,38 +81,25 @@ def _subject(spec: RunSpec) -> Judge:
     return {part: getattr(spec, part).model_dump(mode="json") for part in ("dataset", "backbone")}
 
 
-def _judged(record: RunRecord, dense: Sequence[Judge], store: RunStore) -> RunRecord:
+def _judged(record: RunRecord, dense: Sequence[Judge], store: RunStore) -> dict[str, Dynamics]:
+    """Return what was found of the operating points that have no correlation yet, by name."""
+    folder = store.folder_of(record)
     macs = {
-        point.name: _macs_of(record, point, store) for point in record.points if _is_open(point)
+        point.name: numbers_in(read_arrays(folder, point.arrays_file), "macs_n", axes=1)
+        for point in record.points
+        if _is_open(point)
     }
     images = max(map(len, macs.values()))
     loss_n, name = _difficulty(record, dense, store, images=images)
-    points: list[PointRecord] = []
+    found: dict[str, Dynamics] = {}
     for point in record.points:
-        dynamics = point.dynamics
-        if dynamics is not None and _is_open(point):
-            found = None if loss_n is None else rank_correlation(macs[point.name], loss_n)
-            dynamics = _with_correlation(dynamics, found, name)
-        points.append(point.model_copy(update={"dynamics": dynamics}))
-    return record.model_copy(update={"points": tuple(points)})
-
-
-def _with_correlation(dynamics: Dynamics, found: float | None, name: str) -> Dynamics:
-    reason = ""
-    if found is None:
-        reason = "every image costs the same" if name else "no dense run of this data and backbone"
-    return dynamics.model_copy(
-        update={
-            "difficulty_correlation": found,
-            "difficulty_of": name,
-            "difficulty_reason": reason,
-        }
-    )
-
-
-def _macs_of(record: RunRecord, point: PointRecord, store: RunStore) -> npt.NDArray[Any]:
-    arrays = read_arrays(store.folder_of(record), point.arrays_file)
-    return numbers_in(arrays, "macs_n", axes=1)
+        if point.dynamics is not None and point.name in macs:
+            value = None if loss_n is None else rank_correlation(macs[point.name], loss_n)
+            why = "every image costs the same" if name else "no dense run of this data and backbone"
+            told = {"difficulty_of": name, "difficulty_reason": why if value is None else ""}
+            told_all = {"difficulty_correlation": value, **told}
+            found[point.name] = point.dynamics.model_copy(update=told_all)
+    return found
 
 
 def _difficulty(
@@ -123,7 +107,8 @@ def _difficulty(
 ) -> tuple[npt.NDArray[Any] | None, str]:
     subject = _subject(record.spec)
     same = [other for other in dense if other["of"] == subject]
-    same.sort(key=lambda other: (_likeness(other, record), other["created"]), reverse=True)
+    recipe, seed = record.spec.budget.recipe, record.spec.seed
+    same.sort(key=lambda o: (o["recipe"] == recipe, o["seed"] == seed, o["created"]), reverse=True)
     for other in same:
         try:
             arrays = read_arrays(store.runs_dir / other["run"], other["arrays_file"])
@@ -133,8 +118,3 @@ def _difficulty(
         if len(loss_n) == images:
             return loss_n.astype(float), other["run"]
     return None, ""
-
-
-def _likeness(other: Judge, record: RunRecord) -> tuple[bool, bool]:
-    spec = record.spec
-    return other["recipe"] == spec.budget.recipe, other["seed"] == spec.seed

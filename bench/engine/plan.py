@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bench.config import DatasetSpec, InitialWeights, RunSpec
@@ -30,6 +31,7 @@ from bench.options import RunOptions
 from bench.plain_text import one_line
 from bench.plugins import backbone_spec, code_of, method_config, validated
 from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
+from bench.spaces import setting_in
 
 DENSE = "resnet"
 TRAIN_GROUP = "train"
@@ -93,7 +95,12 @@ def make_plan(
         )
     builder = _Builder(request, recipe, info, train_size, weights)
     names = builder.names()
-    _check_settings(request, names)
+    unknown = set(request.settings) - {*names, TRAIN_GROUP, DENSE}
+    if unknown:
+        raise ConfigError(
+            f"--set speaks of '{one_line(min(unknown), longest=80)}', which is not in this run.",
+            hint=f"In this run: {', '.join([*names, TRAIN_GROUP])}.",
+        )
     made = [name for name in names if issubclass(METHODS.get(name), DerivedMethod)]
     planned = [
         builder.plan(name, seed) for seed in request.seeds for name in names if name not in made
@@ -101,15 +108,6 @@ def make_plan(
     planned += builder.shallower()
     planned.sort(key=lambda item: item.spec.method != DENSE)
     return planned + [item for name in made for item in builder.derived(name, planned)]
-
-
-def _check_settings(request: Request, names: Sequence[str]) -> None:
-    unknown = set(request.settings) - {*names, TRAIN_GROUP, DENSE}
-    if unknown:
-        raise ConfigError(
-            f"--set speaks of '{one_line(min(unknown), longest=80)}', which is not in this run.",
-            hint=f"In this run: {', '.join([*names, TRAIN_GROUP])}.",
-        )
 
 
 def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Request:
@@ -178,13 +176,7 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
 
     parsed: dict[str, dict[str, Any]] = {}
     for item in items:
-        path, equals, text = item.partition("=")
-        group, dot, key = path.strip().partition(".")
-        if not (equals and dot and group and key):
-            raise ConfigError(
-                f"--set {one_line(item, longest=80)}: not of the form METHOD.KEY=VALUE.",
-                hint="Like sgad.d_max=0.8.",
-            )
+        group, key, text = setting_in(item, "--set", form="VALUE", like="sgad.d_max=0.8")
         try:
             parsed.setdefault(group, {})[key] = read_yaml(text)
         except UnreadableYamlError as error:
@@ -204,32 +196,26 @@ class _Builder:
     def names(self) -> list[str]:
         """Return the methods of the request and, beside a dynamic one, the controls."""
         names = list(dict.fromkeys(self.request.methods))
-        if self._beside():
-            beside = (DENSE, *self.request.controls)
-            names += [name for name in beside if name not in {*names, SHALLOWER}]
-        return names
+        beside = (DENSE, *self.request.controls) if self._beside() else ()
+        return names + [name for name in beside if name not in {*names, SHALLOWER}]
 
     def _beside(self) -> bool:
         """Whether this is a comparison that controls belong to."""
-        methods = self.request.methods
-        dynamic = any(METHODS.get(name).tags.role == "dynamic" for name in methods)
-        return dynamic and bool(self.request.controls)
+        roles = {METHODS.get(name).tags.role for name in self.request.methods}
+        return "dynamic" in roles and bool(self.request.controls)
 
     def shallower(self) -> list[Planned]:
         """Return the smaller static networks, unless training starts from a user's weights."""
         wanted = self._beside() and SHALLOWER in self.request.controls
         if not wanted or self.weights is not None:
             return []
-        own = request_backbone(self.request, self.info)
-        return [
-            Planned(
-                self._spec(DENSE, seed, share=1.0, initial=None).model_copy(
-                    update={"backbone": backbone_spec(name, self.request.shortcut)}
-                )
-            )
-            for seed in self.request.seeds
-            for name in shallower(own)
-        ]
+        planned = []
+        for seed in self.request.seeds:
+            dense = self._spec(DENSE, seed, share=1.0, initial=None)
+            for name in shallower(request_backbone(self.request, self.info)):
+                smaller = {"backbone": backbone_spec(name, self.request.shortcut)}
+                planned.append(Planned(dense.model_copy(update=smaller)))
+        return planned
 
     def derived(self, name: str, planned: Sequence[Planned]) -> list[Planned]:
         """Return the control `name` of each run that it can be made from."""
@@ -245,47 +231,31 @@ class _Builder:
                 hint="Give --source RUN (bench list runs), or run a method beside it.",
             )
         config = method_config(method, self.request.settings.get(name, {}))
-        code, epochs = code_of(name), self.request.epochs
-        specs = [
-            (derived_spec(method, source, code=code, config=config, epochs=epochs), source)
-            for source in sources
-        ]
-        return [Planned(spec, None if given else source) for spec, source in specs]
+        made_of = partial(
+            derived_spec, method, code=code_of(name), config=config, epochs=self.request.epochs
+        )
+        return [Planned(made_of(source), None if given else source) for source in sources]
 
     def plan(self, name: str, seed: int) -> Planned:
         method = METHODS.get(name)
-        initial, needs, share = self._file(), None, 1.0
-        config = method_config(method, self.request.settings.get(name, {}))
-        if initial is None and method().starts_from_dense(config):
-            dense, share = self._shares(method)
-            needs = self._dense(seed, share=dense, held_out=self._held_out(method))
-            initial = InitialWeights(kind="run", name=needs.run, identity=needs.key)
-        return Planned(self._spec(name, seed, share=share, initial=initial), needs)
-
-    def _shares(self, method: type[Method]) -> tuple[float, float]:
-        """Return which shares of a budget the dense start and the method get."""
-        dense = self.recipe.dense_share
-        if dense == 1:
-            return 1.0, 1.0
-        extra = method.tags.extra_share
-        return (1.0, extra) if extra else (dense, 1 - dense)
-
-    def _dense(self, seed: int, *, share: float, held_out: int) -> RunSpec:
-        """Return the dense run to start from: what is chosen on held-out images later must not
-        have been trained on before."""
-        spec = self._spec(DENSE, seed, share=share, initial=None)
-        return spec.model_copy(update={"held_out": held_out})
-
-    def _file(self) -> InitialWeights | None:
-        if self.weights is None:
-            return None
         weights = self.weights
-        return InitialWeights(
-            kind="file",
-            name=weights.name,
-            identity=weights.sha256,
-            zero_channels=weights.zero_channels,
-        )
+        if weights is not None:
+            given, zeros = weights.sha256, weights.zero_channels
+            file = InitialWeights(
+                kind="file", name=weights.name, identity=given, zero_channels=zeros
+            )
+            return Planned(self._spec(name, seed, share=1.0, initial=file))
+        config = method_config(method, self.request.settings.get(name, {}))
+        if not method().starts_from_dense(config):
+            return Planned(self._spec(name, seed, share=1.0, initial=None))
+        # Which shares of a budget the dense start and the method get.
+        dense, extra = self.recipe.dense_share, method.tags.extra_share
+        own = 1.0 if dense == 1 else extra or 1 - dense
+        needs = self._spec(DENSE, seed, share=1.0 if extra else dense, initial=None)
+        # What is chosen on held-out images later must not have been trained on before.
+        needs = needs.model_copy(update={"held_out": self._held_out(method)})
+        start = InitialWeights(kind="run", name=needs.run, identity=needs.key)
+        return Planned(self._spec(name, seed, share=own, initial=start), needs)
 
     def _spec(
         self, name: str, seed: int, *, share: float, initial: InitialWeights | None
@@ -328,10 +298,8 @@ class _Builder:
         if share < 1:
             budget = budget.model_copy(update={"epochs": round(budget.epochs * share)})
         if "batch_size" in given:
-            size = given.pop("batch_size")
-            budget = validated(
-                Budget, {**budget.model_dump(), "batch_size": size}, owner=TRAIN_GROUP
-            )
+            changed = {**budget.model_dump(), "batch_size": given.pop("batch_size")}
+            budget = validated(Budget, changed, owner=TRAIN_GROUP)
         merged = {**budget.optimizer.model_dump(), **given}
         optimizer = validated(OptimizerSpec, merged, owner=TRAIN_GROUP)
         return budget.model_copy(update={"optimizer": optimizer})

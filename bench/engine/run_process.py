@@ -23,13 +23,10 @@ import torch
 from bench.config import RunSpec
 from bench.data.images import Dataset
 from bench.data.load import load_dataset
-from bench.engine.building import Workplace, check_same_data
-from bench.engine.devices import pick_device
-from bench.engine.failures import failure_of
+from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
 from bench.engine.single import perform
-from bench.engine.supervising import Job, Kind, said_line
+from bench.engine.supervising import Job, Kind, failure_of, said_line
 from bench.measure.environment import describe_environment
-from bench.networks.weights import read_weights
 from bench.plugins import load_plugin
 from bench.records.record import EpochRow, RunRecord
 from bench.records.store import RunStore
@@ -116,9 +113,7 @@ def do(job: Job, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
         RunStore(Path(job.results_dir)),
         device,
         _Telling(spec.run, orders),
-        None
-        if job.weights is None
-        else read_weights(Path(job.weights), backbone=spec.backbone.name),
+        given_weights(job.weights, backbone=spec.backbone.name),
     )
     check_same_data(spec, place.dataset)
     if job.needs is not None:

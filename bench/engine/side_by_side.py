@@ -8,23 +8,23 @@ is single.py's, and what a process of its own says supervising.py's.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from bench.config import RunSpec
 from bench.engine.building import Workplace
 from bench.engine.decisions import note_changes
-from bench.engine.failures import Failure, failure_of
 from bench.engine.plan import Planned
-from bench.engine.progress import Together
 from bench.engine.single import perform, recorded
-from bench.engine.supervising import Job, RunProcess, Said
+from bench.engine.supervising import Failure, Job, RunProcess, Said, failure_of
 from bench.errors import BenchError, RunFailed
 from bench.folders import Folders, from_home
 from bench.machine import available_memory_bytes, usable_cores
@@ -34,7 +34,85 @@ from bench.networks.trunk import BACKBONES, split_name
 from bench.options import RunOptions
 from bench.plugins import plugin_files
 from bench.records.record import EpochRow, RunRecord
-from bench.training.reporter import Reporter
+from bench.training.reporter import Overall, Reporter
+
+_FIRST_ESTIMATE_S = 60.0
+
+
+class Together:
+    """All runs that are to be done, by name with the images that each will see."""
+
+    def __init__(self, images: Mapping[str, int], reporter: Reporter) -> None:
+        self._images, self._reporter = dict(images), reporter
+        self._seen = dict.fromkeys(images, 0)
+        self._found, self._done = 0, 0
+        self._begun, self._lock = time.monotonic(), threading.Lock()
+        self._estimated = False
+
+    def listener(self) -> Reporter:
+        """Return who listens to one run after the other; each has a place of its own."""
+        return cast("Reporter", _Counting(self, self._reporter.beside()))
+
+    def seen(self, run: str, images: int) -> None:
+        """Count images of a run, from any thread."""
+        with self._lock:
+            if run in self._seen:
+                self._seen[run] = min(self._seen[run] + images, self._images[run])
+            self._tell()
+
+    def found(self, run: str, images: int) -> None:
+        """Count images that a run had seen before it was interrupted."""
+        self._found += images
+        self.seen(run, images)
+
+    def ended(self, run: str) -> None:
+        """A run is finished, or has failed."""
+        self._done += 1
+        self.seen(run, self._images[run])
+        runs = len(self._images)
+        if runs > 1:
+            left = f", about {self._left()} left" if self._done < runs else ""
+            self._reporter.note(f"{run}: {self._done} of {runs} runs done{left}")
+
+    def _tell(self) -> None:
+        runs = len(self._images)
+        if runs > 1:
+            if not self._estimated and time.monotonic() - self._begun > _FIRST_ESTIMATE_S:
+                self._estimated = True
+                self._reporter.note(f"{runs} runs: about {self._left()} in all at this rate")
+            seen, total = sum(self._seen.values()), sum(self._images.values())
+            self._reporter.overall(Overall(self._done, runs, seen, total))
+
+    def _left(self) -> str:
+        """Return how long the rest takes at this rate: hours, minutes, seconds."""
+        seen, total = sum(self._seen.values()), sum(self._images.values())
+        spent_s = time.monotonic() - self._begun
+        left_s = spent_s * (total - seen) / max(1, seen - self._found)
+        return str(timedelta(seconds=round(left_s))).removeprefix("0:")
+
+
+class _Counting:
+    """Passes all on, and counts."""
+
+    def __init__(self, together: Together, reporter: Reporter) -> None:
+        self._together, self._reporter, self._run = together, reporter, ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reporter, name)
+
+    def run_started(self, run: str) -> None:
+        self._run = run
+        self._reporter.run_started(run)
+
+    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
+        self._together.found(self._run, done * images_per_epoch)
+        told = {"epochs": epochs, "done": done, "images_per_epoch": images_per_epoch}
+        self._reporter.phase_started(name, **told)
+
+    def advanced(self, images: int) -> None:
+        self._together.seen(self._run, images)
+        self._reporter.advanced(images)
+
 
 # A process is up after some three seconds: as long as training on these many of the smallest.
 _WORTH_A_PROCESS_IMAGES = 20_000
@@ -121,7 +199,8 @@ def crew_of(tasks: Sequence[_Task]) -> Crew:
     given = max((task.step.options.threads or 0 for task in tasks), default=0)
     threads = given or _threads_of_environment()
     if not threads:
-        large = any(_batch_pixels(task) >= _WORTH_THREADS_PIXELS for task in tasks)
+        pixels = [t.spec.budget.batch_size * t.step.place.dataset.train.pixels for t in tasks]
+        large = max(pixels, default=0) >= _WORTH_THREADS_PIXELS
         threads = cores // width if large else 1
     processes = max(1, min(width, cores // threads, _room_for(tasks)))
     small = sum(task.images for task in tasks) < _WORTH_A_PROCESS_IMAGES
@@ -135,12 +214,7 @@ def _is_only_here(spec: RunSpec) -> bool:
 
 
 def job_of(
-    spec: RunSpec,
-    options: RunOptions,
-    *,
-    folders: Folders,
-    device: str,
-    threads: int,
+    spec: RunSpec, options: RunOptions, *, folders: Folders, device: str, threads: int
 ) -> Job:
     """Return the job of a run for a process of its own."""
     images = Path(from_home(options.dataset))
@@ -222,11 +296,6 @@ def _width(tasks: Sequence[_Task]) -> int:
     return max((list(depths.values()).count(depth) for depth in set(depths.values())), default=1)
 
 
-def _batch_pixels(task: _Task) -> int:
-    info = task.step.place.dataset.info
-    return task.spec.budget.batch_size * info.height * info.width
-
-
 def _room_for(tasks: Sequence[_Task]) -> int:
     """Return how many processes have room in memory, each with images of its own."""
     sets = [task.step.place.dataset for task in tasks]
@@ -275,17 +344,13 @@ def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task, worker = running.pop(future)
-                _take_in(future.result(), task, order)
-                together.ended(task.spec.run)
+                said, run = future.result(), task.spec.run
+                if said.kind == "finished":
+                    order.performed.records[run] = task.step.place.store.get(run)
+                else:
+                    order.fail(Failure(**{"run": run, **said.what}), task)
+                together.ended(run)
                 idle.append(worker)
-
-
-def _take_in(said: Said, task: _Task, order: _Order) -> None:
-    """Note how the process of a run ended."""
-    if said.kind == "finished":
-        order.performed.records[task.spec.run] = task.step.place.store.get(task.spec.run)
-    else:
-        order.fail(Failure(**{"run": task.spec.run, **said.what}), task)
 
 
 class _Lane:
@@ -297,8 +362,7 @@ class _Lane:
 
     def start(self, job: Job) -> None:
         """See that there is a process."""
-        if self._process is None:
-            self._process = RunProcess(job)
+        self._process = self._process or RunProcess(job)
 
     def do(self, job: Job) -> Said:
         """Return how the run of `job` ended, having told the listener how it went."""

@@ -19,10 +19,8 @@ from safetensors.torch import save
 
 from bench.config import RunSpec
 from bench.data.augment import train_batches
-from bench.data.images import Images
 from bench.data.streaming import trainable
-from bench.engine.brought import brought_along
-from bench.engine.building import Workplace, build, method_of, parent_of
+from bench.engine.building import Workplace, brought_along, build, method_of, parent_of
 from bench.engine.conforming import check_trained, check_untrained
 from bench.engine.decisions import check_code, note_changes
 from bench.engine.evaluating import (
@@ -34,15 +32,16 @@ from bench.engine.evaluating import (
     subject_of,
     watched,
 )
-from bench.engine.failures import reason_for
+from bench.engine.supervising import reason_for
 from bench.errors import NotApplicable, StorageError
 from bench.measure.environment import describe_environment
 from bench.measure.modes import evaluating
 from bench.method import METHODS, DerivedMethod, DynamicNet, Point
 from bench.networks.trunk import Trunk
 from bench.networks.weights import trunk_bytes
+from bench.records.arrays import save_arrays
 from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord
-from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE, save_arrays
+from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE
 from bench.records.upkeep import at_work, fingerprints, sound_record
 from bench.seeding import generator, seed_globally
 from bench.storage import write_atomically
@@ -119,7 +118,7 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     history, phases = train(
         net,
         method.phases(config, spec.budget),
-        images=_training_images(split.train, spec, place),
+        images=TrainingImages(trainable(split.train, place.dataset), *spec.normalisation),
         settings=Settings(spec.seed, place.device, spec.precision),
         checkpoint=Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
         reporter=place.reporter,
@@ -149,21 +148,25 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             "dense_macs": costs.dense,
             "unit_macs": costs.units,
             "reconstructed": method.tags.reconstructed,
-            "training": _training_record(
-                spec, place, phases, dense=costs.dense, parent=parent, brought=brought
-            ).model_copy(update={"statistics_images": restated}),
+            "training": TrainingRecord(
+                train_images=len(place.dataset.train) - spec.held_out,
+                phases=tuple(phases),
+                epochs=sum(phase.epochs for phase in phases),
+                published_epochs=method.published_epochs(config) if spec.budget.published else None,
+                dense_epochs=dense_epochs(phases, dense=costs.dense),
+                statistics_images=restated,
+                **_spent_before(spec, parent, brought=brought),
+            ),
             "history": tuple(history),
             "points": tuple(points),
             "conformance": conformance,
-            "files": fingerprints(place.store.folder(spec), _files(points)),
+            # Not the maps of positions: they may also be added later, when the record is written.
+            "files": fingerprints(
+                place.store.folder(spec),
+                [*(p.arrays_file for p in points), WEIGHTS_FILE, INFERENCE_FILE, TRUNK_FILE],
+            ),
         }
     )
-
-
-def _files(points: Sequence[PointRecord]) -> list[str]:
-    arrays = [point.arrays_file for point in points]
-    # Not the maps of positions: they may also be added later, when the record is long written.
-    return [*arrays, WEIGHTS_FILE, INFERENCE_FILE, TRUNK_FILE]
 
 
 def _record(
@@ -206,11 +209,6 @@ def _restate(net: DynamicNet, subject: Subject) -> int:
     return reestimate(net, batches)
 
 
-def _training_images(train_set: Images, spec: RunSpec, place: Workplace) -> TrainingImages:
-    mean, std = spec.normalisation
-    return TrainingImages(trainable(train_set, place.dataset), mean, std)
-
-
 def _measure(number: int, point: Point, subject: Subject) -> PointRecord:
     measured = measure(number, point, subject)
     folder = subject.place.store.folder(subject.spec)
@@ -230,35 +228,13 @@ def _keep_weights(net: DynamicNet, point: PointRecord, spec: RunSpec, place: Wor
     write_atomically(folder / INFERENCE_FILE, _state_bytes(shipped))
     trunk = getattr(net, "trunk", None)
     if isinstance(trunk, Trunk) and trunk.is_complete:
-        data = trunk_bytes(
-            trunk.state_dict(),
-            backbone=spec.backbone.name,
-            normalisation=spec.normalisation,
-        )
+        state, name = trunk.state_dict(), spec.backbone.name
+        data = trunk_bytes(state, backbone=name, normalisation=spec.normalisation)
         write_atomically(folder / TRUNK_FILE, data)
 
 
 def _state_bytes(net: DynamicNet) -> bytes:
     return save({key: value.cpu().contiguous() for key, value in net.state_dict().items()})
-
-
-def _training_record(
-    spec: RunSpec,
-    place: Workplace,
-    costs: Sequence[PhaseCost],
-    *,
-    dense: int,
-    parent: RunRecord | None,
-    brought: str,
-) -> TrainingRecord:
-    return TrainingRecord(
-        train_images=len(place.dataset.train) - spec.held_out,
-        phases=tuple(costs),
-        epochs=sum(cost.epochs for cost in costs),
-        published_epochs=_published_epochs(spec),
-        dense_epochs=dense_epochs(costs, dense=dense),
-        **_spent_before(spec, parent, brought=brought),
-    )
 
 
 def dense_epochs(costs: Sequence[PhaseCost], *, dense: int) -> float:
@@ -267,22 +243,13 @@ def dense_epochs(costs: Sequence[PhaseCost], *, dense: int) -> float:
     A step of it counts as 3 times that: forward, and backward to the activations and the weights.
     Phases from before backward passes were counted are in forward passes of the dense network.
     """
-    return sum(
-        cost.epochs
-        * (
-            cost.step_macs_per_image / (3 * dense)
-            if cost.step_macs_per_image is not None
-            else (cost.macs_per_image or 0.0) / dense
-        )
-        for cost in costs
-    )
 
+    def of_step(cost: PhaseCost) -> float:
+        if cost.step_macs_per_image is None:
+            return (cost.macs_per_image or 0.0) / dense
+        return cost.step_macs_per_image / (3 * dense)
 
-def _published_epochs(spec: RunSpec) -> int | None:
-    if not spec.budget.published:
-        return None
-    method, config = method_of(spec)
-    return method.published_epochs(config)
+    return sum(cost.epochs * of_step(cost) for cost in costs)
 
 
 def _spent_before(spec: RunSpec, parent: RunRecord | None, *, brought: str) -> dict[str, Any]:

@@ -9,27 +9,27 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
-from bench.errors import BenchError, ConfigError, NotExecutable, Unsupported
-from bench.export.checking import Agreement, compare
-from bench.export.description import Description, describe
-from bench.export.making import FileFormat, Made, make
-from bench.export.onnx_file import require_onnx
+from bench.errors import BenchError, ConfigError, EquivalenceError, NotExecutable, Unsupported
+from bench.export.weights_file import KEY, Description, describe, weights_answer, weights_bytes
 from bench.measure.equivalence import IMAGES
 from bench.measure.modes import evaluating
-from bench.method import DynamicNet
+from bench.networks.unit import DynamicNet
 from bench.records.record import RunRecord
+from bench.runtimes.contract import Run
+from bench.runtimes.eager import folded_copy
+from bench.runtimes.instructions import Program
+from bench.runtimes.onnx import OnnxSession, has_branches, missing_packages, onnx_model
+from bench.runtimes.program import program_of
 from bench.storage import chosen_with_out, make_folder, write_atomically
 
-SUFFIXES: dict[FileFormat, str] = {
-    "onnx": ".onnx",
-    "safetensors": ".safetensors",
-}
+SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "safetensors": ".safetensors"}
 FOLDER = "exports"
 _LONGEST_REASON = 200
 
@@ -81,7 +81,8 @@ def export_record(
     described = describe(record, number, place, [unit.name for unit in run.units()])
     shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
     made, agreement = _made(shipped, described, run, x_nchw, file_format=file_format)
-    name = _tame(f"{record.run}-{described.point}".rstrip("-")) + SUFFIXES[file_format]
+    name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
+    name += SUFFIXES[file_format]
     path = place.store.results_dir / FOLDER / name if out is None else Path(out)
     if out is not None and _is_folder(out):
         path = path / name
@@ -151,5 +152,113 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:_LONGEST_REASON]}"
 
 
-def _tame(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.=-]+", "_", text)
+def require_onnx() -> None:
+    """Check that what writes and reads ONNX is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    missing = missing_packages()
+    if missing:
+        raise ConfigError(
+            f"Export to ONNX needs {' and '.join(missing)}.",
+            hint='Install with: pip install "skipbench[export]"',
+        )
+
+
+def onnx_bytes(program: Program, described: Description) -> bytes:
+    """Return the file of a program.
+
+    Raises:
+        Unsupported: ONNX has no operator for one of its instructions.
+    """
+    import onnx
+
+    model = onnx_model(program)
+    model.doc_string = f"{described.run}: {described.sentence()}"
+    onnx.helper.set_model_props(model, {KEY: described.model_dump_json()})
+    return bytes(model.SerializeToString())
+
+
+FileFormat = Literal["onnx", "safetensors"]
+_EXAMPLE_IMAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file in memory, what it says of itself, and what it answers when read back."""
+
+    description: Description
+    data: bytes
+    answer: Run
+
+
+def make(
+    net: DynamicNet, described: Description, *, x_nchw: Tensor, file_format: FileFormat
+) -> Made:
+    """Return the file of an inference network; `x_nchw` are some real images.
+
+    Raises:
+        Unsupported: the format cannot hold the network; the message says why.
+    """
+    if file_format == "safetensors":
+        data = weights_bytes(net, described)
+        return Made(described, data, weights_answer(data, described))
+    example_nchw = x_nchw[:_EXAMPLE_IMAGES]
+    program = program_of(folded_copy(net, example_nchw), example_nchw)
+    decides = has_branches(program)
+    form = {"form": "branches", "batch": "one"} if decides else {"form": "plain", "batch": "any"}
+    own = described.model_copy(update={**form, "folded": True})
+    data = onnx_bytes(program, own)
+    return Made(own, data, OnnxSession(data))
+
+
+ATOL = 1e-4
+_BATCH = 100  # so that the last of 256 is another one: 100, 100, 56
+_SINGLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """On how many images, and how closely."""
+
+    images: int
+    largest_difference: float
+
+
+def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> Agreement:
+    """Compare a file with the skipping path of its run: in batches, and some images alone.
+
+    Raises:
+        EquivalenceError: logits differ, another class is chosen, or other units ran.
+        NotExecutable: the run has no skipping path.
+    """
+    portions = [*x_nchw.split(_BATCH), *x_nchw[:_SINGLES].split(1)]  # type: ignore[no-untyped-call]
+    with evaluating(run):
+        largest = max(_difference(run, answer, portion) for portion in portions)
+    return Agreement(len(x_nchw), largest)
+
+
+def _difference(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:
+    expected = run.execute(x_nchw)
+    logits_nk, executed_nu = answer(x_nchw)
+    if logits_nk.shape != expected.logits.shape or executed_nu.shape != expected.executed.shape:
+        raise EquivalenceError("The file would answer in another shape than the run.")
+    other_n = (executed_nu != expected.executed).any(dim=1)
+    if other_n.any():
+        raise EquivalenceError(
+            f"The file would run other units than the run for {int(other_n.sum())} of"
+            f" {len(x_nchw)} images."
+        )
+    difference = (logits_nk - expected.logits).abs().max().item()
+    if not difference <= ATOL:  # so that NaN fails too
+        raise EquivalenceError(
+            f"The logits of the file would differ from the run's by {difference:.1e};"
+            f" allowed is {ATOL:.0e}."
+        )
+    other_n = logits_nk.argmax(dim=1) != expected.logits.argmax(dim=1)
+    if other_n.any():
+        raise EquivalenceError(
+            f"The file would choose another class for {int(other_n.sum())} of {len(x_nchw)} images."
+        )
+    return difference

@@ -1,4 +1,4 @@
-"""Where and with what a number was measured: versions, commit, hardware, load, numerics.
+"""Where and with what a number was measured, and whether the machine was shared meanwhile.
 
 Every probe stands alone: what cannot be found out is None, and nothing raises. Holds no name of a
 host or a user, and no path.
@@ -12,9 +12,13 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,7 +36,7 @@ def describe_environment(device: torch.device | str) -> Environment:
     where = torch.device(device)
     probes: dict[str, Callable[[], Any]] = {
         "python": platform.python_version,
-        **{package: _version_probe(package) for package in _PACKAGES},
+        **{package: partial(importlib.metadata.version, package) for package in _PACKAGES},
         "git_commit": _git_commit,
         "git_dirty": _git_dirty,
         "os": lambda: f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -68,19 +72,19 @@ def _attempt(probe: Callable[[], Any]) -> Any:
         return None
 
 
-def _version_probe(package: str) -> Callable[[], str]:
-    return lambda: importlib.metadata.version(package)
-
-
 def _git(*arguments: str) -> str:
     folder = Path(__file__).parents[2]
+    return _output(["git", "-C", str(folder), *arguments], GIT_OPTIONAL_LOCKS="0")
+
+
+def _output(command: list[str], **variables: str) -> str:
     return subprocess.run(
-        ["git", "-C", str(folder), *arguments],
+        command,
         capture_output=True,
         text=True,
         check=True,
         timeout=_TIMEOUT_S,
-        env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        env={**os.environ, **variables},
     ).stdout.strip()
 
 
@@ -97,15 +101,11 @@ def _git_dirty() -> bool:
 
 def cpu_model() -> str | None:
     """Return the processor's name as the system gives it."""
-    for line in _lines_of("/proc/cpuinfo"):
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
     return platform.processor() or None
-
-
-def _lines_of(path: str) -> list[str]:
-    lines: list[str] | None = _attempt(lambda: Path(path).read_text().splitlines())
-    return lines or []
 
 
 def _onednn_version() -> str | None:
@@ -114,19 +114,19 @@ def _onednn_version() -> str | None:
 
 
 def _cuda_probes(device: torch.device) -> dict[str, Callable[[], Any]]:
+    known = torch.cuda.get_device_properties
+    asked = {
+        "gpu_driver": "driver_version",
+        "gpu_temperature_c": "temperature.gpu",
+        "gpu_clock_mhz": "clocks.sm",
+        "gpu_throttle_reasons": "clocks_throttle_reasons.active",
+    }
     return {
-        "gpu": lambda: torch.cuda.get_device_properties(device).name,
-        "gpu_memory_gib": lambda: round(
-            torch.cuda.get_device_properties(device).total_memory / _GIB, 1
-        ),
+        "gpu": lambda: known(device).name,
+        "gpu_memory_gib": lambda: round(known(device).total_memory / _GIB, 1),
         "cuda": lambda: torch.version.cuda,
         "cudnn": torch.backends.cudnn.version,
-        "gpu_driver": lambda: _nvidia_smi(device, "gpu", "driver_version"),
-        "gpu_temperature_c": lambda: _nvidia_smi(device, "gpu", "temperature.gpu"),
-        "gpu_clock_mhz": lambda: _nvidia_smi(device, "gpu", "clocks.sm"),
-        "gpu_throttle_reasons": lambda: _nvidia_smi(
-            device, "gpu", "clocks_throttle_reasons.active"
-        ),
+        **{name: partial(_nvidia_smi, device, "gpu", field) for name, field in asked.items()},
         "gpu_processes": lambda: len(_nvidia_smi(device, "compute-apps", "pid").splitlines()),
     }
 
@@ -137,10 +137,118 @@ def _nvidia_smi(device: torch.device, topic: str, field: str) -> str:
         raise FileNotFoundError("nvidia-smi")
     # By UUID: the visible devices of a process may be numbered otherwise than the machine's.
     uuid = torch.cuda.get_device_properties(device).uuid
-    return subprocess.run(
-        [program, f"--query-{topic}={field}", "--format=csv,noheader,nounits", f"--id=GPU-{uuid}"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=_TIMEOUT_S,
-    ).stdout.strip()
+    query = [f"--query-{topic}={field}", "--format=csv,noheader,nounits", f"--id=GPU-{uuid}"]
+    return _output([program, *query])
+
+
+LEAST_CPU_SHARE = 0.95
+MOST_STEAL_SHARE = 0.05
+_STAT = Path("/proc/stat")
+
+
+class MachineTimes(NamedTuple):
+    """Seconds of CPU time since boot, over all cores: spent, and taken by the host of the VM."""
+
+    busy_s: float
+    steal_s: float
+
+
+def machine_times() -> MachineTimes | None:
+    """Return the kernel's counters; None where it has none (macOS, Windows)."""
+    try:
+        fields = _STAT.read_text().partition("\n")[0].split()
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
+        tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return MachineTimes((user + nice + system + irq + softirq) * tick_s, steal * tick_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What was seen while something was timed; None where the system does not tell.
+
+    `cpu_share` is CPU time of this process / wall time; `others_cpu_share` CPU time of all other
+    processes / (wall time x cores); `steal_share` what the host took of all CPU time asked for.
+    """
+
+    cpu_share: float
+    others_cpu_share: float | None
+    steal_share: float | None
+    load: float | None
+    cores: int | None
+
+    def contended(self, *, threads: int) -> bool:
+        """Whether others took so much that the times may be theirs.
+
+        With several threads the CPU share says little. The load average is of the last minute, so
+        it counts only where nothing better is known.
+        """
+        starved = threads == 1 and self.cpu_share < LEAST_CPU_SHARE
+        stolen = (self.steal_share or 0.0) > MOST_STEAL_SHARE
+        if self.cores is None or starved or stolen:
+            return starved or stolen
+        if self.others_cpu_share is None:
+            return (self.load or 0.0) > self.cores
+        return self.cores * (1 - self.others_cpu_share) < LEAST_CPU_SHARE * threads
+
+    def values(self) -> dict[str, float | None]:
+        """Return the numbers under the names they have in a record."""
+        shares = {
+            "cpu_time_per_wall_time": self.cpu_share,
+            "others_cpu_share": self.others_cpu_share,
+            "steal_share": self.steal_share,
+        }
+        rounded = {k: None if share is None else round(share, 3) for k, share in shares.items()}
+        return {**rounded, "load_average_1min": self.load}
+
+
+@dataclass(slots=True)
+class ContentionMeter:
+    """CPU time, wall time, what others took and the highest load over the spans it is entered for.
+
+    `others_cpu_s` and `stolen_s` are over all cores; None once a counter was missing.
+    """
+
+    wall_ns: Callable[[], int] = time.perf_counter_ns
+    cpu_ns: Callable[[], int] = time.process_time_ns
+    machine: Callable[[], MachineTimes | None] = machine_times
+    load: Callable[[], float | None] = load_average
+    cores: int | None = field(default_factory=os.cpu_count)
+    cpu_spent_ns: int = 0
+    wall_spent_ns: int = 0
+    busy_s: float = 0.0
+    stolen_s: float = 0.0
+    uncounted: bool = False
+    highest_load: float | None = None
+    _before: MachineTimes | None = None
+
+    def __enter__(self) -> ContentionMeter:
+        self._before = self.machine()
+        self.cpu_spent_ns -= self.cpu_ns()
+        self.wall_spent_ns -= self.wall_ns()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.wall_spent_ns += self.wall_ns()
+        self.cpu_spent_ns += self.cpu_ns()
+        before, after, load = self._before, self.machine(), self.load()
+        if before is None or after is None:
+            self.uncounted = True
+        else:
+            self.busy_s += after.busy_s - before.busy_s
+            self.stolen_s += after.steal_s - before.steal_s
+        if load is not None:
+            self.highest_load = max(load, self.highest_load or 0.0)
+
+    @property
+    def sharing(self) -> Sharing:
+        """What was seen so far; before anything was measured, a machine of one's own."""
+        wall_s, cpu_s = self.wall_spent_ns / 1e9, self.cpu_spent_ns / 1e9
+        cpu_share = cpu_s / wall_s if wall_s else 1.0
+        others = steal = None
+        if wall_s and self.cores and not self.uncounted:
+            others = max(0.0, self.busy_s - cpu_s) / (wall_s * self.cores)
+            asked_s = self.busy_s + self.stolen_s
+            steal = self.stolen_s / asked_s if asked_s else 0.0
+        return Sharing(cpu_share, others, steal, self.highest_load, self.cores)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
@@ -57,7 +58,7 @@ def check_execution(
         EquivalenceError: the logits differ by more, or other units ran.
         NotExecutable: the network has no path that really skips.
     """
-    seen, skipping = _Seen(), run or _executing(net)
+    seen, skipping = _Seen(), run or partial(executed, net)
     with evaluating(net), full_fp32():
         for first, batch_nchw in _portions(x_nchw):
             _compare(skipping(batch_nchw), net(batch_nchw), net, first, seen, atol=atol)
@@ -70,23 +71,16 @@ def check_execution(
         )
     if seen.other:
         _prove_in_double(net, x_nchw[sorted(seen.other)])
-    return _sentence(seen, len(x_nchw))
-
-
-def _executing(net: DynamicNet) -> Run:
-    def run(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
-        output = net.execute(x_nchw)
-        return output.logits, output.executed
-
-    return run
-
-
-def _sentence(seen: _Seen, count: int) -> str:
-    same = f"execute == forward on {count} images: max |difference| {seen.largest:.1e}"
-    if not seen.other:
-        return f"{same}, identical masks"
     images = f"{len(seen.other)} image" + "s" * (len(seen.other) > 1)
-    return f"{same}, identical masks but for {images} within rounding of a threshold"
+    but = f" but for {images} within rounding of a threshold" * bool(seen.other)
+    same = f"execute == forward on {len(x_nchw)} images: max |difference| {seen.largest:.1e}"
+    return f"{same}, identical masks{but}"
+
+
+def executed(net: DynamicNet, x_nchw: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits and the trace of the skipping path, as a runtime's run does."""
+    output = net.execute(x_nchw)
+    return output.logits, output.executed
 
 
 def _portions(x_nchw: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -117,7 +111,7 @@ def _compare(
         seen.other[first + n] = net.units()[int(differs_nu[n].nonzero()[0])].name
     same_n = ~other_n
     difference = _largest_difference(logits_nk[same_n], masked.logits[same_n])
-    allowed = _allowed(masked.logits, atol)
+    allowed = max(atol, _RTOL * float(masked.logits.abs().max()))
     if not difference <= allowed:  # so that NaN fails too
         raise EquivalenceError(
             f"The logits of the skipping path and the masked path differ by up to"
@@ -145,10 +139,6 @@ def _prove_in_double(net: DynamicNet, x_nchw: Tensor) -> None:
         raise EquivalenceError(
             f"In float64 the logits of the two paths differ by up to {difference:.1e}."
         )
-
-
-def _allowed(logits_nk: Tensor, atol: float) -> float:
-    return max(atol, _RTOL * float(logits_nk.abs().max()))
 
 
 def _largest_difference(a_nk: Tensor, b_nk: Tensor) -> float:

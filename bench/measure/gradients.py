@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.data.augment import Batch
 from bench.errors import Unsupported
-from bench.measure.accuracy import LabelledImages
 from bench.measure.modes import differentiating_only, in_eval_mode
 from bench.networks.unit import DynamicNet
 from bench.seeding import seeded
 
 
-def block_gradients(net: DynamicNet, batches: Iterable[LabelledImages]) -> dict[str, float]:
+def block_gradients(net: DynamicNet, batches: Iterable[Batch]) -> dict[str, float]:
     """Return g of each block that has convolutions, by the block's name; 0 where no image runs it.
 
     Modes, `requires_grad`, `grad` and the random state are afterwards as they were.
@@ -37,7 +37,11 @@ def block_gradients(net: DynamicNet, batches: Iterable[LabelledImages]) -> dict[
         Unsupported: no gradient reaches the blocks, or it is not finite.
         ValueError: there is no batch.
     """
-    blocks = {unit.name: _weights(unit.module) for unit in net.units() if unit.role == "block"}
+    blocks = {
+        unit.name: [m.weight for m in unit.module.modules() if isinstance(m, nn.Conv2d)]
+        for unit in net.units()
+        if unit.role == "block"
+    }
     weights = [weight for members in blocks.values() for weight in members]
     if not weights:
         return {}
@@ -59,7 +63,7 @@ def block_gradients(net: DynamicNet, batches: Iterable[LabelledImages]) -> dict[
 
 
 def _mean_squares(
-    net: DynamicNet, batches: Iterable[LabelledImages], weights: Sequence[Tensor]
+    net: DynamicNet, batches: Iterable[Batch], weights: Sequence[Tensor]
 ) -> list[float]:
     """Return the mean over batches and entries of the squared gradient, for each weight."""
     totals: list[Tensor] = []
@@ -68,19 +72,10 @@ def _mean_squares(
         logits_nk = net.forward(batch.x_nchw).logits.float()
         loss = F.cross_entropy(logits_nk, batch.labels_n)
         found = torch.autograd.grad(loss, weights, allow_unused=True)
-        pairs = zip(found, weights, strict=True)
-        totals.append(torch.stack([_mean_square(gradient, weight) for gradient, weight in pairs]))
+        zero = torch.zeros((), dtype=torch.float64, device=loss.device)
+        squares = [zero if g is None else g.detach().double().square().mean() for g in found]
+        totals.append(torch.stack(squares))
     if not totals:
         raise ValueError("there are no images to take gradients of")
     means: list[float] = torch.stack(totals).mean(dim=0).tolist()
     return means
-
-
-def _mean_square(gradient: Tensor | None, weight: Tensor) -> Tensor:
-    if gradient is None:
-        return torch.zeros((), dtype=torch.float64, device=weight.device)
-    return gradient.detach().double().square().mean()
-
-
-def _weights(block: nn.Module) -> list[Tensor]:
-    return [module.weight for module in block.modules() if isinstance(module, nn.Conv2d)]

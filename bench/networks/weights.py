@@ -24,7 +24,7 @@ from bench.networks.cifar_resnet import WIDTHS, CifarResNets, depth_of
 from bench.networks.trunk import OWN, Backbone, Shape, split_name
 from bench.networks.weight_files import LARGEST_BYTES, READABLE, read_tensors
 from bench.plain_text import one_line
-from bench.reading import read_limited, reason_of
+from bench.storage import read_limited, reason_of
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 ZeroChannels = Literal["both sides", "end"]

@@ -1,40 +1,86 @@
-"""The arrays beside a record, as readers need them: of the right kind and shape, and not too large.
+"""The arrays beside a record: written whole, read as data, of the right kind and not too large.
 
 A file is a stranger's until it is checked: it may lie about its size, or lack what it should hold.
-Owns no place on disk; store.py opens the files.
 """
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.errors import RecordError
-from bench.records.store import load_arrays
+from bench.records.store import plain_name
+from bench.storage import write_atomically
 
 LARGEST_BYTES = 1 << 30
 """Uncompressed, all arrays of a file together; 10,000 images of 100 units take some megabytes."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+_AGAIN = "Run it again with --fresh to measure anew."
 
 
-def read_arrays(folder: Path, name: str) -> Arrays:
-    """Return the arrays of file `name` in `folder`, as `load_arrays` does.
+def save_arrays(folder: Path, name: str, arrays: Arrays) -> Path:
+    """Write `arrays` as the compressed file `name` (.npz) in `folder`; equal input, equal bytes.
 
     Raises:
-        RecordError: also where the file is no regular one, or would take more than 1 GiB.
+        RecordError: an array holds Python objects, or `name` is not a plain file name.
+        StorageError: the folder is read-only, full or gone.
     """
-    path = folder / name
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key, array in arrays.items():
+            if array.dtype.hasobject:
+                raise RecordError(f"Array '{key}' holds Python objects; only numbers are stored.")
+            # A ZipInfo has a fixed date; a bare name would store the time of day.
+            member = zipfile.ZipInfo(f"{key}.npy")
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    target = folder / plain_name(name)
+    write_atomically(target, buffer.getvalue())
+    return target
+
+
+def read_arrays(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of file `name` in `folder`; nothing is ever unpickled.
+
+    Raises:
+        RecordError: the file is missing, damaged, not of this kind, lies elsewhere, or would take
+            more than 1 GiB.
+    """
+    path = folder / plain_name(name)
     if path.exists() and not path.is_file():
         raise RecordError(f"The array file {path} is not a regular file.")
-    if path.is_file() and _unpacked_bytes(path) > LARGEST_BYTES:
-        raise RecordError(f"The array file {path} would take more than {LARGEST_BYTES >> 20} MiB.")
-    return load_arrays(folder, name)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # Not more is read than a member says of itself.
+            if sum(member.file_size for member in members) > LARGEST_BYTES:
+                raise ValueError(f"it would take more than {LARGEST_BYTES >> 20} MiB")
+            return {m.filename.removesuffix(".npy"): _array_in(archive.read(m)) for m in members}
+    except FileNotFoundError:
+        raise RecordError(f"The array file {path} is missing.", hint=_AGAIN) from None
+    except Exception as error:  # damaged bytes make these readers fail in any way
+        raise RecordError(f"The array file {path} cannot be read: {error}", hint=_AGAIN) from None
+
+
+def _array_in(data: bytes) -> npt.NDArray[Any]:
+    """Return the array of a whole member; its header may ask for memory, and gets none."""
+    stream = io.BytesIO(data)
+    if np.lib.format.read_magic(stream) == (1, 0):
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
+    else:
+        shape, by_column, dtype = np.lib.format.read_array_header_2_0(stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    array = np.frombuffer(data, dtype, offset=stream.tell())
+    return array.reshape(shape, order="F" if by_column else "C").copy()
 
 
 def numbers_in(arrays: Arrays, key: str, *, axes: int) -> npt.NDArray[Any]:
@@ -61,34 +107,3 @@ def bits_in(arrays: Arrays, key: str, *, count: int) -> npt.NDArray[np.bool_]:
     if found is None or found.ndim != 1 or found.dtype != np.uint8 or 8 * len(found) < count:
         raise RecordError(f"It holds no {count} bits called '{key}'.")
     return np.unpackbits(found, count=count).astype(bool)
-
-
-def _unpacked_bytes(path: Path) -> int:
-    """Return what the arrays of a file say that they take; what is no archive takes its size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(
-                max(info.file_size, _array_bytes(archive, info)) for info in archive.filelist
-            )
-    except Exception:  # a damaged archive may raise anything; load_arrays says what is wrong
-        return path.stat().st_size
-
-
-def _array_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Return the bytes that an array's own header asks for: they are allocated before reading."""
-    with archive.open(info) as file:
-        try:
-            shape, dtype = _header(file)  # type: ignore[arg-type]
-        except ValueError:
-            return 0
-    return dtype.itemsize * int(np.prod(shape, dtype=object))
-
-
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(file)
-    shape, _, dtype = read[version](file)
-    return shape, dtype

@@ -57,7 +57,11 @@ def decode(data: bytes) -> RunRecord:
     content = document.get("record") if isinstance(document, dict) else None
     if not isinstance(content, dict) or not isinstance(document.get("sha256"), str):
         raise RecordError("not a record of this program: no checksum")
-    _check_version(content.get("schema_version"))
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise RecordError(
+            f"has schema version {shown(version)}, this program reads {SCHEMA_VERSION}"
+        )
     if _sha256(content) != document["sha256"]:
         raise RecordError("its content does not match its checksum: changed after it was written")
     try:
@@ -85,13 +89,6 @@ def _check_sense(record: RunRecord) -> None:
     mean, std = record.spec.normalisation
     if not 0 < len(mean) == len(std) or min(std) <= 0:
         raise RecordError("its normalisation is not one mean and one deviation per channel")
-
-
-def _check_version(version: object) -> None:
-    if version != SCHEMA_VERSION:
-        raise RecordError(
-            f"has schema version {shown(version)}, this program reads {SCHEMA_VERSION}"
-        )
 
 
 def _sha256(content: object) -> str:

@@ -61,25 +61,20 @@ def digests(store: RunStore, digest: Callable[[RunRecord], Any], *, name: str) -
     found = Digests({}, [])
     for run in store.names():
         signature = _signature(store.runs_dir / run / RECORD_FILE)
-        entry = known.get(run)
-        if entry is None or signature is None or entry[0] != signature:
+        before, value = known.get(run, (None, None))
+        if signature is None or before != signature:
             try:
                 value = digest(store.load(run))
             except RecordError as error:
                 found.problems.append(Problem(run, error.message))
                 continue
-        else:
-            value = entry[1]
         found.of[run] = value
         if signature is not None and max(signature[:2]) < now_ns - _SETTLED_S * 1e9:
             kept[run] = (signature, value)
-    if stamp is not None and len(kept) >= FEWEST and _differ(kept, known):
+    differ = {run: entry[0] for run, entry in kept.items()} != {r: e[0] for r, e in known.items()}
+    if stamp is not None and len(kept) >= FEWEST and differ:
         _write(path, stamp, kept)
     return found
-
-
-def _differ(kept: Entries, known: Entries) -> bool:
-    return kept.keys() != known.keys() or any(kept[run][0] != known[run][0] for run in kept)
 
 
 def _signature(path: Path) -> Signature | None:

@@ -1,8 +1,7 @@
-"""One LoggedModel of MLflow for each operating point, so that its models table is the Pareto table.
+"""What MLflow is told of a record and of a sweep, and one LoggedModel for each operating point.
 
-Owns these models, the data sets that they were measured on, and the registry; what a run is told
-is tracking.py's. A model's file is ONNX: MLflow's own loader reads it, without skipbench and
-without unpickling anything.
+Its models table is so the Pareto table. A model's file is ONNX: MLflow's own loader reads it,
+without skipbench and without unpickling anything. Talks of runs are tracking.py's.
 """
 
 from __future__ import annotations
@@ -10,19 +9,127 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.records.mlflow_fields import flat, last_step, measured, tame
 from bench.records.record import UNKNOWN_RUNTIME, PointRecord, RunRecord
+from bench.records.sweep import SweepRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, LoggedModel, Run
     from mlflow.tracking import MlflowClient
 
+_LONGEST_PARAM = 500
+
+
+def params(record: RunRecord) -> dict[str, str]:
+    """Return the spec as flat MLflow parameters: budget.optimizer.lr and the like."""
+    return {
+        tame(name): text[:_LONGEST_PARAM]
+        for name, text in flat(record.spec.model_dump(mode="json"))
+    }
+
+
+def history(record: RunRecord) -> list[tuple[str, float, int]]:
+    """Return (metric, value, step) of every epoch; the step counts epochs over all phases."""
+    return [
+        (tame(f"train/{name}"), value, step)
+        for step, row in enumerate(record.history)
+        for name, value in (row.values | {"lr": row.lr, "images_per_s": row.images_per_s}).items()
+    ]
+
+
+def finals(record: RunRecord) -> list[tuple[str, float]]:
+    """Return (metric, value) of every operating point that has a name, prefixed by it.
+
+    Without the name they are those of the point's model, and of its run where it has only one.
+    """
+    return [
+        (tame(f"{point.name}/{name}"), value)
+        for point in record.points
+        if point.name
+        for name, value in (measured(point)).items()
+    ]
+
+
+def tags(record: RunRecord) -> dict[str, str]:
+    """Return what MLflow's table of runs can be filtered by."""
+    values = {
+        "skipbench.key": record.spec.key,
+        "skipbench.status": record.status,
+        "skipbench.reason": record.reason[:_LONGEST_PARAM],
+        "skipbench.variant": record.variant,
+        "skipbench.synthetic": str(record.synthetic).lower(),
+        "mlflow.source.git.commit": str(record.environment.values.get("git_commit") or ""),
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def sweep_params(sweep: SweepRecord) -> dict[str, str]:
+    """Return what a sweep was told, as flat parameters."""
+    return {tame(name): text[:_LONGEST_PARAM] for name, text in flat(sweep.options)}
+
+
+def sweep_metrics(sweep: SweepRecord) -> dict[str, float]:
+    """Return how many trials ended how, and the best score of each method."""
+    counts = Counter(f"trials_{trial.status}" for trial in sweep.trials)
+    best: dict[str, float] = {}
+    for trial in sweep.trials:
+        if trial.run in sweep.chosen.get(trial.method, ()) and trial.score is not None:
+            name = tame(f"best_score/{trial.method}")
+            best[name] = max(trial.score, best.get(name, trial.score))
+    return {**dict(counts), **best}
+
+
+def measured(point: PointRecord) -> dict[str, float]:
+    """Return all numbers of an operating point, on test images and in each runtime."""
+    values: dict[str, float | None] = {
+        "accuracy": point.accuracy,
+        "nflops": point.nflops,
+        "nflops_backbone": point.nflops_backbone,
+        "macs": point.macs,
+        "params": float(point.params),
+    }
+    if point.dynamics is not None:
+        values["shuffled_accuracy"] = point.dynamics.shuffled_accuracy
+        values["difficulty_correlation"] = point.dynamics.difficulty_correlation
+    for cell in point.latency:  # as they were measured, whatever the clock said
+        suffix = f"b{cell.batch_size}" if cell.scenario == "batch" else "b1"
+        suffix = suffix if cell.runtime == UNKNOWN_RUNTIME else f"{cell.runtime}_{suffix}"
+        newest = {f"latency_ms_{suffix}": cell.latency_ms, f"speedup_{suffix}": cell.speedup}
+        values |= {name: value for name, value in newest.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of all that is nested in a value: budget.optimizer.lr and the like."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, str(value)
+
+
+def tame(name: str) -> str:
+    """Return `name` with only the characters that MLflow takes in keys."""
+    return re.sub(r"[^A-Za-z0-9_\-. /]", "_", name).strip("/. ")[:240] or "unnamed"
+
+
+def epoch_ms(timestamp: str) -> int:
+    """Return a record's time as MLflow wants it."""
+    return int(datetime.fromisoformat(timestamp).timestamp() * 1000)
+
+
+def last_step(record: RunRecord) -> int:
+    """Return the step of the last epoch."""
+    return max(0, len(record.history) - 1)
+
+
 POINT_TAG = "skipbench.point"
-_LONGEST_DIGEST, _LONGEST_PARAM = 36, 250
+_LONGEST_DIGEST, _LONGEST_MODEL_PARAM = 36, 250
 _ANY_BATCH = -1
 
 
@@ -79,7 +186,8 @@ def register(
     client: MlflowClient, model: LoggedModel, record: RunRecord, onnx_file: Path
 ) -> Registered:
     """Give a model its file, if it has none, and the registry a version of it, if it has none."""
-    name = re.sub(r"[/:]", "_", "-".join((record.spec.method, *_where(record))))
+    spec = record.spec
+    name = re.sub(r"[/:]", "_", f"{spec.method}-{spec.dataset.name}-{spec.backbone.name}")
     if not any(one.name == name for one in client.search_registered_models(f"name = '{name}'")):
         client.create_registered_model(name)
     source = f"models:/{model.model_id}"
@@ -139,7 +247,7 @@ def _created(client: MlflowClient, run: Run, record: RunRecord, point: PointReco
         "recipe": spec.budget.recipe,
         "epochs": str(spec.budget.epochs),
         "seed": str(spec.seed),
-        **{name: text[:_LONGEST_PARAM] for name, text in flat(spec.config)},
+        **{name: text[:_LONGEST_MODEL_PARAM] for name, text in flat(spec.config)},
     }
     model = client.create_logged_model(
         run.info.experiment_id,
@@ -165,21 +273,16 @@ def _tags(record: RunRecord, point: PointRecord) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _where(record: RunRecord) -> tuple[str, str]:
-    return record.spec.dataset.name, record.spec.backbone.name
-
-
 def _dataset(record: RunRecord, part: str) -> Dataset:
     from mlflow.entities import Dataset
 
     spec, images = record.spec.dataset, record.test_images
     if part == "train":
         images = 0 if record.training is None else record.training.train_images
-    profile: Mapping[str, object] = {"num_rows": images, "part": part}
     return Dataset(
         name=f"{spec.name} {part}",
         digest=spec.fingerprint[:_LONGEST_DIGEST],
         source_type="local",
         source=json.dumps({"uri": spec.name}),
-        profile=json.dumps(profile),
+        profile=json.dumps({"num_rows": images, "part": part}),
     )

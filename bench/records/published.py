@@ -75,15 +75,13 @@ def load_published(
     Raises:
         DataError: a file cannot be read, lacks a column or holds a wrong value.
     """
-    points: list[PublishedPoint] = []
-    for path in sorted((folder or published_dir()).glob("*.csv")):
-        points.extend(_read(path))
-    return [
-        point
-        for point in points
-        if canonical_name(point.dataset) == canonical_name(dataset)
-        and (backbone is None or canonical_name(point.backbone) == canonical_name(backbone))
-    ]
+    paths = sorted((folder or published_dir()).glob("*.csv"))
+    points = [point for path in paths for point in _read(path)]
+    wanted = (
+        {"dataset": dataset} if backbone is None else {"dataset": dataset, "backbone": backbone}
+    )
+    asked = {key: canonical_name(name) for key, name in wanted.items()}
+    return [p for p in points if all(canonical_name(getattr(p, k)) == v for k, v in asked.items())]
 
 
 def canonical_name(name: str) -> str:
@@ -97,7 +95,10 @@ def _read(path: Path) -> list[PublishedPoint]:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}.", hint=_expected())
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}.",
+                    hint=f"Expected columns: {', '.join(COLUMNS)}, and a note.",
+                )
             return [_point(row, f"{path}, line {reader.line_num}") for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"Cannot read the published numbers in {path}: {error}.") from error
@@ -106,14 +107,10 @@ def _read(path: Path) -> list[PublishedPoint]:
 def _point(row: dict[str, str], where: str) -> PublishedPoint:
     percent = _number(row["accuracy"], where=where, highest=100.0)
     return PublishedPoint(
-        method=row["method"],
-        variant=row["variant"],
-        dataset=row["dataset"],
-        backbone=row["backbone"],
+        **{name: row[name] for name in ("method", "variant", "dataset", "backbone", "source")},
         accuracy=None if percent is None else percent / 100,
         nflops=_number(row["nflops"], where=where, highest=10.0),
         macs=_macs(row["flops"], where=where),
-        source=row["source"],
         note=(row.get("note") or "").strip(),
     )
 
@@ -138,7 +135,3 @@ def _macs(text: str, *, where: str) -> float | None:
         raise DataError(f"{where}: '{text}' is not a cost such as '5.5e7 MAC' or '1e8 (2xMAC)'.")
     # BlockDrop and SACT count a multiplication and an addition as two; everyone else as one.
     return float(match[1]) / (2 if "2x" in match[2] else 1)
-
-
-def _expected() -> str:
-    return f"Expected columns: {', '.join(COLUMNS)}, and a note."

@@ -241,7 +241,7 @@ class RunRecord(Frozen):
     applicable" a control that cannot be made of its source, for the `reason`.
     `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
     not what is added later. Empty in older records. `code` is the hash of the method's code as it
-    was then, bench.plugin_code; "" in older records and those of runs that did not finish.
+    was then, bench.plugin_files; "" in older records and those of runs that did not finish.
     `conformance` is None in records made before runs were checked, and of runs that did not finish.
     """
 

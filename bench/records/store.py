@@ -16,24 +16,21 @@ from __future__ import annotations
 
 import difflib
 import errno
-import io
 import os
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from bench.config import RunSpec
 from bench.errors import RecordError
-from bench.reading import read_limited, reason_of
 from bench.records.document import LARGEST_BYTES, decode, encode
-from bench.records.lock import locked
 from bench.records.record import RunRecord, Status
 from bench.storage import (
+    locked,
     make_folder,
+    read_limited,
+    reason_of,
     remove_leftovers,
     set_aside,
     storage_errors,
@@ -96,9 +93,8 @@ class RunStore:
                 record = _read(folder)
         except RecordError:
             return None
-        if record is None or record.status != status or record.spec.key != spec.key:
-            return None
-        return record
+        fits = record and record.status == status and record.spec.key == spec.key
+        return record if fits else None
 
     def names(self) -> list[str]:
         """Return the names of all runs that have a record, readable or not."""
@@ -127,10 +123,9 @@ class RunStore:
         Raises:
             RecordError: no such run (the nearest names are given), several, or a damaged record.
         """
-        match, *others = self.matching(name)
+        match, *others = matches = self.matching(name)
         if others:
-            hint = _listing([match, *others])
-            raise RecordError(f"'{name}' names {len(others) + 1} runs.", hint=hint)
+            raise RecordError(f"'{name}' names {len(matches)} runs.", hint=_listing(matches))
         try:
             return self.load(match)
         except RecordError as error:
@@ -148,10 +143,11 @@ class RunStore:
         Raises:
             RecordError: no such run; the nearest names are given.
         """
-        if _is_plain(name) and self._has_record(name):
+        if _isplain_name(name) and self._has_record(name):
             return [name]
         known = self.names()
-        matches = [run for run in known if name and _starts(run, name)]
+        parts = {run: (run, run.rpartition("-")[2]) for run in known if name}
+        matches = [run for run, ways in parts.items() if any(w.startswith(name) for w in ways)]
         if matches:
             return [run for run in matches if run.startswith(f"{name}-")] or matches
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
@@ -215,68 +211,11 @@ class RunStore:
         return record
 
     def _folder_named(self, name: str) -> Path:
-        return self.runs_dir / _plain(name)
+        return self.runs_dir / plain_name(name)
 
     def _has_record(self, name: str) -> bool:
         # Joined as text: a Path for each of thousands of runs takes as long as asking for it.
         return os.path.lexists(f"{self.runs_dir}{os.sep}{name}{os.sep}{RECORD_FILE}")
-
-
-def save_arrays(folder: Path, name: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Path:
-    """Write `arrays` as the compressed file `name` (.npz) in `folder`; equal input, equal bytes.
-
-    Raises:
-        RecordError: an array holds Python objects, or `name` is not a plain file name.
-        StorageError: the folder is read-only, full or gone.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, array in arrays.items():
-            if array.dtype.hasobject:
-                raise RecordError(f"Array '{key}' holds Python objects; only numbers are stored.")
-            # A ZipInfo has a fixed date; a bare name would store the time of day.
-            with archive.open(_member(key), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-    target = folder / _plain(name)
-    write_atomically(target, buffer.getvalue())
-    return target
-
-
-def load_arrays(folder: Path, name: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the arrays of file `name` in `folder`; nothing is ever unpickled.
-
-    Raises:
-        RecordError: the file is missing, damaged or not of this kind, or lies elsewhere.
-    """
-    path = folder / _plain(name)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {
-                member.filename.removesuffix(".npy"): _array_in(archive.read(member))
-                for member in archive.infolist()
-            }
-    except FileNotFoundError:
-        raise RecordError(f"The array file {path} is missing.", hint=_AGAIN) from None
-    except Exception as error:  # damaged bytes make these readers fail in any way
-        raise RecordError(f"The array file {path} cannot be read: {error}", hint=_AGAIN) from None
-
-
-def _array_in(data: bytes) -> np.ndarray[Any, Any]:
-    """Return the array of a whole member: reading less would leave its checksum unchecked."""
-    stream = io.BytesIO(data)
-    array = np.lib.format.read_array(stream, allow_pickle=False)
-    if stream.read(1):
-        raise ValueError("more bytes than its header says")
-    return np.asarray(array)
-
-
-_AGAIN = "Run it again with --fresh to measure anew."
-
-
-def _member(key: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(f"{key}.npy")
-    info.compress_type = zipfile.ZIP_DEFLATED
-    return info
 
 
 def _read(folder: Path) -> RunRecord | None:
@@ -311,25 +250,88 @@ def _set_aside_if_broken(folder: Path) -> Path | None:
     return None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return `name` if it stays inside a folder.
 
     Raises:
         RecordError: it has a path in it, or is empty.
     """
-    if not _is_plain(name):
+    if not _isplain_name(name):
         raise RecordError(f"'{name}' is not a plain file name.", hint="The record is damaged.")
     return name
 
 
-def _is_plain(name: str) -> bool:
+def _isplain_name(name: str) -> bool:
     return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0:")
-
-
-def _starts(run: str, beginning: str) -> bool:
-    return run.startswith(beginning) or run.rpartition("-")[2].startswith(beginning)
 
 
 def _listing(names: list[str]) -> str:
     shown = ", ".join(names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+_LISTED = 8
+_IN_THE_NAME = ("seed", "dataset.name", "backbone.name", "method")
+
+
+def finished_runs(store: RunStore, name: str) -> list[RunRecord]:
+    """Return all finished runs that `name` names, sorted by name; never an empty list.
+
+    Raises:
+        RecordError: it names no run, or only runs that are damaged or not finished.
+    """
+    names = store.matching(name)
+    # Of several, those that are damaged are passed over.
+    known = store.load_all().records if len(names) > 1 else [store.get(names[0])]
+    records = [record for record in known if record.run in set(names)]
+    finished = [record for record in records if record.status == "finished"]
+    if finished:
+        return finished
+    if len(names) > 1:
+        said = f"None of the {len(names)} runs that '{name}' names is finished."
+    else:
+        failed = records[0].reason
+        said = f"The run {names[0]} is not finished.{f' It failed: {failed}' if failed else ''}"
+    raise RecordError(said, hint="Run it again, with bench run.")
+
+
+def finished_run(store: RunStore, name: str) -> RunRecord:
+    """Return the one finished run that `name` names.
+
+    Raises:
+        RecordError: as `finished_runs`, or it names several; they are listed with what differs.
+    """
+    found = finished_runs(store, name)
+    if len(found) == 1:
+        return found[0]
+    lines = [f"  {line}" for line in _differences([record.spec for record in found])[:_LISTED]]
+    if len(found) > _LISTED:
+        lines.append(f"  and {len(found) - _LISTED} more")
+    raise RecordError(
+        f"'{name}' names {len(found)} finished runs, and one is needed:",
+        hint="\n".join([*lines, "Give a full name, or the hash at its end."]),
+    )
+
+
+def _differences(specs: Sequence[RunSpec]) -> list[str]:
+    """Return the names of runs, each with those of its settings that not all of them share."""
+    flat = [_leaves(spec.model_dump(mode="json")) for spec in specs]
+    keys = dict.fromkeys(key for leaves in flat for key in leaves if key not in _IN_THE_NAME)
+    differing = [key for key in keys if len({str(leaves.get(key)) for leaves in flat}) > 1]
+    lines: list[str] = []
+    for spec, leaves in zip(specs, flat, strict=True):
+        told = [
+            f"{key.removeprefix('config.')}={leaves[key]}" for key in differing if key in leaves
+        ]
+        lines.append(f"{spec.run} ({', '.join(told)})" if told else spec.run)
+    return lines
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -13,10 +13,9 @@ from pydantic import Field, ValidationError
 
 from bench.config import Frozen
 from bench.errors import RecordError
-from bench.reading import read_limited
 from bench.records.document import LARGEST_BYTES
 from bench.records.store import Problem
-from bench.storage import make_folder, write_atomically
+from bench.storage import make_folder, read_limited, write_atomically
 
 SWEEPS_FOLDER = "sweeps"
 SWEEP_VERSION = 1

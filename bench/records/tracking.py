@@ -3,57 +3,113 @@
 The record on disk is the truth. A missing or unreachable MLflow gives a TrackingResult that says
 so and never an exception; what was not logged can be logged later by `sync`, and what is logged
 already is left alone. A sweep is a parent run and its trials are its children. Owns the talk with
-MLflow; what it is told of a record is mlflow_fields.py's.
+MLflow; what it is told of a record is mlflow_models.py's.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import BenchError, RecordError, StorageError
-from bench.records.database import DATABASE_FILE, is_damaged, set_database_aside, uri_of
 from bench.records.document import content_sha256
-from bench.records.lock import locked
-from bench.records.machine_load import Sample
 from bench.records.mlflow_connection import (
+    DATABASE_FILE,
     EXPERIMENT,
     Deleted,
     as_default,
     connect,
     default_uri,
+    is_damaged,
     quiet,
+    set_database_aside,
+    uri_of,
     without_password,
 )
-from bench.records.mlflow_fields import (
+from bench.records.mlflow_models import (
+    Registered,
     epoch_ms,
     finals,
     history,
     last_step,
+    log_inputs,
+    log_models,
+    models_of,
     params,
+    register,
     sweep_metrics,
     sweep_params,
     tags,
 )
-from bench.records.mlflow_models import (
-    Registered,
-    log_inputs,
-    log_models,
-    models_of,
-    register,
-)
 from bench.records.record import RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE, RunStore
 from bench.records.sweep import SweepRecord, load_sweeps
-from bench.storage import make_folder
+from bench.storage import locked, make_folder
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
+
+_ASKED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
+_EVERY_S = 10.0
+
+
+class Sample(NamedTuple):
+    """One number about the machine: "cpu_utilization_percentage" and the like."""
+
+    at_ms: int
+    name: str
+    value: float
+
+
+@contextmanager
+def machine_load(note: Callable[[str], None]) -> Iterator[list[Sample]]:
+    """Give the samples taken so far, if asked for; a note says why where they cannot be taken."""
+    samples: list[Sample] = []
+    over = threading.Event()
+    if os.environ.get(_ASKED, "").lower() in {"true", "1"}:
+        try:
+            arguments = (_monitors(), samples, over)
+            threading.Thread(target=_sample, args=arguments, daemon=True).start()
+        except ImportError as error:
+            note(f"No system metrics: {error}. They need MLflow and psutil.")
+    try:
+        yield samples
+    finally:
+        over.set()
+
+
+def _sample(monitors: Sequence[Any], samples: list[Sample], over: threading.Event) -> None:
+    while not over.is_set():
+        at_ms = int(time.time() * 1000)
+        for monitor in monitors:
+            monitor.collect_metrics()
+            found: dict[str, float] = monitor.aggregate_metrics()
+            monitor.clear_metrics()
+            samples += [Sample(at_ms, name, float(value)) for name, value in found.items()]
+        over.wait(float(os.environ.get(_INTERVAL) or _EVERY_S))
+
+
+def _monitors() -> list[Any]:
+    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+    found = [kind() for kind in kinds]
+    with suppress(Exception):  # no GPU, or no way to ask it: each in its own words
+        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+        found.append(GPUMonitor())  # type: ignore[no-untyped-call]
+    return found
+
 
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
 LAYOUT_TAG, LAYOUT = "skipbench.layout", "2"
@@ -103,14 +159,17 @@ def log_records(
     machine while runs were done.
     Those that are trials of one of `sweeps` become children of its run; of several, the first's.
     """
-    parents = {trial.run: s for s in reversed(sweeps) for trial in s.trials if trial.run}
-    jobs = [
-        _Job(record, _files(store.folder_of(record)), parents.get(record.run), load)
-        for record in records
-    ]
     uri = tracking_uri or default_uri(store.results_dir)
-    results = _log_all(jobs, uri, store.results_dir, deleted=deleted)
-    return {job.record.run: result for job, result in zip(jobs, results, strict=True)}
+    with quiet():
+        try:
+            # Of two at once both would find a run missing, or the database not made yet.
+            with _alone(store.results_dir):
+                sink = _sink(uri, store, deleted=deleted)
+                return _log_each(records, sweeps, sink, load)
+        except Exception as error:
+            # One answer for all: an absent server is not asked again for every record.
+            refused = _refusal(uri, error, store.results_dir)
+            return {record.run: refused for record in records}
 
 
 def register_point(
@@ -127,63 +186,70 @@ def register_point(
     uri = default_uri(store.results_dir)
     with quiet():
         try:
-            client, experiment_id = connect(uri, store.results_dir, deleted="refuse")
-            run = _known_runs(client, experiment_id)[record.run]
+            sink = _sink(uri, store, deleted="refuse")
+            model = models_of(sink.client, sink.known[record.run])[point]
             with as_default(uri):
-                return register(client, models_of(client, run)[point], record, onnx_file)
+                return register(sink.client, model, record, onnx_file)
         except Exception as error:
             refused = _refusal(uri, error, store.results_dir).detail
             raise RecordError(refused, hint="The record on disk is complete.") from error
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    record: RunRecord
-    files: list[Path]
-    sweep: SweepRecord | None
-    load: Sequence[Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One experiment of an MLflow, and the runs in it: (run, sha256) tags by name of the run."""
+class _Sink:
+    """One experiment of an MLflow, and the runs in it by their names here."""
 
     client: MlflowClient
     experiment_id: str
     uri: str
-    results_dir: Path
+    store: RunStore
     known: dict[str, Run]
 
+    def run_of(self, name: str, tag: str, created: str) -> Run:
+        """Return the run called `name`, made if there is none."""
+        if name not in self.known:
+            self.known[name] = self.client.create_run(
+                self.experiment_id, start_time=epoch_ms(created), run_name=name, tags={tag: name}
+            )
+        return self.known[name]
 
-def _log_all(
-    jobs: Sequence[_Job], uri: str, results_dir: Path, *, deleted: Deleted
-) -> list[TrackingResult]:
-    with quiet():
+
+def _sink(uri: str, store: RunStore, *, deleted: Deleted) -> _Sink:
+    """Connect, and ask for what is logged already: one question for thousands of records."""
+    client, experiment_id = connect(uri, store.results_dir, deleted=deleted)
+    known: dict[str, Run] = {}
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+        for run in page:
+            name = run.data.tags.get(RUN_TAG) or run.data.tags.get(SWEEP_TAG)
+            if name is not None:
+                known.setdefault(name, run)
+        token = page.token
+        if not token:
+            return _Sink(client, experiment_id, uri, store, known)
+
+
+def _log_each(
+    records: Sequence[RunRecord], sweeps: Sequence[SweepRecord], sink: _Sink, load: Sequence[Sample]
+) -> dict[str, TrackingResult]:
+    sweep_of = {trial.run: sweep for sweep in reversed(sweeps) for trial in sweep.trials}
+    parents: dict[str, str] = {}
+    results: dict[str, TrackingResult] = {}
+    for number, record in enumerate(records):
+        sweep = sweep_of.get(record.run)
+        if sweep is not None and sweep.name not in parents:
+            parents[sweep.name] = _log_sweep(sweep, sink)
         try:
-            # Of two at once both would find a run missing, or the database not made yet.
-            with _alone(results_dir):
-                client, experiment_id = connect(uri, results_dir, deleted=deleted)
-                known = _known_runs(client, experiment_id)
-                return _log_each(jobs, _Place(client, experiment_id, uri, results_dir, known))
-        except Exception as error:
-            # One answer for all: an absent server is not asked again for every record.
-            return [_refusal(uri, error, results_dir)] * len(jobs)
-
-
-def _log_each(jobs: Sequence[_Job], place: _Place) -> list[TrackingResult]:
-    sweeps = {job.sweep.name: job.sweep for job in jobs if job.sweep is not None}
-    parents = {name: _log_sweep(sweep, place) for name, sweep in sweeps.items()}
-    results: list[TrackingResult] = []
-    for job in jobs:
-        parent = None if job.sweep is None else parents[job.sweep.name]
-        try:
-            results.append(_log(job, place, parent=parent))
+            parent = None if sweep is None else parents[sweep.name]
+            results[record.run] = _log(record, sink, parent, load)
         except Exception as error:
             # A sink may fail in any way of its own; none of them is worth a finished training.
-            results.append(_refusal(place.uri, error, place.results_dir))
-            if not _answers(place.client):
-                break
-    return results + results[-1:] * (len(jobs) - len(results))
+            refused = _refusal(sink.uri, error, sink.store.results_dir)
+            results[record.run] = refused
+            if not _answers(sink.client):
+                return results | {left.run: refused for left in records[number:]}
+    return results
 
 
 def _answers(client: MlflowClient) -> bool:
@@ -214,11 +280,8 @@ def _database_mended(results_dir: Path) -> dict[str, TrackingResult]:
 def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
     if isinstance(error, ImportError):
         missing = (error.name or "mlflow").partition(".")[0]
-        needs = (
-            "MLflow"
-            if missing == "mlflow"
-            else f"'{missing}', which MLflow needs for that address,"
-        )
+        needs = f"'{missing}', which MLflow needs for that address,"
+        needs = "MLflow" if missing == "mlflow" else needs
         return TrackingResult(False, f"{needs} is not installed; the record on disk is complete")
     if isinstance(error, BenchError):
         return TrackingResult(False, error.message)
@@ -230,61 +293,33 @@ def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
     return TrackingResult(False, f"MLflow at {place} did not take the record: {reason[:200]}")
 
 
-def _known_runs(client: MlflowClient, experiment_id: str) -> dict[str, Run]:
-    """Return what is logged already by its name here: one question for thousands of records."""
-    known: dict[str, Run] = {}
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
-        for run in page:
-            name = run.data.tags.get(RUN_TAG) or run.data.tags.get(SWEEP_TAG)
-            if name is not None:
-                known.setdefault(name, run)
-        token = page.token
-        if not token:
-            return known
-
-
-def _log(job: _Job, place: _Place, *, parent: str | None) -> TrackingResult:
-    record, client = job.record, place.client
-    sha, known = content_sha256(record), place.known.get(record.run)
-    orphan = parent is not None and (known is None or PARENT_TAG not in known.data.tags)
+def _log(
+    record: RunRecord, sink: _Sink, parent: str | None, load: Sequence[Sample]
+) -> TrackingResult:
+    sha, known = content_sha256(record), sink.known.get(record.run)
     told = {} if known is None else known.data.tags
+    orphan = parent is not None and PARENT_TAG not in told
     if (told.get(SHA_TAG), told.get(LAYOUT_TAG)) == (sha, LAYOUT) and not orphan:
         return TrackingResult(True, "already logged")
-    run = known or client.create_run(
-        place.experiment_id,
-        start_time=epoch_ms(record.created),
-        run_name=record.run,
-        tags={RUN_TAG: record.run},
-    )
-    place.known[record.run] = run
-    if orphan and parent is not None:
-        client.set_tag(run.info.run_id, PARENT_TAG, parent)
-    _write(client, run, job)
+    run = sink.run_of(record.run, RUN_TAG, record.created)
+    if orphan:
+        sink.client.set_tag(run.info.run_id, PARENT_TAG, parent)
+    _write(record, run, sink, load)
     # Last, so that a copy broken off half way is taken up again.
-    client.set_tag(run.info.run_id, LAYOUT_TAG, LAYOUT)
-    client.set_tag(run.info.run_id, SHA_TAG, sha)
+    sink.client.set_tag(run.info.run_id, LAYOUT_TAG, LAYOUT)
+    sink.client.set_tag(run.info.run_id, SHA_TAG, sha)
     return TrackingResult(True, "updated" if known else "logged")
 
 
-def _log_sweep(sweep: SweepRecord, place: _Place) -> str:
+def _log_sweep(sweep: SweepRecord, sink: _Sink) -> str:
     """Log a sweep as the parent of its trials; return the id of its run."""
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric, RunTag
 
-    client, known = place.client, place.known.get(sweep.name)
-    run = known or client.create_run(
-        place.experiment_id,
-        start_time=epoch_ms(sweep.created),
-        run_name=sweep.name,
-        tags={SWEEP_TAG: sweep.name},
-    )
-    place.known[sweep.name] = run
-    run_id, now = str(run.info.run_id), int(time.time() * 1000)
-    if known is None:
-        parameters = [Param(name, value) for name, value in sweep_params(sweep).items()]
-        for start in range(0, len(parameters), _PARAMS_PER_BATCH):
-            client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_BATCH])
+    new, client = sweep.name not in sink.known, sink.client
+    run_id = str(sink.run_of(sweep.name, SWEEP_TAG, sweep.created).info.run_id)
+    if new:
+        _log_params(client, run_id, sweep_params(sweep))
+    now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in sweep_metrics(sweep).items()]
     told = {"skipbench.criterion": sweep.criterion, "skipbench.chosen": str(sweep.chosen)}
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(*item) for item in told.items()])
@@ -292,31 +327,33 @@ def _log_sweep(sweep: SweepRecord, place: _Place) -> str:
     return run_id
 
 
-def _files(folder: Path) -> list[Path]:
-    candidates = [folder / name for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE)]
-    return [path for path in candidates if path.is_file()]
+def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    parameters = [Param(name, value) for name, value in values.items()]
+    for start in range(0, len(parameters), _PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_BATCH])
 
 
-def _write(client: MlflowClient, run: Run, job: _Job) -> None:
-    from mlflow.entities import Metric, Param, RunTag
+def _write(record: RunRecord, run: Run, sink: _Sink, load: Sequence[Sample]) -> None:
+    from mlflow.entities import Metric, RunTag
 
-    run_id, record = str(run.info.run_id), job.record
-    created = epoch_ms(record.created)
+    client, run_id, created = sink.client, str(run.info.run_id), epoch_ms(record.created)
     ended = created + int(record.wall_s * 1000)
     metrics = [Metric(name, value, created, step) for name, value, step in history(record)]
     now = _later_than_before(client, run_id, record)
     metrics += [Metric(name, value, now, last_step(record)) for name, value in finals(record)]
-    seen = [sample for sample in job.load if created <= sample.at_ms <= ended]
+    seen = [sample for sample in load if created <= sample.at_ms <= ended]
     steps = {at_ms: step for step, at_ms in enumerate(sorted({s.at_ms for s in seen}))}
     metrics += [Metric(f"system/{s.name}", s.value, s.at_ms, steps[s.at_ms]) for s in seen]
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
-    parameters = [Param(name, value) for name, value in params(record).items()]
-    for start in range(0, len(parameters), _PARAMS_PER_BATCH):
-        client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_BATCH])
+    _log_params(client, run_id, params(record))
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags(record).items()])
-    for path in job.files:
-        client.log_artifact(run_id, str(path))
+    for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE):
+        path = sink.store.folder_of(record) / name
+        if path.is_file():
+            client.log_artifact(run_id, str(path))
     log_inputs(client, run, record)
     log_models(client, run, record, at_ms=now)
     status = "FINISHED" if record.status == "finished" else "FAILED"

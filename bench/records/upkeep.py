@@ -14,10 +14,9 @@ from pathlib import Path
 
 from bench.config import RunSpec
 from bench.errors import RecordError
-from bench.records.lock import locked
 from bench.records.record import RunRecord
 from bench.records.store import MASKS_FIGURE, RECORD_FILE, RunStore
-from bench.storage import remove_leftovers, set_aside, storage_errors
+from bench.storage import locked, remove_leftovers, set_aside, storage_errors
 
 Note = Callable[[str], None]
 _WORK_LOCK = ".work.lock"
@@ -64,9 +63,13 @@ def forget(store: RunStore, spec: RunSpec, *, note: Note) -> None:
 
 def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of those files that are there."""
+    found: dict[str, str] = {}
     with storage_errors(folder):
-        paths = [folder / name for name in names]
-        return {path.name: _sha256(path) for path in paths if path.is_file()}
+        for name in names:
+            if (folder / name).is_file():
+                with (folder / name).open("rb") as file:
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def checked_file(store: RunStore, record: RunRecord, name: str) -> Path:
@@ -111,8 +114,3 @@ def _damaged(store: RunStore, record: RunRecord, names: Iterable[str] | None = N
         for name, found in fingerprints(folder, asked).items()
         if found != record.files.get(name)
     ]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """The state of a sweep: which trials there are, how far each is, and what its search is told.
 
-A trial that is recorded is found again here and not run. Owns the states of trials and writes the
-records of those that could not write their own; starts nothing and knows no Ray.
+A trial that is recorded is found again here and not run. Owns the states of trials, a trial's point
+on the axis of time, and the records of those that could not write their own; knows no Ray.
 """
 
 from __future__ import annotations
@@ -15,23 +15,65 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from bench.analysis.pareto import Point
+from bench.engine.building import Workplace, backbone_of
+from bench.engine.latency.timing import time_records
 from bench.errors import ConfigError
-from bench.records.record import Environment, EpochRow, RunRecord, Status
+from bench.networks.gated import GatedResNet
+from bench.records.record import Environment, EpochRow, LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
 from bench.records.upkeep import sound_record
-from bench.sweep.clock import Clock
-from bench.sweep.objective import Objective, point_of
-from bench.sweep.trials import Planner, Trial
-from bench.sweep.tries import Proposals, Try
+from bench.runtimes.contract import RUNTIMES
+from bench.sweep.options import Objective, SweepOptions, point_of
+from bench.sweep.trials import Planner, Proposals, Trial, Try
+
+_PROFILE = "smoke"
+
+
+class Clock:
+    """Times trials at batch 1, each beside the dense network: of trials at different hours only
+    these ratios can be compared. Images are test images, whose labels are not read."""
+
+    def __init__(self, runtime: str, place: Workplace, *, threads: int) -> None:
+        self._runtime, self._place, self._threads = runtime, place, threads
+
+    def check(self, trial: Trial) -> None:
+        """Refuse a runtime that does not run the dense network here.
+
+        Raises:
+            UnknownNameError: there is no such runtime.
+            ConfigError: it does not; the reason is said.
+        """
+        net = GatedResNet(backbone_of(trial.spec, self._place, None)).to(self._place.device).eval()
+        refused = RUNTIMES.get(self._runtime)().refuses(net, self._place.device, self._threads)
+        if refused is not None:
+            raise ConfigError(
+                f"Nothing can be timed in '{self._runtime}' here: {refused}",
+                hint="See bench list runtimes, or use --objectives accuracy,nflops.",
+            )
+
+    def points(self, record: RunRecord) -> tuple[list[Point], str]:
+        """Return (time / dense time, held-out accuracy) of each operating point that could be
+        timed, and why others could not."""
+        if not all(self._cells(point) for point in record.points):
+            asked = {"profile": _PROFILE, "threads": self._threads, "runtimes": [self._runtime]}
+            timed = time_records([record], self._place, **asked)  # type: ignore[arg-type]
+            record = timed.get(record.run, record)
+        found, reason = list[Point](), ""
+        for point in record.points:
+            cells = self._cells(point)
+            speedup = cells[-1].speedup if cells else None
+            if speedup and point.accuracy_held_out is not None:
+                found.append((1 / speedup, point.accuracy_held_out))
+            else:
+                reason = f"not timed in {self._runtime}: {cells[-1].reason if cells else '?'}"
+        return found, reason
+
+    def _cells(self, point: PointRecord) -> list[LatencyCell]:
+        wanted = (self._runtime, 1, self._threads)
+        return [c for c in point.latency if (c.runtime, c.batch_size, c.threads) == wanted]
+
 
 State = Literal["running", "finished", "recorded", "stopped", "failed"]
-_STATUS_OF: dict[State, Status] = {
-    "finished": "finished",
-    "recorded": "finished",
-    "stopped": "stopped",
-    "failed": "failed",
-}
-
 _WELL = frozenset({"finished", "recorded"})
 
 
@@ -100,21 +142,20 @@ class Ledger:
         planner: Planner,
         store: RunStore,
         *,
-        seeds: Sequence[int],
+        options: SweepOptions,
         objective: Objective,
         listener: Listener,
-        stopped_count: bool,
         clock: Clock | None = None,
     ) -> None:
-        """`stopped_count`: trials that an earlier sweep stopped early are not taken up again.
-        `clock`: what times trials, where time is an objective."""
+        """`clock`: what times trials, where time is an objective."""
         self.objective, self.progress = objective, list[Progress]()
-        self.total = sum(search.total for search in searches) * len(seeds)
-        self._planner, self._store, self._seeds = planner, store, tuple(seeds)
-        self._listener, self._stopped_count, self._clock = listener, stopped_count, clock
+        self.total = sum(search.total for search in searches) * len(options.seeds)
+        self._planner, self._store, self._seeds = planner, store, options.seeds
+        self._listener, self._clock = listener, clock
+        # Trials that an earlier sweep stopped early are not taken up again.
+        self._stopped_count = options.scheduler != "fifo"
         self._turns = deque(searches)
-        self._search_of = dict[int, Proposals]()
-        self._seeds_of = dict[int, list[Progress]]()
+        self._asked_of = dict[int, tuple[Proposals, list[Progress]]]()
         self._waiting = deque[Progress]()
         self._runs = set[str]()
         self._recalled = list[Past]()
@@ -149,9 +190,8 @@ class Ledger:
             if tried is None:
                 continue
             self._turns.append(search)  # the methods take turns
-            self._search_of[id(tried)] = search
             trials = self._trials_of(tried)
-            self._seeds_of[id(tried)] = trials
+            self._asked_of[id(tried)] = search, trials
             self._waiting.extend(trials)
         progress = self._waiting.popleft()
         self.progress.append(progress)
@@ -235,12 +275,9 @@ class Ledger:
             progress.reason = progress.reason or said
 
     def _tell(self, tried: Try) -> None:
-        mine = self._seeds_of[id(tried)]
-        if any(p.state == "running" for p in mine):
-            return
-        search = self._search_of.pop(id(tried), None)
-        counted = [p for p in mine if p.points and p.state != "failed"]
-        if search is not None:
+        search, mine = self._asked_of[id(tried)]
+        if not any(p.state == "running" for p in mine):
+            counted = [p for p in mine if p.points and p.state != "failed"]
             search.tell(tried, self._values(counted) if counted else None)
 
     def _values(self, seeds: Sequence[Progress]) -> tuple[float, ...]:
@@ -274,8 +311,10 @@ class Ledger:
     def records(self) -> Iterator[RunRecord]:
         """Yield the records of all trials that have one."""
         for progress in self.progress:
-            if progress.trial is not None and progress.state != "running":
-                found = self._store.find(progress.trial.spec, status=_STATUS_OF[progress.state])
+            state = progress.state
+            if progress.trial is not None and state != "running":
+                status = "finished" if state == "recorded" else state
+                found = self._store.find(progress.trial.spec, status=status)
                 if found is not None:
                     yield found
 

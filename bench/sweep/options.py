@@ -1,15 +1,20 @@
-"""What `bench sweep` can be told: all that `bench run` can, and what to vary.
+"""What `bench sweep` can be told: all that `bench run` can, what to vary; how good a trial is.
 
-Owns the defaults of sweeps; the laying over of options and YAML is options.py's.
+That is one number or both, from accuracy and cost on held-out images: the test set has no part in
+it. Owns the defaults of sweeps, the objectives and their words.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
+from bench.analysis.pareto import Point, front, hypervolume
+from bench.errors import ConfigError
 from bench.options import Name, RunOptions
 from bench.recipes import Precision
 from bench.spaces import parse_params
@@ -66,3 +71,151 @@ def _range_of(given: Any) -> Any:
     if isinstance(given, list):
         return ",".join(str(item) for item in given)
     return given if isinstance(given, str) else str(given)
+
+
+WORST_COST = 1.1
+"""A tenth beyond the dense network, which so counts itself (Ishibuchi et al. 2018)."""
+_TIME = "latency_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """Accuracy at no more than `budget` nFLOPs; without a budget, the hypervolume.
+
+    With a budget, a trial within it counts by its accuracy and any other by how far it lies beyond,
+    always below all that keep to it (Deb 2000: feasibility first). The hypervolume is the area
+    between a trial's own points and a corner of no use: more expensive than the dense network, and
+    no better than guessing. With `runtime`, costs are times in it, not MACs; both in units of the
+    dense network.
+    """
+
+    budget: float | None
+    num_classes: int
+    runtime: str = ""
+
+    @property
+    def corner(self) -> Point:
+        """The cost and the accuracy from which areas are measured."""
+        return WORST_COST, 1 / self.num_classes
+
+    def score(self, points: Iterable[Point]) -> float:
+        """Return the score of a trial with these points (cost, accuracy).
+
+        Raises:
+            ValueError: there are no points.
+        """
+        listed = list(points)
+        if self.budget is None:
+            cost, accuracy = self.corner
+            return hypervolume(listed, worst_cost=cost, worst_accuracy=accuracy)
+        budget = self.budget
+        return max(accuracy if cost <= budget else budget - cost for cost, accuracy in listed)
+
+    def values(self, points: Sequence[Point]) -> tuple[float, ...]:
+        """Return what a search is told of a trial: all to be as large as possible."""
+        return (self.score(points),)
+
+    def chosen(self, values: Sequence[tuple[float, ...]]) -> list[int]:
+        """Return which of several settings are chosen by their mean values."""
+        return [max(range(len(values)), key=lambda index: values[index])] if values else []
+
+    def after_epoch(
+        self, values: Mapping[str, float], *, done: int, epochs: int
+    ) -> tuple[float, float] | None:
+        """Return percent of the training and score after `done` epochs, from the values of a row.
+
+        None where nothing was measured, and after the last epoch: that one is judged with the end.
+        """
+        point = point_of(values)
+        if point is None or done >= epochs:
+            return None
+        return 100 * done / epochs, self.score([point])
+
+    def allows(self, points: Iterable[Point]) -> bool:
+        """Whether a trial with these points keeps to the budget, if there is one."""
+        return self.budget is None or any(cost <= self.budget for cost, _ in points)
+
+    @property
+    def pair(self) -> str:
+        """What points are made of, in words."""
+        cost = f"ms in {self.runtime} / dense ms" if self.runtime else "nFLOPs"
+        return f"({cost}, accuracy)"
+
+    def sentence(self) -> str:
+        """Return what is chosen by, in words."""
+        if self.budget is None:
+            cost, accuracy = self.corner
+            return (
+                f"largest hypervolume of {self.pair} on held-out training images, "
+                f"from the corner ({cost:g}, {accuracy:g})"
+            )
+        return (
+            "highest accuracy on held-out training images "
+            f"at no more than {self.budget:g} of the dense network's MACs"
+        )
+
+
+class BothObjectives(Objective):
+    """Accuracy and cost, neither weighed against the other: what is chosen is a front."""
+
+    __slots__ = ()
+
+    def values(self, points: Sequence[Point]) -> tuple[float, ...]:
+        """Return accuracy and negative cost of the operating point with the largest area."""
+        cost, accuracy = max(points, key=lambda point: (self.score([point]), point[1], -point[0]))
+        return accuracy, -cost
+
+    def chosen(self, values: Sequence[tuple[float, ...]]) -> list[int]:
+        return front([(-cost, accuracy) for accuracy, cost in values])
+
+    def sentence(self) -> str:
+        return f"Pareto front of {self.pair} on held-out training images"
+
+
+def objective_of(options: SweepOptions, num_classes: int) -> Objective:
+    """Return what a sweep looks for.
+
+    Raises:
+        ConfigError: objectives that are no pair of accuracy and a cost, or that cannot be had with
+            the other options.
+    """
+    runtime = _runtime_in(options.objectives)
+    if runtime and (options.scheduler != "fifo" or options.budget or options.address):
+        raise ConfigError(
+            f"{_TIME} cannot be had with --scheduler, --budget or a cluster.",
+            hint="Trials are timed on this machine, one after the other, when they are trained.",
+        )
+    if options.search != "pareto":
+        return Objective(options.budget, num_classes, runtime)
+    if options.scheduler != "fifo" or options.budget:
+        raise ConfigError(
+            "--search pareto stops no trial early and has no budget.",
+            hint="Optuna forbids pruning with several objectives. For one number, with --scheduler "
+            "or --budget: --search optuna.",
+        )
+    return BothObjectives(None, num_classes, runtime)
+
+
+def _runtime_in(objectives: Sequence[str]) -> str:
+    """Return the runtime whose time is the cost; "" for nFLOPs.
+
+    Raises:
+        ConfigError: these are not accuracy and one cost.
+    """
+    costs = [name for name in objectives if name != "accuracy"]
+    measure, _, runtime = costs[0].partition(":") if costs else ("", "", "")
+    known = (measure == "nflops" and not runtime) or (measure == _TIME and runtime)
+    if len(objectives) != 2 or len(costs) != 1 or not known:
+        given = ",".join(objectives)
+        raise ConfigError(f"--objectives {given}: not accuracy and one cost.", hint=_HINT)
+    return runtime
+
+
+_HINT = f"Give accuracy,nflops or accuracy,{_TIME}:RUNTIME (bench list runtimes)."
+
+
+def point_of(row: Mapping[str, float]) -> Point | None:
+    """Return (nFLOPs, accuracy) on held-out images after an epoch, from the values of its row."""
+    if "nflops_held_out" not in row or "accuracy_held_out" not in row:
+        return None
+    return row["nflops_held_out"], row["accuracy_held_out"]

@@ -1,9 +1,9 @@
 """Trials on Ray Tune: on this machine, or on the cluster at an address.
 
-Tune places trials, asks the ledger what to try next and decides which to stop (stopping.py); each
-trial runs in a process of its own beside its Ray worker, and what it finds comes back to the
-driver, which alone writes what trials cannot write themselves. These two, joining.py and worker.py
-are all that knows Ray.
+Tune places trials, asks the ledger what to try next and decides which to stop, by rules that see
+each method by itself and count recorded trials in. A trial runs in a process of its own beside its
+Ray worker; what it finds comes back to the driver, which alone writes what trials cannot. Only this
+module, joining.py and worker.py know Ray.
 """
 
 from __future__ import annotations
@@ -11,20 +11,98 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import ConfigError
 from bench.records.record import EpochRow
 from bench.sweep.joining import joined
-from bench.sweep.ledger import Ledger, Past, Progress
+from bench.sweep.ledger import Ledger, Past, Progress, State
 from bench.sweep.options import SweepOptions
-from bench.sweep.stopping import stopping
-from bench.sweep.trial_files import TrialJob, put_away
-from bench.sweep.worker import FILES, JOB, METHOD, TOLD, lacks, run_trial
+from bench.sweep.worker import (
+    FILES,
+    JOB,
+    METHOD,
+    PERCENT,
+    SCORE,
+    TOLD,
+    TrialJob,
+    lacks,
+    put_away,
+    run_trial,
+)
+
+# Trials are stopped after a ninth and after a third of their training: of three that got there,
+# one goes on.
+_KEEP_ONE_OF, _FIRST_RUNG = 3, 11
+
+
+def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
+    """Return Tune's scheduler for "asha" or "median"; None for "fifo", which stops no trial.
+
+    `recalled` gives the trials found on record since the last call. The rules see them as if they
+    had just run, so that a sweep that continues judges its trials as one that was not interrupted.
+    """
+    from ray.tune import schedulers
+
+    def rule() -> Any:
+        measure: dict[str, Any] = {"time_attr": PERCENT, "metric": SCORE, "mode": "max"}
+        if name == "median":
+            return schedulers.MedianStoppingRule(
+                **measure, grace_period=_FIRST_RUNG, min_samples_required=3
+            )
+        return schedulers.ASHAScheduler(
+            **measure, max_t=100, grace_period=_FIRST_RUNG, reduction_factor=_KEEP_ONE_OF
+        )
+
+    class Among(schedulers.FIFOScheduler):
+        """Methods learn at different speeds: a trial is judged among those of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self._rules: dict[str, Any] = defaultdict(rule)
+
+        def on_trial_add(self, controller: Any, trial: Any) -> None:
+            for past in recalled():
+                _show(self._rules[past.method], controller, past)
+            self._rules[trial.config[METHOD]].on_trial_add(controller, trial)
+
+        def on_trial_result(self, controller: Any, trial: Any, result: Any) -> Any:
+            return self._rules[trial.config[METHOD]].on_trial_result(controller, trial, result)
+
+        def on_trial_complete(self, controller: Any, trial: Any, result: Any) -> None:
+            self._rules[trial.config[METHOD]].on_trial_complete(controller, trial, result)
+
+        def on_trial_remove(self, controller: Any, trial: Any) -> None:
+            self._rules[trial.config[METHOD]].on_trial_remove(controller, trial)
+
+    return None if name == "fifo" else Among()
+
+
+class _PastTrial(NamedTuple):
+    """What the rules look at of a trial of Tune's."""
+
+    trial_id: str
+
+
+def _show(rule: Any, controller: Any, past: Past) -> None:
+    """Tell `rule` each epoch of a recorded trial, and its end."""
+    from ray.tune import schedulers
+
+    results: list[Mapping[str, float]] = [{PERCENT: at, SCORE: score} for at, score in past.steps]
+    if not results:
+        return
+    trial = _PastTrial(past.run)
+    rule.on_trial_add(controller, trial)
+    for result in results:
+        # It may have gone on where this rule would have stopped it; then only its end is told.
+        if rule.on_trial_result(controller, trial, result) == schedulers.TrialScheduler.STOP:
+            break
+    rule.on_trial_complete(controller, trial, results[-1])
+
 
 # A trial that raises has a record and is over; one whose process or machine died may try again.
 _RESTARTS = 2
@@ -55,7 +133,7 @@ def schedule(
         desk = _Desk(ledger, first, lambda progress: job_of(progress, device))
         if options.address:
             _check_machines(ray, _able(resources, nodes), job_of(first, device).text())
-        _fit(desk, options, resources, trials=ledger.total, at_once=at_once, scratch=scratch)
+        _fit(desk, options, resources, at_once, scratch)
 
 
 def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -124,30 +202,20 @@ def _check_machines(ray: Any, nodes: Sequence[Mapping[str, Any]], job: str) -> N
 
 def _room(needed: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> int:
     """Return how many trials there is room for now: also a quarter of a GPU is on one machine."""
-    found = 0
-    for node in nodes:
-        if node["Alive"]:
-            has = node["Resources"]
-            fit = [has.get(k.upper(), 0) / v for k, v in needed.items() if v]
-            found += math.floor(min(fit) + _ROUNDING)
-    return found
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    fits = [min(has.get(k.upper(), 0) / v for k, v in needed.items() if v) for has in alive]
+    return sum(math.floor(fit + _ROUNDING) for fit in fits)
 
 
 def _fit(
-    desk: _Desk,
-    options: SweepOptions,
-    resources: dict[str, float],
-    *,
-    trials: int,
-    at_once: int,
-    scratch: Path,
+    desk: _Desk, options: SweepOptions, resources: dict[str, float], at_once: int, scratch: Path
 ) -> None:
     from ray import tune
 
     config = tune.TuneConfig(
         search_alg=_searcher(desk),
-        scheduler=stopping(options.scheduler, desk.recalled),
-        num_samples=trials,
+        scheduler=stopping(options.scheduler, lambda: desk.ledger.recalled()),
+        num_samples=desk.ledger.total,
         # More would be asked for before there are scores, and wait with placement groups of their
         # own, which Ray keeps when it stops trials.
         max_concurrent_trials=at_once,
@@ -161,21 +229,10 @@ def _fit(
         callbacks=[_callback(desk)],
         failure_config=tune.FailureConfig(max_failures=_RESTARTS),
     )
-    with _silenced():
-        tune.Tuner(
-            tune.with_resources(run_trial, resources), tune_config=config, run_config=run
-        ).fit()
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep Tune's own tables off the terminal; what matters of them the ledger tells."""
-    with Path(os.devnull).open("w") as nowhere:
-        before, sys.stdout = sys.stdout, nowhere
-        try:
-            yield
-        finally:
-            sys.stdout = before
+    trainable = tune.with_resources(run_trial, resources)
+    # Tune's own tables stay off the terminal; what matters of them the ledger tells.
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        tune.Tuner(trainable, tune_config=config, run_config=run).fit()
 
 
 class _Desk:
@@ -184,7 +241,7 @@ class _Desk:
     def __init__(
         self, ledger: Ledger, first: Progress, job_of: Callable[[Progress], TrialJob]
     ) -> None:
-        self._ledger, self._job_of = ledger, job_of
+        self.ledger, self._job_of = ledger, job_of
         self._first: Progress | None = first
         self._by_id: dict[str, Progress] = {}
 
@@ -193,45 +250,36 @@ class _Desk:
         return (object, ())
 
     def propose(self, trial_id: str) -> dict[str, Any] | None:
-        progress, self._first = self._first or self._ledger.next_trial(), None
+        progress, self._first = self._first or self.ledger.next_trial(), None
         if progress is None:
             return None
         self._by_id[trial_id] = progress
         return {METHOD: progress.tried.method, JOB: self._job_of(progress).text()}
 
-    def recalled(self) -> list[Past]:
-        return self._ledger.recalled()
-
     def started(self, trial_id: str) -> None:
-        self._ledger.begin(self._by_id[trial_id])
+        self.ledger.begin(self._by_id[trial_id])
 
     def result(self, trial_id: str, told: Mapping[str, Any]) -> None:
         progress = self._by_id[trial_id]
         progress.environment = told["environment"]
         for message in told["notes"]:
-            self._ledger.note(progress, message)
+            self.ledger.note(progress, message)
         for row in told["rows"]:
-            self._ledger.epoch(progress, EpochRow.model_validate(row))
+            self.ledger.epoch(progress, EpochRow.model_validate(row))
         if told["end"] is not None:
             state, what = told["end"]
             if state == "finished":
                 progress.points = [(nflops, accuracy) for nflops, accuracy in what]
-            self._ledger.settle(progress, state, "" if state == "finished" else what)
+            self.ledger.settle(progress, state, "" if state == "finished" else what)
 
-    def take_in(self, files: Mapping[str, bytes]) -> None:
-        put_away(files, self._ledger.results_dir)
-
-    def over(self, trial_id: str) -> None:
+    def over(self, trial_id: str, state: State) -> None:
         progress = self._by_id[trial_id]
         if progress.state == "running":
             done = f"epoch {len(progress.history)} of {progress.epochs}"
-            self._ledger.settle(progress, "stopped", f"stopped early by the scheduler at {done}")
-
-    def died(self, trial_id: str) -> None:
-        progress = self._by_id[trial_id]
-        if progress.state == "running":
-            reason = f"its worker or machine died {_RESTARTS + 1} times: memory used up?"
-            self._ledger.settle(progress, "failed", reason)
+            reason = f"stopped early by the scheduler at {done}"
+            if state == "failed":
+                reason = f"its worker or machine died {_RESTARTS + 1} times: memory used up?"
+            self.ledger.settle(progress, state, reason)
 
 
 def _searcher(desk: _Desk) -> Any:
@@ -244,14 +292,11 @@ def _searcher(desk: _Desk) -> Any:
         def suggest(self, trial_id: str) -> Any:
             return desk.propose(trial_id) or Searcher.FINISHED
 
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            del trial_id, result, error
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            pass
 
-        def save(self, checkpoint_path: str) -> None:
-            del checkpoint_path  # the records are what a sweep is continued from
-
-        def restore(self, checkpoint_path: str) -> None:
-            del checkpoint_path
+        # The records are what a sweep is continued from.
+        save = restore = on_trial_complete
 
     return Asking()
 
@@ -268,13 +313,13 @@ def _callback(desk: _Desk) -> Any:
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
         ) -> None:
             if FILES in result:
-                desk.take_in(ray.get(result[FILES]))
+                put_away(ray.get(result[FILES]), desk.ledger.results_dir)
             desk.result(trial.trial_id, json.loads(result[TOLD]))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            desk.over(trial.trial_id)
+            desk.over(trial.trial_id, "stopped")
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            desk.died(trial.trial_id)
+            desk.over(trial.trial_id, "failed")
 
     return Listening()

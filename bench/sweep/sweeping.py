@@ -11,30 +11,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.config import canonical_json
 from bench.data.load import load_dataset
-from bench.engine.building import Workplace
-from bench.engine.devices import pick_device
+from bench.engine.building import Workplace, given_weights, pick_device
 from bench.engine.fitting import fitted
 from bench.engine.side_by_side import job_of
 from bench.errors import RecordError
 from bench.folders import Folders
-from bench.networks.weights import read_weights
 from bench.plain_text import tame
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, load_sweep, save_sweep
-from bench.sweep.clock import Clock
-from bench.sweep.ledger import Ledger, Listener, Progress
-from bench.sweep.objective import Objective, objective_of
-from bench.sweep.options import SweepOptions
+from bench.sweep.ledger import Clock, Ledger, Listener, Progress
+from bench.sweep.options import SweepOptions, objective_of
 from bench.sweep.scheduling import schedule
-from bench.sweep.trial_files import TrialJob, sign
-from bench.sweep.trials import Planner, planner, spaces_of
-from bench.sweep.tries import Proposals, proposals
+from bench.sweep.trials import Planner, Proposals, planner, proposals, spaces_of
+from bench.sweep.worker import TrialJob, sign
 from bench.training.reporter import Silent
 
 _SAVE_EVERY_S = 5.0
@@ -50,7 +46,7 @@ class Swept:
     records: list[RunRecord]
 
 
-def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener: Listener) -> Swept:
+def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swept:
     """Run all trials that are not recorded yet, and choose the best of each method.
 
     Raises:
@@ -62,13 +58,9 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
         listener.note(f"On the Ray cluster at {options.address}")
     else:
         pick_device(options.device)  # here or never; a cluster may have others
-    store = RunStore(results_dir)
-    dataset = load_dataset(options.dataset, data_dir=data_dir)
-    weights = (
-        None
-        if options.pretrained is None
-        else read_weights(options.pretrained, backbone=options.backbone_name)
-    )
+    store = RunStore(folders.results)
+    dataset = load_dataset(options.dataset, data_dir=folders.data)
+    weights = given_weights(options.pretrained, backbone=options.backbone_name)
     plan = planner(options, dataset, weights)
     if weights is not None:
         device = pick_device("auto")
@@ -83,20 +75,21 @@ def sweep(options: SweepOptions, *, results_dir: Path, data_dir: Path, listener:
     searches = _searches(options, plan, clock, known=_known(store.results_dir, name))
     book = _Book(name, options, plan, store, listener)
     ledger = Ledger(
-        searches,
-        plan,
-        store,
-        seeds=options.seeds,
-        objective=objective,
-        listener=book,
-        stopped_count=options.scheduler != "fifo",
-        clock=clock,
+        searches, plan, store, options=options, objective=objective, listener=book, clock=clock
     )
     book.began(ledger)
     with sign(store.results_dir) as shared:
-        jobs = _Jobs(options, store.results_dir, data_dir.absolute(), shared, ledger.objective)
+
+        def job(progress: Progress, device: str) -> TrialJob:
+            trial, threads = progress.trial, options.threads
+            assert trial is not None
+            made = job_of(trial.spec, options, folders=folders, device=device, threads=threads)
+            needs = None if trial.needs is None else trial.needs.model_dump(mode="json")
+            made = replace(made, needs=needs, time_limit_s=options.time_limit_s)
+            return TrialJob(made, str(shared), objective.budget, objective.num_classes)
+
         try:
-            schedule(ledger, options, jobs.job_of)
+            schedule(ledger, options, job)
             book.close(ended=True)
         finally:
             book.close(ended=False)
@@ -127,8 +120,8 @@ def _searches(
     for method in plan.request.methods:
         spaces = spaces_of(method, options)
         before = [row.settings for row in known if row.method == method]
-        again = proposals(options.search, method, spaces, samples=options.samples, known=before)
-        probe = proposals(options.search, method, spaces, samples=options.samples).ask()
+        search = partial(proposals, options.search, method, spaces, samples=options.samples)
+        again, probe = search(known=before), search().ask()
         if probe is not None:
             first, *_ = plan.trials(probe, options.seeds)
             if clock is not None:
@@ -147,37 +140,14 @@ def _known(results_dir: Path, name: str) -> Sequence[TrialRow]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Jobs:
-    options: SweepOptions
-    results_dir: Path
-    data_dir: Path
-    shared: Path
-    objective: Objective
-
-    def job_of(self, progress: Progress, device: str) -> TrialJob:
-        trial, options = progress.trial, self.options
-        assert trial is not None
-        job = job_of(
-            trial.spec,
-            options,
-            folders=Folders(self.results_dir, self.data_dir),
-            device=device,
-            threads=options.threads,
-        )
-        needs = None if trial.needs is None else trial.needs.model_dump(mode="json")
-        job = replace(job, needs=needs, time_limit_s=options.time_limit_s)
-        return TrialJob(job, str(self.shared), self.objective.budget, self.objective.num_classes)
-
-
 class _Book:
     """Keeps the document of a sweep on disk while it runs; passes all on to the listener."""
 
     def __init__(
         self, name: str, options: SweepOptions, plan: Planner, store: RunStore, listener: Listener
     ) -> None:
-        self._name, self._options, self._plan = name, options, plan
-        self._store, self._listener = store, listener
+        self._name, self._options, self._plan, self._store = name, options, plan, store
+        self._listener, self.note = listener, listener.note
         self._created = datetime.now(UTC).isoformat(timespec="seconds")
         self._saved_at, self._closed = float("-inf"), False
         self._ledger: Ledger | None = None
@@ -191,9 +161,6 @@ class _Book:
         if progress.state != "running" and time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             save_sweep(self.record(ended=False), self._store.results_dir)
             self._saved_at = time.monotonic()
-
-    def note(self, message: str) -> None:
-        self._listener.note(message)
 
     def close(self, *, ended: bool) -> None:
         """Write the document for the last time; the first call counts."""

@@ -1,24 +1,220 @@
-"""From what a user asks to trials: ranges of each method, and the run that a try stands for.
+"""From what a user asks to trials: what is varied, who proposes it, which run a try stands for.
 
-Owns what is varied and the meaning of a try; proposes and runs nothing.
+A grid, a random draw or Optuna, one search for each method: all are asked in turn and told what
+their proposals reached. Runs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 from bench.config import RunSpec
 from bench.data.images import Dataset
 from bench.engine.plan import TRAIN_GROUP, Request, make_plan, request_of
-from bench.errors import ConfigError
+from bench.errors import ConfigError, UnknownNameError
 from bench.method import METHODS
 from bench.networks.weights import Weights
 from bench.recipes import recipe_named
-from bench.spaces import LogUniform, Space, parse_params, search_space
+from bench.seeding import derive
+from bench.spaces import Choice, LogUniform, Space, Whole, parse_params, search_space, tidy
 from bench.sweep.options import SweepOptions
-from bench.sweep.tries import Try
+
+DEFAULT_SAMPLES = 8
+_REDRAWS = 100
+_STARTUP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Settings of one method to be tried: "sgad.gamma" -> 0.3; `number` counts from 0."""
+
+    method: str
+    number: int
+    settings: Mapping[str, Any]
+
+
+class Proposals(ABC):
+    """A search over the settings of one method; `total` is how many proposals there are at most."""
+
+    total: int
+
+    @abstractmethod
+    def ask(self) -> Try | None:
+        """Return the next proposal; None when there are no more."""
+
+    def tell(self, tried: Try, values: Sequence[float] | None) -> None:  # noqa: B027
+        """Take what a proposal reached in each objective, the mean over its seeds, more being
+        better; None if it reached nothing."""
+
+
+class Listed(Proposals):
+    """Proposals that are known from the start and learn nothing."""
+
+    def __init__(self, tries: Sequence[Try]) -> None:
+        self.total, self._left = len(tries), iter(tries)
+
+    def ask(self) -> Try | None:
+        return next(self._left, None)
+
+
+def grid(method: str, spaces: Mapping[str, Space]) -> Listed:
+    """Return all combinations of the values of `spaces`, in their order.
+
+    Raises:
+        ConfigError: a range has no list of values.
+    """
+    lists: list[tuple[Any, ...]] = []
+    for name, space in spaces.items():
+        if not isinstance(space, Choice):
+            raise ConfigError(
+                f"A grid needs values, and {name} has the range {space}.",
+                hint="Give values like 0.1,0.3,1, or use --search random --samples N.",
+            )
+        lists.append(space.values)
+    settings = [dict(zip(spaces, values, strict=True)) for values in itertools.product(*lists)]
+    return Listed([Try(method, number, one) for number, one in enumerate(settings)])
+
+
+def at_random(method: str, spaces: Mapping[str, Space], *, samples: int) -> Listed:
+    """Return `samples` different draws; the first are the same however many are asked for.
+
+    Fewer where the ranges hold fewer different settings.
+    """
+    drawn = itertools.islice(_different(method, spaces), samples)
+    return Listed([Try(method, number, settings) for number, settings in enumerate(drawn)])
+
+
+def _different(method: str, spaces: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
+    seen: list[dict[str, Any]] = []
+    for number in itertools.count():
+        random = Random(derive(number, "sweep", method))
+        for _ in range(_REDRAWS):
+            settings = {name: space.draw(random) for name, space in spaces.items()}
+            if settings not in seen:
+                break
+        else:
+            return
+        seen.append(settings)
+        yield settings
+
+
+class Optuna(Proposals):
+    """Optuna's tree-structured Parzen estimator, told what its proposals reached in each objective.
+
+    With two it is the multi-objective one (Ozaki et al. 2022), which learns from a dozen trials;
+    NSGA-II would draw a first population of 50. It begins with the settings in `known`, what it
+    proposed before a sweep was interrupted, and with the draws of a random search.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        spaces: Mapping[str, Space],
+        *,
+        samples: int,
+        objectives: int,
+        known: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        try:
+            import optuna
+        except ImportError:
+            raise ConfigError(
+                "--search optuna and pareto need the package optuna.",
+                hint="pip install 'skipbench[search]', or use --search random.",
+            ) from None
+        self.total = samples if spaces else 1
+        self._method, self._spaces, self._asked = method, spaces, 0
+        self._distributions = {name: _distribution(space) for name, space in spaces.items()}
+        seed = derive(0, "optuna", method) % 2**32
+        # Trials run side by side: one that is still running counts as a poor one, so that the next
+        # proposal goes elsewhere.
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, constant_liar=True, n_startup_trials=_STARTUP
+        )
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        maximize = optuna.study.StudyDirection.MAXIMIZE
+        self._study = optuna.create_study(directions=[maximize] * objectives, sampler=sampler)
+        drawn = itertools.islice(_different(method, spaces), len(known), _STARTUP)
+        for settings in (*known, *drawn):
+            # A choice by its place: a value may be a list, which Optuna does not take.
+            lists = {n: space.values for n, space in spaces.items() if isinstance(space, Choice)}
+            told = {n: lists[n].index(v) if n in lists else v for n, v in settings.items()}
+            self._study.enqueue_trial(told)
+        self._trials: dict[int, Any] = {}
+
+    def ask(self) -> Try | None:
+        if self._asked == self.total:
+            return None
+        number, self._asked = self._asked, self._asked + 1
+        trial = self._study.ask(self._distributions)
+        self._trials[number] = trial
+        settings: dict[str, Any] = {}
+        for name, value in trial.params.items():
+            space = self._spaces[name]
+            one = space.values[value] if isinstance(space, Choice) else tidy(value, space)
+            settings[name] = one
+        return Try(self._method, number, settings)
+
+    def tell(self, tried: Try, values: Sequence[float] | None) -> None:
+        import optuna
+
+        trial = self._trials.pop(tried.number)
+        if values is None or not all(map(math.isfinite, values)):
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(trial, values)
+
+
+def _distribution(space: Space) -> Any:
+    from optuna import distributions
+
+    if isinstance(space, Choice):
+        return distributions.CategoricalDistribution(range(len(space.values)))
+    if isinstance(space, Whole):
+        return distributions.IntDistribution(space.low, space.high)
+    log = isinstance(space, LogUniform)
+    return distributions.FloatDistribution(space.low, space.high, log=log)
+
+
+_OBJECTIVES = {"optuna": 1, "pareto": 2}
+SEARCHES = ("grid", "random", *_OBJECTIVES)
+
+
+def proposals(
+    search: str,
+    method: str,
+    spaces: Mapping[str, Space],
+    *,
+    samples: int | None,
+    known: Sequence[Mapping[str, Any]] = (),
+) -> Proposals:
+    """Return the search called `search` ("" for: a grid where it can be one, else random).
+
+    `known` are settings that an earlier, interrupted sweep with the same options proposed.
+
+    Raises:
+        UnknownNameError: there is no such search.
+        ConfigError: the ranges do not fit it.
+    """
+    listed = all(isinstance(space, Choice) for space in spaces.values())
+    chosen = search or ("grid" if listed and samples is None else "random")
+    if chosen == "grid":
+        if samples is not None:
+            raise ConfigError("A grid has no --samples.", hint="Use --search random.")
+        return grid(method, spaces)
+    if chosen == "random":
+        return at_random(method, spaces, samples=samples or DEFAULT_SAMPLES)
+    if chosen not in _OBJECTIVES:
+        raise UnknownNameError("search", search, SEARCHES)
+    count, objectives = samples or DEFAULT_SAMPLES, _OBJECTIVES[chosen]
+    return Optuna(method, spaces, samples=count, objectives=objectives, known=known)
+
 
 _LR_AROUND = 3.0
 
@@ -47,23 +243,15 @@ class Planner:
         Raises:
             ConfigError: a setting does not exist, or has a value that the method refuses.
         """
-        request = replace(
-            self.request,
-            methods=(tried.method,),
-            seeds=tuple(seeds),
-            settings=self._settings(tried),
-        )
-        size = len(self.dataset.train)
-        plan = make_plan(request, self.dataset.info, train_size=size, weights=self.weights)
-        return [Trial(tried, item.spec.seed, item.spec, item.needs) for item in plan]
-
-    def _settings(self, tried: Try) -> dict[str, dict[str, Any]]:
         known = {tried.method, TRAIN_GROUP}
         groups = {name: dict(g) for name, g in self.request.settings.items() if name in known}
         for name, value in tried.settings.items():
             group, _, key = name.partition(".")
             groups.setdefault(group, {})[key] = value
-        return groups
+        asked = {"methods": (tried.method,), "seeds": tuple(seeds), "settings": groups}
+        request, size = replace(self.request, **asked), len(self.dataset.train)  # type: ignore[arg-type]
+        plan = make_plan(request, self.dataset.info, train_size=size, weights=self.weights)
+        return [Trial(tried, item.spec.seed, item.spec, item.needs) for item in plan]
 
 
 def planner(options: SweepOptions, dataset: Dataset, weights: Weights | None) -> Planner:

@@ -1,20 +1,95 @@
 """What a Ray worker does of a trial: watch its process, and tell Tune each epoch and the end.
 
-Imports nothing heavy: a worker stays small. The process of a trial that finished does the worker's
-next one, so that torch is loaded once and not for each; any other end of a trial is its end too.
+On a machine that does not see the results folder a trial's files lie in a folder of their own until
+the driver has taken them in. Imports nothing heavy: a worker stays small. The process of a trial
+that finished does the worker's next one, so that torch is loaded once.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.engine.supervising import Job, RunProcess
-from bench.sweep.objective import Objective
-from bench.sweep.trial_files import TrialJob, collect, place_of
+from bench.errors import RecordError
+from bench.storage import make_folder, write_atomically
+from bench.sweep.options import Objective
+
+Files = dict[str, bytes]
+
+
+class TrialJob(NamedTuple):
+    """The job of a trial, what judges it, and a file by which a machine knows that it sees the
+    results folder."""
+
+    job: Job
+    shared: str
+    budget: float | None
+    num_classes: int
+
+    def text(self) -> str:
+        """Return all of it as JSON."""
+        return json.dumps(self._replace(job=asdict(self.job)))  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, text: str) -> TrialJob:
+        """Return what `text` gave."""
+        job, *rest = json.loads(text)
+        return cls(Job(**job), *rest)
+
+
+@contextmanager
+def sign(results_dir: Path) -> Iterator[Path]:
+    """Leave a file in the results folder while a sweep runs; who sees it shares the folder."""
+    path = make_folder(results_dir / "sweeps") / f".here-{secrets.token_hex(8)}"
+    write_atomically(path, b"")
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def place_of(trial: TrialJob) -> Iterator[TrialJob]:
+    """Yield the trial as it is done here: in the results folder, or in a folder for now."""
+    if Path(trial.shared).exists():
+        yield trial
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-trial-") as folder:
+        yield trial._replace(job=replace(trial.job, results_dir=folder))
+
+
+def collect(placed: TrialJob, trial: TrialJob) -> Files | None:
+    """Return what a trial left in its own folder, by name; None where all lies in its place."""
+    if placed.job.results_dir == trial.job.results_dir:
+        return None
+    root = Path(placed.job.results_dir) / "runs"
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def put_away(files: Mapping[str, bytes], results_dir: Path) -> None:
+    """Write the files of runs that were done elsewhere; the record of each last.
+
+    Raises:
+        RecordError: a name leads elsewhere.
+        StorageError: the results folder is read-only, full or gone.
+    """
+    for name in sorted(files, key=lambda name: name.endswith("record.json")):
+        run, _, file = name.partition("/")
+        if not file or "/" in file or ".." in (run, file):
+            raise RecordError(f"A trial sent a file called '{name}', which is not taken.")
+        write_atomically(make_folder(results_dir / "runs" / run) / file, files[name])
+
 
 METHOD, JOB = "method", "job"
 PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +24,10 @@ from bench.networks.trunk import Backbone, Trunk, blocks_of, pool
 from bench.networks.unit import Output
 from bench.seeding import seeded
 from bench.testing import paths, synthetic
-from bench.testing.comparing import require_equal
 from bench.testing.learning import require_gradient
-from bench.testing.outcome import DoesNotApply, Shortfall
-from bench.testing.specimen import Check as NetworkCheck
-from bench.testing.specimen import Specimen
-from bench.testing.suite import Check
+from bench.testing.outcome import DoesNotApply, Shortfall, Specimen, require_equal
+from bench.testing.suite import Check, proof_of
+from bench.testing.workbench import with_gradient
 
 _SIDES = (16, 32, 64)
 _IMAGES = 24
@@ -87,7 +86,8 @@ def perturbed(trunk: Trunk) -> Trunk:
     return trunk.eval()
 
 
-def _builds(bench: TrunkBench) -> None:
+def builds(bench: TrunkBench) -> None:
+    """It can be built, and the smaller backbones of its ladder are smaller."""
     own = bench.backbone
     macs = _meta_macs(own)
     for name, share in own.ladder().items():
@@ -103,10 +103,6 @@ def _meta_macs(backbone: Backbone) -> int:
     with torch.device("meta"), torch.no_grad():
         trunk, x_1chw = backbone.without_memory(), torch.zeros(1, *backbone.image_shape)
         return counted_macs(partial(trunk, x_1chw))
-
-
-def _original(bench: TrunkBench) -> None:
-    _compare(bench.backbone, bench.images(5, seed=1))
 
 
 def _compare(backbone: Backbone, x_nchw: Tensor) -> None:
@@ -146,7 +142,13 @@ def require_original(backbone: Backbone) -> None:
         ) from None
 
 
-def _all_on(bench: TrunkBench) -> None:
+def original(bench: TrunkBench) -> None:
+    """It computes what its library's own network computes, within 1e-5."""
+    _compare(bench.backbone, bench.images(5, seed=1))
+
+
+def all_on(bench: TrunkBench) -> None:
+    """With everything on, gated or skipping, it is the trunk, bit for bit."""
     net, x_nchw = GatedResNet(bench.backbone), bench.images(9, seed=10)
     net.trunk.load_state_dict(bench.trunk.state_dict())
     with evaluating(net):
@@ -160,7 +162,8 @@ def _all_on(bench: TrunkBench) -> None:
             require_equal(found, plain, what=what, cause="forward of Trunk or Block is its own.")
 
 
-def _blocks(bench: TrunkBench) -> None:
+def blocks(bench: TrunkBench) -> None:
+    """Run or skipped, a block gives states of one shape; pooled they are (N, C)."""
     net = GatedResNet(bench.backbone)
     layout, trunk = bench.backbone.layout, bench.trunk
     h = trunk.stem(bench.images(3, seed=11))
@@ -186,7 +189,8 @@ def _blocks(bench: TrunkBench) -> None:
                 )
 
 
-def _macs(bench: TrunkBench) -> None:
+def macs(bench: TrunkBench) -> None:
+    """Two counters agree on its units, which add up to the trunk and to the trace."""
     with evaluating(bench.trunk):
         whole = counted_macs(partial(bench.trunk, bench.images(1, seed=2)))
     units = sum(unit_macs(GatedResNet(bench.backbone)).values())
@@ -198,16 +202,17 @@ def _macs(bench: TrunkBench) -> None:
     paths.macs(bench.gated)
 
 
-def _gradient(bench: TrunkBench) -> None:
+def gradient(bench: TrunkBench) -> None:
+    """Every parameter receives gradient."""
     with seeded(4, "trunk"):
         net: nn.Module = GatedResNet(bench.backbone)
     few = synthetic.batch(8, seed=3, shape=bench.backbone.image_shape)
     F.cross_entropy(net.train()(few.x_nchw).logits, few.labels_n).backward()  # type: ignore[no-untyped-call]
-    reached = {n for n, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
-    require_gradient(net, reached, where=bench.name)  # type: ignore[arg-type]
+    require_gradient(net, with_gradient(net), where=bench.name)  # type: ignore[arg-type]
 
 
-def _round_trip(bench: TrunkBench) -> None:
+def round_trip(bench: TrunkBench) -> None:
+    """A newly built trunk with the saved weights computes the same."""
     with seeded(5, "twin"):
         twin = bench.backbone.build().eval()
     twin.load_state_dict(load(paths.saved(bench.trunk)))
@@ -220,48 +225,22 @@ def _round_trip(bench: TrunkBench) -> None:
             )
 
 
-def _on_gated(check: NetworkCheck) -> Callable[[TrunkBench], None]:
-    return lambda bench: check(bench.gated)
-
-
-_CHECKS: tuple[tuple[str, str, Callable[[TrunkBench], None]], ...] = (
-    ("builds", "It can be built, and the smaller backbones of its ladder are smaller.", _builds),
-    ("original", "It computes what its library's own network computes, within 1e-5.", _original),
-    ("all_on", "With everything on, gated or skipping, it is the trunk, bit for bit.", _all_on),
-    (
-        "blocks",
-        "Run or skipped, a block gives states of one shape; pooled they are (N, C).",
-        _blocks,
-    ),
-    ("macs", "Two counters agree on its units, which add up to the trunk and to the trace.", _macs),
-    ("gradient", "Every parameter receives gradient.", _gradient),
-    ("round_trip", "A newly built trunk with the saved weights computes the same.", _round_trip),
-    (
-        "outputs",
-        "Gated, logits are finite and a trace has a share of each unit.",
-        _on_gated(paths.outputs),
-    ),
-    ("execution", "Gated, really skipping gives what masking gives.", _on_gated(paths.execution)),
-    (
-        "batch_independence",
-        "The result of an image depends neither on its batch mates nor on the batch size.",
-        _on_gated(paths.batch_independence),
-    ),
-    ("repeatable", "Two evaluations agree bit for bit.", _on_gated(paths.repeatable)),
-    (
-        "side_effects",
-        "Evaluating leaves images, weights and random numbers alone.",
-        _on_gated(paths.side_effects),
-    ),
-    ("record", "Its record and its weights can be written.", _on_gated(paths.record)),
-    ("fast_copy", "The copy that is timed computes the same.", _on_gated(paths.fast)),
+_CHECKS = (
+    *(builds, original, all_on, blocks, macs, gradient, round_trip),
+    *(paths.outputs, paths.execution, paths.batch_independence, paths.repeatable),
+    *(paths.side_effects, paths.record, paths.fast_copy),
 )
 
 
 def backbone_checks(name: str) -> list[Check]:
-    """Return the checks of the backbone `name`; they share its networks."""
+    """Return the checks of the backbone `name`; they share its networks. Those of any network are
+    tried on it gated."""
     bench = TrunkBench(name)
+
+    def attempt(check: Callable[[Any], None]) -> None:
+        check(bench.gated if check.__module__ == paths.__name__ else bench)
+
     return [
-        Check(name, check, proves, None, partial(attempt, bench))
-        for check, proves, attempt in _CHECKS
+        Check(name, check.__name__, proof_of(check), None, partial(attempt, check))
+        for check in _CHECKS
     ]

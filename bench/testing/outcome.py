@@ -1,16 +1,25 @@
-"""What came of a check, as data; and the two ways in which a check ends early.
+"""What a check is given, how outputs are compared, and what came of it, as data.
 
-Owns no check and no terminal.
+Owns the tolerances; owns no check and no terminal.
 """
 
 from __future__ import annotations
 
+import copy
 import traceback
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from bench.errors import BenchError
+import torch
+from torch import Tensor
+
+from bench.errors import BenchError, NotExecutable
+from bench.measure.modes import evaluating
+from bench.networks.unit import DynamicNet, Output
 
 Status = Literal["passed", "failed", "exempt", "not tried"]
 _ROOM = Path(__file__).parent
@@ -89,3 +98,128 @@ def _place_of(error: Exception) -> str:
         if "site-packages" not in path.parts and _ROOM not in path.parents and path.is_file():
             return f" ({path.name}, line {frame.lineno})"
     return ""
+
+
+LOGITS = 1e-4
+ROUNDING = 1e-3
+NEARLY_ONE = (
+    "a straight-through gate is 0.9999999 or 1e-8 after rounding; write it as"
+    " hard + (soft - soft.detach()), which is exactly 0 or 1."
+)
+_NOT_REPEATABLE = "deciding draws random numbers in eval mode; see 'repeatable'."
+
+
+def require_same_trace(
+    found: Output, expected: Output, *, net: DynamicNet, what: str, cause: str
+) -> None:
+    """Check that two traces (N, U) agree exactly.
+
+    Raises:
+        Shortfall: they do not; it names the first unit and counts the images.
+    """
+    ran_nu, expected_nu = found.executed, expected.executed
+    if ran_nu.shape != expected_nu.shape:
+        shapes = f"{tuple(ran_nu.shape)} and {tuple(expected_nu.shape)}"
+        raise Shortfall(f"{what} give traces of shape {shapes}.", cause)
+    wrong_nu = ran_nu != expected_nu
+    if bool(wrong_nu.any()):
+        if float((ran_nu - expected_nu).abs().max()) < ROUNDING:
+            cause = NEARLY_ONE
+        first = int(wrong_nu.any(dim=0).nonzero()[0])
+        count = int(wrong_nu.any(dim=1).sum())
+        name = net.units()[first].name
+        raise Shortfall(
+            f"{what} run other units for {count} of {len(wrong_nu)} images, first at '{name}'.",
+            cause,
+        )
+
+
+def require_close(
+    found: Output, expected: Output, *, what: str, cause: str, tolerance: float = LOGITS
+) -> None:
+    """Check that logits (N, K) agree within `tolerance` of the largest, or of 1 if that is smaller.
+
+    Raises:
+        Shortfall: they do not; it says by how much and for how many images.
+    """
+    found_nk, expected_nk = found.logits, expected.logits
+    allowed = tolerance * max(1.0, float(expected_nk.abs().max()))
+    if found_nk.shape != expected_nk.shape:
+        shapes = f"{tuple(found_nk.shape)} and {tuple(expected_nk.shape)}"
+        raise Shortfall(f"{what} give logits of shape {shapes}.", cause)
+    difference_n = (found_nk.float() - expected_nk.float()).abs().amax(dim=1)
+    wrong_n = ~(difference_n <= allowed)  # so that NaN is wrong too
+    if bool(wrong_n.any()):
+        limit = f"allowed is {allowed:.0e}" if allowed else "they must be equal bit for bit"
+        raise Shortfall(
+            f"{what} differ by up to {float(difference_n.max()):.1e} in logits on"
+            f" {int(wrong_n.sum())} of {len(wrong_n)} images; {limit}.",
+            cause,
+        )
+
+
+require_equal = partial(require_close, tolerance=0.0)
+"""Check that logits agree bit for bit."""
+
+
+@contextmanager
+def explained(net: DynamicNet, x_nchw: Tensor) -> Iterator[None]:
+    """Give a Shortfall that is raised inside another cause where random numbers are behind it."""
+    try:
+        yield
+    except Shortfall as found:
+        random = found.cause != NEARLY_ONE and not _repeats(net, x_nchw)
+        raise Shortfall(found.detail, _NOT_REPEATABLE if random else found.cause) from None
+
+
+def _repeats(net: DynamicNet, x_nchw: Tensor) -> bool:
+    first, second = net(x_nchw), net(x_nchw)
+    same = torch.equal(first.executed, second.executed)
+    return same and torch.equal(first.logits, second.logits)
+
+
+def joined(outputs: Sequence[Output]) -> Output:
+    """Return the outputs of parts of a batch as one."""
+    logits_nk = torch.cat([output.logits for output in outputs])
+    return Output(logits_nk, torch.cat([output.executed for output in outputs]), {})
+
+
+Run = Callable[[Tensor], Output]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Specimen:
+    """One network to check on images (N, C, H, W) of `classes` classes.
+
+    `where` names it for messages; `costs` returns the MACs of each unit by name.
+    """
+
+    where: str
+    net: DynamicNet
+    x_nchw: Tensor
+    classes: int
+    costs: Callable[[], Mapping[str, int]]
+
+    def runs(self) -> dict[str, Run]:
+        """Return the ways to run it, as `runs_of`."""
+        return runs_of(self.net, self.x_nchw)
+
+    def in_double(self) -> Specimen:
+        """Return a copy in float64, in which rounding turns no decision."""
+        net = copy.deepcopy(self.net).double()
+        return replace(self, net=net, x_nchw=self.x_nchw.double())
+
+
+Check = Callable[[Specimen], None]
+
+
+def runs_of(net: DynamicNet, x_nchw: Tensor) -> dict[str, Run]:
+    """Return the ways to run `net`: forward, and execute where there is a path that skips."""
+    # Not a call of the network: one that is compiled would be compiled for each size of a batch.
+    runs: dict[str, Run] = {"forward": net.forward}
+    try:
+        with evaluating(net):
+            net.execute(x_nchw[:1])
+    except NotExecutable:
+        return runs
+    return {**runs, "execute": net.execute}

@@ -15,26 +15,26 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from bench.errors import NotExecutable
-from bench.measure.accuracy import Evaluation
+from bench.measure.accuracy import Evaluation, point_record
 from bench.measure.cost import counting, macs_per_image
 from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating, in_eval_mode
-from bench.measure.point import point_record
 from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.unit import DynamicNet, Output
 from bench.runtimes.eager import Eager
 from bench.seeding import random_fingerprint
-from bench.testing.comparing import (
+from bench.testing.outcome import (
     NEARLY_ONE,
     ROUNDING,
+    DoesNotApply,
+    Shortfall,
+    Specimen,
     explained,
     joined,
     require_close,
     require_equal,
     require_same_trace,
 )
-from bench.testing.outcome import DoesNotApply, Shortfall
-from bench.testing.specimen import Specimen
 
 _SINGLES = 4
 _OTHER_DECISION = (
@@ -64,6 +64,7 @@ _UNRECORDED = (
 
 
 def outputs(tried: Specimen) -> None:
+    """Logits are finite; a trace has a share of each unit, all of those that always run."""
     net, where, x = tried.net, tried.where, tried.x_nchw[:6]
     units = net.units()
     names = [unit.name for unit in units]
@@ -130,6 +131,8 @@ def _require_hard(gates: Sequence[Tensor | None], where: str) -> None:
 
 
 def execution(tried: Specimen) -> None:
+    """Really skipping gives the logits and the trace of masking: whole batch, single image,
+    uneven batch."""
     net, x, what = tried.net, tried.x_nchw, f"{tried.where}: execute and forward"
     with evaluating(net):
         _require_executable(net, x[:1])
@@ -151,6 +154,7 @@ def _require_executable(net: DynamicNet, x_nchw: Tensor) -> None:
 
 
 def batch_independence(tried: Specimen) -> None:
+    """The result of an image depends neither on its batch mates nor on the batch size."""
     net, x, count = tried.net, tried.x_nchw, len(tried.x_nchw)
     order_n = torch.randperm(count, generator=torch.Generator().manual_seed(1)).to(x.device)
     sizes = {1: order_n[:_SINGLES], count // 3 + 1: order_n, count: order_n}
@@ -168,6 +172,7 @@ def batch_independence(tried: Specimen) -> None:
 
 
 def repeatable(tried: Specimen) -> None:
+    """Two evaluations of the same images agree bit for bit."""
     net, x = tried.net, tried.x_nchw[:8]
     # Sums of an accelerator may come in any order.
     require = require_equal if x.device.type == "cpu" else require_close
@@ -180,6 +185,7 @@ def repeatable(tried: Specimen) -> None:
 
 
 def side_effects(tried: Specimen) -> None:
+    """Evaluating leaves images, weights, modes and global random numbers alone."""
     net, where, x = tried.net, tried.where, tried.x_nchw[:9]
     images_before, state = x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
     net.eval()
@@ -209,6 +215,7 @@ def _require_same_state(net: DynamicNet, before: dict[str, Tensor], *, what: str
 
 
 def macs(tried: Specimen) -> None:
+    """The MACs of the trace are the MACs that execution really spends."""
     net, x = tried.net, tried.x_nchw
     costs = [tried.costs()[unit.name] for unit in net.units()]
     with evaluating(net):
@@ -220,7 +227,8 @@ def macs(tried: Specimen) -> None:
             _require_same_macs(counted, traced, len(part), where=tried.where)
 
 
-def fast(tried: Specimen) -> None:
+def fast_copy(tried: Specimen) -> None:
+    """The copy that is timed computes the same."""
     if "execute" not in tried.runs():
         raise DoesNotApply("there is no path that really skips, so nothing is timed.")
     run = Eager().prepare(tried.net, tried.x_nchw[:2])
@@ -228,6 +236,7 @@ def fast(tried: Specimen) -> None:
 
 
 def record(tried: Specimen) -> None:
+    """Its record and its weights can be written."""
     net, x = tried.net, tried.x_nchw
     with evaluating(net):
         executed_nu = net.forward(x).executed.cpu()

@@ -21,15 +21,16 @@ from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.trunk import Trunk
 from bench.networks.unit import DynamicNet, Output
 from bench.seeding import seeded
-from bench.testing.comparing import (
+from bench.testing.outcome import (
+    DoesNotApply,
+    Shortfall,
     explained,
     require_close,
     require_equal,
     require_same_trace,
+    runs_of,
 )
-from bench.testing.outcome import DoesNotApply, Shortfall
 from bench.testing.paths import saved
-from bench.testing.specimen import runs_of
 from bench.testing.synthetic import images
 from bench.testing.workbench import Subject, Workbench
 
@@ -41,6 +42,7 @@ _LOST = (
 
 
 def all_on(bench: Workbench) -> None:
+    """With everything on it is its plain trunk, bit for bit."""
     for subject in bench.subjects():
         net, x = subject.net, images(9, seed=10)
         with evaluating(net):
@@ -56,7 +58,9 @@ def all_on(bench: Workbench) -> None:
             what = f"{subject.backbone.name}: forward_all_on and the plain trunk"
             cause = "a unit is scaled, normalised or replaced even where it runs."
             require_equal(everything, plain, what=what, cause=cause)
-            _require_blocks_on(everything, net, what)
+            share = everything.executed[:, block_columns(net.units())].mean().item()
+            if share != 1:
+                raise Shortfall(f"{what}: the trace says that {share:.1%} of the blocks ran.")
             if isinstance(net, GatedResNet):
                 ones_nb = torch.ones(len(x), len(net.blocks))
                 what = f"{subject.backbone.name}: execute_with all on and the plain trunk"
@@ -74,13 +78,8 @@ def _dense(net: DynamicNet, x_nchw: Tensor) -> Output:
     return Output(trunk(x_nchw), torch.ones(len(x_nchw), 0), {})
 
 
-def _require_blocks_on(output: Output, net: DynamicNet, what: str) -> None:
-    share = output.executed[:, block_columns(net.units())].mean().item()
-    if share != 1:
-        raise Shortfall(f"{what}: the trace says that {share:.1%} of the blocks ran, not all.")
-
-
 def all_off(bench: Workbench) -> None:
+    """With every gate closed it is stem, shortcuts and head."""
     for subject in bench.subjects():
         net, x = subject.net, images(9, seed=12)
         if not isinstance(net, GatedResNet):
@@ -104,6 +103,7 @@ def all_off(bench: Workbench) -> None:
 
 
 def permuted(bench: Workbench) -> None:
+    """By the decisions of each other's images a batch costs exactly the same."""
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
     same = torch.arange(24)
     for subject in bench.subjects():
@@ -158,6 +158,7 @@ def _blocks_of(output: Output, net: DynamicNet) -> Output:
 
 
 def round_trip(bench: Workbench) -> None:
+    """A newly built network with the saved weights computes the same at every operating point."""
     for subject in bench.subjects():
         twin = _twin(bench, subject)
         points = list(bench.method.operating_points(twin, bench.config))
@@ -190,6 +191,7 @@ def _twin(bench: Workbench, subject: Subject) -> DynamicNet:
 
 
 def inference_net(bench: Workbench) -> None:
+    """What is shipped computes the same, without what only training needs."""
     for tried in bench.specimens():
         where, net, x = tried.where, tried.net, tried.x_nchw
         with evaluating(net), explained(net, x):
@@ -214,6 +216,7 @@ def inference_net(bench: Workbench) -> None:
 
 
 def points(bench: Workbench) -> None:
+    """Its operating points have names of their own and the same units."""
     for subject in bench.subjects():
         require_points(subject.points, subject.net)
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.measure.accuracy import block_rates
 from bench.measure.cost import macs_per_image, unit_macs
 from bench.measure.modes import evaluating
-from bench.measure.point import block_rates
 from bench.method import Batch, Source, SourcePoint
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.errors import NotApplicable
 from bench.measure.cost import unit_macs
@@ -30,9 +30,9 @@ from bench.method import (
 from bench.recipes import RECIPES
 from bench.seeding import seeded
 from bench.testing import synthetic
-from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, shortfall_of
+from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, Specimen, shortfall_of
 from bench.testing.perturbation import Spread, gated_columns, perturb
-from bench.testing.specimen import Specimen
+from bench.training.loop import freeze_all_but
 from bench.training.optimizer import build_optimizer
 from bench.training.statistics import reestimate
 
@@ -101,9 +101,7 @@ class Workbench:
         """
         if isinstance(self._trained, Shortfall):
             raise NotTried("there is no network to try it on, because 'trains' failed.")
-        if isinstance(self._trained, DoesNotApply):
-            raise self._trained
-        return self._trained
+        return self.train()
 
     def specimens(self) -> Iterator[Specimen]:
         """Yield the network of every operating point, with synthetic images."""
@@ -200,14 +198,9 @@ def state_of(source: Source | None) -> dict[str, Tensor]:
     }
 
 
-def synthetic_batch(step: int) -> Batch:
-    """Return the images of one step of a short training."""
-    return synthetic.batch(_BATCH, seed=step)
-
-
 @torch.enable_grad()
 def train_briefly(
-    net: DynamicNet, phase: Phase, *, batch_of: Callable[[int], Batch] = synthetic_batch
+    net: DynamicNet, phase: Phase, *, batch_of: Callable[[int], Batch] | None = None
 ) -> set[str]:
     """Do some steps of the training loop; return the parameters that received gradient.
 
@@ -215,38 +208,30 @@ def train_briefly(
     at random need several.
     """
     groups = phase.groups(net)
-    chosen = {id(p) for group in groups for p in group.parameters}
-    names = {name for name, p in net.named_parameters() if id(p) in chosen}
-    for parameter in net.parameters():
-        parameter.requires_grad_(id(parameter) in chosen)
+    freeze_all_but(phase, net)
+    names = {name for name, p in net.named_parameters() if p.requires_grad}
     optimizer = build_optimizer(groups, phase.optimizer)
     phase.set_modes(net)
     reached: set[str] = set()
     for step, progress in enumerate((*_PROGRESS, *_MORE_PROGRESS)):
         if step >= len(_PROGRESS) and names <= reached:
             break
-        reached |= _step(net, phase, optimizer, batch_of(step), progress=progress)
+        batch = batch_of(step) if batch_of else synthetic.batch(_BATCH, seed=step)
+        terms = phase.loss(net, batch, progress)
+        require_descendable(terms.total, phase)
+        optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        reached |= with_gradient(net)
+        optimizer.step()
     for parameter in net.parameters():
         parameter.requires_grad_(True)
         parameter.grad = None
     return reached
 
 
-def _step(
-    net: DynamicNet,
-    phase: Phase,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    *,
-    progress: float,
-) -> set[str]:
-    terms = phase.loss(net, batch, progress)
-    require_descendable(terms.total, phase)
-    optimizer.zero_grad(set_to_none=True)
-    terms.total.backward()  # type: ignore[no-untyped-call]
-    reached = {n for n, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
-    optimizer.step()
-    return reached
+def with_gradient(net: nn.Module) -> set[str]:
+    """Return the names of the parameters that have received gradient."""
+    return {n for n, p in net.named_parameters() if p.grad is not None and bool(p.grad.any())}
 
 
 def require_descendable(total: Tensor, phase: Phase) -> None:

@@ -77,7 +77,3 @@ class Checkpoint:
         aside = self.path.with_name(self.path.name + ".broken")
         os.replace(self.path, aside)
         return aside
-
-    def remove(self) -> None:
-        """Delete the checkpoint of a finished run."""
-        self.path.unlink(missing_ok=True)

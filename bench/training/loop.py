@@ -7,26 +7,32 @@ an uninterrupted one would have drawn and, on a CPU, ends in the same bits. Owns
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel
+from torch import Tensor
 
-from bench.allocator import keep_freed_memory
 from bench.data.augment import Batch, Trainable, steps_per_epoch, train_batches
 from bench.errors import CheckpointError, DivergedError, PluginError
+from bench.machine import keep_freed_memory
 from bench.measure.cost import counted_macs
 from bench.method import DynamicNet, Phase
 from bench.recipes import Precision
 from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import generator, seed_globally
 from bench.training.checkpoint import Checkpoint, Position
-from bench.training.optimizer import build_optimizer, learning_rate, restore_optimizer
+from bench.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    restore_optimizer,
+    set_learning_rate,
+)
 from bench.training.reporter import Reporter
-from bench.training.steps import Steps
 
 _CHECKPOINT_EVERY_S = 20.0
 _LOOK_EVERY_STEPS = 64
@@ -54,25 +60,11 @@ class Settings:
     precision: Precision = "fp32"
 
 
-@dataclass(slots=True)
-class _Log:
+class _Log(BaseModel):
     """What has been recorded so far; travels through checkpoints as JSON."""
 
     rows: list[EpochRow]
     costs: list[PhaseCost]
-
-    def dump(self) -> str:
-        return json.dumps(
-            {key: [item.model_dump() for item in getattr(self, key)] for key in ("rows", "costs")}
-        )
-
-    @classmethod
-    def load(cls, text: str) -> _Log:
-        data = json.loads(text)
-        return cls(
-            [EpochRow.model_validate(row) for row in data["rows"]],
-            [PhaseCost.model_validate(cost) for cost in data["costs"]],
-        )
 
 
 def train(
@@ -94,11 +86,11 @@ def train(
     """
     keep_freed_memory()
     position = _resume(checkpoint, reporter)
-    log = _Log([], [])
+    log = _Log(rows=[], costs=[])
     start_phase, start_epoch = 0, 0
     if position is not None:
         net.load_state_dict(position.net)
-        log = _Log.load(position.log)
+        log = _Log.model_validate_json(position.log)
         start_phase, start_epoch = position.phase, position.epoch
         for row in log.rows:
             reporter.epoch_finished(row)
@@ -141,7 +133,7 @@ class _Stretch:
         self.images, self.settings, self.reporter = images, settings, reporter
         self.batch_size = min(phase.batch_size, len(images.images))
         self.steps = steps_per_epoch(len(images.images), batch_size=self.batch_size)
-        _freeze_all_but(phase, net)
+        freeze_all_but(phase, net)
         self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
         self.stepping = Steps(
             phase=phase,
@@ -188,7 +180,7 @@ class _Stretch:
             next_epoch,
             net=self.net.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            log=log.dump(),
+            log=log.model_dump_json(),
         )
 
     def _epoch(self, epoch: int) -> EpochRow:
@@ -257,7 +249,7 @@ def step_macs_per_image(phase: Phase, net: DynamicNet, batch: Batch) -> float:
     nothing reaches back through parameters that the phase freezes.
     """
     net = copy.deepcopy(net)
-    _freeze_all_but(phase, net)
+    freeze_all_but(phase, net)
     phase.set_modes(net)
     count = min(_COUNTED_IMAGES, len(batch))
     few = Batch(batch.x_nchw[:count], batch.labels_n[:count], batch.index_n[:count])
@@ -267,7 +259,45 @@ def step_macs_per_image(phase: Phase, net: DynamicNet, batch: Batch) -> float:
         raise PluginError(f"The loss of '{phase.name}': {error.message}") from error
 
 
-def _freeze_all_but(phase: Phase, net: DynamicNet) -> None:
+def freeze_all_but(phase: Phase, net: DynamicNet) -> None:
+    """Let only the parameters that a phase changes ask for gradients."""
     chosen = {id(p) for group in phase.groups(net) for p in group.parameters}
     for parameter in net.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
+
+
+@dataclass(kw_only=True, eq=False)
+class Steps:
+    """The steps of one phase; sums what the phase logs."""
+
+    phase: Phase
+    net: DynamicNet
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    precision: Precision
+
+    def __post_init__(self) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+
+    def start_epoch(self) -> None:
+        """Sum from zero again."""
+        for total in self._sums.values():
+            total.zero_()
+
+    def sums(self) -> Mapping[str, float]:
+        """Return the sums since the epoch began; waits for the device."""
+        return {name: float(total) for name, total in self._sums.items()}
+
+    def step(self, batch: Batch, *, lr: float, progress: float) -> None:
+        """Do one step at this learning rate; `progress` is that of the phase, from 0 to 1."""
+        set_learning_rate(self.optimizer, lr)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            terms = self.phase.loss(self.net, batch, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        for name, value in terms.parts.items():
+            self._sums[name] += value.detach()
+        if terms.logits is not None:
+            right = terms.logits.detach().argmax(dim=1) == batch.labels_n
+            self._sums["accuracy_train"] += right.float().mean()

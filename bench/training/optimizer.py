@@ -27,16 +27,12 @@ def build_optimizer(groups: Sequence[ParameterGroup], spec: OptimizerSpec) -> to
         }
         for group in groups
     ]
+    decay = spec.weight_decay
     if spec.kind != "sgd":
         adam = torch.optim.Adam if spec.kind == "adam" else torch.optim.AdamW
         betas = (spec.momentum, 0.999)
-        return adam(options, lr=spec.lr, betas=betas, weight_decay=spec.weight_decay)
-    return torch.optim.SGD(
-        options,
-        lr=spec.lr,
-        momentum=spec.momentum,
-        weight_decay=spec.weight_decay,
-    )
+        return adam(options, lr=spec.lr, betas=betas, weight_decay=decay)
+    return torch.optim.SGD(options, lr=spec.lr, momentum=spec.momentum, weight_decay=decay)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

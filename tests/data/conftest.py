@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from tiny_cifar import TinyCifar, make_tiny_cifar, random_images, source_for
+from tiny_cifar import TinyCifar, checksums, make_tiny_cifar, random_images, source_for
+from torchvision.datasets import CIFAR10
 
 from bench.data import cifar
 from bench.data.cifar import Source
@@ -21,6 +22,8 @@ def tiny() -> TinyCifar:
 def install(monkeypatch: pytest.MonkeyPatch, tiny: TinyCifar) -> Callable[[bytes], Source]:
     """Return a function that makes `cifar10` mean another archive."""
     monkeypatch.delenv("BENCH_DATA_MIRROR", raising=False)
+    for name, value in checksums(tiny.members).items():
+        monkeypatch.setattr(CIFAR10, name, value)
 
     def make(archive: bytes) -> Source:
         source = source_for(tiny.source, archive)

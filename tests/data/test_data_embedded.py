@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.data.digits import load_digits
-from bench.data.graded_digits import load_graded_digits
+from bench.data.embedded import load_digits, load_graded_digits, load_synthetic
 from bench.data.images import Dataset, ImageSet
 from bench.data.load import load_dataset
 from bench.data.streaming import trainable
-from bench.data.synthetic import load_synthetic
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.data.identity import channel_statistics, fingerprint, in_canonical_order
-from bench.data.images import Dataset, ImageSet
+from bench.data.images import Dataset, ImageSet, channel_statistics, fingerprint, in_canonical_order
 
 
 def _shuffled(images: ImageSet) -> ImageSet:

@@ -14,7 +14,7 @@ from tiny_cifar import TinyCifar
 
 from bench.data import cifar
 from bench.data.cache import DataWarning
-from bench.data.importing import import_folder
+from bench.data.cifar import import_folder
 from bench.data.load import load_dataset
 from bench.errors import DataError, UnknownNameError
 

@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 from baselines.resnet import DenseResNet
 from bench import api
 from bench.data.load import load_dataset
-from bench.engine.brought import brought_along
-from bench.engine.building import Workplace, build
+from bench.engine.building import Workplace, brought_along, build
 from bench.engine.plan import Request, make_plan
 from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Method, MethodConfig
 from bench.networks.weights import Weights

@@ -41,8 +41,7 @@ from bench.report.data.rows import rows
 from bench.report.tables.results import render, rich_table
 from bench.scaffold.example import BlockByBlock, Gates, LearnedGates
 from bench.testing import CHECKS
-from bench.testing.outcome import Shortfall
-from bench.testing.specimen import Specimen
+from bench.testing.outcome import Shortfall, Specimen
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.engine.devices import pick_device
+from bench.engine.building import pick_device
 from bench.errors import ConfigError
 
 

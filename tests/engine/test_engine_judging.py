@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from bench.engine.judging import judge
+from bench.records.arrays import save_arrays
 from bench.records.record import Dynamics, PointRecord, RunRecord
-from bench.records.store import RunStore, save_arrays
+from bench.records.store import RunStore
 
 COSTS = np.array([1.0, 2.0, 3.0, 4.0])
 MakeRecord = Callable[..., RunRecord]

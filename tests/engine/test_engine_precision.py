@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench import api
-from bench.engine import precision
+from bench.engine import fitting
 from bench.networks.trunk import Backbone
 from bench.options import run_options
 from bench.training.reporter import Silent
@@ -26,7 +26,7 @@ class _Heard(Silent):
 
 @pytest.fixture(autouse=True)
 def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "_chosen", {})
+    monkeypatch.setattr(fitting, "_chosen", {})
 
 
 def _run(folder: Path, heard: _Heard, **more: object) -> dict[str, str]:
@@ -41,11 +41,11 @@ def _run(folder: Path, heard: _Heard, **more: object) -> dict[str, str]:
 def test_the_faster_precision_is_taken_if_it_is_worth_it(
     ratio: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "_speed_of_bf16", lambda *_: ratio)
+    monkeypatch.setattr(fitting, "_speed_of_bf16", lambda *_: ratio)
     heard = _Heard()
     device = torch.device("cpu")
-    assert precision.faster_precision(BACKBONE, device, note=heard.note) == expected
-    assert precision.faster_precision(BACKBONE, device, note=heard.note) == expected
+    assert fitting.faster_precision(BACKBONE, device, note=heard.note) == expected
+    assert fitting.faster_precision(BACKBONE, device, note=heard.note) == expected
     assert len(heard.notes) == 1
     assert f"{expected}: in bf16 resnet8 trains at {ratio:.2f}x" in heard.notes[0]
 
@@ -54,7 +54,7 @@ def test_the_trial_really_trains_and_draws_no_random_numbers_of_the_run() -> Non
     torch.manual_seed(0)
     before = torch.get_rng_state()
     heard = _Heard()
-    precision.faster_precision(BACKBONE, torch.device("cpu"), note=heard.note)
+    fitting.faster_precision(BACKBONE, torch.device("cpu"), note=heard.note)
     assert torch.equal(torch.get_rng_state(), before)
     assert "x the speed of fp32" in heard.notes[0]
 
@@ -63,11 +63,11 @@ def test_a_finished_run_is_found_by_a_machine_that_chooses_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"methods": "resnet,random_skip_test", "controls": "none"}
-    monkeypatch.setattr(precision, "_speed_of_bf16", lambda *_: 2.0)
+    monkeypatch.setattr(fitting, "_speed_of_bf16", lambda *_: 2.0)
     first = _run(tmp_path, _Heard(), methods="resnet", controls="none")
     assert set(first.values()) == {"bf16"}
-    monkeypatch.setattr(precision, "_chosen", {})
-    monkeypatch.setattr(precision, "_speed_of_bf16", lambda *_: 0.5)
+    monkeypatch.setattr(fitting, "_chosen", {})
+    monkeypatch.setattr(fitting, "_speed_of_bf16", lambda *_: 0.5)
     again = _run(tmp_path, _Heard(), **asked)
     # What is made from the finished run is made from it, not from one that is trained anew.
     assert first.items() <= again.items()

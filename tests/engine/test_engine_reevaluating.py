@@ -15,8 +15,9 @@ from bench.analysis.extremes import extremes_of
 from bench.cli import app
 from bench.errors import RecordError
 from bench.options import run_options
+from bench.records.arrays import read_arrays, save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import RECORD_FILE, RunStore, load_arrays, save_arrays
+from bench.records.store import RECORD_FILE, RunStore
 from bench.records.upkeep import sound_record
 from bench.training.reporter import Silent
 
@@ -69,7 +70,7 @@ def with_flipped(folders: api.Folders, name: str, images: int) -> RunRecord:
     store = RunStore(folders.results)
     record = store.get(name)
     file = record.points[0].arrays_file
-    arrays = load_arrays(store.folder_of(record), file)
+    arrays = read_arrays(store.folder_of(record), file)
     bits = np.unpackbits(arrays["correct_bits"])
     bits[:images] ^= 1
     save_arrays(store.folder_of(record), file, arrays | {"correct_bits": np.packbits(bits)})
@@ -110,8 +111,8 @@ def test_the_maps_are_of_the_cheapest_and_dearest_images_and_add_up(finished: ap
     store = RunStore(finished.results)
     record = store.get("sact")
     (point,) = record.points
-    arrays = load_arrays(store.folder_of(record), point.arrays_file)
-    maps = load_arrays(store.folder_of(record), point.positions_file)
+    arrays = read_arrays(store.folder_of(record), point.arrays_file)
+    maps = read_arrays(store.folder_of(record), point.positions_file)
     found = extremes_of(arrays["macs_n"])
     assert maps["image_m"].tolist() == [*found.cheapest, *found.most_expensive]
     assert maps["blocks_mhw"].dtype == np.float16 and maps["blocks_mhw"].shape == (20, 8, 8)
@@ -149,7 +150,7 @@ def test_an_image_that_runs_another_block_counts_as_different(folders: api.Folde
     store = RunStore(folders.results)
     record = store.get("sgad")
     folder, file = store.folder_of(record), record.points[0].arrays_file
-    arrays = load_arrays(folder, file)
+    arrays = read_arrays(folder, file)
     moved = arrays["executed_nu"].copy()
     moved[:5, 1] = 1 - moved[:5, 1]  # the same right and wrong, another block
     save_arrays(folder, file, arrays | {"executed_nu": moved})

@@ -17,8 +17,7 @@ from bench.engine.supervising import Job, RunProcess, Said
 from bench.method import METHODS
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
-from bench.sweep.trials import Planner, Trial
-from bench.sweep.tries import Try
+from bench.sweep.trials import Planner, Trial, Try
 
 SLEEPER = """
 import os, signal, time

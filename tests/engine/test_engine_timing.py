@@ -12,8 +12,9 @@ from bench.engine.latency import processes
 from bench.errors import RunFailed
 from bench.measure.latency.profiles import PROFILES, Profile
 from bench.options import run_options
+from bench.records.arrays import read_arrays
 from bench.records.record import LatencyCell, RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.store import RunStore
 
 QUICK = Profile(
     "publish",
@@ -70,7 +71,7 @@ def test_three_processes_make_one_cell_and_say_which_is_which(
     cells: tuple[LatencyCell, ...] = record.points[0].latency[-2:]
     assert [(cell.batch_size, cell.profile) for cell in cells] == [(1, "publish"), (32, "publish")]
     for cell in cells:
-        raw = load_arrays(RunStore(folders.results).folder_of(record), cell.raw_file)
+        raw = read_arrays(RunStore(folders.results).folder_of(record), cell.raw_file)
         rounds = [set(raw["round_n"][raw["process_n"] == one]) for one in range(3)]
         assert set(raw["process_n"]) == {0, 1, 2} and all(rounds)
         assert rounds[0] | rounds[1] | rounds[2] == set(range(sum(map(len, rounds))))

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from bench.errors import EquivalenceError, Unsupported, WeightsError
 from bench.export import load_exported
-from bench.export.checking import compare
-from bench.export.description import KEY
-from bench.export.making import Made, make
+from bench.export.exporting import Made, compare, make
+from bench.export.weights_file import KEY
 from bench.networks.unit import DynamicNet, Output
 
 

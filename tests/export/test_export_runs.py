@@ -15,7 +15,7 @@ from bench.api import Folders, export, run
 from bench.cli import app
 from bench.errors import ConfigError, Unsupported
 from bench.export import load_exported
-from bench.export.making import FileFormat
+from bench.export.exporting import FileFormat
 from bench.options import run_options
 
 
@@ -103,7 +103,7 @@ def test_without_onnx_the_command_says_how_to_install_it(
 def test_nothing_is_written_where_the_file_does_not_agree(
     folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.export.checking.ATOL", -1.0)
+    monkeypatch.setattr("bench.export.exporting.ATOL", -1.0)
     with pytest.raises(Unsupported, match="cannot be exported in this format"):
         export("sgad", folders, file_format="onnx", out=tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []

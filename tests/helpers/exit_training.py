@@ -15,7 +15,7 @@ from torch import Tensor
 
 from baselines.resnet import DenseResNet
 from bench.data.augment import Batch, eval_batches, pad_images
-from bench.data.digits import load_digits
+from bench.data.embedded import load_digits
 from bench.data.images import DatasetInfo, ImageSet, hold_out
 from bench.measure.accuracy import evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs

@@ -7,8 +7,8 @@ import functools
 import torch
 from torch import Tensor
 
-from bench.export.description import Description, SourceNote, SourcePointNote
-from bench.export.making import FileFormat, Made, make
+from bench.export.exporting import FileFormat, Made, make
+from bench.export.weights_file import Description, SourceNote, SourcePointNote
 from bench.method import METHODS, DerivedMethod, DynamicNet, Source
 from bench.networks.trunk import Backbone
 from bench.plugins import code_of

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from baselines.resnet import DenseResNet
 from bench.data.augment import eval_batches, pad_images
-from bench.data.digits import load_digits
+from bench.data.embedded import load_digits
 from bench.data.images import Dataset
 from bench.measure.accuracy import Evaluation, evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs

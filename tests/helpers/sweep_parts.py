@@ -12,9 +12,8 @@ from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.spaces import Choice, Space
 from bench.sweep.ledger import Ledger, Progress
-from bench.sweep.objective import Objective
-from bench.sweep.trials import Planner
-from bench.sweep.tries import Proposals, proposals
+from bench.sweep.options import Objective, SweepOptions
+from bench.sweep.trials import Planner, Proposals, proposals
 
 
 @dataclass
@@ -53,10 +52,9 @@ def small_ledger(
         searches,
         small_planner(folder),
         RunStore(folder / "results"),
-        seeds=seeds,
+        options=SweepOptions(seeds=tuple(seeds), scheduler="asha" if stopped_count else "fifo"),
         objective=Objective(budget, 10),
         listener=listener or Remembering(),
-        stopped_count=stopped_count,
     )
 
 

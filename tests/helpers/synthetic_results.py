@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.records.arrays import save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import RunStore, save_arrays
+from bench.records.store import RunStore
 from bench.report.data.study import Study
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 

@@ -6,13 +6,11 @@ import dataclasses
 import hashlib
 import io
 import pickle
-import struct
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -22,33 +20,6 @@ from bench.data.images import ImageSet
 
 TINY_TRAIN = 40
 TINY_TEST = 20
-
-
-def _text(value: bytes) -> bytes:
-    return pickle.BINSTRING + struct.pack("<i", len(value)) + value
-
-
-def _number(value: int) -> bytes:
-    return pickle.BININT + struct.pack("<i", value)
-
-
-def _global(module: str, name: str) -> bytes:
-    return pickle.GLOBAL + f"{module}\n{name}\n".encode()
-
-
-def python2_pickle(rows: np.ndarray[Any, Any], labels: list[int], labels_key: str) -> bytes:
-    """Write a batch as Python 2 with an old numpy wrote it: byte strings, numpy.core."""
-    array_type = _global("numpy", "ndarray") + _number(0) + pickle.TUPLE1 + _text(b"b")
-    dtype = _global("numpy", "dtype") + _text(b"u1") + _number(0) + _number(1)
-    dtype += pickle.TUPLE3 + pickle.REDUCE + pickle.MARK + _number(3) + _text(b"|")
-    dtype += pickle.NONE * 3 + _number(-1) * 2 + _number(0) + pickle.TUPLE + pickle.BUILD
-    shape = b"".join(map(_number, rows.shape)) + pickle.TUPLE2
-    array = _global("numpy.core.multiarray", "_reconstruct") + array_type
-    array += pickle.TUPLE3 + pickle.REDUCE + pickle.MARK + _number(1) + shape + dtype
-    array += pickle.NEWFALSE + _text(rows.tobytes()) + pickle.TUPLE + pickle.BUILD
-    numbers = pickle.EMPTY_LIST + pickle.MARK + b"".join(map(_number, labels)) + pickle.APPENDS
-    fields = _text(b"data") + array + _text(labels_key.encode()) + numbers
-    return pickle.PROTO + b"\2" + pickle.EMPTY_DICT + pickle.MARK + fields + pickle.SETITEMS + b"."
 
 
 def tar_of(members: Mapping[str, bytes]) -> bytes:
@@ -97,23 +68,33 @@ def random_images(count: int, *, seed: int, classes: int = 10) -> ImageSet:
     return ImageSet(pixels, torch.arange(count) % classes)
 
 
-def _member(images: ImageSet, span: slice, labels_key: str) -> bytes:
+def _member(images: ImageSet, span: slice) -> bytes:
     rows = images.images_nhwc[span].permute(0, 3, 1, 2).flatten(1).contiguous().numpy()
-    return python2_pickle(rows, images.labels_n[span].tolist(), labels_key)
+    return pickle.dumps({"data": rows, "labels": images.labels_n[span].tolist()}, protocol=2)
 
 
 def make_tiny_cifar() -> TinyCifar:
     """Return the tiny data set, its batches split as the official archive splits them."""
     train, test = random_images(TINY_TRAIN, seed=1), random_images(TINY_TEST, seed=2)
     original = cifar.SOURCES["cifar10"]
-    share = TINY_TRAIN // len(original.train_members)
+    folder, share = original.folder, TINY_TRAIN // 5
     members = {
-        name: _member(train, slice(i * share, (i + 1) * share), original.labels_key)
-        for i, name in enumerate(original.train_members)
+        f"{folder}/data_batch_{i + 1}": _member(train, slice(i * share, (i + 1) * share))
+        for i in range(5)
     }
-    members[original.test_members[0]] = _member(test, slice(None), original.labels_key)
-    archive = tar_of({"cifar-10-batches-py/readme.html": b"hello", **members})
+    members[f"{folder}/test_batch"] = _member(test, slice(None))
+    names = list(original.class_names)
+    members[f"{folder}/batches.meta"] = pickle.dumps({"label_names": names}, protocol=2)
+    archive = tar_of(members)
     return TinyCifar(train, test, members, archive, source_for(original, archive))
+
+
+def checksums(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what torchvision's CIFAR10 has to expect to take these files as the official ones."""
+    md5 = {name.rpartition("/")[2]: hashlib.md5(data).hexdigest() for name, data in members.items()}
+    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5.pop("batches.meta")}
+    test = [["test_batch", md5.pop("test_batch")]]
+    return {"train_list": [list(item) for item in md5.items()], "test_list": test, "meta": meta}
 
 
 def source_for(original: Source, archive: bytes) -> Source:

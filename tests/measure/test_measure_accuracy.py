@@ -13,9 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bench.measure.accuracy import Evaluation, evaluate, pack_bits
+from bench.measure.accuracy import (
+    Evaluation,
+    evaluate,
+    pack_bits,
+    parameters,
+    point_arrays,
+    point_record,
+)
 from bench.measure.cost import dense_macs, unit_macs
-from bench.measure.point import parameters, point_arrays, point_record
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.records.arrays import bits_in

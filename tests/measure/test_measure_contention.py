@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.latency import contention
-from bench.measure.latency.contention import ContentionMeter, MachineTimes, Sharing, machine_times
+from bench.measure import environment as contention
+from bench.measure.environment import ContentionMeter, MachineTimes, Sharing, machine_times
 
 BUSY = "print(flush=True)\nwhile True: pass"
 

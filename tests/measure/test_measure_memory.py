@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.measure.latency import memory
-from bench.measure.latency.energy import counter_of, energy_mj_per_image, rapl_counter
-from bench.measure.latency.memory import peak_memory_mib
+from bench.measure.latency import resources
+from bench.measure.latency.resources import (
+    counter_of,
+    energy_mj_per_image,
+    peak_memory_mib,
+    rapl_counter,
+)
 
 ALLOCATING = """
 import torch
-from bench.measure.latency.memory import peak_memory_mib
+from bench.measure.latency.resources import peak_memory_mib
 net = torch.nn.Linear(1024, 1024, bias=False)  # 4 MiB of weights
 call = lambda x: torch.ones(len(x), 1024, 1024).sum()  # 4 MiB per image, at its peak
 print(peak_memory_mib(call, torch.zeros(8, 1), net=net).value)
@@ -39,10 +43,10 @@ def test_the_peak_holds_the_weights_and_what_one_call_needs() -> None:
 def test_without_the_counters_of_linux_there_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(resources, "_STATUS", tmp_path / "status")
     found = peak_memory_mib(no_call, torch.zeros(2, 1), net=nn.Identity())
     assert found.value is None and "does not tell" in found.reason
-    monkeypatch.setattr(memory, "_RESET", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr(resources, "_RESET", tmp_path / "none" / "clear_refs")
     assert peak_memory_mib(no_call, torch.zeros(2, 1), net=nn.Identity()).value is None
 
 
@@ -51,8 +55,8 @@ def test_growth_is_from_the_size_before_to_the_peak(
 ) -> None:
     status = tmp_path / "status"
     status.write_text("VmHWM:\t  9000 kB\nVmRSS:\t  1000 kB\n")
-    monkeypatch.setattr(memory, "_STATUS", status)
-    monkeypatch.setattr(memory, "_RESET", tmp_path / "clear_refs")
+    monkeypatch.setattr(resources, "_STATUS", status)
+    monkeypatch.setattr(resources, "_RESET", tmp_path / "clear_refs")
 
     def call(x_nchw: Tensor) -> None:
         if len(x_nchw) > 1:
@@ -67,8 +71,8 @@ def test_memory_that_a_runtime_keeps_for_its_calls_counts(
 ) -> None:
     status = tmp_path / "status"
     status.write_text("VmHWM:\t  1000 kB\nVmRSS:\t  1000 kB\n")
-    monkeypatch.setattr(memory, "_STATUS", status)
-    monkeypatch.setattr(memory, "_RESET", tmp_path / "clear_refs")
+    monkeypatch.setattr(resources, "_STATUS", status)
+    monkeypatch.setattr(resources, "_RESET", tmp_path / "clear_refs")
 
     class Keeping:
         work_bytes = 3 * 2**20

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from bench.errors import UnknownNameError
-from bench.measure.latency.clock import Query, queries, time_round, warm_up
 from bench.measure.latency.profiles import PROFILES, Profile, profile_named
+from bench.measure.latency.rounds import Query, queries, time_round, warm_up
 from bench.measure.modes import full_fp32, using_threads
 from bench.runtimes.contract import Run
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data.augment import Batch, eval_batches, pad_images
-from bench.data.digits import load_digits
+from bench.data.embedded import load_digits
 from bench.measure.accuracy import evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.measure.modes import using_threads

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.data.cifar import import_folder
 from bench.data.images import Dataset
-from bench.data.importing import import_folder
 from bench.data.load import load_dataset
 
 

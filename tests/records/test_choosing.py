@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import RecordError
-from bench.records.choosing import finished_run, finished_runs
 from bench.records.record import RunRecord
-from bench.records.store import RunStore
+from bench.records.store import RunStore, finished_run, finished_runs
 
 MakeRecord = Callable[..., RunRecord]
 

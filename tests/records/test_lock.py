@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from bench.errors import StorageError
-from bench.records.lock import locked
-from bench.storage import remove_leftovers, write_atomically
+from bench.storage import locked, remove_leftovers, write_atomically
 
 HOLDING = """
 import sys, time
 from pathlib import Path
-from bench.records.lock import locked
+from bench.storage import locked
 with locked(Path(sys.argv[1]), note=print):
     print("held", flush=True)
     time.sleep(60)

@@ -17,9 +17,10 @@ import pytest
 from beside import write_many
 
 from bench.errors import RecordError, StorageError
+from bench.records.arrays import read_arrays, save_arrays
 from bench.records.document import decode, encode
 from bench.records.record import EpochRow, RunRecord
-from bench.records.store import RECORD_FILE, RunStore, load_arrays, save_arrays
+from bench.records.store import RECORD_FILE, RunStore
 from bench.storage import write_atomically
 
 MakeRecord = Callable[..., RunRecord]
@@ -288,7 +289,7 @@ def test_arrays_come_back_equal_and_their_bytes_repeat(tmp_path: Path) -> None:
         "file": np.array(3),
     }
     first = save_arrays(tmp_path, "a.npz", arrays).read_bytes()
-    back = load_arrays(tmp_path, "a.npz")
+    back = read_arrays(tmp_path, "a.npz")
     assert back.keys() == arrays.keys()
     for key, array in arrays.items():
         np.testing.assert_array_equal(back[key], array, strict=True)
@@ -301,7 +302,7 @@ def test_arrays_of_objects_are_refused_both_ways(tmp_path: Path) -> None:
         save_arrays(tmp_path, "a.npz", {"x": objects})
     np.savez(tmp_path / "b.npz", x=objects)
     with pytest.raises(RecordError, match="cannot be read"):
-        load_arrays(tmp_path, "b.npz")
+        read_arrays(tmp_path, "b.npz")
 
 
 def test_damaged_and_missing_arrays_are_record_errors(tmp_path: Path) -> None:
@@ -315,15 +316,15 @@ def test_damaged_and_missing_arrays_are_record_errors(tmp_path: Path) -> None:
     for content in (whole[:50], b"", b"text", buffer.getvalue(), flipped):
         (tmp_path / "b.npz").write_bytes(content)
         with pytest.raises(RecordError, match="cannot be read"):
-            load_arrays(tmp_path, "b.npz")
+            read_arrays(tmp_path, "b.npz")
     with pytest.raises(RecordError, match="missing"):
-        load_arrays(tmp_path, "c.npz")
+        read_arrays(tmp_path, "c.npz")
 
 
 @pytest.mark.parametrize("name", ["../a.npz", "/etc/passwd", "..", "", "a/b.npz", "a\\b", "C:x"])
 def test_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecordError, match="not a plain file name"):
-        load_arrays(tmp_path, name)
+        read_arrays(tmp_path, name)
     with pytest.raises(RecordError, match="not a plain file name"):
         save_arrays(tmp_path, name, {})
 

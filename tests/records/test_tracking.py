@@ -14,10 +14,8 @@ import pytest
 from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
 
-from bench.records.machine_load import machine_load
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
-from bench.records.mlflow_fields import finals, measured, params
-from bench.records.mlflow_models import models_of
+from bench.records.mlflow_models import finals, measured, models_of, params
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
@@ -25,6 +23,7 @@ from bench.records.tracking import (
     LAYOUT_TAG,
     TrackingResult,
     log_records,
+    machine_load,
     register_point,
     sync,
 )

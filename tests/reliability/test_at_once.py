@@ -16,7 +16,7 @@ QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
 RESNET = ("run", "--methods", "resnet", *QUICK)
 SLOWLY = """
 import time
-from bench.training.steps import Steps
+from bench.training.loop import Steps
 step = Steps.step
 def slow(self, *given, **named):
     time.sleep(0.15)

@@ -18,13 +18,14 @@ from fault_counts import Faults
 from run_comparing import assert_same_run, record_in, run_folder, snapshot
 
 from bench.data import cache
-from bench.data.digits import load_digits
+from bench.data.embedded import load_digits
 from bench.data.images import Dataset
 from bench.errors import CheckpointError, RecordError
-from bench.records.database import is_damaged
+from bench.records.arrays import read_arrays
 from bench.records.document import decode
+from bench.records.mlflow_connection import is_damaged
 from bench.records.record import RunRecord
-from bench.records.store import RunStore, load_arrays
+from bench.records.store import RunStore
 from bench.records.upkeep import checked_file, sound_record
 from bench.training.checkpoint import Checkpoint, Position
 
@@ -77,12 +78,12 @@ def test_no_damaged_record_counts(finished: Path, tmp_path: Path, faults: Faults
 def test_no_damaged_arrays_are_read(finished: Path, tmp_path: Path, faults: Faults) -> None:
     kind = "point0.npz damaged"
     folder = run_folder(finished, "sgad")
-    whole = load_arrays(folder, "point0.npz")
+    whole = read_arrays(folder, "point0.npz")
     for damaged in damages((folder / "point0.npz").read_bytes(), count=600, seed=2):
         faults.trying(kind)
         (tmp_path / "a.npz").write_bytes(damaged)
         try:
-            found = load_arrays(tmp_path, "a.npz")
+            found = read_arrays(tmp_path, "a.npz")
         except RecordError as error:
             assert "a.npz" in error.message
         else:

@@ -128,7 +128,7 @@ def test_a_read_only_folder_is_named_and_can_be_read(
 VANISHING = """
 import shutil
 import bench.training.loop as loop
-from bench.training.steps import Steps
+from bench.training.loop import Steps
 loop._CHECKPOINT_EVERY_S = 0.0
 step, count = Steps.step, 0
 def vanishing(self, *given, **named):

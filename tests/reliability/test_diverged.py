@@ -20,7 +20,7 @@ class Absurd(DenseResNet):
         return super().phases(config, budget.model_copy(update={"optimizer": optimizer}))
 """
 COUNTING = """
-from bench.training.steps import Steps
+from bench.training.loop import Steps
 step, count = Steps.step, 0
 def counting(self, *given, **named):
     global count

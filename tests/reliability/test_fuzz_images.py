@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.cache import DataWarning
-from bench.data.importing import import_folder
+from bench.data.cifar import import_folder
 from bench.data.load import load_dataset, verify
 from bench.errors import BenchError, DataError
 

@@ -16,8 +16,7 @@ from bench.options import read_options
 from bench.records.sweep import load_sweep, load_sweeps
 from bench.spaces import parse_params
 from bench.sweep.options import SweepOptions
-from bench.sweep.trials import planner, spaces_of
-from bench.sweep.tries import proposals
+from bench.sweep.trials import planner, proposals, spaces_of
 
 pytestmark = pytest.mark.reliability
 

@@ -185,7 +185,7 @@ DECODING = """
 import os, signal, sys
 from pathlib import Path
 from bench.data import cache
-from bench.data.digits import load_digits
+from bench.data.embedded import load_digits
 if {dies}:
     os.replace = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
 cache.save(load_digits(), Path({path!r}), source="x")

@@ -12,8 +12,9 @@ from drawn import words
 
 from bench.drawing import draw_latency
 from bench.folders import Folders
+from bench.records.arrays import save_arrays
 from bench.records.record import Interval, LatencyCell, OtherDense, PointRecord, RunRecord
-from bench.records.store import RunStore, save_arrays
+from bench.records.store import RunStore
 from bench.report.data.study import Study
 from bench.report.figures.draw import draw
 from bench.report.latency.charts import rank_chart, time_chart, time_finding

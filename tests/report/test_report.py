@@ -23,9 +23,10 @@ from bench.cli import app
 from bench.errors import ConfigError
 from bench.folders import Folders
 from bench.recipes import OptimizerSpec
+from bench.records.arrays import save_arrays
 from bench.records.published import load_published
 from bench.records.record import Dynamics, RunRecord
-from bench.records.store import Problem, RunStore, save_arrays
+from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.report.behaviour.images import TestImages, image_strip
 from bench.report.behaviour.numbers import by_difficulty

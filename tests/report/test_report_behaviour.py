@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bench.errors import RecordError
+from bench.records.arrays import save_arrays
 from bench.records.record import PointRecord, RunRecord
-from bench.records.store import RunStore, save_arrays
+from bench.records.store import RunStore
 from bench.report.behaviour.gradients import (
     DenseGradients,
     RatesAndGradients,

@@ -16,8 +16,8 @@ from synthetic_results import IMAGES, Make, ResultsFolder
 import bench
 from bench.config import InitialWeights
 from bench.errors import ConfigError
+from bench.records.arrays import save_arrays
 from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
-from bench.records.store import save_arrays
 from bench.report.data.budgets import Comparable
 from bench.report.data.groups import group_seeds, networks_of
 from bench.report.data.notes import spent

@@ -9,7 +9,7 @@ from sweep_parts import Remembering, epoch_row, gammas, small_ledger
 from bench.config import RunSpec
 from bench.records.record import Environment, RunRecord
 from bench.records.store import RunStore
-from bench.sweep.tries import Listed, Try
+from bench.sweep.trials import Listed, Try
 
 
 def _finished(spec: RunSpec) -> RunRecord:

@@ -17,7 +17,7 @@ from bench.options import read_options
 from bench.sweep import joining, scheduling
 from bench.sweep.ledger import Progress
 from bench.sweep.options import SweepOptions
-from bench.sweep.tries import Try
+from bench.sweep.trials import Try
 
 ray = pytest.importorskip("ray")
 NODES = [

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.sweep.ledger import Past
-from bench.sweep.stopping import stopping
+from bench.sweep.scheduling import stopping
 from bench.sweep.worker import METHOD, PERCENT, SCORE
 
 pytest.importorskip("ray.tune")

@@ -6,7 +6,7 @@ import pytest
 
 from bench.engine.supervising import Job
 from bench.errors import RecordError
-from bench.sweep.trial_files import TrialJob, collect, place_of, put_away, sign
+from bench.sweep.worker import TrialJob, collect, place_of, put_away, sign
 
 
 def _job(results: Path, shared: Path) -> TrialJob:

@@ -5,7 +5,7 @@ import pytest
 from bench.analysis.pareto import hypervolume
 from bench.errors import ConfigError, UnknownNameError
 from bench.spaces import Choice, Space, Uniform
-from bench.sweep.tries import Proposals, Try, proposals
+from bench.sweep.trials import Proposals, Try, proposals
 
 LISTS: dict[str, Space] = {"sgad.gamma": Choice((0.1, 1)), "sgad.beta": Choice((1, 2, 3))}
 RANGE: dict[str, Space] = {"sgad.d_max": Uniform(0.0, 1.0)}

@@ -12,29 +12,29 @@ import pickle
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.data.images import Dataset, ImageSet
 from bench.engine.building import Workplace, rebuild
-from bench.engine.latency.measuring import measure_here
-from bench.engine.latency.processes import ANSWER_FILE, JOB_FILE, Job
+from bench.engine.latency.processes import ANSWER_FILE, JOB_FILE, Job, measure_here
 from bench.errors import BenchError
-from bench.measure.latency.clock import Query, queries, synchronise
-from bench.measure.latency.energy import counter_of, energy_mj_per_image
-from bench.measure.latency.memory import Reading, peak_memory_mib
+from bench.measure.latency.resources import (
+    Reading,
+    counter_of,
+    energy_mj_per_image,
+    peak_memory_mib,
+)
+from bench.measure.latency.rounds import Query, queries, synchronise
 from bench.measure.modes import using_threads
 from bench.plugins import load_plugin
 from bench.records.store import RunStore
 from bench.runtimes.contract import RUNTIMES, Run
 from bench.training.reporter import Silent
-
-
-class _Forwarding(Silent):
-    def note(self, message: str) -> None:
-        _tell("note", message)
 
 
 def main(folder: Path) -> None:
@@ -47,18 +47,13 @@ def main(folder: Path) -> None:
     blank = torch.zeros(0, info.height, info.width, info.channels, dtype=torch.uint8)
     none = ImageSet(blank, torch.zeros(0, dtype=torch.int64))
     device, store = torch.device(job.device), RunStore(job.results_dir)
-    place = Workplace(Dataset(info, none, none), store, device, _Forwarding())
-    job = job._replace(images_nchw=job.images_nchw.to(device))
-    if job.kind == "resources":
-        answer: object = _resources(job, place)
+    reporter = Silent()
+    reporter.note = partial(_tell, "note")  # type: ignore[method-assign]
+    place = Workplace(Dataset(info, none, none), store, device, reporter)
+    if job.point is None:
+        answer: object = measure_here(job, place, progress=partial(_tell, "progress"))
     else:
-        answer = measure_here(
-            job.records,
-            place,
-            job.images_nchw,
-            task=job.task,
-            progress=lambda what, share: _tell("progress", what, share),
-        )
+        answer = _resources(job, job.point, place)
     (folder / ANSWER_FILE).write_bytes(pickle.dumps(answer))
 
 
@@ -66,18 +61,19 @@ def _tell(kind: str, *said: object) -> None:
     print(json.dumps([kind, *said]), flush=True)
 
 
-def _resources(job: Job, place: Workplace) -> dict[str, float | str | None]:
+def _resources(job: Job, point: int, place: Workplace) -> dict[str, float | str | None]:
     """Return fields of a latency cell."""
-    (record,), task = job.records, job.task
-    dead = frozenset(record.points[job.point].dead_blocks)
-    net = rebuild(record, place)[job.point].net.inference_net(dead_blocks=dead)
-    order = np.arange(len(job.images_nchw), dtype=np.int32)
-    inputs = queries(job.images_nchw, order, batch_size=task.batch_sizes[0])
-    with using_threads(task.threads), torch.inference_mode():
-        run = RUNTIMES.get(task.runtimes[0])().prepare(net, job.images_nchw[:2])
-        first_ms = _first_ms(run, job, place)
+    (record,), images_nchw = job.records, job.images_nchw.to(place.device)
+    dead = frozenset(record.points[point].dead_blocks)
+    net = rebuild(record, place)[point].net.inference_net(dead_blocks=dead)
+    order = np.arange(len(images_nchw), dtype=np.int32)
+    inputs = queries(images_nchw, order, batch_size=job.batch_sizes[0])
+    with using_threads(job.threads), torch.inference_mode():
+        run = RUNTIMES.get(job.runtimes[0])().prepare(net, images_nchw[:2])
+        # Only where single images are the task.
+        first_ms = _first_ms(run, images_nchw[:1]) if job.batch_sizes == (1,) else None
         memory = peak_memory_mib(run, next(inputs).x_nchw, net=net)
-        energy = _energy(run, inputs, place, seconds=task.profile.energy_s)
+        energy = _energy(run, inputs, place, seconds=job.profile.energy_s)
     return {
         "first_ms": first_ms,
         "memory_mib": memory.value,
@@ -87,14 +83,12 @@ def _resources(job: Job, place: Workplace) -> dict[str, float | str | None]:
     }
 
 
-def _first_ms(run: Run, job: Job, place: Workplace) -> float | None:
-    """Return the milliseconds of the process's first call, if single images are the task."""
-    if job.task.batch_sizes != (1,):
-        return None
-    synchronise(place.device)
+def _first_ms(run: Run, x_1chw: Tensor) -> float:
+    """Return the milliseconds of the process's first call."""
+    synchronise(x_1chw.device)
     started = time.perf_counter_ns()
-    run(job.images_nchw[:1])
-    synchronise(place.device)
+    run(x_1chw)
+    synchronise(x_1chw.device)
     return (time.perf_counter_ns() - started) / 1e6
 
 

@@ -1,13 +1,12 @@
-"""Measurements that need fresh processes: rounds spread over several, and memory and energy.
+"""Finished runs timed in this process or in fresh ones: rounds over several, memory, energy.
 
 Of processes run minutes apart one can be a third slower than the others although nothing disturbs
 it, and no statistic within it shows that. Memory means something only in a process that has done
-nothing else. Starts the processes; what one does is child.py.
+nothing else. What a process does is child.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pickle
@@ -16,60 +15,125 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
 from bench.data.images import DatasetInfo
-from bench.engine.building import Workplace
-from bench.engine.latency.measuring import Task, subject_name
-from bench.errors import RunFailed
+from bench.engine.building import Workplace, dense_net, rebuild
+from bench.errors import BenchError, PluginError, RunFailed
 from bench.measure.latency.cells import MeasuredCell, merged
+from bench.measure.latency.profiles import Profile
+from bench.measure.latency.protocol import Subject, measure_latency
 from bench.measure.latency.rounds import Progress
 from bench.plugins import plugin_files
 from bench.records.record import RunRecord
+from bench.runtimes.contract import RUNTIMES
 
 JOB_FILE, ANSWER_FILE = "job.pickle", "answer.pickle"
 # Every larger tensor gets pages of its own, given back when it is freed: the resident set is then
 # what is alive, not what the C library kept.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-_NO_VARIABLES: Mapping[str, str] = {}
+
+Cells = dict[str, list[MeasuredCell]]
+"""By `subject_name`, those of dense networks by the label of their backbone."""
 
 
-class Job(NamedTuple):
-    """What one process has to do; `point` is the operating point whose resources are measured."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Finished runs that are timed together, and how; all that a process needs to know.
 
-    kind: Literal["latency", "resources"]
+    `point`, if given, is the operating point of the only record whose resources are measured.
+    """
+
     records: Sequence[RunRecord]
-    task: Task
     images_nchw: Tensor
+    batch_sizes: tuple[int, ...]
+    profile: Profile
+    threads: int
+    runtimes: tuple[str, ...]
     info: DatasetInfo
     results_dir: Path
-    plugins: Sequence[Path]
     device: str
-    point: int = 0
+    plugins: Sequence[Path] = field(default_factory=lambda: plugin_files())
+    seed: int = 0
+    point: int | None = None
 
 
-def measure_in_processes(
-    records: Sequence[RunRecord],
-    place: Workplace,
-    images_nchw: Tensor,
-    *,
-    task: Task,
-    progress: Progress,
-) -> dict[str, list[MeasuredCell]]:
+def runtimes_for(
+    names: Sequence[str], record: RunRecord, place: Workplace, *, threads: int
+) -> tuple[str, ...]:
+    """Return the runtimes named, or all that take the dense network of a record here.
+
+    Raises:
+        UnknownNameError: there is no runtime of that name.
+    """
+    if tuple(names) == ("all",):
+        return tuple(RUNTIMES.names())
+    if names:
+        return tuple(dict.fromkeys(name for name in names if RUNTIMES.get(name)))
+    net = dense_net(record.spec, place)
+    found: list[str] = []
+    for name in RUNTIMES.names():
+        try:
+            refused = RUNTIMES.get(name)().refuses(net, place.device, threads)
+        except PluginError as error:
+            place.reporter.note(error.message)
+            continue
+        if refused is None:
+            found.append(name)
+    return tuple(found)
+
+
+def measure_here(job: Job, place: Workplace, *, progress: Progress) -> Cells:
+    """Measure in this process; a run whose network cannot be rebuilt is noted and left out."""
+    specs = {record.spec.backbone.label: record.spec for record in reversed(job.records)}
+    return measure_latency(
+        _networks(job.records, place),
+        {label: dense_net(specs[label], place) for label in sorted(specs)},
+        images_nchw=job.images_nchw,
+        runtimes=[RUNTIMES.get(name)() for name in job.runtimes],
+        batch_sizes=job.batch_sizes,
+        profile=job.profile,
+        device=place.device,
+        threads=job.threads,
+        seed=job.seed,
+        progress=progress,
+    )
+
+
+def subject_name(record: RunRecord, point: str) -> str:
+    """Return what an operating point is called while it is measured."""
+    return f"{record.run}/{point}"
+
+
+def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, Subject]:
+    nets: dict[str, Subject] = {}
+    for record in records:
+        try:
+            points = rebuild(record, place)
+        except BenchError as error:
+            place.reporter.note(f"{record.run} is not timed: {error.message}")
+            continue
+        for point, measured in zip(points, record.points, strict=True):
+            net = point.net.inference_net(dead_blocks=frozenset(measured.dead_blocks))
+            nets[subject_name(record, point.name)] = Subject(net, record.spec.backbone.label)
+    return nets
+
+
+def measure_in_processes(job: Job, place: Workplace, *, progress: Progress) -> Cells:
     """Return the same as `measure_here`, the rounds spread over the profile's processes.
 
     Raises:
         RunFailed: a process ended early; what is recorded already stays.
     """
-    part = task._replace(profile=task.profile.part)
-    found: list[dict[str, list[MeasuredCell]]] = []
-    for number in range(task.profile.processes):
-        own = part._replace(seed=task.seed + number)
-        job = _job("latency", records, place, images_nchw, task=own)
-        found.append(_answer(job, place, progress=progress))
+    found: list[Cells] = []
+    for number in range(job.profile.processes):
+        part = replace(job, profile=job.profile.part, seed=job.seed + number)
+        found.append(_answer(part, place, progress=progress))
     dense = {cells[0].dense for cells in found[0].values()}
 
     def of_all(name: str, number: int) -> list[MeasuredCell]:
@@ -78,58 +142,36 @@ def measure_in_processes(
     return {
         name: [
             merged(of_all(name, number), {other: of_all(other, number) for other in dense})
-            for number in range(len(task.runtimes) * len(task.batch_sizes))
+            for number in range(len(job.runtimes) * len(job.batch_sizes))
         ]
         for name in found[0]
         if all(name in one for one in found)
     }
 
 
-def with_resources(
-    cells: Mapping[str, list[MeasuredCell]],
-    records: Sequence[RunRecord],
-    place: Workplace,
-    images_nchw: Tensor,
-    *,
-    task: Task,
-    progress: Progress,
-) -> dict[str, list[MeasuredCell]]:
+def with_resources(cells: Cells, job: Job, place: Workplace, *, progress: Progress) -> Cells:
     """Return the cells with first call, memory and energy, or why there is none, each measured in
     a process of its own; cells of dense baselines stay as they are."""
     found = dict(cells)
-    subjects = [(record, number) for record in records for number in range(len(record.points))]
+    subjects = [(record, number) for record in job.records for number in range(len(record.points))]
     for done, (record, number) in enumerate(subjects):
         name = subject_name(record, record.points[number].name)
         progress(f"{name}: memory and energy", done / len(subjects))
-        job = _job("resources", [record], place, images_nchw, task=task)._replace(point=number)
-        found[name] = [_with_resources(cell, job, place) for cell in cells.get(name, [])]
+        own = replace(job, records=[record], point=number)
+        found[name] = [_with_resources(cell, own, place) for cell in cells.get(name, [])]
     return found
 
 
 def _with_resources(cell: MeasuredCell, job: Job, place: Workplace) -> MeasuredCell:
-    shown = cell.record
-    if shown.latency_ms is None:
-        values: dict[str, Any] = dict.fromkeys(("memory_reason", "energy_reason"), "not timed")
-    else:
-        own = job.task._replace(batch_sizes=(shown.batch_size,), runtimes=(shown.runtime,))
+    shown, why = cell.record, ("memory_reason", "energy_reason")
+    values: dict[str, Any] = dict.fromkeys(why, "not timed")
+    if shown.latency_ms is not None:
+        own = replace(job, batch_sizes=(shown.batch_size,), runtimes=(shown.runtime,))
         try:
-            values = _answer(job._replace(task=own), place, variables=_ALLOCATION)
+            values = _answer(own, place, variables=_ALLOCATION)
         except RunFailed as error:
-            values = dict.fromkeys(("memory_reason", "energy_reason"), error.message)
-    return dataclasses.replace(cell, record=shown.model_copy(update=values))
-
-
-def _job(
-    kind: Literal["latency", "resources"],
-    records: Sequence[RunRecord],
-    place: Workplace,
-    images_nchw: Tensor,
-    *,
-    task: Task,
-) -> Job:
-    info, results_dir = place.dataset.info, place.store.results_dir
-    images_nchw, device = images_nchw.cpu(), str(place.device)
-    return Job(kind, records, task, images_nchw, info, results_dir, plugin_files(), device)
+            values = dict.fromkeys(why, error.message)
+    return replace(cell, record=shown.model_copy(update=values))
 
 
 def _answer(
@@ -137,7 +179,7 @@ def _answer(
     place: Workplace,
     *,
     progress: Progress | None = None,
-    variables: Mapping[str, str] = _NO_VARIABLES,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Return what a fresh process, with `variables` in its environment, answers to a job.
 
@@ -149,7 +191,8 @@ def _answer(
     paths = os.pathsep.join(path for path in sys.path if path)
     with tempfile.TemporaryDirectory(prefix="bench-latency-") as name:
         folder = Path(name)
-        (folder / JOB_FILE).write_bytes(pickle.dumps(job))
+        sent = replace(job, images_nchw=job.images_nchw.cpu())
+        (folder / JOB_FILE).write_bytes(pickle.dumps(sent))
         errors = folder / "stderr.txt"
         with (
             errors.open("w") as log,
@@ -170,9 +213,9 @@ def _answer(
                 raise
         if process.returncode:
             said = errors.read_text().strip().splitlines() or ["it said nothing"]
+            status = process.returncode
             raise RunFailed(
-                f"A process that measures latency ended with status {process.returncode}: "
-                f"{said[-1]}",
+                f"A process that measures latency ended with status {status}: {said[-1]}",
                 hint="--profile default measures in one process.",
             )
         return pickle.loads((folder / ANSWER_FILE).read_bytes())

@@ -1,8 +1,8 @@
 """Latency of finished runs: networks rebuilt, timed together, cells added to their records.
 
 Owns which networks meet in one measurement: all operating points that share data and normalisation,
-each against the dense network of its backbone. Who measures is measuring.py, in this process, or
-processes.py, in several; how time is taken is bench.measure.latency.protocol's business.
+each against the dense network of its backbone. Who measures is
+processes.py; how time is taken is bench.measure.latency.protocol's business.
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.config import RunSpec
 from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
-from bench.engine.latency.measuring import Task, measure_here, runtimes_for, subject_name
-from bench.engine.latency.processes import measure_in_processes, with_resources
+from bench.engine.latency.processes import (
+    Job,
+    measure_here,
+    measure_in_processes,
+    runtimes_for,
+    subject_name,
+    with_resources,
+)
 from bench.errors import BenchError, RecordError
 from bench.measure.latency.cells import MeasuredCell
 from bench.measure.latency.profiles import profile_named
+from bench.plain_text import counted
+from bench.records.arrays import save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import save_arrays
 from bench.runtimes.contract import RUNTIMES
 from bench.training.reporter import Reporter
 
@@ -49,17 +55,18 @@ def time_records(
     sizes = tuple(batch_sizes) or chosen.batch_sizes
     groups: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[_meeting(record.spec)].append(record)
+        groups[record.spec.dataset.fingerprint, record.spec.normalisation].append(record)
     timed: dict[str, RunRecord] = {}
     for members in groups.values():
         spec = members[0].spec
         images = first_images(spec, place, count=LATENCY_IMAGES)
         count = sum(len(record.points) for record in members)
         named = runtimes_for(runtimes, members[0], place, threads=threads)
+        backbones = sorted({record.spec.backbone.name for record in members})
         place.reporter.note(
-            f"Timing {_counted(count, 'network')} against the dense {_backbones(members)} "
-            f"in {' and '.join(named)} ({chosen.name} profile, {_counted(threads, 'thread')}, "
-            f"{_counted(chosen.processes, 'process')})"
+            f"Timing {counted(count, 'network')} against the dense {' and '.join(backbones)} "
+            f"in {' and '.join(named)} ({chosen.name} profile, {counted(threads, 'thread')}, "
+            f"processes: {chosen.processes})"
         )
         steps = chosen.processes * len(named) * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
         for name in named:
@@ -67,13 +74,13 @@ def time_records(
             if delay:
                 place.reporter.note(f"{name}: {delay}")
         bar = _bar(place.reporter, steps=steps)
-        task = Task(sizes, chosen, threads, named)
-        if chosen.processes == 1:
-            cells = measure_here(members, place, images, task=task, progress=bar)
-        else:
-            cells = measure_in_processes(members, place, images, task=task, progress=bar)
+        info, results_dir, device = place.dataset.info, place.store.results_dir, str(place.device)
+        how = (sizes, chosen, threads, named)
+        job = Job(members, images, *how, info=info, results_dir=results_dir, device=device)
+        measure = measure_here if chosen.processes == 1 else measure_in_processes
+        cells = measure(job, place, progress=bar)
         if chosen.energy_s:
-            cells = with_resources(cells, members, place, images, task=task, progress=bar)
+            cells = with_resources(cells, job, place, progress=bar)
         for record in members:
             timed[record.run] = _with_cells(record, cells, place)
     return timed
@@ -96,15 +103,6 @@ def without_broken(
     return sound, broken
 
 
-def _backbones(records: Sequence[RunRecord]) -> str:
-    return " and ".join(sorted({record.spec.backbone.name for record in records}))
-
-
-def _counted(count: int, noun: str) -> str:
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"1 {noun}" if count == 1 else f"{count} {plural}"
-
-
 def _bar(reporter: Reporter, *, steps: int) -> Callable[[str, float], None]:
     """Show how much of each step is done, in thousandths: the proof, then per size two steps."""
     step, done = 0, 1000
@@ -122,10 +120,6 @@ def _bar(reporter: Reporter, *, steps: int) -> Callable[[str, float], None]:
         done = now
 
     return advance
-
-
-def _meeting(spec: RunSpec) -> tuple[object, ...]:
-    return (spec.dataset.fingerprint, spec.normalisation)
 
 
 def _with_cells(

@@ -1,20 +1,19 @@
 """From the samples of a network to a cell of the record, beside the dense networks.
 
-Also puts the cells of several processes together. Owns no clock; the statistics are speed.py.
+Also puts the cells of several processes together. Owns no clock; the numbers are statistics.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.measure.latency.clock import Index
-from bench.measure.latency.rounds import NetworkTiming
+from bench.measure.latency.rounds import Index, NetworkTiming
 from bench.measure.latency.statistics import (
     Ms,
     Speedup,
@@ -55,12 +54,7 @@ class RawLatency:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays by name, for an .npz file."""
-        return {
-            "round_n": self.round_n,
-            "image_nb": self.image_nb,
-            "ms_n": self.ms_n,
-            "process_n": self.process_n,
-        }
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def rounds(self) -> list[Ms]:
         """Return the milliseconds of each round, in order."""
@@ -142,9 +136,11 @@ def merged(
         for name, others in baselines.items()
     }
     failures = [part.record.reason for part in parts if part.record.latency_ms is None]
-    values = parts[0].record.environment.values | {
-        key: _together(key, parts) for key in _WORST if key in parts[0].record.environment.values
-    }
+    values = dict(parts[0].record.environment.values)
+    for key in _WORST.keys() & values:
+        seen = [part.record.environment.values[key] for part in parts]
+        values[key] = None if None in seen else _WORST[key](seen)
+    margins = [part.record.margin for part in parts if part.record.margin is not None]
     update: dict[str, Any] = {
         **dict.fromkeys(_NUMBERS),
         "n": len(raw.ms_n),
@@ -154,7 +150,7 @@ def merged(
         "environment": Environment(values=values | {"latency_processes": len(parts)}),
         "measured_at": max(part.record.measured_at for part in parts),
         "others": {},
-        **_numbers(raw, raws, dense=parts[0].dense, margin=_widest(parts)),
+        **_numbers(raw, raws, dense=parts[0].dense, margin=max(margins, default=None)),
     }
     record = parts[0].record.model_copy(update=update)
     return MeasuredCell(record, raw, parts[0].equivalence, parts[0].dense)
@@ -164,16 +160,6 @@ _NUMBERS = (
     *("latency_ms", "mean_ms", "iqr_ms", "p90_ms", "p99_ms", "interval_ms", "dense_ms"),
     *("speedup", "speedup_interval", "verdict", "margin"),
 )
-
-
-def _widest(parts: Sequence[MeasuredCell]) -> float | None:
-    margins = [part.record.margin for part in parts if part.record.margin is not None]
-    return max(margins, default=None)
-
-
-def _together(key: str, parts: Sequence[MeasuredCell]) -> object:
-    found = [part.record.environment.values[key] for part in parts]
-    return None if None in found else _WORST[key](found)
 
 
 def _numbers(
@@ -203,11 +189,9 @@ def _numbers(
         return numbers | {"speedup": 1.0, "verdict": "baseline"}
     if len(baseline.ms_n):
         speedup = _speedup(baseline, raw)
-        numbers |= {
-            "speedup": speedup.ratio,
-            "speedup_interval": speedup.interval,
-            "verdict": verdict_of(speedup, margin=margin or 0.0),
-        }
+        verdict = verdict_of(speedup, margin=margin or 0.0)
+        numbers |= {"speedup": speedup.ratio, "speedup_interval": speedup.interval}
+        numbers["verdict"] = verdict
     return numbers
 
 

@@ -3,7 +3,7 @@
 In each runtime all networks take turns in rounds, the dense ones first, on the same real images in
 the same order: both sides of a speed-up run in the same way. A network is timed once what the
 runtime made of it was proved equal to the masked path of the network as it was trained. What fails
-becomes a cell with a reason. Owns the protocol; the clock is timing.py, the numbers are speed.py.
+becomes a cell with a reason. The clock is rounds.py, the numbers are statistics.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.allocator import keep_freed_memory
+from bench.machine import keep_freed_memory
 from bench.measure.environment import describe_environment
 from bench.measure.equivalence import IMAGES, check_execution
 from bench.measure.latency.cells import MeasuredCell, cell_of
@@ -65,11 +65,15 @@ def measure_latency(
     Raises:
         ValueError: a subject is named like a dense network, or names one that is not there.
     """
-    _check_names(subjects, dense)
+    for name, subject in subjects.items():
+        if name in dense:
+            raise ValueError(f"no subject may be named '{name}': that is a baseline")
+        if subject.dense not in dense:
+            raise ValueError(f"there is no dense network '{subject.dense}' beside '{name}'")
     keep_freed_memory()
     where = torch.device(device)
     images_nchw = images_nchw.to(where, memory_format=torch.channels_last)
-    tell = progress or _say_nothing
+    tell = progress or (lambda what, share: None)
     beside = {name: name for name in dense} | {name: s.dense for name, s in subjects.items()}
     nets = {**dense, **{name: subject.net for name, subject in subjects.items()}}
     cells: dict[str, list[MeasuredCell]] = {name: [] for name in nets}
@@ -86,14 +90,6 @@ def measure_latency(
                     own = beside[name]
                     cells[name].append(cell_of(timing, baselines, dense=own, again=again[own]))
     return cells
-
-
-def _check_names(subjects: Mapping[str, Subject], dense: Mapping[str, DynamicNet]) -> None:
-    for name, subject in subjects.items():
-        if name in dense:
-            raise ValueError(f"no subject may be named '{name}': that is a baseline")
-        if subject.dense not in dense:
-            raise ValueError(f"there is no dense network '{subject.dense}' beside '{name}'")
 
 
 def _prepare_all(
@@ -127,23 +123,21 @@ def _measure(
     tell: Progress,
 ) -> tuple[dict[str, NetworkTiming], dict[str, NetworkTiming]]:
     """Return the networks, and the dense ones a second time, measured in the same rounds."""
-
-    def lane_of(one: Prepared) -> NetworkTiming:
-        return NetworkTiming(one, batch_size, setup, failure=one.failure)
-
-    first = {one.name: lane_of(one) for one in prepared}
-    again = {one.name: lane_of(one) for one in prepared if one.name in dense}
+    few = len(setup.images_nchw)
+    said = f"batches of {batch_size} need as many images; there are {few}"
+    first, again = (
+        {
+            one.name: NetworkTiming(
+                one, batch_size, setup, one.failure or said * (batch_size > few)
+            )
+            for one in prepared
+            if one.name in names
+        }
+        for names in ({one.name for one in prepared}, dense)
+    )
     timings = [*first.values(), *again.values()]
-    available = len(setup.images_nchw)
-    for timing in timings:
-        if batch_size > available and not timing.failure:
-            timing.failure = f"batches of {batch_size} need as many images; there are {available}"
     for done, timing in enumerate(timings):
         tell(f"{timing.prepared.name}, batch {batch_size}: warm-up", done / len(timings))
         timing.guarded(timing.warm_up)
     run_rounds(timings, setup.profile, tell=tell)
     return first, again
-
-
-def _say_nothing(what: str, share: float) -> None:
-    del what, share
