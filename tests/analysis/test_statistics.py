@@ -33,7 +33,7 @@ def test_mean_and_sd_agree_with_numpy(values: list[float]) -> None:
 def test_one_seed_has_no_sd_and_no_interval() -> None:
     assert sample_sd([0.9]) is None
     assert t_interval([0.9]) is None
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="data point"):
         mean([])
 
 
