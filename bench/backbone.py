@@ -11,19 +11,10 @@ from collections.abc import Callable
 from torch import nn
 
 from bench.errors import PluginError
+from bench.networks.residuals import AttentionResidual, TokenResidual
 from bench.networks.timm import efficientnet_trunk, vit_trunk
 from bench.networks.torchvision import for_channels, mobilenet_trunk, resnet_trunk
-from bench.networks.trunk import (
-    AttentionResidual,
-    Backbone,
-    Block,
-    Family,
-    Pool,
-    TokenResidual,
-    Trunk,
-    pool,
-    taken_apart,
-)
+from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool, taken_apart
 
 __all__ = [
     "AttentionResidual",

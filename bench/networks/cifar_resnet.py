@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, UnknownNameError
+from bench.networks.residuals import BasicResidual
 from bench.networks.trunk import (
     BACKBONES,
     Backbone,
-    BasicResidual,
     Block,
     Family,
     Shortcut,

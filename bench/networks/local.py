@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable, PluginError
-from bench.networks.trunk import Backbone, BasicResidual, Block, blocks_of
+from bench.networks.residuals import BasicResidual
+from bench.networks.trunk import Backbone, Block, blocks_of
 
 _ON_EACH_POSITION = (
     *(nn.Identity, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU),

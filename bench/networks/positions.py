@@ -16,7 +16,8 @@ from bench.errors import NotApplicable
 from bench.networks.execution import GateResidual, at_positions
 from bench.networks.halting_policy import HaltingPolicy
 from bench.networks.local import convolved_at, places_of
-from bench.networks.trunk import BasicResidual, Block
+from bench.networks.residuals import BasicResidual
+from bench.networks.trunk import Block
 from bench.networks.unit import RemovedResidual
 
 

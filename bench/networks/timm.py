@@ -15,16 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, UnknownNameError
+from bench.networks.residuals import AttentionResidual, TokenResidual
 from bench.networks.torchvision import trunk_of_layers
-from bench.networks.trunk import (
-    AttentionResidual,
-    Backbone,
-    Block,
-    Family,
-    TokenResidual,
-    Trunk,
-    taken_apart,
-)
+from bench.networks.trunk import Backbone, Block, Family, Trunk, taken_apart
 
 _LISTED = (
     *("vit_tiny_patch4_32", "vit_tiny_patch16_224", "vit_small_patch16_224"),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from bench.errors import NotApplicable, Unsupported
 from bench.networks.gated import has_cost
 from bench.networks.halting_policy import HaltingPolicy
-from bench.networks.trunk import Backbone, Block, TokenResidual, blocks_of
+from bench.networks.residuals import TokenResidual
+from bench.networks.trunk import Backbone, Block, blocks_of
 from bench.networks.unit import RemovedResidual
 
 

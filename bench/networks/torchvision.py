@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from bench.errors import UnknownNameError
-from bench.networks.trunk import Backbone, BasicResidual, Block, Family, Trunk, taken_apart
+from bench.networks.residuals import BasicResidual
+from bench.networks.trunk import Backbone, Block, Family, Trunk, taken_apart
 
 _RESNETS = {
     "resnet10": ("BasicBlock", (1, 1, 1, 1)),

@@ -15,7 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import dilated
-from bench.networks.trunk import BasicResidual, Block
+from bench.networks.residuals import BasicResidual
+from bench.networks.trunk import Block
 
 
 def counted_by_hand(net: HaltingResNet, mask_hw: Tensor, *, block: int) -> int:

@@ -27,9 +27,10 @@ from bench.errors import NotApplicable, Unsupported
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.measure.equivalence import check_execution
 from bench.networks.halting import HaltingResNet
+from bench.networks.residuals import TokenResidual
 from bench.networks.splitting import split
 from bench.networks.tokens import TokenHalting
-from bench.networks.trunk import Backbone, Block, TokenResidual
+from bench.networks.trunk import Backbone, Block
 from bench.runtimes.contract import RUNTIMES
 
 every_score = pytest.mark.parametrize("kind", ["learned", "first"])

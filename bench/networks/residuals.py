@@ -1,0 +1,57 @@
+"""Residuals of which a part can be left out: positions of a map, tokens. Owns no block."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BasicResidual(nn.Module):
+    """conv-BN-ReLU-conv-BN: the residual of a basic block, of which positions can be skipped."""
+
+    def __init__(self, conv1: nn.Module, bn1: nn.Module, conv2: nn.Module, bn2: nn.Module) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = conv1, bn1, conv2, bn2
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = nn.functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        out: Tensor = self.bn2(self.conv2(hidden))
+        return out
+
+
+class TokenResidual(nn.Sequential):
+    """A residual of tokens (N, T, C) that can run on any number of them: one after the other, each
+    module acts on each token alone."""
+
+    work: tuple[int, int] = (1, 0)
+    """What a token costs by itself, and what each pair of tokens adds, in MACs or any multiple."""
+
+    def among(self, h_ntc: Tensor, live_nt: Tensor) -> Tensor:
+        """Return what `forward` gives those tokens that are live, as if the others were not there;
+        in place of these any finite numbers. Differentiable."""
+        del live_nt
+        out: Tensor = self(h_ntc)
+        return out
+
+
+class AttentionResidual(TokenResidual):
+    """A residual in which tokens read each other.
+
+    `attention` takes (N, T, C), and an `attn_mask` (N, 1, 1, T) that is added to its scores before
+    the softmax; no order of its own, only positions that the tokens carry.
+    """
+
+    def __init__(
+        self, norm: nn.Module, attention: nn.Module, *after: nn.Module, work: tuple[int, int]
+    ) -> None:
+        super().__init__(norm, attention, *after)
+        self.work = work
+
+    def among(self, h_ntc: Tensor, live_nt: Tensor) -> Tensor:
+        norm, attention, *after = self
+        # Not minus infinity: where no token is live that would give NaN.
+        mask_nt = torch.zeros_like(live_nt, dtype=h_ntc.dtype).masked_fill(~live_nt, -1e9)
+        out: Tensor = attention(norm(h_ntc), attn_mask=mask_nt[:, None, None])
+        for module in after:
+            out = module(out)
+        return out
