@@ -125,7 +125,7 @@ def _require_hard(gates: Sequence[Tensor | None], where: str) -> None:
         if bool(away.any()):
             soft = float(gate.flatten()[int(away.argmax())])
             raise Shortfall(
-                f"{where}: forward has a gate of {soft:.7g} at 'block{b}' for an image.",
+                f"{where}: forward runs {soft:.7g} of 'block{b}' for an image.",
                 NEARLY_ONE if float(away.max()) < ROUNDING else _SOFT,
             )
 
