@@ -27,6 +27,8 @@ _MOST_HIDDEN = 0.02
 def place_labels(axes: Axes, panel: Panel) -> int:
     """Write the labels of a panel, the first ones first, each where it covers the least of points,
     bars, level lines and other labels; return how many found no place."""
+    if not panel.labels:
+        return 0  # a layout of the whole figure takes longer than its drawing
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
     marks, lines = (list(_boxes(axes, panel, kind)) for kind in (Marks, Line))
     left_out = 0
