@@ -1,4 +1,5 @@
-"""The table of SGAD's variants in docs/methods.md, from runs of results/reference/variants.yaml."""
+"""The table of SGAD's variants in docs/methods.md and the static networks beside them, from runs of
+results/reference/variants.yaml."""
 
 from __future__ import annotations
 
@@ -17,14 +18,17 @@ _AIM = {"d_max": 0.6}
 
 
 def variant_table(results_dir: Path = VARIANTS) -> str:
-    """Return a Markdown table with a line per finished variant, as they were recorded."""
-    found = [record for record in RunStore(results_dir).load_all().records if _is_variant(record)]
-    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, sorted(found, key=lambda r: r.created))]
+    """Return a Markdown table: a line per finished variant, as they were recorded, then the static
+    networks with as many epochs, their cost relative to the backbone of the variants."""
+    done = [r for r in RunStore(results_dir).load_all().records if r.status == "finished"]
+    done.sort(key=lambda record: record.created)
+    found = [record for record in done if record.spec.method == "sgad"]
+    budget = found[0].spec.budget.epochs
+    static = [r for r in done if r.spec.method == "resnet" and r.spec.budget.epochs == budget]
+    static.sort(key=lambda record: record.dense_macs)
+    lines = [_TITLES, ("---",) * len(_TITLES), *map(_line, found)]
+    lines += [_static_line(record, record.dense_macs / found[0].dense_macs) for record in static]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _is_variant(record: RunRecord) -> bool:
-    return record.spec.method == "sgad" and record.status == "finished"
 
 
 def _line(record: RunRecord) -> tuple[str, ...]:
@@ -39,6 +43,15 @@ def _line(record: RunRecord) -> tuple[str, ...]:
         _percent(point.mean_drop),
         _percent(last["drop_asked"]),
         str(point.distinct_masks),
+    )
+
+
+def _static_line(record: RunRecord, cost: float) -> tuple[str, ...]:
+    (point,) = record.points
+    return (
+        f"static {record.spec.backbone.name}",
+        *(_percent(point.accuracy_held_out), f"{cost:.3f}"),
+        *(_percent(point.accuracy), f"{cost:.3f}", "", "", "", ""),
     )
 
 
