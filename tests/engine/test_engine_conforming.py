@@ -239,7 +239,7 @@ def test_a_record_says_which_checks_its_network_passed_and_what_was_left_out(
     assert "batch_independence" in render(table, "csv")
     with (console := Console(width=120)).capture() as said:
         console.print(rich_table(table, width=120))
-    assert "unchecked, as the method says: stranger (batch_independence)" in said.get()
+    assert "unchecked, as the method says: stranger batch_independence" in said.get()
 
 
 def test_a_record_from_before_the_checks_has_no_mark(make_record: Callable[..., Any]) -> None:

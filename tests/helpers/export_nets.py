@@ -17,8 +17,14 @@ from bench.testing.workbench import Workbench
 
 BACKBONE = Backbone("resnet14", synthetic.CLASSES, synthetic.SHAPE, "B")
 NOT_EXECUTABLE = "shuffled_masks"
-OF_POSITIONS = ("dynconv",)
-"""Methods that run residuals at some positions, for which ONNX has no form."""
+_OF_TOKENS = Backbone("timm/vit_tiny_patch4_32@2", synthetic.CLASSES, synthetic.SHAPE)
+_NO_POSITIONS, _NO_TOKENS = "no branch for some positions", "no instruction for dropping tokens"
+REFUSED = {
+    ("dynconv", "onnxruntime"): _NO_POSITIONS,
+    ("a_vit", "onnxruntime"): _NO_TOKENS,
+    ("a_vit", "native"): _NO_TOKENS,
+}
+"""What a runtime refuses, and why."""
 
 
 @functools.cache
@@ -30,7 +36,8 @@ def images() -> Tensor:
 def described_net(name: str) -> tuple[DynamicNet, Description]:
     """Return the first operating point of a perturbed network, and its description."""
     bench = Workbench(METHODS.get(name)(), None)
-    subject = bench._subject(BACKBONE.name, BACKBONE.shortcut)
+    backbone = _OF_TOKENS if name == "a_vit" else BACKBONE
+    subject = bench._subject(backbone.name, backbone.shortcut)
     point = subject.points[0]
     point.net.eval()
     note = None if subject.source is None else source_note(subject.source)
@@ -42,11 +49,11 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
         settings=bench.config.model_dump(mode="json"),
         variant="",
         point=point.name,
-        backbone=BACKBONE.name,
-        shortcut=BACKBONE.shortcut,
-        num_classes=BACKBONE.num_classes,
-        class_names=("",) * BACKBONE.num_classes,
-        image_shape=BACKBONE.image_shape,
+        backbone=backbone.name,
+        shortcut=backbone.shortcut,
+        num_classes=backbone.num_classes,
+        class_names=("",) * backbone.num_classes,
+        image_shape=backbone.image_shape,
         mean=(0.5,),
         std=(0.25,),
         units=tuple(unit.name for unit in point.net.units()),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from export_nets import OF_POSITIONS, described_net, images, names
+from export_nets import REFUSED, described_net, images, names
 from gated_nets import MERGES, backbone, per_unit_net, season
 from gated_nets import images as small_images
 from halting_nets import every_kind, every_shortcut, seasoned
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.errors import Unsupported
 from bench.measure.equivalence import check_execution
+from bench.measure.modes import evaluating
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy
 from bench.networks.trunk import Backbone, pool
@@ -53,13 +54,21 @@ def test_the_built_in_runtimes_are_found_like_any_other() -> None:
 @pytest.mark.parametrize("name", names())
 def test_every_method_runs_in_every_runtime_as_its_masked_path(name: str, where: str) -> None:
     net, _ = described_net(name)
-    if name in OF_POSITIONS and where == "onnxruntime":
-        with pytest.raises(Unsupported, match="no branch for some positions"):
+    if (name, where) in REFUSED:
+        with pytest.raises(Unsupported, match=REFUSED[name, where]):
             runtime(where).prepare(net, images()[:2])
         return
     run = runtime(where).prepare(net, images()[:2])
-    said = check_execution(net, images(), run=run)
+    said = check_execution(net, images(), run=run, atol=1e-4 + 2 * rounding(net, images()))
     assert said.startswith("execute == forward on 256 images")
+
+
+@torch.no_grad()
+def rounding(net: DynamicNet, x_nchw: Tensor) -> float:
+    """Return by how much float32 moves the logits: a perturbed network may be ill-conditioned."""
+    with evaluating(net):
+        exact = copy.deepcopy(net).double()(x_nchw.double())
+        return float((net(x_nchw).logits - exact.logits).abs().max())
 
 
 @pytest.mark.parametrize("where", NAMES)
