@@ -58,8 +58,12 @@ def read_arrays(folder: Path, name: str) -> dict[str, npt.NDArray[Any]]:
     if path.exists() and not path.is_file():
         raise RecordError(f"The array file {path} is not a regular file.")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+            file.seek(-22, io.SEEK_END)
+            # Python does not compare: a damaged length can hide the members behind it.
+            if int.from_bytes(file.read()[10:12], "little") != len(members):
+                raise ValueError("its list of arrays is damaged")
             # Not more is read than a member says of itself.
             if sum(member.file_size for member in members) > LARGEST_BYTES:
                 raise ValueError(f"it would take more than {LARGEST_BYTES >> 20} MiB")

@@ -66,7 +66,8 @@ def _brought(name: str, folder: Path, *, weights: Weights | None = None) -> str:
 
 
 def _backbone(name: str) -> str:
-    return "resnet14" if name == "cascade" else "resnet8"  # which has no smaller one
+    special = {"cascade": "resnet14", "a_vit": "timm/vit_tiny_patch4_32@2"}
+    return special.get(name, "resnet8")  # which has no smaller one, and no tokens
 
 
 def _trained(backbone: str = "resnet8") -> Weights:
