@@ -10,7 +10,7 @@ score of token k reads the first of its channels, without any parameter:
     N_k = min{ n : h_1^k + ... + h_n^k >= 1 - eps }, the last layer counts as h := 1
     R_k = 1 - (h_1^k + ... + h_(N-1)^k);   p_l = h_l for l < N,   p_N = R
 
-A token that has halted runs no later layer and is read by nobody: here it is dropped. The head
+A token that has halted runs no later layer and no other reads it: here it is dropped. The head
 reads the weighted sum p_1 x_1 + ... + p_N x_N of the class token.
 
 How it learns.    L = CE + ponder_weight * mean(N + R) + prior_weight * KL(target || H)

@@ -7,7 +7,7 @@ early-exit-benchmark, which puts the rule on the classifiers of Shallow-Deep Net
 How it decides. At each classifier a counter says how many in a row have given the same label as
 the one before. When it reaches the patience P, that is after P + 1 equal answers, the image leaves
 with the answer of the classifier where it stands; how sure that one is plays no role. The earliest
-exit is number P + 1. Whom no classifier lets go gets the answer of the last.
+exit is number P + 1. An image that none lets go gets the answer of the last.
 
 The port starts to count at 1 and stops above its T. Its T is the P here from 1 on; its T = 0 lets
 all leave at exit 1, the authors' P = 0 runs all layers. Kept here is the number of equal answers.

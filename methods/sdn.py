@@ -83,7 +83,7 @@ class SdnConfig(MethodConfig):
 
 
 class MostConfident(ProbabilityReaches):
-    """Whom no exit is sure of gets the surest of all answers; of two as sure, the earlier."""
+    """Where no exit is sure enough, the surest of all answers; of two as sure, the earlier."""
 
     def answer(
         self, logits_nk: Tensor, carried: Carried, *, exit_index: int

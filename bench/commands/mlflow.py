@@ -85,7 +85,7 @@ def ui(
 
         _check_free(port)
         uri = default_uri(chosen_folders(results_dir).results)
-        # Not as an argument: everybody on the machine reads those, and a password may be in it.
+        # Not as an argument: every user of the machine reads those, and a password may be in it.
         os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
         command = [sys.executable, "-m", "mlflow", "ui"]
         raise typer.Exit(_until_ended([*command, "--port", str(port)]))

@@ -22,7 +22,7 @@ from bench.data.images import Dataset, ImageSet, described, hold_out
 from bench.seeding import derive
 
 DIGITS_TEST_COUNT = 500
-SPLIT_SEED = 0  # one split for everybody: a data set, not a choice of the run
+SPLIT_SEED = 0  # one split for all users: a data set, not a choice of the run
 BRIGHTEST = 16  # the scans count dark pixels in cells of 4x4
 
 

@@ -1,4 +1,4 @@
-"""The one loop over the blocks, and its steps: masked; and skipping and told, which really skip.
+"""The one loop over the blocks, and its steps: masked; skipping and branching, which really skip.
 
 All take the same trunk and the same `Decisions` and must agree; methods never write their own.
 Owns how a gate and a block combine (the `Merge` rules); knows no method. A gate is one number for
@@ -117,7 +117,7 @@ def masked(merge: Merge) -> Step:
 
 def skipping(merge: Merge) -> Step:
     """Run the block in eager PyTorch for the images that chose it, or at the positions."""
-    whole = told(merge, split)
+    whole = branching(merge, split)
 
     def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         if gate.ndim == 1:
@@ -128,7 +128,7 @@ def skipping(merge: Merge) -> Step:
     return step
 
 
-def told(merge: Merge, branch: Branch) -> Step:
+def branching(merge: Merge, branch: Branch) -> Step:
     """Hand the decision to `branch`, with both sides."""
 
     def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ def _cut(confidence_m: Tensor, leaving: int) -> float:
 
 
 def held_out_answers(net: ExitResNet, images: Iterable[Tensor]) -> Tensor:
-    """Return what batches of images (N, C, H, W) are told by all ways out: (W, M, K).
+    """Return the answers of all ways out to batches of images (N, C, H, W): (W, M, K).
 
     Raises:
         ConfigError: there are no images.

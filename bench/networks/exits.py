@@ -149,7 +149,7 @@ class ExitResNet(DynamicNet):
         return self._classified(states_e)
 
     def answers(self, logits_wnk: Tensor) -> Tensor:
-        """Return what an image is told by each way out (W, N, K), from the logits of all."""
+        """Return the answer of each way out (W, N, K), from the logits of all."""
         return torch.stack([answer_nk for answer_nk, _ in self._asked(logits_wnk)])
 
     @property

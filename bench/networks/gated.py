@@ -17,11 +17,11 @@ from bench.networks.execution import (
     GateResidual,
     Merge,
     Step,
+    branching,
     masked,
     per_image,
     run_blocks,
     skipping,
-    told,
 )
 from bench.networks.local import LocalResidual
 from bench.networks.policy import Decisions, EverythingRuns, Given, Noted, Policy, among_ones
@@ -90,7 +90,7 @@ class GatedResNet(DynamicNet):
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
         stem = self.trunk.stem(x_nchw)
-        return self._run(stem, self.policy.begin(x_nchw, stem), told(self.merge, branch))
+        return self._run(stem, self.policy.begin(x_nchw, stem), branching(self.merge, branch))
 
     @torch.no_grad()
     def position_costs(self, x_nchw: Tensor) -> Tensor | None:

@@ -21,7 +21,7 @@ from bench.networks.unit import RemovedResidual
 
 
 class TokenHalting(HaltingPolicy):
-    """Tokens halt behind each layer of a transformer; one that has halted is read by nobody.
+    """Tokens halt behind each layer of a transformer; no token reads one that has halted.
 
     `make(width)` returns a module from tokens (N, T, C) to z (N, T, 1), each token by itself. A
     layer begins with every residual in which tokens read each other. The state that a token has
