@@ -143,7 +143,7 @@ class RunStore:
         Raises:
             RecordError: no such run; the nearest names are given.
         """
-        if _isplain_name(name) and self._has_record(name):
+        if _is_plain(name) and self._has_record(name):
             return [name]
         known = self.names()
         parts = {run: (run, run.rpartition("-")[2]) for run in known if name}
@@ -256,12 +256,12 @@ def plain_name(name: str) -> str:
     Raises:
         RecordError: it has a path in it, or is empty.
     """
-    if not _isplain_name(name):
+    if not _is_plain(name):
         raise RecordError(f"'{name}' is not a plain file name.", hint="The record is damaged.")
     return name
 
 
-def _isplain_name(name: str) -> bool:
+def _is_plain(name: str) -> bool:
     return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0:")
 
 
