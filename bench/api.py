@@ -42,7 +42,7 @@ from bench.training.reporter import Reporter, Silent
 
 if TYPE_CHECKING:
     from bench.export.exporting import Exported, FileFormat
-    from bench.records.mlflow_models import Registered
+    from bench.records.mlflow_content import Registered
     from bench.report.data.row import Row
     from bench.sweep.ledger import Listener
     from bench.sweep.options import SweepOptions

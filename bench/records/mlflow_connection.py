@@ -1,7 +1,7 @@
 """How MLflow is reached: its address, without the password where it is shown, and the experiment.
 
 Also its database in the results folder, which holds nothing that the records do not: a damaged one
-is set aside and built anew. What is written there is tracking.py's and mlflow_models.py's.
+is set aside and built anew. What is written there is tracking.py's and mlflow_content.py's.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The record on disk is the truth. A missing or unreachable MLflow gives a TrackingResult that says
 so and never an exception; what was not logged can be logged later by `sync`, and what is logged
 already is left alone. A sweep is a parent run and its trials are its children. Owns the talk with
-MLflow; what it is told of a record is mlflow_models.py's.
+MLflow; what it is told of a record is mlflow_content.py's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bench.records.mlflow_connection import (
     uri_of,
     without_password,
 )
-from bench.records.mlflow_models import (
+from bench.records.mlflow_content import (
     Registered,
     epoch_ms,
     finals,

@@ -15,7 +15,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
 
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
-from bench.records.mlflow_models import finals, measured, models_of, params
+from bench.records.mlflow_content import finals, measured, models_of, params
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
