@@ -36,6 +36,7 @@ from bench.records.record import PointRecord, RunRecord
 from bench.records.store import MASKS_FIGURE, RunStore, finished_run, finished_runs
 from bench.records.sweep import SweepRecord
 from bench.records.tracking import Sample, log_records, machine_load, register_point
+from bench.records.upkeep import adopt_reference
 from bench.records.upkeep import forget as forget_run
 from bench.storage import make_folder
 from bench.training.reporter import Reporter, Silent
@@ -261,10 +262,11 @@ def latency(
 ) -> Outcome:
     """Time finished runs on this machine, together, and add the cells to their records.
 
-    Each of `runs` may name several: all of them are meant. Without `runtimes`, all that take the
-    dense network here are measured, and without `batch_sizes` those of the profile. A run that
-    cannot be timed is a failure; the others are timed. `dataset` is needed for runs on a folder of
-    images, whose place no record keeps.
+    Each of `runs` may name several: all of them are meant; "reference" means the runs that the
+    project keeps, which are copied first. Without `runtimes`, all that take the dense network here
+    are measured, and without `batch_sizes` those of the profile. A run that cannot be timed is a
+    failure; the others are timed. `dataset` is needed for runs on a folder of images, whose place
+    no record keeps.
 
     Raises:
         RecordError: a name is no finished run.
@@ -272,6 +274,10 @@ def latency(
     """
     listener, outcome = reporter or Silent(), Outcome()
     store = RunStore(folders.results)
+    runs = list(runs)
+    if "reference" in runs:
+        runs.remove("reference")
+        runs += adopt_reference(store, note=listener.note)
     for members, place in _at_their_data(runs, folders, device, dataset, listener):
         sound, broken = without_broken(members, place)
         outcome.failures.extend(_failure(run, error) for run, error in broken.items())

@@ -128,7 +128,7 @@ def latency(
     Then show the table and draw time against MACs, and where their orders disagree.
 
     * `bench latency sgad-cifar10 --profile publish`
-    * `bench latency sgad-cifar10 --runtime eager,native`
+    * `bench latency reference --runtime native`: the networks that the project keeps
     """
     with errors_shown(debug, plugin):
         from bench import api, drawing

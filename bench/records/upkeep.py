@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.config import RunSpec
 from bench.errors import RecordError
 from bench.records.record import RunRecord
-from bench.records.store import MASKS_FIGURE, RECORD_FILE, RunStore
+from bench.records.store import MASKS_FIGURE, RECORD_FILE, WEIGHTS_FILE, RunStore
 from bench.storage import locked, remove_leftovers, set_aside, storage_errors
 
 Note = Callable[[str], None]
@@ -41,6 +41,37 @@ def at_work(store: RunStore, spec: RunSpec, *, note: Note) -> Iterator[RunRecord
     with locked(folder / _WORK_LOCK, note=note):
         remove_leftovers(folder)
         yield _finished(store, spec, note=note)
+
+
+def adopt_reference(store: RunStore, *, note: Note) -> list[str]:
+    """Copy the reference runs with weights, in <results>/reference, that `store` lacks; return all.
+
+    Without their latencies, which are of another machine.
+
+    Raises:
+        RecordError: there is none.
+        StorageError: the results folder is read-only, full or gone.
+    """
+    source = RunStore(store.results_dir / "reference")
+    adopted: list[str] = []
+    for record in source.load_all().records:
+        weights = source.folder_of(record) / WEIGHTS_FILE
+        if record.status != "finished" or not weights.is_file():
+            continue
+        adopted.append(record.run)
+        if store.find(record.spec) is None:
+            with at_work(store, record.spec, note=note) as found, storage_errors(store.runs_dir):
+                if found is None:
+                    for name in fingerprints(weights.parent, record.files):
+                        shutil.copyfile(weights.with_name(name), store.folder(record.spec) / name)
+                    points = [one.model_copy(update={"latency": ()}) for one in record.points]
+                    store.save(record.model_copy(update={"points": tuple(points)}))
+    if not adopted:
+        raise RecordError(
+            f"There are no reference runs with weights in {source.runs_dir}.",
+            hint="A checkout of the project has them, in results/reference.",
+        )
+    return adopted
 
 
 def forget(store: RunStore, spec: RunSpec, *, note: Note) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bench import api
 from bench.engine.latency import processes
-from bench.errors import RunFailed
+from bench.errors import RecordError, RunFailed
 from bench.measure.latency.profiles import PROFILES, Profile
 from bench.options import run_options
 from bench.records.arrays import read_arrays
@@ -55,6 +57,27 @@ def test_any_list_of_batch_sizes_is_timed_and_tables_show_their_own(
         shown = row.timing(size)
         assert shown is not None
         assert (shown.speedup, shown.latency_ms) == (cells[size].speedup, cells[size].latency_ms)
+
+
+def test_reference_runs_are_copied_without_the_latencies_of_their_machine_and_timed(
+    folders: api.Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
+    monkeypatch.setitem(PROFILES, "default", one)  # type: ignore[arg-type]
+    api.latency(["sgad"], folders, batch_sizes=(1,), device="cpu")
+    mine = api.Folders(tmp_path, folders.data)
+    with pytest.raises(RecordError, match="no reference runs with weights"):
+        api.latency(["reference"], mine)
+    shutil.copytree(folders.results / "runs", tmp_path / "reference" / "runs")
+    for _ in range(2):
+        how: dict[str, Any] = {"runtimes": ["eager"], "batch_sizes": (1,), "device": "cpu"}
+        outcome = api.latency(["reference"], mine, **how)
+    assert not outcome.failures
+    kept, copy = (RunStore(d).load_all().records[0] for d in (tmp_path / "reference", tmp_path))
+    assert len(kept.points[0].latency) >= 1
+    # One of each command; those of the other machine are not among them.
+    assert [cell.runtime for cell in copy.points[0].latency] == ["eager", "eager"]
+    assert copy.points[0].model_copy(update={"latency": kept.points[0].latency}) == kept.points[0]
 
 
 @pytest.fixture
