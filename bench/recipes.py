@@ -90,6 +90,7 @@ _SGD = OptimizerSpec(lr=0.1, schedule="cosine", warmup_steps=100, warmup_from=0.
 _SHORT_SGD = OptimizerSpec(
     lr=0.1, weight_decay=5e-4, schedule="cosine", warmup_steps=390, warmup_from=0.1
 )
+_ADAMW = OptimizerSpec(kind="adamw", lr=1e-3, weight_decay=0.05, warmup_steps=1755)
 _GENTLE_SGD = OptimizerSpec(lr=0.02, schedule="cosine")
 
 RECIPES: Mapping[str, Recipe] = {
@@ -107,6 +108,13 @@ RECIPES: Mapping[str, Recipe] = {
             summary="30 epochs in all from scratch, weight decay 5e-4: the reference runs",
             epochs=30,
             optimizer=_SHORT_SGD,
+            dense_share=0.5,
+        ),
+        Recipe(
+            name="transformer",
+            summary="30 epochs in all from scratch, AdamW: for vision transformers",
+            epochs=30,
+            optimizer=_ADAMW,
             dense_share=0.5,
         ),
         Recipe(

@@ -77,6 +77,7 @@ def test_the_recipes_are_those_the_documentation_names() -> None:
         "smoke": 1,
         "quick": 30,
         "scratch": 30,
+        "transformer": 30,
         "finetune": 8,
         "fair": 160,
         "paper": None,
@@ -86,6 +87,7 @@ def test_the_recipes_are_those_the_documentation_names() -> None:
     ]
     assert [name for name, recipe in RECIPES.items() if recipe.dense_share < 1] == [
         "scratch",
+        "transformer",
         "fair",
     ]
 

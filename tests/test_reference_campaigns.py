@@ -13,10 +13,12 @@ from bench.engine.building import method_of
 from bench.engine.plan import Planned, make_plan, request_of
 from bench.networks.trunk import Backbone
 from bench.options import RunOptions, read_campaign
+from bench.plugins import load_plugin
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 SCRATCH, PAPER = REFERENCE / "scratch.yaml", REFERENCE / "paper.yaml"
 VARIANTS = REFERENCE / "variants.yaml"
+VIT = REFERENCE / "vit.yaml"
 PRECISION = REFERENCE / "precision.yaml"
 TRAINING_IMAGES = 50_000
 
@@ -120,3 +122,16 @@ def test_both_precisions_get_the_same_trainings() -> None:
     bf16, fp32 = ({spec.model_copy(update={"precision": "fp32"}).key for spec in p} for p in plans)
     assert [{spec.precision for spec in plan} for plan in plans] == [{"bf16"}, {"fp32"}]
     assert bf16 == fp32 and len(bf16) == 3
+
+
+def test_the_transformers_campaign_gives_all_the_same_total_on_the_same_images() -> None:
+    pytest.importorskip("timm")
+    load_plugin(REFERENCE.parents[1] / "docs" / "examples" / "small_vit.py")
+    plans = list(_planned(VIT))
+    for plan in plans:
+        assert {item.spec.held_out for item in plan} == {5000}
+        judged = plan[-1]
+        start = 0 if judged.needs is None else judged.needs.budget.epochs
+        frozen = _is_on_frozen_trunk(judged)
+        assert judged.spec.budget.epochs + start == (22 if frozen else 20), judged.spec.run
+    assert {plan[-1].spec.method for plan in plans} >= {"a_vit", "convnet_aig", "skipnet"}

@@ -1,6 +1,6 @@
-"""A small vision transformer for images of 32 pixels: patches of 4, width 128; small_vit/6.
+"""A small vision transformer for images of 32 pixels: patches of 4, width 64; small_vit/6.
 
-With six layers it has 65 tokens and 83.6 million MACs. Needs skipbench[backbones].
+With six layers it has 65 tokens and 22.6 million MACs. Needs skipbench[backbones].
 
     bench run --plugin docs/examples/small_vit.py --backbone small_vit/6 --methods resnet,a_vit
 """
@@ -19,7 +19,7 @@ class SmallViT(Wrapped):
     """Members are called by their number of layers."""
 
     name = "small_vit"
-    summary = "an example: a ViT of patches of 4 pixels, width 128, four heads"
+    summary = "an example: a ViT of patches of 4 pixels, width 64, four heads"
 
     def model(self, backbone: Backbone) -> nn.Module:
         channels, *sides = backbone.image_shape
@@ -28,7 +28,7 @@ class SmallViT(Wrapped):
             patch_size=4,
             in_chans=channels,
             num_classes=backbone.num_classes,
-            embed_dim=128,
+            embed_dim=64,
             depth=int(backbone.member or 6),
             num_heads=4,
         )
