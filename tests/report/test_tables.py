@@ -15,7 +15,7 @@ from bench.config import InitialWeights
 from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
 from bench.report.data.groups import group_seeds
-from bench.report.data.notes import spent
+from bench.report.data.budgets import spent
 from bench.report.data.row import KEYS
 from bench.report.data.rows import rows
 from bench.report.tables.results import (

@@ -18,9 +18,8 @@ from bench.config import InitialWeights
 from bench.errors import ConfigError
 from bench.records.arrays import save_arrays
 from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
-from bench.report.data.budgets import Comparable
-from bench.report.data.groups import group_seeds, networks_of
-from bench.report.data.notes import spent
+from bench.report.data.budgets import TrainingBudget, spent
+from bench.report.data.groups import networks_of
 from bench.report.data.rows import rows
 from bench.report.verdicts.verdicts import verdicts_of
 from bench.report.verdicts.words import paragraph, sentence, unlike_budgets, why
@@ -284,13 +283,13 @@ def test_what_is_known_of_a_source_counts_where_its_start_is_not(results: Result
 def test_weights_from_outside_as_they_came_belong_to_every_curve_from_there(
     results: ResultsFolder,
 ) -> None:
-    budgets = [Comparable(epochs, ("lr=0.1",), True) for epochs in (0, 5, 30)]
+    budgets = [TrainingBudget(epochs, ("lr=0.1",), True) for epochs in (0, 5, 30)]
     own = budgets[1]
     assert [own.matches(other) for other in budgets] == [True, True, False]
-    scratch = Comparable(5, ("lr=0.1",), False)
+    scratch = TrainingBudget(5, ("lr=0.1",), False)
     assert not own.matches(scratch)
-    assert not scratch.matches(Comparable(5, ("lr=0.2",), False))
-    assert Comparable(30, ("lr=0.1",), False).matches(Comparable(33, ("lr=0.1",), False))
+    assert not scratch.matches(TrainingBudget(5, ("lr=0.2",), False))
+    assert TrainingBudget(30, ("lr=0.1",), False).matches(TrainingBudget(33, ("lr=0.1",), False))
 
 
 def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(results: ResultsFolder) -> None:
@@ -390,7 +389,7 @@ def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
 
 def seeds_of(records: list[RunRecord]) -> list[int]:
     """How many seeds each network has."""
-    return [network.seeds for network in networks_of(records, group_seeds(rows(records)))]
+    return [network.seeds for network in networks_of(rows(records), records)]
 
 
 def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record: Make) -> None:
@@ -424,7 +423,7 @@ def test_a_failed_record_of_the_same_name_does_not_take_the_place_of_a_run(
 ) -> None:
     record = make_record("sgad")
     failed = record.model_copy(update={"status": "failed", "points": ()})
-    found = networks_of([record, failed], group_seeds(rows([record, failed])))
+    found = networks_of(rows([record, failed]), [record, failed])
     assert [network.record.status for network in found] == ["finished"]
 
 

@@ -6,15 +6,19 @@ Owns the one grouping of everything that tables, figures and verdicts speak of; 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
 from bench.plain_text import one_line
 from bench.records.record import PointRecord, RunRecord
-from bench.report.data.budgets import Comparable, budget_of
+from bench.report.data.budgets import TrainingBudget
 from bench.report.data.row import Row, Timing
+
+G = TypeVar("G", bound="SeedGroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,9 @@ class SeedGroup:
         return mean([row.total_epochs or 0 for row in self.runs])
 
     @property
-    def budget(self) -> Comparable:
+    def budget(self) -> TrainingBudget:
         """What its training is compared by."""
-        return budget_of(self.first, self.epochs)
+        return TrainingBudget.of(self.first, self.epochs)
 
     def mean_of(self, key: str) -> float | None:
         """Return the mean over the rows that have a value, or None."""
@@ -175,53 +179,45 @@ class Network(SeedGroup):
 
 def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:
     """Return the groups of the measured rows: largest network first, then by falling MACs."""
-    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.measured:
-            found[row.family, row.point].append(row)
-    groups = [SeedGroup(tuple(same)) for rows_ in found.values() for same in _each_seed_once(rows_)]
-    return sorted(_with_settings(groups), key=_largest_first)
+    found = [SeedGroup(same) for same in _seeds_together(rows, attrgetter("family", "point"))]
+    return sorted(_with_settings(found), key=_largest_first)
 
 
-def networks_of(records: Sequence[RunRecord], groups: Sequence[SeedGroup]) -> list[Network]:
-    """Return the finished runs with seeds together, in the order of their names; `groups` are the
-    rows of the records with seeds together."""
+def networks_of(rows: Iterable[Row], records: Iterable[RunRecord]) -> list[Network]:
+    """Return the finished runs with seeds together, by the names of the first; `rows` are those of
+    the `records`."""
     # A damaged folder may hold a second record of the name of a run.
     of_run = {r.run: r for r in records if r.status == "finished" and r.points}
-    by_run: dict[str, list[Row]] = defaultdict(list)
-    for group in groups:
-        for row in group.rows:
-            by_run[row.run].append(row)
-    families: dict[str, list[Row]] = defaultdict(list)
-    for _, (first, *_) in sorted(by_run.items()):
-        families[first.family].append(first)
-    settings = {row.run: group.distinguishing for group in groups for row in group.rows}
-    return [
-        Network(
-            tuple(row for one in same for row in by_run[one.run]),
-            settings[same[0].run],
-            tuple(of_run[one.run] for one in same),
-        )
-        for family in families.values()
-        for same in _each_seed_once(family)
+    found = [
+        Network(same, "", tuple(of_run[run] for run in dict.fromkeys(row.run for row in same)))
+        for same in _seeds_together(rows, attrgetter("family"))
     ]
+    return sorted(_with_settings(found), key=lambda network: network.first.run)
 
 
-def _each_seed_once(family: Sequence[Row]) -> list[list[Row]]:
-    """Return a family together, by seed; each alone where a seed comes twice: they differ in their
-    start, which is a run that is no longer at hand."""
-    ordered = sorted(family, key=lambda row: (row.seed, row.run))
-    if len({row.seed for row in ordered}) == len(ordered):
-        return [ordered]
-    return [[row] for row in ordered]
+def _seeds_together(
+    rows: Iterable[Row], of_one: Callable[[Row], object]
+) -> Iterator[tuple[Row, ...]]:
+    """Yield the measured rows that have the same `of_one`, by seed; those of each run alone where a
+    seed comes twice: they differ in their start, which is a run that is no longer at hand."""
+    found: dict[object, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=attrgetter("seed", "run")):
+        if row.measured:
+            found[of_one(row)].append(row)
+    for same in found.values():
+        runs = [tuple(own) for _, own in groupby(same, key=attrgetter("run"))]
+        if len({own[0].seed for own in runs}) < len(runs):
+            yield from runs
+        else:
+            yield tuple(same)
 
 
-def _with_settings(groups: Sequence[SeedGroup]) -> Iterator[SeedGroup]:
+def _with_settings(groups: Sequence[G]) -> Iterator[G]:
     """Yield the groups, those of one name with the settings in which they differ."""
-    by_name: dict[tuple[Any, ...], list[SeedGroup]] = defaultdict(list)
+    by_name: dict[tuple[Any, ...], list[G]] = defaultdict(list)
     for group in groups:
         one = group.first
-        by_name[one.dataset, one.backbone, one.method, one.variant, one.recipe].append(group)
+        by_name[one.dataset, one.backbone, one.method, group.variant, one.recipe].append(group)
     for same in by_name.values():
         common = set.intersection(*(set(group.first.settings) for group in same))
         for group in same:

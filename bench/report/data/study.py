@@ -40,7 +40,7 @@ class Study:
     @cached_property
     def networks(self) -> list[Network]:
         """The finished runs with seeds together."""
-        return networks_of(self.records, self.groups)
+        return networks_of(self.rows, self.records)
 
     @cached_property
     def names(self) -> dict[tuple[str, str | None], str]:

@@ -20,9 +20,8 @@ from bench.errors import ConfigError, UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
-from bench.report.data.budgets import Comparable, of_budget
+from bench.report.data.budgets import TrainingBudget, footnotes
 from bench.report.data.groups import SeedGroup, group_seeds, without_restated
-from bench.report.data.notes import footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
 
 X = Literal["nflops", "macs", "latency_ms"]
@@ -50,7 +49,7 @@ class Placed:
         return self.group.backbone
 
     @cached_property
-    def budget(self) -> Comparable:
+    def budget(self) -> TrainingBudget:
         return self.group.budget
 
     @cached_property
@@ -178,7 +177,13 @@ class ParetoData:
         if not dynamic or not self.statics:
             return f"{networks} and {counted(len(self.statics), 'static one')}: nothing to compare"
         of_ladder = cache(self._of_ladder)
-        static = cache(lambda ladder, budget: of_budget(budget, of_ladder(ladder)))
+
+        @cache
+        def static(ladder: str, budget: TrainingBudget) -> list[Placed]:
+            same = of_ladder(ladder)
+            nearest = budget.nearest([one.budget for one in same])
+            return [one for one in same if nearest.matches(one.budget)]
+
         curve_of = cache(lambda ladder, budget: _static_curve(static(ladder, budget)))
 
         def beside(one: Placed) -> str:
@@ -245,7 +250,7 @@ class ParetoData:
         if self.crowded:
             few = f"{len(self.in_full)} of {len(self.placed):,} networks in full"
             yield f"{few}: the front and the best dense one of each backbone"
-        yield from footnotes([placed.group for placed in self.placed])
+        yield from footnotes([row for placed in self.placed for row in placed.group.rows])
         if hidden := self.below_view:
             named = [f"{p.group.label} ({100 * p.accuracy:.1f} %)" for p in hidden[:_MOST_NAMED]]
             more = len(hidden) - _MOST_NAMED

@@ -13,7 +13,7 @@ from bench.records.record import UNKNOWN_RUNTIME, LatencyCell, PointRecord, RunR
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.gradients import why_no_gradients
-from bench.report.data.notes import FORWARD_ONLY
+from bench.report.data.budgets import FORWARD_ONLY
 from bench.report.data.study import Study
 from bench.report.tables.cells import ReportTable, number, table_of
 

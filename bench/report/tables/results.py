@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from bench.errors import UnknownNameError
 from bench.report.behaviour.dynamics import DYNAMICS_ORDER, dynamics_table
 from bench.report.data.groups import SeedGroup, group_seeds, without_restated
-from bench.report.data.notes import footnotes, spent
+from bench.report.data.budgets import footnotes, spent
 from bench.report.data.row import (
     BATCH_SIZES,
     EXTRAS,
@@ -124,7 +124,7 @@ def results_table(all_rows: Sequence[Row]) -> ReportTable:
     if rows:
         kind = " (synthetic data)" if any(row.synthetic for row in rows) else ""
         caption = f"{rows[0].dataset}{kind}, recipe {' and '.join(recipes)}"
-    notes = [*footnotes(groups), *_notes(rows), *_unmeasured(all_rows)]
+    notes = [*footnotes(rows), *_notes(rows), *_unmeasured(all_rows)]
     notes += [f"{mark} no time: {reason}" for reason, mark in reasons.items()]
     return table_of("results", caption, lines, titles=_TITLES, notes=notes)
 

@@ -16,7 +16,6 @@ from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import Arrays, bits_in, numbers_in
 from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
-from bench.report.data.budgets import of_budget
 from bench.report.data.groups import Network
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
@@ -71,7 +70,8 @@ def beside(network: Network, statics: Sequence[Network]) -> list[Network]:
         for other in statics
         if other.record.spec.backbone.family == ladder and same_images(network, other)
     ]
-    return of_budget(network.budget, same)
+    budget = network.budget.nearest([other.budget for other in same])
+    return [other for other in same if budget.matches(other.budget)]
 
 
 def with_costs(

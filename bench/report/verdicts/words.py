@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
-from bench.report.data.budgets import budgets_differ
+from bench.report.data.budgets import budgets_differ, spent_in_words
 from bench.report.data.groups import Network
-from bench.report.data.notes import FORWARD_ONLY, spent_in_words
 from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import MACS, Axis, cells_of
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
@@ -267,8 +266,7 @@ def _budgets(network: Network, static: Sequence[Network]) -> str:
 
 
 def _spent(network: Network) -> str:
-    mark = FORWARD_ONLY if network.forward_only else ""
-    return spent_in_words(network.known, mark, "outside" if network.total is None else "")
+    return spent_in_words(network.known, network.forward_only, network.total is None)
 
 
 def _capital(text: str) -> str:
