@@ -1,7 +1,5 @@
-"""Seeds together: runs that differ in nothing but the seed, of one operating point or of all.
-
-Owns the one grouping of everything that tables, figures and verdicts speak of; owns no rendering.
-"""
+"""Seeds together: runs that differ in nothing but the seed, of one operating point or of all. What
+tables, figures and verdicts speak of."""
 
 from __future__ import annotations
 
@@ -50,7 +48,6 @@ class SeedGroup:
 
     @property
     def title(self) -> str:
-        """Method and variant."""
         return f"{self.first.method} {self.variant}".strip()
 
     @property
@@ -171,10 +168,13 @@ class Network(SeedGroup):
         common = set.intersection(*({p.name for p in r.points} for r in self.records))
         return tuple(point.name for point in self.record.points if point.name in common)
 
-    def points(self, record: RunRecord) -> list[PointRecord]:
-        """Return the points of `point_names` of one of the runs."""
-        by_name = {point.name: point for point in record.points}
-        return [by_name[name] for name in self.point_names]
+    @property
+    def points(self) -> list[list[tuple[RunRecord, PointRecord]]]:
+        """The points of `point_names` with the records that they are from, by seed."""
+        named = [
+            (record, {point.name: point for point in record.points}) for record in self.records
+        ]
+        return [[(record, of[name]) for name in self.point_names] for record, of in named]
 
 
 def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:

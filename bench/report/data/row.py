@@ -1,8 +1,5 @@
-"""What is known of one operating point, as a row, and the keys that scripts know it by.
-
-Owns the row, its flat form for JSON, CSV and data frames, and filters by its keys; how records
-become rows is rows.py.
-"""
+"""What is known of one operating point, as a row; its flat form for JSON, CSV and data frames; and
+filters by its keys. How records become rows is rows.py."""
 
 from __future__ import annotations
 
@@ -116,12 +113,10 @@ class Row:
 
     @property
     def measured(self) -> bool:
-        """Whether it has a place in a comparison: finished, with accuracy and cost."""
         return self.status == "finished" and self.accuracy is not None
 
     @property
     def control(self) -> bool:
-        """Whether this is a control, there to judge others."""
         return self.role == "control"
 
     @property
@@ -160,13 +155,16 @@ _OF_EACH = (
     *("latency_ms", "speedup", "speedup_low", "speedup_high", "verdict", "contended", "realised"),
 )
 _OF_MAIN = (*_OF_EACH, "profile", "memory_mib", "energy_mj")
-_CELLS = tuple(f"{name}_b{size}" for size in BATCH_SIZES for name in _OF_MAIN)
 
-EXTRAS = (
-    *(name for name in Row.__slots__ if name not in (*KEYS, "static", "timings")),
-    *(name for name in _CELLS if name not in KEYS),
-    *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256", "first_ms"),
-    "by_runtime",
+EXTRAS = tuple(
+    name
+    for name in (
+        *(name for name in Row.__slots__ if name not in ("static", "timings")),
+        *(f"{name}_b{size}" for size in BATCH_SIZES for name in _OF_MAIN),
+        *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256"),
+        *("first_ms", "by_runtime"),
+    )
+    if name not in KEYS
 )
 """More of them; these may change with the version."""
 
@@ -185,14 +183,11 @@ def flat(row: Row) -> dict[str, Any]:
             values[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else cell.reason
     if (alone := row.timing(1)) is not None:
         values |= {"latency_device": alone.device, "latency_dense_ms": alone.dense_ms}
-        values |= {"first_ms": alone.first_ms}
-    if row.timings:
-        by_runtime: dict[str, dict[str, Any]] = {name: {} for name in row.runtimes}
-        for cell in row.timings:
-            by_runtime[cell.runtime] |= _flat_cell(cell, _OF_EACH)
-        values["by_runtime"] = by_runtime
-    listed = {key: values[key] for key in (*KEYS, *EXTRAS)}
-    return {k: list(value) if isinstance(value, tuple) else value for k, value in listed.items()}
+        values["first_ms"] = alone.first_ms
+    for cell in row.timings:
+        values["by_runtime"] = values["by_runtime"] or {}
+        values["by_runtime"].setdefault(cell.runtime, {}).update(_flat_cell(cell, _OF_EACH))
+    return {k: list(value) if isinstance(value, tuple) else value for k, value in values.items()}
 
 
 def _flat_cell(cell: Timing, names: Sequence[str]) -> dict[str, Any]:
@@ -247,9 +242,7 @@ def _condition(part: str) -> tuple[str, str]:
 
 def _text(value: object) -> str:
     """Return `value` so that 1, "1" and "1.0" are the same, and None is the empty text."""
-    if value is None:
-        return ""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     try:
         return repr(float(text))
     except ValueError:

@@ -1,7 +1,6 @@
 """Records as rows: one per operating point, or one for a run that has none.
 
-Everything a reader or a script sees of the runs starts from these rows. Owns how a row is made and
-what the index keeps of a record for it; owns no rendering and no statistics.
+Owns how a row is made, what the index keeps of a record for it, and which latency cell counts.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def stored_rows(store: RunStore) -> Stored:
     """Return what `rows` says of all records of `store`; only what has changed is read."""
     found = stored_runs(store)
     lists = (values for of_run in found.of.values() for values in of_run["rows"])
-    return Stored(_together([_from_index(values) for values in lists]), found.problems)
+    return Stored(_together(list(map(_from_index, lists))), found.problems)
 
 
 def stored_runs(store: RunStore) -> Digests:
@@ -52,22 +51,13 @@ def stored_runs(store: RunStore) -> Digests:
 
 def _for_index(record: RunRecord) -> dict[str, Any]:
     """Return what tables need of a record; rows without their keys, the same for all."""
-    return {
-        "status": record.status,
-        "variant": record.variant,
-        "created": record.created,
-        "rows": [
-            [*(getattr(row, key) for key in Row.__slots__[:-1]), list(map(astuple, row.timings))]
-            for row in _rows_of(record)
-        ],
-    }
+    found = {key: getattr(record, key) for key in ("status", "variant", "created")}
+    return found | {"rows": list(map(astuple, _rows_of(record)))}
 
 
 def _from_index(values: Sequence[Any]) -> Row:
-    plain = (tuple(value) if isinstance(value, list) else value for value in values)
-    found: dict[str, Any] = dict(zip(Row.__slots__, plain, strict=True))
-    found["timings"] = tuple(Timing(*cell) for cell in values[-1])
-    return Row(**found)
+    plain = (tuple(value) if isinstance(value, list) else value for value in values[:-1])
+    return Row(*plain, timings=tuple(Timing(*cell) for cell in values[-1]))
 
 
 def _together(found: list[Row]) -> list[Row]:

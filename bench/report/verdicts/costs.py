@@ -14,7 +14,7 @@ import numpy as np
 from bench.analysis.uncertainty import Array, Runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
-from bench.records.arrays import Arrays, bits_in, numbers_in
+from bench.records.arrays import bits_in, numbers_in
 from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
 from bench.report.data.groups import Network
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
@@ -44,7 +44,7 @@ class Axis(NamedTuple):
     def title(self) -> str:
         """Its name for readers."""
         known = self.runtime not in ("", UNKNOWN_RUNTIME)
-        return f"{self.name}, {self.runtime}" if known else self.name if self.batch_size else "MACs"
+        return f"{self.name}, {self.runtime}" if known else self.name.replace("macs", "MACs")
 
 
 MACS = Axis()
@@ -90,12 +90,23 @@ def with_costs(
 def costs_on(network: Network, study: Study, *, axis: Axis, of: RunRecord) -> Runs:
     """Return accuracies and costs, in units of the dense backbone of `of`.
 
+    In time that itself takes exactly 1: how unsure a ratio is stands in the other's speed-up, whose
+    interval is paired with it.
+
     Raises:
-        RecordError: there is no number on this axis.
+        RecordError: there is no number on this axis, or arrays are missing or do not fit.
     """
     if axis == MACS:
         return in_macs(network, study, unit=of.dense_macs)
-    return _in_time(network, study, beside=of.spec.backbone, axis=axis)
+    correct_spn, _ = _arrays(network, study)
+    seeds, points, _ = correct_spn.shape
+    if network.dense and network.record.spec.backbone == of.spec.backbone:
+        return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
+    cells = cells_of(network, axis)
+    ratios = [[_ratio(cell, network, of.spec.backbone) for cell in row] for row in cells]
+    time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
+    error_sp = np.array([[(1 / i.low - 1 / i.high) / _HALF_WIDTH for _, i in r] for r in ratios])
+    return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
 
 
 def in_macs(network: Network, study: Study, *, unit: float) -> Runs:
@@ -105,27 +116,8 @@ def in_macs(network: Network, study: Study, *, unit: float) -> Runs:
         RecordError: arrays are missing or do not fit.
     """
     correct_spn, macs_spn = _arrays(network, study)
-    if network.static:
-        macs_spn = macs_spn.mean(axis=2)
-    return Runs(correct_spn, macs_spn / unit, np.zeros(correct_spn.shape[1]))
-
-
-def _in_time(network: Network, study: Study, *, beside: BackboneSpec, axis: Axis) -> Runs:
-    """Return accuracy and time, in units of the dense `beside` in the same rounds.
-
-    The dense network itself takes exactly 1: how unsure the ratio is stands in the other's
-    speed-up, whose interval is paired with it.
-    """
-    correct_spn, _ = _arrays(network, study)
-    seeds, points, _ = correct_spn.shape
-    own = network.record.spec.backbone
-    if network.dense and own == beside:
-        return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
-    other = None if own == beside else beside.label
-    ratios = [[_ratio(cell, other) for cell in row] for row in cells_of(network, axis)]
-    time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
-    error_sp = np.array([[(1 / i.low - 1 / i.high) / _HALF_WIDTH for _, i in r] for r in ratios])
-    return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
+    cost = macs_spn.mean(axis=2) if network.static else macs_spn
+    return Runs(correct_spn, cost / unit, np.zeros(correct_spn.shape[1]))
 
 
 def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
@@ -135,9 +127,9 @@ def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
         RecordError: a point was not timed, or not all in the same way.
     """
     found: list[list[LatencyCell]] = []
-    for record in network.records:
+    for of_seed in network.points:
         found.append([])
-        for point in network.points(record):
+        for _, point in of_seed:
             cell = newest_cell(point.latency, axis.batch_size, axis.runtime)
             if cell is None or cell.latency_ms is None:
                 raise RecordError(cell.reason if cell is not None and cell.reason else NOT_TIMED)
@@ -147,40 +139,36 @@ def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
     return found
 
 
-def _ratio(cell: LatencyCell, other: str | None) -> tuple[float, Interval]:
-    """Return the speed-up over the dense network, its own or that of another backbone."""
-    if other is None and cell.speedup and cell.speedup_interval is not None:
-        return cell.speedup, cell.speedup_interval
-    if other is not None and other in cell.others:
-        return cell.others[other].speedup, cell.others[other].speedup_interval
-    raise RecordError("not timed in the same rounds as the dense network")
+def _ratio(cell: LatencyCell, network: Network, beside: BackboneSpec) -> tuple[float, Interval]:
+    """Return the speed-up over the dense network `beside`, its own or that of another backbone."""
+    own = network.record.spec.backbone == beside
+    found = cell if own else cell.others.get(beside.label)
+    if found is None or not found.speedup or found.speedup_interval is None:
+        raise RecordError("not timed in the same rounds as the dense network")
+    return found.speedup, found.speedup_interval
 
 
 def _arrays(network: Network, study: Study) -> tuple[Array, Array]:
     """Return which images were right, and the MACs of each image, both (S, P, N)."""
-    correct, macs = [], []
-    for record in network.records:
-        for point in network.points(record):
-            arrays, images = study.arrays(record, point.arrays_file), record.test_images
-            try:
-                right_n = bits_in(arrays, "correct_bits", count=images)
-            except RecordError:
-                raise RecordError("which images were right is not on record") from None
-            correct.append(right_n.astype(float))
-            macs.append(_macs_of(arrays, point, images))
-    shape = (len(network.records), len(network.point_names), -1)
-    if not correct:
+    if not network.point_names:
         raise RecordError("the seeds have no operating point in common")
-    return np.stack(correct).reshape(shape), np.stack(macs).reshape(shape)
+    found = [[_of_images(*one, study) for one in of_seed] for of_seed in network.points]
+    correct_spn, macs_spn = (np.array([[p[k] for p in row] for row in found]) for k in (0, 1))
+    return correct_spn, macs_spn
 
 
-def _macs_of(arrays: Arrays, point: PointRecord, images: int) -> Array:
+def _of_images(record: RunRecord, point: PointRecord, study: Study) -> tuple[Array, Array]:
+    arrays, images = study.arrays(record, point.arrays_file), record.test_images
+    try:
+        right_n = bits_in(arrays, "correct_bits", count=images).astype(float)
+    except RecordError:
+        raise RecordError("which images were right is not on record") from None
     if "macs_n" not in arrays:
-        return np.full(images, point.macs)
+        return right_n, np.full(images, point.macs)
     try:
         macs_n = numbers_in(arrays, "macs_n", axes=1)
     except RecordError:
         raise RecordError("the MACs on record are no finite numbers") from None
     if len(macs_n) != images:
         raise RecordError("the MACs on record are of other images")
-    return macs_n
+    return right_n, macs_n
