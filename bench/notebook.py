@@ -5,7 +5,6 @@ Owns the tables; what stands in them comes from the rooms data and verdicts.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,13 +141,13 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
     from bench.report.verdicts.fronts import FrontPoint, front_certainties
 
     fronts = front_certainties(_study_of(df_or_path))
-    columns = ["axis", "runtime", "recipe", "beside", *(field.name for field in fields(FrontPoint))]
+    columns = ["axis", "runtime", "recipe", "beside", *FrontPoint._fields]
     of_front = [
         {"axis": front.axis.name, "runtime": front.axis.runtime or None, "recipe": front.recipe}
         for front in fronts
     ]
     rows = [
-        known | {"beside": front.beside} | asdict(point)
+        known | {"beside": front.beside} | point._asdict()
         for known, front in zip(of_front, fronts, strict=True)
         for point in front.points
     ]

@@ -10,9 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import bench
+from bench.records.store import RunStore
+from bench.report.data.study import Study
+from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "examples").glob("*.ipynb"))
@@ -41,27 +45,51 @@ def update(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("update")
 
 
-def test_the_tables_in_documents_are_those_of_the_records(update: ModuleType) -> None:
-    for document, table in update.tables():
+@pytest.fixture(scope="module")
+def reference() -> Study:
+    store = RunStore(ROOT / "results" / "reference")
+    return Study(store.load_all().records, store)
+
+
+@pytest.fixture(scope="module")
+def judged(reference: Study) -> list[MethodVerdict]:
+    return verdicts_of(reference)
+
+
+def test_the_tables_in_documents_are_those_of_the_records(
+    update: ModuleType, reference: Study, judged: list[MethodVerdict]
+) -> None:
+    for document, table in update.tables(reference, judged):
         assert table in document.read_text(), "python docs/generate/update.py replaces it"
 
 
 def test_a_table_is_replaced_in_its_place(update: ModuleType) -> None:
-    text = "before\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n\nafter\n"
+    text = (
+        "before\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n\nAnd 2 more: x, y.\n\nafter\n"
+    )
     new = "| a | b |\n| --- | --- |\n| 5 | 6 |"
-    assert update.replaced(text, new) == f"before\n\n{new}\n\nafter\n"
+    for closed in (new, f"{new}\n\nAnd 3 more: x, y, z."):
+        assert update.replaced(text, closed) == f"before\n\n{closed}\n\nafter\n"
     with pytest.raises(ValueError, match="0 tables"):
         update.replaced("nothing", new)
 
 
-def test_the_table_of_best_settings_says_what_a_notebook_gets(update: ModuleType) -> None:
+def test_the_table_of_best_settings_says_what_a_notebook_gets(
+    update: ModuleType, reference: Study, judged: list[MethodVerdict]
+) -> None:
     found = bench.verdicts(ROOT / "results" / "reference")
     decided = found[(found.axis == "macs") & found.outcome.notna()]
-    best = decided.loc[decided.groupby("method").gain.idxmax()]
-    best = best.sort_values(["control", "gain"], ascending=[True, False])
-    _, table = next(update.tables())
-    lines = table.splitlines()[2:]
-    assert len(lines) == len(best)
+    order = ["better", "not distinguishable", "worse"]
+    outcome = decided.outcome.str.removesuffix(" (dominated)")
+    decided = decided.assign(rank=outcome.map(order.index))
+    decided = decided.sort_values(["control", "rank", "gain"], ascending=[True, True, False])
+    best = decided.drop_duplicates("method")
+    best = pd.concat([best[~best.control][:8], best[best.control][:2]])
+    _, text = next(update.tables(reference, judged))
+    _, _, *lines, empty, closing = text.splitlines()
+    assert len(lines) == len(best) == 10 and not empty
     for line, row in zip(lines, best.itertuples(), strict=True):
         assert line.startswith(f"| {row.method} "), line
         assert f"{row.outcome}: {100 * row.gain:+.2f} ({100 * row.low:+.2f} to " in line
+    rest = sorted(set(found.method) - set(best.method))
+    assert closing.startswith(f"And {len(rest)} more: {', '.join(rest)} ([results]")

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from bench.errors import BenchError
 from bench.plain_text import one_line
-from bench.report.tables.terminal import folding_table
+from bench.report.tables.cells import folding_table
 from bench.storage import storage_errors
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from rich.text import Text
 
 from bench.errors import UnknownNameError
 from bench.plain_text import one_line
-from bench.report.tables.cells import ReportTable
-from bench.report.tables.terminal import aligned, folding_table
+from bench.report.tables.cells import ReportTable, aligned, folding_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -189,7 +189,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     reason that several have in full once."""
     from rich.text import Text
 
-    from bench.report.tables.terminal import folding_table
+    from bench.report.tables.cells import folding_table
 
     counts = Counter[str](outcome.status for outcome in outcomes)
     said = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])

@@ -15,8 +15,7 @@ import numpy as np
 
 from bench.analysis.statistics import rank_correlation
 from bench.records.sweep import SweepRecord, TrialRow
-from bench.report.tables.cells import number
-from bench.report.tables.terminal import folding_table
+from bench.report.tables.cells import folding_table, number
 from bench.spaces import written
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from bench.analysis.verdict import Comparison, Outside
 from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel
 from bench.report.figures.draw import draw, save_figure
 from bench.report.figures.style import DENSE, mark_of
-from bench.report.verdicts.best import best_settings
+from bench.report.verdicts.tables import best_settings
 from bench.report.verdicts.verdicts import MethodVerdict
 from bench.report.verdicts.words import finding
 
@@ -24,7 +24,7 @@ _ROOM = 8.0
 def draw_figure(
     verdicts: Sequence[MethodVerdict], target: Path = ROOT / "docs" / "figures" / "readme.png"
 ) -> None:
-    """Draw the best setting of each method and control whose time was compared."""
+    """Draw the best settings whose time was compared."""
     statics = static_networks()
     labels, marks = dict(statics), []
     for number, (control, name) in enumerate(((False, "methods"), (True, "controls"))):
@@ -41,7 +41,7 @@ def draw_figure(
         (line, static, *marks),
         x_label="time per image at batch 1, relative to ResNet-32",
         y_label="test accuracy, %",
-        y_limits=(floor, None),
+        y_limits=(floor if below else None, None),
         labels=tuple(Label(*place, name) for name, place in labels.items() if place[1] >= floor),
     )
     legend = Legend("best setting of each", ("static networks", "methods", "controls"))

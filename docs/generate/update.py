@@ -6,7 +6,7 @@ Replaces tables in place, each found by its first line, and draws the README's f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from readme_figure import REFERENCE, draw_figure
@@ -17,8 +17,8 @@ from bench.report.behaviour.dynamics import dynamics_table
 from bench.report.data.study import Study
 from bench.report.tables.cells import markdown_lines
 from bench.report.tables.results import results_table
-from bench.report.verdicts.best import best_table
-from bench.report.verdicts.verdicts import verdicts_of
+from bench.report.verdicts.tables import best_table, rest_in_words
+from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,29 +29,33 @@ def reference() -> Study:
     return Study(store.load_all().records, store)
 
 
-def tables() -> Iterator[tuple[Path, str]]:
-    """Yield each document and a table in it."""
-    yield ROOT / "README.md", markdown_lines(best_table(verdicts_of(reference()))).rstrip()
+def tables(study: Study, verdicts: Sequence[MethodVerdict]) -> Iterator[tuple[Path, str]]:
+    """Yield each document and a table in it; that of the README with the line that closes it."""
+    rest = rest_in_words(verdicts)
+    closing = f"\nAnd {rest} ([results](docs/results.md))." if rest else ""
+    yield ROOT / "README.md", markdown_lines(best_table(verdicts)) + closing
     yield ROOT / "docs" / "methods.md", variant_table()
-    study = reference()
     for table in (results_table(study.rows), dynamics_table(study.groups)):
         yield ROOT / "docs" / "results.md", markdown_lines(table).rstrip()
 
 
 def replaced(text: str, table: str) -> str:
-    """Return a document with the table of the same first line replaced.
+    """Return a document with the table of the same first line replaced, and what closes it.
 
     Raises:
         ValueError: it has no such table, or several.
     """
-    header = re.escape(table.partition("\n")[0])
-    found, count = re.subn(rf"^{header}\n(\|.*\n?)+", lambda _: f"{table}\n", text, flags=re.M)
+    first = table.partition("\n")[0]
+    old = rf"^{re.escape(first)}\n(\|.*\n?)+(\nAnd \d+ more: .*\n)?"
+    found, count = re.subn(old, lambda _: f"{table}\n", text, flags=re.M)
     if count != 1:
-        raise ValueError(f"{count} tables begin with {table.partition(chr(10))[0]}")
+        raise ValueError(f"{count} tables begin with {first}")
     return found
 
 
 if __name__ == "__main__":
-    for document, table in tables():
+    runs = reference()
+    judged = verdicts_of(runs)
+    for document, table in tables(runs, judged):
         document.write_text(replaced(document.read_text(), table))
-    draw_figure(verdicts_of(reference()))
+    draw_figure(judged)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bench.report.tables.cells import ReportTable
-from bench.report.tables.terminal import aligned, fitting
+from bench.report.tables.cells import ReportTable, aligned, fitting
 
 NAME = "static_projection of sgad"
 TABLE = ReportTable(

@@ -36,7 +36,7 @@ from bench.report.page.files import write_report
 from bench.report.page.html import document_page
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
-from bench.report.verdicts.best import best_table
+from bench.report.verdicts.tables import best_table
 from bench.report.verdicts.verdicts import verdicts_of
 from bench.report.verdicts.words import paragraph, summary, why
 

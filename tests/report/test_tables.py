@@ -14,8 +14,8 @@ from rich.console import Console
 from bench.config import InitialWeights
 from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
-from bench.report.data.groups import group_seeds
 from bench.report.data.budgets import spent
+from bench.report.data.groups import group_seeds
 from bench.report.data.row import KEYS
 from bench.report.data.rows import rows
 from bench.report.tables.results import (

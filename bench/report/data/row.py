@@ -174,7 +174,7 @@ def flat(row: Row) -> dict[str, Any]:
 
     Times and speed-ups are those of `runtime`; `by_runtime` has those of each.
     """
-    values = {key: getattr(row, key, None) for key in (*KEYS, *EXTRAS)}
+    values: dict[str, Any] = {key: getattr(row, key, None) for key in (*KEYS, *EXTRAS)}
     for size, suffix in zip(BATCH_SIZES, ("", "_b256"), strict=True):
         cell = row.timing(size)
         if cell is not None:

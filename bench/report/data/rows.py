@@ -56,8 +56,9 @@ def _for_index(record: RunRecord) -> dict[str, Any]:
 
 
 def _from_index(values: Sequence[Any]) -> Row:
-    plain = (tuple(value) if isinstance(value, list) else value for value in values[:-1])
-    return Row(*plain, timings=tuple(Timing(*cell) for cell in values[-1]))
+    plain = (tuple(value) if isinstance(value, list) else value for value in values)
+    found: dict[str, Any] = dict(zip(Row.__slots__, plain, strict=True))
+    return Row(**found | {"timings": tuple(Timing(*cell) for cell in values[-1])})
 
 
 def _together(found: list[Row]) -> list[Row]:

@@ -27,12 +27,12 @@ from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
 from bench.report.tables.published import published_table
 from bench.report.tables.results import results_table
-from bench.report.verdicts.best import best_table
 from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
+from bench.report.verdicts.tables import best_table, verdict_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import finding, verdict_table
+from bench.report.verdicts.words import finding
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from bench.errors import UnknownNameError
 from bench.report.behaviour.dynamics import DYNAMICS_ORDER, dynamics_table
-from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.budgets import footnotes, spent
+from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.row import (
     BATCH_SIZES,
     EXTRAS,
@@ -28,7 +28,9 @@ from bench.report.data.row import (
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER
 from bench.report.tables.cells import (
     ReportTable,
+    aligned,
     csv_lines,
+    fitting,
     latex,
     markdown,
     no_formula,
@@ -36,7 +38,6 @@ from bench.report.tables.cells import (
     percent_with_sd,
     table_of,
 )
-from bench.report.tables.terminal import aligned, fitting
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

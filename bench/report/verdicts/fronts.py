@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from bench.analysis.bootstrap import FrontUncertainty, front_uncertainty
@@ -23,8 +22,7 @@ WORST_COST, WORST_ACCURACY = 1.0, 0.0
 _SHOWN_FROM = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class FrontPoint:
+class FrontPoint(NamedTuple):
     """One operating point with the share of resampled repetitions in which nothing beats it.
 
     `cost` is relative to the dense network that the front is seen from.
@@ -49,8 +47,7 @@ class Area(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class FrontCertainty:
+class FrontCertainty(NamedTuple):
     """The front of one recipe on one axis, by rising cost. `beside` is the backbone of cost 1."""
 
     axis: Axis
@@ -78,6 +75,37 @@ def front_certainties(study: Study) -> list[FrontCertainty]:
             if len(placed) > 1:
                 found.append(_certainty(placed, axis=axis, beside=largest))
     return found
+
+
+def _certainty(
+    placed: Sequence[tuple[Network, Runs]], *, axis: Axis, beside: RunRecord
+) -> FrontCertainty:
+    every = [runs for _, runs in placed]
+    dense = [runs for network, runs in placed if network.dense]
+    fronts = {
+        name: (sum(runs.points for runs in groups), _front_of(groups))
+        for name, groups in (("dense networks", dense), ("all networks", every))
+        if groups
+    }
+    probability_p = iter(fronts["all networks"][1].probability_p)
+    points = [
+        FrontPoint(
+            *(network.label, name, network.backbone, network.seeds),
+            *(float(cost), float(accuracy), next(probability_p)),
+        )
+        for network, runs in placed
+        for name, cost, accuracy in zip(
+            network.point_names, runs.cost_p, runs.accuracy_p, strict=True
+        )
+    ]
+    points.sort(key=lambda point: (point.cost, -point.accuracy, point.label))
+    recipe, backbone = beside.spec.budget.recipe, beside.spec.backbone.name
+    areas = (Area(name, n, of.hypervolume, *of.bounds) for name, (n, of) in fronts.items())
+    return FrontCertainty(axis, recipe, backbone, tuple(points), tuple(areas))
+
+
+def _front_of(groups: Sequence[Runs]) -> FrontUncertainty:
+    return front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=0)
 
 
 def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
@@ -109,10 +137,11 @@ def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
 def area_table(found: Sequence[FrontCertainty]) -> ReportTable:
     """Return the hypervolumes: of the dense networks, and of all."""
     lines = [
-        {"at equal": front.axis.title, "recipe": front.recipe}
-        | {"networks": area.networks, "points": str(area.points)}
-        | {"hypervolume": f"{area.value:.4f}"}
-        | {"95 %, low": f"{area.low:.4f}", "95 %, high": f"{area.high:.4f}"}
+        {
+            **{"at equal": front.axis.title, "recipe": front.recipe, "networks": area.networks},
+            **{"points": str(area.points), "hypervolume": f"{area.value:.4f}"},
+            **{"95 %, low": f"{area.low:.4f}", "95 %, high": f"{area.high:.4f}"},
+        }
         for front in found
         for area in front.areas
     ]
@@ -121,37 +150,3 @@ def area_table(found: Sequence[FrontCertainty]) -> ReportTable:
         f"{WORST_ACCURACY:g}): what costs as much as the dense network adds nothing."
     )
     return table_of("hypervolume", caption, lines)
-
-
-def _certainty(
-    placed: Sequence[tuple[Network, Runs]], *, axis: Axis, beside: RunRecord
-) -> FrontCertainty:
-    every = [runs for _, runs in placed]
-    dense = [runs for network, runs in placed if network.dense]
-    whole = _front_of(every)
-    probabilities = iter(whole.probability_p)
-    points = [
-        FrontPoint(
-            *(network.label, name, network.backbone, network.seeds),
-            *(float(cost), float(accuracy), next(probabilities)),
-        )
-        for network, runs in placed
-        for name, cost, accuracy in zip(
-            network.point_names, runs.cost_p, runs.accuracy_p, strict=True
-        )
-    ]
-    areas = [("dense networks", dense, _front_of(dense))] if dense else []
-    return FrontCertainty(
-        axis,
-        beside.spec.budget.recipe,
-        beside.spec.backbone.name,
-        tuple(sorted(points, key=lambda point: (point.cost, -point.accuracy, point.label))),
-        tuple(
-            Area(name, sum(runs.points for runs in groups), front.hypervolume, *front.bounds)
-            for name, groups, front in (*areas, ("all networks", every, whole))
-        ),
-    )
-
-
-def _front_of(groups: Sequence[Runs]) -> FrontUncertainty:
-    return front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=0)

@@ -28,24 +28,13 @@ class Side:
     """One operating point of a pair; `macs` is its mean per image."""
 
     network: Network
-    point: str
+    name: str
     macs: float
     correct_sn: Array
 
     @property
-    def name(self) -> str:
-        network = self.network
-        parts = (network.label, self.point, network.backbone if network.dense else "")
-        return " ".join(part for part in parts if part)
-
-    @property
     def seeds(self) -> int:
         return self.network.seeds
-
-    def comparable(self, other: Side) -> bool:
-        """Whether both are of one recipe, on the same images, and not points of one training."""
-        one, two = self.network, other.network
-        return one is not two and one.first.recipe == two.first.recipe and same_images(one, two)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +55,36 @@ def pairs_of(study: Study) -> list[Pair]:
     Both sides were trained by one recipe and tested on the same images. Points of one run are not
     compared with each other.
     """
-    sides: list[Side] = []
-    for network in study.networks:
-        try:
-            runs = in_macs(network, study, unit=1.0)
-        except RecordError:
-            continue
-        sides += [
-            Side(network, name, float(runs.cost_p[n]), runs.correct_spn[:, n])
-            for n, name in enumerate(network.point_names)
-        ]
+    sides = [side for network in study.networks for side in _sides(network, study)]
     sides.sort(key=lambda side: (-side.macs, side.name))
-    found = [
-        _pair(a, b)
-        for place, a in enumerate(sides)
-        for b in sides[place + 1 :]
-        if a.macs < SAME_COST * b.macs and a.comparable(b)
-    ]
+    found = []
+    for place, a in enumerate(sides, start=1):
+        for b in sides[place:]:
+            if a.macs >= SAME_COST * b.macs:
+                break
+            one, other = a.network, b.network
+            alike = one.first.recipe == other.first.recipe and same_images(one, other)
+            if alike and one is not other:
+                found.append(_pair(a, b))
     adjusted = holm([pair.gain.p_value for pair in found])
     return [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
+
+
+def _sides(network: Network, study: Study) -> list[Side]:
+    try:
+        runs = in_macs(network, study, unit=1.0)
+    except RecordError:
+        return []
+    backbone = network.backbone if network.dense else ""
+    return [
+        Side(
+            network,
+            " ".join(filter(None, (network.label, point, backbone))),
+            float(runs.cost_p[n]),
+            runs.correct_spn[:, n],
+        )
+        for n, point in enumerate(network.point_names)
+    ]
 
 
 def _pair(a: Side, b: Side) -> Pair:

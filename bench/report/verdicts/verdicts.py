@@ -1,7 +1,6 @@
 """Is a method better than a static network of the same cost? The verdicts, on each axis of cost.
 
-Owns which methods are judged together and what a verdict holds; the numbers come from
-bench.analysis and costs.py, the sentences from words.py.
+Owns which methods are judged together; the statistics are bench.analysis, the words words.py.
 """
 
 from __future__ import annotations
@@ -11,26 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bench.analysis.verdict import (
-    LEVEL,
-    Comparison,
-    Outside,
-    Verdict,
-    can_be_judged,
-    compare,
-    decide,
-)
+from bench.analysis import verdict as judging
+from bench.analysis.verdict import LEVEL, Comparison, Outside, Verdict
 from bench.errors import RecordError
 from bench.report.data.groups import Network
 from bench.report.data.study import Study
-from bench.report.verdicts.costs import (
-    MACS,
-    Axis,
-    axes_of,
-    beside,
-    costs_on,
-    with_costs,
-)
+from bench.report.verdicts.costs import MACS, Axis, axes_of, beside, costs_on, with_costs
 
 Statics = Literal["dense", "dense and static controls"]
 NO_VERDICT = "no verdict"
@@ -119,16 +104,27 @@ def verdicts_of(
         for network in judged
         for axis in axes
     ]
-    decided = _decided(answers, level=level)
+    together: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for place, answer in enumerate(answers):
+        spec = answer.network.record.spec
+        together[answer.axis, spec.dataset, answer.network.control].append(place)
+    for places in together.values():
+        found = {n: one for n in places if (one := answers[n].found) and judging.can_be_judged(one)}
+        verdicts = judging.decide(list(found.values()), level=level)
+        for place, verdict in zip(found, verdicts, strict=True):
+            if verdict is not None:
+                answers[place] = replace(answers[place], verdict=verdict, reason="")
+    size = len(axes)
     return [
-        MethodVerdict(network, tuple(one for one in decided if one.network is network))
-        for network in judged
+        MethodVerdict(network, tuple(answers[n * size : (n + 1) * size]))
+        for n, network in enumerate(judged)
     ]
 
 
 def _answer(
     network: Network, statics: Sequence[Network], study: Study, *, axis: Axis, level: float
 ) -> AxisVerdict:
+    """Return what is known before those that are judged together are decided."""
     comparable = beside(network, statics)
     try:
         own = costs_on(network, study, axis=axis, of=network.record)
@@ -138,7 +134,7 @@ def _answer(
             placed = with_costs(comparable, study, axis=axis, of=network.record)
     except RecordError as error:
         return AxisVerdict(axis, network, reason=error.message)
-    found = compare(own, [runs for _, runs in placed], level=level)
+    found = judging.compare(own, [runs for _, runs in placed], level=level)
     if found is None:
         timed = axis != MACS and comparable
         reason = f"no static network was {'timed in the same rounds' if timed else 'run here'}"
@@ -146,20 +142,3 @@ def _answer(
     used = tuple(placed[number][0] for number in found.static)
     reason = "no static network of that cost was run" if isinstance(found, Outside) else ""
     return AxisVerdict(axis, network, found, reason=reason, static=used)
-
-
-def _decided(answers: Sequence[AxisVerdict], *, level: float) -> list[AxisVerdict]:
-    """Return the answers with their verdicts; those on one axis, data set and kind of network are
-    made at once."""
-    together: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for number, answer in enumerate(answers):
-        if can_be_judged(answer.found):
-            network = answer.network
-            together[answer.axis, network.record.spec.dataset, network.control].append(number)
-    decided = list(answers)
-    for numbers in together.values():
-        compared = [found for n in numbers if (found := answers[n].found) is not None]
-        for number, verdict in zip(numbers, decide(compared, level=level), strict=True):
-            if verdict is not None:
-                decided[number] = replace(answers[number], verdict=verdict, reason="")
-    return decided

@@ -1,4 +1,4 @@
-"""The sentences and the table that verdicts generate: sizes, intervals, p-values, seeds, budgets.
+"""The sentences that verdicts generate: sizes, intervals, p-values, seeds, budgets.
 
 Owns the words only; every number comes with a verdict.
 """
@@ -12,11 +12,37 @@ from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ, spent_in_words
 from bench.report.data.groups import Network
-from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import MACS, Axis, cells_of
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
 
 OTHER_BUDGET = "*"
+
+
+def finding(verdicts: Sequence[MethodVerdict], axis: Axis) -> str:
+    """Return how many methods are better than static networks of their cost, worse and so on."""
+    methods = [one for one in verdicts if not one.network.control]
+    if not methods:
+        return "No method was run, so there is nothing to judge"
+    of = counted(names := len({one.method for one in methods}), "method")
+    if len(methods) > names:
+        of = f"{len(methods)} settings of {of}"
+    outcomes = [one.on(axis.name, axis.runtime).outcome.split(" (")[0] for one in methods]
+    found = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
+    said = {what: f"{n} {'is' if n == 1 else 'are'} {what}" for what, n in found.items()}
+    parts = [f"{said.get('better', 'none is better')} than a static network at equal {axis.title}"]
+    parts += [said[what] for what in ("worse", "not distinguishable") if what in said]
+    if without := found.get(NO_VERDICT):
+        parts.append(f"{without} ha{'s' if without == 1 else 've'} {NO_VERDICT}")
+    # A verdict on one training is one on networks, not yet on a method.
+    once = sum(one.seeds == 1 for one in methods)
+    note = f" ({once} of {len(methods)} trained once)" if once else ""
+    return f"Of {of}, {', '.join(parts)}{note}"
+
+
+def summary(verdicts: Sequence[MethodVerdict]) -> list[str]:
+    """Return the finding on each axis."""
+    axes = (answer.axis for one in verdicts if not one.network.control for answer in one.axes)
+    return [finding(verdicts, axis) for axis in dict.fromkeys(axes)]
 
 
 def paragraph(found: MethodVerdict) -> str:
@@ -40,61 +66,7 @@ def sentence(about: AxisVerdict) -> str:
     else:
         text = f"no verdict, {about.reason}."
     differing = unlike_budgets(about)
-    return f"In {about.axis.title}: {text}" + (f" {_capital(differing)}." if differing else "")
-
-
-def summary(verdicts: Sequence[MethodVerdict]) -> list[str]:
-    """Return a sentence for each axis: how many methods are better, worse and so on."""
-    methods = [one for one in verdicts if not one.network.control]
-    return [
-        finding(methods, axis) for axis in dict.fromkeys(a.axis for m in methods for a in m.axes)
-    ]
-
-
-def finding(verdicts: Sequence[MethodVerdict], axis: Axis) -> str:
-    """Return how many methods are better than static networks of their cost, worse and so on."""
-    methods = [one for one in verdicts if not one.network.control]
-    if not methods:
-        return "No method was run, so there is nothing to judge"
-    of = counted(len({one.method for one in methods}), "method")
-    if len(methods) > len({one.method for one in methods}):
-        of = f"{len(methods)} settings of {of}"
-    outcomes = [one.on(axis.name, axis.runtime).outcome.split(" (")[0] for one in methods]
-    better = _counted(outcomes.count("better"), "better") or "none is better"
-    parts = [f"{better} than a static network at equal {axis.title}"]
-    parts += [_counted(outcomes.count(rest), rest) for rest in ("worse", "not distinguishable")]
-    without = outcomes.count(NO_VERDICT)
-    parts.append(f"{without} ha{'s' if without == 1 else 've'} {NO_VERDICT}" if without else "")
-    # A verdict on one training is one on networks, not yet on a method.
-    once = sum(one.seeds == 1 for one in methods)
-    note = f" ({once} of {len(methods)} trained once)" if once else ""
-    return f"Of {of}, {', '.join(filter(None, parts))}{note}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {'is' if number == 1 else 'are'} {what}" if number else ""
-
-
-def verdict_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
-    """Return one line per method and axis."""
-    cells = []
-    for one, answer in ((found, answer) for found in verdicts for answer in found.axes):
-        gain, low, high = (f"{end:+.2f}" for end in answer.points) if answer.points else ("",) * 3
-        cells.append(
-            {
-                "network": one.network.label,
-                "backbone": one.network.backbone,
-                "kind": "control" if one.network.control else "method",
-                "at equal": answer.axis.title,
-                "verdict": answer.outcome,
-                **{"gain, points": gain, "95 %, low": low, "95 %, high": high},
-                "note": why(answer),
-                "seeds": str(one.seeds),
-                "test images": str(one.network.record.test_images),
-            }
-        )
-    caption = "Each network against the static curve at its own cost; Holm's rule decides."
-    return table_of("verdicts", caption, cells)
+    return f"In {about.axis.title}: {text}" + (f" B{differing[1:]}." if differing else "")
 
 
 def answer_words(answer: AxisVerdict) -> str:
@@ -102,7 +74,7 @@ def answer_words(answer: AxisVerdict) -> str:
     the static networks had another training budget."""
     mark = f" {OTHER_BUDGET}" if unlike_budgets(answer) else ""
     if answer.outside is not None:
-        return f"no static network of its cost: {_beside(answer)}{mark}"
+        return f"no static network of its cost: {_beside(answer, answer.outside)}{mark}"
     return f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}{mark}"
 
 
@@ -116,31 +88,32 @@ def gain_words(answer: AxisVerdict) -> str:
 
 def why(answer: AxisVerdict) -> str:
     """Return in short why there is no verdict, or how budgets differ; or nothing."""
-    text = ""
-    if answer.outside is not None:
-        text = f"no static network of its cost; {_beside(answer)}"
-    elif answer.verdict is None:
+    if answer.verdict is None and answer.outside is None:
         return one_line(answer.reason)
-    return one_line("; ".join(part for part in (text, unlike_budgets(answer)) if part))
-
-
-def _beside(answer: AxisVerdict) -> str:
-    assert answer.outside is not None
-    (nearest,) = answer.static_names
-    ratio = answer.outside.cost / answer.outside.nearest_cost
-    return f"beside {nearest} at {ratio:.2f} times its {answer.axis.kind}"
+    parts = [unlike_budgets(answer)]
+    if answer.outside is not None:
+        parts.insert(0, f"no static network of its cost; {_beside(answer, answer.outside)}")
+    return one_line("; ".join(filter(None, parts)))
 
 
 def unlike_budgets(about: AxisVerdict) -> str:
     """Return how the static networks used were trained if not as the method was; else ''."""
     own = about.network
-    found = [
+    found = dict.fromkeys(
         f"{one.static_name}: {one.budget.words_beside(own.budget)}"
         for one in about.static
         if not own.budget.matches(one.budget) or budgets_differ([one.epochs, own.epochs])
-    ]
-    spent = "; ".join(dict.fromkeys(found))
-    return f"budgets differ: {own.epochs:g} epochs, {spent}" if found else ""
+    )
+    return f"budgets differ: {own.epochs:g} epochs, {'; '.join(found)}" if found else ""
+
+
+def _beside(answer: AxisVerdict, found: Outside) -> str:
+    (nearest,) = answer.static_names
+    return f"beside {nearest} at {_times(found)} times its {answer.axis.kind}"
+
+
+def _times(found: Outside) -> str:
+    return f"{found.cost / found.nearest_cost:.2f}"
 
 
 def _accuracy(network: Network) -> str:
@@ -156,45 +129,42 @@ def _accuracy(network: Network) -> str:
 
 def _verdict(about: AxisVerdict, verdict: Verdict) -> str:
     found, kind = verdict.comparison, about.axis.kind
+    names = list(dict.fromkeys(about.static_names))
     if isinstance(found, Outside):
-        (static,) = about.static
-        ratio = f"{found.cost / found.nearest_cost:.2f} times the {kind} of {static.static_name}"
         slower = "more expensive" if about.axis == MACS else "slower"
+        ratio = f"{_times(found)} times the {kind} of {names[0]}"
         outcome = f"{verdict.outcome}: {slower} than a static network ({ratio}) and less accurate"
     else:
         word = "from" if verdict.outcome.startswith("not") else "than"
         outcome = f"{verdict.outcome} {word} a static network of the same cost"
     low, high = found.costs
     where = f"On average from {low:.2f} to {high:.2f}" if high > low else f"At {low:.2f}"
-    names = list(dict.fromkeys(one.static_name for one in about.static))
     line = f"straight line through {' and '.join(names)}" if len(names) > 1 else names[0]
     text = (
         f"{outcome}. {where} of {about.network.backbone}'s {kind} it reaches "
         f"{_reached(found)} ({line}), {_points(found.gain)}; {_p_values(verdict)}."
     )
-    return text + (_single_points(found) if high > low and isinstance(found, Comparison) else "")
-
-
-def _single_points(found: Comparison) -> str:
-    """Return the gains of the points one by one: their mean may hide that some gain."""
+    if not isinstance(found, Comparison) or high <= low:
+        return text
+    # The mean of the points may hide that some of them gain.
     single = [
         f"{100 * point.gain.value:+.2f} at {point.cost:.2f} ({_ends(point.gain)})"
         for point in sorted(found.points, key=lambda point: point.cost)
         if point.gain is not None
     ]
-    return f" Point by point, not corrected: {', '.join(single)}." if single else ""
+    return text + (f" Point by point, not corrected: {', '.join(single)}." if single else "")
 
 
 def _outside(about: AxisVerdict, found: Outside) -> str:
-    (static,) = about.static
+    (static,) = about.static_names
     done = "run" if about.axis == MACS else "timed in the same rounds"
     which = "most accurate" if found.more_expensive else "nearest"
     cheaper = found.cost + 2 * found.cost_error < found.nearest_cost
     both = ": cheaper and more accurate" if cheaper and found.gain.bounds.low > 0 else ""
     return (
-        f"no verdict, no static network of that cost was {done}. Beside the "
-        f"{which}, {static.static_name}, it has {found.cost / found.nearest_cost:.2f} times the "
-        f"{about.axis.kind} and {_reached(found)}, {_points(found.gain)}{both}."
+        f"no verdict, no static network of that cost was {done}. Beside the {which}, {static}, it "
+        f"has {_times(found)} times the {about.axis.kind} and {_reached(found)}, "
+        f"{_points(found.gain)}{both}."
     )
 
 
@@ -208,8 +178,7 @@ def _points(gain: Estimate) -> str:
 
 
 def _ends(gain: Estimate) -> str:
-    low, high = (100 * end for end in gain.bounds)
-    return f"{low:+.2f} to {high:+.2f}"
+    return f"{100 * gain.bounds.low:+.2f} to {100 * gain.bounds.high:+.2f}"
 
 
 def _p_values(verdict: Verdict) -> str:
@@ -255,19 +224,15 @@ def _sampling(network: Network, static: Sequence[Network], images: str) -> str:
 
 def _budgets(network: Network, static: Sequence[Network]) -> str:
     costs = [network.total, *(one.total for one in static)]
-    spent = f"{_spent(network)} against {' and '.join(dict.fromkeys(map(_spent, static)))}"
-    recipe = network.first.recipe
-    text = f"Recipe {recipe}, training in dense epochs: {spent} for static"
+    own, *others = (
+        spent_in_words(one.known, one.forward_only, one.total is None) for one in (network, *static)
+    )
+    text = (
+        f"Recipe {network.first.recipe}, training in dense epochs: {own} against "
+        f"{' and '.join(dict.fromkeys(others))} for static"
+    )
     if None in costs:
         return f"{text} (+?: weights of unknown cost), so equal budgets cannot be claimed."
     if len({one.forward_only for one in (network, *static)}) > 1:
         return f"{text} (*: forward passes alone), which is no common measure."
     return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."
-
-
-def _spent(network: Network) -> str:
-    return spent_in_words(network.known, network.forward_only, network.total is None)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
