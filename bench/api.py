@@ -191,12 +191,12 @@ def _finish(step: Step, performed: Performed, load: Sequence[Sample]) -> Outcome
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
     from bench.records.arrays import read_arrays
     from bench.report.behaviour.charts import masks_chart
-    from bench.report.figures.draw import draw, save_figure
+    from bench.report.figures.draw import write_chart
 
     folder = store.folder_of(record)
     if not (folder / MASKS_FIGURE).exists():
         arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
-        save_figure(draw(masks_chart(record, arrays)), folder / MASKS_FIGURE)
+        write_chart(masks_chart(record, arrays), folder / MASKS_FIGURE)
 
 
 def _timed(

@@ -1,4 +1,4 @@
-"""Figures of finished runs: which records go into one, and where the file lies.
+"""Tables and figures of finished runs: which records go into one, and where the file lies.
 
 Owns no drawing itself: report does that.
 """
@@ -6,31 +6,35 @@ Owns no drawing itself: report does that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from bench.errors import ConfigError
+from bench.errors import BenchError, ConfigError
 from bench.folders import Folders
 from bench.plain_text import tame
-from bench.storage import chosen_with_out
-
-if TYPE_CHECKING:
-    from bench.records.published import PublishedPoint
-    from bench.records.record import RunRecord
-    from bench.records.store import Problem
-    from bench.records.sweep import SweepRecord
-    from bench.report.behaviour.images import TestImages
-    from bench.report.data.row import Row
-    from bench.report.page.document import Document
-    from bench.report.pareto.data import X
+from bench.records.published import load_published
+from bench.records.record import RunRecord
+from bench.records.store import Problem, RunStore
+from bench.records.sweep import SweepRecord, load_sweeps
+from bench.report.behaviour.images import TestImages
+from bench.report.data.row import Row, filter_rows, flat
+from bench.report.data.rows import rows, stored_rows
+from bench.report.data.study import Study
+from bench.report.figures.draw import write_chart
+from bench.report.latency.charts import latency_charts
+from bench.report.page.document import Document, document_of
+from bench.report.page.html import pareto_page, write_report
+from bench.report.pareto.chart import pareto_chart
+from bench.report.pareto.data import X, pareto_data
+from bench.report.pareto.sweep import front_chart, front_lines, sweep_front
+from bench.storage import chosen_with_out, make_folder, write_atomically
 
 _LISTED = 10
 
 
 def can_draw() -> bool:
     """Whether figures can be drawn here; a run works without them."""
-    from importlib.util import find_spec
-
     return find_spec("matplotlib") is not None
 
 
@@ -40,35 +44,26 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
     Raises:
         ConfigError: `expression` is not KEY=VALUE or names an unknown key.
     """
-    from bench.records.store import RunStore
-    from bench.report.data.row import filter_rows
-    from bench.report.data.rows import stored_rows
-
     found, problems = stored_rows(RunStore(folders.results))
     return found if expression is None else filter_rows(found, expression), problems
 
 
 def why_none(folders: Folders, *, expression: str | None = None) -> str:
     """Say why `results` has no rows: what is recorded instead, or where there is nothing."""
-    from bench.report.data.row import flat
-
     found, _ = results(folders)
     if not found or expression is None:
         return f"No runs in {_in_words(folders.results)}. Start with: bench run"
-    keys = [part.partition("=")[0].strip() for part in expression.split(",")]
-    flats = [flat(row) for row in found]
-    recorded = (f"{key} {_some({str(row[key]) for row in flats})}" for key in dict.fromkeys(keys))
-    return f"No run matches '{expression}'. Recorded: {'; '.join(recorded)}."
+    keys = dict.fromkeys(part.partition("=")[0].strip() for part in expression.split(","))
+    flats, parts = list(map(flat, found)), []
+    for key in keys:
+        listed = sorted({str(row[key]) for row in flats})
+        more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+        parts.append(f"{key} {', '.join(listed[:_LISTED])}{more}")
+    return f"No run matches '{expression}'. Recorded: {'; '.join(parts)}."
 
 
 def _in_words(folder: Path) -> str:
     return str(folder) if folder.exists() else f"{folder}, which does not exist"
-
-
-def _some(values: set[str]) -> str:
-    listed = sorted(values)
-    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    return ", ".join(listed[:_LISTED]) + more
 
 
 def pareto(
@@ -86,11 +81,17 @@ def pareto(
     """
     found, _ = results(folders)
     names = [row.dataset for row in found if row.accuracy is not None]
-    dataset = _one_dataset(names, dataset, folders.results, start="bench run")
-    chosen = [row for row in found if row.dataset == dataset]
-    target = out or folders.results / "figures" / f"pareto-{tame(dataset)}-{x}.html"
+    name = _one_dataset(names, dataset, folders.results, start="bench run")
+    chosen = [row for row in found if row.dataset == name]
+    target = out or folders.results / "figures" / f"pareto-{tame(name)}-{x}.html"
+    backbones = sorted({row.backbone for row in chosen}) if published else []
+    papers = [p for backbone in backbones for p in load_published(name, backbone) if p.plottable]
     with chosen_with_out(out):
-        _draw(chosen, x=x, papers=_papers(chosen) if published else [], out=target)
+        if target.suffix != ".html":
+            write_chart(pareto_chart(pareto_data(chosen, x=x, published=papers)), target)
+        else:
+            make_folder(target.parent)
+            write_atomically(target, pareto_page(chosen, papers, x=x).encode())
     return target
 
 
@@ -100,8 +101,6 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
     Raises:
         ConfigError: nothing was timed, or several data sets were and none is chosen.
     """
-    from bench.records.store import RunStore
-
     records = [
         record
         for record in RunStore(folders.results).load_all().records
@@ -122,8 +121,6 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
     Raises:
         ConfigError: there are no finished runs, or several data sets and none is chosen.
     """
-    from bench.report.page.files import write_report
-
     document, records = document_in(folders.results, dataset=dataset)
     images, reason = _test_images(records, folders)
     folder = out or folders.results / "report" / tame(document.dataset)
@@ -139,23 +136,15 @@ def document_in(
     Raises:
         ConfigError: there are no finished runs, or several data sets and none is chosen.
     """
-    from bench.records.published import load_published
-    from bench.records.store import RunStore
-    from bench.records.sweep import load_sweeps
-    from bench.report.page.document import document_of
-
     store = RunStore(results_dir)
     records, problems = store.load_all()
     measured = [record.spec.dataset.name for record in records if record.points]
     name = _one_dataset(measured, dataset, results_dir, start="bench run")
     chosen = [record for record in records if record.spec.dataset.name == name]
     sweeps, broken = load_sweeps(results_dir)
+    papers = load_published(name)
     document = document_of(
-        chosen,
-        store,
-        problems=[*problems, *broken],
-        sweeps=sweeps,
-        published=load_published(name),
+        chosen, store, problems=[*problems, *broken], sweeps=sweeps, published=papers
     )
     return document, chosen
 
@@ -165,9 +154,7 @@ def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestIm
 
     A name that is no built-in data set is a folder's: no record is followed to one.
     """
-    from bench.data.load import is_named, load_dataset
-    from bench.errors import BenchError
-    from bench.report.behaviour.images import TestImages
+    from bench.data.load import is_named, load_dataset  # brings torch
 
     spec = records[0].spec.dataset
     if not is_named(spec.name):
@@ -176,8 +163,7 @@ def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestIm
         data = load_dataset(spec.name, data_dir=folders.data, network="forbidden")
     except BenchError:
         return None, f"the images are not in {folders.data}; fetch them with bench data fetch."
-    fingerprints = {record.spec.dataset.fingerprint for record in records}
-    if fingerprints != {data.info.fingerprint}:
+    if {record.spec.dataset.fingerprint for record in records} != {data.info.fingerprint}:
         return None, "the data set at hand is not the one of the runs."
     if not data.test.held_bytes:
         return None, "the images are too many to be held in memory."
@@ -192,17 +178,12 @@ def draw_latency(
     """Draw time against MACs and ranks of timed runs, per data set; return the files drawn."""
     if not can_draw():
         return []
-    from bench.records.store import RunStore
-    from bench.report.data.study import Study
-    from bench.report.figures.draw import draw, save_figure
-    from bench.report.latency.charts import latency_charts
-
     folder, store = out or folders.results / "figures", RunStore(folders.results)
     drawn = []
     for dataset in dict.fromkeys(record.spec.dataset.name for record in records):
         chosen = [record for record in records if record.spec.dataset.name == dataset]
         for name, chart in latency_charts(Study(chosen, store)).items():
-            drawn.append(save_figure(draw(chart), folder / f"{name}-{tame(dataset)}.png"))
+            drawn += write_chart(chart, folder / f"{name}-{tame(dataset)}.png")
     return drawn
 
 
@@ -230,13 +211,11 @@ def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *,
 
 def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
     """Draw the runs of one command into the results folder; return the file, if one was drawn."""
-    from bench.report.data.rows import rows
-
     found = [row for row in rows(records) if row.accuracy is not None]
     if not found or not can_draw():
         return None
     target = folders.results / "figures" / f"run-{tame(found[0].dataset)}.png"
-    _draw(found, x="nflops", papers=[], out=target)
+    write_chart(pareto_chart(pareto_data(found, x="nflops")), target)
     return target
 
 
@@ -249,43 +228,10 @@ class DrawnFront(NamedTuple):
 
 def draw_sweep(sweep: SweepRecord, records: Sequence[RunRecord], folders: Folders) -> DrawnFront:
     """Return the front of a sweep, drawn into the results folder."""
-    from bench.records.store import RunStore
-    from bench.report.data.study import Study
-    from bench.report.figures.draw import draw, save_figure
-    from bench.report.pareto.sweep import front_chart, front_lines, sweep_front
-
     found = sweep_front(sweep, Study(records, RunStore(folders.results)))
     if found is None:
         return DrawnFront([], None)
-    if not can_draw():
-        return DrawnFront(front_lines(found), None)
     target = folders.results / "figures" / f"sweep-{tame(sweep.name)}.png"
-    save_figure(draw(front_chart(sweep, found)), target)
-    return DrawnFront(front_lines(found), target)
-
-
-def _draw(found: list[Row], *, x: X, papers: Sequence[PublishedPoint], out: Path) -> None:
-    from bench.storage import make_folder, write_atomically
-
-    make_folder(out.parent)
-    if out.suffix == ".html":
-        from bench.report.page.html import pareto_page
-
-        write_atomically(out, pareto_page(found, x=x, published=papers).encode())
-        return
-    from bench.report.figures.draw import draw, save_figure
-    from bench.report.pareto.chart import pareto_chart
-    from bench.report.pareto.data import pareto_data
-
-    save_figure(draw(pareto_chart(pareto_data(found, x=x, published=papers))), out)
-
-
-def _papers(found: Sequence[Row]) -> list[PublishedPoint]:
-    from bench.records.published import load_published
-
-    return [
-        point
-        for backbone in sorted({row.backbone for row in found})
-        for point in load_published(found[0].dataset, backbone)
-        if point.plottable
-    ]
+    if can_draw():
+        write_chart(front_chart(sweep, found), target)
+    return DrawnFront(front_lines(found), target if can_draw() else None)

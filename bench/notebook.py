@@ -5,18 +5,23 @@ Owns the tables; what stands in them comes from the rooms data and verdicts.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from bench.analysis.pareto import front
 from bench.errors import ConfigError
 from bench.folders import default_results_dir
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from bench.report.data.study import Study
-    from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, Statics
+from bench.records.store import RunStore
+from bench.report.data.row import EXTRAS, KEYS, flat
+from bench.report.data.rows import rows
+from bench.report.data.study import Study
+from bench.report.verdicts.fronts import FrontPoint, front_certainties
+from bench.report.verdicts.pairs import pairs_of
+from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, Statics, verdicts_of
+from bench.report.verdicts.words import paragraph, sentence
 
 FOLDER = "results_dir"
 """Under this name in `DataFrame.attrs` stands where the rows were read."""
@@ -39,14 +44,6 @@ def load_results(path: str | Path | None = None) -> pd.DataFrame:
         >>> dense[["backbone", "accuracy", "macs"]].to_numpy().tolist()
         [['resnet20', 0.9173, 40551040.0], ['resnet32', 0.9263, 68862592.0]]
     """
-    import warnings
-
-    import pandas as pd
-
-    from bench.records.store import RunStore
-    from bench.report.data.row import EXTRAS, KEYS, flat
-    from bench.report.data.rows import rows
-
     folder = default_results_dir() if path is None else Path(path)
     if not folder.is_dir():
         raise ConfigError(
@@ -110,13 +107,9 @@ def verdicts(
         >>> found[(found.method == "sact") & (found.axis == "macs")].outcome.item()
         'worse'
     """
-    import pandas as pd
-
-    from bench.report.verdicts.verdicts import verdicts_of
-
     found = verdicts_of(_study_of(df_or_path), statics=statics, level=level)
-    rows = [_row(verdict, axis) for verdict in found for axis in verdict.axes]
-    return pd.DataFrame(rows, columns=VERDICT_COLUMNS)
+    lines = [_line(verdict, answer) for verdict in found for answer in verdict.axes]
+    return pd.DataFrame(lines, columns=VERDICT_COLUMNS)
 
 
 def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
@@ -136,27 +129,16 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
         >>> found[(found.backbone == "resnet20") & (found.axis == "macs")].probability.max() > 0.9
         True
     """
-    import pandas as pd
-
-    from bench.report.verdicts.fronts import FrontPoint, front_certainties
-
-    fronts = front_certainties(_study_of(df_or_path))
+    points: list[dict[str, Any]] = []
+    areas: list[dict[str, Any]] = []
+    for one in front_certainties(_study_of(df_or_path)):
+        axis = {"axis": one.axis.name, "runtime": one.axis.runtime or None}
+        known = axis | {"recipe": one.recipe}
+        points += [known | {"beside": one.beside} | point._asdict() for point in one.points]
+        areas += [known | area._asdict() for area in one.areas]
     columns = ["axis", "runtime", "recipe", "beside", *FrontPoint._fields]
-    of_front = [
-        {"axis": front.axis.name, "runtime": front.axis.runtime or None, "recipe": front.recipe}
-        for front in fronts
-    ]
-    rows = [
-        known | {"beside": front.beside} | point._asdict()
-        for known, front in zip(of_front, fronts, strict=True)
-        for point in front.points
-    ]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame.attrs["areas"] = [
-        known | area._asdict()
-        for known, front in zip(of_front, fronts, strict=True)
-        for area in front.areas
-    ]
+    frame = pd.DataFrame(points, columns=columns)
+    frame.attrs["areas"] = areas
     return frame
 
 
@@ -176,11 +158,7 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
         >>> set(found.columns) >= {"a", "b", "gain", "p_holm", "p_mcnemar"}
         True
     """
-    import pandas as pd
-
-    from bench.report.verdicts.pairs import pairs_of
-
-    rows = [
+    lines = [
         {
             **{"a": pair.a.name, "b": pair.b.name, "recipe": pair.a.network.first.recipe},
             **{"macs_a": pair.a.macs, "macs_b": pair.b.macs},
@@ -192,7 +170,7 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
         }
         for pair in pairs_of(_study_of(df_or_path))
     ]
-    return pd.DataFrame(rows, columns=PAIR_COLUMNS)
+    return pd.DataFrame(lines, columns=PAIR_COLUMNS)
 
 
 PAIR_COLUMNS = [
@@ -202,11 +180,6 @@ PAIR_COLUMNS = [
 
 
 def _study_of(df_or_path: pd.DataFrame | str | Path | None) -> Study:
-    import pandas as pd
-
-    from bench.records.store import RunStore
-    from bench.report.data.study import Study
-
     frame = df_or_path if isinstance(df_or_path, pd.DataFrame) else load_results(df_or_path)
     if FOLDER not in frame.attrs or "run" not in frame.columns:
         raise ConfigError(
@@ -227,28 +200,28 @@ VERDICT_COLUMNS = [
 ]
 
 
-def _row(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
-    from bench.report.verdicts.words import paragraph, sentence
-
-    network, decided = verdict.network, answer.verdict
-    first = network.first
-    row: dict[str, Any] = {
+def _line(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
+    network, decided, first = verdict.network, answer.verdict, verdict.network.first
+    line: dict[str, Any] = {
         **{key: getattr(first, key) for key in ("method", "dataset", "backbone", "recipe")},
-        **{
-            "variant": network.record.variant,
-            "settings": network.distinguishing,
-            "control": network.control,
-        },
-        **{"axis": answer.axis.name, "runtime": answer.axis.runtime or None},
-        **{"reason": answer.reason, "seeds": verdict.seeds, "images": first.test_images},
+        "variant": network.record.variant,
+        "settings": network.distinguishing,
+        "control": network.control,
+        "axis": answer.axis.name,
+        "runtime": answer.axis.runtime or None,
+        "reason": answer.reason,
+        "seeds": verdict.seeds,
+        "images": first.test_images,
         "static_seeds": min((one.seeds for one in answer.static), default=None),
-        **{"static": ", ".join(answer.static_names), "dense_epochs": network.total},
-        **{"sentence": sentence(answer), "paragraph": paragraph(verdict)},
+        "static": ", ".join(answer.static_names),
+        "dense_epochs": network.total,
+        "sentence": sentence(answer),
+        "paragraph": paragraph(verdict),
     }
     if decided is None:
-        return row
+        return line
     gain, costs = decided.comparison.gain, decided.comparison.costs
-    return row | {
+    return line | {
         **{"outcome": decided.outcome, "gain": gain.value, "low": gain.bounds.low},
         **{"high": gain.bounds.high, "p_value": decided.p_value, "p_holm": decided.p_holm},
         **{"family": decided.family, "cost_low": costs.low, "cost_high": costs.high},

@@ -9,7 +9,7 @@ from pathlib import Path
 import bench
 from bench.analysis.verdict import Comparison, Outside
 from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel
-from bench.report.figures.draw import draw, save_figure
+from bench.report.figures.draw import write_chart
 from bench.report.figures.style import DENSE, mark_of
 from bench.report.verdicts.tables import best_settings
 from bench.report.verdicts.verdicts import MethodVerdict
@@ -48,7 +48,7 @@ def draw_figure(
     title = finding(verdicts, verdicts[0].axes[1].axis)
     notes = (f"below the view: {below}",) if below else ()
     chart = Chart(title, (panel,), notes, legends=(legend,), size_in=(9.6, 5.2))
-    save_figure(draw(chart), target)
+    write_chart(chart, target)
 
 
 def static_networks() -> dict[str, tuple[float, float]]:

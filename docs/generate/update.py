@@ -13,10 +13,9 @@ from readme_figure import REFERENCE, draw_figure
 from variant_table import variant_table
 
 from bench.records.store import RunStore
-from bench.report.behaviour.dynamics import dynamics_table
 from bench.report.data.study import Study
 from bench.report.tables.cells import markdown_lines
-from bench.report.tables.results import results_table
+from bench.report.tables.results import dynamics_table, results_table
 from bench.report.verdicts.tables import best_table, rest_in_words
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 

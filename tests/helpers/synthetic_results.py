@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic_records import make_cell, make_point, make_record
 
 from bench.records.arrays import save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
@@ -15,15 +16,13 @@ from bench.report.data.study import Study
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 
 IMAGES = 2000
-Make = Callable[..., Any]
 
 
 class ResultsFolder:
     """A results folder that is filled with synthetic runs."""
 
-    def __init__(self, folder: Path, record: Make, point: Make, cell: Make) -> None:
+    def __init__(self, folder: Path) -> None:
         self.store = RunStore(folder)
-        self.record, self.point, self.cell = record, point, cell
         self.rng = np.random.default_rng(0)
         self.ease_n = self.rng.random(IMAGES)
 
@@ -40,18 +39,19 @@ class ResultsFolder:
         for number, (accuracy, nflops) in enumerate(points):
             latency: tuple[LatencyCell, ...] = ()
             if speedups:
-                latency = (self.cell(latency_ms=2 / speedups[number], speedup=speedups[number]),)
+                latency = (make_cell(latency_ms=2 / speedups[number], speedup=speedups[number]),)
             name = f"p={number}" if len(points) > 1 else ""
-            one: PointRecord = self.point(
+            one: PointRecord = make_point(
                 name,
                 accuracy=accuracy,
                 nflops=nflops,
                 backbone=backbone,
                 latency=latency,
                 test_images=IMAGES,
+                arrays_file=f"point{number}.npz",
             )
-            made.append(one.model_copy(update={"arrays_file": f"point{number}.npz"}))
-        record: RunRecord = self.record(
+            made.append(one)
+        record: RunRecord = make_record(
             method, points=tuple(made), test_images=IMAGES, epochs=extra.pop("epochs", 30), **extra
         )
         self.save(record)
@@ -67,6 +67,12 @@ class ResultsFolder:
             arrays = {"correct_bits": np.packbits(right_n), "macs_n": macs_n}
             save_arrays(folder, point.arrays_file, arrays)
         self.store.save(record)
+
+    def save_timed(self, record: RunRecord, *cells: LatencyCell) -> None:
+        """Save the record with these cells at its only point."""
+        (point,) = record.points
+        timed = point.model_copy(update={"latency": cells})
+        self.store.save(record.model_copy(update={"points": (timed,)}))
 
     def judged(self, **options: Any) -> dict[str, MethodVerdict]:
         return {found.method: found for found in verdicts_of(self.study(), **options)}

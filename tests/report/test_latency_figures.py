@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn import words
+from synthetic_records import make_cell, make_point, make_record
 
 from bench.drawing import draw_latency
 from bench.folders import Folders
 from bench.records.arrays import save_arrays
-from bench.records.record import Interval, LatencyCell, OtherDense, PointRecord, RunRecord
+from bench.records.record import Interval, LatencyCell, OtherDense, RunRecord
 from bench.records.store import RunStore
 from bench.report.data.study import Study
 from bench.report.figures.draw import draw
@@ -21,22 +22,19 @@ from bench.report.latency.charts import rank_chart, time_chart, time_finding
 from bench.report.latency.ranks import Ranking, ranking_of
 from bench.report.latency.timed import Samples, TimedNetwork, samples_of, timed_networks
 
-MakeRecord = Callable[..., RunRecord]
-MakePoint = Callable[..., PointRecord]
-MakeCell = Callable[..., LatencyCell]
 DENSE_MS = 4.0
+Timed = Callable[..., RunRecord]
 
 
 @pytest.fixture
-def timed(
-    tmp_path: Path, make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
-) -> Callable[..., RunRecord]:
+def timed(tmp_path: Path) -> Timed:
     """A run on disk with its raw calls: `costs` and `times` relative to the dense network."""
     store = RunStore(tmp_path)
 
     def cell(speedup: float, batch_size: int, **extra: object) -> LatencyCell:
-        made = make_cell(latency_ms=DENSE_MS / speedup, speedup=speedup, batch_size=batch_size)
-        return made.model_copy(update={"dense_ms": DENSE_MS, "raw_file": "raw.npz"} | extra)
+        given = {"dense_ms": DENSE_MS, "raw_file": "raw.npz"} | extra
+        latency_ms = DENSE_MS / speedup
+        return make_cell(latency_ms=latency_ms, speedup=speedup, batch_size=batch_size, **given)
 
     def make(
         method: str,
@@ -85,9 +83,7 @@ def ranking(*records: RunRecord) -> Ranking:
     return found
 
 
-def test_each_call_stands_beside_the_macs_of_its_own_image(
-    timed: Callable[..., RunRecord], tmp_path: Path
-) -> None:
+def test_each_call_stands_beside_the_macs_of_its_own_image(timed: Timed, tmp_path: Path) -> None:
     record = timed("branchynet", 0.6, 1.5, costs=[0.2, 1.0], times=[0.3, 1.0, 0.5, 1.2])
     found = samples(record, tmp_path)
     assert found.macs_n.tolist() == pytest.approx([0.2, 1.0, 0.2, 1.0])
@@ -99,16 +95,14 @@ def test_each_call_stands_beside_the_macs_of_its_own_image(
 
 
 def test_the_realised_share_weighs_each_cost_as_often_as_it_occurred(
-    timed: Callable[..., RunRecord], tmp_path: Path
+    timed: Timed, tmp_path: Path
 ) -> None:
     record = timed("cdl", 0.4, 2.0, costs=[0.2, 0.2, 0.2, 1.0], times=[0.25, 0.25, 9.0, 1.25])
     # Ideal 3 x 0.2 + 1 x 1; taken 3 x 0.25 + 1.25: the interrupted call weighs nothing.
     assert samples(record, tmp_path).realised == pytest.approx(1.6 / 2.0)
 
 
-def test_many_costs_are_put_into_eight_equal_parts(
-    timed: Callable[..., RunRecord], tmp_path: Path
-) -> None:
+def test_many_costs_are_put_into_eight_equal_parts(timed: Timed, tmp_path: Path) -> None:
     costs = np.linspace(0.5, 1.0, 160).tolist()
     found = samples(timed("sact", 0.75, 1.0, costs=costs, times=costs), tmp_path)
     assert [b.calls for b in found.bins] == [20] * 8
@@ -117,7 +111,7 @@ def test_many_costs_are_put_into_eight_equal_parts(
 
 
 def test_a_run_without_its_calls_on_disk_is_left_out_and_counted(
-    timed: Callable[..., RunRecord], tmp_path: Path
+    timed: Timed, tmp_path: Path
 ) -> None:
     kept, lost = timed("sgad", 0.6, 1.2), timed("cdl", 0.6, 1.2)
     (RunStore(tmp_path).folder_of(lost) / "raw.npz").unlink()
@@ -127,9 +121,7 @@ def test_a_run_without_its_calls_on_disk_is_left_out_and_counted(
     assert "1 without timed calls at batch 1 on disk" in words(figure)
 
 
-def test_the_title_states_the_span_and_who_loses(
-    timed: Callable[..., RunRecord], tmp_path: Path
-) -> None:
+def test_the_title_states_the_span_and_who_loses(timed: Timed, tmp_path: Path) -> None:
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8), timed("resnet", 1.0, 1.0)]
     found, _ = calls(records, tmp_path)
     sentence = (
@@ -141,9 +133,7 @@ def test_the_title_states_the_span_and_who_loses(
     assert sentence in text and "dense resnet32: 68.9 M MACs, 4.00 ms (cpu, 1 thread)" in text
 
 
-def test_a_shared_machine_is_marked_in_both_figures(
-    timed: Callable[..., RunRecord], tmp_path: Path
-) -> None:
+def test_a_shared_machine_is_marked_in_both_figures(timed: Timed, tmp_path: Path) -> None:
     records = [timed("act", 0.8, 0.8, contended=True), timed("sgad", 0.5, 1.8)]
     time = words(draw(time_chart(calls(records, tmp_path)[0])))
     assert "64 %†" in time and "90 %\n" in time and "† timed while" in time
@@ -151,7 +141,7 @@ def test_a_shared_machine_is_marked_in_both_figures(
     assert "act   1.25 [1.23, 1.28]†" in order and "† timed while" in order
 
 
-def test_legends_cover_no_data(timed: Callable[..., RunRecord], tmp_path: Path) -> None:
+def test_legends_cover_no_data(timed: Timed, tmp_path: Path) -> None:
     records = [timed(m, 0.9, 0.5, costs=[0.05] * 6) for m in ("act", "sgad", "cdl", "skipnet")]
     found, _ = calls(records, tmp_path)
     figure = draw(time_chart(found))
@@ -164,7 +154,7 @@ def test_legends_cover_no_data(timed: Callable[..., RunRecord], tmp_path: Path) 
 
 
 def test_a_pair_disagrees_only_where_the_intervals_are_apart(
-    timed: Callable[..., RunRecord],
+    timed: Timed,
 ) -> None:
     # synthetic intervals are 2 % to each side
     found = ranking(timed("act", 0.8, 0.97), timed("sgad", 0.6, 1.30), timed("cdl", 0.7, 1.31))
@@ -175,14 +165,14 @@ def test_a_pair_disagrees_only_where_the_intervals_are_apart(
     assert [one.name for one in found.by_macs] == ["sgad", "cdl", "act", "dense resnet32"]
 
 
-def test_equal_macs_cannot_disagree(timed: Callable[..., RunRecord]) -> None:
+def test_equal_macs_cannot_disagree(timed: Timed) -> None:
     found = ranking(timed("branchynet", 0.700, 1.1), timed("cdl", 0.705, 1.5))
     assert found.disagreements(1) == []
     sentence = "No network is slower than one that needs more MACs, at batch 1 and 256"
     assert found.finding == sentence
 
 
-def test_the_title_counts_networks_and_pairs(timed: Callable[..., RunRecord]) -> None:
+def test_the_title_counts_networks_and_pairs(timed: Timed) -> None:
     records = [timed("act", 0.8, 0.7, at_256=0.9), timed("aig", 0.85, 0.8, at_256=1.05)]
     found = ranking(*records, timed("sgad", 0.9, 1.1, at_256=1.1))
     sentence = (
@@ -195,7 +185,7 @@ def test_the_title_counts_networks_and_pairs(timed: Callable[..., RunRecord]) ->
 
 
 def test_networks_of_other_rounds_are_left_out_and_counted(
-    timed: Callable[..., RunRecord],
+    timed: Timed,
 ) -> None:
     others = [timed("act", 0.8, 1.0, dense_ms=5.0)]
     found = ranking(timed("sgad", 0.6, 1.3), timed("cdl", 0.7, 1.2), *others)
@@ -206,7 +196,7 @@ def test_networks_of_other_rounds_are_left_out_and_counted(
 
 
 def test_smaller_dense_networks_of_the_same_rounds_are_ranked(
-    timed: Callable[..., RunRecord], make_record: MakeRecord
+    timed: Timed,
 ) -> None:
     beside = OtherDense(
         dense_ms=DENSE_MS, speedup=1.7, speedup_interval=Interval(low=1.68, high=1.72)
@@ -224,13 +214,13 @@ def test_smaller_dense_networks_of_the_same_rounds_are_ranked(
     assert found.by_macs[0].nflops == pytest.approx(0.589) and found.left_out == 0
 
 
-def test_batch_sizes_are_not_mixed(timed: Callable[..., RunRecord]) -> None:
+def test_batch_sizes_are_not_mixed(timed: Timed) -> None:
     found = ranking(timed("act", 0.8, 0.7, at_256=1.2), timed("sgad", 0.9, 1.1, at_256=1.1))
     assert found.batch_sizes == (1, 256)
     assert len(found.disagreements(1)) == 2 and found.disagreements(256) == []
 
 
-def test_one_batch_size_is_enough(timed: Callable[..., RunRecord]) -> None:
+def test_one_batch_size_is_enough(timed: Timed) -> None:
     records = []
     for record in (timed("act", 0.8, 0.7), timed("sgad", 0.9, 1.1)):
         point = record.points[0]
@@ -240,10 +230,8 @@ def test_one_batch_size_is_enough(timed: Callable[..., RunRecord]) -> None:
     assert "0.90   sgad" in words(draw(rank_chart(ranking(*records))))
 
 
-def test_networks_are_named_by_point_settings_and_seed(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
-) -> None:
-    cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"dense_ms": 3.0})
+def test_networks_are_named_by_point_settings_and_seed() -> None:
+    cell = make_cell(latency_ms=2.0, speedup=1.5, dense_ms=3.0)
     points = tuple(make_point(name, latency=(cell,)) for name in ("p=1", "p=2"))
     two = networks([make_record("cdl", variant="grid", points=points)])
     assert [one.name for one in two] == ["cdl grid, p=1", "cdl grid, p=2"]
@@ -257,9 +245,7 @@ def test_networks_are_named_by_point_settings_and_seed(
     assert len({one.name for one in networks([*runs, again])}) == 3
 
 
-def test_figures_are_the_same_bytes_twice_and_of_the_data_set(
-    timed: Callable[..., RunRecord], tmp_path: Path
-) -> None:
+def test_figures_are_the_same_bytes_twice_and_of_the_data_set(timed: Timed, tmp_path: Path) -> None:
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8)]
     folders = Folders(tmp_path, tmp_path)
     files = draw_latency(records, folders, out=tmp_path / "a")
@@ -268,8 +254,6 @@ def test_figures_are_the_same_bytes_twice_and_of_the_data_set(
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
 
 
-def test_dense_networks_alone_give_no_figure(
-    timed: Callable[..., RunRecord], tmp_path: Path
-) -> None:
+def test_dense_networks_alone_give_no_figure(timed: Timed, tmp_path: Path) -> None:
     records = [timed("resnet", 1.0, 1.0, speedup_interval=Interval(low=0.9, high=1.1))]
     assert draw_latency(records, Folders(tmp_path, tmp_path)) == []

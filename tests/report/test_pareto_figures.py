@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from drawn import Outline, words
 from matplotlib.figure import Figure
+from synthetic_records import make_cell, make_point, make_record
 
 from bench.errors import ConfigError, UnknownNameError
 from bench.records.published import PublishedPoint, load_published
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import RunRecord
 from bench.report.behaviour.charts import masks_chart
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
@@ -26,15 +27,12 @@ from bench.report.page.html import pareto_page
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 
-MakeRecord = Callable[..., RunRecord]
-MakePoint = Callable[..., PointRecord]
-
 
 def pareto_figure(found: Sequence[Row], *, x: str = "nflops", **options: Any) -> Figure:
     return draw(pareto_chart(pareto_data(found, x=x, **options)))
 
 
-def run(make_record: MakeRecord, make_point: MakePoint, method: str, *numbers: object) -> RunRecord:
+def run(method: str, *numbers: object) -> RunRecord:
     accuracy, nflops, backbone = numbers
     point = make_point(accuracy=accuracy, nflops=nflops, backbone=backbone)
     return make_record(method, backbone=backbone, points=(point,))
@@ -79,16 +77,12 @@ RESNET32, RESNET20 = ("resnet", 0.92, 1.0, "resnet32"), ("resnet", 0.90, 1.0, "r
         ),
     ],
 )
-def test_the_title_is_about_all_networks(
-    make_record: MakeRecord, make_point: MakePoint, runs: list[tuple], sentence: str
-) -> None:
-    records = [run(make_record, make_point, *numbers) for numbers in runs]
+def test_the_title_is_about_all_networks(runs: list[tuple], sentence: str) -> None:
+    records = [run(*numbers) for numbers in runs]
     assert pareto_data(rows(records), x="nflops").finding.startswith(sentence)
 
 
-def test_a_network_is_compared_with_static_ones_of_its_own_budget(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_a_network_is_compared_with_static_ones_of_its_own_budget() -> None:
     def one(method: str, accuracy: float, epochs: int) -> RunRecord:
         point = make_point(accuracy=accuracy, nflops=1.0 if method == "resnet" else 0.995)
         return make_record(method, points=(point,), epochs=epochs)
@@ -107,13 +101,11 @@ def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
     assert "left out: 1 run that failed" in text
 
 
-def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it() -> None:
     good = [("resnet", 0.93, 1.0), ("act", 0.92, 0.9), ("sact", 0.91, 0.8), ("skipnet", 0.92, 0.7)]
-    made = [run(make_record, make_point, *numbers, "resnet32") for numbers in good]
+    made = [run(*numbers, "resnet32") for numbers in good]
     assert pareto_data(rows(made), x="nflops").view is None
-    bad = run(make_record, make_point, "cdl", 0.60, 0.3, "resnet32")
+    bad = run("cdl", 0.60, 0.3, "resnet32")
     data = pareto_data(rows([*made, bad]), x="nflops")
     assert data.view is not None and [p.group.first.method for p in data.below_view] == ["cdl"]
     figure = pareto_figure(rows([*made, bad]))
@@ -121,15 +113,15 @@ def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it(
     assert 85 < low < 91 and 93 < high < 97
     assert figure.axes[0].get_xlim()[0] > 0.6
     assert "below the view: cdl (60.0 %)" in words(figure)
-    many = [run(make_record, make_point, f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
+    many = [run(f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
     assert pareto_data(rows([*made, *many]), x="nflops").view is None, "then they are the picture"
-    cheap = run(make_record, make_point, "cdl", 0.60, 0.05, "resnet32")
-    level = [run(make_record, make_point, f"aig{n}", 0.92, 0.9, "resnet32") for n in range(4)]
+    cheap = run("cdl", 0.60, 0.05, "resnet32")
+    level = [run(f"aig{n}", 0.92, 0.9, "resnet32") for n in range(4)]
     found = pareto_data(rows([*level, *made[:2], cheap]), x="nflops")
     assert found.view is None, "only those far below save much"
 
 
-def test_synthetic_data_is_stamped(make_record: MakeRecord) -> None:
+def test_synthetic_data_is_stamped() -> None:
     record = make_record(dataset="synthetic", synthetic=True)
     assert "synthetic data" in words(pareto_figure(rows([record]))).splitlines()
     assert "Synthetic data: not a result" in pareto_page(rows([record]))
@@ -192,13 +184,8 @@ def test_labels_and_legends_cover_neither_each_other_nor_data(
         assert figure.bbox.x1 >= legend.x1
 
 
-def test_names_without_room_are_left_out_and_counted(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
-    made = [
-        run(make_record, make_point, f"method{n:02d}", 0.9 + n / 1e5, 0.7, "resnet32")
-        for n in range(20)
-    ]
+def test_names_without_room_are_left_out_and_counted() -> None:
+    made = [run(f"method{n:02d}", 0.9 + n / 1e5, 0.7, "resnet32") for n in range(20)]
     figure = pareto_figure(rows(made))
     labels = boxes(figure)
     assert 2 <= len(labels) < 20
@@ -227,7 +214,7 @@ def test_an_unknown_extension_lists_the_known(comparison: list[RunRecord], tmp_p
     assert ".png, .svg, .pdf" in str(caught.value.hint)
 
 
-def test_two_data_sets_are_not_put_on_one_axis(make_record: MakeRecord) -> None:
+def test_two_data_sets_are_not_put_on_one_axis() -> None:
     records = [make_record(), make_record(dataset="digits")]
     with pytest.raises(ConfigError, match="cifar10, digits"):
         pareto_figure(rows(records))
@@ -259,9 +246,7 @@ def test_methods_differ_in_colour_and_mark() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_the_masks_figure_states_how_much_runs(
-    make_record: MakeRecord, make_point: MakePoint, tmp_path: Path, count: int
-) -> None:
+def test_the_masks_figure_states_how_much_runs(tmp_path: Path, count: int) -> None:
     points = tuple(make_point(f"t={i}", nflops=0.3 + 0.2 * i) for i in range(count))
     record = make_record("skipnet", points=points, test_images=400)
     rng = np.random.default_rng(0)
@@ -274,7 +259,7 @@ def test_the_masks_figure_states_how_much_runs(
     assert len(figure.axes[1].patches) == 40 * count
 
 
-def test_the_masks_of_a_failed_run_are_refused(make_record: MakeRecord) -> None:
+def test_the_masks_of_a_failed_run_are_refused() -> None:
     with pytest.raises(ConfigError, match="no operating point"):
         masks_chart(make_record(status="failed"), {})
 
@@ -308,7 +293,7 @@ def test_hovering_shows_the_numbers(comparison: list[RunRecord]) -> None:
     assert "<script src" not in page
 
 
-def test_names_cannot_inject_markup(make_record: MakeRecord) -> None:
+def test_names_cannot_inject_markup() -> None:
     evil = "<script>alert(1)</script>"
     records = [make_record(evil, variant='"><img src=x onerror=alert(2)>')]
     point = PublishedPoint(evil, evil, "CIFAR-10", "ResNet-32", 0.92, 0.5, None, evil, evil)
@@ -320,9 +305,7 @@ def test_names_cannot_inject_markup(make_record: MakeRecord) -> None:
     assert not re.search(r"<img", page)
 
 
-def test_latencies_of_two_machines_are_not_compared_silently(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
-) -> None:
+def test_latencies_of_two_machines_are_not_compared_silently() -> None:
     records = [
         make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
         for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
@@ -331,11 +314,9 @@ def test_latencies_of_two_machines_are_not_compared_silently(
     assert "latencies come from different machines: compare within one only" in notes
 
 
-def test_latencies_of_two_measurements_come_with_how_far_their_clocks_were_apart(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
-) -> None:
+def test_latencies_of_two_measurements_come_with_how_far_their_clocks_were_apart() -> None:
     def timed(method: str, backbone: str, dense_ms: float) -> RunRecord:
-        cell = make_cell(latency_ms=1.0, speedup=1.5).model_copy(update={"dense_ms": dense_ms})
+        cell = make_cell(latency_ms=1.0, speedup=1.5, dense_ms=dense_ms)
         return make_record(method, backbone=backbone, points=(make_point(latency=(cell,)),))
 
     # The smaller dense network has a time of its own in the same rounds.
@@ -352,7 +333,7 @@ def notes_of(records: list[RunRecord]) -> list[str]:
     return list(pareto_data(rows(records), x="latency_ms").notes())
 
 
-def crowd(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
+def crowd() -> list[Row]:
     """One hundred networks, the tenth of which are on the front, and two dense ones."""
 
     def one(method: str, accuracy: float, nflops: float, number: int) -> RunRecord:
@@ -367,10 +348,8 @@ def crowd(make_record: MakeRecord, make_point: MakePoint) -> list[Row]:
     return rows(found)
 
 
-def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
-    many = crowd(make_record, make_point)
+def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full() -> None:
+    many = crowd()
     data = pareto_data(many, x="nflops")
     names = {placed.group.first.variant for placed in data.in_full}
     assert names == {"v1"} | {f"v{n}" for n in range(0, 100, 10)}
@@ -384,10 +363,8 @@ def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full(
     assert {"sgad", "blockdrop", "dense networks"} <= set(words(figure).split("\n"))
 
 
-def test_the_page_of_a_crowd_has_all_points_and_few_traces(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
-    many = crowd(make_record, make_point)
+def test_the_page_of_a_crowd_has_all_points_and_few_traces() -> None:
+    many = crowd()
     data = pareto_data(many, x="nflops")
     chart = pareto_chart(data)
     marks = [series for series in chart.panels[0].series if isinstance(series, Marks)]
@@ -418,12 +395,10 @@ def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
     assert wrapped("it keeps 99.0 % of it", 13) == "it keeps\n99.0 % of it"
 
 
-def test_legends_of_many_methods_do_not_meet(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_legends_of_many_methods_do_not_meet() -> None:
     names = [f"method{number}" for number in range(18)]
-    found = [run(make_record, make_point, "resnet", 0.92, 1.0, "resnet32")]
-    found += [run(make_record, make_point, name, 0.9, 0.5, "resnet32") for name in names]
+    found = [run("resnet", 0.92, 1.0, "resnet32")]
+    found += [run(name, 0.9, 0.5, "resnet32") for name in names]
     figure = pareto_figure(rows(found), published=load_published("cifar10", "resnet32"))
     figure.draw_without_rendering()
     ours, theirs = (legend.get_window_extent() for legend in figure.legends)

@@ -9,13 +9,13 @@ import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from drawn import Outline
+from synthetic_records import make_cell, make_point, make_record, make_sweep
 from synthetic_results import ResultsFolder
 from typer.testing import CliRunner
 
@@ -25,47 +25,35 @@ from bench.folders import Folders
 from bench.recipes import OptimizerSpec
 from bench.records.arrays import save_arrays
 from bench.records.published import load_published
-from bench.records.record import Dynamics, RunRecord
+from bench.records.record import Dynamics, LatencyCell, RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.report.behaviour.images import TestImages, image_strip
 from bench.report.behaviour.numbers import by_difficulty
 from bench.report.data.study import Study
 from bench.report.page.document import Document, document_of
-from bench.report.page.files import write_report
-from bench.report.page.html import document_page
+from bench.report.page.html import document_page, write_report
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
 from bench.report.verdicts.tables import best_table
 from bench.report.verdicts.verdicts import verdicts_of
 from bench.report.verdicts.words import paragraph, summary, why
 
-MakeRecord = Callable[..., RunRecord]
 IMAGES = 400
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(
-    make_record: MakeRecord, tmp_path: Path
-) -> None:
-    record = make_record("blockdrop")
+def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(tmp_path: Path) -> None:
+    record = make_record("blockdrop", recipe="paper")
     assert record.training is not None
-    cost = record.training.phases[0]
-    adam = OptimizerSpec(kind="adam", lr=1e-3, schedule="constant")
+    cost, adam = record.training.phases[0], OptimizerSpec(kind="adam", lr=1e-3, schedule="constant")
+    slower = adam.model_copy(update={"lr": 1e-4, "schedule": "step"})
     phases = tuple(
         cost.model_copy(update={"optimizer": optimizer, "batch_size": size})
-        for optimizer, size in (
-            (adam, 2048),
-            (adam.model_copy(update={"lr": 1e-4, "schedule": "step"}), 256),
-        )
+        for optimizer, size in ((adam, 2048), (slower, 256))
     )
-    budget = record.spec.budget.model_copy(update={"published": True})
-    published = record.model_copy(
-        update={
-            "spec": record.spec.model_copy(update={"budget": budget}),
-            "training": record.training.model_copy(update={"phases": phases}),
-        }
-    )
+    training = record.training.model_copy(update={"phases": phases})
+    published = record.model_copy(update={"training": training})
     (recipes,) = [
         t
         for t in provenance_tables(Study([published], RunStore(tmp_path)), [], [])
@@ -78,26 +66,25 @@ def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(
 
 
 def network(
-    make_record: MakeRecord,
-    make_point: Any,
     method: str,
     *,
     accuracy: float,
     nflops: float,
     backbone: str = "resnet32",
     variant: str = "",
-    latency: Any = (),
+    latency: tuple[LatencyCell, ...] = (),
 ) -> RunRecord:
+    losses = Dynamics(shuffled_accuracy=accuracy - 0.05, shuffled_loss=0.05)
+    shared: dict[str, Any] = {"backbone": backbone, "test_images": IMAGES}
     point = make_point(
-        accuracy=accuracy, nflops=nflops, backbone=backbone, test_images=IMAGES, latency=latency
+        accuracy=accuracy,
+        nflops=nflops,
+        latency=latency,
+        dynamics=losses if nflops < 1 else None,
+        **shared,
     )
-    dynamic = nflops < 1
-    if dynamic:
-        losses = Dynamics(shuffled_accuracy=accuracy - 0.05, shuffled_loss=0.05)
-        point = point.model_copy(update={"dynamics": losses})
-    return make_record(
-        method, variant=variant, backbone=backbone, points=(point,), test_images=IMAGES
-    ).model_copy(update={"role": "dynamic" if dynamic else "dense"})
+    role = "dynamic" if nflops < 1 else "dense"
+    return make_record(method, variant=variant, points=(point,), role=role, **shared)
 
 
 def fill(store: RunStore, record: RunRecord, rng: np.random.Generator) -> None:
@@ -118,24 +105,16 @@ def fill(store: RunStore, record: RunRecord, rng: np.random.Generator) -> None:
 
 
 @pytest.fixture
-def records(make_record: MakeRecord, make_point: Any, make_cell: Any) -> list[RunRecord]:
-    def timed(ms: float, speedup: float) -> Any:
-        cell = make_cell(latency_ms=ms, speedup=speedup)
-        return (cell.model_copy(update={"dense_ms": 5.9}),)
+def records() -> list[RunRecord]:
+    def timed(ms: float, speedup: float) -> tuple[LatencyCell, ...]:
+        return (make_cell(latency_ms=ms, speedup=speedup, dense_ms=5.9),)
 
-    made: Any = (make_record, make_point)
+    sgad = "D-MF d_max=0.8"
     return [
-        network(*made, "resnet", accuracy=0.93, nflops=1.0, latency=timed(5.9, 1.0)),
-        network(*made, "resnet", accuracy=0.91, nflops=1.0, backbone="resnet20"),
-        network(
-            *made,
-            "sgad",
-            accuracy=0.6,
-            nflops=0.7,
-            variant="D-MF d_max=0.8",
-            latency=timed(3.9, 1.5),
-        ),
-        network(*made, "skipnet", accuracy=0.92, nflops=0.9, latency=timed(7.5, 0.8)),
+        network("resnet", accuracy=0.93, nflops=1.0, latency=timed(5.9, 1.0)),
+        network("resnet", accuracy=0.91, nflops=1.0, backbone="resnet20"),
+        network("sgad", accuracy=0.6, nflops=0.7, variant=sgad, latency=timed(3.9, 1.5)),
+        network("skipnet", accuracy=0.92, nflops=0.9, latency=timed(7.5, 0.8)),
         make_record("act", status="failed", reason="the loss is not a number at epoch 3"),
     ]
 
@@ -150,9 +129,7 @@ def store(tmp_path: Path, records: list[RunRecord]) -> RunStore:
 
 
 @pytest.fixture
-def sweep(
-    records: list[RunRecord], store: RunStore, make_sweep: Callable[..., SweepRecord]
-) -> SweepRecord:
+def sweep(records: list[RunRecord], store: RunStore) -> SweepRecord:
     run = records[2].run
     made = make_sweep(TrialRow(method="sgad", settings={}, seed=0, run=run, status="finished"))
     save_sweep(made, store.results_dir)
@@ -221,9 +198,7 @@ def test_a_line_of_the_first_table_is_of_one_comparison(results: ResultsFolder) 
     assert (act["speed-up"], act["at equal time"]) == ("", "no verdict: not timed")
 
 
-def test_networks_of_one_name_are_differences_by_their_settings(
-    make_record: MakeRecord, make_point: Any, tmp_path: Path
-) -> None:
+def test_networks_of_one_name_are_differences_by_their_settings(tmp_path: Path) -> None:
     points = (make_point(nflops=0.8),)
     made = [
         make_record("sgad", variant="MF", config={"gamma": gamma}, points=points)
@@ -324,11 +299,9 @@ def test_tables_escape_what_their_format_takes_for_code() -> None:
     assert odd.numeric == (False, True)
 
 
-def test_names_from_records_are_escaped_in_the_page(
-    make_record: MakeRecord, make_point: Any, tmp_path: Path
-) -> None:
+def test_names_from_records_are_escaped_in_the_page(tmp_path: Path) -> None:
     word = "</script><img src=x onerror=alert(1)>"
-    made = network(make_record, make_point, word, accuracy=0.9, nflops=0.8, variant=word)
+    made = network(word, accuracy=0.9, nflops=0.8, variant=word)
     page = document_page(document_of([made], RunStore(tmp_path)))
     assert not any("onerror" in attributes for _, attributes in Outline(page).tags)
     assert html.escape(word) in page

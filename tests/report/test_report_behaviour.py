@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from synthetic_records import make_point, make_record
 
 from bench.errors import RecordError
 from bench.records.arrays import save_arrays
@@ -30,16 +30,12 @@ from bench.report.behaviour.numbers import (
 )
 from bench.report.data.study import Study
 from bench.report.page.document import Document, document_of
-from bench.report.page.files import write_report
-from bench.report.page.html import document_page
+from bench.report.page.html import document_page, write_report
 
 IMAGES = 60
-MakeRecord = Callable[..., RunRecord]
 
 
-def point_with(
-    make_point: Any, rates: list[float], gradients: list[float], **fields: Any
-) -> PointRecord:
+def point_with(rates: list[float], gradients: list[float], **fields: Any) -> PointRecord:
     blocks = [f"block{b}" for b in range(len(rates))]
     given = {
         "block_rates": dict(zip(blocks, rates, strict=True)),
@@ -47,8 +43,7 @@ def point_with(
         "correct": 54,
         "block_gradients": dict(zip(blocks, gradients, strict=False)),
     }
-    point: PointRecord = make_point(accuracy=0.9, nflops=0.7)
-    return point.model_copy(update=given | fields)
+    return make_point(accuracy=0.9, nflops=0.7, **given | fields)
 
 
 def dense_with(gradients: list[float]) -> DenseGradients:
@@ -62,11 +57,11 @@ def words_of(
     return together, together.sentence
 
 
-def test_rates_are_correlated_with_the_gradients_of_the_dense_network(make_point: Any) -> None:
+def test_rates_are_correlated_with_the_gradients_of_the_dense_network() -> None:
     # Without block0, ranks are 1 2 3 4 5 and 2 1 3 4 5: 1 - 6 * 2 / (5 * 24). Its own gradients
     # rise with the rates exactly, and say nothing.
     rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    point = point_with(make_point, rates, rates)
+    point = point_with(rates, rates)
     found, words = words_of(point, [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
     assert found.over_all is not None and found.over_all.value == pytest.approx(0.9)
     assert (found.blocks, found.over_all.degrees, found.within_stages) == (5, 3, None)
@@ -77,11 +72,11 @@ def test_rates_are_correlated_with_the_gradients_of_the_dense_network(make_point
     assert found.cells["gradient, within stages"] == "none: alike within stages"
 
 
-def test_within_stages_only_the_order_inside_each_counts(make_point: Any) -> None:
+def test_within_stages_only_the_order_inside_each_counts() -> None:
     # Over all blocks the gradient falls with depth; within each stage of three it rises.
     rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     gradients = [7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]
-    point = point_with(make_point, rates, [], gated_blocks=tuple(f"block{b}" for b in range(9)))
+    point = point_with(rates, [], gated_blocks=tuple(f"block{b}" for b in range(9)))
     found, words = words_of(point, gradients, backbone="resnet20")
     assert found.over_all is not None and found.within_stages is not None
     assert found.over_all.value == pytest.approx(-0.8)
@@ -90,23 +85,21 @@ def test_within_stages_only_the_order_inside_each_counts(make_point: Any) -> Non
     assert "over all 9 gated blocks -0.80, within stages +1.00." in words
 
 
-def test_the_words_say_where_nothing_is_clear(make_point: Any) -> None:
+def test_the_words_say_where_nothing_is_clear() -> None:
     rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    point = point_with(make_point, rates, [])
+    point = point_with(rates, [])
     assert "blocks -0.9" in words_of(point, [9.0, 0.5, 0.4, 0.3, 0.1, 0.2])[1]
     assert "+0.30 (within chance)" in words_of(point, [9.0, 0.3, 0.1, 0.5, 0.2, 0.4])[1]
-    flat = point_with(make_point, [1.0] * 6, [])
+    flat = point_with([1.0] * 6, [])
     assert "all have one rate" in words_of(flat, rates)[1]
-    assert "there are only 2" in words_of(point_with(make_point, rates[:3], []), rates[:3])[1]
+    assert "there are only 2" in words_of(point_with(rates[:3], []), rates[:3])[1]
 
 
-def test_the_dense_run_most_like_it_that_has_gradients_is_taken(
-    make_record: MakeRecord, make_point: Any
-) -> None:
+def test_the_dense_run_most_like_it_that_has_gradients_is_taken() -> None:
     record = make_record("sgad", seed=1)
 
     def dense(gradients: list[float], **given: Any) -> RunRecord:
-        return make_record("resnet", points=(point_with(make_point, [1.0], gradients),), **given)
+        return make_record("resnet", points=(point_with([1.0], gradients),), **given)
 
     elsewhere = dense([5.0], backbone="resnet20", seed=1)
     assert (
@@ -122,8 +115,8 @@ def test_the_dense_run_most_like_it_that_has_gradients_is_taken(
     assert dense_gradients(record, [older, other_recipe, other_seed]).run == other_seed.run
 
 
-def test_a_hole_says_what_would_fill_it(make_point: Any) -> None:
-    old = point_with(make_point, [1.0, 0.5], [])
+def test_a_hole_says_what_would_fill_it() -> None:
+    old = point_with([1.0, 0.5], [])
     assert "bench evaluate some-run" in why_no_gradients(old, run="some-run")
     told = old.model_copy(update={"block_gradients_reason": "it gives none"})
     assert why_no_gradients(told, run="some-run") == "it gives none"
@@ -136,11 +129,11 @@ def images() -> TestImages:
 
 
 @pytest.fixture
-def results(make_record: MakeRecord, make_point: Any, tmp_path: Path) -> tuple[RunStore, RunRecord]:
+def results(tmp_path: Path) -> tuple[RunStore, RunRecord]:
     """A network that decides per position, its costs growing with the image's number."""
     store = RunStore(tmp_path / "results")
     rates, gradients = [1.0, 0.2, 0.4, 0.6, 0.8], [0.5, 0.1, 0.2, 0.3, 0.4]
-    point = point_with(make_point, rates, gradients, positions_file="positions0.npz")
+    point = point_with(rates, gradients, positions_file="positions0.npz")
     record = make_record("sact", points=(point,), test_images=IMAGES)
     store.save(record)
     share_n = np.linspace(0.4, 0.9, IMAGES)

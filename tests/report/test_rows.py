@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+from synthetic_records import make_cell, make_point, make_record
 
 from bench.errors import ConfigError
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import KEYS, filter_rows, flat
 from bench.report.data.rows import rows, stored_rows
-
-MakeRecord = Callable[..., RunRecord]
-MakePoint = Callable[..., PointRecord]
-MakeCell = Callable[..., LatencyCell]
 
 STABLE = [
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
@@ -38,9 +34,7 @@ def test_every_row_has_the_same_keys(comparison: list[RunRecord]) -> None:
     assert len({tuple(flat(row)) for row in rows(comparison)}) == 1
 
 
-def test_each_operating_point_is_a_row_with_its_name_in_the_variant(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_each_operating_point_is_a_row_with_its_name_in_the_variant() -> None:
     points = (make_point("t=0.3", nflops=0.4), make_point("t=0.7", nflops=0.7))
     found = rows([make_record("skipnet", variant="rnn", points=points)])
     assert [(row.variant, row.nflops) for row in found] == [
@@ -49,21 +43,19 @@ def test_each_operating_point_is_a_row_with_its_name_in_the_variant(
     ]
 
 
-def test_a_failed_run_is_one_row_without_numbers(make_record: MakeRecord) -> None:
+def test_a_failed_run_is_one_row_without_numbers() -> None:
     (row,) = map(flat, rows([make_record(status="failed", reason="the loss is not a number")]))
     assert (row["status"], row["reason"]) == ("failed", "the loss is not a number")
     measured = ("accuracy", "nflops", "macs", "params", "latency_ms_b1", "train_epochs")
     assert {row[key] for key in measured} == {None}
 
 
-def test_an_unmeasured_latency_is_none(make_record: MakeRecord) -> None:
+def test_an_unmeasured_latency_is_none() -> None:
     row = flat(rows([make_record()])[0])
     assert (row["latency_ms_b1"], row["speedup_b1"], row["speedup_b256"]) == (None, None, None)
 
 
-def test_the_last_measurement_counts_even_if_the_clock_was_set_back(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
-) -> None:
+def test_the_last_measurement_counts_even_if_the_clock_was_set_back() -> None:
     cells = (
         make_cell(latency_ms=4.0, speedup=1.1, measured_at="2026-11-02T00:00:00+00:00"),
         make_cell(latency_ms=2.0, speedup=1.9, measured_at="2026-11-01T00:00:00+00:00"),
@@ -88,13 +80,13 @@ def test_an_unequal_training_budget_is_said_beside_the_number(
     assert notes["sgad"] == notes["resnet"] == ""
 
 
-def test_unknown_pretraining_is_said(make_record: MakeRecord) -> None:
+def test_unknown_pretraining_is_said() -> None:
     (row,) = rows([make_record(pretraining_dense_epochs=None)])
     assert row.budget_note == "pretraining of unknown cost: none"
     assert row.total_dense_epochs is None
 
 
-def test_without_a_dense_run_the_note_says_so(make_record: MakeRecord) -> None:
+def test_without_a_dense_run_the_note_says_so() -> None:
     (row,) = rows([make_record()])
     assert row.budget_note == "no dense run of the same recipe"
 
@@ -144,9 +136,7 @@ def test_an_unknown_filter_key_gets_the_nearest(comparison: list[RunRecord]) -> 
         filter_rows(rows(comparison), "sgad")
 
 
-def test_the_realised_share_is_the_speed_up_over_the_ideal_one(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
-) -> None:
+def test_the_realised_share_is_the_speed_up_over_the_ideal_one() -> None:
     cells = (
         make_cell(latency_ms=2.0, speedup=1.5),
         make_cell(latency_ms=None, batch_size=256),

@@ -6,6 +6,7 @@ import io
 
 import pytest
 from rich.console import Console
+from synthetic_records import make_cell
 from synthetic_results import ResultsFolder
 
 import bench
@@ -26,18 +27,12 @@ def records(results: ResultsFolder) -> list[RunRecord]:
     results.run("resnet", (0.92, 1.0))
     for method, accuracy in (("sgad", 0.95), ("act", 0.90)):
         record = results.run(method, (accuracy, 0.8))
-        cells = tuple(
-            results.cell(latency_ms=2 / speeds[method], speedup=speeds[method]).model_copy(
-                update={"runtime": runtime, "dense_ms": 2.0}
-            )
-            for runtime, speeds in SPEEDS.items()
-        )
-        refused = results.cell(latency_ms=None).model_copy(
-            update={"runtime": "onnxruntime", "reason": "it has no If"}
-        )
-        (point,) = record.points
-        timed = point.model_copy(update={"latency": (*cells, refused)})
-        results.store.save(record.model_copy(update={"points": (timed,)}))
+        cells = [
+            make_cell(latency_ms=2 / of[method], speedup=of[method], runtime=runtime, dense_ms=2.0)
+            for runtime, of in SPEEDS.items()
+        ]
+        cells.append(make_cell(latency_ms=None, runtime="onnxruntime", reason="it has no If"))
+        results.save_timed(record, *cells)
     return results.store.load_all().records
 
 
@@ -103,10 +98,9 @@ def test_no_name_of_a_runtime_leads_out_of_the_folder(
     results: ResultsFolder, records: list[RunRecord]
 ) -> None:
     for record in records:
-        (point,) = record.points
-        cells = tuple(c.model_copy(update={"runtime": "../../odd"}) for c in point.latency[:1])
-        moved = point.model_copy(update={"latency": cells})
-        results.store.save(record.model_copy(update={"points": (moved,)}))
+        cells = record.points[0].latency[:1]
+        odd = (cell.model_copy(update={"runtime": "../../odd"}) for cell in cells)
+        results.save_timed(record, *odd)
     document = document_of(results.store.load_all().records, results.store)
     assert any(name.startswith("ranks-") for name in document.charts)
     assert not any("/" in name for name in (*document.charts, *document.tables))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 from rich.console import Console
+from synthetic_records import make_cell, make_point, make_record
 
 from bench.config import InitialWeights
 from bench.errors import UnknownNameError
-from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
+from bench.records.record import Dynamics, RunRecord
 from bench.report.data.budgets import spent
 from bench.report.data.groups import group_seeds
 from bench.report.data.row import KEYS
@@ -25,10 +25,6 @@ from bench.report.tables.results import (
     rich_table,
 )
 
-MakeRecord = Callable[..., RunRecord]
-MakePoint = Callable[..., PointRecord]
-MakeCell = Callable[..., LatencyCell]
-
 
 def shown(records: list[RunRecord], *, width: int = 100) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
@@ -37,7 +33,7 @@ def shown(records: list[RunRecord], *, width: int = 100) -> str:
     return console.file.getvalue()
 
 
-def test_a_shortened_schedule_of_a_paper_is_said(make_record: MakeRecord) -> None:
+def test_a_shortened_schedule_of_a_paper_is_said() -> None:
     shortened = [make_record("sgad", recipe="paper", epochs=80), make_record("act", epochs=30)]
     assert "epochs, of those of the paper: sgad 80 of 220" in shown(shortened)
     assert rows(shortened)[0].published_epochs == 220
@@ -82,7 +78,7 @@ def test_a_table_without_rows_has_its_columns() -> None:
     assert "\\begin{tabular}" in render([], "latex")
 
 
-def test_names_cannot_break_markdown_or_latex(make_record: MakeRecord) -> None:
+def test_names_cannot_break_markdown_or_latex() -> None:
     found = rows([make_record("a|b", variant="50%_{x}&y")])
     line = render(found, "md").splitlines()[4]
     assert "a\\|b" in line
@@ -91,10 +87,8 @@ def test_names_cannot_break_markdown_or_latex(make_record: MakeRecord) -> None:
 
 
 @pytest.mark.parametrize("format", ["md", "latex"])
-def test_a_document_names_the_settings_that_differ_and_how_sure_a_speed_up_is(
-    format: str, make_record: MakeRecord, make_point: MakePoint, make_cell: MakeCell
-) -> None:
-    cell = make_cell(latency_ms=2.0, speedup=1.5).model_copy(update={"contended": True})
+def test_a_document_names_the_settings_that_differ_and_how_sure_a_speed_up_is(format: str) -> None:
+    cell = make_cell(latency_ms=2.0, speedup=1.5, contended=True)
     found = [
         make_record("skipnet", config={"hrl_lr": lr}, points=(make_point(latency=(cell,)),))
         for lr in (0.25, 0.5)
@@ -113,9 +107,7 @@ def test_a_narrow_terminal_says_which_columns_it_left_out(comparison: list[RunRe
     assert "a wider terminal" not in shown(comparison, width=160)
 
 
-def test_a_method_is_named_once_among_those_with_reconstructed_settings(
-    make_record: MakeRecord,
-) -> None:
+def test_a_method_is_named_once_among_those_with_reconstructed_settings() -> None:
     found = [
         make_record("sgad", seed=0, reconstructed=("kappa",)),
         make_record("sgad", recipe="finetune", reconstructed=("kappa", "d_max")),
@@ -144,9 +136,7 @@ def test_seeds_are_one_line_with_mean_and_sample_sd(comparison: list[RunRecord])
     assert line.split()[3:5] == ["±0.21", "3"]
 
 
-def test_different_recipes_and_points_are_not_taken_for_seeds(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_different_recipes_and_points_are_not_taken_for_seeds() -> None:
     points = (make_point("a"), make_point("b"))
     records = [make_record(points=points), make_record(recipe="finetune", points=points)]
     assert [group.seeds for group in group_seeds(rows(records))] == [1, 1, 1, 1]
@@ -160,19 +150,17 @@ def test_footnotes_name_unequal_budgets_and_reconstructions(comparison: list[Run
     assert "act (seed 0) failed: the loss is not a number at epoch 3" in text
 
 
-def test_equal_budgets_have_no_footnote(make_record: MakeRecord) -> None:
+def test_equal_budgets_have_no_footnote() -> None:
     assert "budgets" not in shown([make_record(), make_record("skipnet")])
 
 
-def test_synthetic_data_is_marked(make_record: MakeRecord) -> None:
+def test_synthetic_data_is_marked() -> None:
     text = shown([make_record(dataset="synthetic", synthetic=True)])
     assert "synthetic (synthetic data)" in text
     assert "not a result about real images" in text
 
 
-def test_latencies_of_two_machines_are_differences(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
-) -> None:
+def test_latencies_of_two_machines_are_differences() -> None:
     records = [
         make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
         for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
@@ -180,7 +168,7 @@ def test_latencies_of_two_machines_are_differences(
     assert "compare within one machine only" in shown(records)
 
 
-def test_square_brackets_in_a_name_are_printed(make_record: MakeRecord) -> None:
+def test_square_brackets_in_a_name_are_printed() -> None:
     assert "[red]x" in shown([make_record("sgad", variant="[red]x")])
 
 
@@ -188,11 +176,9 @@ def test_no_runs_say_how_to_start_one() -> None:
     assert "bench run" in shown([])
 
 
-def test_a_table_of_its_own_says_whether_decisions_follow_the_image(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_a_table_of_its_own_says_whether_decisions_follow_the_image() -> None:
     dynamics = Dynamics(shuffled_accuracy=0.9, shuffled_loss=0.0123, difficulty_correlation=0.4567)
-    point = make_point(accuracy=0.9123, nflops=0.5).model_copy(update={"dynamics": dynamics})
+    point = make_point(accuracy=0.9123, nflops=0.5, dynamics=dynamics)
     text = shown(
         [
             make_record("resnet", points=(make_point(nflops=1.0),)),
@@ -205,13 +191,11 @@ def test_a_table_of_its_own_says_whether_decisions_follow_the_image(
     assert not any(line.startswith(" resnet") for line in table.splitlines())
 
 
-def test_without_gates_there_is_no_table_of_dynamics(
-    make_record: MakeRecord, make_point: MakePoint
-) -> None:
+def test_without_gates_there_is_no_table_of_dynamics() -> None:
     assert "Is it dynamic?" not in shown([make_record("resnet", points=(make_point(nflops=1.0),))])
 
 
-def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord) -> None:
+def test_an_unknown_start_is_marked_in_the_training_cost() -> None:
     (row,) = rows([make_record()])
     known = replace(row, known_dense_epochs=30.0)
     unknown = replace(row, known_dense_epochs=8.0, outside="a.th")
@@ -221,9 +205,7 @@ def test_an_unknown_start_is_marked_in_the_training_cost(make_record: MakeRecord
     assert [spent(replace(known, known_dense_epochs=cost)) for cost in (1.0, 1.49)] == ["1", "1.5"]
 
 
-def test_what_was_timed_on_a_shared_machine_has_a_dagger(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
-) -> None:
+def test_what_was_timed_on_a_shared_machine_has_a_dagger() -> None:
     quiet = make_cell(latency_ms=2.0, speedup=1.5)
     assert "†" not in shown([make_record(points=(make_point(latency=(quiet,)),))])
     shared = quiet.model_copy(update={"contended": True})
@@ -231,38 +213,26 @@ def test_what_was_timed_on_a_shared_machine_has_a_dagger(
     assert "1.50x▲†" in text and "† timed while other processes took part of the machine" in text
 
 
-def test_runs_that_differ_in_a_setting_are_not_taken_for_seeds_and_are_differences(
-    make_record: MakeRecord,
-) -> None:
-    record = make_record("sgad")
-    others = []
-    for gamma in (0.1, 0.3):
-        spec = record.spec.model_copy(update={"config": {"gamma": gamma, "beta": 1}})
-        others.append(record.model_copy(update={"spec": spec, "run": spec.run}))
+def test_runs_that_differ_in_a_setting_are_not_taken_for_seeds_and_are_differences() -> None:
+    others = [make_record("sgad", config={"gamma": gamma, "beta": 1}) for gamma in (0.1, 0.3)]
     groups = group_seeds(rows(others))
     assert [group.seeds for group in groups] == [1, 1]
     assert {group.distinguishing for group in groups} == {"gamma=0.1", "gamma=0.3"}
 
 
-def test_the_same_seed_twice_is_two_networks_and_not_two_seeds(make_record: MakeRecord) -> None:
-    start = InitialWeights(kind="run", name="sgad-x-s0-0123456789ab", identity="0123456789ab")
-    other = start.model_copy(update={"name": "sgad-x-s0-ba9876543210"})
-    record = make_record("static_projection")
-    records = []
-    for initial in (start, other):
-        spec = record.spec.model_copy(update={"initial": initial})
-        records.append(record.model_copy(update={"spec": spec, "run": spec.run}))
-    assert [group.seeds for group in group_seeds(rows(records))] == [1, 1]
-    one = start.model_copy(update={"name": "sgad-x-s1-ba9876543210"})
-    spec = record.spec.model_copy(update={"initial": one, "seed": 1})
-    seeds = [records[0], record.model_copy(update={"spec": spec, "run": spec.run})]
-    assert [group.seeds for group in group_seeds(rows(seeds))] == [2]
+def test_the_same_seed_twice_is_two_networks_and_not_two_seeds() -> None:
+    def projected(start: str, seed: int = 0) -> RunRecord:
+        initial = InitialWeights(kind="run", name=f"sgad-x-{start}", identity="0123456789ab")
+        return make_record("static_projection", initial=initial, seed=seed)
+
+    one, twin = projected("s0-0123456789ab"), projected("s0-ba9876543210")
+    assert [group.seeds for group in group_seeds(rows([one, twin]))] == [1, 1]
+    other_seed = projected("s1-ba9876543210", seed=1)
+    assert [group.seeds for group in group_seeds(rows([one, other_seed]))] == [2]
 
 
-def test_a_missing_time_has_its_reason_where_it_would_stand(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
-) -> None:
-    few = make_cell(latency_ms=None).model_copy(update={"reason": "255 test images, 256 needed"})
+def test_a_missing_time_has_its_reason_where_it_would_stand() -> None:
+    few = make_cell(latency_ms=None, reason="255 test images, 256 needed")
     timed = make_cell(latency_ms=1.0, speedup=1.2)
     batch = timed.model_copy(update={"batch_size": 256})
     records = [
@@ -285,9 +255,7 @@ def test_a_missing_time_has_its_reason_where_it_would_stand(
     assert "[1] no time: 255 test images, 256 needed" in table.notes
 
 
-def test_profiles_in_one_table_are_marked_and_the_careful_one_stays(
-    make_record: MakeRecord, make_point: MakePoint, make_cell: Callable[..., LatencyCell]
-) -> None:
+def test_profiles_in_one_table_are_marked_and_the_careful_one_stays() -> None:
     careful = make_cell(latency_ms=1.0, speedup=1.5)
     quick = make_cell(latency_ms=2.0, speedup=0.5).model_copy(update={"profile": "smoke"})
     kept = make_record(points=(make_point(latency=(careful, quick)),))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import warnings
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthetic_results import IMAGES, Make, ResultsFolder
+from synthetic_records import make_record, start_of
+from synthetic_results import IMAGES, ResultsFolder
 
 import bench
 from bench.config import InitialWeights
@@ -78,12 +78,10 @@ def test_only_the_newest_measurement_says_whether_others_ran_beside_it(
 ) -> None:
     add_static(results)
     record = results.run("sgad", (0.95, 0.8), speedups=(1.0,))
-    (point,) = record.points
-    (cell,) = point.latency
+    (cell,) = record.points[0].latency
     disturbed = cell.model_copy(update={"contended": True})
     for cells, said in (((disturbed, cell), False), ((cell, disturbed), True)):
-        timed = point.model_copy(update={"latency": cells})
-        results.store.save(record.model_copy(update={"points": (timed,)}))
+        results.save_timed(record, *cells)
         assert ("Other programs ran" in paragraph(results.judged()["sgad"])) is said
 
 
@@ -227,22 +225,15 @@ def test_where_no_budget_matches_the_nearest_is_taken_and_the_verdict_says_so(
     assert why(found) == differing
 
 
-def started(
-    results: ResultsFolder, record: RunRecord, source: RunRecord, **training: object
-) -> RunRecord:
-    """Let `record` begin with the weights of the run `source`, as the engine records it."""
+def started(record: RunRecord, source: RunRecord, **training: object) -> RunRecord:
+    """Return `record` as the engine records one that began with the weights of the run `source`."""
     assert record.training is not None and source.training is not None
-    initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
-    spec = record.spec.model_copy(update={"initial": initial})
     before = {
         "pretraining_epochs": source.training.epochs,
         "pretraining_dense_epochs": source.training.dense_epochs,
     }
     changed = record.training.model_copy(update=before | training)
-    update = {"spec": spec, "run": spec.run, "training": changed}
-    started = record.model_copy(update=update)
-    results.save(started)
-    return started
+    return record.model_copy(update={"training": changed})
 
 
 def test_the_epochs_of_a_dense_start_count(results: ResultsFolder) -> None:
@@ -250,9 +241,8 @@ def test_the_epochs_of_a_dense_start_count(results: ResultsFolder) -> None:
     results.run("resnet", (0.92, 1.0))
     results.run("resnet", (0.90, 1.0), backbone="resnet20")
     dense = results.run("resnet", (0.80, 1.0), epochs=15)
-    method = results.run("act", (0.91, 0.8), epochs=15)
-    shutil.rmtree(results.store.folder_of(method))
-    started(results, method, dense)
+    method = results.run("act", (0.91, 0.8), epochs=15, initial=start_of(dense))
+    results.store.save(started(method, dense))
     found = results.judged()["act"]
     assert found.network.total == 30
     assert found.on("macs").static_names == ("resnet20", "resnet32")
@@ -262,20 +252,16 @@ def test_the_epochs_of_a_dense_start_count(results: ResultsFolder) -> None:
     assert comparison.comparison.static_accuracy == pytest.approx(0.9103, abs=0.002)
 
 
-def test_what_is_known_of_a_source_counts_where_its_start_is_not(results: ResultsFolder) -> None:
-    source = results.run("sgad", (0.91, 0.8), epochs=5, dense_epochs=6.0)
+def test_what_is_known_of_a_source_counts_where_its_start_is_not() -> None:
+    from_file = InitialWeights(kind="file", name="a.th", identity="ab")
+    source = make_record("sgad", epochs=5, dense_epochs=6.0, initial=from_file)
     assert source.training is not None
     unknown = {"pretraining_epochs": None, "pretraining_dense_epochs": None}
-    initial = InitialWeights(kind="file", name="a.th", identity="ab")
-    spec = source.spec.model_copy(update={"initial": initial})
     training = source.training.model_copy(update=unknown)
-    from_file = source.model_copy(update={"spec": spec, "run": spec.run, "training": training})
-    control = results.run("static_projection", (0.9, 0.7), epochs=5, dense_epochs=3.6)
-    for record in (source, control):
-        shutil.rmtree(results.store.folder_of(record))
-    results.save(from_file)
-    results.save(started(results, control, from_file, **unknown))
-    found = rows(results.store.load_all().records)
+    source = source.model_copy(update={"training": training})
+    initial = start_of(source)
+    control = make_record("static_projection", epochs=5, dense_epochs=3.6, initial=initial)
+    found = rows([source, started(control, source, **unknown)])
     told = {row.method: (spent(row), row.total_epochs, row.outside) for row in found}
     assert told == {"sgad": ("6+?", 5, "a.th"), "static_projection": ("9.6+?", 10, "a.th")}
 
@@ -340,8 +326,7 @@ def test_methods_are_corrected_together_and_controls_among_themselves(
     add_static(results)
     for method in ("sgad", "cdl", "act"):
         results.run(method, (0.9, 0.8))
-    control = results.run("random_skip", (0.7, 0.8))
-    results.store.save(control.model_copy(update={"role": "control"}))
+    results.run("random_skip", (0.7, 0.8), role="control")
     found = {name: verdict.on("macs").verdict for name, verdict in results.judged().items()}
     assert {name: verdict and verdict.family for name, verdict in found.items()} == {
         **dict.fromkeys(("sgad", "cdl", "act"), 3),
@@ -353,10 +338,9 @@ def test_methods_are_corrected_together_and_controls_among_themselves(
 
 def test_static_controls_are_in_the_curve_on_request(results: ResultsFolder) -> None:
     add_static(results)
-    projection = results.run("static_projection", (0.93, 1.0))
+    projection = results.run("static_projection", (0.93, 1.0), role="control")
     point = projection.points[0].model_copy(update={"macs": 0.7 * projection.dense_macs})
-    projection = projection.model_copy(update={"role": "control", "points": (point,)})
-    results.save(projection)
+    results.save(projection.model_copy(update={"points": (point,)}))
     results.run("sgad", (0.92, 0.7))
     plain = results.judged()["sgad"].on("macs")
     with_control = results.judged(statics="dense and static controls")["sgad"].on("macs")
@@ -374,11 +358,9 @@ def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
     small = results.run("resnet", (0.90, 1.0), backbone="resnet20", speedups=(1.0,))
     results.run("sgad", (0.91, 0.8), speedups=(1 / 0.75,))
     assert results.judged()["sgad"].on("time at batch 1").verdict is None
-    (point,) = small.points
     beside = OtherDense(dense_ms=2.0, speedup=2.0, speedup_interval=Interval(low=1.96, high=2.04))
-    cell = point.latency[0].model_copy(update={"others": {"resnet32-A": beside}})
-    small = small.model_copy(update={"points": (point.model_copy(update={"latency": (cell,)}),)})
-    results.save(small)
+    (cell,) = small.points[0].latency
+    results.save_timed(small, cell.model_copy(update={"others": {"resnet32-A": beside}}))
     verdict = results.judged()["sgad"].on("time at batch 1").verdict
     assert verdict is not None
     # Half-way in time between 0.5 and 1 times the whole network's.
@@ -392,35 +374,20 @@ def seeds_of(records: list[RunRecord]) -> list[int]:
     return [network.seeds for network in networks_of(rows(records), records)]
 
 
-def test_runs_whose_starts_were_trained_otherwise_are_other_families(make_record: Make) -> None:
-    records = []
-    for seed in range(2):
-        for epochs in (10, 20):
-            source = make_record("resnet", seed=seed, epochs=epochs)
-            record = make_record("sgad", seed=seed)
-            initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
-            spec = record.spec.model_copy(update={"initial": initial})
-            records += [source, record.model_copy(update={"spec": spec, "run": spec.run})]
-    assert seeds_of(records) == [2, 2, 2, 2]
+def test_runs_whose_starts_were_trained_otherwise_are_other_families() -> None:
+    sources = [make_record("resnet", seed=s, epochs=e) for s in range(2) for e in (10, 20)]
+    started = [make_record("sgad", seed=s.spec.seed, initial=start_of(s)) for s in sources]
+    assert seeds_of([*sources, *started]) == [2, 2, 2, 2]
 
 
-def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family(
-    make_record: Make,
-) -> None:
+def test_runs_of_other_seeds_that_start_from_other_runs_are_one_family() -> None:
     dense = [make_record("resnet", seed=seed) for seed in range(2)]
-    started = []
-    for seed, source in enumerate(dense):
-        record = make_record("sgad", seed=seed)
-        initial = InitialWeights(kind="run", name=source.run, identity=source.spec.key)
-        spec = record.spec.model_copy(update={"initial": initial})
-        started.append(record.model_copy(update={"spec": spec, "run": spec.run}))
+    started = [make_record("sgad", seed=s.spec.seed, initial=start_of(s)) for s in dense]
     assert seeds_of([*dense, *started]) == [2, 2]
     assert seeds_of(started) == seeds_of(started[::-1]) == [2]
 
 
-def test_a_failed_record_of_the_same_name_does_not_take_the_place_of_a_run(
-    make_record: Make,
-) -> None:
+def test_a_failed_record_of_the_same_name_does_not_take_the_place_of_a_run() -> None:
     record = make_record("sgad")
     failed = record.model_copy(update={"status": "failed", "points": ()})
     found = networks_of(rows([record, failed]), [record, failed])

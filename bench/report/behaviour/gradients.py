@@ -1,8 +1,7 @@
 """Do the blocks that run often have the larger gradient in the dense network? In numbers and words.
 
 The gradients are those of a dense run of the same backbone and data: a network's own are small or 0
-where it seldom runs, so its rates would be compared with themselves. Reads what
-bench.measure.gradients left on record; owns no drawing.
+where it seldom runs, so its rates would be compared with themselves.
 """
 
 from __future__ import annotations
@@ -47,18 +46,17 @@ class RatesAndGradients:
     @property
     def cells(self) -> dict[str, str]:
         """Both correlations, for a table."""
-        pairs = (
-            ("gradient", self.over_all, self.reason),
-            ("gradient, within stages", self.within_stages, self.reason or "alike within stages"),
-        )
+        pairs = {
+            "gradient": (self.over_all, self.reason),
+            "gradient, within stages": (self.within_stages, self.reason or "alike within stages"),
+        }
         return {
             title: f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
-            for title, found, reason in pairs
+            for title, (found, reason) in pairs.items()
         }
 
     @property
     def sentence(self) -> str:
-        """Both numbers, and the dense run, in a sentence."""
         if self.over_all is None and not self.dense_run:
             return f"Rates are not compared with gradients of the dense network: {self.reason}."
         if self.over_all is None:

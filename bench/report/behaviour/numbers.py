@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -123,33 +122,37 @@ def behaviours_of(study: Study) -> tuple[list[Behaviour], list[str]]:
 
 def _behaviour(network: Network, study: Study, dense: Sequence[RunRecord]) -> Behaviour:
     record = network.record
-    missing: list[str] = []
+    missing: dict[str, None] = {}
 
-    def tried(what: str, read: Callable[[], T]) -> T | None:
+    def tried(what: str, read: Callable[..., T], *args: Any) -> T | None:
         try:
-            return read()
+            return read(*args)
         except RecordError as error:
-            missing.append(one_line(f"{what} missing: {error.message}"))
+            missing[one_line(f"{what} missing: {error.message}")] = None
             return None
 
     same = of_its_kind(record, dense)
-    loss_n = tried("Cost against difficulty is", partial(_losses, record, study, same))
+    loss_n = tried("Cost against difficulty is", _losses, record, study, same)
     gradients = dense_gradients(record, same)
     points, spreads = [], []
     for point in record.points:
         together = rates_and_gradients(point, gradients, backbone=record.spec.backbone.name)
-        found = tried("Cost per image is", partial(_costs, record, point, study, loss_n))
+        found = tried("Cost per image is", _costs, record, point, study, loss_n)
         points.append(PointBehaviour(point, together, *(found or ())))
         spreads.append(float(found[0].std()) if found else 0.0)
     extremes, maps = None, None
-    varies_most = points[int(np.argmax(spreads))]
-    if max(spreads) > 1e-9 and varies_most.share_n is not None:
-        extremes = _extremes(varies_most.point, varies_most.share_n)
-        if varies_most.point.positions_file or varies_most.per_position:
-            read = partial(position_maps, record, varies_most.point, study, extremes)
-            maps = tried("Maps of where it spends its blocks are", read)
-    lines = tuple(dict.fromkeys(missing))
-    return Behaviour(network, gradients, tuple(points), extremes, maps, lines)
+    most = points[int(np.argmax(spreads))]
+    if max(spreads) > 1e-9 and most.share_n is not None:
+        as_cheap, as_expensive = (
+            int(np.isclose(most.share_n, end, rtol=1e-9).sum())
+            for end in (most.share_n.min(), most.share_n.max())
+        )
+        images, name = extremes_of(most.share_n), one_line(most.point.name)
+        extremes = ExtremeImages(name, *images, as_cheap, as_expensive)
+        if most.point.positions_file or most.per_position:
+            what = "Maps of where it spends its blocks are"
+            maps = tried(what, position_maps, record, most.point, study, extremes)
+    return Behaviour(network, gradients, tuple(points), extremes, maps, tuple(missing))
 
 
 def _losses(record: RunRecord, study: Study, dense: Sequence[RunRecord]) -> Numbers:
@@ -183,15 +186,15 @@ def _costs(
     """
     arrays = study.arrays(record, point.arrays_file)
     share_n = numbers_in(arrays, "macs_n", axes=1).astype(np.float64) / max(record.dense_macs, 1)
-    fits = loss_n is not None and len(loss_n) == len(share_n)
-    means = by_difficulty(share_n, loss_n) if fits else None
+    means = None
+    if loss_n is not None and len(loss_n) == len(share_n):
+        means = by_difficulty(share_n, loss_n)
     return share_n, means, decides_per_position(arrays)
 
 
-def by_difficulty(share_n: Numbers, loss_n: Numbers | None) -> Numbers:
+def by_difficulty(share_n: Numbers, loss_n: Numbers) -> Numbers:
     """Return lower quartile, median, upper quartile and mean of the cost in each tenth of the
     images by their loss, easy first, (10, 4)."""
-    assert loss_n is not None
     parts = np.array_split(np.argsort(loss_n, kind="stable"), min(DIFFICULTY_BINS, len(loss_n)))
     return np.array(
         [[*np.quantile(share_n[part], (0.25, 0.5, 0.75)), share_n[part].mean()] for part in parts]
@@ -204,13 +207,6 @@ def decides_per_position(arrays: Arrays) -> bool:
     if executed_nu is None or executed_nu.dtype.kind != "f":
         return False
     return bool(((executed_nu > 0) & (executed_nu < 1)).any())
-
-
-def _extremes(point: PointRecord, share_n: Numbers) -> ExtremeImages:
-    as_cheap, as_expensive = (
-        int(np.isclose(share_n, end, rtol=1e-9).sum()) for end in (share_n.min(), share_n.max())
-    )
-    return ExtremeImages(one_line(point.name), *extremes_of(share_n), as_cheap, as_expensive)
 
 
 def position_maps(

@@ -100,23 +100,23 @@ class SeedGroup:
         return mean([float(getattr(cell, key)) for cell in cells])
 
     @property
-    def accuracies(self) -> list[float]:
+    def _accuracies(self) -> list[float]:
         return [row.accuracy for row in self.rows if row.accuracy is not None]
 
     @property
     def accuracy(self) -> float:
-        return mean(self.accuracies)
+        return mean(self._accuracies)
 
     @property
     def accuracy_sd(self) -> float | None:
-        return sample_sd(self.accuracies)
+        return sample_sd(self._accuracies)
 
     @property
     def accuracy_bounds(self) -> Bounds | None:
         """The 95 % t-interval over seeds, or with one seed the binomial interval of the test set;
         None where neither exists."""
         if self.seeds > 1:
-            return t_interval(self.accuracies)
+            return t_interval(self._accuracies)
         if not self.first.test_images:
             return None
         return wilson_interval(self.first.correct or 0, self.first.test_images)
@@ -154,12 +154,11 @@ class Network(SeedGroup):
 
     @property
     def total(self) -> float | None:
-        """Mean training cost with that of the start; None where it is not known."""
+        """The same; None where a part of it is not known."""
         return None if any(row.total_dense_epochs is None for row in self.rows) else self.known
 
     @property
     def forward_only(self) -> bool:
-        """Whether some of the cost counts forward passes alone."""
         return any(row.forward_only for row in self.rows)
 
     @property
@@ -231,17 +230,13 @@ def _largest_first(group: SeedGroup) -> tuple[Any, ...]:
 
 
 def without_restated(groups: Sequence[SeedGroup]) -> list[SeedGroup]:
-    """Return the groups without controls that say nothing new.
-
-    A control with the cost of the run it was made from, and the accuracy of that run's shuffled
-    masks, is shown as a property of that run.
-    """
+    """Return the groups without controls that say nothing new: with the cost of the run that it was
+    made from, and the accuracy of that run's shuffled masks, one is a property of that run."""
     known = set()
     for row in (row for group in groups for row in group.rows):
         # Shuffling cannot change the accuracy where all images have the same mask.
         same = row.accuracy if row.distinct_masks == 1 else None
-        cost = round(row.macs or 0)
-        known |= {(row.run, cost, accuracy) for accuracy in (row.shuffled_accuracy, same)}
+        known |= {(row.run, round(row.macs or 0), a) for a in (row.shuffled_accuracy, same)}
     return [
         group
         for group in groups

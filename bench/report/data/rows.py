@@ -68,8 +68,12 @@ def _together(found: list[Row]) -> list[Row]:
         replace(_with_whole_cost(row, by_run), family=_family_with_start(row, by_run))
         for row in found
     ]
-    costs = _dense_costs(whole)
-    return [replace(row, budget_note=_budget_note(row, costs)) for row in whole]
+    dense: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    for row in whole:
+        if row.dense and row.total_dense_epochs:
+            dense[_comparable_by(row)].append(row.total_dense_epochs)
+    usual = {key: statistics.median(costs) for key, costs in dense.items()}
+    return [replace(row, budget_note=_budget_note(row, usual)) for row in whole]
 
 
 def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
@@ -109,10 +113,7 @@ def _family_with_start(row: Row, by_run: Mapping[str, Row]) -> str:
 def _rows_of(record: RunRecord) -> list[Row]:
     shared = _of_run(record)
     points = [_of_point(record, point) for point in record.points] or [{}]
-    return [
-        Row(**{key: _tamed(value) for key, value in (shared | of_point).items()})
-        for of_point in points
-    ]
+    return [Row(**{k: _tamed(v) for k, v in (shared | of_point).items()}) for of_point in points]
 
 
 def _tamed(value: Any) -> Any:
@@ -120,6 +121,20 @@ def _tamed(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(_tamed(item) for item in value)
     return one_line(value) if isinstance(value, str) else value
+
+
+_SAME_OF_RUN = (
+    *("run", "variant", "role", "decision", "status", "reason", "dense_macs", "test_images"),
+    *("synthetic", "reconstructed"),
+)
+_SAME_OF_TRAINING = (
+    *("published_epochs", "forward_only", "pretraining_epochs", "pretraining_dense_epochs"),
+)
+_SAME_OF_POINT = (
+    *("accuracy", "correct", "nflops", "nflops_backbone", "macs", "params", "params_inference"),
+    *("distinct_masks", "mean_drop", "dead_blocks"),
+)
+_SAME_OF_DYNAMICS = ("shuffled_accuracy", "shuffled_loss", "difficulty_correlation")
 
 
 def _of_run(record: RunRecord) -> dict[str, Any]:
@@ -143,19 +158,6 @@ def _of_run(record: RunRecord) -> dict[str, Any]:
         found |= {key: getattr(training, key) for key in _SAME_OF_TRAINING}
         found["start_reason"] = training.pretraining_reason
     return found
-
-
-_SAME_OF_RUN = (
-    *("run", "variant", "role", "decision", "status", "reason", "dense_macs", "test_images"),
-    *("synthetic", "reconstructed"),
-)
-_SAME_OF_TRAINING = (
-    *("published_epochs", "forward_only", "pretraining_epochs", "pretraining_dense_epochs"),
-)
-_SAME_OF_POINT = (
-    *("accuracy", "correct", "nflops", "nflops_backbone", "macs", "params", "params_inference"),
-    *("distinct_masks", "mean_drop", "dead_blocks"),
-)
 
 
 def _family_of(spec: RunSpec) -> str:
@@ -198,21 +200,14 @@ def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
         "gated_blocks": len(point.gated_blocks),
         "static": static,
         "dense": static and whole and record.role != "control",
-        "timings": _timings(point),
+        "timings": tuple(
+            _timing(cell, point)
+            for runtime in in_order({cell.runtime for cell in point.latency})
+            for size in BATCH_SIZES
+            if (cell := newest_cell(point.latency, size, runtime)) is not None
+        ),
     }
-    if point.dynamics is not None:
-        for key in ("shuffled_accuracy", "shuffled_loss", "difficulty_correlation"):
-            found[key] = getattr(point.dynamics, key)
-    return found
-
-
-def _timings(point: PointRecord) -> tuple[Timing, ...]:
-    cells = (
-        newest_cell(point.latency, size, runtime)
-        for runtime in in_order({cell.runtime for cell in point.latency})
-        for size in BATCH_SIZES
-    )
-    return tuple(_timing(cell, point) for cell in cells if cell is not None)
+    return found | {key: getattr(point.dynamics, key, None) for key in _SAME_OF_DYNAMICS}
 
 
 def _timing(cell: LatencyCell, point: PointRecord) -> Timing:
@@ -257,15 +252,6 @@ def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> 
 def how_measured(cell: LatencyCell) -> tuple[object, ...]:
     """Return what two cells must share to stand for each other or be put together."""
     return cell.device, cell.threads, cell.runtime
-
-
-def _dense_costs(all_rows: Iterable[Row]) -> dict[tuple[object, ...], float]:
-    """Return the dense networks' median training cost, where known, by what must be the same."""
-    found: dict[tuple[object, ...], list[float]] = defaultdict(list)
-    for row in all_rows:
-        if row.dense and row.total_dense_epochs:
-            found[_comparable_by(row)].append(row.total_dense_epochs)
-    return {key: statistics.median(costs) for key, costs in found.items()}
 
 
 def _comparable_by(row: Row) -> tuple[object, ...]:

@@ -1,7 +1,5 @@
-"""Records under study with all that is derived from them once: rows, groups, networks, arrays.
-
-Owns the sharing, so that verdicts, fronts, pairs and behaviour speak of the same networks.
-"""
+"""Records under study with all that is derived from them once: rows, groups, networks, arrays, so
+that verdicts, fronts, pairs and behaviour speak of the same networks."""
 
 from __future__ import annotations
 
@@ -29,17 +27,14 @@ class Study:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """One row per operating point of the records."""
         return rows(self.records)
 
     @cached_property
     def groups(self) -> list[SeedGroup]:
-        """The measured rows with seeds together."""
         return group_seeds(self.rows)
 
     @cached_property
     def networks(self) -> list[Network]:
-        """The finished runs with seeds together."""
         return networks_of(self.rows, self.records)
 
     @cached_property

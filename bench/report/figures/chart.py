@@ -146,23 +146,23 @@ class Chart:
 
 
 def as_json(chart: Chart) -> dict[str, Any]:
-    """Return what chart.js draws: only what is not as usual, each series with its kind."""
+    """Return what chart.js draws: only what is not as usual, each series with its kind, numbers
+    with as many digits as anybody can see."""
     found = asdict(chart)
     for panel, own in zip(found["panels"], chart.panels, strict=True):
         panel["series"] = [
             {"kind": type(one).__name__}
-            | {key: _short(value) for key, value in dump.items() if key in "xy" or _said(value)}
+            | {key: _short(v) for key, v in dump.items() if key in "xy" or not _usual(v)}
             for one, dump in zip(own.series, panel["series"], strict=True)
         ]
     return {key: found[key] for key in ("panels", "columns", "legend_in_panels")}
 
 
-def _said(value: Any) -> bool:
-    return value is not False and value not in ("", (), "solid")
+def _usual(value: Any) -> bool:
+    return value is False or value in ("", (), "solid")
 
 
 def _short(value: Any) -> Any:
-    """Return numbers with as many digits as anybody can see."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     return [_short(item) for item in value] if isinstance(value, tuple | list) else value

@@ -8,23 +8,12 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
-from bench.report.figures.chart import (
-    Band,
-    Bars,
-    Chart,
-    Line,
-    Marks,
-    Panel,
-    Series,
-    Shade,
-    Words,
-)
-from bench.report.figures.labels import place_labels
+from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Words
 from bench.report.figures.style import GREY
 from bench.storage import make_folder, write_atomically
 
@@ -32,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 _GLUED = "\N{NO-BREAK SPACE}%"
 _METADATA: Mapping[str, dict[str, Any]] = {
@@ -50,6 +41,17 @@ _ABOVE: Mapping[str, Any] = {
     **{"borderpad": 0.1, "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0},
     "title_fontproperties": {"weight": "bold", "size": 10},
 }
+_PLACES = (
+    *((8, 6, "left", "bottom"), (9, 0, "left", "center"), (8, -6, "left", "top")),
+    *((-8, 6, "right", "bottom"), (-9, 0, "right", "center"), (-8, -6, "right", "top")),
+    *((6, 18, "left", "bottom"), (6, -18, "left", "top"), (-6, 18, "right", "bottom")),
+    *((-6, -18, "right", "top"), (0, 26, "center", "bottom"), (0, -26, "center", "top")),
+)
+"""Offsets in points with alignments, from the best place to the worst."""
+
+_LABEL_SIZE = 8.5
+_MOST_HIDDEN = 0.02
+"""A label that would share more of its area with other labels and points says nothing."""
 
 
 def draw(chart: Chart) -> Figure:
@@ -130,6 +132,10 @@ def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, textwrap.fill(panel.message, 44), **_centred(axes))
     return found
+
+
+def _centred(axes: Axes) -> dict[str, Any]:
+    return {"transform": axes.transAxes, "ha": "center", "va": "center"}
 
 
 def _draw(axes: Axes, series: Series, order: int) -> Artist | None:
@@ -215,7 +221,72 @@ def _write_notes(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
 
     # With the line that may be needed: a lower plot would push names into each other.
     write(sum(len(panel.labels) for panel in chart.panels))
-    write(sum(place_labels(*one) for one in zip(every, chart.panels, strict=True)))
+    write(sum(_place_labels(*one) for one in zip(every, chart.panels, strict=True)))
+
+
+def _place_labels(axes: Axes, panel: Panel) -> int:
+    """Write the labels of a panel, the first ones first, each where it covers the least of points,
+    bars, level lines and other labels; return how many found no place."""
+    if not panel.labels:
+        return 0  # a layout of the whole figure takes longer than its drawing
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    marks, lines = (list(_boxes(axes, panel, kind)) for kind in (Marks, Line))
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5}
+    left_out = 0
+    for label in panel.labels:
+        text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
+        text.set_in_layout(False)
+        costs = []
+        for rank, place in enumerate(_PLACES):
+            box = _moved(text, *place)
+            hidden = sum(_shared(box, other) for other in (*marks, *lines))
+            outside = float(box.width * box.height) - _shared(box, axes.bbox)
+            costs.append(hidden + 3 * outside + rank)
+        box = _moved(text, *_PLACES[costs.index(min(costs))])
+        if sum(_shared(box, other) for other in marks) > _MOST_HIDDEN * box.width * box.height:
+            text.remove()
+            left_out += 1
+        else:
+            marks.append(box)
+    return left_out
+
+
+def _moved(text: Annotation, across: float, up: float, ha: str, va: str) -> Bbox:
+    text.set(position=(across, up), ha=ha, va=va)
+    return text.get_window_extent()
+
+
+def _boxes(axes: Axes, panel: Panel, kind: type[Marks | Line]) -> Iterator[Bbox]:
+    """Yield the boxes in pixels around the points of all marks, or around bars and level lines."""
+    from matplotlib.transforms import Bbox
+
+    def around(xs: Sequence[float], ys: Sequence[float], reach: float) -> Bbox:
+        corners = axes.transData.transform(list(zip(xs, ys, strict=True)))
+        return Bbox([corners.min(axis=0) - reach, corners.max(axis=0) + reach])
+
+    for one in panel.series:
+        if kind is Marks and isinstance(one, Marks) and one.opacity == 1:
+            reach = _LABEL_SIZE * axes.figure.dpi / 144
+            yield from (around([x], [y], reach) for x, y in zip(one.x, one.y, strict=True))
+        elif kind is Line and isinstance(one, Marks):
+            for x, low, high in zip(one.x, one.low, one.high, strict=False):
+                yield around([x, x], [low, high], 2.0)
+        elif kind is Line and isinstance(one, Line) and (one.steps or one.dash == "dotted"):
+            for n in range(len(one.x) - 1):
+                yield around(one.x[n : n + 2], [one.y[n]] * 2, 2.0)
+                yield around([one.x[n + 1]] * 2, one.y[n : n + 2], 2.0)
+
+
+def _shared(a: Bbox, b: Bbox) -> float:
+    """Return the area in square pixels that two boxes share."""
+    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+    return float(max(width, 0) * max(height, 0))
+
+
+def write_chart(chart: Chart, *paths: Path) -> list[Path]:
+    """Draw a chart once and write it to each of `paths`, as `save_figure` does; return them."""
+    figure = draw(chart)
+    return [save_figure(figure, path) for path in paths]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
@@ -239,10 +310,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
     make_folder(path.parent)
     write_atomically(path, buffer.getvalue())
     return path
-
-
-def _centred(axes: Axes) -> dict[str, Any]:
-    return {"transform": axes.transAxes, "ha": "center", "va": "center"}
 
 
 def wrapped(text: str, width: int) -> str:

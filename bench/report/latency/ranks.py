@@ -50,11 +50,9 @@ class Ranking:
 
     @property
     def by_macs(self) -> list[Ranked]:
-        """Fewest MACs first."""
         return sorted(self.networks, key=lambda one: (one.nflops, one.name))
 
     def by_time(self, batch_size: int) -> list[Ranked]:
-        """Fastest first."""
         return sorted(self.networks, key=lambda one: (-one.speedups[batch_size][0], one.nflops))
 
     def disagreements(self, batch_size: int) -> list[tuple[Ranked, Ranked]]:
@@ -84,21 +82,27 @@ class Ranking:
 
 
 def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
-    """Return the ranking of the largest set timed together, with the dense network; or None.
+    """Return the ranking of the largest set timed together, with the dense network; or None. Of
+    equal sets the newest, then that of the largest backbone.
 
     The batch sizes are the smallest and the largest at which all of the set were timed.
     """
-    found = max(_sets(networks), key=_rank, default=None)
-    if found is None or len(found[1]) < 2:
+
+    def rank(found: tuple[TimedNetwork, list[TimedNetwork]]) -> tuple[int, str, float]:
+        largest, members = found
+        newest = max(cell.measured_at for network in members for cell in network.cells.values())
+        return len(members), newest, largest.row.dense_macs
+
+    largest, members = max(_sets(networks), key=rank, default=(None, []))
+    if largest is None or len(members) < 2:
         return None
-    largest, members = found
-    sizes, first = _sizes(members[0]), members[0]
+    first, sizes, unit = members[0], members[0].sizes, largest.row.dense_macs
     itself = dict.fromkeys(sizes, (1.0, Interval(low=1.0, high=1.0)))
     dense = Ranked(f"dense {largest.row.backbone}", 1.0, itself, dense=True)
-    timed = [network for network in networks if not network.dense and _sizes(network)]
+    timed = [network for network in networks if not network.dense and network.sizes]
     where = "" if first.runtime == UNKNOWN_RUNTIME else f", in {first.runtime}"
     return Ranking(
-        (*(_ranked(network, sizes, largest.row.dense_macs) for network in members), dense),
+        (*(_ranked(network, sizes, unit) for network in members), dense),
         sizes,
         f"{place_in_words(first.cells[sizes[0]])}{where}",
         left_out=len(timed) - sum(not network.dense for network in members),
@@ -106,31 +110,17 @@ def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
     )
 
 
-def _sizes(network: TimedNetwork) -> tuple[int, ...]:
-    known = [size for size, cell in network.cells.items() if cell.speedup_interval is not None]
-    return tuple(sorted({min(known), max(known)})) if known else ()
-
-
-def _rank(found: tuple[TimedNetwork, list[TimedNetwork]]) -> tuple[int, str, float]:
-    """Many networks go before few, new ones before old, a large backbone before a small."""
-    largest, members = found
-    newest = max(cell.measured_at for network in members for cell in network.cells.values())
-    return len(members), newest, largest.row.dense_macs
-
-
-def _sets(
-    networks: Sequence[TimedNetwork],
-) -> list[tuple[TimedNetwork, list[TimedNetwork]]]:
+def _sets(networks: Sequence[TimedNetwork]) -> list[tuple[TimedNetwork, list[TimedNetwork]]]:
     """Return the sets timed together behind a network of the backbone that each is seen from;
     smaller dense networks belong to them."""
     found: dict[tuple[object, ...], tuple[TimedNetwork, list[TimedNetwork]]] = {}
     for label, of in {network.backbone: network for network in networks}.items():
         for network in networks:
             seen = None if network.dense and network.backbone == label else network.beside(label)
-            if seen is None or not _sizes(seen):
+            if seen is None or not seen.sizes:
                 continue
             # Two networks share these only if their ratios have the same numerator.
-            cells = [seen.cells[size] for size in _sizes(seen)]
+            cells = [seen.cells[size] for size in seen.sizes]
             rounds = [(c.batch_size, c.device, c.threads, c.dense_ms) for c in cells]
             _, members = found.setdefault((label, *rounds), (of, []))
             # Dense networks of one backbone differ in nothing that takes time.
@@ -140,11 +130,12 @@ def _sets(
 
 
 def _ranked(network: TimedNetwork, sizes: Sequence[int], unit: float) -> Ranked:
-    speedups: dict[int, tuple[float, Interval]] = {}
-    for size in sizes:
-        cell = network.cells[size]
-        assert cell.speedup is not None and cell.speedup_interval is not None
-        speedups[size] = cell.speedup, cell.speedup_interval
-    contended = frozenset(size for size in sizes if network.cells[size].contended)
     name = f"dense {network.row.backbone}" if network.dense else network.name
+    cells = {size: network.cells[size] for size in sizes}
+    speedups = {
+        size: (cell.speedup, cell.speedup_interval)
+        for size, cell in cells.items()
+        if cell.speedup is not None and cell.speedup_interval is not None
+    }
+    contended = frozenset(size for size, cell in cells.items() if cell.contended)
     return Ranked(name, (network.row.macs or 0) / unit, speedups, contended)

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +62,13 @@ class TimedNetwork:
 
     @property
     def dense(self) -> bool:
-        """Whether this is the plain network itself, which the baseline stands for already."""
         return bool(self.row.dense)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The smallest and the largest batch size with a paired speed-up."""
+        known = [size for size, cell in self.cells.items() if cell.speedup_interval is not None]
+        return tuple(sorted({min(known), max(known)})) if known else ()
 
     def beside(self, backbone: str) -> TimedNetwork | None:
         """Return the same with speed-ups over the dense network of another backbone; None where no
@@ -117,24 +123,17 @@ def timed_networks(study: Study) -> dict[str, list[TimedNetwork]]:
     """Return the operating points that were timed, by runtime."""
     points = {(r.run, one_line(p.name)): (r, p) for r in study.records for p in r.points}
     found: dict[str, list[TimedNetwork]] = defaultdict(list)
-    for runtime in runtimes_of(study.rows):
-        for row in study.rows:
-            if (row.run, row.point or "") not in points:
-                continue
-            record, point = points[row.run, row.point or ""]
-            newest = {
-                c.batch_size: newest_cell(point.latency, c.batch_size, runtime)
-                for c in point.latency
-            }
-            cells = {
-                size: cell
-                for size, cell in sorted(newest.items())
-                if cell is not None and cell.latency_ms is not None and cell.dense_ms is not None
-            }
-            if cells:
-                name = study.names.get((row.run, row.point), row.method)
-                network = TimedNetwork(row, name, runtime, record, point.arrays_file, cells)
-                found[runtime].append(network)
+    for runtime, row in product(runtimes_of(study.rows), study.rows):
+        if (row.run, row.point or "") not in points:
+            continue
+        record, point = points[row.run, row.point or ""]
+        sizes = sorted({cell.batch_size for cell in point.latency})
+        newest = ((size, newest_cell(point.latency, size, runtime)) for size in sizes)
+        cells = {n: c for n, c in newest if c and None not in (c.latency_ms, c.dense_ms)}
+        if cells:
+            name = study.names.get((row.run, row.point), row.method)
+            network = TimedNetwork(row, name, runtime, record, point.arrays_file, cells)
+            found[runtime].append(network)
     return dict(found)
 
 

@@ -1,7 +1,6 @@
 """What a report says of one data set: all its tables, figures and sentences, from records alone.
 
-Owns which parts there are and what each is made of; owns no page (html.py), no files (files.py) and
-no images, which come from the data set where it is at hand.
+Owns which parts there are and what each is made of; owns no page (html.py) and no images.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.charts import behaviour_chart
-from bench.report.behaviour.dynamics import dynamics_table
 from bench.report.behaviour.numbers import Behaviour, behaviours_of
 from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
 from bench.report.data.study import Study
@@ -26,7 +24,7 @@ from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
 from bench.report.tables.published import published_table
-from bench.report.tables.results import results_table
+from bench.report.tables.results import dynamics_table, results_table
 from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
@@ -60,9 +58,10 @@ class Document:
         done = {row.run for row in self.rows if row.status == "finished"}
         well = ("finished", NOT_APPLICABLE)
         failed = {row.run for row in self.rows if row.status not in well}
-        seeds = sorted({row.seed for row in self.rows})
-        recipes = sorted({row.recipe for row in self.rows})
         rest = f", {len(failed)} failed or stopped" if failed else ""
+        seeds, recipes = (
+            sorted({getattr(r, key) for r in self.rows}) for key in ("seed", "recipe")
+        )
         listed = ", ".join(map(str, seeds[:8])) + (" ..." if len(seeds) > 8 else "")
         runs = counted(len(done), "finished run")
         return f"{runs}{rest}; seeds: {listed}; recipes: {', '.join(recipes)}."
@@ -139,7 +138,7 @@ def _tables(
     """Return all tables but those of provenance, in the order of the page."""
     groups, fronts = study.groups, front_certainties(study)
     gradients = {
-        (one.record.run, one_line(point.point.name)): point.together
+        (one.record.run, one_line(point.point.name)): point.together.cells
         for one in shown
         for point in one.points
     }

@@ -1,7 +1,11 @@
-"""The report, and the Pareto plot alone, as one HTML page that needs no network.
+"""The report on disk, and the Pareto plot alone: pages of HTML that need no network.
 
-Owns how a Document becomes HTML; templates, style and scripts lie beside this, and everything that
-comes from records is escaped by the templates. Loads jinja2 only when a page is made.
+    <folder>/report.html
+             tables/<name>.md, .tex, .csv
+             figures/<name>.pdf, .png; positions-<name>.png
+
+Owns the names of the files, and how a Document becomes HTML; templates, style and scripts lie
+beside this, and everything that comes from records is escaped by the templates.
 """
 
 from __future__ import annotations
@@ -10,22 +14,72 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigError
 from bench.plain_text import counted, plain
 from bench.records.published import PublishedPoint
-from bench.report.behaviour.images import TestImages, pictures
+from bench.report.behaviour.images import Picture, TestImages, pictures
 from bench.report.behaviour.numbers import Behaviour
 from bench.report.data.row import Row
 from bench.report.figures.chart import Chart, as_json
+from bench.report.figures.draw import write_chart
 from bench.report.page.document import Document
 from bench.report.pareto.chart import pareto_chart
-from bench.report.pareto.data import ParetoData, pareto_data
-from bench.report.tables.cells import ReportTable, table_of
+from bench.report.pareto.data import pareto_data
+from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.published import published_cells
-from bench.report.tables.results import results_table
+from bench.report.tables.results import render, results_table
 from bench.report.verdicts.words import gain_words, paragraph, summary, why
+from bench.storage import make_folder, write_atomically
+
+PAGE_FILE = "report.html"
+_FIGURE_KINDS = (".pdf", ".png")
+Strips = Mapping[str, Sequence[Picture]]
+
+
+def write_report(
+    document: Document,
+    folder: Path,
+    *,
+    images: TestImages | None = None,
+    images_reason: str = "",
+) -> list[Path]:
+    """Write the report into `folder`; return its files, the page first.
+
+    Raises:
+        ConfigError: matplotlib or jinja2 is not installed.
+        StorageError: the folder is read-only, full or gone.
+    """
+    strips = _strips(document, images)
+    texts = {PAGE_FILE: _page(document, strips, "" if images is not None else images_reason)}
+    texts |= {f"tables/{name}": text for name, text in table_files(document).items()}
+    contents = {name: text.encode() for name, text in texts.items()} | {
+        f"figures/positions-{name.removeprefix('behaviour-')}-{picture.end}.png": picture.png
+        for name, of in strips.items()
+        if document.behaviours[name].maps is not None
+        for picture in of
+    }
+    written = []
+    for name, content in contents.items():
+        written.append(make_folder((folder / name).parent) / Path(name).name)
+        write_atomically(written[-1], content)
+    for name, chart in document.charts.items():
+        paths = (folder / "figures" / f"{name}{kind}" for kind in _FIGURE_KINDS)
+        written += write_chart(chart, *paths)
+    return written
+
+
+def table_files(document: Document) -> dict[str, str]:
+    """Return the content of every file of tables, by its name."""
+    files: dict[str, str] = {}
+    for name, table in document.tables.items():
+        # Of the results every key, in full precision.
+        as_csv = render(document.rows, "csv") if name == "results" else csv_text(table)
+        texts = {"md": markdown(table), "tex": latex(table), "csv": as_csv}
+        files |= {f"{name}.{suffix}": text for suffix, text in texts.items()}
+    return files
 
 
 def document_page(
@@ -36,6 +90,14 @@ def document_page(
     Raises:
         ConfigError: matplotlib or jinja2 is not installed.
     """
+    return _page(document, _strips(document, images), "" if images is not None else images_reason)
+
+
+def _strips(document: Document, images: TestImages | None) -> Strips:
+    return {name: pictures(one, images) for name, one in document.behaviours.items()}
+
+
+def _page(document: Document, strips: Strips, images_reason: str) -> str:
     kinds = {
         name: [one for one in document.verdicts if one.network.control is control]
         for name, control in (("Methods", False), ("Controls", True))
@@ -51,10 +113,18 @@ def document_page(
         paragraph=paragraph,
         gain=gain_words,
         why=why,
-        pictures={name: pictures(one, images) for name, one in document.behaviours.items()},
+        pictures=strips,
         sentences={name: _sentences(one) for name, one in document.behaviours.items()},
-        images_reason="" if images is not None else images_reason,
+        images_reason=images_reason,
     )
+
+
+def _sentences(behaviour: Behaviour) -> list[str]:
+    """Return what is said below the figure of a network."""
+    together = dict.fromkeys(shown.together.sentence for shown in behaviour.points)
+    known = any(shown.share_n is not None for shown in behaviour.points)
+    same = ["All images cost the same."] if known and behaviour.extremes is None else []
+    return [*together, *behaviour.missing, *same]
 
 
 def pareto_page(
@@ -72,6 +142,11 @@ def pareto_page(
     """
     data = pareto_data(rows, x=x, published=published)
     chart = pareto_chart(data, title=title)
+    ours = results_table(rows)
+    if data.crowded:
+        ours = results_table([row for placed in data.in_full for row in placed.group.rows])
+        every = f"All {len(data.placed):,} networks: bench results."
+        ours = replace(ours, notes=(every, *ours.notes))
     papers = [published_cells(foreign.point) for foreign in data.published]
     said = "As their sources print them: other recipes, other ways of counting."
     return _rendered(
@@ -81,25 +156,9 @@ def pareto_page(
         synthetic=data.synthetic,
         summary=f"{counted(len(data.placed), 'network')} on {data.dataset or 'no data set'}: "
         f"test accuracy against {data.x_label}.",
-        ours=_our_table(rows, data),
+        ours=ours,
         published=table_of("published", said, papers),
     )
-
-
-def _our_table(rows: Sequence[Row], data: ParetoData) -> ReportTable:
-    if not data.crowded:
-        return results_table(rows)
-    shown = results_table([row for placed in data.in_full for row in placed.group.rows])
-    every = f"All {len(data.placed):,} networks: bench results."
-    return replace(shown, notes=(every, *shown.notes))
-
-
-def _sentences(behaviour: Behaviour) -> list[str]:
-    """Return what is said below the figure of a network."""
-    together = dict.fromkeys(shown.together.sentence for shown in behaviour.points)
-    known = any(shown.share_n is not None for shown in behaviour.points)
-    same = ["All images cost the same."] if known and behaviour.extremes is None else []
-    return [*together, *behaviour.missing, *same]
 
 
 def _rendered(template: str, charts: Mapping[str, Chart], **values: Any) -> str:

@@ -18,8 +18,6 @@ from bench.report.pareto.data import Foreign, ParetoData, Placed
 from bench.report.tables.cells import number, percent_with_sd
 from bench.report.tables.published import published_cells
 
-_DENSE_NAME = "dense networks"
-
 
 def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:
     """Return accuracy against cost; `title` replaces the finding of the data."""
@@ -31,13 +29,13 @@ def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:
     )
     lines, ours = _lines(data, known), _ours(data, known)
     papers = [_paper(foreign, known) for foreign in data.published]
-    view, finding = data.view, title or data.finding
+    finding = title or data.finding
     panel = Panel(
         series=(*lines, *papers, *ours),
         x_label=data.x_label,
         y_label="test accuracy, %",
-        x_limits=(None, None) if view is None else view.costs,
-        y_limits=(None, None) if view is None else view.heights,
+        x_limits=data.view.costs if data.view else (None, None),
+        y_limits=data.view.heights if data.view else (None, None),
         labels=_labels(data),
         message="" if data.placed else "no finished runs",
     )
@@ -63,8 +61,8 @@ def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Series]:
     """Return the front, the dense network, what static networks reach at each cost, and what joins
     the operating points of one training, between which lie all thresholds not tried."""
     found: list[Series] = []
-    if len(along := data.front) > 1:
-        found.append(Line(*_places(along), GREY, name="Pareto front of our runs", steps=True))
+    if len(data.front) > 1:
+        found.append(Line(*_places(data.front), GREY, name="Pareto front of our runs", steps=True))
     if data.dense is not None:
         costs = [placed.cost for placed in data.placed]
         room = 0.08 * (max(costs) - min(costs))
@@ -83,29 +81,20 @@ def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Series]:
 
 def _ours(data: ParetoData, known: Mapping[str, Style]) -> list[Marks]:
     """Return one entry per legend name: a crowd pale and small, the rest with bars."""
+    found: dict[tuple[bool, str], list[Placed]] = defaultdict(list)
     in_full = set(data.in_full)
-    crowd = [placed for placed in data.placed if placed not in in_full]
-    found = [_marks(members, known, size=4, opacity=0.25) for members in _by_name(crowd)]
-    for members in _by_name(data.in_full):
-        low, high = (tuple(100 * placed.bar[side] for placed in members) for side in (0, 1))
-        tips = tuple(_tip(placed.group) for placed in members)
-        found.append(_marks(members, known, low=low, high=high, tips=tips))
-    return found
-
-
-def _by_name(placed: Iterable[Placed]) -> list[list[Placed]]:
-    found: dict[str, list[Placed]] = defaultdict(list)
-    for one in placed:
-        found[_name(one)].append(one)
-    return list(found.values())
-
-
-def _name(placed: Placed) -> str:
-    return _DENSE_NAME if placed.group.dense else placed.group.first.method
-
-
-def _marks(members: Sequence[Placed], known: Mapping[str, Style], **more: Any) -> Marks:
-    return Marks(*_places(members), _style(members[0], known), _name(members[0]), **more)
+    for placed in data.placed:
+        name = "dense networks" if placed.group.dense else placed.method
+        found[placed in in_full, name].append(placed)
+    marks = []
+    for (full, name), members in sorted(found.items(), key=lambda one: one[0][0]):
+        more: dict[str, Any] = {"size": 4, "opacity": 0.25}
+        if full:
+            more = {"tips": tuple(_tip(placed.group) for placed in members)}
+            for side, end in enumerate(("low", "high")):
+                more[end] = tuple(100 * placed.bar[side] for placed in members)
+        marks.append(Marks(*_places(members), _style(members[0], known), name, **more))
+    return marks
 
 
 def _places(members: Sequence[Placed]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -114,7 +103,7 @@ def _places(members: Sequence[Placed]) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _style(placed: Placed, known: Mapping[str, Style]) -> Style:
-    return DENSE if placed.group.dense else known[canonical_name(placed.group.first.method)]
+    return DENSE if placed.group.dense else known[canonical_name(placed.method)]
 
 
 def _paper(foreign: Foreign, known: Mapping[str, Style]) -> Marks:
@@ -161,16 +150,15 @@ def _labels(data: ParetoData) -> tuple[Label, ...]:
     by_accuracy = sorted(data.in_full, key=attrgetter("by_accuracy"))
     named = [p for p in by_accuracy if not (p.group.dense or p.group.control)]
     if data.crowded:
-        named = list({placed.group.first.method: placed for placed in named}.values())
+        named = list({placed.method: placed for placed in named}.values())
     inner = {placed for points in data.curves for placed in points[:-1]}
-    dense = {p.backbone: p for p in by_accuracy if p.group.dense}
+    shown = {*named, *data.best_dense.values()} - inner - set(data.below_view)
     runs: dict[str, set[str]] = defaultdict(set)
     for placed in data.placed:
-        runs[placed.group.first.method].add(placed.group.first.run)
-    shown = {*named, *dense.values()} - inner - set(data.below_view)
+        runs[placed.method].add(placed.group.first.run)
     front = set(data.front)
     return tuple(
-        Label(p.cost, 100 * p.accuracy, _label(p, data.reference, len(runs[p.group.first.method])))
+        Label(p.cost, 100 * p.accuracy, _label(p, data.reference, len(runs[p.method])))
         for p in sorted(data.in_full, key=lambda placed: placed not in front)
         if p in shown
     )

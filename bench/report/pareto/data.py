@@ -5,9 +5,9 @@ and the finding. One answer for figures and pages; owns no drawing.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from operator import attrgetter
 from typing import Literal, NamedTuple, get_args
 
@@ -48,6 +48,10 @@ class Placed:
     def backbone(self) -> str:
         return self.group.backbone
 
+    @property
+    def method(self) -> str:
+        return self.group.first.method
+
     @cached_property
     def budget(self) -> TrainingBudget:
         return self.group.budget
@@ -68,8 +72,7 @@ class Placed:
         return low, high
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
+class Foreign(NamedTuple):
     """A published point with its cost on the axis."""
 
     point: PublishedPoint
@@ -84,7 +87,7 @@ class View(NamedTuple):
     heights: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ParetoData:
     """All that a Pareto plot shows of the `rows` of one data set.
 
@@ -108,18 +111,23 @@ class ParetoData:
     def synthetic(self) -> bool:
         return any(row.synthetic for row in self.rows)
 
-    @property
+    @cached_property
     def statics(self) -> list[Placed]:
         """The dense networks."""
         return [placed for placed in self.placed if placed.group.dense]
 
+    @cached_property
+    def best_dense(self) -> dict[str, Placed]:
+        """The most accurate dense network of each backbone."""
+        by_accuracy = sorted(self.statics, key=attrgetter("by_accuracy"))
+        return {placed.backbone: placed for placed in by_accuracy}
+
     @property
     def dense(self) -> Placed | None:
         """The best dense network of the reference backbone, if one was run."""
-        mine = [placed for placed in self.statics if placed.backbone == self.reference]
-        return max(mine, key=attrgetter("by_accuracy"), default=None)
+        return self.best_dense.get(self.reference)
 
-    @property
+    @cached_property
     def view(self) -> View | None:
         """The part that is shown, so that a few bad networks do not flatten the rest; None: all."""
         best = max((placed.accuracy for placed in self.placed), default=0.0)
@@ -145,7 +153,7 @@ class ParetoData:
         hidden = [placed for placed in self.placed if 100 * placed.accuracy < low]
         return sorted(hidden, key=attrgetter("by_accuracy"), reverse=True)
 
-    @property
+    @cached_property
     def front(self) -> list[Placed]:
         """The Pareto front of our own runs, by rising cost."""
         return [self.placed[i] for i in front([(p.cost, p.accuracy) for p in self.placed])]
@@ -154,15 +162,18 @@ class ParetoData:
     def static_curves(self) -> list[Curve]:
         """The lines through the best dense networks of each budget and ladder."""
         found = {}
-        kinds = dict.fromkeys((ladder_of(p.backbone), p.budget) for p in self.statics)
-        for ladder, budget in kinds:
-            alike = [p for p in self._of_ladder(ladder) if budget.matches(p.budget)]
+        for ladder, budget in _by_kind(self.statics):
+            alike = self._statics_of(ladder, budget)
             if len(alike) > 1:
                 found[tuple(map(id, alike))] = _static_curve(alike)
         return list(found.values())
 
-    def _of_ladder(self, ladder: str) -> list[Placed]:
-        return [placed for placed in self.statics if ladder_of(placed.backbone) == ladder]
+    def _statics_of(self, ladder: str, budget: TrainingBudget) -> list[Placed]:
+        """Return the dense networks of a ladder that were trained alike, or with the budget that is
+        nearest to that."""
+        same = [placed for placed in self.statics if ladder_of(placed.backbone) == ladder]
+        nearest = budget.nearest([placed.budget for placed in same])
+        return [placed for placed in same if nearest.matches(placed.budget)]
 
     @property
     def finding(self) -> str:
@@ -170,35 +181,15 @@ class ParetoData:
         bars: "beyond" where no static network has their cost, nor is better for less. A report
         quotes the verdicts instead, which pair images and correct for many comparisons."""
         dynamic = [p for p in self.placed if not (p.group.dense or p.group.control)]
-        methods = counted(len({p.group.first.method for p in dynamic}), "method")
+        methods = counted(len({p.method for p in dynamic}), "method")
         networks = f"{counted(len(dynamic), 'network')} of {methods}"
         if not self.placed:
             return "No finished runs to compare yet"
         if not dynamic or not self.statics:
             return f"{networks} and {counted(len(self.statics), 'static one')}: nothing to compare"
-        of_ladder = cache(self._of_ladder)
-
-        @cache
-        def static(ladder: str, budget: TrainingBudget) -> list[Placed]:
-            same = of_ladder(ladder)
-            nearest = budget.nearest([one.budget for one in same])
-            return [one for one in same if nearest.matches(one.budget)]
-
-        curve_of = cache(lambda ladder, budget: _static_curve(static(ladder, budget)))
-
-        def beside(one: Placed) -> str:
-            key = ladder_of(one.backbone), one.budget
-            if not static(*key):
-                return "beyond"
-            curve, (low, high) = curve_of(*key), one.bar
-            if curve.covers(one.cost):
-                there = curve.at(one.cost)
-                return "above" if low > there else "below" if high < there else "level"
-            best = max(placed.accuracy for placed in static(*key))
-            dominated = one.cost > curve.range.high and high < best
-            return "below" if dominated else "beyond"
-
-        found = Counter(map(beside, dynamic))
+        found: Counter[str] = Counter()
+        for kind, members in _by_kind(dynamic).items():
+            found.update(_sides(members, self._statics_of(*kind)))
         beyond = f"; {found['beyond']} without a static one of that cost" if found["beyond"] else ""
         return (
             f"{networks}: {found['above'] or 'none'} above the static curve, {found['below']} "
@@ -210,16 +201,13 @@ class ParetoData:
         """Whether only `in_full` gets bars and a name, and the rest a pale mark."""
         return len(self.placed) > MOST_IN_FULL
 
-    @property
+    @cached_property
     def in_full(self) -> list[Placed]:
         """All our networks; in a crowd, the front and the best dense one of each backbone."""
-        if not self.crowded:
-            return list(self.placed)
-        best = {p.backbone: p for p in sorted(self.statics, key=attrgetter("by_accuracy"))}
-        chosen = {*self.front, *best.values()}
-        return [placed for placed in self.placed if placed in chosen]
+        chosen = {*self.front, *self.best_dense.values()}
+        return [placed for placed in self.placed if placed in chosen or not self.crowded]
 
-    @property
+    @cached_property
     def curves(self) -> list[list[Placed]]:
         """Our networks that are several operating points of one training, by rising cost."""
         found: dict[str, list[Placed]] = defaultdict(list)
@@ -253,8 +241,9 @@ class ParetoData:
         yield from footnotes([row for placed in self.placed for row in placed.group.rows])
         if hidden := self.below_view:
             named = [f"{p.group.label} ({100 * p.accuracy:.1f} %)" for p in hidden[:_MOST_NAMED]]
-            more = len(hidden) - _MOST_NAMED
-            yield f"below the view: {', '.join([*named, *([f'{more} more'] * (more > 0))])}"
+            if len(hidden) > _MOST_NAMED:
+                named.append(f"{len(hidden) - _MOST_NAMED} more")
+            yield f"below the view: {', '.join(named)}"
         if self.x == "latency_ms":
             yield from self._measurements()
         if self.published:
@@ -338,6 +327,13 @@ def pareto_data(
     )
 
 
+def _cost(group: SeedGroup, x: str, unit: float, runtime: str) -> float | None:
+    if x == "latency_ms":
+        return group.mean_time("latency_ms", 1, runtime)
+    macs = group.mean_of("macs")
+    return None if macs is None or not unit else macs / unit
+
+
 def _published_cost(point: PublishedPoint, x: str, unit: float, largest: Row) -> float | None:
     """Return the place of a published point on the axis, or None if it has none."""
     if x == "latency_ms" or not unit:
@@ -348,17 +344,33 @@ def _published_cost(point: PublishedPoint, x: str, unit: float, largest: Row) ->
     return None if point.macs is None else point.macs / unit
 
 
+def _by_kind(members: Iterable[Placed]) -> dict[tuple[str, TrainingBudget], list[Placed]]:
+    found: dict[tuple[str, TrainingBudget], list[Placed]] = defaultdict(list)
+    for placed in members:
+        found[ladder_of(placed.backbone), placed.budget].append(placed)
+    return found
+
+
+def _sides(members: Sequence[Placed], statics: Sequence[Placed]) -> Iterator[str]:
+    """Yield on which side of the curve through `statics` each of `members` lies by its bar."""
+    curve = _static_curve(statics) if statics else None
+    best = max((placed.accuracy for placed in statics), default=0.0)
+    for one in members:
+        low, high = one.bar
+        if curve is None:
+            yield "beyond"
+        elif curve.covers(one.cost):
+            there = curve.at(one.cost)
+            yield "above" if low > there else "below" if high < there else "level"
+        else:
+            dominated = one.cost > curve.range.high and high < best
+            yield "below" if dominated else "beyond"
+
+
 def _static_curve(dense: Sequence[Placed]) -> Curve:
     cost_p = np.array([placed.cost for placed in dense])
     accuracy_p = np.array([placed.accuracy for placed in dense])
     return curve_through(corners_of(cost_p, accuracy_p), cost_p=cost_p, accuracy_p=accuracy_p)
-
-
-def _cost(group: SeedGroup, x: str, unit: float, runtime: str) -> float | None:
-    if x == "latency_ms":
-        return group.mean_time("latency_ms", 1, runtime)
-    macs = group.mean_of("macs")
-    return None if macs is None or not unit else macs / unit
 
 
 def _bars(groups: Sequence[SeedGroup]) -> Iterator[str]:

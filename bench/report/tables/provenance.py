@@ -1,7 +1,5 @@
-"""The provenance of the results: machines, recipes, seeds, budgets, sweeps, and the holes.
-
-Owns these tables, from records alone; what could not be had stands there with its reason.
-"""
+"""The provenance of the results: machines, recipes, seeds, budgets, sweeps, and the holes, each
+with its reason. From records alone."""
 
 from __future__ import annotations
 
@@ -17,7 +15,6 @@ from bench.report.data.budgets import FORWARD_ONLY
 from bench.report.data.study import Study
 from bench.report.tables.cells import ReportTable, number, table_of
 
-NO_REASON = "no reason on record"
 Line = dict[str, str]
 
 
@@ -26,27 +23,30 @@ def provenance_tables(
 ) -> list[ReportTable]:
     """Return the tables of how it was done, those without a line left out."""
     records = sorted(study.records, key=lambda record: record.run)
-    parts: dict[str, tuple[str, Iterable[Line]]] = {
-        "runs": (
+    parts: tuple[tuple[str, str, Iterable[Line]], ...] = (
+        (
+            "runs",
             "Every run: what it started from, what it cost in epochs of the dense network, when. "
             f"{FORWARD_ONLY}: counted by forward passes alone.",
             map(_run, records),
         ),
-        "recipes": ("Training budgets.", _recipes(records)),
-        "timing": ("What was timed, by machine, threads and batch size.", _timing(records)),
-        "resources": (
+        ("recipes", "Training budgets.", _recipes(records)),
+        ("timing", "What was timed, by machine, threads and batch size.", _timing(records)),
+        (
+            "resources",
             "The first call of a process, peak memory of one call, energy of the device.",
             _resources(records),
         ),
-        "reconstructed": (
+        (
+            "reconstructed",
             "Settings that no publication states, filled in here.",
             _reconstructed(records),
         ),
-        "sweeps": ("Sweeps, and by which criterion one trial was chosen.", map(_sweep, sweeps)),
-        "holes": ("What failed or is missing, and why.", _holes(study, problems)),
-        "environment": ("Machine and versions, as the records state them.", _environment(records)),
-    }
-    tables = [table_of(name, caption, list(lines)) for name, (caption, lines) in parts.items()]
+        ("sweeps", "Sweeps, and by which criterion one trial was chosen.", map(_sweep, sweeps)),
+        ("holes", "What failed or is missing, and why.", _holes(study, problems)),
+        ("environment", "Machine and versions, as the records state them.", _environment(records)),
+    )
+    tables = [table_of(name, caption, list(lines)) for name, caption, lines in parts]
     return [table for table in tables if table.lines]
 
 
@@ -174,20 +174,21 @@ def _sweep(sweep: SweepRecord) -> Line:
 
 def _holes(study: Study, problems: Sequence[Problem]) -> Iterator[Line]:
     holes = [
-        (record.run, f"the run {record.status}", record.reason)
-        for record in study.records
-        if record.status != "finished"
+        *(
+            (r.run, f"the run {r.status}", r.reason)
+            for r in study.records
+            if r.status != "finished"
+        ),
+        *((one.name, "its record is not counted", one.reason) for one in problems),
     ]
-    holes += [(one.name, "its record is not counted", one.reason) for one in problems]
     for record, point in _points(study.records):
         name = f"{record.run} {point.name}".strip()
         holes += [(name, what, reason) for what, reason in _missing(point, run=record.run)]
-    alone = sum(network.seeds == 1 for network in study.networks)
-    if alone:
+    if alone := sum(network.seeds == 1 for network in study.networks):
         reason = "no interval over seeds: the variance of training is not known"
         holes.append((f"{alone} of {len(study.networks)} networks", "single seed", reason))
     for of, missing, why in dict.fromkeys(holes):
-        yield {"of": of, "missing": missing, "why": why or NO_REASON}
+        yield {"of": of, "missing": missing, "why": why or "no reason on record"}
 
 
 def _missing(point: PointRecord, *, run: str) -> Iterator[tuple[str, str]]:
@@ -219,11 +220,9 @@ def _environment(records: Sequence[RunRecord]) -> Iterator[Line]:
             values[key][str(value)] += 1
     for key, found in values.items():
         shown = [f"{value} ({count} runs)" for value, count in found.most_common(3)]
-        more = [f"{len(found) - 3} others"] if len(found) > 3 else []
-        yield {
-            "what": key,
-            "value": next(iter(found)) if len(found) == 1 else "; ".join(shown + more),
-        }
+        if len(found) > 3:
+            shown.append(f"{len(found) - 3} others")
+        yield {"what": key, "value": next(iter(found)) if len(found) == 1 else "; ".join(shown)}
 
 
 def _points(records: Iterable[RunRecord]) -> Iterator[tuple[RunRecord, PointRecord]]:

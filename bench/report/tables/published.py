@@ -73,32 +73,27 @@ def _words(text: str) -> set[str]:
 
 
 def _line(point: PublishedPoint, group: SeedGroup | None) -> dict[str, str]:
-    measured, accuracy, nflops, recipe = "", None, None, ""
+    measured = recipe = ""
+    gain = nflops = more = None
     if group is not None:
-        first, accuracy, nflops = group.first, group.accuracy, group.mean_of("nflops")
+        first, nflops = group.first, group.mean_of("nflops")
         measured = percent_with_sd(group.accuracy, group.accuracy_sd)
         begun = "" if first.pretraining == "none" else f" from {first.pretraining}"
         epochs = counted(first.train_epochs or 0, "epoch")
         recipe = f"{first.recipe}, {epochs}{begun}, n={group.seeds}"
+        gain = None if point.accuracy is None else group.accuracy - point.accuracy
+        more = None if nflops is None or point.nflops is None else nflops - point.nflops
     return {
         "network": f"{point.method} {point.variant}".strip(),
         "backbone": point.backbone,
         "accuracy %, published": number(point.accuracy, scale=100),
         "measured": measured,
-        "difference, points": _difference(accuracy, point.accuracy, "+.2f", scale=100),
+        "difference, points": number(gain, "+.2f", scale=100),
         "nFLOPs, published": number(point.nflops),
         "nFLOPs, measured": number(nflops, ".3f"),
-        "nFLOPs, difference": _difference(nflops, point.nflops, "+.3f"),
+        "nFLOPs, difference": number(more, "+.3f"),
         "our network": _NOT_RUN if group is None else group.label,
         "our recipe": recipe,
         "source": point.source,
         "note": point.note,
     }
-
-
-def _difference(
-    measured: float | None, published: float | None, form: str, *, scale: float = 1.0
-) -> str:
-    if measured is None or published is None:
-        return ""
-    return number(measured - published, form, scale=scale)

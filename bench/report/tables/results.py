@@ -1,43 +1,25 @@
-"""The results, seeds together: one table for the terminal, documents and the page.
+"""The results, seeds together: the table of numbers and that of dynamics, for the terminal,
+documents and the page.
 
-Owns its columns, marks and notes; JSON and CSV hold every key of every row (data/row.py).
+Owns their columns, marks and notes; JSON and CSV hold every key of every row (data/row.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bench.errors import UnknownNameError
-from bench.report.behaviour.dynamics import DYNAMICS_ORDER, dynamics_table
 from bench.report.data.budgets import footnotes, spent
 from bench.report.data.groups import SeedGroup, group_seeds, without_restated
-from bench.report.data.row import (
-    BATCH_SIZES,
-    EXTRAS,
-    KEYS,
-    MAIN_RUNTIME,
-    Row,
-    flat,
-    runtimes_of,
-)
+from bench.report.data.row import BATCH_SIZES, EXTRAS, KEYS, MAIN_RUNTIME, Row, flat, runtimes_of
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER
-from bench.report.tables.cells import (
-    ReportTable,
-    aligned,
-    csv_lines,
-    fitting,
-    latex,
-    markdown,
-    no_formula,
-    number,
-    percent_with_sd,
-    table_of,
-)
+from bench.report.tables import cells
+from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,12 +27,26 @@ if TYPE_CHECKING:
 Format = Literal["csv", "json", "md", "latex"]
 FORMATS: tuple[str, ...] = get_args(Format)
 
+_TITLES = ("method", "backbone", "accuracy, %", "seeds", "nFLOPs", "nFLOPs\nw/o policy", "MMACs")
 _MARKS = {
     **{"faster": "▲", "slower": "▼", "indistinguishable": "≈", "uncertain": "?", "baseline": "="}
 }
 _MARK_NOTE = (
     "▲ faster, ▼ slower, ≈ indistinguishable from the dense network (= baseline) in the same "
     "runtime, ? the interval is too wide to say; without a mark seeds disagree"
+)
+_DYNAMICS_ORDER = ("dropped", "masks", "cost ±", "shuffled", "difficulty", "never run")
+"""The columns of the second table, the most important first."""
+_EXPLAINED = (
+    "dropped: mean share of gated blocks that an image does not run",
+    "cost ±: spread of nFLOPs over images",
+    "shuffled: change in accuracy, in points, when every image follows another image's decisions, "
+    "same cost",
+    "difficulty: rank correlation of an image's MACs with the dense network's loss on it",
+)
+_GRADIENTS = (
+    "gradient: rank correlation, over gated blocks, of the share of images that run a block with "
+    "its gradient in the dense network; within stages: the same within each stage"
 )
 
 
@@ -66,16 +62,16 @@ def render(all_rows: Sequence[Row], format: str) -> str:
         found = list(map(flat, all_rows))
         return json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     if format == "csv":
-        keys = (*KEYS, *EXTRAS)
-        return csv_lines([keys, *([_cell(value) for value in flat(r).values()] for r in all_rows)])
-    written = markdown if format == "md" else latex
+        lines = ([_cell(value) for value in flat(row).values()] for row in all_rows)
+        return cells.csv_lines([(*KEYS, *EXTRAS), *lines])
+    written = cells.markdown if format == "md" else cells.latex
     return "\n".join(map(written, _by_dataset(all_rows) or [results_table([])]))
 
 
 def _cell(value: object) -> object:
     if isinstance(value, list):
-        return no_formula(" ".join(value))
-    return json.dumps(value) if isinstance(value, dict) else no_formula(value)
+        return cells.no_formula(" ".join(value))
+    return json.dumps(value) if isinstance(value, dict) else cells.no_formula(value)
 
 
 def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
@@ -87,11 +83,11 @@ def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
 
     parts: list[Text] = []
     for table in _by_dataset(all_rows):
-        shown, left_out = fitting(table, width=width, order=_order(table.titles))
+        shown, left_out = cells.fitting(table, width=width, order=_order(table.titles))
         if left_out:
             more = f"a wider terminal also shows: {', '.join(left_out)}"
             shown = replace(shown, notes=(*shown.notes, more))
-        parts.append(aligned(shown, width=width))
+        parts.append(cells.aligned(shown, width=width))
     return Group(*parts) if parts else Text("No runs yet. Start one with: bench run")
 
 
@@ -101,8 +97,9 @@ def _by_dataset(all_rows: Sequence[Row]) -> list[ReportTable]:
     ordered = sorted(all_rows, key=attrgetter("dataset"))
     for _, own in groupby(ordered, key=attrgetter("dataset")):
         rows = list(own)
-        dynamics = dynamics_table(without_restated(group_seeds(rows)))
-        tables += [results_table(rows), *([dynamics] if dynamics.lines else [])]
+        groups = without_restated(group_seeds(rows))
+        dynamics = dynamics_table(groups)
+        tables += [_results_table(rows, groups), *([dynamics] if dynamics.lines else [])]
     return tables
 
 
@@ -111,105 +108,116 @@ def _order(titles: Sequence[str]) -> list[str]:
     speeds = [title for title in titles if title.startswith("speed-up")]
     alone = [title for title in speeds if title.endswith(f"\nb={BATCH_SIZES[0]}")]
     before = ["accuracy, %", "nFLOPs", "backbone", *alone[:1], "train", "seeds", *alone[1:]]
-    return list(dict.fromkeys([*before, *DYNAMICS_ORDER, *speeds, *reversed(titles)]))
+    return list(dict.fromkeys([*before, *_DYNAMICS_ORDER, *speeds, *reversed(titles)]))
 
 
 def results_table(all_rows: Sequence[Row]) -> ReportTable:
     """Return the results on one data set: a line per network and operating point."""
-    groups = without_restated(group_seeds(all_rows))
+    return _results_table(all_rows, without_restated(group_seeds(all_rows)))
+
+
+def _results_table(all_rows: Sequence[Row], groups: Sequence[SeedGroup]) -> ReportTable:
     rows = [row for group in groups for row in group.rows]
-    timed, reasons = _timed(rows), dict[str, str]()
     recipes = sorted({row.recipe for row in rows})
-    lines = [_line(group, timed, reasons, named_recipe=len(recipes) > 1) for group in groups]
+    tried = {cell.batch_size for row in rows for cell in row.timings}
+    sizes = [size for size in BATCH_SIZES if size in tried] or BATCH_SIZES[:1]
+    timed = [(name, size) for name in runtimes_of(rows) or [MAIN_RUNTIME] for size in sizes]
+    reasons: dict[str, str] = {}
+
+    def line(group: SeedGroup) -> dict[str, str]:
+        first = group.first
+        values = (
+            group.label + (f", {first.recipe}" if len(recipes) > 1 else ""),
+            group.backbone,
+            percent_with_sd(group.accuracy, group.accuracy_sd),
+            str(group.seeds),
+            number(group.mean_of("nflops"), ".3f"),
+            number(group.mean_of("nflops_backbone"), ".3f"),
+            number(group.mean_of("macs"), ".1f", scale=1e-6),
+        )
+        found = dict(zip(_TITLES, values, strict=True))
+        for runtime, size in timed:
+            at, took_ms = f"{runtime}\nb={size}", group.mean_time("latency_ms", size, runtime)
+            shown = _speed(group, runtime, size), _interval(group, runtime, size), number(took_ms)
+            if not (shown[0] and shown[2]):
+                why = first.why_untimed(size, runtime)
+                mark = reasons.setdefault(why, f"[{len(reasons) + 1}]")
+                shown = shown[0] or mark, shown[1], shown[2] or mark
+            found |= dict(zip((f"speed-up\n{at}", f"95 %\n{at}", f"ms\n{at}"), shown, strict=True))
+        return found | {"train": spent(first)}
+
+    lines = list(map(line, groups))
     caption = "No finished runs."
     if rows:
         kind = " (synthetic data)" if any(row.synthetic for row in rows) else ""
         caption = f"{rows[0].dataset}{kind}, recipe {' and '.join(recipes)}"
-    notes = [*footnotes(rows), *_notes(rows), *_unmeasured(all_rows)]
+    notes = [*footnotes(rows), *_notes(rows)]
+    for row in all_rows:
+        if not row.measured:
+            name = f"{row.method} {row.variant}".strip()
+            notes.append(f"{name} (seed {row.seed}) {row.status}: {row.reason}")
     notes += [f"{mark} no time: {reason}" for reason, mark in reasons.items()]
     return table_of("results", caption, lines, titles=_TITLES, notes=notes)
 
 
-_TITLES = ("method", "backbone", "accuracy, %", "seeds", "nFLOPs", "nFLOPs\nw/o policy", "MMACs")
-
-
-def _line(
-    group: SeedGroup,
-    timed: Sequence[tuple[str, int]],
-    reasons: dict[str, str],
-    *,
-    named_recipe: bool,
-) -> dict[str, str]:
-    first = group.first
-
-    def why(runtime: str, size: int) -> str:
-        return reasons.setdefault(first.why_untimed(size, runtime), f"[{len(reasons) + 1}]")
-
-    values = (
-        group.label + (f", {first.recipe}" if named_recipe else ""),
-        group.backbone,
-        percent_with_sd(group.accuracy, group.accuracy_sd),
-        str(group.seeds),
-        number(group.mean_of("nflops"), ".3f"),
-        number(group.mean_of("nflops_backbone"), ".3f"),
-        number(group.mean_of("macs"), ".1f", scale=1e-6),
-    )
-    line = dict(zip(_TITLES, values, strict=True))
-    for runtime, size in timed:
-        at = f"{runtime}\nb={size}"
-        line[f"speed-up\n{at}"] = _speed(group, runtime, size) or why(runtime, size)
-        line[f"95 %\n{at}"] = _interval(group, runtime, size)
-        time_ms = group.mean_time("latency_ms", size, runtime)
-        line[f"ms\n{at}"] = number(time_ms) or why(runtime, size)
-    return line | {"train": spent(first)}
-
-
-def _timed(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    """Return the runtimes and batch sizes that have columns: those that were asked for."""
-    tried = {cell.batch_size for row in rows for cell in row.timings}
-    sizes = [size for size in BATCH_SIZES if size in tried] or BATCH_SIZES[:1]
-    return [(name, size) for name in runtimes_of(rows) or [MAIN_RUNTIME] for size in sizes]
-
-
 def _speed(group: SeedGroup, runtime: str, size: int) -> str:
-    cells = [cell for cell in group.timings(size, runtime) if cell.speedup is not None]
-    if not cells:
+    timings = [cell for cell in group.timings(size, runtime) if cell.speedup is not None]
+    if not timings:
         return ""
     # Seeds that disagree have no common verdict.
-    verdicts = {str(cell.verdict) for cell in cells}
+    verdicts = {str(cell.verdict) for cell in timings}
     mark = _MARKS.get(verdicts.pop(), "") if len(verdicts) == 1 else ""
-    dagger = DAGGER if any(cell.contended for cell in cells) else ""
+    dagger = DAGGER if any(cell.contended for cell in timings) else ""
     return f"{group.mean_time('speedup', size, runtime):.2f}x{mark}{dagger}"
 
 
 def _interval(group: SeedGroup, runtime: str, size: int) -> str:
     """Return the interval of a speed-up; of several seeds, from the lowest end to the highest."""
-    cells = group.timings(size, runtime)
-    ends = [e for c in cells for e in (c.speedup_low, c.speedup_high) if e is not None]
+    timings = group.timings(size, runtime)
+    ends = [e for c in timings for e in (c.speedup_low, c.speedup_high) if e is not None]
     return f"{min(ends):.2f} to {max(ends):.2f}" if ends else ""
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
-    cells = [cell for row in rows for cell in row.timings if cell.latency_ms is not None]
+    timings = [cell for row in rows for cell in row.timings if cell.latency_ms is not None]
     yield "train: whole training cost in epochs of the dense network"
     if len({row.backbone for row in rows}) > 1:
         yield "nFLOPs, speeds and training costs are relative to each row's own backbone"
-    if not cells:
+    if not timings:
         return
     yield _MARK_NOTE
-    if any(cell.contended for cell in cells):
+    if any(cell.contended for cell in timings):
         yield CONTENDED_NOTE
-    profiles = sorted({cell.profile for cell in cells if cell.profile})
+    profiles = sorted({cell.profile for cell in timings if cell.profile})
     for profile in profiles if len(profiles) > 1 else ():
         of = {row.method for row in rows for cell in row.timings if cell.profile == profile}
         yield f"latency profile {profile}: {', '.join(sorted(of))}"
-    devices = sorted({cell.device for cell in cells})
+    devices = sorted({cell.device for cell in timings})
     alone = "" if len(devices) == 1 else " (compare within one machine only)"
     yield f"latency on {'; '.join(devices)}{alone}"
 
 
-def _unmeasured(all_rows: Sequence[Row]) -> Iterator[str]:
-    for row in all_rows:
-        if not row.measured:
-            name = f"{row.method} {row.variant}".strip()
-            yield f"{name} (seed {row.seed}) {row.status}: {row.reason}"
+def dynamics_table(
+    groups: Sequence[SeedGroup],
+    gradients: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
+) -> ReportTable:
+    """Return, of the groups that have gates, whether these follow the image; with the cells of
+    `gradients` by run and operating point."""
+    lines = []
+    for group in (group for group in groups if group.gated):
+        dead = {int(b.removeprefix("block")) for r in group.rows for b in r.dead_blocks or ()}
+        line = {
+            "method": group.label,
+            "dropped": number(group.mean_of("mean_drop"), ".1%"),
+            "masks": number(group.mean_of("distinct_masks"), ",.0f"),
+            "cost ±": number(group.mean_of("nflops_std"), ".3f"),
+            "shuffled": number(group.mean_of("shuffled_loss"), "+z.2f", scale=-100),
+            "difficulty": number(group.mean_of("difficulty_correlation"), "+z.2f"),
+            "never run": ", ".join(map(str, sorted(dead))),
+        }
+        if gradients is not None:
+            unknown = dict.fromkeys(("gradient", "gradient, within stages"), "none: not compared")
+            line |= gradients.get((group.first.run, group.first.point or ""), unknown)
+        lines.append(line)
+    notes = (*_EXPLAINED, *(() if gradients is None else (_GRADIENTS,)))
+    return table_of("behaviour", "Is it dynamic?", lines, notes=notes)
