@@ -34,7 +34,7 @@ def show_error(error: BenchError, console: Console) -> None:
         console.print(escape(error.hint), highlight=False, soft_wrap=True)
 
 
-class TerminalReporter:
+class TerminalReporter(Reporter):
     """A progress bar per training phase, one line per note; use as a context manager.
 
     Trainings side by side have a bar each, and all runs together one below them.

@@ -7,35 +7,54 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from safetensors.torch import load, save
 from torch import Tensor
 
 from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
 from bench.errors import BenchError, ConfigError, EquivalenceError, NotExecutable, Unsupported
-from bench.export.weights_file import KEY, Description, describe, weights_answer, weights_bytes
-from bench.measure.equivalence import IMAGES
+from bench.export.weights_file import KEY, Description, describe, restored
+from bench.measure.equivalence import IMAGES, executed
 from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet
+from bench.plain_text import one_line
 from bench.records.record import RunRecord
 from bench.runtimes.contract import Run
 from bench.runtimes.eager import folded_copy
-from bench.runtimes.instructions import Program
 from bench.runtimes.onnx import OnnxSession, has_branches, missing_packages, onnx_model
 from bench.runtimes.program import program_of
 from bench.storage import chosen_with_out, make_folder, write_atomically
 
+FileFormat = Literal["onnx", "safetensors"]
 SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "safetensors": ".safetensors"}
 FOLDER = "exports"
-_LONGEST_REASON = 200
+ATOL = 1e-4
+_EXAMPLE_IMAGES = 8
+_BATCH = 100  # so that the last of 256 is another one: 100, 100, 56
+_SINGLES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Made(NamedTuple):
+    """A file in memory, what it says of itself, and what it answers when read back."""
+
+    description: Description
+    data: bytes
+    answer: Run
+
+
+class Agreement(NamedTuple):
+    """On how many images, and how closely."""
+
+    images: int
+    largest_difference: float
+
+
+class Exported(NamedTuple):
     """A file that was written, what it says of itself, and how well it agrees with the run."""
 
     path: Path
@@ -70,127 +89,65 @@ def export_record(
         RecordError: today's code does not decide as it did in the run.
         Unsupported: the network cannot be written in this format; the message says why.
     """
-    if out is not None:
-        _check_suffix(out, file_format)
-    if file_format == "onnx":
-        require_onnx()
+    suffix = SUFFIXES[file_format]
+    into_folder = out is None or str(out).endswith(("/", os.sep)) or Path(out).is_dir()
+    path = place.store.results_dir / FOLDER if out is None else Path(out)
+    if not into_folder and path.suffix.lower() in {*SUFFIXES.values()} - {suffix}:
+        raise ConfigError(
+            f"--out {out} has the suffix of another format than {file_format}.",
+            hint=f"A {file_format} file ends in {suffix}.",
+        )
+    missing = missing_packages() if file_format == "onnx" else []
+    if missing:
+        raise ConfigError(
+            f"Export to ONNX needs {' and '.join(missing)}.",
+            hint='Install with: pip install "skipbench[export]"',
+        )
     number = _number_of(record, point)
     x_nchw = first_images(record.spec, place, count=IMAGES)
     run = rebuilt_as_recorded(record, place)[number].net
-    _check_executable(record, run, x_nchw)
     described = describe(record, number, place, [unit.name for unit in run.units()])
-    shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
-    made, agreement = _made(shipped, described, run, x_nchw, file_format=file_format)
-    name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
-    name += SUFFIXES[file_format]
-    path = place.store.results_dir / FOLDER / name if out is None else Path(out)
-    if out is not None and _is_folder(out):
-        path = path / name
+    made, agreement = _made(run, described, x_nchw, file_format=file_format)
+    if into_folder:
+        name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
+        path = path / f"{name}{suffix}"
     with chosen_with_out(None if out is None else path):
         make_folder(path.parent)
         write_atomically(path, made.data)
     return Exported(path, len(made.data), made.description, agreement)
 
 
-def _is_folder(out: Path | str) -> bool:
-    return str(out).endswith(("/", os.sep)) or Path(out).is_dir()
-
-
-def _check_suffix(out: Path | str, file_format: FileFormat) -> None:
-    suffix, expected = Path(out).suffix.lower(), SUFFIXES[file_format]
-    if suffix in SUFFIXES.values() and suffix != expected and not _is_folder(out):
-        raise ConfigError(
-            f"--out {out} has the suffix of another format than {file_format}.",
-            hint=f"A {file_format} file ends in {expected}.",
-        )
-
-
 def _number_of(record: RunRecord, point: str | None) -> int:
     names = [measured.name for measured in record.points]
     if not names:
         raise ConfigError(f"{record.run} is not finished.", hint="Run it again.")
-    if point is None:
-        return 0
-    if point not in names:
+    if point is not None and point not in names:
         known = ", ".join(filter(None, names)) or "only one, without a name"
         raise ConfigError(
             f"{record.run} has no operating point '{point}'.", hint=f"Its points: {known}."
         )
-    return names.index(point)
+    return 0 if point is None else names.index(point)
 
 
-def _check_executable(record: RunRecord, run: DynamicNet, x_nchw: Tensor) -> None:
+def _made(
+    run: DynamicNet, described: Description, x_nchw: Tensor, *, file_format: FileFormat
+) -> tuple[Made, Agreement]:
     try:
         with evaluating(run):
             run.execute(x_nchw[:1])
     except NotExecutable as error:
-        raise Unsupported(f"{record.run} cannot be exported: {error.message}.") from error
-
-
-def _made(
-    shipped: DynamicNet,
-    described: Description,
-    run: DynamicNet,
-    x_nchw: Tensor,
-    *,
-    file_format: FileFormat,
-) -> tuple[Made, Agreement]:
+        raise Unsupported(f"{described.run} cannot be exported: {error.message}.") from error
     try:
+        shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
         made = make(shipped, described, x_nchw=x_nchw, file_format=file_format)
         return made, compare(run, made.answer, x_nchw)
     except Exception as error:  # a network is anybody's code: it fails with any exception
+        said = one_line(f"{type(error).__name__}: {error}", longest=200)
+        said = error.message if isinstance(error, BenchError) else said
         raise Unsupported(
-            f"The network cannot be exported in this format. {_one_line(error)}",
+            f"The network cannot be exported in this format. {said}",
             hint="As safetensors any network with a skipping path can be.",
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, BenchError):
-        return error.message
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}"
-
-
-def require_onnx() -> None:
-    """Check that what writes and reads ONNX is installed.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    missing = missing_packages()
-    if missing:
-        raise ConfigError(
-            f"Export to ONNX needs {' and '.join(missing)}.",
-            hint='Install with: pip install "skipbench[export]"',
-        )
-
-
-def onnx_bytes(program: Program, described: Description) -> bytes:
-    """Return the file of a program.
-
-    Raises:
-        Unsupported: ONNX has no operator for one of its instructions.
-    """
-    import onnx
-
-    model = onnx_model(program)
-    model.doc_string = f"{described.run}: {described.sentence()}"
-    onnx.helper.set_model_props(model, {KEY: described.model_dump_json()})
-    return bytes(model.SerializeToString())
-
-
-FileFormat = Literal["onnx", "safetensors"]
-_EXAMPLE_IMAGES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A file in memory, what it says of itself, and what it answers when read back."""
-
-    description: Description
-    data: bytes
-    answer: Run
 
 
 def make(
@@ -202,28 +159,21 @@ def make(
         Unsupported: the format cannot hold the network; the message says why.
     """
     if file_format == "safetensors":
-        data = weights_bytes(net, described)
-        return Made(described, data, weights_answer(data, described))
+        state = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
+        data = save(state, metadata={KEY: described.model_dump_json()})
+        return Made(described, data, partial(executed, restored(described, load(data)).net))
+    import onnx
+
     example_nchw = x_nchw[:_EXAMPLE_IMAGES]
     program = program_of(folded_copy(net, example_nchw), example_nchw)
     decides = has_branches(program)
     form = {"form": "branches", "batch": "one"} if decides else {"form": "plain", "batch": "any"}
     own = described.model_copy(update={**form, "folded": True})
-    data = onnx_bytes(program, own)
+    model = onnx_model(program)
+    model.doc_string = f"{own.run}: {own.sentence()}"
+    onnx.helper.set_model_props(model, {KEY: own.model_dump_json()})
+    data = model.SerializeToString()
     return Made(own, data, OnnxSession(data))
-
-
-ATOL = 1e-4
-_BATCH = 100  # so that the last of 256 is another one: 100, 100, 56
-_SINGLES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """On how many images, and how closely."""
-
-    images: int
-    largest_difference: float
 
 
 def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> Agreement:
@@ -240,8 +190,7 @@ def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> Agreement:
 
 
 def _difference(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:
-    expected = run.execute(x_nchw)
-    logits_nk, executed_nu = answer(x_nchw)
+    expected, (logits_nk, executed_nu) = run.execute(x_nchw), answer(x_nchw)
     if logits_nk.shape != expected.logits.shape or executed_nu.shape != expected.executed.shape:
         raise EquivalenceError("The file would answer in another shape than the run.")
     other_n = (executed_nu != expected.executed).any(dim=1)

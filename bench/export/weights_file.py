@@ -9,24 +9,20 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
 from bench.config import Frozen, RunSpec
 from bench.engine.building import Workplace, parent_of
 from bench.errors import WeightsError
-from bench.measure.equivalence import executed
 from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Point, Source, SourcePoint
 from bench.plugins import MethodCode, code_of, method_config
 from bench.records.record import Conformance, RunRecord
-from bench.runtimes.contract import Run
 
 FORMAT_VERSION: Literal[1] = 1
 KEY = "skipbench"
@@ -98,7 +94,7 @@ class Description(Frozen):
 
     def sentence(self) -> str:
         """Say in which form the network lies in the file."""
-        folded = {True: "batch norm folded", False: "batch norm not folded"}[self.folded]
+        folded = "batch norm folded" if self.folded else "batch norm not folded"
         return f"{_FORMS[self.form]}; {_BATCHES[self.batch]}; {folded}"
 
 
@@ -129,24 +125,6 @@ def describe(record: RunRecord, number: int, place: Workplace, units: list[str])
     )
 
 
-def read_description(text: str | None, name: str) -> Description:
-    """Read the document of the file called `name`.
-
-    Raises:
-        WeightsError: there is none, or none that this version understands.
-    """
-    if text is None:
-        raise WeightsError(f"{name} was not written by bench export.")
-    try:
-        return Description.model_validate_json(text)
-    except ValidationError as error:
-        wrong = ".".join(map(str, error.errors()[0]["loc"])) or "not a document"
-        raise WeightsError(
-            f"{name} does not describe itself in a way that is understood: {wrong}.",
-            hint="It may come from a newer skipbench.",
-        ) from error
-
-
 def _source_of(spec: RunSpec, place: Workplace) -> SourceNote | None:
     if not issubclass(METHODS.get(spec.method), DerivedMethod):
         return None
@@ -155,12 +133,9 @@ def _source_of(spec: RunSpec, place: Workplace) -> SourceNote | None:
         SourcePointNote(name=p.name, block_rates=p.block_rates, nflops=p.nflops)
         for p in parent.points
     )
-    return SourceNote(
-        method=parent.spec.method,
-        settings=parent.spec.config,
-        points=points,
-        source=_source_of(parent.spec, place),
-    )
+    method, settings = parent.spec.method, parent.spec.config
+    source = _source_of(parent.spec, place)
+    return SourceNote(method=method, settings=settings, points=points, source=source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +161,17 @@ def load_exported(path: Path | str) -> Shipped:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a readable safetensors file: {error}.") from error
-    return restored(read_description(text, str(path)), state)
+    if text is None:
+        raise WeightsError(f"{path} was not written by bench export.")
+    try:
+        description = Description.model_validate_json(text)
+    except ValidationError as error:
+        wrong = ".".join(map(str, error.errors()[0]["loc"])) or "not a document"
+        raise WeightsError(
+            f"{path} does not describe itself in a way that is understood: {wrong}.",
+            hint="It may come from a newer skipbench.",
+        ) from error
+    return restored(description, state)
 
 
 def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
@@ -228,30 +213,16 @@ def _check_code(description: Description) -> None:
         )
 
 
-def weights_bytes(net: DynamicNet, described: Description) -> bytes:
-    """Return the file of an inference network."""
-    state = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
-    return save(state, metadata={KEY: described.model_dump_json()})
-
-
-def weights_answer(data: bytes, described: Description) -> Run:
-    """Return what a network answers that is rebuilt from the bytes as they would be written."""
-    return partial(executed, restored(described, load(data)).net)
-
-
 def _points(note: Description | SourceNote, backbone: Backbone) -> list[Point]:
     """Return the operating points of a network with weights of no meaning yet."""
     kind = METHODS.get(note.method)
     method, config = kind(), method_config(kind, note.settings)
     if isinstance(method, DerivedMethod) and note.source is not None:
-        net = method.derive(_source(note.source, backbone), backbone, config)
+        source = note.source
+        pairs = zip(_points(source, backbone), source.points, strict=True)
+        noted = [SourcePoint(p.name, p.net, of.block_rates, of.nflops) for p, of in pairs]
+        net = method.derive(Source(source.method, noted), backbone, config)
     else:
         net = method.build(backbone, config)
     net = net.to(memory_format=torch.channels_last)
     return list(method.operating_points(net, config))
-
-
-def _source(note: SourceNote, backbone: Backbone) -> Source:
-    pairs = zip(_points(note, backbone), note.points, strict=True)
-    points = [SourcePoint(p.name, p.net, noted.block_rates, noted.nflops) for p, noted in pairs]
-    return Source(note.method, points)

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from pydantic import BaseModel
@@ -116,32 +117,25 @@ def _resume(checkpoint: Checkpoint, reporter: Reporter) -> Position | None:
         return None
 
 
+@dataclass(eq=False)
 class _Stretch:
     """One phase under way."""
 
-    def __init__(
-        self,
-        number: int,
-        phase: Phase,
-        net: DynamicNet,
-        images: TrainingImages,
-        settings: Settings,
-        reporter: Reporter,
-        watch: Watch | None,
-    ) -> None:
-        self.number, self.phase, self.net, self.watch = number, phase, net, watch
-        self.images, self.settings, self.reporter = images, settings, reporter
-        self.batch_size = min(phase.batch_size, len(images.images))
-        self.steps = steps_per_epoch(len(images.images), batch_size=self.batch_size)
-        freeze_all_but(phase, net)
-        self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
-        self.stepping = Steps(
-            phase=phase,
-            net=net,
-            optimizer=self.optimizer,
-            device=settings.device,
-            precision=settings.precision,
-        )
+    number: int
+    phase: Phase
+    net: DynamicNet
+    images: TrainingImages
+    settings: Settings
+    reporter: Reporter
+    watch: Watch | None
+
+    def __post_init__(self) -> None:
+        self.batch_size = min(self.phase.batch_size, len(self.images.images))
+        self.steps = steps_per_epoch(len(self.images.images), batch_size=self.batch_size)
+        freeze_all_but(self.phase, self.net)
+        self.optimizer = build_optimizer(self.phase.groups(self.net), self.phase.optimizer)
+        zero = partial(torch.zeros, (), device=self.settings.device)
+        self.sums: dict[str, Tensor] = defaultdict(zero)  # of what is logged, since the epoch began
 
     def run(self, first_epoch: int, log: _Log, checkpoint: Checkpoint) -> None:
         phase, saved_at = self.phase, time.monotonic()
@@ -187,17 +181,16 @@ class _Stretch:
         started = time.perf_counter()
         seed_globally(self.settings.seed, "train", self.number, epoch)
         self.phase.set_modes(self.net)
-        self.stepping.start_epoch()
+        for total in self.sums.values():
+            total.zero_()
         first_step = epoch * self.steps
         for step, batch in enumerate(self._batches("order", epoch), start=first_step):
-            progress = step / self._total
-            self.stepping.step(batch, lr=self._lr(step), progress=progress)
+            self._step(batch, step)
             self.reporter.advanced(len(batch))
             # An epoch may take an hour; a look at every step would hold up the device.
             if (step + 1 - first_step) % _LOOK_EVERY_STEPS == 0:
-                self._check_finite(self.stepping.sums(), epoch)
-        values = {name: total / self.steps for name, total in self.stepping.sums().items()}
-        self._check_finite(values, epoch)
+                self._finite_means(epoch)
+        values = self._finite_means(epoch)
         wall_s = time.perf_counter() - started
         if self.watch is not None:
             values |= self.watch(self.net)
@@ -209,6 +202,20 @@ class _Stretch:
             wall_s=wall_s,
             values=values,
         )
+
+    def _step(self, batch: Batch, step: int) -> None:
+        set_learning_rate(self.optimizer, self._lr(step))
+        bf16 = self.settings.precision == "bf16"
+        with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=bf16):
+            terms = self.phase.loss(self.net, batch, step / self._total)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        for name, value in terms.parts.items():
+            self.sums[name] += value.detach()
+        if terms.logits is not None:
+            right = terms.logits.detach().argmax(dim=1) == batch.labels_n
+            self.sums["accuracy_train"] += right.float().mean()
 
     def _lr(self, step: int) -> float:
         return learning_rate(self.phase.optimizer, step=step, total_steps=self._total)
@@ -226,7 +233,9 @@ class _Stretch:
             generator=generator(self.settings.seed, purpose, self.number, epoch),
         )
 
-    def _check_finite(self, values: Mapping[str, float], epoch: int) -> None:
+    def _finite_means(self, epoch: int) -> dict[str, float]:
+        """Return the sums over the steps of an epoch; waits for the device."""
+        values = {name: float(total) / self.steps for name, total in self.sums.items()}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
             raise DivergedError(
@@ -235,6 +244,7 @@ class _Stretch:
                 "that is too large for this start.",
                 hint="Run again with a smaller learning rate: --set train.lr=...",
             )
+        return values
 
     def _step_macs_per_image(self) -> float:
         seed_globally(self.settings.seed, "count", self.number)
@@ -264,40 +274,3 @@ def freeze_all_but(phase: Phase, net: DynamicNet) -> None:
     chosen = {id(p) for group in phase.groups(net) for p in group.parameters}
     for parameter in net.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
-
-
-@dataclass(kw_only=True, eq=False)
-class Steps:
-    """The steps of one phase; sums what the phase logs."""
-
-    phase: Phase
-    net: DynamicNet
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    precision: Precision
-
-    def __post_init__(self) -> None:
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-
-    def start_epoch(self) -> None:
-        """Sum from zero again."""
-        for total in self._sums.values():
-            total.zero_()
-
-    def sums(self) -> Mapping[str, float]:
-        """Return the sums since the epoch began; waits for the device."""
-        return {name: float(total) for name, total in self._sums.items()}
-
-    def step(self, batch: Batch, *, lr: float, progress: float) -> None:
-        """Do one step at this learning rate; `progress` is that of the phase, from 0 to 1."""
-        set_learning_rate(self.optimizer, lr)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            terms = self.phase.loss(self.net, batch, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        for name, value in terms.parts.items():
-            self._sums[name] += value.detach()
-        if terms.logits is not None:
-            right = terms.logits.detach().argmax(dim=1) == batch.labels_n
-            self._sums["accuracy_train"] += right.float().mean()

@@ -5,7 +5,7 @@ Owns no terminal; the command line brings its own reporter.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from bench.records.record import EpochRow
 
@@ -20,8 +20,8 @@ class Overall(NamedTuple):
     of_images: int
 
 
-class Reporter(Protocol):
-    """Listens to trainings, one after the other."""
+class Reporter:
+    """Listens to trainings, one after the other; what a subclass leaves out is not heard."""
 
     def run_started(self, run: str) -> None:
         """The next phases belong to the run of this name."""
@@ -43,28 +43,8 @@ class Reporter(Protocol):
 
     def beside(self) -> Reporter:
         """Return who listens to trainings that go on at the same time as those told here."""
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def run_started(self, run: str) -> None:
-        del run
-
-    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
-        del name, epochs, done, images_per_epoch
-
-    def advanced(self, images: int) -> None:
-        del images
-
-    def epoch_finished(self, row: EpochRow) -> None:
-        del row
-
-    def note(self, message: str) -> None:
-        del message
-
-    def overall(self, state: Overall) -> None:
-        del state
-
-    def beside(self) -> Reporter:
         return self
+
+
+class Silent(Reporter):
+    """A reporter that says nothing."""
