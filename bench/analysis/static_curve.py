@@ -7,14 +7,12 @@ functions of numbers; owns no uncertainty and no words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bench.analysis.pareto import front
-from bench.analysis.statistics import Bounds
-
-Array = np.ndarray[Any, Any]
+from bench.analysis.statistics import Array, Bounds
 
 END_TOLERANCE = 0.01
 """A cost this share beyond the cheapest or the most expensive static network counts as its cost."""

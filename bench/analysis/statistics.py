@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Bits = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 
 class Bounds(NamedTuple):
@@ -44,27 +44,18 @@ def critical_value(level: float, degrees: float) -> float:
     return float(stdtrit(degrees, (1 + level) / 2))
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    return fmean(values)
-
-
 def sample_sd(values: Sequence[float]) -> float | None:
     """Return the sample standard deviation (n - 1 in the denominator); None below two values."""
     return stdev(values) if len(values) > 1 else None
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Bounds | None:
-    """Return the t-interval of the mean; None below two values, where there is none."""
+def t_interval(values: Sequence[float]) -> Bounds | None:
+    """Return the 95 % t-interval of the mean; None below two values, where there is none."""
     spread = sample_sd(values)
     if spread is None:
         return None
-    half = critical_value(level, len(values) - 1) * spread / math.sqrt(len(values))
-    centre = mean(values)
+    half = critical_value(0.95, len(values) - 1) * spread / math.sqrt(len(values))
+    centre = fmean(values)
     return Bounds(centre - half, centre + half)
 
 
@@ -86,7 +77,7 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Bounds:
     return Bounds(low, high)
 
 
-def mcnemar(correct_a_n: Bits, correct_b_n: Bits) -> McNemar:
+def mcnemar(correct_a_n: Array, correct_b_n: Array) -> McNemar:
     """Return the exact two-sided McNemar test of two networks on the same N images.
 
     Raises:
@@ -103,7 +94,7 @@ def mcnemar(correct_a_n: Bits, correct_b_n: Bits) -> McNemar:
     return McNemar(only_a, only_b, min(1.0, 2 * tail))
 
 
-def rank_correlation(a_n: Bits, b_n: Bits) -> float | None:
+def rank_correlation(a_n: Array, b_n: Array) -> float | None:
     """Return Spearman's correlation, ties by their mean rank; None where one side is constant.
 
     Raises:
@@ -124,7 +115,7 @@ class Correlation(NamedTuple):
     degrees: int
 
 
-def rank_correlation_within(a_n: Bits, b_n: Bits, group_n: Bits) -> Correlation | None:
+def rank_correlation_within(a_n: Array, b_n: Array, group_n: Array) -> Correlation | None:
     """Return Spearman's correlation within groups: ranks within each group, less their mean there,
     all groups together. With one group it is `rank_correlation`.
 
@@ -143,8 +134,8 @@ def rank_correlation_within(a_n: Bits, b_n: Bits, group_n: Bits) -> Correlation 
     return Correlation(float(np.corrcoef(ranks_a, ranks_b)[0, 1]), degrees)
 
 
-def _mean_ranks(values: Bits) -> Bits:
+def _mean_ranks(values: Array) -> Array:
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    ranks: Bits = (last - (counts - 1) / 2)[group]
+    ranks: Array = (last - (counts - 1) / 2)[group]
     return ranks

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bench.analysis.static_curve import (
-    Array,
     Corners,
     Curve,
     common_range,
@@ -22,7 +21,7 @@ from bench.analysis.static_curve import (
     in_order_of_cost,
     mean_over,
 )
-from bench.analysis.statistics import Bounds
+from bench.analysis.statistics import Array, Bounds
 from bench.analysis.uncertainty import Estimate, Runs, estimate
 
 Judgement = Literal["better", "worse", "worse (dominated)", "not distinguishable"]

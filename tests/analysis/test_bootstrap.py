@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from simulated import networks, point
 
-from bench.analysis.bootstrap import front_uncertainty, replicates
-from bench.analysis.uncertainty import runs
+from bench.analysis.uncertainty import front_uncertainty, replicates, runs
 
 
 def test_replicates_have_the_spread_that_the_formula_says() -> None:

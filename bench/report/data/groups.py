@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
+from statistics import fmean
 from typing import Any, TypeVar
 
-from bench.analysis.statistics import Bounds, mean, sample_sd, t_interval, wilson_interval
+from bench.analysis.statistics import Bounds, sample_sd, t_interval, wilson_interval
 from bench.plain_text import one_line
 from bench.records.record import PointRecord, RunRecord
 from bench.report.data.budgets import TrainingBudget
@@ -75,7 +76,7 @@ class SeedGroup:
     @property
     def epochs(self) -> float:
         """Mean epochs of training, with those of starts and sources."""
-        return mean([row.total_epochs or 0 for row in self.runs])
+        return fmean([row.total_epochs or 0 for row in self.runs])
 
     @property
     def budget(self) -> TrainingBudget:
@@ -85,7 +86,7 @@ class SeedGroup:
     def mean_of(self, key: str) -> float | None:
         """Return the mean over the rows that have a value, or None."""
         known = [value for row in self.rows if (value := getattr(row, key)) is not None]
-        return mean([float(value) for value in known]) if known else None
+        return fmean([float(value) for value in known]) if known else None
 
     def timings(self, batch_size: int, runtime: str | None = None) -> list[Timing]:
         """Return the cells of the seeds, without a runtime those of each one's main runtime."""
@@ -97,7 +98,7 @@ class SeedGroup:
         cells = [c for c in self.timings(batch_size, runtime) if getattr(c, key) is not None]
         if len({cell.runtime for cell in cells}) != 1:
             return None
-        return mean([float(getattr(cell, key)) for cell in cells])
+        return fmean([float(getattr(cell, key)) for cell in cells])
 
     @property
     def _accuracies(self) -> list[float]:
@@ -105,7 +106,7 @@ class SeedGroup:
 
     @property
     def accuracy(self) -> float:
-        return mean(self._accuracies)
+        return fmean(self._accuracies)
 
     @property
     def accuracy_sd(self) -> float | None:
@@ -150,7 +151,7 @@ class Network(SeedGroup):
     @property
     def known(self) -> float:
         """Mean training cost in dense epochs with starts and sources, as far as it is known."""
-        return mean([row.known_dense_epochs or 0.0 for row in self.runs])
+        return fmean([row.known_dense_epochs or 0.0 for row in self.runs])
 
     @property
     def total(self) -> float | None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
-from bench.analysis.bootstrap import FrontUncertainty, front_uncertainty
 from bench.analysis.pareto import Point, front, hypervolume
-from bench.analysis.statistics import mean
-from bench.analysis.uncertainty import Runs
+from bench.analysis.uncertainty import FrontUncertainty, Runs, front_uncertainty
 from bench.errors import RecordError
 from bench.records.published import canonical_name
 from bench.records.sweep import SweepRecord, TrialRow
@@ -128,7 +127,7 @@ def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
         if all(trial.status in _WELL and trial.points for trial in same):
             by_point = zip(*(trial.points for trial in same), strict=False)
             means = tuple(
-                (mean([cost for cost, _ in seeds]), mean([right for _, right in seeds]))
+                (fmean([cost for cost, _ in seeds]), fmean([right for _, right in seeds]))
                 for seeds in by_point
             )
             runs = tuple(trial.run for trial in same)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.analysis.uncertainty import Array, Runs
+from bench.analysis.statistics import Array
+from bench.analysis.uncertainty import Runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import bits_in, numbers_in

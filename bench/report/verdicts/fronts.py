@@ -1,7 +1,7 @@
 """The probability of Pareto optimality of each network, and the area that the front encloses.
 
 Networks of one recipe on the same images are resampled together, on each axis of cost. Owns which
-networks meet and their tables; the resampling is bench.analysis.bootstrap.
+networks meet and their tables; the resampling is bench.analysis.uncertainty.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.analysis.bootstrap import FrontUncertainty, front_uncertainty
-from bench.analysis.uncertainty import Runs
+from bench.analysis.uncertainty import FrontUncertainty, Runs, front_uncertainty
 from bench.records.record import RunRecord
 from bench.report.data.groups import Network
 from bench.report.data.study import Study

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.analysis.statistics import McNemar, mcnemar
-from bench.analysis.uncertainty import Array, Estimate, difference
+from bench.analysis.statistics import Array, McNemar, mcnemar
+from bench.analysis.uncertainty import Estimate, difference
 from bench.analysis.verdict import holm
 from bench.errors import RecordError
 from bench.report.data.groups import Network
