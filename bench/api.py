@@ -29,13 +29,14 @@ from bench.engine.single import recorded
 from bench.engine.supervising import Failure
 from bench.errors import BenchError, DataError
 from bench.folders import Folders
+from bench.measure.environment import machine_load
 from bench.networks.weights import Weights
 from bench.options import RunOptions
 from bench.recipes import Precision
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import MASKS_FIGURE, RunStore, finished_run, finished_runs
 from bench.records.sweep import SweepRecord
-from bench.records.tracking import Sample, log_records, machine_load, register_point
+from bench.records.tracking import Load, log_records, register_point
 from bench.records.upkeep import adopt_reference
 from bench.records.upkeep import forget as forget_run
 from bench.storage import make_folder
@@ -171,7 +172,7 @@ def _step(
     return Step(options, folders, place, plan)
 
 
-def _finish(step: Step, performed: Performed, load: Sequence[Sample]) -> Outcome:
+def _finish(step: Step, performed: Performed, load: Load) -> Outcome:
     """Return what became of a step: judged, timed, drawn and logged."""
     place, options = step.place, step.options
     runs = [item.spec.run for item in step.plan]
@@ -239,7 +240,7 @@ def track(
     *,
     note: Callable[[str], None],
     sweeps: Sequence[SweepRecord] = (),
-    load: Sequence[Sample] = (),
+    load: Load = (),
 ) -> None:
     """Log records to MLflow; what goes wrong there is said, and loses nothing."""
     for result in log_records(records, store, sweeps=sweeps, load=load).values():

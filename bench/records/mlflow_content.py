@@ -10,27 +10,24 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.records.record import UNKNOWN_RUNTIME, PointRecord, RunRecord
+from bench.records.record import UNKNOWN_RUNTIME, PointRecord, RunRecord, leaves
 from bench.records.sweep import SweepRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, LoggedModel, Run
     from mlflow.tracking import MlflowClient
 
-_LONGEST_PARAM = 500
+POINT_TAG = "skipbench.point"
 
 
-def params(record: RunRecord) -> dict[str, str]:
-    """Return the spec as flat MLflow parameters: budget.optimizer.lr and the like."""
-    return {
-        tame(name): text[:_LONGEST_PARAM]
-        for name, text in flat(record.spec.model_dump(mode="json"))
-    }
+def params(settings: Mapping[str, Any], *, longest: int = 500) -> dict[str, str]:
+    """Return nested settings as flat MLflow parameters: budget.optimizer.lr and the like."""
+    return {tame(name): str(value)[:longest] for name, value in leaves(settings).items()}
 
 
 def history(record: RunRecord) -> list[tuple[str, float, int]]:
@@ -60,17 +57,12 @@ def tags(record: RunRecord) -> dict[str, str]:
     values = {
         "skipbench.key": record.spec.key,
         "skipbench.status": record.status,
-        "skipbench.reason": record.reason[:_LONGEST_PARAM],
+        "skipbench.reason": record.reason[:500],
         "skipbench.variant": record.variant,
         "skipbench.synthetic": str(record.synthetic).lower(),
         "mlflow.source.git.commit": str(record.environment.values.get("git_commit") or ""),
     }
     return {name: value for name, value in values.items() if value}
-
-
-def sweep_params(sweep: SweepRecord) -> dict[str, str]:
-    """Return what a sweep was told, as flat parameters."""
-    return {tame(name): text[:_LONGEST_PARAM] for name, text in flat(sweep.options)}
 
 
 def sweep_metrics(sweep: SweepRecord) -> dict[str, float]:
@@ -104,15 +96,6 @@ def measured(point: PointRecord) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (name, text) of all that is nested in a value: budget.optimizer.lr and the like."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from flat(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, str(value)
-
-
 def tame(name: str) -> str:
     """Return `name` with only the characters that MLflow takes in keys."""
     return re.sub(r"[^A-Za-z0-9_\-. /]", "_", name).strip("/. ")[:240] or "unnamed"
@@ -128,11 +111,6 @@ def last_step(record: RunRecord) -> int:
     return max(0, len(record.history) - 1)
 
 
-POINT_TAG = "skipbench.point"
-_LONGEST_DIGEST, _LONGEST_MODEL_PARAM = 36, 250
-_ANY_BATCH = -1
-
-
 class Registered(NamedTuple):
     """A version in the registry; `new` is False where it was there already."""
 
@@ -145,10 +123,9 @@ def log_inputs(client: MlflowClient, run: Run, record: RunRecord) -> None:
     """Tell MLflow what a run was trained on and tested on; again changes nothing."""
     from mlflow.entities import DatasetInput, InputTag
 
-    parts = {"training": _dataset(record, "train"), "evaluation": _dataset(record, "test")}
     inputs = [
-        DatasetInput(dataset=one, tags=[InputTag("mlflow.data.context", context)])
-        for context, one in parts.items()
+        DatasetInput(_dataset(record, part), [InputTag("mlflow.data.context", context)])
+        for part, context in (("train", "training"), ("test", "evaluation"))
     ]
     client.log_inputs(run.info.run_id, datasets=inputs)
 
@@ -176,9 +153,8 @@ def log_models(client: MlflowClient, run: Run, record: RunRecord, *, at_ms: int)
 
 def models_of(client: MlflowClient, run: Run) -> dict[str, LoggedModel]:
     """Return the models of a run by their operating points."""
-    found = client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-    )
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    found = client.search_logged_models([run.info.experiment_id], filter_string=of_run)
     return {model.tags[POINT_TAG]: model for model in found if POINT_TAG in model.tags}
 
 
@@ -234,7 +210,7 @@ def _write(folder: Path, model: LoggedModel, record: RunRecord, onnx_file: Path)
 
 def _shape(value: object) -> tuple[int, ...]:
     dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
-    return tuple(dim.dim_value or _ANY_BATCH for dim in dims)
+    return tuple(dim.dim_value or -1 for dim in dims)
 
 
 def _created(client: MlflowClient, run: Run, record: RunRecord, point: PointRecord) -> LoggedModel:
@@ -245,15 +221,15 @@ def _created(client: MlflowClient, run: Run, record: RunRecord, point: PointReco
         "point": point.name,
         "backbone": spec.backbone.name,
         "recipe": spec.budget.recipe,
-        "epochs": str(spec.budget.epochs),
-        "seed": str(spec.seed),
-        **{name: text[:_LONGEST_MODEL_PARAM] for name, text in flat(spec.config)},
+        "epochs": spec.budget.epochs,
+        "seed": spec.seed,
+        **spec.config,
     }
     model = client.create_logged_model(
         run.info.experiment_id,
         name=re.sub(r"[/:.%\"']", "_", title),
         source_run_id=run.info.run_id,
-        params={tame(name): text for name, text in told.items() if text},
+        params={name: text for name, text in params(told, longest=250).items() if text},
         tags={POINT_TAG: point.name},
         model_type=record.role or "",
     )
@@ -269,8 +245,8 @@ def _tags(record: RunRecord, point: PointRecord) -> dict[str, str]:
         if cell.verdict is not None
     }
     runtimes = ",".join(dict.fromkeys(cell.runtime for cell in cells))
-    found = {"skipbench.runtime": runtimes, "skipbench.run": record.run, **verdicts}
-    return {name: value for name, value in found.items() if value}
+    found = {"skipbench.runtime": runtimes} if runtimes else {}
+    return {**found, "skipbench.run": record.run, **verdicts}
 
 
 def _dataset(record: RunRecord, part: str) -> Dataset:
@@ -281,7 +257,7 @@ def _dataset(record: RunRecord, part: str) -> Dataset:
         images = 0 if record.training is None else record.training.train_images
     return Dataset(
         name=f"{spec.name} {part}",
-        digest=spec.fingerprint[:_LONGEST_DIGEST],
+        digest=spec.fingerprint[:36],
         source_type="local",
         source=json.dumps({"uri": spec.name}),
         profile=json.dumps({"num_rows": images, "part": part}),

@@ -6,6 +6,7 @@ record names. Owns no disk access.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -277,3 +278,12 @@ class RunRecord(Frozen):
             for point in self.points
             if point.nflops_held_out is not None and point.accuracy_held_out is not None
         ]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return what is nested in a spec by its dotted name: budget.optimizer.lr and the like."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = isinstance(value, Mapping) and value
+        found |= leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return found

@@ -20,12 +20,12 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.config import RunSpec
 from bench.errors import RecordError
 from bench.records.document import LARGEST_BYTES, decode, encode
-from bench.records.record import RunRecord, Status
+from bench.records.record import RunRecord, Status, leaves
 from bench.storage import (
     locked,
     make_folder,
@@ -315,23 +315,12 @@ def finished_run(store: RunStore, name: str) -> RunRecord:
 
 def _differences(specs: Sequence[RunSpec]) -> list[str]:
     """Return the names of runs, each with those of its settings that not all of them share."""
-    flat = [_leaves(spec.model_dump(mode="json")) for spec in specs]
-    keys = dict.fromkeys(key for leaves in flat for key in leaves if key not in _IN_THE_NAME)
-    differing = [key for key in keys if len({str(leaves.get(key)) for leaves in flat}) > 1]
+    flat = [leaves(spec.model_dump(mode="json")) for spec in specs]
+    keys = dict.fromkeys(key for of in flat for key in of if key not in _IN_THE_NAME)
+    differing = [key for key in keys if len({str(of.get(key)) for of in flat}) > 1]
     lines: list[str] = []
-    for spec, leaves in zip(specs, flat, strict=True):
-        told = [
-            f"{key.removeprefix('config.')}={leaves[key]}" for key in differing if key in leaves
-        ]
+    for spec, of in zip(specs, flat, strict=True):
+        known = [key for key in differing if of.get(key, {}) != {}]
+        told = [f"{key.removeprefix('config.')}={of[key]}" for key in known]
         lines.append(f"{spec.run} ({', '.join(told)})" if told else spec.run)
     return lines
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            found |= _leaves(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found

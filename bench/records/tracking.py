@@ -8,45 +8,18 @@ MLflow; what it is told of a record is mlflow_content.py's.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import BenchError, RecordError, StorageError
+from bench.records import mlflow_connection as connection
+from bench.records import mlflow_content as content
 from bench.records.document import content_sha256
-from bench.records.mlflow_connection import (
-    DATABASE_FILE,
-    EXPERIMENT,
-    Deleted,
-    as_default,
-    connect,
-    default_uri,
-    is_damaged,
-    quiet,
-    set_database_aside,
-    uri_of,
-    without_password,
-)
-from bench.records.mlflow_content import (
-    Registered,
-    epoch_ms,
-    finals,
-    history,
-    last_step,
-    log_inputs,
-    log_models,
-    models_of,
-    params,
-    register,
-    sweep_metrics,
-    sweep_params,
-    tags,
-)
+from bench.records.mlflow_connection import Deleted, default_uri, uri_of
 from bench.records.record import RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE, RunStore
 from bench.records.sweep import SweepRecord, load_sweeps
@@ -56,72 +29,18 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-_ASKED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
-_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
-_EVERY_S = 10.0
-
-
-class Sample(NamedTuple):
-    """One number about the machine: "cpu_utilization_percentage" and the like."""
-
-    at_ms: int
-    name: str
-    value: float
-
-
-@contextmanager
-def machine_load(note: Callable[[str], None]) -> Iterator[list[Sample]]:
-    """Give the samples taken so far, if asked for; a note says why where they cannot be taken."""
-    samples: list[Sample] = []
-    over = threading.Event()
-    if os.environ.get(_ASKED, "").lower() in {"true", "1"}:
-        try:
-            arguments = (_monitors(), samples, over)
-            threading.Thread(target=_sample, args=arguments, daemon=True).start()
-        except ImportError as error:
-            note(f"No system metrics: {error}. They need MLflow and psutil.")
-    try:
-        yield samples
-    finally:
-        over.set()
-
-
-def _sample(monitors: Sequence[Any], samples: list[Sample], over: threading.Event) -> None:
-    while not over.is_set():
-        at_ms = int(time.time() * 1000)
-        for monitor in monitors:
-            monitor.collect_metrics()
-            found: dict[str, float] = monitor.aggregate_metrics()
-            monitor.clear_metrics()
-            samples += [Sample(at_ms, name, float(value)) for name, value in found.items()]
-        over.wait(float(os.environ.get(_INTERVAL) or _EVERY_S))
-
-
-def _monitors() -> list[Any]:
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
-    found = [kind() for kind in kinds]
-    with suppress(Exception):  # no GPU, or no way to ask it: each in its own words
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-        found.append(GPUMonitor())  # type: ignore[no-untyped-call]
-    return found
-
-
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
 LAYOUT_TAG, LAYOUT = "skipbench.layout", "2"
 """Of what a run has in MLflow. Runs without it are older than models and data sets there."""
 SWEEP_TAG, PARENT_TAG = "skipbench.sweep", "mlflow.parentRunId"
 _LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
-_PAGE = 1000
-_METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
+_PAGE, _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 900, 90
+
+Load = Sequence[tuple[int, str, float]]
+"""What was sampled of the machine: when, in ms, by which name, the number."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrackingResult:
+class TrackingResult(NamedTuple):
     """Whether MLflow now holds the record, and in words what was done or why not."""
 
     logged: bool
@@ -151,7 +70,7 @@ def log_records(
     sweeps: Sequence[SweepRecord] = (),
     tracking_uri: str | None = None,
     deleted: Deleted = "refuse",
-    load: Sequence[Sample] = (),
+    load: Load = (),
 ) -> dict[str, TrackingResult]:
     """Log `records` of `store` over one connection; the rest as `sync`.
 
@@ -160,7 +79,7 @@ def log_records(
     Those that are trials of one of `sweeps` become children of its run; of several, the first's.
     """
     uri = tracking_uri or default_uri(store.results_dir)
-    with quiet():
+    with connection.quiet():
         try:
             # Of two at once both would find a run missing, or the database not made yet.
             with _alone(store.results_dir):
@@ -174,7 +93,7 @@ def log_records(
 
 def register_point(
     record: RunRecord, point: str, onnx_file: Path, *, store: RunStore
-) -> Registered:
+) -> content.Registered:
     """Log a record if it is not, and register the model of one of its operating points.
 
     Raises:
@@ -184,12 +103,12 @@ def register_point(
     if not logged.logged:
         raise RecordError(logged.detail, hint="The record on disk is complete.")
     uri = default_uri(store.results_dir)
-    with quiet():
+    with connection.quiet():
         try:
             sink = _sink(uri, store, deleted="refuse")
-            model = models_of(sink.client, sink.known[record.run])[point]
-            with as_default(uri):
-                return register(sink.client, model, record, onnx_file)
+            model = content.models_of(sink.client, sink.known[record.run])[point]
+            with connection.as_default(uri):
+                return content.register(sink.client, model, record, onnx_file)
         except Exception as error:
             refused = _refusal(uri, error, store.results_dir).detail
             raise RecordError(refused, hint="The record on disk is complete.") from error
@@ -208,15 +127,16 @@ class _Sink:
     def run_of(self, name: str, tag: str, created: str) -> Run:
         """Return the run called `name`, made if there is none."""
         if name not in self.known:
+            start = content.epoch_ms(created)
             self.known[name] = self.client.create_run(
-                self.experiment_id, start_time=epoch_ms(created), run_name=name, tags={tag: name}
+                self.experiment_id, start_time=start, run_name=name, tags={tag: name}
             )
         return self.known[name]
 
 
 def _sink(uri: str, store: RunStore, *, deleted: Deleted) -> _Sink:
     """Connect, and ask for what is logged already: one question for thousands of records."""
-    client, experiment_id = connect(uri, store.results_dir, deleted=deleted)
+    client, experiment_id = connection.connect(uri, store.results_dir, deleted=deleted)
     known: dict[str, Run] = {}
     token: str | None = None
     while True:
@@ -231,7 +151,7 @@ def _sink(uri: str, store: RunStore, *, deleted: Deleted) -> _Sink:
 
 
 def _log_each(
-    records: Sequence[RunRecord], sweeps: Sequence[SweepRecord], sink: _Sink, load: Sequence[Sample]
+    records: Sequence[RunRecord], sweeps: Sequence[SweepRecord], sink: _Sink, load: Load
 ) -> dict[str, TrackingResult]:
     sweep_of = {trial.run: sweep for sweep in reversed(sweeps) for trial in sweep.trials}
     parents: dict[str, str] = {}
@@ -254,7 +174,7 @@ def _log_each(
 
 def _answers(client: MlflowClient) -> bool:
     try:
-        return client.get_experiment_by_name(EXPERIMENT) is not None
+        return client.get_experiment_by_name(connection.EXPERIMENT) is not None
     except Exception:
         return False
 
@@ -266,15 +186,17 @@ def _alone(results_dir: Path) -> AbstractContextManager[None]:
 
 def _database_mended(results_dir: Path) -> dict[str, TrackingResult]:
     """Set the database aside if it is damaged; say so."""
-    if not is_damaged(results_dir):
+    if not connection.is_damaged(results_dir):
         return {}
     try:
         with _alone(results_dir):
-            aside = set_database_aside(results_dir)
+            aside = connection.set_database_aside(results_dir)
     except StorageError as error:
-        return {DATABASE_FILE: TrackingResult(False, f"damaged: {error.message}")}
-    name = "gone" if aside is None else aside.name
-    return {DATABASE_FILE: TrackingResult(True, f"damaged, set aside as {name}; built anew")}
+        done = TrackingResult(False, f"damaged: {error.message}")
+    else:
+        name = "gone" if aside is None else aside.name
+        done = TrackingResult(True, f"damaged, set aside as {name}; built anew")
+    return {connection.DATABASE_FILE: done}
 
 
 def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
@@ -285,17 +207,15 @@ def _refusal(uri: str, error: Exception, results_dir: Path) -> TrackingResult:
         return TrackingResult(False, f"{needs} is not installed; the record on disk is complete")
     if isinstance(error, BenchError):
         return TrackingResult(False, error.message)
-    said = without_password(str(error), uri).strip()
+    said = connection.without_password(str(error), uri).strip()
     reason = (said.splitlines() or [type(error).__name__])[0]
-    if uri == uri_of(results_dir) and is_damaged(results_dir):
+    if uri == uri_of(results_dir) and connection.is_damaged(results_dir):
         reason = "the database is damaged; the records are complete, and a sync builds it anew"
-    place = without_password(uri, uri)
+    place = connection.without_password(uri, uri)
     return TrackingResult(False, f"MLflow at {place} did not take the record: {reason[:200]}")
 
 
-def _log(
-    record: RunRecord, sink: _Sink, parent: str | None, load: Sequence[Sample]
-) -> TrackingResult:
+def _log(record: RunRecord, sink: _Sink, parent: str | None, load: Load) -> TrackingResult:
     sha, known = content_sha256(record), sink.known.get(record.run)
     told = {} if known is None else known.data.tags
     orphan = parent is not None and PARENT_TAG not in told
@@ -318,52 +238,49 @@ def _log_sweep(sweep: SweepRecord, sink: _Sink) -> str:
     new, client = sweep.name not in sink.known, sink.client
     run_id = str(sink.run_of(sweep.name, SWEEP_TAG, sweep.created).info.run_id)
     if new:
-        _log_params(client, run_id, sweep_params(sweep))
+        _log_params(client, run_id, sweep.options)
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in sweep_metrics(sweep).items()]
+    metrics = [Metric(name, value, now, 0) for name, value in content.sweep_metrics(sweep).items()]
     told = {"skipbench.criterion": sweep.criterion, "skipbench.chosen": str(sweep.chosen)}
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(*item) for item in told.items()])
     client.set_terminated(run_id, "FINISHED" if sweep.ended else "KILLED")
     return run_id
 
 
-def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
+def _log_params(client: MlflowClient, run_id: str, settings: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    parameters = [Param(name, value) for name, value in values.items()]
+    parameters = [Param(name, value) for name, value in content.params(settings).items()]
     for start in range(0, len(parameters), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_BATCH])
 
 
-def _write(record: RunRecord, run: Run, sink: _Sink, load: Sequence[Sample]) -> None:
+def _write(record: RunRecord, run: Run, sink: _Sink, load: Load) -> None:
     from mlflow.entities import Metric, RunTag
 
-    client, run_id, created = sink.client, str(run.info.run_id), epoch_ms(record.created)
+    client, run_id, created = sink.client, str(run.info.run_id), content.epoch_ms(record.created)
     ended = created + int(record.wall_s * 1000)
-    metrics = [Metric(name, value, created, step) for name, value, step in history(record)]
-    now = _later_than_before(client, run_id, record)
-    metrics += [Metric(name, value, now, last_step(record)) for name, value in finals(record)]
-    seen = [sample for sample in load if created <= sample.at_ms <= ended]
-    steps = {at_ms: step for step, at_ms in enumerate(sorted({s.at_ms for s in seen}))}
-    metrics += [Metric(f"system/{s.name}", s.value, s.at_ms, steps[s.at_ms]) for s in seen]
+    metrics = [Metric(name, value, created, step) for name, value, step in content.history(record)]
+    now, last = _later_than_before(client, run_id, record), content.last_step(record)
+    metrics += [Metric(name, value, now, last) for name, value in content.finals(record)]
+    times = sorted({at_ms for at_ms, _, _ in load if created <= at_ms <= ended})
+    steps = {at_ms: step for step, at_ms in enumerate(times)}
+    metrics += [Metric(f"system/{n}", v, at, steps[at]) for at, n, v in load if at in steps]
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
-    _log_params(client, run_id, params(record))
-    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags(record).items()])
+    _log_params(client, run_id, record.spec.model_dump(mode="json"))
+    client.log_batch(run_id, tags=[RunTag(*item) for item in content.tags(record).items()])
     for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE):
         path = sink.store.folder_of(record) / name
         if path.is_file():
             client.log_artifact(run_id, str(path))
-    log_inputs(client, run, record)
-    log_models(client, run, record, at_ms=now)
+    content.log_inputs(client, run, record)
+    content.log_models(client, run, record, at_ms=now)
     status = "FINISHED" if record.status == "finished" else "FAILED"
     client.set_terminated(run_id, status, end_time=ended)
 
 
 def _later_than_before(client: MlflowClient, run_id: str, record: RunRecord) -> int:
     """Return the time in ms, or just after what was logged: MLflow shows the latest, by clocks."""
-    now = int(time.time() * 1000)
-    for name in ["accuracy"] if record.points else []:
-        times = [metric.timestamp for metric in client.get_metric_history(run_id, name)]
-        now = max([now, *(at + 1 for at in times)])
-    return now
+    before = client.get_metric_history(run_id, "accuracy") if record.points else []
+    return max([int(time.time() * 1000), *(metric.timestamp + 1 for metric in before)])

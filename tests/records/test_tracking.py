@@ -14,6 +14,7 @@ import pytest
 from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
 
+from bench.measure.environment import machine_load
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
 from bench.records.mlflow_content import finals, measured, models_of, params
 from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
@@ -23,7 +24,6 @@ from bench.records.tracking import (
     LAYOUT_TAG,
     TrackingResult,
     log_records,
-    machine_load,
     register_point,
     sync,
 )
@@ -375,7 +375,8 @@ def test_the_environment_names_another_server(
 
 
 def test_every_setting_of_a_spec_becomes_one_parameter(make_record: MakeRecord) -> None:
-    found = params(make_record(config={"gamma": 0.3, "widths": [1, 2], "nested": {"a": None}}))
+    record = make_record(config={"gamma": 0.3, "widths": [1, 2], "nested": {"a": None}})
+    found = params(record.spec.model_dump(mode="json"))
     assert found["config.gamma"] == "0.3"
     assert found["config.widths"] == "[1, 2]"
     assert found["config.nested.a"] == "None"
