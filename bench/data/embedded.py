@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from math import prod
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from bench.seeding import derive
 DIGITS_TEST_COUNT = 500
 SPLIT_SEED = 0  # one split for all users: a data set, not a choice of the run
 BRIGHTEST = 16  # the scans count dark pixels in cells of 4x4
+GRADES = 256  # of difficulty; grades are k/255, k from 0 to 255
 
 
 def load_digits() -> Dataset:
@@ -31,27 +32,54 @@ def load_digits() -> Dataset:
     from sklearn import datasets
 
     scans = datasets.load_digits()
-    levels_nhw = scans.images.astype(np.int64)
-    images_nhwc = (levels_nhw * 255 // BRIGHTEST).astype(np.uint8)[..., None]
-    labels_n = torch.from_numpy(scans.target.astype(np.int64))
-    everything = ImageSet(torch.from_numpy(images_nhwc), labels_n)
+    levels_nhw = torch.from_numpy(scans.images.astype(np.int64))
+    images_nhwc = (levels_nhw * 255 // BRIGHTEST).to(torch.uint8)[..., None]
+    everything = ImageSet(images_nhwc, torch.from_numpy(scans.target.astype(np.int64)))
     train, test = hold_out(everything, DIGITS_TEST_COUNT, seed=SPLIT_SEED)
     return described(
         train, test, name="digits", title=DATASETS["digits"].title, class_names="0123456789", pad=1
     )
 
 
-CLASSES = 10
-TRAIN_COUNT = 4_000
-TEST_COUNT = 1_000
-SIDE = 16
-GLYPH_SIDE = 8
-CELL = 2  # a glyph is drawn in cells of 2x2 pixels, so that it survives a shift by one
-PIECE_SIDE = 4
-GRADES = 256  # grades are k/255, k from 0 to 255
+def _drawn_bytes(*scope: str, shape: tuple[int, ...]) -> Tensor:
+    """Return random integers from 0 to 255, others for every `scope`.
 
-# Amplitudes in grey levels, at grade 0 and at grade 1; below nothing is nothing, so the tint is
-# gone at grade 1/2 and the harder half has to be told by its glyphs.
+    From a hash, not from a library's generator, and only integers are used from here on: neither
+    a new version nor another processor can change a pixel.
+    """
+    drawn = hashlib.shake_256(str(derive(0, *scope)).encode()).digest(prod(shape))
+    return torch.from_numpy(np.frombuffer(drawn, dtype=np.uint8).astype(np.int64)).view(shape)
+
+
+def _level(ends: tuple[int, int], grades_n: Tensor) -> Tensor:
+    """Go from the first to the second end as the grade rises, below nothing nothing: (N, 1, 1)."""
+    easy, hard = ends
+    levels_n = (easy * (GRADES - 1 - grades_n) + hard * grades_n) // (GRADES - 1)
+    return levels_n.clamp(min=0)[:, None, None]
+
+
+def _window(images_nhw: Tensor, top_n: Tensor, left_n: Tensor, *, side: int) -> Tensor:
+    """Cut a square out of each image: (N, side, side)."""
+    across = torch.arange(side, device=images_nhw.device)
+    rows, columns = (top_n[:, None] + across)[:, :, None], (left_n[:, None] + across)[:, None, :]
+    numbers = torch.arange(len(images_nhw), device=images_nhw.device)[:, None, None]
+    return images_nhw[numbers, rows, columns]
+
+
+def _placed(pieces_nhw: Tensor, top_n: Tensor, left_n: Tensor, *, side: int) -> Tensor:
+    """Put each piece on an empty square, (N, side, side), its corner at `top_n` and `left_n`."""
+    room = side - pieces_nhw.shape[1]
+    padded_nhw = functional.pad(pieces_nhw, (room,) * 4)
+    return _window(padded_nhw, room - top_n, room - left_n, side=side)
+
+
+CLASSES = 10
+TRAIN_COUNT, TEST_COUNT = 4_000, 1_000
+SIDE, GLYPH_SIDE, PIECE_SIDE = 16, 8, 4
+CELL = 2  # a glyph is drawn in cells of 2x2 pixels, so that it survives a shift by one
+
+# Amplitudes in grey levels, at grade 0 and at grade 1; the tint is gone at grade 1/2, and the
+# harder half has to be told by its glyphs.
 TINT = (48, -48)
 GLYPH = (72, 28)
 NOISE = (12, 112)
@@ -59,26 +87,15 @@ PIECE = (0, 48)
 
 # Ten directions in colour space, far apart from each other; each sums to about nothing.
 TINTS = (
-    (2, -1, -1),
-    (-1, 2, -1),
-    (-1, -1, 2),
-    (-2, 1, 1),
-    (1, -2, 1),
-    (1, 1, -2),
-    (2, 0, -2),
-    (-2, 0, 2),
-    (0, 2, -2),
-    (-2, 2, 0),
+    *((2, -1, -1), (-1, 2, -1), (-1, -1, 2), (-2, 1, 1), (1, -2, 1)),
+    *((1, 1, -2), (2, 0, -2), (-2, 0, 2), (0, 2, -2), (-2, 2, 0)),
 )
-
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def load_synthetic() -> Dataset:
     """Return the generated data set: always the same pixels, on every machine."""
-    glyphs = _glyphs()
-    train, _ = _split("train", TRAIN_COUNT, glyphs=glyphs)
-    test, grades_n = _split("test", TEST_COUNT, glyphs=glyphs)
+    train, _ = _synthetic_split("train", TRAIN_COUNT)
+    test, grades_n = _synthetic_split("test", TEST_COUNT)
     return described(
         train,
         test,
@@ -86,84 +103,42 @@ def load_synthetic() -> Dataset:
         title=DATASETS["synthetic"].title,
         class_names=[f"glyph {label}" for label in range(CLASSES)],
         pad=2,  # never mirrored: that is another glyph
-        difficulty_n=torch.from_numpy(grades_n).to(torch.float32) / (GRADES - 1),
+        difficulty_n=grades_n / (GRADES - 1),
     )
 
 
-def drawn_bytes(*scope: str, shape: tuple[int, ...]) -> Integers:
-    """Return random integers from 0 to 255, others for every `scope`.
-
-    From a hash, not from a library's generator, and only integers are used from here on: neither
-    a new version nor another processor can change a pixel.
-    """
-    seed = str(derive(0, *scope)).encode()
-    drawn = hashlib.shake_256(seed).digest(int(np.prod(shape)))
-    return np.frombuffer(drawn, dtype=np.uint8).astype(np.int64).reshape(shape)
-
-
-def _bytes(*scope: str, shape: tuple[int, ...]) -> Integers:
-    return drawn_bytes("synthetic", *scope, shape=shape)
-
-
-def _glyphs() -> Integers:
+def _glyphs() -> Tensor:
     """Return one glyph per class, (CLASSES, GLYPH_SIDE, GLYPH_SIDE) of -1 and 1, half of each."""
     cells = GLYPH_SIDE // CELL
-    ranks = _bytes("glyphs", shape=(CLASSES, cells * cells)).argsort(axis=1, kind="stable")
-    signs = np.where(ranks < cells * cells // 2, -1, 1).reshape(CLASSES, cells, cells)
-    return signs.repeat(CELL, axis=1).repeat(CELL, axis=2)
+    drawn = _drawn_bytes("synthetic", "glyphs", shape=(CLASSES, cells * cells))
+    signs = 2 * (drawn.argsort(dim=1, stable=True) >= cells * cells // 2).long() - 1
+    glyphs = signs.view(CLASSES, cells, cells)
+    return glyphs.repeat_interleave(CELL, dim=1).repeat_interleave(CELL, dim=2)
 
 
-def _split(split: str, count: int, *, glyphs: Integers) -> tuple[ImageSet, Integers]:
-    """Return `count` images, the classes in turn, and their grades from 0 to 255."""
-    labels_n = np.arange(count) % CLASSES
-    grades_n = _bytes(split, "grades", shape=(count,))
-    tints = np.array(TINTS)[labels_n][:, None, None, :]
-    drawing_nhw = _amplitude(GLYPH, grades_n) * _placed_glyphs(split, labels_n, glyphs=glyphs)
-    drawing_nhw += _amplitude(PIECE, grades_n) * _placed_pieces(split, count, glyphs=glyphs)
-    noise = _bytes(split, "noise", shape=(2, count, SIDE, SIDE, 3)).sum(axis=0) - 255
-    images = 128 + drawing_nhw[..., None]
-    images = images + _amplitude(TINT, grades_n)[..., None] * tints // 2
-    images += _amplitude(NOISE, grades_n)[..., None] * noise // 255
-    pixels = torch.from_numpy(images.clip(0, 255).astype(np.uint8))
-    return ImageSet(pixels, torch.from_numpy(labels_n.astype(np.int64))), grades_n
+def _synthetic_split(split: str, count: int) -> tuple[ImageSet, Tensor]:
+    """Return `count` images, the classes in turn, and their grades from 0 to 255.
+
+    Each has its glyph up to two pixels off the centre, and two corners of random glyphs anywhere.
+    """
+    draws = partial(_drawn_bytes, "synthetic", split)
+    glyphs, labels_n = _glyphs(), torch.arange(count) % CLASSES
+    grades_n = draws("grades", shape=(count,))
+    top_n, left_n = (SIDE - GLYPH_SIDE) // 2 + draws("shifts", shape=(2, count)) % 5 - 2
+    drawing_nhw = _level(GLYPH, grades_n) * _placed(glyphs[labels_n], top_n, left_n, side=SIDE)
+    for label_n, *corner in draws("pieces", shape=(2, 3, count)):
+        pieces_nhw = glyphs[label_n % CLASSES, :PIECE_SIDE, :PIECE_SIDE]
+        top_n, left_n = (place_n % (SIDE - PIECE_SIDE + 1) for place_n in corner)
+        placed_nhw = _placed(pieces_nhw, top_n, left_n, side=SIDE)
+        drawing_nhw += _level(PIECE, grades_n) * placed_nhw
+    noise_nhwc = draws("noise", shape=(2, count, SIDE, SIDE, 3)).sum(0) - 255
+    tints_n11c = torch.tensor(TINTS)[labels_n][:, None, None, :]
+    images_nhwc = 128 + drawing_nhw[..., None]
+    images_nhwc = images_nhwc + _level(TINT, grades_n)[..., None] * tints_n11c // 2
+    images_nhwc += _level(NOISE, grades_n)[..., None] * noise_nhwc // 255
+    return ImageSet(images_nhwc.clamp(0, 255).to(torch.uint8), labels_n), grades_n
 
 
-def _amplitude(ends: tuple[int, int], grades_n: Integers) -> Integers:
-    """Go from the first to the second end as the grade rises: (N, 1, 1)."""
-    easy, hard = ends
-    levels_n = (easy * (GRADES - 1 - grades_n) + hard * grades_n) // (GRADES - 1)
-    return levels_n.clip(0)[:, None, None]
-
-
-def _placed_glyphs(split: str, labels_n: Integers, *, glyphs: Integers) -> Integers:
-    """Return (N, SIDE, SIDE): each image's glyph, up to two pixels off the centre."""
-    count, middle = len(labels_n), (SIDE - GLYPH_SIDE) // 2
-    canvas = np.zeros((count, SIDE, SIDE), dtype=np.int64)
-    shifts = _bytes(split, "shifts", shape=(2, count)) % 5 - 2
-    for place, (label, top, left) in enumerate(zip(labels_n, *(middle + shifts), strict=True)):
-        canvas[place, top : top + GLYPH_SIDE, left : left + GLYPH_SIDE] = glyphs[label]
-    return canvas
-
-
-def _placed_pieces(split: str, count: int, *, glyphs: Integers) -> Integers:
-    """Return (N, SIDE, SIDE): two corners of random glyphs in each image, anywhere."""
-    canvas = np.zeros((count, SIDE, SIDE), dtype=np.int64)
-    draws = _bytes(split, "pieces", shape=(2, 3, count))
-    for labels, tops, lefts in draws:
-        spots = zip(
-            labels % CLASSES,
-            tops % (SIDE - PIECE_SIDE + 1),
-            lefts % (SIDE - PIECE_SIDE + 1),
-            strict=True,
-        )
-        for place, (label, top, left) in enumerate(spots):
-            canvas[place, top : top + PIECE_SIDE, left : left + PIECE_SIDE] += glyphs[
-                label, :PIECE_SIDE, :PIECE_SIDE
-            ]
-    return canvas
-
-
-NAME = "graded_digits"
 COPIES = {"train": 1, "test": 2}  # of each scan, each with a grade of its own
 GRADED_SIDE = 10  # of the images; scans are 8 x 8, and up to one pixel off the centre
 SCAN_PIECES, SCAN_PIECE_SIDE = 2, 5
@@ -186,8 +161,8 @@ def load_graded_digits() -> Dataset:
     return described(
         train,
         test,
-        name=NAME,
-        title=DATASETS[NAME].title,
+        name="graded_digits",
+        title=DATASETS["graded_digits"].title,
         class_names=digits.info.class_names,
         difficulty_n=grades_n / (GRADES - 1),
         augment=damaged_anew,
@@ -208,7 +183,7 @@ def _graded_split(split: str, scans: ImageSet) -> tuple[ImageSet, Tensor]:
     """Return damaged images of every scan, and their grades from 0 to 255."""
 
     def draws(what: str, shape: tuple[int, ...]) -> Tensor:
-        return torch.from_numpy(drawn_bytes(NAME, split, what, shape=shape))
+        return _drawn_bytes("graded_digits", split, what, shape=shape)
 
     scans_nhwc = scans.images_nhwc.repeat(COPIES[split], 1, 1, 1)
     images_nhwc, grades_n = _damaged(scans_nhwc[..., 0].long(), draws)
@@ -216,45 +191,24 @@ def _graded_split(split: str, scans: ImageSet) -> tuple[ImageSet, Tensor]:
 
 
 def _damaged(scans_nhw: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Return damaged images (N, H, W, 1), and their grades (N,) from 0 to 255."""
+    """Return damaged images (N, H, W, 1), and their grades (N,) from 0 to 255.
+
+    Over each lie pieces of other images, anywhere, where the brighter pixel shows; then noise.
+    """
     count, room = len(scans_nhw), GRADED_SIDE - scans_nhw.shape[1]
     grades_n = draws("grades", (count,))
-    top_n, left_n = draws("shifts", (2, count)) % (room + 1)
-    placed_nhw = _window(functional.pad(scans_nhw, (room,) * 4), top_n, left_n, side=GRADED_SIDE)
+    top_n, left_n = room - draws("shifts", (2, count)) % (room + 1)
+    placed_nhw = _placed(scans_nhw, top_n, left_n, side=GRADED_SIDE)
     images_nhw = _level(SCAN, grades_n) * placed_nhw // 255
+    inside = scans_nhw.shape[1] - SCAN_PIECE_SIDE + 1
     for number in range(SCAN_PIECES):
-        named = partial(_numbered, draws, number)
-        images_nhw = _covered(images_nhw, scans_nhw, _level(SCAN_PIECE, grades_n), named)
+        chosen = draws(f"others {number}", (2, count))
+        spots = draws(f"pieces {number}", (4, count))
+        others_nhw = scans_nhw[(256 * chosen[0] + chosen[1]) % count]
+        pieces_nhw = _window(others_nhw, *(spots[:2] % inside), side=SCAN_PIECE_SIDE)
+        top_n, left_n = spots[2:] % (GRADED_SIDE - SCAN_PIECE_SIDE + 1)
+        placed_nhw = _placed(pieces_nhw, top_n, left_n, side=GRADED_SIDE)
+        images_nhw = torch.maximum(images_nhw, _level(SCAN_PIECE, grades_n) * placed_nhw // 255)
     noise_nhw = draws("noise", (2, *images_nhw.shape)).sum(0) - 255
     noisy_nhw = BACKGROUND + images_nhw + _level(SCAN_NOISE, grades_n) * noise_nhw // 255
     return noisy_nhw.clamp(0, 255).to(torch.uint8)[..., None], grades_n
-
-
-def _level(ends: tuple[int, int], grades_n: Tensor) -> Tensor:
-    """Go from the first to the second end as the grade rises: (N, 1, 1)."""
-    easy, hard = ends
-    return ((easy * (GRADES - 1 - grades_n) + hard * grades_n) // (GRADES - 1))[:, None, None]
-
-
-def _window(images_nhw: Tensor, top_n: Tensor, left_n: Tensor, *, side: int) -> Tensor:
-    """Cut a square out of each image: (N, side, side)."""
-    across = torch.arange(side, device=images_nhw.device)
-    rows, columns = (top_n[:, None] + across)[:, :, None], (left_n[:, None] + across)[:, None, :]
-    numbers = torch.arange(len(images_nhw), device=images_nhw.device)[:, None, None]
-    return images_nhw[numbers, rows, columns]
-
-
-def _covered(images_nhw: Tensor, others_nhw: Tensor, bright_n11: Tensor, draws: Draws) -> Tensor:
-    """Lay a piece of another image over each, anywhere, so bright; the brighter pixel shows."""
-    count, inside = len(images_nhw), others_nhw.shape[1] - SCAN_PIECE_SIDE + 1
-    chosen, spots = draws("others", (2, count)), draws("pieces", (4, count))
-    others_nhw = others_nhw[(256 * chosen[0] + chosen[1]) % count]
-    pieces_nhw = _window(others_nhw, *(spots[:2] % inside), side=SCAN_PIECE_SIDE)
-    room = GRADED_SIDE - SCAN_PIECE_SIDE
-    top_n, left_n = room - spots[2:] % (room + 1)
-    placed_nhw = _window(functional.pad(pieces_nhw, (room,) * 4), top_n, left_n, side=GRADED_SIDE)
-    return torch.maximum(images_nhw, bright_n11 * placed_nhw // 255)
-
-
-def _numbered(draws: Draws, number: int, what: str, shape: tuple[int, ...]) -> Tensor:
-    return draws(f"{what} {number}", shape)

@@ -40,19 +40,8 @@ class Evaluation:
         return int(self.correct_n.sum())
 
 
-def evaluate(net: DynamicNet, batches: Iterable[Batch], *, num_images: int) -> Evaluation:
-    """Run the masked forward in eval mode over `num_images` images, each exactly once.
-
-    The mode of every part of the network is restored. `index_n` says where an image belongs.
-
-    Raises:
-        ValueError: the batches do not hold each image 0 ... num_images - 1 once.
-    """
-    return _evaluate(net, net, batches, num_images=num_images)
-
-
 def evaluate_permuted(net: DynamicNet, batches: Iterable[Batch], *, num_images: int) -> Evaluation:
-    """Do the same with every image following the decisions of its neighbour in the batch.
+    """Do as `evaluate` with every image following the decisions of its neighbour in the batch.
 
     The batches should hold images in random order, so that neighbours have nothing in common.
 
@@ -64,16 +53,27 @@ def evaluate_permuted(net: DynamicNet, batches: Iterable[Batch], *, num_images: 
     def permuted(x_nchw: Tensor) -> Output:
         return net.forward_permuted(x_nchw, neighbours(x_nchw))
 
-    return _evaluate(net, permuted, batches, num_images=num_images)
+    return evaluate(net, batches, num_images=num_images, run=permuted)
 
 
-def _evaluate(
-    net: DynamicNet, run: Callable[[Tensor], Output], batches: Iterable[Batch], *, num_images: int
+def evaluate(
+    net: DynamicNet,
+    batches: Iterable[Batch],
+    *,
+    num_images: int,
+    run: Callable[[Tensor], Output] | None = None,
 ) -> Evaluation:
+    """Run the masked forward, or `run`, in eval mode over `num_images` images, each exactly once.
+
+    The mode of every part of the network is restored. `index_n` says where an image belongs.
+
+    Raises:
+        ValueError: the batches do not hold each image 0 ... num_images - 1 once.
+    """
     parts: list[tuple[Tensor, ...]] = []
     with evaluating(net):
         for batch in batches:
-            output = run(batch.x_nchw)
+            output = (run or net)(batch.x_nchw)
             logits_nk = output.logits.float()
             loss_n = F.cross_entropy(logits_nk, batch.labels_n, reduction="none")
             right_n = logits_nk.argmax(dim=1) == batch.labels_n

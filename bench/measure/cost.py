@@ -8,15 +8,17 @@ evaluation: which units ran is in the trace it is given.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from math import prod
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,14 +33,6 @@ aten = torch.ops.aten
 Shape = Sequence[int]
 
 
-def _matrix_vector(matrix: Shape, vector: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(matrix)
-
-
-def _added_matrix_vector(added: Shape, matrix: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(matrix)
-
-
 def _added_matrices(added: Shape, a: Shape, b: Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(a) * b[-1]
 
@@ -49,10 +43,8 @@ def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> in
 
 
 FORMULAS: Mapping[Any, Callable[..., int]] = {
-    aten.mv: _matrix_vector,
-    aten.dot: _matrix_vector,
-    aten.vdot: _matrix_vector,
-    aten.addmv: _added_matrix_vector,
+    **dict.fromkeys((aten.mv, aten.dot, aten.vdot), lambda matrix, *_, **__: 2 * prod(matrix)),
+    aten.addmv: lambda added, matrix, *_, **__: 2 * prod(matrix),
     aten.addbmm: _added_matrices,
     aten._addmm_activation: _added_matrices,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
@@ -128,14 +120,9 @@ _LOSSES = """
     smooth_l1_loss soft_margin_loss
 """
 # What only gradients are called after.
-_GRADIENTS = """
-    batch_norm value_selecting_reduction
-"""
-FREE = frozenset(
-    " ".join(
-        (_MEMORY, _REDUCTIONS, _ELEMENTWISE, _NORMS, _POOLING, _RANDOM, _LOSSES, _GRADIENTS)
-    ).split()
-)
+_GRADIENTS = "batch_norm value_selecting_reduction"
+_KINDS = (_MEMORY, _REDUCTIONS, _ELEMENTWISE, _NORMS, _POOLING, _RANDOM, _LOSSES, _GRADIENTS)
+FREE = frozenset(" ".join(_KINDS).split())
 """Free operators of torch by name. Those in place, with a `_` behind, and the gradients of free
 ones, with `_backward`, are free too."""
 
@@ -178,7 +165,6 @@ class Unknown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 Made = TypeVar("Made")
-_CONTRACT = "A unit's module takes one tensor of shape (N, *input_shape)."
 
 
 def unit_macs(net: DynamicNet) -> dict[str, int]:
@@ -218,16 +204,16 @@ def macs_per_image(executed_nu: Tensor, unit_macs: Sequence[int]) -> Tensor:
 
 
 def counted_macs(call: Callable[[], object]) -> int:
-    """Return the MACs of whatever `call` really runs.
-
-    Raises:
-        PluginError: it runs an operator that is neither counted nor free.
-    """
+    """Return the MACs of whatever `call` really runs; errors as `counting`."""
     return counting(call)[0]
 
 
 def counting(call: Callable[[], Made]) -> tuple[int, Made]:
-    """Return the same beside what `call` returns; errors as `counted_macs`."""
+    """Return the MACs of whatever `call` really runs, and what it returns.
+
+    Raises:
+        PluginError: it runs an operator that is neither counted nor free.
+    """
     macs, made = _macs_by_operator(call)
     return sum(macs.values()), made
 
@@ -264,14 +250,11 @@ def _macs_of(unit: Unit) -> int:
             raise PluginError(
                 f"Unit '{unit.name}' does not run on an input of shape {tuple(probe.shape)}:"
                 f" {error}",
-                hint=_CONTRACT,
+                hint="A unit's module takes one tensor of shape (N, *input_shape).",
             ) from error
-        # Late: it imports all of torchvision, a second that reading records does without.
-        from bench.measure.second_count import KNOWN, macs_by_ptflops
-
         with in_plain_operators():
-            by_ptflops = macs_by_ptflops(module, probe)
-    by_torch = sum(count for operator, count in macs.items() if operator in KNOWN)
+            by_ptflops, known = _macs_by_ptflops(module, probe)
+    by_torch = sum(count for operator, count in macs.items() if operator in known)
     if by_ptflops != by_torch:
         given = "no count" if by_ptflops is None else f"{by_ptflops:,} MACs"
         raise PluginError(
@@ -280,3 +263,34 @@ def _macs_of(unit: Unit) -> int:
             hint="Build the unit from convolutions, linear layers and matrix products.",
         )
     return sum(macs.values())
+
+
+def _macs_by_ptflops(module: nn.Module, probe: Tensor) -> tuple[int | None, Container[Any]]:
+    """Return the MACs at one input (1, ...) without biases, None if ptflops fails; and the
+    operators that it knows."""
+    # Late: it imports all of torchvision, a second that reading records does without.
+    from ptflops import get_model_complexity_info
+    from ptflops.aten_ops import ATEN_OPS_MAPPING, addmm_flop, conv_flop
+
+    # Dropping biases here, not from the module, also reaches those of recurrent cells.
+    without_bias = {
+        aten.addmm: lambda given, made: int(addmm_flop([None, *given[1:]], made)),
+        **dict.fromkeys(
+            (aten.convolution, aten._convolution),
+            lambda given, made: int(conv_flop([*given[:2], None, *given[3:9]], made)),
+        ),
+    }
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        macs, params = get_model_complexity_info(
+            module,
+            tuple(probe.shape[1:]),
+            backend="aten",
+            input_constructor=lambda shape: probe,
+            as_strings=False,
+            print_per_layer_stat=False,
+            verbose=False,
+            ost=silence,
+            custom_modules_hooks=without_bias,
+        )
+    return None if macs is None or params is None else int(macs), ATEN_OPS_MAPPING

@@ -301,7 +301,8 @@ def _monitors() -> list[Any]:
     from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-    found: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
+    found = [kind() for kind in kinds]
     with suppress(Exception):  # no GPU, or no way to ask it: each in its own words
         from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 

@@ -98,11 +98,11 @@ def train(
     for number, phase in enumerate(phases):
         if number < start_phase or phase.epochs == 0:
             continue
-        stretch = _Stretch(number, phase, net, images, settings, reporter, watch)
+        under_way = PhaseRun(number, phase, net, images, settings, reporter, watch)
         if position is not None and number == start_phase:
-            restore_optimizer(stretch.optimizer, position.optimizer)
+            restore_optimizer(under_way.optimizer, position.optimizer)
         first = start_epoch if number == start_phase else 0
-        stretch.run(first, log, checkpoint)
+        under_way.run(first, log, checkpoint)
     for parameter in net.parameters():
         parameter.requires_grad_(True)
     return log.rows, log.costs
@@ -118,7 +118,7 @@ def _resume(checkpoint: Checkpoint, reporter: Reporter) -> Position | None:
 
 
 @dataclass(eq=False)
-class _Stretch:
+class PhaseRun:
     """One phase under way."""
 
     number: int
@@ -185,7 +185,7 @@ class _Stretch:
             total.zero_()
         first_step = epoch * self.steps
         for step, batch in enumerate(self._batches("order", epoch), start=first_step):
-            self._step(batch, step)
+            self.step(batch, step)
             self.reporter.advanced(len(batch))
             # An epoch may take an hour; a look at every step would hold up the device.
             if (step + 1 - first_step) % _LOOK_EVERY_STEPS == 0:
@@ -203,7 +203,8 @@ class _Stretch:
             values=values,
         )
 
-    def _step(self, batch: Batch, step: int) -> None:
+    def step(self, batch: Batch, step: int) -> None:
+        """Do one step, `step` counted from the beginning of the phase."""
         set_learning_rate(self.optimizer, self._lr(step))
         bf16 = self.settings.precision == "bf16"
         with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=bf16):

@@ -16,12 +16,12 @@ QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
 RESNET = ("run", "--methods", "resnet", *QUICK)
 SLOWLY = """
 import time
-from bench.training.loop import Steps
-step = Steps.step
+from bench.training.loop import PhaseRun
+step = PhaseRun.step
 def slow(self, *given, **named):
     time.sleep(0.15)
     step(self, *given, **named)
-Steps.step = slow
+PhaseRun.step = slow
 """
 
 

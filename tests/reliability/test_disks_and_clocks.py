@@ -128,16 +128,16 @@ def test_a_read_only_folder_is_named_and_can_be_read(
 VANISHING = """
 import shutil
 import bench.training.loop as loop
-from bench.training.loop import Steps
+from bench.training.loop import PhaseRun
 loop._CHECKPOINT_EVERY_S = 0.0
-step, count = Steps.step, 0
+step, count = PhaseRun.step, 0
 def vanishing(self, *given, **named):
     global count
     count += 1
     if count == 5:
         shutil.rmtree({results!r})
     step(self, *given, **named)
-Steps.step = vanishing
+PhaseRun.step = vanishing
 """
 
 

@@ -20,13 +20,13 @@ class Absurd(DenseResNet):
         return super().phases(config, budget.model_copy(update={"optimizer": optimizer}))
 """
 COUNTING = """
-from bench.training.loop import Steps
-step, count = Steps.step, 0
+from bench.training.loop import PhaseRun
+step, count = PhaseRun.step, 0
 def counting(self, *given, **named):
     global count
     count += 1
     step(self, *given, **named)
-Steps.step = counting
+PhaseRun.step = counting
 _exit = __import__("os")._exit
 def ending(status):
     print(f"steps={count}", flush=True)
