@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST = 500
 _CUT = "…"
@@ -44,6 +45,12 @@ def tame(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return "1 seed" or "2 seeds"."""
     return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first five of some names, and how many more there are."""
+    shown = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 def _shown(letter: str) -> bool:

@@ -57,13 +57,14 @@ class PaddedImages:
         drawn = _draw(len(self), pad=self.pad, flip=self.flip, generator=generator)
         if self.augment is not None:
             generator = torch.Generator().manual_seed(drawn_seed(generator))
-        draws = drawn.to(self.labels_n.device)
-        spans = spans_of(len(self), batch_size=batch_size)
+        device = self.labels_n.device
+        columns = (whole_batches(part.to(device), batch_size=batch_size) for part in drawn)
+        draws = [Draws(*parts) for parts in zip(*columns, strict=True)]
         if self.augment is not None and self.origins is not None:
-            pixels = self._made(draws.index_n[: spans[-1].stop], batch_size, generator)
+            pixels = self._made(torch.cat([one.index_n for one in draws]), batch_size, generator)
         else:
-            pixels = (self._cropped(draws.at(span), generator) for span in spans)
-        chosen = (draws.index_n[span] for span in spans)
+            pixels = (self._cropped(one, generator) for one in draws)
+        chosen = (one.index_n for one in draws)
         return (Portion(x, self.labels_n[n], n) for x, n in zip(pixels, chosen, strict=True))
 
     def _made(
@@ -114,18 +115,12 @@ def steps_per_epoch(count: int, *, batch_size: int) -> int:
 
 
 class Draws(NamedTuple):
-    """All random choices of one epoch, one entry per image in the order of training."""
+    """All random choices of an epoch or a batch, one entry per image in the order of training."""
 
     index_n: Tensor
     top_n: Tensor
     left_n: Tensor
     mirrored_n: Tensor  # bool
-
-    def to(self, device: torch.device) -> Draws:
-        return Draws(*(column.to(device) for column in self))
-
-    def at(self, span: slice) -> Draws:
-        return Draws(*(column[span] for column in self))
 
 
 def _draw(count: int, *, pad: int, flip: bool, generator: torch.Generator) -> Draws:
@@ -137,10 +132,10 @@ def _draw(count: int, *, pad: int, flip: bool, generator: torch.Generator) -> Dr
     return Draws(index_n, top_n, left_n, coins_n if flip else torch.zeros_like(coins_n))
 
 
-def spans_of(count: int, *, batch_size: int) -> list[slice]:
+def whole_batches(order_n: Tensor, *, batch_size: int) -> list[Tensor]:
     """Return the batches of an epoch: what does not fill one is left out, unless it is all."""
-    steps = steps_per_epoch(count, batch_size=batch_size)
-    return [slice(step * batch_size, (step + 1) * batch_size) for step in range(steps)]
+    steps = steps_per_epoch(len(order_n), batch_size=batch_size)
+    return [order_n[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
 
 
 def train_batches(

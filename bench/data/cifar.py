@@ -235,9 +235,9 @@ def _check(listing: Listing, source: Source, place: Path, *, count: int) -> None
 
 def _decoded(listing: Listing) -> ImageSet:
     place = listing.files[0].parents[1]
-    decoded = decode(listing, size_hw=SIZE_HW, title=f"Decoding {place.name}")
-    if decoded.grey:
+    images, grey = decode(listing, size_hw=SIZE_HW, title=f"Decoding {place.name}")
+    if grey:
         raise DataError(
             f"All images in {place} are grey, expected RGB.", hint="Use the colour images."
         )
-    return decoded.images
+    return images

@@ -7,16 +7,14 @@ another program.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, TypedDict, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +23,7 @@ from bench.console import progress
 from bench.data.cache import DataWarning, storage_errors
 from bench.data.images import Dataset, ImageSet, described, in_canonical_order
 from bench.errors import DataError
-from bench.plain_text import one_line
+from bench.plain_text import one_line, some
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,20 +43,12 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """The image files of one split, sorted by class and name."""
 
     class_names: tuple[str, ...]
     files: tuple[Path, ...]
     labels: tuple[int, ...]  # one per file
-
-
-class Decoded(NamedTuple):
-    """The pixels of one split, still in three channels, and whether all files were grey."""
-
-    images: ImageSet
-    grey: bool
 
 
 class DifferentSizesError(DataError):
@@ -80,7 +70,7 @@ def list_splits(folder: Path, *, without: Collection[Path] = ()) -> tuple[Listin
         raise DataError(
             f"train/ and {places[1].name}/ in {folder} do not have the same classes"
             f" ({len(train.class_names):,} and {len(test.class_names):,}): only one of them has"
-            f" {_some(differing)}.",
+            f" {some(differing)}.",
             hint=LAYOUT,
         )
     if len(train.class_names) < 2:
@@ -92,7 +82,7 @@ def list_splits(folder: Path, *, without: Collection[Path] = ()) -> tuple[Listin
         names = [one_line(_text(str(path.relative_to(folder)))) for path in left_out]
         warnings.warn(
             f"Left out of {folder}, as no images in a format that is read: {len(names):,}"
-            f" ({_some(names)}). Read are {', '.join(FORMATS)}.",
+            f" ({some(names)}). Read are {', '.join(FORMATS)}.",
             DataWarning,
             stacklevel=3,
         )
@@ -166,26 +156,15 @@ def _is_image(path: Path) -> bool:
 
 
 def _called_image(path: Path) -> bool:
-    return _suffixes().get(path.suffix.lower()) in FORMATS
-
-
-@functools.cache
-def _suffixes() -> dict[str, str]:
     from PIL import Image
 
-    Image.init()
-    return Image.EXTENSION
+    return Image.registered_extensions().get(path.suffix.lower()) in FORMATS
 
 
 def _entries(folder: Path) -> list[Path]:
     """Return what lies in a folder, sorted, without hidden names."""
     with storage_errors(folder):
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 def stamp(folder: Path, listings: Sequence[Listing]) -> str:
@@ -253,8 +232,11 @@ def opened(file: Path, *, content: IO[bytes] | None = None) -> Iterator[Image.Im
         raise DataError(f"Cannot read the image {file}: {said}.", hint=SKIPPING) from error
 
 
-def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded:
-    """Decode all files of a split, in threads; every image must have the size `size_hw`."""
+def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> tuple[ImageSet, bool]:
+    """Decode all files of a split, in threads; every image must have the size `size_hw`.
+
+    Returns them in three channels, and whether all files were grey.
+    """
     count = len(listing.files)
     images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
 
@@ -272,7 +254,7 @@ def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> Decoded
 
     grey = all(in_threads(into, range(count), title=title))
     labels_n = torch.tensor(listing.labels, dtype=torch.int64)
-    return Decoded(ImageSet(torch.from_numpy(images_nhwc), labels_n), grey)
+    return ImageSet(torch.from_numpy(images_nhwc), labels_n), grey
 
 
 def plain_name(folder: Path) -> str:
@@ -292,7 +274,7 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
         decode(listing, size_hw=size_hw, title=f"Decoding {plain_name(folder)}/{split}")
         for listing, split in zip(splits, ("train", "test"), strict=True)
     ]
-    channels = 1 if all(split.grey for split in decoded) else 3
+    channels = 1 if all(grey for _, grey in decoded) else 3
     train, test = (
         in_canonical_order(
             ImageSet(images.images_nhwc[..., :channels].contiguous(), images.labels_n)
@@ -303,16 +285,8 @@ def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
     return described(train, test, pad=pad, flip=True, **naming(folder, splits[0]))
 
 
-class Naming(TypedDict):
-    """What a folder's data set is called."""
-
-    name: str
-    title: str
-    class_names: list[str]
-
-
-def naming(folder: Path, listing: Listing) -> Naming:
-    """Return what the data set in a folder is called."""
+def naming(folder: Path, listing: Listing) -> dict[str, Any]:
+    """Return what the data set in a folder is called: name, title and class names."""
     # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
     name, title = f"folder-{plain_name(folder)}", f"Images in {plain_name(folder)}/"
-    return Naming(name=name, title=title, class_names=list(map(_text, listing.class_names)))
+    return {"name": name, "title": title, "class_names": list(map(_text, listing.class_names))}

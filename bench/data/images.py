@@ -254,6 +254,11 @@ def fingerprint(train: ImageSet, test: ImageSet) -> str:
     return total.hexdigest()[:FINGERPRINT_LENGTH]
 
 
+def spread_over(count: int, *, some: int = 64) -> Tensor:
+    """Return the places of a few of `count` images, from the first to the last."""
+    return torch.linspace(0, count - 1, min(some, count)).long()
+
+
 def _digests(images: ImageSet) -> list[bytes]:
     pixels = images.images_nhwc.cpu().flatten(1).numpy()
     labels = images.labels_n.tolist()

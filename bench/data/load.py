@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Sized
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 from bench.data import cache, cifar
 from bench.data.catalogue import DATASETS
@@ -46,8 +45,7 @@ _EMBEDDED = {
 Status = Literal["ok", "missing", "incomplete", "broken", "embedded"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileReport:
+class FileReport(NamedTuple):
     """The state of one file of a data set."""
 
     file: Path | None  # None for a data set that needs no file
@@ -118,8 +116,7 @@ def _folder_of(name: str) -> Path:
     raise UnknownNameError("data set", name, [*DATASETS, *PLUGINS.names()])
 
 
-@dataclass(frozen=True, slots=True)
-class _Folder:
+class _Folder(NamedTuple):
     """A folder of images: what is listed of it, and where what was found of it before lies."""
 
     splits: tuple[Listing, Listing]
@@ -166,11 +163,12 @@ def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
     folder = _listed(path, data_dir)
     found = known(folder.index, source=folder.source)
     if found is not None:
-        detail = f"{_counted(found)}, read while they are used; fingerprint {found['fingerprint']}"
+        counts = _counted(found["train"], found["test"])
+        detail = f"{counts}, read while they are used; fingerprint {found['fingerprint']}"
         return (_report(folder.index, "ok", detail),)
     if not folder.decoded.exists():
-        counts = dict(zip(("train", "test"), (one.files for one in folder.splits), strict=True))
-        return (_report(path, "ok", f"{_counted(counts)}, looked at when first used"),)
+        counts = _counted(*(split.files for split in folder.splits))
+        return (_report(path, "ok", f"{counts}, looked at when first used"),)
     return (_verify_decoded(folder.decoded, source=folder.source),)
 
 
@@ -184,8 +182,8 @@ def skip_broken(name: str, *, data_dir: Path) -> list[str]:
     return leave_out_broken(path, _listed(path, data_dir).decoded.with_name(LEFT_OUT))
 
 
-def _counted(splits: Mapping[str, Any]) -> str:
-    return f"{len(splits['train']):,} + {len(splits['test']):,} images"
+def _counted(train: Sized, test: Sized) -> str:
+    return f"{len(train):,} + {len(test):,} images"
 
 
 def _report(path: Path, status: Status, detail: str) -> FileReport:
@@ -225,5 +223,5 @@ def _verify_decoded(path: Path, *, source: str) -> FileReport:
         return _report(path, "broken", f"{broken}; it is made anew at the next use")
     if dataset is None:
         return _report(path, "ok", "of older images; it is made anew at the next use")
-    counts = _counted({"train": dataset.train, "test": dataset.test})
+    counts = _counted(dataset.train, dataset.test)
     return _report(path, "ok", f"{counts}, fingerprint {dataset.info.fingerprint}")

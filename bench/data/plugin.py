@@ -24,12 +24,11 @@ from bench.data.images import (
     canonical_order,
     described,
     fingerprint,
+    spread_over,
 )
 from bench.data.streaming import Source, Streamed, Views, pixels_of
 from bench.errors import DataError
 from bench.registry import Registry
-
-_LOOKED_AT = 64
 
 
 class DatasetPlugin(ABC):
@@ -126,8 +125,7 @@ def streamed(
         for source, given in zip((train, test), labels, strict=True)
     ]
     _check(plugin, splits, class_names)
-    few_n = torch.linspace(0, len(test) - 1, min(_LOOKED_AT, len(test))).long()
-    looked_at = splits[1].take(few_n).held("cpu")
+    looked_at = splits[1].take(spread_over(len(test))).held("cpu")
     return described(
         *splits,
         name=plugin.name,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from bench.data.augment import Trainable, drawn_seed, pad_images, spans_of
+from bench.data.augment import Trainable, drawn_seed, pad_images, whole_batches
 from bench.data.images import Dataset, Images, ImageSet, Portion
 from bench.errors import BenchError, DataError
 from bench.plain_text import one_line
@@ -78,7 +78,7 @@ class Streamed(Images):
     def epoch(self, *, batch_size: int, generator: torch.Generator) -> Iterator[Portion]:
         """Return all images in random order, each as the view of training has it."""
         order_n = torch.randperm(len(self), generator=generator)
-        batches = [order_n[span] for span in spans_of(len(self), batch_size=batch_size)]
+        batches = whole_batches(order_n, batch_size=batch_size)
         return self._read(batches, self.views.training, seed=drawn_seed(generator))
 
     def held(self, device: torch.device | str) -> ImageSet:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from bench.data.cifar import SOURCES
-from bench.data.images import Dataset
+from bench.data.images import Dataset, spread_over
 from bench.data.normalising import IMAGENET
 from bench.data.photos import size_for, views_for
 from bench.data.plugin import DatasetPlugin, in_memory, streamed
@@ -30,7 +30,6 @@ from bench.plain_text import one_line
 PREFIX = "torchvision/"
 # A mirrored letter, digit or sign is another one.
 _NEVER_FLIPPED = {"MNIST", "KMNIST", "QMNIST", "EMNIST", "SVHN", "USPS", "GTSRB", "RenderedSST2"}
-_LOOKED_AT = 64
 
 
 def vision_named(name: str) -> Vision | None:
@@ -76,7 +75,7 @@ class Vision(DatasetPlugin):
         labels = _labels(train), _labels(test)
         names = getattr(train, "classes", None) or range(1 + max(map(max, labels)))
         class_names = [one_line(str(name), longest=100) for name in names]
-        few = [split[int(n)][0] for split in (train, test) for n in _spread_over(split)]
+        few = [split[int(n)][0] for split in (train, test) for n in spread_over(len(split))]
         sizes = [(image.height, image.width) for image in few]
         flip = self._kind.__name__ not in _NEVER_FLIPPED
         if len(set(sizes)) == 1 and few[0].width * few[0].height * 3 * len(train) <= room_bytes:
@@ -126,10 +125,6 @@ def _labels(split: Any) -> Sequence[int]:
         if found is not None and len(found) == len(split):
             return [int(label) for label in found]
     return [int(split[n][1]) for n in range(len(split))]
-
-
-def _spread_over(split: Any) -> torch.Tensor:
-    return torch.linspace(0, len(split) - 1, min(_LOOKED_AT, len(split))).long()
 
 
 def _held(split: Any, labels: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

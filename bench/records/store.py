@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from bench.config import RunSpec
 from bench.errors import RecordError
+from bench.plain_text import some
 from bench.records.document import LARGEST_BYTES, decode, encode
 from bench.records.record import RunRecord, Status, leaves
 from bench.storage import (
@@ -125,7 +126,7 @@ class RunStore:
         """
         match, *others = matches = self.matching(name)
         if others:
-            raise RecordError(f"'{name}' names {len(matches)} runs.", hint=_listing(matches))
+            raise RecordError(f"'{name}' names {len(matches)} runs.", hint=some(matches))
         try:
             return self.load(match)
         except RecordError as error:
@@ -151,7 +152,7 @@ class RunStore:
         if matches:
             return [run for run in matches if run.startswith(f"{name}-")] or matches
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
-        hint = f"Nearest: {_listing(near)}" if near else "See 'bench list runs'."
+        hint = f"Nearest: {some(near)}" if near else "See 'bench list runs'."
         raise RecordError(f"There is no run '{name}' in {self.runs_dir}.", hint=hint)
 
     def save(self, record: RunRecord) -> Path:
@@ -263,11 +264,6 @@ def plain_name(name: str) -> str:
 
 def _is_plain(name: str) -> bool:
     return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0:")
-
-
-def _listing(names: list[str]) -> str:
-    shown = ", ".join(names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 _LISTED = 8
