@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from deciding_nets import deciding_nets, images, small_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -23,7 +23,6 @@ from bench.measure.accuracy import (
 )
 from bench.measure.cost import dense_macs, unit_macs
 from bench.networks.gated import GatedResNet
-from bench.networks.trunk import Backbone
 from bench.records.arrays import bits_in
 
 
@@ -38,10 +37,8 @@ def in_batches(x_nchw: Tensor, labels_n: Tensor, order_n: Tensor, *, size: int) 
     return [Labelled(x_nchw[i], labels_n[i], i) for i in torch.split(order_n, size)]
 
 
-def test_every_image_is_judged_in_its_place_whatever_the_order_and_batch_size(
-    deciding_nets: dict[str, GatedResNet], images: Callable[..., Tensor]
-) -> None:
-    net, x_nchw = deciding_nets["up front"].eval(), images(50, side=16)
+def test_every_image_is_judged_in_its_place_whatever_the_order_and_batch_size() -> None:
+    net, x_nchw = deciding_nets()["up front"].eval(), images(50, side=16)
     labels_n = torch.randint(10, (50,))
     with torch.no_grad():
         output = net(x_nchw)
@@ -55,9 +52,7 @@ def test_every_image_is_judged_in_its_place_whatever_the_order_and_batch_size(
     assert evaluation.executed_nu.dtype == evaluation.loss_n.dtype == torch.float32
 
 
-def test_evaluation_leaves_statistics_and_every_mode_as_they_were(
-    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
+def test_evaluation_leaves_statistics_and_every_mode_as_they_were() -> None:
     net = GatedResNet(small_backbone()).train()
     net.trunk.stem.eval()
     modes = [module.training for module in net.modules()]
@@ -71,9 +66,7 @@ def test_evaluation_leaves_statistics_and_every_mode_as_they_were(
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [0, 1, 2, 2], [1, 2, 3, 4]])
-def test_a_missing_repeated_or_foreign_image_is_refused(
-    order: list[int], small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
+def test_a_missing_repeated_or_foreign_image_is_refused(order: list[int]) -> None:
     labels_n = torch.zeros(5, dtype=torch.int64)
     batches = in_batches(images(5), labels_n, torch.tensor(order), size=2)
     with pytest.raises(ValueError, match="expected each of 4 images once"):
@@ -87,10 +80,8 @@ def test_packed_bits_come_back_in_order(correct: list[bool]) -> None:
     assert bits_in({"x": bits}, "x", count=len(correct)).tolist() == correct
 
 
-def test_the_record_of_a_point_states_costs_rates_masks_and_parameters(
-    deciding_nets: dict[str, GatedResNet],
-) -> None:
-    net = deciding_nets["up front"]
+def test_the_record_of_a_point_states_costs_rates_masks_and_parameters() -> None:
+    net = deciding_nets()["up front"]
     units, macs = net.units(), unit_macs(net)
     executed_nu = torch.ones(4, len(units))
     column = {unit.name: u for u, unit in enumerate(units)}
@@ -121,9 +112,7 @@ def test_the_record_of_a_point_states_costs_rates_masks_and_parameters(
     assert arrays["executed_nu"].shape == (4, len(units))
 
 
-def test_the_dense_network_drops_nothing_and_costs_one(
-    small_backbone: Callable[..., Backbone],
-) -> None:
+def test_the_dense_network_drops_nothing_and_costs_one() -> None:
     net = GatedResNet(small_backbone())
     evaluation = Evaluation(torch.tensor([True]), torch.ones(1, len(net.units())), torch.zeros(1))
     point = point_record(

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from deciding_nets import deciding_nets, images, small_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -74,10 +75,8 @@ def test_a_hundred_classes_add_5760_macs() -> None:
     assert hundred - ten == 5_760
 
 
-def test_a_gated_network_lists_the_macs_of_the_same_trunk_plus_its_policy(
-    deciding_nets: dict[str, GatedResNet],
-) -> None:
-    for net in deciding_nets.values():
+def test_a_gated_network_lists_the_macs_of_the_same_trunk_plus_its_policy() -> None:
+    for net in deciding_nets().values():
         macs = unit_macs(net)
         assert list(macs) == [unit.name for unit in net.units()]
         without_policy = sum(backbone_only(net.units(), macs))
@@ -85,10 +84,8 @@ def test_a_gated_network_lists_the_macs_of_the_same_trunk_plus_its_policy(
 
 
 @pytest.mark.parametrize("kind", ["up front", "per unit"])
-def test_macs_of_the_trace_are_those_counted_on_the_executed_path(
-    kind: str, deciding_nets: dict[str, GatedResNet], images: Callable[..., Tensor]
-) -> None:
-    net, x_nchw = deciding_nets[kind], images(32, side=16)
+def test_macs_of_the_trace_are_those_counted_on_the_executed_path(kind: str) -> None:
+    net, x_nchw = deciding_nets()[kind], images(32, side=16)
     with evaluating(net):
         executed_nu = net.execute(x_nchw).executed
         counted = counted_macs(lambda: net.execute(x_nchw))
@@ -100,10 +97,8 @@ def test_macs_of_the_trace_are_those_counted_on_the_executed_path(
     assert macs_n.sum().item() == counted == one_by_one
 
 
-def test_the_masked_path_costs_the_full_price(
-    deciding_nets: dict[str, GatedResNet], images: Callable[..., Tensor]
-) -> None:
-    net = deciding_nets["up front"]
+def test_the_masked_path_costs_the_full_price() -> None:
+    net = deciding_nets()["up front"]
     with evaluating(net):
         counted = counted_macs(lambda: net(images(4, side=16)))
     assert counted == 4 * sum(unit_macs(net).values())
@@ -132,9 +127,7 @@ def test_counting_gives_the_same_inside_inference_mode() -> None:
         assert unit_macs(net) == {"only": 50}
 
 
-def test_counting_leaves_the_network_as_it_was(
-    small_backbone: Callable[..., Backbone], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_counting_leaves_the_network_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     net = GatedResNet(small_backbone()).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     unit_macs(net)

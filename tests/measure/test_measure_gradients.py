@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
+from deciding_nets import deciding_nets, images, skipping_net, small_backbone
 from torch import Tensor, nn
 
 from bench.data.augment import Batch
 from bench.errors import Unsupported
 from bench.measure.gradients import block_gradients
-from bench.method import Backbone
 from bench.networks.gated import GatedResNet
 from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
 from bench.seeding import random_fingerprint
-
-MakeImages = Callable[..., Tensor]
 
 
 class OneWeight(DynamicNet):
@@ -51,8 +49,8 @@ def batch(x_nchw: Tensor, labels: Sequence[int]) -> Batch:
     return Batch(x_nchw, torch.tensor(labels), torch.arange(len(labels)))
 
 
-def labelled(images: MakeImages, count: int = 6, side: int = 8) -> Batch:
-    return batch(images(count, side=side), [n % 10 for n in range(count)])
+def labelled(side: int = 8) -> Batch:
+    return batch(images(6, side=side), list(range(6)))
 
 
 def test_the_number_is_the_one_worked_out_by_hand() -> None:
@@ -69,11 +67,9 @@ def test_the_number_is_the_one_worked_out_by_hand() -> None:
     assert found == {"block0": pytest.approx(math.sqrt((first**2 + second**2) / 2), rel=1e-6)}
 
 
-def test_all_weights_of_a_block_count_alike(
-    small_backbone: Callable[..., Backbone], images: MakeImages
-) -> None:
+def test_all_weights_of_a_block_count_alike() -> None:
     net = GatedResNet(small_backbone("resnet8")).eval()
-    one = labelled(images)
+    one = labelled()
     found = block_gradients(net, [one])
     F.cross_entropy(net(one.x_nchw).logits, one.labels_n).backward()  # type: ignore[no-untyped-call]
     for b, block in enumerate(net.blocks):
@@ -82,28 +78,20 @@ def test_all_weights_of_a_block_count_alike(
         assert found[f"block{b}"] == pytest.approx(float(flat.square().mean().sqrt()), rel=1e-5)
 
 
-def test_a_block_that_no_image_runs_has_no_gradient_at_all(
-    small_backbone: Callable[..., Backbone],
-    skipping_net: Callable[[Backbone, Sequence[int]], GatedResNet],
-    images: MakeImages,
-) -> None:
-    found = block_gradients(skipping_net(small_backbone("resnet14"), [1, 4]), [labelled(images)])
+def test_a_block_that_no_image_runs_has_no_gradient_at_all() -> None:
+    found = block_gradients(skipping_net(small_backbone("resnet14"), [1, 4]), [labelled()])
     assert [name for name, value in found.items() if value == 0] == ["block1", "block4"]
     assert len(found) == 6 and all(math.isfinite(value) for value in found.values())
 
 
-def test_a_removed_block_has_no_number(
-    small_backbone: Callable[..., Backbone], images: MakeImages
-) -> None:
+def test_a_removed_block_has_no_number() -> None:
     net = GatedResNet(small_backbone("resnet8"))
     net.blocks[1].register_module("residual", RemovedResidual())
-    assert list(block_gradients(net, [labelled(images)])) == ["block0", "block2"]
+    assert list(block_gradients(net, [labelled()])) == ["block0", "block2"]
 
 
-def test_nothing_of_the_network_is_changed(
-    deciding_nets: dict[str, GatedResNet], images: MakeImages
-) -> None:
-    for net in deciding_nets.values():
+def test_nothing_of_the_network_is_changed() -> None:
+    for net in deciding_nets().values():
         net.train()
         net.blocks[0].eval()
         net.blocks[1].residual.requires_grad_(False)
@@ -112,7 +100,7 @@ def test_nothing_of_the_network_is_changed(
         wanted = [parameter.requires_grad for parameter in net.parameters()]
         state = {name: value.clone() for name, value in net.state_dict().items()}
         before = random_fingerprint()
-        block_gradients(net, [labelled(images, side=16)])
+        block_gradients(net, [labelled(side=16)])
         assert [module.training for module in net.modules()] == modes
         assert [parameter.requires_grad for parameter in net.parameters()] == wanted
         assert all(torch.equal(state[name], now) for name, now in net.state_dict().items())

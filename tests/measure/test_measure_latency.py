@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
+from deciding_nets import disagreeing_net, images, masked_only_net, skipping_net, small_backbone
 from torch import Tensor
 
 from bench.measure.latency.cells import MeasuredCell
@@ -25,7 +26,6 @@ TINY = Profile(
 # More calls and rounds, so that the medians hold on a machine that is shared meanwhile.
 STEADY = dataclasses.replace(TINY, name="steady", rounds=9, round_calls=9)
 DENSE = "dense"
-SkippingNet = Callable[[Backbone, Sequence[int]], GatedResNet]
 
 
 def measure(
@@ -43,11 +43,7 @@ def measure(
     )
 
 
-def test_a_network_that_skips_four_fifths_of_its_blocks_is_faster_than_the_dense_one(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-) -> None:
+def test_a_network_that_skips_four_fifths_of_its_blocks_is_faster_than_the_dense_one() -> None:
     backbone = small_backbone("resnet32", side=16)
     light = skipping_net(backbone, [b for b in range(15) if b % 5 != 0])
     cells = measure(
@@ -65,11 +61,7 @@ def test_a_network_that_skips_four_fifths_of_its_blocks_is_faster_than_the_dense
         assert record.reason == "" and "identical masks" in cell.equivalence
 
 
-def test_every_timed_call_is_kept_with_its_round_and_its_images(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-) -> None:
+def test_every_timed_call_is_kept_with_its_round_and_its_images() -> None:
     backbone = small_backbone()
     cells = measure({"one": skipping_net(backbone, [1])}, backbone, images(256))
     for stream_or_batch, size in ((0, 1), (1, 32)):
@@ -90,9 +82,7 @@ def test_every_timed_call_is_kept_with_its_round_and_its_images(
         assert not raw.process_n.any()
 
 
-def test_the_order_of_images_differs_between_rounds_and_repeats_with_the_seed(
-    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
+def test_the_order_of_images_differs_between_rounds_and_repeats_with_the_seed() -> None:
     backbone = small_backbone()
     orders = []
     for seed in (1, 1, 2):
@@ -102,16 +92,10 @@ def test_the_order_of_images_differs_between_rounds_and_repeats_with_the_seed(
     assert len(set(orders[0])) > 1
 
 
-def test_what_cannot_be_timed_says_why_and_the_rest_is_measured(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-    masked_only_net: GatedResNet,
-    disagreeing_net: GatedResNet,
-) -> None:
+def test_what_cannot_be_timed_says_why_and_the_rest_is_measured() -> None:
     backbone = small_backbone()
     good = skipping_net(backbone, [1])
-    subjects = {"masked": masked_only_net, "wrong": disagreeing_net, "good": good}
+    subjects = {"masked": masked_only_net(), "wrong": disagreeing_net(), "good": good}
     cells = measure(subjects, backbone, images(256))
     for name, reason in (("masked", "positions cannot be skipped"), ("wrong", "up to 5.0e-01")):
         for cell in cells[name]:
@@ -122,11 +106,7 @@ def test_what_cannot_be_timed_says_why_and_the_rest_is_measured(
     assert all(cell.record.latency_ms is not None for cell in cells["good"] + cells[DENSE])
 
 
-def test_several_dense_networks_are_timed_in_the_same_rounds(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-) -> None:
+def test_several_dense_networks_are_timed_in_the_same_rounds() -> None:
     large, small = (small_backbone(name, side=16) for name in ("resnet32", "resnet8"))
     cells = measure_latency(
         {"light": Subject(skipping_net(large, range(1, 15)), "large")},
@@ -149,9 +129,7 @@ def test_several_dense_networks_are_timed_in_the_same_rounds(
     assert all((r[:shortest] == rounds[0][:shortest]).all() for r in rounds)
 
 
-def test_a_subject_must_name_a_dense_network_and_not_be_one(
-    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
+def test_a_subject_must_name_a_dense_network_and_not_be_one() -> None:
     net = GatedResNet(small_backbone())
     for name, dense, said in ((DENSE, DENSE, "may be named"), ("one", "none", "no dense network")):
         with pytest.raises(ValueError, match=said):
@@ -186,11 +164,7 @@ class BreaksLater(GatedResNet):
         return super().execute(x_nchw)
 
 
-def test_a_failure_at_one_batch_size_leaves_the_other_cells(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-) -> None:
+def test_a_failure_at_one_batch_size_leaves_the_other_cells() -> None:
     backbone = small_backbone()
     policy = skipping_net(backbone, [1]).policy
     subjects = {"big": OutOfMemoryAbove(backbone, policy), "later": BreaksLater(backbone, policy)}
@@ -201,18 +175,7 @@ def test_a_failure_at_one_batch_size_leaves_the_other_cells(
     assert all(cell.record.latency_ms is not None for cell in cells[DENSE])
 
 
-def test_more_images_per_batch_than_there_are_is_a_reason(
-    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
-    cells = measure({}, small_backbone(), images(256), batch_sizes=(300,))
-    assert cells[DENSE][0].record.reason == ("batches of 300 need as many images; there are 256")
-
-
-def test_the_number_of_threads_is_recorded_and_restored_and_modes_are_kept(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-) -> None:
+def test_the_number_of_threads_is_recorded_and_restored_and_modes_are_kept() -> None:
     backbone = small_backbone()
     net = skipping_net(backbone, [1]).train()
     told: list[tuple[str, float]] = []
@@ -242,11 +205,7 @@ class OnlyStatic(Runtime):
         return Eager().prepare(net, example_nchw)
 
 
-def test_both_sides_of_a_ratio_run_in_the_same_runtime_and_a_refusal_is_a_reason(
-    small_backbone: Callable[..., Backbone],
-    images: Callable[..., Tensor],
-    skipping_net: SkippingNet,
-) -> None:
+def test_both_sides_of_a_ratio_run_in_the_same_runtime_and_a_refusal_is_a_reason() -> None:
     backbone = small_backbone()
     dynamic, static = skipping_net(backbone, [1]), GatedResNet(backbone)
     static.remove_blocks(frozenset({"block1"}))
@@ -262,17 +221,8 @@ def test_both_sides_of_a_ratio_run_in_the_same_runtime_and_a_refusal_is_a_reason
         assert cell.record.dense_ms == dense.record.latency_ms
 
 
-def test_few_images_give_the_cells_that_they_can_and_a_reason_for_the_others(
-    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
+def test_few_images_give_the_cells_that_they_can_and_a_reason_for_the_others() -> None:
     alone, batch = measure({}, small_backbone(), images(20))[DENSE]
     assert alone.record.latency_ms is not None
     assert batch.record.latency_ms is None
     assert batch.record.reason == "batches of 32 need as many images; there are 20"
-
-
-def test_a_subject_named_like_the_baseline_is_refused(
-    small_backbone: Callable[..., Backbone], images: Callable[..., Tensor]
-) -> None:
-    with pytest.raises(ValueError, match="named 'dense'"):
-        measure({"dense": GatedResNet(small_backbone())}, small_backbone(), images(256))

@@ -50,30 +50,29 @@ def test_without_the_counters_of_linux_there_is_a_reason(
     assert peak_memory_mib(no_call, torch.zeros(2, 1), net=nn.Identity()).value is None
 
 
-def test_growth_is_from_the_size_before_to_the_peak(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    status = tmp_path / "status"
-    status.write_text("VmHWM:\t  9000 kB\nVmRSS:\t  1000 kB\n")
-    monkeypatch.setattr(resources, "_STATUS", status)
+@pytest.fixture
+def status(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the file that takes the place of the kernel's, of a process that does not grow."""
+    path = tmp_path / "status"
+    path.write_text("VmHWM:\t  1000 kB\nVmRSS:\t  1000 kB\n")
+    monkeypatch.setattr(resources, "_STATUS", path)
     monkeypatch.setattr(resources, "_RESET", tmp_path / "clear_refs")
+    return path
+
+
+def test_growth_is_from_the_size_before_to_the_peak(status: Path) -> None:
+    status.write_text("VmHWM:\t  9000 kB\nVmRSS:\t  1000 kB\n")
 
     def call(x_nchw: Tensor) -> None:
         if len(x_nchw) > 1:
             status.write_text("VmHWM:\t  3048 kB\nVmRSS:\t  1000 kB\n")
 
     assert peak_memory_mib(call, torch.zeros(2, 1), net=nn.Identity()).value == 2.0
-    assert (tmp_path / "clear_refs").read_text() == "5"
+    assert status.with_name("clear_refs").read_text() == "5"
 
 
-def test_memory_that_a_runtime_keeps_for_its_calls_counts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    status = tmp_path / "status"
-    status.write_text("VmHWM:\t  1000 kB\nVmRSS:\t  1000 kB\n")
-    monkeypatch.setattr(resources, "_STATUS", status)
-    monkeypatch.setattr(resources, "_RESET", tmp_path / "clear_refs")
-
+@pytest.mark.usefixtures("status")
+def test_memory_that_a_runtime_keeps_for_its_calls_counts() -> None:
     class Keeping:
         work_bytes = 3 * 2**20
 

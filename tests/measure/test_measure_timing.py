@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from deciding_nets import images
 from torch import Tensor
 
 from bench.errors import UnknownNameError
@@ -31,9 +32,7 @@ def taking(step: Callable[[], None]) -> Run:
     return run
 
 
-def test_inputs_follow_the_order_in_full_batches_and_begin_again(
-    images: Callable[..., Tensor],
-) -> None:
+def test_inputs_follow_the_order_in_full_batches_and_begin_again() -> None:
     x_nchw, order = images(5), np.array([3, 1, 4, 0, 2], dtype=np.int32)
     given = list(itertools.islice(queries(x_nchw, order, batch_size=2), 3))
     assert [query.image_b.tolist() for query in given] == [[3, 1], [4, 0], [3, 1]]
@@ -43,7 +42,7 @@ def test_inputs_follow_the_order_in_full_batches_and_begin_again(
 
 
 def test_a_round_times_the_call_alone_and_divides_by_the_batch(
-    images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_ns = 0
     monkeypatch.setattr(time, "perf_counter_ns", lambda: now_ns)
@@ -62,7 +61,7 @@ def test_a_round_times_the_call_alone_and_divides_by_the_batch(
     assert samples.image_nb.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
 
 
-def test_a_round_makes_its_calls_however_long_one_takes(images: Callable[..., Tensor]) -> None:
+def test_a_round_makes_its_calls_however_long_one_takes() -> None:
     inputs = queries(images(4), np.arange(4, dtype=np.int32), batch_size=1)
     samples = time_round(taking(lambda: time.sleep(0.03)), inputs, profile=SHORT, device=CPU)
     assert len(samples.ms_n) == SHORT.round_calls
@@ -81,9 +80,7 @@ def opening_late(at_call: int) -> tuple[Run, list[int]]:
 @pytest.mark.parametrize(
     ("opens_at", "expected"), [(1, 3), (20, 20), (10_000, 32)], ids=["early", "late", "never"]
 )
-def test_warm_up_lasts_until_every_unit_ran_or_images_run_out(
-    opens_at: int, expected: int, images: Callable[..., Tensor]
-) -> None:
+def test_warm_up_lasts_until_every_unit_ran_or_images_run_out(opens_at: int, expected: int) -> None:
     call, calls = opening_late(opens_at)
     inputs = queries(images(8), np.arange(8, dtype=np.int32), batch_size=2)
     profile = Profile(
@@ -93,7 +90,7 @@ def test_warm_up_lasts_until_every_unit_ran_or_images_run_out(
     assert len(calls) == expected
 
 
-def test_warm_up_lasts_for_its_time(images: Callable[..., Tensor]) -> None:
+def test_warm_up_lasts_for_its_time() -> None:
     inputs = queries(images(8), np.arange(8, dtype=np.int32), batch_size=1)
     profile = Profile("short", round_s=0, max_time_s=1, warmup_calls=1, warmup_s=0.05)
     begin = time.perf_counter()
