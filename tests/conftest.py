@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import synthetic_records
+from hypothesis import settings
 
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.sweep import SweepRecord
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture

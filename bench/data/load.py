@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Sized
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -116,7 +117,8 @@ def _folder_of(name: str) -> Path:
     raise UnknownNameError("data set", name, [*DATASETS, *PLUGINS.names()])
 
 
-class _Folder(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Folder:
     """A folder of images: what is listed of it, and where what was found of it before lies."""
 
     splits: tuple[Listing, Listing]
