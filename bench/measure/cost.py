@@ -14,7 +14,6 @@ import io
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
-from math import prod
 from typing import Any, TypeVar
 
 import torch
@@ -26,31 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.errors import PluginError
 from bench.measure.modes import in_plain_operators
 from bench.networks.gated import GatedResNet
+from bench.networks.macs import FORMULAS
 from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, RemovedResidual, Unit
 
 aten = torch.ops.aten
-Shape = Sequence[int]
-
-
-def _added_matrices(added: Shape, a: Shape, b: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(a) * b[-1]
-
-
-def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """(..., S, D), (..., T, D), (..., T, V): queries with keys, then weights with values."""
-    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
-FORMULAS: Mapping[Any, Callable[..., int]] = {
-    **dict.fromkeys((aten.mv, aten.dot, aten.vdot), lambda matrix, *_, **__: 2 * prod(matrix)),
-    aten.addmv: lambda added, matrix, *_, **__: 2 * prod(matrix),
-    aten.addbmm: _added_matrices,
-    aten._addmm_activation: _added_matrices,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-}
-"""FLOPs, 2 per MAC, of operators that torch's counter does not know, from the shapes of their
-arguments."""
 
 # Memory: making, copying, placing, padding, picking, sorting.
 _MEMORY = """

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import ConfigError, UnknownNameError
-from bench.networks.residuals import BasicResidual
+from bench.networks.residuals import basic_residual
 from bench.networks.trunk import (
     BACKBONES,
     Backbone,
@@ -41,16 +41,6 @@ class Stem(nn.Module):
         return out
 
 
-def residual(c_in: int, c_out: int, stride: int) -> BasicResidual:
-    """Return the branch F that a gate skips: conv3x3-BN-ReLU-conv3x3-BN."""
-    return BasicResidual(
-        nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(c_out),
-        nn.Conv2d(c_out, c_out, 3, padding=1, bias=False),
-        nn.BatchNorm2d(c_out),
-    )
-
-
 class PaddedSubsample(nn.Module):
     """Shortcut A at a stage border: every second pixel, zero channels on both sides."""
 
@@ -77,7 +67,9 @@ class Projection(nn.Module):
 
 def block(c_in: int, c_out: int, *, stride: int, shortcut: Shortcut) -> Block:
     """Return a post-activation basic block: y = ReLU(S(x) + F(x))."""
-    branch = residual(c_in, c_out, stride)
+    first = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
+    second = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+    branch = basic_residual(first, nn.BatchNorm2d(c_out), second, nn.BatchNorm2d(c_out))
     border: nn.Module = nn.Identity()
     if stride != 1:
         border = (PaddedSubsample if shortcut == "A" else Projection)(c_in, c_out)

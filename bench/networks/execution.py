@@ -122,8 +122,9 @@ def skipping(merge: Merge) -> Step:
     def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         if gate.ndim == 1:
             return whole(block, h, gate)
-        mask_n1hw = gate > 0.5
-        return at_positions(block, h, mask_n1hw, merge), _share(block, mask_n1hw, h)
+        local, size = LocalResidual(block), h.shape[2:]
+        needed = local.needed(gate > 0.5, size)
+        return at_positions(local, h, needed, merge), local.share(needed, size)
 
     return step
 
@@ -165,15 +166,16 @@ def _of_positions(block: Block, merge: Merge) -> tuple[Side, Side]:
     return run, skip
 
 
-def at_positions(block: Block, h: Tensor, mask_n1hw: Tensor, merge: Merge) -> Tensor:
-    """Return what a block makes of a state (N, C, H, W), in eager PyTorch: run where the mask is
-    set, skipped elsewhere."""
+def at_positions(local: LocalResidual, h: Tensor, needed: Sequence[Tensor], merge: Merge) -> Tensor:
+    """Return what a block makes of a state (N, C, H, W), in eager PyTorch: run where the last of
+    the masks `needed` is set, skipped elsewhere."""
+    block, mask_n1hw = local.block, needed[-1]
     if mask_n1hw.all():
         whole: Tensor = block(h)
         return whole
     shortcut, places = block.shortcut(h), places_of(mask_n1hw)
     own_mc11 = shortcut.permute(0, 2, 3, 1)[places][:, :, None, None]
-    ran_mc11 = block.after(own_mc11 + LocalResidual(block).at(mask_n1hw, h))
+    ran_mc11 = block.after(own_mc11 + local.at(needed, h))
     # A copy: what is skipped may still be the state that the block was given.
     out_nhwc = merge.skipped(block, shortcut).permute(0, 2, 3, 1).clone()
     out_nhwc[places] = ran_mc11[:, :, 0, 0]
@@ -183,7 +185,10 @@ def at_positions(block: Block, h: Tensor, mask_n1hw: Tensor, merge: Merge) -> Te
 
 def _share(block: Block, gate: Tensor, h: Tensor) -> Tensor:
     """Return which share (N,) of the residual runs behind the state `h`."""
-    return gate.float() if gate.ndim == 1 else LocalResidual(block).share(gate, h.shape[2:])
+    if gate.ndim == 1:
+        return gate.float()
+    local, size = LocalResidual(block), h.shape[2:]
+    return local.share(local.needed(gate, size), size)
 
 
 def _require_gate(gate: Tensor, index: int) -> None:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from bench.errors import ConfigError
-from bench.networks.exit_places import macs_of
 from bench.networks.exit_rules import ThresholdRule
 from bench.networks.exits import ExitResNet
+from bench.networks.macs import macs_of
 
 
 def ascending(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -1,7 +1,6 @@
 """Where exits may lie: the first block behind each, by how much of the network's cost comes before.
 
-Owns no exit. Counts as measure/cost.py does, for deciding and not for reporting: whatever a user
-sees is counted there.
+Owns no exit.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import NotApplicable
 from bench.networks.gated import trunk_units
+from bench.networks.macs import macs_of
 from bench.networks.trunk import Backbone
-from bench.networks.unit import Unit
 
 SIX_SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
 """Where Shallow-Deep Networks have their exits (Kaya et al., ICML 2019)."""
@@ -58,12 +55,3 @@ def _shares_before_blocks(backbone: Backbone) -> dict[int, float]:
     column = {unit.name: column for column, unit in enumerate(units)}
     inner = range(1, backbone.num_blocks)
     return {b: total[column[f"block{b}"] - 1] / total[-1] for b in inner}
-
-
-def macs_of(unit: Unit, *, device: torch.device) -> int:
-    """Return the MACs of a unit, whose module is on `device`, for one image."""
-    with torch.inference_mode(mode=False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        probe = torch.zeros(1, *unit.input_shape, device=device)
-        with FlopCounterMode(display=False) as counter:
-            unit.module(probe)
-    return int(counter.get_total_flops()) // 2

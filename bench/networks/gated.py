@@ -104,7 +104,8 @@ class GatedResNet(DynamicNet):
             if gate is None or gate.ndim == 1:
                 total += 1 if gate is None else per_image(gate, total)
             else:
-                total += LocalResidual(block).coverage(gate, state[1:], size)
+                local = LocalResidual(block)
+                total += local.coverage(local.needed(gate, state[1:]), state[1:], size)
         return total[:, 0]
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.gated import trunk_units
-from bench.networks.halting_policy import HaltingPolicy
+from bench.networks.halting_policy import HaltingPolicy, Needed
 from bench.networks.splitting import Side, joined, split
 from bench.networks.trunk import Backbone, Block, Stage, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
@@ -66,11 +66,12 @@ def ponder(lefts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 class Way(NamedTuple):
     """One way through the blocks: masked, or branching.
 
-    `score` reads a block's index, states and what is active; `advance` a block instead.
+    `score` reads a block's index, states and what is active, `advance` a block, states and what is
+    `needed`.
     """
 
     score: Callable[[int, Tensor, Tensor], Tensor]
-    advance: Callable[[Block, Tensor, Tensor], Tensor]
+    advance: Callable[[Block, Tensor, Needed], Tensor]
     branch: Branch
 
 
@@ -147,7 +148,7 @@ class HaltingResNet(DynamicNet):
             ran = len(first) * ones
             for left, unit in zip(self._lefts(stage, ones, own)[1:], units, strict=True):
                 alive = sum(not is_dead(self.blocks[b]) for b in unit)
-                ran = ran + alive * self.policy.coverage(left > 0)
+                ran = ran + alive * self.policy.coverage(self.policy.needed(left > 0))
             total += self.policy.on_pixels(ran, *x_nchw.shape[2:])
         return total[:, 0]
 
@@ -228,9 +229,10 @@ class HaltingResNet(DynamicNet):
 
         def advance(state: Tensor, total: Tensor, left: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
             own: dict[str, Tensor] = {}
+            needed = self.policy.needed(left > 0)
             for b in following:
-                own |= self.policy.shares(b, left > 0)
-                state = way.advance(self.blocks[b], state, left > 0)
+                own |= self.policy.shares(b, needed)
+                state = way.advance(self.blocks[b], state, needed)
             out, later_na = self._behind(units[1:], way, state, total, left)
             return out, torch.cat([torch.stack(list(own.values()), dim=1), later_na], dim=1)
 

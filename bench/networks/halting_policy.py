@@ -20,6 +20,10 @@ from bench.networks.gated import has_cost
 from bench.networks.trunk import Backbone, Block, Stage
 from bench.networks.unit import RemovedResidual, Unit
 
+Needed = Sequence[Tensor]
+"""Where each layer of a residual runs that reads beyond what it writes; the last is what is active,
+in the shape of `ones`."""
+
 
 class HaltingPolicy(nn.Module, ABC):
     """Scores the state behind a block: h = sigmoid(z + bias), the weight given to that state.
@@ -69,8 +73,12 @@ class HaltingPolicy(nn.Module, ABC):
     def score(self, block: int, state_nchw: Tensor) -> Tensor:
         """Return h in [0, 1] behind `block`, in the shape of `ones`; differentiable."""
 
+    def needed(self, active: Tensor) -> Needed:
+        """Return what of a block runs, for what is active to go on."""
+        return (active,)
+
     @abstractmethod
-    def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+    def advance(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         """Run `block` for every image and mask; differentiable."""
 
     def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
@@ -78,27 +86,27 @@ class HaltingPolicy(nn.Module, ABC):
         del active
         return self.score(block, state_nchw)
 
-    def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+    def advance_active(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         """Run `block` where something is active, in every image, and nowhere else."""
-        del active
+        del needed
         out: Tensor = block(state_nchw)
         return out
 
-    def advance_branching(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+    def advance_branching(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         """Run `block` on images of which something is active, by the same operators for each.
 
         Raises:
             Unsupported: which operators run depends on the image.
         """
-        return self.advance(block, state_nchw, active)
+        return self.advance(block, state_nchw, needed)
 
     @abstractmethod
-    def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
-        """Return by unit which share (N,) of `block` and of its score runs for `active`."""
+    def shares(self, block: int, needed: Needed) -> Mapping[str, Tensor]:
+        """Return by unit which share (N,) of `block` and of its score runs."""
 
-    def coverage(self, active: Tensor) -> Tensor:
-        """Return how much of a block runs for those active, in the shape of `ones`."""
-        return active.float()
+    def coverage(self, needed: Needed) -> Tensor:
+        """Return how much of a block runs, in the shape of `ones`: its layers cost the same."""
+        return torch.stack([part.float() for part in needed]).mean(dim=0)
 
     def on_pixels(self, values: Tensor, height: int, width: int) -> Tensor:
         """Return values in the shape of `ones` at the pixels they are for, (N, 1, H, W)."""
@@ -142,12 +150,12 @@ class ImageHalting(HaltingPolicy):
         z_n1 = self.scores[str(block)](state_nchw).float()
         return per_image(torch.sigmoid(z_n1 + self.bias), state_nchw)
 
-    def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+    def advance(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         # Images that have halted run on as well: whatever becomes of them has weight 0.
-        return self.advance_active(block, state_nchw, active)
+        return self.advance_active(block, state_nchw, needed)
 
-    def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
-        runs_n = active.flatten().float()
+    def shares(self, block: int, needed: Needed) -> Mapping[str, Tensor]:
+        runs_n = needed[-1].flatten().float()
         shares = {f"block{block}": runs_n}
         return shares | {f"score{block}": runs_n} if self.is_scored(block) else shares
 

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable, PluginError
-from bench.networks.residuals import BasicResidual
 from bench.networks.trunk import Backbone, Block, blocks_of
 
 _ON_EACH_POSITION = (
@@ -35,6 +34,7 @@ class LocalResidual:
     """
 
     def __init__(self, block: Block) -> None:
+        self.block = block
         self.convs: list[nn.Conv2d] = []
         self._behind: list[list[nn.Module]] = []
         for layer in _layers(block.residual):
@@ -80,30 +80,34 @@ class LocalResidual:
         places = (height * width for height, width in self._sizes(size))
         return sum(cost * count for cost, count in zip(self._costs, places, strict=True))
 
-    def share(self, mask_n1hw: Tensor, size: Sequence[int]) -> Tensor:
-        """Return which share (N,) of its MACs runs; the gradient is that of what was not grown."""
+    def share(self, needed: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Return which share (N,) of its MACs runs, each convolution where it is `needed`; the
+        gradient is that of what was not grown."""
         # In float64: sums of whole numbers are exact there, so all is 1 and nothing is lost.
         spent_n = sum(
             cost * mask.double().sum(dim=(1, 2, 3))
-            for cost, mask in zip(self._costs, self.needed(mask_n1hw, size), strict=True)
+            for cost, mask in zip(self._costs, needed, strict=True)
         )
         assert isinstance(spent_n, Tensor)
         return (spent_n / self.macs(size)).float()
 
-    def coverage(self, mask_n1hw: Tensor, size: Sequence[int], image: Sequence[int]) -> Tensor:
+    def coverage(
+        self, needed: Sequence[Tensor], size: Sequence[int], image: Sequence[int]
+    ) -> Tensor:
         """Return how much of it runs at each pixel of the image (N, 1, H, W): the mean is `share`,
         but for rounding, where sides halve evenly."""
         whole = self.macs(size)
         maps = (
             F.interpolate(mask.float(), size=tuple(image), mode="nearest")
             * (cost * mask[0].numel() / whole)
-            for cost, mask in zip(self._costs, self.needed(mask_n1hw, size), strict=True)
+            for cost, mask in zip(self._costs, needed, strict=True)
         )
         return torch.stack(list(maps)).sum(dim=0)
 
-    def at(self, mask_n1hw: Tensor, x_nchw: Tensor) -> Tensor:
-        """Return its output (M, C, 1, 1) at the M positions of a mask of bools, in eval mode."""
-        *before, last = self.needed(mask_n1hw, x_nchw.shape[2:])
+    def at(self, needed: Sequence[Tensor], x_nchw: Tensor) -> Tensor:
+        """Return its output (M, C, 1, 1) at the M positions where the last of the bools `needed` is
+        set, in eval mode."""
+        *before, last = needed
         for number, mask in enumerate(before):
             places = places_of(mask)
             out_mc11 = self._one(number, places, x_nchw)
@@ -216,9 +220,7 @@ def _multiplied(patches_mpc: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:
     """Yield what a module runs, one after the other."""
-    if isinstance(module, BasicResidual):
-        yield from (module.conv1, module.bn1, nn.ReLU(), module.conv2, module.bn2)
-    elif isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         for child in module:  # `children()` leaves out what comes twice
             yield from _layers(child)
     else:

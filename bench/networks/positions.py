@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from bench.errors import NotApplicable
 from bench.networks.execution import GateResidual, at_positions
-from bench.networks.halting_policy import HaltingPolicy
-from bench.networks.local import convolved_at, places_of
-from bench.networks.residuals import BasicResidual
+from bench.networks.halting_policy import HaltingPolicy, Needed
+from bench.networks.local import LocalResidual, convolved_at, places_of
 from bench.networks.trunk import Block
 from bench.networks.unit import RemovedResidual
 
@@ -89,28 +88,26 @@ class PositionHalting(HaltingPolicy):
         z_n1hw = score.local.at(active, state_nchw) + score.whole(state_nchw)[:, :, None, None]
         return torch.sigmoid(z_n1hw.float() + self.bias)
 
-    def advance(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
+    def needed(self, active: Tensor) -> Needed:
+        return dilated(active), active
+
+    def advance(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         residual = block.residual(state_nchw)
-        out: Tensor = block.after(block.shortcut(state_nchw) + active.to(residual.dtype) * residual)
+        kept = needed[-1].to(residual.dtype) * residual
+        out: Tensor = block.after(block.shortcut(state_nchw) + kept)
         return out
 
-    def advance_active(self, block: Block, state_nchw: Tensor, active: Tensor) -> Tensor:
-        return at_positions(block, state_nchw, active, GateResidual())
+    def advance_active(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
+        return at_positions(LocalResidual(block), state_nchw, needed, GateResidual())
 
-    def shares(self, block: int, active: Tensor) -> Mapping[str, Tensor]:
-        active_n, around_n = (
-            mask.float().mean(dim=(1, 2, 3)) for mask in (active, dilated(active))
-        )
+    def shares(self, block: int, needed: Needed) -> Mapping[str, Tensor]:
+        around_n, active_n = (mask.float().mean(dim=(1, 2, 3)) for mask in needed)
         # Behind the first block of a stage both convolutions cost the same at a position.
         found = {f"block{block}": (around_n + active_n) / 2}
         if self.is_scored(block):
             any_n = (active_n > 0).float()
             found |= {f"score{block}": active_n, f"score{block}.global": any_n}
         return found
-
-    def coverage(self, active: Tensor) -> Tensor:
-        # Half a block where only its first convolution runs, for a neighbour.
-        return (active.float() + dilated(active).float()) / 2
 
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
         score = self.scores[str(block)]
@@ -125,21 +122,13 @@ class PositionHalting(HaltingPolicy):
 
 
 def _skips_positions(block: Block) -> bool:
-    residual = block.residual
-    return (
-        isinstance(residual, BasicResidual)
-        and isinstance(block.shortcut, nn.Identity)
-        and isinstance(block.after, nn.ReLU)
-        and all(_is_plain(conv) for conv in (residual.conv1, residual.conv2))
-    )
-
-
-def _is_plain(conv: nn.Module) -> bool:
-    return (
-        isinstance(conv, nn.Conv2d)
-        and (conv.kernel_size, conv.padding) == ((3, 3), (1, 1))
-        and (conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), 1)
-    )
+    try:
+        convs = LocalResidual(block).convs
+    except NotApplicable:
+        return False
+    plain = [(conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1) for conv in convs]
+    ends = isinstance(block.shortcut, nn.Identity) and isinstance(block.after, nn.ReLU)
+    return ends and plain == [True, True]
 
 
 def dilated(mask_n1hw: Tensor) -> Tensor:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 
 
-class BasicResidual(nn.Module):
-    """conv-BN-ReLU-conv-BN: the residual of a basic block, of which positions can be skipped."""
-
-    def __init__(self, conv1: nn.Module, bn1: nn.Module, conv2: nn.Module, bn2: nn.Module) -> None:
-        super().__init__()
-        self.conv1, self.bn1, self.conv2, self.bn2 = conv1, bn1, conv2, bn2
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = nn.functional.relu(self.bn1(self.conv1(x)), inplace=True)
-        out: Tensor = self.bn2(self.conv2(hidden))
-        return out
+def basic_residual(
+    conv1: nn.Module, bn1: nn.Module, conv2: nn.Module, bn2: nn.Module
+) -> nn.Sequential:
+    """Return the residual of a basic block: conv-BN-ReLU-conv-BN."""
+    relu = nn.ReLU(inplace=True)
+    return nn.Sequential(OrderedDict(conv1=conv1, bn1=bn1, relu=relu, conv2=conv2, bn2=bn2))
 
 
 class TokenResidual(nn.Sequential):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bench.errors import NotApplicable, Unsupported
 from bench.networks.gated import has_cost
-from bench.networks.halting_policy import HaltingPolicy
+from bench.networks.halting_policy import HaltingPolicy, Needed
 from bench.networks.residuals import TokenResidual
 from bench.networks.trunk import Backbone, Block, blocks_of
 from bench.networks.unit import RemovedResidual
@@ -53,31 +53,31 @@ class TokenHalting(HaltingPolicy):
         scores_nt1[live_nt] = self.score(block, state_ntc[live_nt][None])[0]
         return scores_nt1
 
-    def advance(self, block: Block, state_ntc: Tensor, active_nt1: Tensor) -> Tensor:
-        residual = block.residual
+    def advance(self, block: Block, state_ntc: Tensor, needed: Needed) -> Tensor:
+        residual, active_nt1 = block.residual, needed[-1]
         assert isinstance(residual, TokenResidual)
         added = residual.among(state_ntc, active_nt1[..., 0])
         return state_ntc + active_nt1.to(added.dtype) * added
 
-    def advance_active(self, block: Block, state_ntc: Tensor, active_nt1: Tensor) -> Tensor:
-        live_nt, residual = active_nt1[..., 0], block.residual
+    def advance_active(self, block: Block, state_ntc: Tensor, needed: Needed) -> Tensor:
+        live_nt, residual = needed[-1][..., 0], block.residual
         assert isinstance(residual, TokenResidual)
         if live_nt.all():
-            return super().advance_active(block, state_ntc, active_nt1)
+            return super().advance_active(block, state_ntc, needed)
         after_ntc = state_ntc.clone()
         for chosen_nt, images in _alike(live_nt) if residual.work[1] else [(live_nt, 1)]:
             few_ntc = state_ntc[chosen_nt].view(images, -1, state_ntc.shape[2])
             after_ntc[chosen_nt] = (few_ntc + residual(few_ntc)).flatten(0, 1)
         return after_ntc
 
-    def advance_branching(self, block: Block, state_ntc: Tensor, active_nt1: Tensor) -> Tensor:
+    def advance_branching(self, block: Block, state_ntc: Tensor, needed: Needed) -> Tensor:
         raise Unsupported(
             "no instruction for dropping tokens: how many are left depends on the image, and an"
             " instruction has tensors of one shape"
         )
 
-    def shares(self, block: int, active_nt1: Tensor) -> Mapping[str, Tensor]:
-        live_n, of = active_nt1[..., 0].sum(dim=1), self.shapes[block][0]
+    def shares(self, block: int, needed: Needed) -> Mapping[str, Tensor]:
+        live_n, of = needed[-1][..., 0].sum(dim=1), self.shapes[block][0]
         token, pair = self.work[block]
         # In whole numbers: both ways to run give the same share, and all tokens exactly 1.
         found = {f"block{block}": live_n * (token + pair * live_n) / (of * (token + pair * of))}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from bench.errors import UnknownNameError
-from bench.networks.residuals import BasicResidual
+from bench.networks.residuals import basic_residual
 from bench.networks.trunk import Backbone, Block, Family, Trunk, taken_apart
 
 _RESNETS = {
@@ -97,10 +97,11 @@ def resnet_trunk(net: Any) -> Trunk:
 
 
 def _resnet_block(block: Any) -> Block:
-    residual: nn.Module = BasicResidual(block.conv1, block.bn1, block.conv2, block.bn2)
     if hasattr(block, "conv3"):
         first, second = (block.conv1, block.bn1, block.relu), (block.conv2, block.bn2, block.relu)
         residual = nn.Sequential(*first, *second, block.conv3, block.bn3)
+    else:
+        residual = basic_residual(block.conv1, block.bn1, block.conv2, block.bn2)
     return Block(residual, block.downsample, after=block.relu, settled=block.downsample is None)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.networks.halting import HaltingResNet
-from bench.networks.halting_policy import HaltingPolicy, ImageHalting
+from bench.networks.halting_policy import HaltingPolicy, ImageHalting, Needed
 from bench.networks.positions import LocalScore, PositionHalting, PositionScore
 from bench.networks.trunk import Backbone, Shortcut
 
@@ -96,9 +96,9 @@ def masks_of(net: HaltingResNet, x_nchw: Tensor) -> dict[int, Tensor]:
     seen: dict[int, Tensor] = {}
     original = net.policy.shares
 
-    def spy(block: int, active: Tensor) -> object:
-        seen[block] = active[:, 0].clone()
-        return original(block, active)
+    def spy(block: int, needed: Needed) -> object:
+        seen[block] = needed[-1][:, 0].clone()
+        return original(block, needed)
 
     net.policy.shares = spy  # type: ignore[method-assign, assignment]
     net(x_nchw)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.backbone import AttentionResidual, Backbone, Block, Family, TokenResidual, Trunk
 from bench.networks.halting import HaltingResNet
+from bench.networks.halting_policy import Needed
 from bench.networks.tokens import TokenHalting
 from bench.networks.trunk import BACKBONES
 
@@ -116,10 +117,10 @@ def live_counts(net: HaltingResNet, x_nchw: Tensor) -> Tensor:
     seen = [torch.full((len(x_nchw),), TOKENS)]
     original = net.policy.shares
 
-    def spy(block: int, active: Tensor) -> object:
+    def spy(block: int, needed: Needed) -> object:
         if block % 2 == 0:
-            seen.append(active[..., 0].sum(dim=1))
-        return original(block, active)
+            seen.append(needed[-1][..., 0].sum(dim=1))
+        return original(block, needed)
 
     net.policy.shares = spy  # type: ignore[method-assign, assignment]
     net(x_nchw)

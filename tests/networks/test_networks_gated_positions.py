@@ -139,7 +139,8 @@ def test_a_map_says_where_blocks_run() -> None:
             expected += gate.view(-1, 1, 1)
             continue
         size = net.backbone.input_shapes[b][1:]
-        expected += LocalResidual(alone.blocks[b]).coverage(gate, size, (8, 8))[:, 0]
+        local = LocalResidual(alone.blocks[b])
+        expected += local.coverage(local.needed(gate, size), size, (8, 8))[:, 0]
     torch.testing.assert_close(map_nhw, expected)
 
 

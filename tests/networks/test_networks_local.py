@@ -80,7 +80,7 @@ def test_one_position_costs_its_neighbours_once_and_itself(
     assert [int(one.sum()) for one in local.needed(mask, (side, side))] == [first, 1]
     conv1, conv2 = local.convs
     spent = first * conv1.weight.numel() + conv2.weight.numel()
-    share = local.share(mask, (side, side))
+    share = local.share(local.needed(mask, (side, side)), (side, side))
     assert share.item() * local.macs((side, side)) == pytest.approx(spent)
 
 
@@ -97,7 +97,7 @@ def test_a_bottleneck_runs_its_first_convolution_where_the_second_reads() -> Non
     expected = [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert found == sorted([*expected, *itertools.product((3, 4, 5), (9, 10, 11))])
     spent = 13 * 128 * 256 + 2 * (9 * 128 * 128 + 128 * 512)
-    share = local.share(mask, (16, 16)).item()
+    share = local.share((first, second, third), (16, 16)).item()
     assert share * local.macs((16, 16)) == pytest.approx(spent)
 
 
@@ -107,8 +107,9 @@ def test_all_positions_are_a_share_of_exactly_one() -> None:
         pairs = zip(local_residuals(backbone, "x"), *backbone.layout, strict=False)
         for local, state, behind in pairs:
             ones = torch.ones(2, 1, *behind[1:])
-            assert local.share(ones, state[1:]).tolist() == [1.0, 1.0]
-            assert local.share(0 * ones, state[1:]).tolist() == [0.0, 0.0]
+            for share in (1.0, 0.0):
+                needed = local.needed(share * ones, state[1:])
+                assert local.share(needed, state[1:]).tolist() == [share, share]
 
 
 def test_the_gradient_of_a_share_is_that_of_what_was_not_grown() -> None:
@@ -116,7 +117,7 @@ def test_the_gradient_of_a_share_is_that_of_what_was_not_grown() -> None:
     for block, carried in ((basic, slice(1, 2)), (deep, slice(1, 3))):
         local = LocalResidual(block)
         mask = some(1, 8, 8).float().requires_grad_()
-        local.share(mask, (8, 8)).sum().backward()
+        local.share(local.needed(mask, (8, 8)), (8, 8)).sum().backward()
         costs = [conv.weight.numel() for conv in local.convs]
         expected = sum(costs[carried]) / local.macs((8, 8))
         assert mask.grad is not None
@@ -124,10 +125,11 @@ def test_the_gradient_of_a_share_is_that_of_what_was_not_grown() -> None:
 
 
 def test_the_map_of_a_residual_has_its_share_as_mean() -> None:
-    local, mask = LocalResidual(block_of("resnet8", 1)), some(3, 8, 8)
-    covered = local.coverage(mask, (16, 16), (32, 32))
+    local, size = LocalResidual(block_of("resnet8", 1)), (16, 16)
+    needed = local.needed(some(3, 8, 8), size)
+    covered = local.coverage(needed, size, (32, 32))
     assert covered.shape == (3, 1, 32, 32)
-    torch.testing.assert_close(covered.mean(dim=(1, 2, 3)), local.share(mask, (16, 16)))
+    torch.testing.assert_close(covered.mean(dim=(1, 2, 3)), local.share(needed, size))
 
 
 @torch.no_grad()
@@ -135,7 +137,8 @@ def test_layers_that_come_twice_run_twice() -> None:
     # torchvision's blocks have one ReLU for all places.
     block, x = block_of("torchvision/resnet50", 3, side=32), torch.randn(2, 256, 8, 8)
     whole, mask = block.residual(x), some(2, 4, 4)
-    found = LocalResidual(block).at(mask, x)[:, :, 0, 0]
+    local = LocalResidual(block)
+    found = local.at(local.needed(mask, (8, 8)), x)[:, :, 0, 0]
     expected = whole.permute(0, 2, 3, 1)[mask[:, 0]]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -179,14 +182,15 @@ def test_a_backbone_without_maps_or_with_other_residuals_is_refused_with_the_blo
 def test_a_mask_of_another_size_is_named() -> None:
     local = LocalResidual(block_of("resnet8", 1))
     with pytest.raises(PluginError, match="A gate has 16x16 positions, its residual gives 8x8"):
-        local.share(torch.ones(1, 1, 16, 16), (16, 16))
+        local.needed(torch.ones(1, 1, 16, 16), (16, 16))
 
 
 def test_nothing_of_a_residual_is_changed_by_running_a_part_of_it() -> None:
     block = block_of("resnet8", 0)
     before, x = copy.deepcopy(block.state_dict()), torch.randn(2, 16, 8, 8)
     given = x.clone()
+    local = LocalResidual(block)
     with torch.no_grad():
-        LocalResidual(block).at(some(2, 8, 8), x)
+        local.at(local.needed(some(2, 8, 8), (8, 8)), x)
     assert torch.equal(x, given)
     assert all(torch.equal(value, before[key]) for key, value in block.state_dict().items())

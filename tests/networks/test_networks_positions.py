@@ -15,15 +15,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import dilated
-from bench.networks.residuals import BasicResidual
-from bench.networks.trunk import Block
 
 
 def counted_by_hand(net: HaltingResNet, mask_hw: Tensor, *, block: int) -> int:
     """Count the MACs of a block and its score, position by position."""
-    residual = net.blocks[block].residual
-    assert isinstance(residual, BasicResidual)
-    width = residual.conv1.out_channels
+    width = net.blocks[block].residual.conv1.out_channels
     height, length = mask_hw.shape
     macs = 0
     for y in range(height):
@@ -61,16 +57,12 @@ def test_a_mask_grows_by_one_position_in_all_directions_and_not_beyond_the_borde
     assert grown[1, 0, 1:4, 0:3].all() and grown[1].sum() == 9
 
 
-def at_positions(block: Block, state_nchw: Tensor, mask_n1hw: Tensor) -> Tensor:
-    return seasoned("position").policy.advance_active(block, state_nchw, mask_n1hw)
-
-
 @torch.no_grad()
 def test_a_position_that_has_halted_keeps_its_state_for_its_neighbours_to_read() -> None:
     policy = seasoned("position").policy
     block = seasoned("position").blocks[4]
     state, active = torch.rand(2, 32, 8, 8), torch.rand(2, 1, 8, 8) < 0.5
-    out = policy.advance(block, state, active)
+    out = policy.advance(block, state, policy.needed(active))
     halted = ~active.expand_as(state)
     assert torch.equal(out[halted], state[halted])
     assert not torch.equal(out[~halted], state[~halted])
@@ -87,7 +79,7 @@ def blob_or_scattered(kind: str, share: float, shape: tuple[int, int, int]) -> T
     return chosen.view(count, 1, height, width)
 
 
-def folded(residual: BasicResidual) -> BasicResidual:
+def folded(residual: nn.Module) -> nn.Module:
     twin = copy.deepcopy(residual)
     for conv, norm in ((twin.conv1, twin.bn1), (twin.conv2, twin.bn2)):
         fused = fuse_conv_bn_eval(conv, norm)
@@ -106,16 +98,13 @@ def test_every_way_to_run_a_block_gives_what_masking_gives(
 ) -> None:
     net = seasoned("position")
     block = copy.deepcopy(net.blocks[4])
-    assert isinstance(block.residual, BasicResidual)
     if norms == "folded":
         block.register_module("residual", folded(block.residual))
     state = torch.rand(count, 32, 8, 8).contiguous(memory_format=torch.channels_last)
     for share in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0):
         mask = blob_or_scattered(kind, share, (count, 8, 8))
-        residual = block.residual
-        assert isinstance(residual, BasicResidual)
-        expected = F.relu(state + mask * residual(state))
-        found = at_positions(block, state, mask)
+        expected = F.relu(state + mask * block.residual(state))
+        found = net.policy.advance_active(block, state, net.policy.needed(mask))
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

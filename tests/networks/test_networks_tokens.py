@@ -27,6 +27,7 @@ from bench.errors import NotApplicable, Unsupported
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.measure.equivalence import check_execution
 from bench.networks.halting import HaltingResNet
+from bench.networks.halting_policy import Needed
 from bench.networks.residuals import TokenResidual
 from bench.networks.splitting import split
 from bench.networks.tokens import TokenHalting
@@ -164,8 +165,9 @@ def test_what_becomes_of_a_halted_token_never_reaches_the_logits(kind: str) -> N
     plain = net(x)
     original = net.policy.advance
 
-    def spoiling(block: Block, state: Tensor, active: Tensor) -> Tensor:
-        return original(block, torch.where(active, state, 40 * torch.randn_like(state)), active)
+    def spoiling(block: Block, state: Tensor, needed: Needed) -> Tensor:
+        spoilt = torch.where(needed[-1], state, 40 * torch.randn_like(state))
+        return original(block, spoilt, needed)
 
     net.policy.advance = spoiling  # type: ignore[method-assign]
     spoilt = net(x)
@@ -226,9 +228,9 @@ def test_a_map_says_at_each_patch_how_many_blocks_run() -> None:
     live = []
     original = net.policy.shares
 
-    def spy(block: int, active: Tensor) -> object:
-        live.append(active[:, 1:, 0].float())
-        return original(block, active)
+    def spy(block: int, needed: Needed) -> object:
+        live.append(needed[-1][:, 1:, 0].float())
+        return original(block, needed)
 
     net.policy.shares = spy  # type: ignore[method-assign, assignment]
     net(x)
