@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, get_args
+from typing import Any, ClassVar, Generic, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -128,12 +128,23 @@ class ParameterGroup:
 
 
 class Phase(ABC):
-    """One stretch of training: what is trained, by which optimizer, and its loss."""
+    """One stretch of training: what is trained, by which optimizer, and its loss.
+
+    `config` is for the phase alone: settings of the method that its loss reads. Of the rest,
+    `**budget.schedule()` is what the recipe says.
+    """
 
     def __init__(
-        self, name: str, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
+        self,
+        name: str,
+        config: Any = None,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: OptimizerSpec,
     ) -> None:
         self.name = name
+        self.config = config
         self.epochs = epochs
         self.batch_size = batch_size
         self.optimizer = optimizer

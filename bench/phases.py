@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 
-from bench.method import Batch, DynamicNet, LossTerms, OptimizerSpec, ParameterGroup, Phase
+from bench.method import Batch, DynamicNet, LossTerms, ParameterGroup, Phase
 from bench.networks.exits import ExitResNet
+from bench.networks.gated import GatedResNet
 from bench.networks.halting import HaltingResNet
+from bench.recipes import Schedule
 
 
 class CrossEntropy(Phase):
@@ -26,6 +29,16 @@ class CrossEntropy(Phase):
         return LossTerms(total, {"loss": total}, logits)
 
 
+def trunk_and_rest(net: DynamicNet, lr_scale: float) -> list[ParameterGroup]:
+    """Return all parameters in two groups: the trunk's, and what decides, which learns at
+    `lr_scale` times its rate."""
+    assert isinstance(net, GatedResNet | HaltingResNet)
+    trunk = tuple(net.trunk.parameters())
+    known = set(trunk)
+    rest = tuple(parameter for parameter in net.parameters() if parameter not in known)
+    return [ParameterGroup(trunk), ParameterGroup(rest, lr_scale)]
+
+
 class PricedThinking(Phase):
     """Cross-entropy plus tau times the ponder cost, on every weight of a halting network.
 
@@ -33,25 +46,14 @@ class PricedThinking(Phase):
     """
 
     def __init__(
-        self,
-        name: str,
-        *,
-        tau: float,
-        side_lr_scale: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: OptimizerSpec,
+        self, name: str, *, tau: float, side_lr_scale: float, **schedule: Unpack[Schedule]
     ) -> None:
-        super().__init__(name, epochs=epochs, batch_size=batch_size, optimizer=optimizer)
+        super().__init__(name, **schedule)
         self.tau = tau
         self.side_lr_scale = side_lr_scale
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, HaltingResNet)
-        return [
-            ParameterGroup(tuple(net.trunk.parameters())),
-            ParameterGroup(tuple(net.policy.parameters()), self.side_lr_scale),
-        ]
+        return trunk_and_rest(net, self.side_lr_scale)
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         output = net(batch.x_nchw)

@@ -6,7 +6,7 @@ A budget is what a method's phases share out. Owns no loop; imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -37,6 +37,14 @@ class OptimizerSpec(BaseModel):
     warmup_from: float = Field(0.0, ge=0, le=1)
 
 
+class Schedule(TypedDict):
+    """What a phase is given of a budget."""
+
+    epochs: int
+    batch_size: int
+    optimizer: OptimizerSpec
+
+
 class Budget(BaseModel):
     """What one training may spend: epochs over the training images, in all phases together.
 
@@ -54,6 +62,21 @@ class Budget(BaseModel):
     def share(self, fraction: float) -> int:
         """Return `fraction` of the epochs, at least one if there are any."""
         return min(self.epochs, max(1, round(self.epochs * fraction)))
+
+    def schedule(
+        self,
+        epochs: int | None = None,
+        *,
+        published: OptimizerSpec | None = None,
+        published_batch: int | None = None,
+    ) -> Schedule:
+        """Return what a phase of `epochs`, by default all, is given: by the recipe, or as it was
+        published, where that is asked for and is another."""
+        optimizer, batch_size = self.optimizer, self.batch_size
+        if self.published:
+            optimizer, batch_size = published or optimizer, published_batch or batch_size
+        length = self.epochs if epochs is None else epochs
+        return Schedule(epochs=length, batch_size=batch_size, optimizer=optimizer)
 
 
 class Recipe(BaseModel):

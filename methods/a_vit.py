@@ -110,11 +110,7 @@ def prior_loss(scores_l: Tensor, target_l: Tensor) -> Tensor:
 class Halting(Phase):
     """Cross-entropy, the ponder cost and the KL of the halting scores, on every weight."""
 
-    def __init__(
-        self, config: AVitConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
-    ) -> None:
-        super().__init__("halting", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
+    config: AVitConfig
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         config, output = self.config, net(batch.x_nchw)
@@ -166,6 +162,5 @@ class AVit(Method[AVitConfig]):
         return HaltingResNet(backbone, policy)
 
     def phases(self, config: AVitConfig, budget: Budget) -> Sequence[Phase]:
-        batch_size = _PUBLISHED_BATCH if budget.published else budget.batch_size
-        optimizer = _PUBLISHED if budget.published else budget.optimizer
-        return [Halting(config, epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer)]
+        schedule = budget.schedule(published=_PUBLISHED, published_batch=_PUBLISHED_BATCH)
+        return [Halting("halting", config, **schedule)]

@@ -52,7 +52,8 @@ from bench.networks.halting_policy import ImageHalting
 from bench.networks.trunk import Pool
 from bench.phases import PricedThinking
 
-_PUBLISHED_STEPS, _PUBLISHED_EPOCHS = 100_000, 256
+_PUBLISHED_EPOCHS = 256  # 100,000 steps
+_PUBLISHED = OptimizerSpec(lr=0.1, weight_decay=2e-4, schedule="step", milestones=(0.6, 0.75, 0.9))
 _SLOPE, _BN_EPS = 0.1, 1e-3
 
 
@@ -104,19 +105,6 @@ class Act(Method[ActConfig]):
         return HaltingResNet(backbone, policy)
 
     def phases(self, config: ActConfig, budget: Budget) -> Sequence[Phase]:
-        published = budget.published
-        return [
-            PricedThinking(
-                "pondered",
-                tau=config.tau,
-                side_lr_scale=1.0 if published else config.side_lr_scale,
-                epochs=budget.epochs,
-                batch_size=budget.batch_size,
-                optimizer=_published_optimizer() if published else budget.optimizer,
-            )
-        ]
-
-
-def _published_optimizer() -> OptimizerSpec:
-    milestones = tuple(step / _PUBLISHED_STEPS for step in (60_000, 75_000, 90_000))
-    return OptimizerSpec(lr=0.1, weight_decay=2e-4, schedule="step", milestones=milestones)
+        side = 1.0 if budget.published else config.side_lr_scale
+        schedule = budget.schedule(published=_PUBLISHED)
+        return [PricedThinking("pondered", tau=config.tau, side_lr_scale=side, **schedule)]

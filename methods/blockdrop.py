@@ -53,6 +53,7 @@ from bench.networks.cifar_resnet import ResNet
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy, UpFront
+from bench.phases import trunk_and_rest
 
 _POLICY_DEPTH = 8
 _PUBLISHED_CURRICULUM, _PUBLISHED_JOINT = 5000, 2000
@@ -144,14 +145,13 @@ class Curriculum(Phase):
     `ramp` of the phase.
     """
 
+    config: BlockDropConfig
+
     def __init__(
         self, config: BlockDropConfig, *, epochs: int, batch_size: int, published: bool
     ) -> None:
-        optimizer = OptimizerSpec(
-            kind="adam", lr=config.policy_lr, weight_decay=0, schedule="constant"
-        )
-        super().__init__("curriculum", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
+        adam = OptimizerSpec(kind="adam", lr=config.policy_lr, weight_decay=0, schedule="constant")
+        super().__init__("curriculum", config, epochs=epochs, batch_size=batch_size, optimizer=adam)
         self.published = published
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
@@ -197,23 +197,16 @@ class Curriculum(Phase):
 class Joint(Phase):
     """Policy and ResNet together, under sampled masks."""
 
+    config: BlockDropConfig
+
     def __init__(self, config: BlockDropConfig, *, epochs: int, batch_size: int) -> None:
-        optimizer = OptimizerSpec(
-            kind="adam",
-            lr=config.joint_lr,
-            weight_decay=0,
-            schedule="step",
-            milestones=(0.8,),
+        adam = OptimizerSpec(
+            kind="adam", lr=config.joint_lr, weight_decay=0, schedule="step", milestones=(0.8,)
         )
-        super().__init__("joint", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
+        super().__init__("joint", config, epochs=epochs, batch_size=batch_size, optimizer=adam)
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, GatedResNet)
-        return [
-            ParameterGroup(tuple(net.trunk.parameters())),
-            ParameterGroup(tuple(net.policy.parameters()), self.config.joint_policy_lr_scale),
-        ]
+        return trunk_and_rest(net, self.config.joint_policy_lr_scale)
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet)

@@ -55,6 +55,7 @@ from bench.phases import JointExits
 
 _PUBLISHED_EPOCHS = 200  # the trunk, then all together
 _PUBLISHED_BATCH = 64
+_PUBLISHED = OptimizerSpec(kind="adam", lr=1e-3, momentum=0.99, weight_decay=0, schedule="constant")
 
 
 class BranchyNetConfig(MethodConfig):
@@ -88,14 +89,10 @@ class TrunkAlone(Phase):
 class JointTraining(JointExits):
     """Trunk and exits together, with fixed weights."""
 
-    def __init__(
-        self, config: BranchyNetConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
-    ) -> None:
-        super().__init__("joint", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.fixed = config.weights
+    config: BranchyNetConfig
 
     def weights(self, net: ExitResNet, progress: float) -> Sequence[float]:
-        return self.fixed
+        return self.config.weights
 
 
 class BranchyNet(Method[BranchyNetConfig]):
@@ -128,15 +125,13 @@ class BranchyNet(Method[BranchyNetConfig]):
 
     def phases(self, config: BranchyNetConfig, budget: Budget) -> Sequence[Phase]:
         if not budget.published:
-            size, optimizer = budget.batch_size, budget.optimizer
-            epochs = budget.epochs
-            return [JointTraining(config, epochs=epochs, batch_size=size, optimizer=optimizer)]
-        size, optimizer, first = _PUBLISHED_BATCH, _published_optimizer(), budget.share(0.5)
-        rest = budget.epochs - first
-        return [
-            TrunkAlone("trunk", epochs=first, batch_size=size, optimizer=optimizer),
-            JointTraining(config, epochs=rest, batch_size=size, optimizer=optimizer),
-        ]
+            return [JointTraining("joint", config, **budget.schedule())]
+        first = budget.share(0.5)
+        alone, joint = (
+            budget.schedule(epochs, published=_PUBLISHED, published_batch=_PUBLISHED_BATCH)
+            for epochs in (first, budget.epochs - first)
+        )
+        return [TrunkAlone("trunk", **alone), JointTraining("joint", config, **joint)]
 
     def calibrate(
         self, net: DynamicNet, config: BranchyNetConfig, held_out: Iterable[Batch]
@@ -147,7 +142,3 @@ class BranchyNet(Method[BranchyNetConfig]):
     def operating_points(self, net: DynamicNet, config: BranchyNetConfig) -> Sequence[Point]:
         assert isinstance(net, ExitResNet)
         return [Point(*view) for view in net.views([f"p={p:g}" for p in config.budgets])]
-
-
-def _published_optimizer() -> OptimizerSpec:
-    return OptimizerSpec(kind="adam", lr=1e-3, momentum=0.99, weight_decay=0, schedule="constant")

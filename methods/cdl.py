@@ -91,14 +91,7 @@ class Cdl(Method[CdlConfig]):
         return ExitResNet(backbone, rule, head=config.head)
 
     def phases(self, config: CdlConfig, budget: Budget) -> Sequence[Phase]:
-        return [
-            ExitsAlone(
-                "classifiers",
-                epochs=budget.epochs,
-                batch_size=budget.batch_size,
-                optimizer=budget.optimizer,
-            )
-        ]
+        return [ExitsAlone("classifiers", **budget.schedule())]
 
     def calibrate(self, net: DynamicNet, config: CdlConfig, held_out: Iterable[Batch]) -> None:
         assert isinstance(net, ExitResNet)

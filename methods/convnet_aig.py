@@ -26,7 +26,7 @@ second hand; a user of the authors' code reached 93.32 % with t = 0.7.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -54,12 +54,16 @@ from bench.method import (
 )
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import BlockByBlock, Policy, straight_through
 from bench.networks.trunk import pool
+from bench.phases import trunk_and_rest
 
 _HIDDEN = 16
 _BIAS_SKIP, _BIAS_EXECUTE = 0.1, 2.0  # open for 87 % of the draws at the start
 _PUBLISHED_EPOCHS, _PUBLISHED_BATCH = 350, 256
+_PUBLISHED = OptimizerSpec(
+    lr=0.1, weight_decay=5e-4, schedule="step", milestones=(150 / 350, 250 / 350)
+)
 
 
 class AigConfig(MethodConfig):
@@ -118,7 +122,7 @@ def sampled_gate(logits_n2: Tensor) -> Tensor:
     """Draw z (N,) in {0, 1}: argmax of logits + Gumbel noise, gradient of their softmax."""
     noise_n2 = -torch.empty_like(logits_n2).exponential_().log()
     soft_n = (logits_n2 + noise_n2).softmax(dim=1)[:, 1]
-    return (soft_n > 0.5).to(soft_n.dtype) + (soft_n - soft_n.detach())
+    return straight_through(soft_n > 0.5, soft_n)
 
 
 def chosen_gate(logits_n2: Tensor) -> Tensor:
@@ -145,12 +149,12 @@ class AigGates(Policy):
 
     targets_g: Tensor
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return _BlockByBlock(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
+        return BlockByBlock(self, self.decide)
 
-    def decide(self, index: int, mean_nc: Tensor) -> Tensor:
-        """Return z (N,) of block `index` from its pooled input."""
-        logits_n2 = self.gates[str(index)](mean_nc).float()
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        """Return z (N,) of block `index` from its input."""
+        logits_n2 = self.gates[str(index)](pool(h_nchw)).float()
         return sampled_gate(logits_n2) if self.training else chosen_gate(logits_n2)
 
     def units(self) -> Sequence[Unit]:
@@ -160,36 +164,13 @@ class AigGates(Policy):
         ]
 
 
-class _BlockByBlock(Decisions):
-    def __init__(self, policy: AigGates) -> None:
-        self.policy = policy
-        self.gates: list[Tensor] = []
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        self.gates.append(self.policy.decide(index, pool(h_nchw)))
-        return self.gates[-1]
-
-    def terms(self) -> Mapping[str, Tensor]:
-        return {"gates_ng": torch.stack(self.gates, dim=1)}
-
-
 class TargetRates(Phase):
     """Cross-entropy and the target loss, trunk and gates together."""
 
-    def __init__(
-        self, config: AigConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
-    ) -> None:
-        super().__init__("gated", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
+    config: AigConfig
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, GatedResNet)
-        return [
-            ParameterGroup(tuple(net.trunk.parameters())),
-            ParameterGroup(tuple(net.policy.parameters()), self.config.gate_lr_scale),
-        ]
+        return trunk_and_rest(net, self.config.gate_lr_scale)
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet) and isinstance(net.policy, AigGates)
@@ -230,14 +211,5 @@ class ConvNetAig(Method[AigConfig]):
         return GatedResNet(backbone, AigGates(backbone, config), merge=GateResidual())
 
     def phases(self, config: AigConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer, batch_size = budget.optimizer, budget.batch_size
-        if budget.published:
-            optimizer, batch_size = _published_optimizer(), _PUBLISHED_BATCH
-        return [
-            TargetRates(config, epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer)
-        ]
-
-
-def _published_optimizer() -> OptimizerSpec:
-    milestones = tuple(epoch / _PUBLISHED_EPOCHS for epoch in (150, 250))
-    return OptimizerSpec(lr=0.1, weight_decay=5e-4, schedule="step", milestones=milestones)
+        schedule = budget.schedule(published=_PUBLISHED, published_batch=_PUBLISHED_BATCH)
+        return [TargetRates("gated", config, **schedule)]

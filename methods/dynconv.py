@@ -58,10 +58,13 @@ from bench.method import (
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.local import local_residuals
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import BlockByBlock, Policy, straight_through
 from bench.networks.trunk import pool
 
 _PUBLISHED_EPOCHS, _PUBLISHED_BATCH = 350, 256
+_PUBLISHED = OptimizerSpec(
+    lr=0.1, weight_decay=5e-4, schedule="step", milestones=(150 / 350, 250 / 350)
+)
 
 
 class DynConvConfig(MethodConfig):
@@ -100,13 +103,12 @@ class PositionGate(nn.Module):
 def drawn_mask(s_n1hw: Tensor) -> Tensor:
     """Draw m in {0, 1} at each position: whether s and a logistic draw add up to 0 or more."""
     gumbel = -torch.empty(2, *s_n1hw.shape, device=s_n1hw.device).exponential_().log()
-    return straight_through(s_n1hw + gumbel[0] - gumbel[1])
+    return rounded_mask(s_n1hw + gumbel[0] - gumbel[1])
 
 
-def straight_through(s_n1hw: Tensor) -> Tensor:
+def rounded_mask(s_n1hw: Tensor) -> Tensor:
     """Return m in {0, 1}, 1 where s >= 0, with the gradient of sigmoid(s)."""
-    soft = torch.sigmoid(s_n1hw)
-    return (s_n1hw >= 0).to(soft.dtype) + (soft - soft.detach())
+    return straight_through(s_n1hw >= 0, torch.sigmoid(s_n1hw))
 
 
 class DynConvGates(Policy):
@@ -129,15 +131,15 @@ class DynConvGates(Policy):
     weights_b: Tensor
     """The MACs of each residual, as a share of all."""
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return _BlockByBlock(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
+        return BlockByBlock(self, self.mask)
 
     def mask(self, index: int, h_nchw: Tensor) -> Tensor:
         """Return m (N, 1, h, w) of block `index` from its input."""
         s_n1hw: Tensor = self.gates[index](h_nchw).float()
         if not self.training:
             return (s_n1hw >= 0).float()
-        return drawn_mask(s_n1hw) if self.noisy else straight_through(s_n1hw)
+        return drawn_mask(s_n1hw) if self.noisy else rounded_mask(s_n1hw)
 
     def units(self) -> Sequence[Unit]:
         found = []
@@ -146,14 +148,6 @@ class DynConvGates(Policy):
             found.append(Unit(f"gate{b}", gate.local, shape, True, "policy"))
             found.append(Unit(f"gate{b}.whole", gate.whole, shape[:1], True, "policy"))
         return found
-
-
-class _BlockByBlock(Decisions):
-    def __init__(self, policy: DynConvGates) -> None:
-        self.policy = policy
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
-        return self.policy.mask(index, h_nchw)
 
 
 def bounds(budget: float, progress: float, *, bound_share: float) -> tuple[float, float]:
@@ -178,11 +172,7 @@ def budget_loss(
 class BudgetedMasks(Phase):
     """Cross-entropy and the budget losses, trunk and gates together."""
 
-    def __init__(
-        self, config: DynConvConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
-    ) -> None:
-        super().__init__("masked", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
+    config: DynConvConfig
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet) and isinstance(net.policy, DynConvGates)
@@ -223,14 +213,5 @@ class DynConv(Method[DynConvConfig]):
         return GatedResNet(backbone, DynConvGates(backbone), merge=GateResidual())
 
     def phases(self, config: DynConvConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer, batch_size = budget.optimizer, budget.batch_size
-        if budget.published:
-            optimizer, batch_size = _published_optimizer(), _PUBLISHED_BATCH
-        return [
-            BudgetedMasks(config, epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer)
-        ]
-
-
-def _published_optimizer() -> OptimizerSpec:
-    milestones = tuple(epoch / _PUBLISHED_EPOCHS for epoch in (150, 250))
-    return OptimizerSpec(lr=0.1, weight_decay=5e-4, schedule="step", milestones=milestones)
+        schedule = budget.schedule(published=_PUBLISHED, published_batch=_PUBLISHED_BATCH)
+        return [BudgetedMasks("masked", config, **schedule)]

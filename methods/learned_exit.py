@@ -262,14 +262,7 @@ class LearnedExit(Method[LearnedExitConfig]):
         return ExitResNet(backbone, rule, head=config.head)
 
     def phases(self, config: LearnedExitConfig, budget: Budget) -> Sequence[Phase]:
-        return [
-            ExitsAlone(
-                "classifiers",
-                epochs=budget.epochs,
-                batch_size=budget.batch_size,
-                optimizer=budget.optimizer,
-            )
-        ]
+        return [ExitsAlone("classifiers", **budget.schedule())]
 
     def calibrate(
         self, net: DynamicNet, config: LearnedExitConfig, held_out: Iterable[Batch]

@@ -142,9 +142,7 @@ class Pbee(Method[PbeeConfig]):
         return ExitResNet(backbone, rule, starts=places, head=config.head)
 
     def phases(self, config: PbeeConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer = _PUBLISHED if budget.published else budget.optimizer
-        size = budget.batch_size
-        return [DepthWeights("joint", epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
+        return [DepthWeights("joint", **budget.schedule(published=_PUBLISHED))]
 
     def operating_points(self, net: DynamicNet, config: PbeeConfig) -> Sequence[Point]:
         assert isinstance(net, ExitResNet) and isinstance(net.rule, Patience)

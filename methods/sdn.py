@@ -98,16 +98,12 @@ class MostConfident(ProbabilityReaches):
 class GrowingWeights(JointExits):
     """Trunk and exits together, the exits with weights that grow from epoch to epoch."""
 
-    def __init__(
-        self, config: SdnConfig, *, epochs: int, batch_size: int, optimizer: OptimizerSpec
-    ) -> None:
-        super().__init__("joint", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.positions = config.positions
-        self.limits: tuple[float, ...] = ()
+    config: SdnConfig
+    limits: tuple[float, ...] = ()
 
     def weights(self, net: ExitResNet, progress: float) -> Sequence[float]:
         if not self.limits:
-            self.limits = tuple(nearest_to_shares(net.backbone, self.positions).values())
+            self.limits = tuple(nearest_to_shares(net.backbone, self.config.positions).values())
         epoch = min(self.epochs, 1 + int(progress * self.epochs + 1e-9))
         return [*(min(c, 0.01 + c * epoch / self.epochs) for c in self.limits), 1.0]
 
@@ -140,11 +136,11 @@ class Sdn(Method[SdnConfig]):
         return ExitResNet(backbone, rule, starts=tuple(places), head="mixed")
 
     def phases(self, config: SdnConfig, budget: Budget) -> Sequence[Phase]:
-        epochs, size = budget.epochs, budget.batch_size
+        schedule = budget.schedule(published=_JOINT)
         if config.training == "ic-only":
-            return [ExitsAlone("classifiers", epochs=epochs, batch_size=size, optimizer=_IC)]
-        optimizer = _JOINT if budget.published else budget.optimizer
-        return [GrowingWeights(config, epochs=epochs, batch_size=size, optimizer=optimizer)]
+            schedule["optimizer"] = _IC
+            return [ExitsAlone("classifiers", **schedule)]
+        return [GrowingWeights("joint", config, **schedule)]
 
     def calibrate(self, net: DynamicNet, config: SdnConfig, held_out: Iterable[Batch]) -> None:
         assert isinstance(net, ExitResNet)

@@ -60,7 +60,8 @@ from bench.method import (
 )
 from bench.networks.cifar_resnet import ResNet
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Policy, UpFront
+from bench.networks.policy import Policy, UpFront, straight_through
+from bench.phases import trunk_and_rest
 
 _NOISE_ROWS = 1 << 16
 _STATED = {"alpha", "beta", "gamma", "complexity", "guideline"}
@@ -68,8 +69,14 @@ _D_MAX_OF_BETA_READING = 0.9
 # Table 1, ResNet-32 on CIFAR-10: 0.86 and 0.47 of the MACs, so 0.15 and 0.57 of the blocks dropped.
 # Most images are asked for a little less than d_max.
 _AIMS = {"paper-mf": {"d_max": 0.17}, "paper-lf": {"mf_knob": 0.17, "d_max": 0.62}}
-_PUBLISHED_EPOCHS = 220
-_PUBLISHED_LF_EPOCHS = 60
+_PUBLISHED_EPOCHS, _PUBLISHED_LF_EPOCHS = 220, 60
+_PUBLISHED = OptimizerSpec(
+    lr=0.1,
+    schedule="step",
+    milestones=(128 / 220, 160 / 220, 192 / 220),
+    warmup_steps=400,
+    warmup_from=0.1,
+)
 
 
 class SgadConfig(MethodConfig):
@@ -186,8 +193,7 @@ class BMNet(Policy):
 
 def straight_through_round(s: Tensor) -> Tensor:
     """Return 1[s >= 0.5] with the gradient of s, if it has one."""
-    hard = (s >= 0.5).to(s.dtype)
-    return hard + (s - s.detach()) if s.requires_grad else hard
+    return straight_through(s >= 0.5, s)
 
 
 def _bmnet_features(c_in: int, kind: str) -> tuple[list[nn.Module], int]:
@@ -202,27 +208,11 @@ def _bmnet_features(c_in: int, kind: str) -> tuple[list[nn.Module], int]:
 class JointTraining(Phase):
     """All three nets together, Eq. 12; the knob is `beta` or `d_max` of this stage."""
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        config: SgadConfig,
-        epochs: int,
-        batch_size: int,
-        optimizer: OptimizerSpec,
-        noise_from: float = 0.0,
-    ) -> None:
-        super().__init__(name, epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
-        self.noise_from = noise_from
+    config: SgadConfig
+    noise_from = 0.0
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, GatedResNet)
-        side = (*net.policy.parameters(), *net.training_only.parameters())
-        return [
-            ParameterGroup(tuple(net.trunk.parameters())),
-            ParameterGroup(side, self.config.side_lr_scale),
-        ]
+        return trunk_and_rest(net, self.config.side_lr_scale)
 
     def noise_sd(self, progress: float) -> float:
         """Return the sd of the noise: rising to `noise_max`, then none for the last share."""
@@ -322,20 +312,19 @@ class Sgad(Method[SgadConfig]):
         return net
 
     def phases(self, config: SgadConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer = _published_optimizer() if budget.published else budget.optimizer
         if config.complexity.endswith("mf"):
-            return [_stage("mf", config, budget.epochs, budget, optimizer)]
+            return [JointTraining("mf", config, **budget.schedule(published=_PUBLISHED))]
         share = _PUBLISHED_EPOCHS / (_PUBLISHED_EPOCHS + _PUBLISHED_LF_EPOCHS)
         first = budget.share(share if budget.published else config.mf_share)
-        gentle = optimizer.model_copy(
-            update={"lr": optimizer.lr / 10, "schedule": "cosine", "warmup_steps": 0}
-        )
         knob = "d_max" if config.reading == "d_max" else "beta"
         start = config.model_copy(update={knob: config.mf_knob})
-        return [
-            _stage("mf", start, first, budget, optimizer),
-            _stage("lf", config, budget.epochs - first, budget, gentle, noise_from=1.0),
-        ]
+        mf = JointTraining("mf", start, **budget.schedule(first, published=_PUBLISHED))
+        lf = JointTraining("lf", config, **budget.schedule(budget.epochs - first))
+        lf.optimizer = mf.optimizer.model_copy(
+            update={"lr": mf.optimizer.lr / 10, "schedule": "cosine", "warmup_steps": 0}
+        )
+        lf.noise_from = 1.0
+        return [mf, lf]
 
 
 def _sgnet(backbone: Backbone, config: SgadConfig) -> ResNet:
@@ -349,37 +338,6 @@ def _sgnet(backbone: Backbone, config: SgadConfig) -> ResNet:
         nn.init.normal_(net.head.linear.weight, std=0.01)
         nn.init.zeros_(net.head.linear.bias)
     return net.to(memory_format=torch.channels_last)
-
-
-def _stage(
-    name: str,
-    config: SgadConfig,
-    epochs: int,
-    budget: Budget,
-    optimizer: OptimizerSpec,
-    *,
-    noise_from: float = 0.0,
-) -> JointTraining:
-    return JointTraining(
-        name,
-        config=config,
-        epochs=epochs,
-        batch_size=budget.batch_size,
-        optimizer=optimizer,
-        noise_from=noise_from,
-    )
-
-
-def _published_optimizer() -> OptimizerSpec:
-    milestones = tuple(epoch / _PUBLISHED_EPOCHS for epoch in (128, 160, 192))
-    return OptimizerSpec(
-        lr=0.1,
-        weight_decay=1e-4,
-        schedule="step",
-        milestones=milestones,
-        warmup_steps=400,
-        warmup_from=0.1,
-    )
 
 
 class SgadBetaConfig(SgadConfig):

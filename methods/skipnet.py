@@ -61,8 +61,9 @@ from bench.method import (
 )
 from bench.networks.execution import GateOutput
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import BlockByBlock, Policy, straight_through
 from bench.networks.trunk import pool
+from bench.phases import trunk_and_rest
 
 _HIDDEN = 10
 _PUBLISHED_SP, _PUBLISHED_HRL = 164, 26
@@ -118,8 +119,8 @@ class Gates(Policy):
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("reset", torch.zeros((), dtype=torch.bool))
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
-        return BlockByBlock(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> GateByGate:
+        return GateByGate(self)
 
     @abstractmethod
     def log_odds(self, index: int, h_nchw: Tensor, state: State | None) -> Step:
@@ -146,7 +147,7 @@ class Gates(Policy):
         p_n = torch.sigmoid(z_n)
         if self.drawn:
             return torch.bernoulli(p_n.detach())
-        return (z_n >= 0).to(p_n.dtype) + (p_n - p_n.detach())
+        return straight_through(z_n >= 0, p_n)
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -182,25 +183,22 @@ class Gates(Policy):
         self.temperature.fill_(temperature)
 
 
-class BlockByBlock(Decisions):
+class GateByGate(BlockByBlock):
     """The gates of one batch, each from the state its block is about to read."""
 
-    def __init__(self, gates: Gates) -> None:
-        self.gates = gates
+    def __init__(self, policy: Gates) -> None:
+        super().__init__(policy, self.asked)
+        self.policy = policy
         self.state: State | None = None
         self.z: list[Tensor] = []
-        self.g: list[Tensor] = []
 
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.gates.always_on[index]:
-            return None
-        z_n, self.state = self.gates.log_odds(index, h_nchw, self.state)
+    def asked(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n, self.state = self.policy.log_odds(index, h_nchw, self.state)
         self.z.append(z_n)
-        self.g.append(self.gates.decide(z_n))
-        return self.g[-1]
+        return self.policy.decide(z_n)
 
     def terms(self) -> Mapping[str, Tensor]:
-        return {"log_odds_ng": torch.stack(self.z, dim=1), "gates_ng": torch.stack(self.g, dim=1)}
+        return {**super().terms(), "log_odds_ng": torch.stack(self.z, dim=1)}
 
 
 class RecurrentGates(Gates):
@@ -321,10 +319,11 @@ class HybridReinforcement(Phase):
     their own; the trunk's is the published one in any case.
     """
 
+    config: SkipNetConfig
+
     def __init__(self, config: SkipNetConfig, budget: Budget, *, epochs: int) -> None:
-        sgd = OptimizerSpec(lr=config.hrl_lr, schedule="constant")
-        super().__init__("hrl", epochs=epochs, batch_size=budget.batch_size, optimizer=sgd)
-        self.config = config
+        sgd, size = OptimizerSpec(lr=config.hrl_lr, schedule="constant"), budget.batch_size
+        super().__init__("hrl", config, epochs=epochs, batch_size=size, optimizer=sgd)
         self.gate_lr_scale, self.open_to = 1.0, None
         if not budget.published:
             self.gate_lr_scale, self.open_to = config.gate_lr_scale, config.hrl_open
@@ -332,9 +331,7 @@ class HybridReinforcement(Phase):
                 self.gate_lr_scale *= _PUBLISHED_HRL / max(epochs, 1)
 
     def groups(self, net: DynamicNet) -> Sequence[ParameterGroup]:
-        assert isinstance(net, GatedResNet)
-        gates = ParameterGroup(tuple(net.policy.parameters()), self.gate_lr_scale)
-        return [ParameterGroup(tuple(net.trunk.parameters())), gates]
+        return trunk_and_rest(net, self.gate_lr_scale)
 
     def set_modes(self, net: DynamicNet) -> None:
         net.train()
@@ -408,11 +405,11 @@ class SkipNet(Method[SkipNetConfig]):
         return GatedResNet(backbone, gates, merge=GateOutput())
 
     def phases(self, config: SkipNetConfig, budget: Budget) -> Sequence[Phase]:
-        share, sgd, size = config.hrl_share, budget.optimizer, budget.batch_size
+        share = config.hrl_share
         if budget.published:
-            share, sgd = _PUBLISHED_HRL / (_PUBLISHED_SP + _PUBLISHED_HRL), _PUBLISHED_SGD
+            share = _PUBLISHED_HRL / (_PUBLISHED_SP + _PUBLISHED_HRL)
         first = budget.share(1 - share)
         return [
-            Supervised("sp", epochs=first, batch_size=size, optimizer=sgd),
+            Supervised("sp", **budget.schedule(first, published=_PUBLISHED_SGD)),
             HybridReinforcement(config, budget, epochs=budget.epochs - first),
         ]

@@ -8,7 +8,7 @@ runs, per-unit policies read each block's input. Owns no loop and no backbone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import torch
@@ -63,6 +63,28 @@ class Noted(Decisions):
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
         self.gates.append(self.inner.gate(index, h_nchw))
         return self.gates[-1]
+
+
+class BlockByBlock(Decisions):
+    """Gates that `decide` gives one by one, from the index and the input of a block that has one.
+
+    Where all are (N,), they are the term `gates_ng` (N, G).
+    """
+
+    def __init__(self, policy: Policy, decide: Callable[[int, Tensor], Tensor]) -> None:
+        self.always_on, self.decide = policy.always_on, decide
+        self.gates: list[Tensor] = []
+
+    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
+        if self.always_on[index]:
+            return None
+        self.gates.append(self.decide(index, h_nchw))
+        return self.gates[-1]
+
+    def terms(self) -> Mapping[str, Tensor]:
+        if not self.gates or any(gate.ndim > 1 for gate in self.gates):
+            return {}
+        return {"gates_ng": torch.stack(self.gates, dim=1)}
 
 
 class UpFront(Decisions):
@@ -130,6 +152,12 @@ class EverythingRuns(Policy):
 
     def units(self) -> Sequence[Unit]:
         return ()
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """Return the numbers of `hard`, exactly, with the gradient of `soft`, if it has one."""
+    hard = hard.to(soft.dtype)
+    return hard + (soft - soft.detach()) if soft.requires_grad else hard
 
 
 def among_ones(columns_nk: Tensor, taken: Sequence[bool]) -> Tensor:

@@ -71,13 +71,13 @@ class BlockByBlock(Decisions):
 
 
 class PricedBlocks(Phase):
-    cost = 0.0
+    config: LearnedGatesConfig
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         output = net(batch.x_nchw)
         loss, ran = F.cross_entropy(output.logits, batch.labels_n), output.terms["gates_nb"].mean()
         parts = {"loss": loss, "drop": 1 - ran.detach()}
-        return LossTerms(loss + self.cost * ran, parts, output.logits)
+        return LossTerms(loss + self.config.cost * ran, parts, output.logits)
 
 
 class LearnedGates(Method[LearnedGatesConfig]):
@@ -96,7 +96,4 @@ class LearnedGates(Method[LearnedGatesConfig]):
         return GatedResNet(backbone, Gates(backbone))
 
     def phases(self, config: LearnedGatesConfig, budget: Budget) -> Sequence[Phase]:
-        size, optimizer = budget.batch_size, budget.optimizer
-        phase = PricedBlocks("train", epochs=budget.epochs, batch_size=size, optimizer=optimizer)
-        phase.cost = config.cost
-        return [phase]
+        return [PricedBlocks("train", config, **budget.schedule())]

@@ -51,7 +51,7 @@ def _pull(gate: Gate, *, skip: float, execute: float) -> None:
 
 
 def _phase(config: AigConfig) -> TargetRates:
-    return TargetRates(config, epochs=1, batch_size=32, optimizer=OptimizerSpec())
+    return TargetRates("gated", config, epochs=1, batch_size=32, optimizer=OptimizerSpec())
 
 
 def test_all_blocks_have_a_gate_first_and_last_and_borders_included() -> None:

@@ -25,7 +25,7 @@ from methods.dynconv import (
     bounds,
     budget_loss,
     drawn_mask,
-    straight_through,
+    rounded_mask,
 )
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16), "B")
@@ -58,7 +58,7 @@ def _batch(count: int = 16, side: int = 16) -> Batch:
 
 def _phase(config: DynConvConfig | None = None) -> BudgetedMasks:
     given = config or DynConvConfig()
-    return BudgetedMasks(given, epochs=1, batch_size=16, optimizer=OptimizerSpec())
+    return BudgetedMasks("masked", given, epochs=1, batch_size=16, optimizer=OptimizerSpec())
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def test_masks_are_hard_and_as_frequent_as_the_sigmoid_says() -> None:
 
 def test_the_gradient_of_a_mask_is_that_of_the_sigmoid() -> None:
     s = torch.tensor([-2.0, 0.0, 0.5], requires_grad=True)
-    mask = straight_through(s)
+    mask = rounded_mask(s)
     mask.sum().backward()
     p = torch.sigmoid(s.detach())
     assert mask.tolist() == [0.0, 1.0, 1.0] and s.grad is not None
