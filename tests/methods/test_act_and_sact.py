@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from method_nets import batch_of
 
-from bench.data.augment import Batch, eval_batches, pad_images
+from bench.data.augment import eval_batches, pad_images
 from bench.data.embedded import load_digits
 from bench.measure.accuracy import evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
@@ -49,34 +50,9 @@ def _phase(method: Halting, **settings: object) -> PricedThinking:
     return phase
 
 
-def _batch(count: int = 8, side: int = 32) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, side, side, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
-
-
-@torch.no_grad()
-def test_with_the_bias_at_either_end_it_is_the_dense_network_or_one_block_per_stage(
-    method: Halting,
-) -> None:
-    x = _batch(2).x_nchw
-    dense = _net(method, halting_bias=-1e4).eval()
-    assert torch.equal(dense(x).logits, dense.trunk(x))
-    assert torch.equal(dense.execute(x).logits, dense.trunk(x))
-    cheap = _net(method, halting_bias=1e4).eval()
-    units, macs = cheap.units(), unit_macs(cheap)
-    for output in (cheap(x), cheap.execute(x)):
-        kept = [0 if unit.role == "policy" else macs[unit.name] for unit in units]
-        assert macs_per_image(output.executed, kept).tolist() == [12_239_488] * 2
-        if isinstance(method, Act):
-            total = macs_per_image(output.executed, list(macs.values()))
-            assert total.tolist() == [12_239_488 + 16 + 32 + 64] * 2
-    assert 12_239_488 / dense_macs(RESNET32) == pytest.approx(0.178, abs=5e-4)
-
-
 @torch.no_grad()
 def test_at_the_start_nearly_everything_runs_and_the_last_state_has_most_of_the_weight() -> None:
-    output = _net(Act()).train()(_batch(16).x_nchw)
+    output = _net(Act()).train()(batch_of(16, 32).x_nchw)
     units_ns = output.terms["units_ns"]
     assert units_ns.mean() > 4.5
     # R = 1 - (h_1 + ... + h_4), which is 0.81 where every h is sigmoid(-3).
@@ -137,7 +113,7 @@ def test_deciding_everywhere_costs_one_and_a_half_percent(name: str, share: floa
 @torch.no_grad()
 def test_a_score_in_part_costs_its_share_of_the_positions() -> None:
     net = _net(Sact(), Backbone("resnet20", 10, (3, 16, 16)), halting_bias=3.0).eval()
-    output = net(_batch(side=16).x_nchw)
+    output = net(batch_of(8).x_nchw)
     column = {unit.name: c for c, unit in enumerate(net.units())}
     block, score = (output.executed[:, column[n]] for n in ("block1", "score1"))
     assert ((score > 0) & (score < 1)).any()
@@ -148,7 +124,7 @@ def test_a_score_in_part_costs_its_share_of_the_positions() -> None:
 def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages(
     method: Halting,
 ) -> None:
-    net, batch = _net(method), _batch()
+    net, batch = _net(method), batch_of(8, 32)
     phase = _phase(method, tau=0.3)
     phase.set_modes(net)
     terms = phase.loss(net, batch, 0.0)
@@ -165,7 +141,7 @@ def test_the_loss_is_cross_entropy_plus_tau_times_the_ponder_cost_of_all_stages(
 def test_without_cross_entropy_the_ponder_cost_alone_raises_the_scores(method: Halting) -> None:
     net = _net(method, Backbone("resnet20", 10, (3, 16, 16)))
     optimizer = torch.optim.SGD(net.policy.parameters(), lr=5.0)
-    x, costs = _batch(16, side=16).x_nchw, []
+    x, costs = batch_of(16).x_nchw, []
     for _ in range(25):
         cost = net(x).terms["ponder_ns"].mean()
         optimizer.zero_grad()
@@ -187,16 +163,6 @@ def test_scores_may_learn_at_a_rate_of_their_own_but_not_by_the_published_recipe
         method.Config(side_lr_scale=7.0), BUDGET.model_copy(update={"published": True})
     )
     assert [group.lr_scale for group in phase.groups(net)] == [1.0, 1.0]
-
-
-def test_the_published_schedule_is_100_000_steps_with_three_drops(method: Halting) -> None:
-    config = method.Config()
-    assert method.published_epochs(config) == 256 == round(100_000 / (50_000 / 128))
-    budget = BUDGET.model_copy(update={"epochs": 256, "published": True})
-    (phase,) = method.phases(config, budget)
-    spec = phase.optimizer
-    assert (phase.epochs, spec.lr, spec.momentum, spec.weight_decay) == (256, 0.1, 0.9, 2e-4)
-    assert (spec.schedule, spec.milestones, spec.decay) == ("step", (0.6, 0.75, 0.9), 0.1)
 
 
 def test_the_defaults_are_those_of_the_authors_code(method: Halting) -> None:

@@ -5,11 +5,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from method_nets import BACKBONE, batch_of, published
 from small_runs import dense_weights, nflops, trained_on_digits
 
-from bench.data.augment import Batch
 from bench.measure.cost import unit_macs
-from bench.method import Budget, OptimizerSpec
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from methods.blockdrop import (
@@ -24,20 +23,12 @@ from methods.blockdrop import (
     reward,
 )
 
-BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
-
 
 def _net() -> GatedResNet:
     torch.manual_seed(0)
     net = BlockDrop().build(BACKBONE, BlockDropConfig())
     assert isinstance(net, GatedResNet)
     return net
-
-
-def _batch(count: int = 16) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, 16, 16, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
 
 
 def test_a_right_answer_earns_one_minus_the_square_of_the_share_run() -> None:
@@ -83,7 +74,7 @@ def test_the_curriculum_leaves_the_resnet_frozen_with_its_statistics() -> None:
     before = {key: value.clone() for key, value in net.trunk.state_dict().items()}
     phase = Curriculum(BlockDropConfig(), epochs=1, batch_size=16, published=False)
     phase.set_modes(net)
-    phase.loss(net, _batch(), 1.0).total.backward()
+    phase.loss(net, batch_of(), 1.0).total.backward()
     assert all(torch.equal(value, before[key]) for key, value in net.trunk.state_dict().items())
     assert all(parameter.grad is None for parameter in net.trunk.parameters())
     assert all(parameter.grad is not None for parameter in net.policy.parameters())
@@ -100,7 +91,7 @@ def test_early_in_the_curriculum_only_the_last_block_may_be_dropped() -> None:
     net.execute_with = spy  # type: ignore[method-assign, assignment]
     phase = Curriculum(BlockDropConfig(), epochs=1, batch_size=64, published=False)
     phase.set_modes(net)
-    phase.loss(net, _batch(64), 0.0)
+    phase.loss(net, batch_of(64), 0.0)
     assert len(seen) == 2
     assert all(bool((gates[:, :-1] == 1).all()) for gates in seen)
     assert any(bool((gates[:, -1] == 0).any()) for gates in seen)
@@ -110,7 +101,7 @@ def test_the_joint_phase_teaches_policy_and_resnet_from_disjoint_losses() -> Non
     net = _net()
     phase = Joint(BlockDropConfig(), epochs=1, batch_size=16)
     phase.set_modes(net)
-    terms = phase.loss(net, _batch(), 0.5)
+    terms = phase.loss(net, batch_of(), 0.5)
     assert terms.total.item() == pytest.approx(
         (terms.parts["loss"] + terms.parts["loss_policy"]).item()
     )
@@ -122,7 +113,7 @@ def test_the_joint_phase_teaches_policy_and_resnet_from_disjoint_losses() -> Non
 def test_inference_takes_the_most_probable_mask_without_bounding() -> None:
     net = _net().eval()
     assert isinstance(net.policy, PolicyNet)
-    x = _batch().x_nchw
+    x = batch_of().x_nchw
     output = net(x)
     expected = (net.policy.probabilities(x) >= 0.5).float()
     assert torch.equal(output.executed[:, 1:7], expected)
@@ -135,31 +126,12 @@ def test_the_policy_costs_a_resnet8_which_is_a_sixth_of_a_resnet32() -> None:
     assert macs["policy"] / 68_862_592 == pytest.approx(0.178, abs=1e-3)
 
 
-def test_the_published_schedule_is_5000_and_2000_epochs() -> None:
+def test_by_the_published_schedule_each_epoch_samples_one_more_block() -> None:
     method, config = BlockDrop(), BlockDropConfig()
-    budget = Budget(
-        recipe="paper",
-        epochs=method.published_epochs(config),
-        batch_size=128,
-        optimizer=OptimizerSpec(),
-        published=True,
-    )
-    curriculum, joint = method.phases(config, budget)
+    curriculum, _ = method.phases(config, published(method, config))
     assert isinstance(curriculum, Curriculum)
-    assert [curriculum.sampled_blocks(54, epoch / 5000) for epoch in (0, 1, 10, 4000)] == [
-        1,
-        2,
-        11,
-        54,
-    ]
-    assert (curriculum.epochs, curriculum.batch_size) == (5000, 2048)
-    assert (joint.epochs, joint.batch_size) == (2000, 256)
-    adam = OptimizerSpec(kind="adam", lr=1e-3, weight_decay=0, schedule="constant")
-    assert curriculum.optimizer == adam
-    # The learning rate falls to a tenth at epoch 1600 of 2000.
-    assert joint.optimizer == OptimizerSpec(
-        kind="adam", lr=1e-4, weight_decay=0, schedule="step", milestones=(0.8,), decay=0.1
-    )
+    counts = [curriculum.sampled_blocks(54, epoch / 5000) for epoch in (0, 1, 10, 4000)]
+    assert counts == [1, 2, 11, 54]
 
 
 def test_the_pass_for_the_baseline_carries_no_gradient() -> None:
@@ -174,7 +146,7 @@ def test_the_pass_for_the_baseline_carries_no_gradient() -> None:
     net.forward_with = spy  # type: ignore[method-assign, assignment]
     phase = Joint(BlockDropConfig(), epochs=1, batch_size=64)
     phase.set_modes(net)
-    terms = phase.loss(net, _batch(64), 0.5)
+    terms = phase.loss(net, batch_of(64), 0.5)
     (rounded, *without), (sampled, *with_gradient) = seen
     assert without == [False, False]
     assert with_gradient == [True, True]
@@ -182,7 +154,7 @@ def test_the_pass_for_the_baseline_carries_no_gradient() -> None:
     assert isinstance(net.policy, PolicyNet)
     assert set(rounded.unique().tolist()) <= {0.0, 1.0} >= set(sampled.unique().tolist())
     # The reward of the log is the baseline's: that of the rounded policy.
-    right = terms.logits.argmax(dim=1) == _batch(64).labels_n  # type: ignore[union-attr]
+    right = terms.logits.argmax(dim=1) == batch_of(64).labels_n  # type: ignore[union-attr]
     assert terms.parts["reward"].item() == pytest.approx(
         reward(rounded, right, penalty=5.0).mean().item()
     )
@@ -200,7 +172,7 @@ def test_each_image_has_an_advantage_of_its_own() -> None:
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_the_reward_of_the_rounded_policy_is_the_baseline(joint: bool) -> None:
-    net, config, batch = _net(), BlockDropConfig(), _batch(64)
+    net, config, batch = _net(), BlockDropConfig(), batch_of(64)
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     way = "forward_with" if joint else "execute_with"
     original = getattr(net, way)
@@ -238,7 +210,7 @@ def test_in_the_joint_phase_the_statistics_of_the_resnet_see_both_passes() -> No
     net = _net()
     phase = Joint(BlockDropConfig(), epochs=1, batch_size=16)
     phase.set_modes(net)
-    phase.loss(net, _batch(), 0.5)
+    phase.loss(net, batch_of(), 0.5)
     assert {
         int(norm.num_batches_tracked)
         for norm in net.trunk.modules()
@@ -254,7 +226,7 @@ def test_the_entropy_bonus_as_released_reaches_blocks_that_are_still_forced(
     config = BlockDropConfig(entropy_over=over)  # type: ignore[arg-type]
     phase = Curriculum(config, epochs=1, batch_size=16, published=False)
     phase.set_modes(net)
-    phase.loss(net, _batch(), 0.0).total.backward()
+    phase.loss(net, batch_of(), 0.0).total.backward()
     bias = net.policy.get_parameter("net.head.linear.bias")
     assert bias.grad is not None
     assert bool((bias.grad[:-1] != 0).all()) is reached

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
-from exit_training import batches, dense_weights, digits, held_out, judged, trained
+from exit_training import batches, digits
+from method_nets import BACKBONE, BUDGET, batch_of
 
-from bench.data.augment import Batch
-from bench.errors import ConfigError
-from bench.method import Budget, OptimizerSpec
-from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import ExitResNet
 from bench.networks.trunk import Backbone
-from bench.plugins import method_config
 from bench.training.optimizer import build_optimizer
 from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining, TrunkAlone
-
-BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
-BUDGET = Budget(recipe="test", epochs=3, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
 
 
 def build(config: BranchyNetConfig | None = None, base: Backbone = BACKBONE) -> ExitResNet:
@@ -28,12 +19,6 @@ def build(config: BranchyNetConfig | None = None, base: Backbone = BACKBONE) -> 
     net = BranchyNet().build(base, config or BranchyNetConfig())
     assert isinstance(net, ExitResNet)
     return net
-
-
-def batch_of(count: int = 16) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, 16, 16, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
 
 
 def joint(config: BranchyNetConfig) -> JointTraining:
@@ -74,28 +59,6 @@ def test_a_weight_of_zero_leaves_its_exit_untaught() -> None:
 
 
 @torch.no_grad()
-def test_entropy_zero_sends_all_to_the_end_and_infinity_to_exit_1() -> None:
-    net, x = build().eval(), batch_of().x_nchw
-    assert isinstance(net.rule, EntropyBelow)
-    for threshold, way_out in ((0.0, 2), (float("inf"), 0)):
-        net.rule.thresholds_pe.fill_(threshold)
-        assert bool((net(x).terms["way_n"] == way_out).all())
-        assert torch.equal(net.execute(x).executed, net(x).executed)
-
-
-def test_thresholds_come_from_the_held_out_images_alone_without_their_labels() -> None:
-    net, other = build().eval(), build().eval()
-    held = [batch_of(40)]
-    mislabelled = [replace(batch, labels_n=batch.labels_n.flip(0)) for batch in held]
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    BranchyNet().calibrate(net, BranchyNetConfig(), held)
-    BranchyNet().calibrate(other, BranchyNetConfig(), mislabelled)
-    changed = {key for key, v in net.state_dict().items() if not torch.equal(v, before[key])}
-    assert changed == {"rule.thresholds_pe"}
-    assert torch.equal(*(n.get_buffer("rule.thresholds_pe") for n in (net, other)))
-
-
-@torch.no_grad()
 def test_each_operating_point_has_the_exit_distribution_of_its_p() -> None:
     config, net, held = BranchyNetConfig(budgets=(0.5, 2.0, 4.0)), None, [batch_of(42)]
     net = build(config).eval()
@@ -106,13 +69,6 @@ def test_each_operating_point_has_the_exit_distribution_of_its_p() -> None:
     for point in points:
         parts, way_n = shares[point.name], point.net(held[0].x_nchw).terms["way_n"]
         assert way_n.bincount(minlength=3).tolist() == [42 * part // sum(parts) for part in parts]
-
-
-@torch.no_grad()
-def test_before_calibration_every_point_runs_everything() -> None:
-    net = build().eval()
-    for point in BranchyNet().operating_points(net, BranchyNetConfig()):
-        assert bool((point.net.execute(batch_of().x_nchw).executed == 1).all())
 
 
 def test_the_trunk_takes_the_weights_of_a_trained_dense_network() -> None:
@@ -146,34 +102,6 @@ def test_the_trunk_alone_learns_nothing_from_exits() -> None:
     assert all(p.grad is None for p in net.exits.parameters())
     (group,) = first.groups(net)
     assert set(group.parameters) == set(net.trunk.parameters())
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"weights": [1.0, 1.0]}, "weights"),
-        ({"weights": [1.0, 1.0, -1.0]}, "weights"),
-        ({"budgets": []}, "each larger than the one before"),
-        ({"budgets": [1.0, 0.5]}, "each larger than the one before"),
-        ({"budgets": [0.0, 0.5]}, "greater than 0"),
-        ({"budgets": [1.0, float("inf")]}, "finite"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(given: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        method_config(BranchyNet, given)
-
-
-def test_a_smaller_p_spends_fewer_macs_on_images_not_seen_before() -> None:
-    config = BranchyNetConfig(budgets=(0.25, 1.0, 4.0))
-    net = trained(BranchyNet(), config, epochs=4, lr=0.05, weights=dense_weights())
-    BranchyNet().calibrate(net, config, held_out())
-    points = BranchyNet().operating_points(net, config)
-    outcomes = {point.name: judged(point.net) for point in points}
-    costs = [outcomes[name][0] for name in ("p=0.25", "p=1", "p=4")]
-    assert costs == sorted(costs)
-    assert costs[0] < 0.55 and costs[2] > 0.85, "as planned: 0.44 and 0.91"
-    assert outcomes["p=4"][1] > 0.9, "it did learn the digits"
 
 
 def test_the_digits_to_calibrate_with_are_neither_trained_on_nor_judged_by() -> None:

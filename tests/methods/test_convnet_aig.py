@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from method_nets import BACKBONE, batch_of
 from small_runs import nflops, trained_on_digits
 from torch import Tensor
 
-from bench.data.augment import Batch
 from bench.errors import ConfigError
 from bench.measure.cost import unit_macs
-from bench.method import Budget, OptimizerSpec
+from bench.method import OptimizerSpec
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
@@ -24,20 +24,12 @@ from methods.convnet_aig import (
     target_gap,
 )
 
-BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
-
 
 def _net(config: AigConfig | None = None, backbone: Backbone = BACKBONE) -> GatedResNet:
     torch.manual_seed(0)
     net = ConvNetAig().build(backbone, config or AigConfig())
     assert isinstance(net, GatedResNet)
     return net
-
-
-def _batch(count: int = 32) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, 16, 16, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
 
 
 def _policy(net: GatedResNet) -> AigGates:
@@ -68,7 +60,7 @@ def test_each_gate_reads_the_pooled_input_of_its_own_block() -> None:
         block.residual.register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone()))
     for gate in _policy(net).gates.values():
         gate.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    net(_batch().x_nchw)
+    net(batch_of(32).x_nchw)
     assert len(inputs) == len(seen) == 6
     for h_nchw, pooled_nc in zip(inputs, seen, strict=True):
         torch.testing.assert_close(pooled_nc, h_nchw.mean(dim=(2, 3)))
@@ -81,7 +73,7 @@ def test_a_gate_sees_what_the_gates_before_it_left_undone() -> None:
     gates["1"].register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     for skip in (0.0, 5.0):
         _pull(gates["0"], skip=skip, execute=2.0)
-        net(_batch().x_nchw)
+        net(batch_of(32).x_nchw)
     assert not torch.allclose(*seen)
 
 
@@ -89,7 +81,7 @@ def test_index_1_means_execute() -> None:
     assert chosen_gate(torch.tensor([[0.1, 2.0], [2.0, 0.1]])).tolist() == [1, 0]
     net = _net().eval()
     _pull(_policy(net).gates["2"], skip=3.0, execute=1.0)
-    executed = net(_batch().x_nchw).executed[:, 1:7]
+    executed = net(batch_of(32).x_nchw).executed[:, 1:7]
     assert executed.mean(dim=0).tolist() == [1, 1, 0, 1, 1, 1]
 
 
@@ -128,7 +120,7 @@ def test_the_gradient_is_that_of_the_softmax_of_the_noisy_logits() -> None:
 
 
 def test_training_draws_and_evaluation_takes_the_larger_logit() -> None:
-    net, x = _net(), _batch(64).x_nchw
+    net, x = _net(), batch_of(64).x_nchw
     net.train()
     drawn = [net(x).executed for _ in range(2)]
     net.eval()
@@ -166,7 +158,7 @@ def test_only_the_rate_of_the_batch_counts_not_who_runs_what() -> None:
 
 
 def test_the_loss_is_cross_entropy_plus_twice_the_gap() -> None:
-    terms = _phase(AigConfig()).loss(_net().train(), _batch(), 0.0)
+    terms = _phase(AigConfig()).loss(_net().train(), batch_of(32), 0.0)
     parts = terms.parts
     assert AigConfig().target_weight == 2
     assert terms.total.item() == pytest.approx((parts["loss"] + 2 * parts["target_gap"]).item())
@@ -175,7 +167,7 @@ def test_the_loss_is_cross_entropy_plus_twice_the_gap() -> None:
 
 def test_the_target_loss_alone_teaches_the_gates_and_no_block_behind_them() -> None:
     net = _net().train()
-    terms = _phase(AigConfig()).loss(net, _batch(), 0.0)
+    terms = _phase(AigConfig()).loss(net, batch_of(32), 0.0)
     terms.parts["target_gap"].backward()
     for gate in _policy(net).gates.values():
         assert gate[3].bias.grad is not None and bool(gate[3].bias.grad.all())
@@ -191,7 +183,7 @@ def test_a_skipped_block_is_its_rectified_shortcut() -> None:
     inputs: list[Tensor] = []
     net.blocks[2].shortcut.register_forward_hook(lambda _, args, out: outputs.append(out))
     net.blocks[3].residual.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    net(_batch().x_nchw)
+    net(batch_of(32).x_nchw)
     assert outputs[0].min() < 0
     assert torch.equal(inputs[0], outputs[0].relu())
 
@@ -206,9 +198,9 @@ def test_a_block_with_target_1_has_no_gate_and_costs_none() -> None:
         "gate4",
         "gate5",
     ]
-    terms = _phase(config).loss(net.train(), _batch(), 0.0)
+    terms = _phase(config).loss(net.train(), batch_of(32), 0.0)
     assert torch.isfinite(terms.total)
-    executed = net.eval()(_batch().x_nchw).executed
+    executed = net.eval()(batch_of(32).x_nchw).executed
     assert bool((executed[:, [1, 2, 4]] == 1).all())
 
 
@@ -238,32 +230,6 @@ def test_all_gates_together_cost_a_ten_thousandth_of_the_network(
     assert gates == macs
     assert gates / (sum(costs.values()) - gates) == pytest.approx(share, rel=0.01)
     assert sum(p.numel() for p in net.policy.parameters()) == parameters
-
-
-def test_the_published_schedule_is_350_epochs_in_batches_of_256() -> None:
-    method, config = ConvNetAig(), AigConfig()
-    budget = Budget(
-        recipe="paper",
-        epochs=method.published_epochs(config),
-        batch_size=128,
-        optimizer=OptimizerSpec(),
-        published=True,
-    )
-    (phase,) = method.phases(config, budget)
-    optimizer = phase.optimizer
-    assert (phase.epochs, phase.batch_size) == (350, 256)
-    assert (optimizer.kind, optimizer.lr, optimizer.momentum) == ("sgd", 0.1, 0.9)
-    assert (optimizer.weight_decay, optimizer.schedule, optimizer.decay) == (5e-4, "step", 0.1)
-    assert [round(350 * milestone) for milestone in optimizer.milestones] == [150, 250]
-    assert optimizer.warmup_steps == 0
-
-
-def test_the_gates_may_learn_at_a_rate_of_their_own() -> None:
-    net = _net()
-    trunk, gates = _phase(AigConfig(gate_lr_scale=5.0)).groups(net)
-    assert (trunk.lr_scale, gates.lr_scale) == (1.0, 5.0)
-    assert set(gates.parameters) == set(net.policy.parameters())
-    assert {*trunk.parameters, *gates.parameters} == set(net.parameters())
 
 
 def test_lower_targets_give_cheaper_networks() -> None:

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 import torch
+from method_nets import batch_of
 from small_runs import digit_images, nflops, trained_on_digits
 from torch import Tensor, nn
 
-from bench.data.augment import Batch
 from bench.errors import NotApplicable
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
-from bench.method import Backbone, Budget, OptimizerSpec
+from bench.method import Backbone, OptimizerSpec
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet, block_columns
 from methods.dynconv import (
@@ -50,12 +50,6 @@ def _gate(net: GatedResNet, block: int) -> PositionGate:
     return gate
 
 
-def _batch(count: int = 16, side: int = 16) -> Batch:
-    draws = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, side, side, generator=draws)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
-
-
 def _phase(config: DynConvConfig | None = None) -> BudgetedMasks:
     given = config or DynConvConfig()
     return BudgetedMasks("masked", given, epochs=1, batch_size=16, optimizer=OptimizerSpec())
@@ -80,7 +74,7 @@ def test_a_score_is_a_convolution_of_the_input_plus_one_number_for_the_image() -
     inputs: list[Tensor] = []
     for block in net.blocks:
         block.residual.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    net(_batch(3).x_nchw)
+    net(batch_of(3).x_nchw)
     for b, ((x, s), given) in enumerate(zip(seen, inputs, strict=True)):
         gate = _gate(net, b)
         assert torch.equal(x, given)  # its own block's input: nothing is carried
@@ -103,7 +97,7 @@ def test_all_blocks_have_a_gate_borders_included_and_the_gates_cost_what_was_wor
 
 @torch.no_grad()
 def test_with_all_masks_set_it_is_the_dense_network_bit_for_bit() -> None:
-    net, x = _net().eval(), _batch(4).x_nchw
+    net, x = _net().eval(), batch_of(4).x_nchw
     _decide(net, bias=1.0)
     for output in (net(x), net.execute(x), net.forward_all_on(x)):
         assert torch.equal(output.logits, net.trunk(x))
@@ -112,7 +106,7 @@ def test_with_all_masks_set_it_is_the_dense_network_bit_for_bit() -> None:
 
 @torch.no_grad()
 def test_with_no_mask_set_only_stem_shortcuts_head_and_gates_run() -> None:
-    net, x = _net().eval(), _batch(4).x_nchw
+    net, x = _net().eval(), batch_of(4).x_nchw
     _decide(net, bias=-1.0)
     h = net.trunk.stem(x)
     for block in net.blocks:
@@ -127,14 +121,14 @@ def test_with_no_mask_set_only_stem_shortcuts_head_and_gates_run() -> None:
 
 @torch.no_grad()
 def test_a_score_of_zero_runs() -> None:
-    net, x = _net().eval(), _batch(2).x_nchw
+    net, x = _net().eval(), batch_of(2).x_nchw
     _decide(net, bias=0.0)
     assert bool((net(x).executed == 1).all())
 
 
 @torch.no_grad()
 def test_an_image_costs_the_positions_of_its_masks_and_a_batch_their_mean() -> None:
-    net, x = _net().eval(), _batch(6).x_nchw
+    net, x = _net().eval(), batch_of(6).x_nchw
     costs = unit_macs(net)
     found_n = macs_per_image(net(x).executed, list(costs.values()))
     fixed = sum(costs[unit.name] for unit in net.units() if unit.role != "block")
@@ -153,7 +147,7 @@ def test_an_image_costs_the_positions_of_its_masks_and_a_batch_their_mean() -> N
 
 
 def test_training_draws_and_evaluation_does_not() -> None:
-    net, x = _net(), _batch(8).x_nchw
+    net, x = _net(), batch_of(8).x_nchw
     net.train()
     drawn = [net(x).executed for _ in range(2)]
     _policy(net).noisy = False
@@ -182,7 +176,7 @@ def test_the_gradient_of_a_mask_is_that_of_the_sigmoid() -> None:
 
 
 def test_the_noise_ends_with_four_fifths_of_the_training() -> None:
-    net, batch, phase = _net(), _batch(), _phase()
+    net, batch, phase = _net(), batch_of(), _phase()
     phase.set_modes(net)
     said = []
     for progress in (0.0, 0.79, 0.81, 1.0):
@@ -214,7 +208,7 @@ def test_the_budget_loss_is_that_of_the_network_and_of_what_lies_outside_of_the_
 
 
 def test_the_loss_is_cross_entropy_plus_ten_times_the_budget_loss() -> None:
-    net, batch, phase = _net(), _batch(), _phase()
+    net, batch, phase = _net(), batch_of(), _phase()
     phase.set_modes(net)
     terms = phase.loss(net, batch, 0.9)
     parts = terms.parts
@@ -230,42 +224,29 @@ def test_the_loss_is_cross_entropy_plus_ten_times_the_budget_loss() -> None:
 
 def test_only_the_last_convolution_of_a_basic_block_has_a_budget_gradient() -> None:
     net = _net().train()
-    shares_b = net(_batch(4).x_nchw).terms["shares_nb"].mean(dim=0)
+    shares_b = net(batch_of(4).x_nchw).terms["shares_nb"].mean(dim=0)
     (of_bias,) = torch.autograd.grad(shares_b[2], [_gate(net, 2).local.bias])
     _policy(net).noisy = False
-    shares_b = net(_batch(4).x_nchw).terms["shares_nb"].mean(dim=0)
+    shares_b = net(batch_of(4).x_nchw).terms["shares_nb"].mean(dim=0)
     (settled,) = torch.autograd.grad(shares_b[2], [_gate(net, 2).local.bias])
     assert of_bias > 0 and settled > 0
     with torch.no_grad():
         scores: list[Tensor] = []
         _gate(net, 2).register_forward_hook(lambda _, __, out: scores.append(out))
-        net(_batch(4).x_nchw)
+        net(batch_of(4).x_nchw)
         p = torch.sigmoid(scores[0])
         # Block 2 doubles the channels and halves the side: 1 to 2 for its convolutions.
         expected = (p * (1 - p)).mean() * 2 / 3
     assert settled.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_the_defaults_and_the_schedule_are_those_of_the_authors_code() -> None:
+def test_the_defaults_are_those_of_the_authors_code() -> None:
     method, config = DynConv(), DynConvConfig()
     assert (config.budget, config.budget_weight) == (0.7, 10.0)
     assert (config.bound_share, config.noisy_share) == (0.33, 0.8)
     assert method.tags.reconstructed == () and method.variant(config) == "B=0.7"
-    budget = Budget(
-        recipe="paper",
-        epochs=method.published_epochs(config),
-        batch_size=128,
-        optimizer=OptimizerSpec(),
-        published=True,
-    )
-    (phase,) = method.phases(config, budget)
-    spec = phase.optimizer
-    assert (phase.epochs, phase.batch_size) == (350, 256)
-    assert (spec.kind, spec.lr, spec.momentum, spec.weight_decay) == ("sgd", 0.1, 0.9, 5e-4)
-    assert [round(350 * milestone) for milestone in spec.milestones] == [150, 250]
-    assert (spec.schedule, spec.decay) == ("step", 0.1)
     net = _net()
-    (group,) = phase.groups(net)
+    (group,) = _phase().groups(net)
     assert group.lr_scale == 1 and set(group.parameters) == set(net.parameters())
 
 
@@ -289,7 +270,7 @@ def test_the_published_macs_are_those_of_our_counter_at_a_share_of_0_78() -> Non
         (torch.rand(8, 1, *s[1:], generator=draws) < 0.583).float() for s in RESNET32.layout.sums
     ]
     with torch.no_grad():
-        executed = net.eval().forward_with(_batch(8, 32).x_nchw, sets).executed
+        executed = net.eval().forward_with(batch_of(8, 32).x_nchw, sets).executed
     linear = by_role["head"] + by_role["policy"] - masks
     found = macs_per_image(executed, list(costs.values())).mean().item() - linear + biases
     assert found == pytest.approx(55_428_526, rel=5e-3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from exit_training import judged, trained
 from torch import Tensor
 
 from bench.data.augment import Batch
@@ -74,22 +73,6 @@ def test_too_much_patience_is_the_plain_trunk() -> None:
 
 
 @torch.no_grad()
-def test_the_counter_belongs_to_the_image_and_not_to_the_batch() -> None:
-    net, x = build(1, 2, 3), images(256)
-    for exit_net in net.exits:  # so that they disagree
-        exit_net.get_submodule("linear").get_parameter("weight").mul_(4)
-    for point in range(3):
-        view = net.at(point)
-        masked, executed = view(x), view.execute(x)
-        assert torch.equal(masked.executed, executed.executed)
-        torch.testing.assert_close(masked.logits, executed.logits, atol=1e-4, rtol=1e-4)
-        assert int(masked.terms["way_n"].min()) >= point + 1
-        for n in range(0, 256, 32):
-            assert torch.equal(view.execute(x[n : n + 1]).executed[0], masked.executed[n])
-    assert len(set(net.at(0)(x).terms["way_n"].tolist())) > 2
-
-
-@torch.no_grad()
 def test_how_sure_a_classifier_is_plays_no_role() -> None:
     net, x = build(1), images()
     before = net(x).executed
@@ -114,12 +97,3 @@ def test_a_classifier_weighs_as_its_depth() -> None:
 def test_a_network_with_room_for_one_exit_is_refused() -> None:
     with pytest.raises(NotApplicable, match="two exits"):
         Pbee().build(BACKBONE, PbeeConfig(positions=(0.5,)))
-
-
-def test_more_patience_spends_more_macs_on_images_not_seen_before() -> None:
-    config = PbeeConfig(patience=(1, 2, 4))
-    net = trained(Pbee(), config, epochs=3, lr=0.1, base="resnet14")
-    outcomes = {p.name: judged(p.net) for p in Pbee().operating_points(net, config)}
-    costs = [outcomes[f"patience={p}"][0] for p in config.patience]
-    assert costs == sorted(costs) and costs[0] < costs[-1]
-    assert max(accuracy for _, accuracy in outcomes.values()) > 0.8

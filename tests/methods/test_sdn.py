@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from exit_training import dense_weights, held_out, judged, trained
-from torch import Tensor
+from exit_training import dense_weights, trained
+from method_nets import batch_of
 
-from bench.data.augment import Batch
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.method import Budget, OptimizerSpec, Phase
 from bench.networks.exit_places import SIX_SHARES, nearest_to_shares
@@ -28,12 +27,6 @@ def build(**settings: object) -> ExitResNet:
     return net.eval()
 
 
-def batch_of(count: int = 16) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, 16, 16, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
-
-
 def phase_of(**settings: object) -> Phase:
     (phase,) = Sdn().phases(SdnConfig.model_validate(settings), BUDGET)
     return phase
@@ -42,12 +35,6 @@ def phase_of(**settings: object) -> Phase:
 def set_q(net: ExitResNet, q: float) -> ExitResNet:
     net.get_buffer("rule.thresholds_pe").fill_(q)
     return net
-
-
-def middling(net: ExitResNet, x: Tensor) -> float:
-    """Return a q that few images reach at the first exits, and more at later ones."""
-    sure_wn = net.exit_logits(x).double().softmax(dim=2).amax(dim=2)
-    return sure_wn[1].quantile(0.8).item()
 
 
 def test_on_a_resnet56_exits_lie_where_the_authors_have_them() -> None:
@@ -80,21 +67,6 @@ def test_a_head_mixes_the_largest_and_the_mean_of_4x4_fields() -> None:
 
 
 @torch.no_grad()
-def test_at_q_0_all_leave_at_exit_1() -> None:
-    net, x = set_q(build(), 0.0), batch_of().x_nchw
-    for output in (net(x), net.execute(x)):
-        assert bool((output.executed == net._trace(torch.zeros(16))).all())
-        torch.testing.assert_close(output.logits, net.exit_logits(x)[0])
-
-
-@torch.no_grad()
-def test_above_1_the_last_answer_is_that_of_the_plain_trunk() -> None:
-    net, x = set_q(build(fallback="last"), 1.001), batch_of().x_nchw
-    assert torch.equal(net(x).logits, net.trunk(x))
-    assert bool(net(x).executed.all())
-
-
-@torch.no_grad()
 def test_where_no_exit_is_sure_the_most_confident_answers_at_full_cost() -> None:
     net, x = set_q(build(), 1.001), batch_of(40).x_nchw
     logits_wnk = net.exit_logits(x)
@@ -119,18 +91,6 @@ def test_a_larger_q_never_costs_less_and_each_step_is_a_segment_and_a_head() -> 
     for e in range(1, EXITS):
         segment = sum(macs[f"block{b}"] for b in range(starts[e], starts[e + 1]))
         assert by_way[e] - by_way[e - 1] == segment + macs[f"exit{e + 1}"]
-
-
-@pytest.mark.parametrize("fallback", ["most confident", "last"])
-@torch.no_grad()
-def test_who_leaves_where_does_not_depend_on_the_batch(fallback: str) -> None:
-    net, x = build(fallback=fallback), batch_of(40).x_nchw
-    whole = set_q(net, middling(net, x))(x)
-    assert len(set(whole.terms["way_n"].tolist())) > 2
-    for n in range(0, 40, 4):
-        alone = net.execute(x[n : n + 1])
-        assert torch.equal(alone.executed[0], whole.executed[n])
-        torch.testing.assert_close(alone.logits[0], whole.logits[n], atol=1e-5, rtol=1e-5)
 
 
 def test_the_weights_of_exits_grow_from_epoch_to_epoch_up_to_their_share() -> None:
@@ -161,15 +121,3 @@ def test_ic_only_starts_from_a_dense_network_and_leaves_all_of_its_trunk_alone()
     trunk = net.get_submodule("trunk").state_dict()
     assert any("running_var" in key for key in trunk)
     assert all(torch.equal(value, weights[key]) for key, value in trunk.items())
-
-
-def test_a_smaller_budget_spends_fewer_macs_on_images_not_seen_before() -> None:
-    config = SdnConfig(budgets=(0.5, 0.7, 0.9))
-    net = trained(Sdn(), config, epochs=4, lr=0.1)
-    Sdn().calibrate(net, config, held_out())
-    outcomes = {p.name: judged(p.net) for p in Sdn().operating_points(net, config)}
-    costs = [outcomes[f"budget={b:g}"][0] for b in config.budgets]
-    assert costs == sorted(costs)
-    assert costs == pytest.approx(config.budgets, abs=0.08)
-    accuracies = [outcomes[f"budget={b:g}"][1] for b in config.budgets]
-    assert accuracies[0] <= accuracies[-1] + 0.01 and accuracies[-1] > 0.85

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from method_nets import BACKBONE, batch_of
 from small_runs import nflops, trained_on_digits
 
 from bench.data.augment import Batch
@@ -24,20 +25,12 @@ from methods.sgad import (
     straight_through_round,
 )
 
-BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
-
 
 def _net(**settings: object) -> GatedResNet:
     torch.manual_seed(0)
     net = Sgad().build(BACKBONE, SgadConfig(**settings))
     assert isinstance(net, GatedResNet)
     return net
-
-
-def _batch(count: int = 16) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, 16, 16, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
 
 
 def _softmax_of(top: float, classes: int = 10) -> torch.Tensor:
@@ -89,20 +82,20 @@ def test_rounding_is_exact_forward_and_the_identity_backward() -> None:
 
 def test_the_last_block_always_runs_and_all_others_have_a_gate() -> None:
     net = _net(gate_bias=-5.0).eval()
-    executed = net(_batch().x_nchw).executed[:, 1:7]
+    executed = net(batch_of().x_nchw).executed[:, 1:7]
     assert net.policy.gated == tuple(range(5))
     assert executed[:, :5].sum() == 0
     assert bool((executed[:, 5] == 1).all())
 
 
 def test_all_blocks_run_at_the_start_of_training() -> None:
-    assert _net().eval()(_batch().x_nchw).executed.min() == 1
+    assert _net().eval()(batch_of().x_nchw).executed.min() == 1
 
 
 def test_noise_changes_decisions_in_training_and_never_in_evaluation() -> None:
     net = _net(gate_bias=0.1)
     assert isinstance(net.policy, BMNet)
-    x = _batch(64).x_nchw
+    x = batch_of(64).x_nchw
     net.train()
     noisy = []
     for _ in range(2):
@@ -158,13 +151,13 @@ def test_for_a_last_share_of_a_stage_there_is_no_noise_and_gates_are_those_of_in
         0.0,
         0.0,
     ]
-    parts = _joint(config).loss(_net(gate_bias=0.0), _batch(64), 0.7).parts
+    parts = _joint(config).loss(_net(gate_bias=0.0), batch_of(64), 0.7).parts
     assert parts["drop"] == parts["drop_noise_free"]
 
 
 def _noise_sds(config: SgadConfig, *progress: float) -> list[float]:
     """Return the standard deviations of the noise that gates see."""
-    net, phase, batch = _net(), _joint(config), _batch(4096)
+    net, phase, batch = _net(), _joint(config), batch_of(4096)
     assert isinstance(net.policy, BMNet)
     seen = []
     for share in progress:
@@ -177,7 +170,7 @@ def _noise_sds(config: SgadConfig, *progress: float) -> list[float]:
 
 
 def test_the_noise_of_an_image_stays_the_same_only_where_asked_to() -> None:
-    batch = _batch(64)
+    batch = batch_of(64)
     twice = Batch(batch.x_nchw.flip(0), batch.labels_n.flip(0), batch.index_n.flip(0))
     for draw, same in (("per image", True), ("each step", False)):
         phase = _joint(SgadConfig(noise_draw=draw))
@@ -192,7 +185,7 @@ def test_the_regulariser_may_price_the_gates_of_inference() -> None:
     for kind in ("noisy", "noise-free"):
         torch.manual_seed(0)
         config = SgadConfig(regularised_gates=kind, noise_max=4.0)
-        parts = _joint(config).loss(_net(gate_bias=0.5), _batch(64), 1.0).parts
+        parts = _joint(config).loss(_net(gate_bias=0.5), batch_of(64), 1.0).parts
         gaps[kind] = parts["drop_gap"]
         assert parts["drop"] > 0.3
         assert parts["drop_noise_free"] == 0
@@ -203,7 +196,7 @@ def test_the_regulariser_may_price_the_gates_of_inference() -> None:
 
 def test_the_sum_over_the_batch_weighs_the_regulariser_by_the_batch_size() -> None:
     torch.manual_seed(0)
-    net, batch = _net(gate_bias=-1.0), _batch(64)
+    net, batch = _net(gate_bias=-1.0), batch_of(64)
     totals = {
         norm: _joint(SgadConfig(alpha=0, gamma=0, regulariser_norm=norm))
         .loss(net, batch, 0.0)
@@ -228,7 +221,7 @@ def _joint(config: SgadConfig) -> JointTraining:
 
 def test_the_loss_is_the_weighted_sum_of_its_three_parts() -> None:
     config = SgadConfig(alpha=0.7, beta=1.3, gamma=0.2)
-    terms = _joint(config).loss(_net(), _batch(), 0.0)
+    terms = _joint(config).loss(_net(), batch_of(), 0.0)
     parts = terms.parts
     expected = 0.7 * parts["loss"] + 1.3 * parts["drop_gap"] + 0.2 * parts["loss_sgnet"]
     assert terms.total.item() == pytest.approx(expected.item())
@@ -236,7 +229,7 @@ def test_the_loss_is_the_weighted_sum_of_its_three_parts() -> None:
 
 def _sgnet_gradient(config: SgadConfig) -> float:
     net = _net()
-    _joint(config).loss(net, _batch(), 0.0).total.backward()
+    _joint(config).loss(net, batch_of(), 0.0).total.backward()
     weight = net.training_only["sgnet"].get_parameter("head.linear.weight")
     return 0.0 if weight.grad is None else weight.grad.abs().sum().item()
 
@@ -248,12 +241,6 @@ def test_the_regulariser_does_not_teach_sgnet_unless_asked_to() -> None:
     assert _sgnet_gradient(flowing) > 0
 
 
-def test_sgnet_is_not_in_the_network_that_ships() -> None:
-    names = [name for name, _ in _net().inference_net().named_parameters()]
-    assert names
-    assert not any("sgnet" in name for name in names)
-
-
 def test_bmnet_costs_what_its_layers_cost() -> None:
     from bench.measure.cost import unit_macs
 
@@ -261,15 +248,6 @@ def test_bmnet_costs_what_its_layers_cost() -> None:
     cheap = Sgad().build(Backbone("resnet32", 10, (3, 32, 32)), SgadConfig(bmnet="pooled"))
     assert unit_macs(net)["bmnet"] == 16 * 16 * 16 * 16 * 9 + 8 * 8 * 16 * 32 * 9 + 32 * 14
     assert unit_macs(cheap)["bmnet"] / 68_862_592 == pytest.approx(0.0027, abs=2e-4)
-
-
-def test_the_two_small_nets_may_learn_at_a_rate_of_their_own() -> None:
-    net = _net()
-    trunk, side = _joint(SgadConfig(side_lr_scale=5.0)).groups(net)
-    assert (trunk.lr_scale, side.lr_scale) == (1.0, 5.0)
-    small = {*net.policy.parameters(), *net.training_only.parameters()}
-    assert set(side.parameters) == small
-    assert {*trunk.parameters, *side.parameters} == set(net.parameters())
 
 
 def test_lf_is_fine_tuned_from_mf_with_a_larger_knob_and_a_smaller_rate() -> None:
@@ -280,25 +258,6 @@ def test_lf_is_fine_tuned_from_mf_with_a_larger_knob_and_a_smaller_rate() -> Non
     assert (first.config.d_max, second.config.d_max) == (0.2, 0.8)
     assert first.epochs + second.epochs == 10
     assert second.optimizer.lr < first.optimizer.lr
-
-
-def test_the_published_schedule_is_that_of_220_epochs() -> None:
-    budget = Budget(
-        recipe="paper", epochs=220, batch_size=128, optimizer=OptimizerSpec(), published=True
-    )
-    (stage,) = Sgad().phases(SgadConfig(), budget)
-    assert (stage.epochs, stage.batch_size) == (220, 128)
-    assert stage.optimizer == OptimizerSpec(
-        kind="sgd",
-        lr=0.1,
-        momentum=0.9,
-        weight_decay=1e-4,
-        schedule="step",
-        milestones=(128 / 220, 160 / 220, 192 / 220),
-        decay=0.1,
-        warmup_steps=400,
-        warmup_from=0.1,
-    )
 
 
 def test_the_fine_tuning_of_lf_keeps_the_noise_at_its_maximum() -> None:
@@ -317,12 +276,6 @@ def test_the_other_reading_of_the_knob_fixes_d_max_and_is_named_after_beta() -> 
     assert Sgad().variant(SgadConfig(d_max=0.4)) == "D-MF d_max=0.4"
 
 
-def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match="no setting 'dmax'") as caught:
-        method_config(Sgad, {"dmax": 0.5})
-    assert "d_max" in str(caught.value.hint)
-
-
 @pytest.mark.parametrize("method", [Sgad, SgadBeta, SgadConstant])
 def test_every_reconstructed_setting_is_declared(method: type[Sgad]) -> None:
     stated = {"alpha", "beta", "gamma", "complexity"}
@@ -337,7 +290,7 @@ def test_the_drop_gap_is_taken_image_by_image() -> None:
             return torch.tensor([0.2, 0.8]).repeat(len(probabilities_nk) // 2)
 
     phase = HalfHard("mf", config=SgadConfig(), epochs=1, batch_size=16, optimizer=OptimizerSpec())
-    terms = phase.loss(_net(), _batch(), 0.0)
+    terms = phase.loss(_net(), batch_of(), 0.0)
     # nothing is dropped: |0.2 - 0| and |0.8 - 0|, so a mean of 0.5
     assert terms.parts["drop_gap"].item() == pytest.approx(0.5)
     dropping = _net()
@@ -345,26 +298,16 @@ def test_the_drop_gap_is_taken_image_by_image() -> None:
     last = dropping.policy.net[-1]
     last.weight.data.zero_()
     last.bias.data.copy_(torch.tensor([-1.0, -1.0, 1.0, 1.0, 1.0]))
-    terms = phase.loss(dropping, _batch(), 0.0)
+    terms = phase.loss(dropping, batch_of(), 0.0)
     # 2 of 5 gates closed: |0.2 - 0.4| and |0.8 - 0.4|, not |0.5 - 0.4|
     assert terms.parts["drop"].item() == pytest.approx(0.4)
     assert terms.parts["drop_gap"].item() == pytest.approx(0.3)
 
 
-def test_a_mask_does_not_depend_on_batch_mates() -> None:
-    net = _net(gate_bias=0.0).eval()
-    x = _batch(24).x_nchw
-    whole = net(x).executed
-    assert len(whole.unique(dim=0)) > 1
-    for size in (1, 7):
-        parts = [net(part).executed for part in x.split(size)]
-        assert torch.equal(torch.cat(parts), whole)
-
-
 def test_an_sgnet_that_has_learnt_nothing_asks_for_no_drop() -> None:
     def asked(**settings: object) -> float:
         config = SgadConfig(d_max=0.6, **settings)
-        return _joint(config).loss(_net(**settings), _batch(64), 0.0).parts["drop_asked"].item()
+        return _joint(config).loss(_net(**settings), batch_of(64), 0.0).parts["drop_asked"].item()
 
     assert asked() < 0.01
     assert asked(sgnet_start="as the ResNet") > 0.1

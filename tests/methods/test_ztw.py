@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from exit_training import dense_weights, held_out, judged, trained
+from exit_training import dense_weights, trained
+from method_nets import BACKBONE, batch_of
 from torch import Tensor, nn
 
-from bench.data.augment import Batch
 from bench.errors import NotApplicable
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.method import Budget, OptimizerSpec, Phase
@@ -17,7 +17,6 @@ from bench.networks.exits import ExitResNet
 from bench.networks.trunk import Backbone
 from methods.ztw import Ensembles, Ztw, ZtwConfig
 
-BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
 EXITS = 6
 BUDGET = Budget(recipe="test", epochs=5, batch_size=16, optimizer=OptimizerSpec())
 
@@ -27,12 +26,6 @@ def build(**settings: object) -> ExitResNet:
     net = Ztw().build(BACKBONE, ZtwConfig.model_validate(settings))
     assert isinstance(net, ExitResNet)
     return net.eval()
-
-
-def batch_of(count: int = 16) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 3, 16, 16, generator=generator)
-    return Batch(x, torch.arange(count) % 10, torch.arange(count))
 
 
 def phases() -> tuple[Phase, Phase]:
@@ -182,14 +175,3 @@ def test_heads_with_a_convolution_need_maps() -> None:
         Ztw().build(tokens, ZtwConfig(head="convolution"))
     images: Tensor = torch.randn(2, 3, 32, 32)
     assert Ztw().build(tokens, ZtwConfig()).eval()(images).logits.shape == (2, 10)
-
-
-def test_a_smaller_budget_spends_fewer_macs_on_images_not_seen_before() -> None:
-    config = ZtwConfig(budgets=(0.6, 0.8, 1.0))
-    net = trained(Ztw(), config, epochs=5, lr=0.1, weights=dense_weights())
-    Ztw().calibrate(net, config, held_out())
-    outcomes = {p.name: judged(p.net) for p in Ztw().operating_points(net, config)}
-    costs = [outcomes[f"budget={b:g}"][0] for b in config.budgets]
-    assert costs == sorted(costs) and costs[0] < costs[-1]
-    assert costs == pytest.approx(config.budgets, abs=0.08)
-    assert max(accuracy for _, accuracy in outcomes.values()) > 0.85
