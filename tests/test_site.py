@@ -48,6 +48,17 @@ def test_every_method_has_its_settings_on_a_page(name: str, pages: dict[str, str
         assert re.search(rf"^\| `{setting}` \|.*\| reconstructed \|$", table, re.MULTILINE)
 
 
+def test_every_page_leads_to_a_section_in_one_fixed_order(pages: dict[str, str]) -> None:
+    text = (ROOT / "docs" / "methods.md").read_text()
+    found = re.findall(r"^##+ ([^\n]+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+    sections = {title.lower().replace(" ", "-"): body for title, body in found}
+    for place, page in pages.items():
+        [anchor] = re.findall(r"methods\.md#([\w-]+)\)", page)
+        labels = re.findall(r"^- \*\*(\w+)\.\*\* ", sections[anchor], re.MULTILINE)
+        if (ROOT / place.replace(".md", ".py")).exists():
+            assert labels == ["Decides", "Learns", "Cost", "Differs", "Trap"], place
+
+
 def test_a_page_shows_formulas_papers_and_our_runs(pages: dict[str, str]) -> None:
     page = pages["methods/sact.md"]
     assert "```text\nN = min{ n : h_1" in page

@@ -79,18 +79,12 @@ def _facts(methods: Sequence[type[Method]]) -> str:
         else (f"decides: {first.tags.decision}")
     )
     notes = f"In the harness: {names}; {decides}. [Its code](../../{path})"
-    return f"{notes}, and [what else is known of it](../methods.md#{_anchor(_stem(first))})."
+    return f"{notes}, and [cost, differences, traps](../methods.md#{_anchor(_stem(first))})."
 
 
 def _anchor(stem: str) -> str:
     """Return the section of docs/methods.md about a file."""
-    if stem in {"sgad", "skipnet", "blockdrop", "convnet_aig", "dynconv"}:
-        return stem.replace("_", "-")
-    exits = dict.fromkeys(
-        ("branchynet", "cdl", "learned_exit", "sdn", "pbee", "ztw"), "early-exits"
-    )
-    halting = dict.fromkeys(("act", "sact"), "act-and-sact")
-    return {**exits, **halting, "a_vit": "a-vit", "resnet": "the-backbone"}.get(stem, "controls")
+    return "the-backbone" if stem == "resnet" else stem.replace("_", "-")
 
 
 def _markdown(docstring: str) -> str:
