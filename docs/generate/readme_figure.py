@@ -54,7 +54,7 @@ def draw_figure(
 def static_networks() -> dict[str, tuple[float, float]]:
     """Return time relative to the largest, and accuracy in %, of each backbone's best training."""
     rows = bench.load_results(REFERENCE)
-    dense = rows[(rows.role == "dense") & rows.latency_ms_b1.notna()]
+    dense = rows[rows.dense.eq(True) & rows.latency_ms_b1.notna()]
     unit = dense[dense.dense_macs == dense.dense_macs.max()].latency_ms_b1.median()
     found = {
         str(backbone): (float(own.latency_ms_b1.median() / unit), 100 * float(own.accuracy.max()))

@@ -1,7 +1,5 @@
 """The cheapest and the most expensive images, and maps of where blocks run on them, as pictures.
-
-Owns the pictures, for the page and as files; which images, and the maps, come from numbers.py.
-"""
+Which images, and the maps, come from numbers.py."""
 
 from __future__ import annotations
 
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from bench.plain_text import one_line
 from bench.report.behaviour.numbers import Behaviour, PositionMaps
 
+Pixels = npt.NDArray[np.uint8]
 _GAP_PX = 2
 _COLOURS = "viridis"
 
@@ -27,7 +26,7 @@ class TestImages:
 
     __test__ = False  # it is no test, whatever pytest reads in its name
 
-    images_nhwc: npt.NDArray[np.uint8]
+    images_nhwc: Pixels
     labels_n: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
 
@@ -84,39 +83,33 @@ def pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
     return made
 
 
-def image_strip(images: TestImages, positions: Sequence[int]) -> Any:
-    """Return the images at `positions` side by side as a picture with clear gaps."""
+def image_strip(images: TestImages, positions: Sequence[int]) -> Pixels:
+    """Return the images at `positions` side by side with clear gaps, (H, W, 4) uint8."""
     pixels = images.images_nhwc[list(positions)]
     rgb = np.repeat(pixels, 3, axis=3) if pixels.shape[3] == 1 else pixels[..., :3]
     return _side_by_side(np.pad(rgb, [(0, 0)] * 3 + [(0, 1)], constant_values=255))
 
 
-def _map_strip(maps: PositionMaps, maps_mhw: Any) -> Any:
-    """Return maps (M, H, W) side by side as a picture, in the colours of the figure."""
+def _map_strip(maps: PositionMaps, maps_mhw: Any) -> Pixels:
+    """Return maps (M, H, W) side by side, in the colours of the figure."""
     from matplotlib import colormaps
 
     low, high = maps.span
     return _side_by_side(colormaps[_COLOURS]((maps_mhw - low) / (high - low), bytes=True))
 
 
-def _side_by_side(rgba_nhwc: npt.NDArray[np.uint8]) -> Any:
-    from PIL import Image
-
+def _side_by_side(rgba_nhwc: Pixels) -> Pixels:
     spaced = np.pad(rgba_nhwc, ((0, 0), (0, 0), (0, _GAP_PX), (0, 0)))
-    row = np.concatenate(list(spaced), axis=1)[:, :-_GAP_PX]
-    return Image.fromarray(np.ascontiguousarray(row), "RGBA")
+    return np.concatenate(list(spaced), axis=1)[:, :-_GAP_PX]
 
 
-def _stacked(rows: Sequence[Any]) -> bytes:
-    """Return pictures below each other as a PNG."""
+def _stacked(rows: Sequence[Pixels]) -> bytes:
+    """Return strips below each other as a PNG."""
     from PIL import Image
 
-    height = sum(row.height for row in rows) + _GAP_PX * (len(rows) - 1)
-    whole = Image.new("RGBA", (max(row.width for row in rows), height), (0, 0, 0, 0))
-    top = 0
-    for row in rows:
-        whole.paste(row, (0, top))
-        top += row.height + _GAP_PX
+    width = max(row.shape[1] for row in rows)
+    spaced = [np.pad(r, ((0, _GAP_PX), (0, width - r.shape[1]), (0, 0))) for r in rows]
     buffer = io.BytesIO()
+    whole = Image.fromarray(np.concatenate(spaced)[:-_GAP_PX], "RGBA")
     whole.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

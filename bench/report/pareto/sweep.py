@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from bench.analysis.pareto import Point, front, hypervolume
 from bench.analysis.uncertainty import FrontUncertainty, Runs, front_uncertainty
 from bench.errors import RecordError
+from bench.plain_text import counted
 from bench.records.published import canonical_name
 from bench.records.sweep import SweepRecord, TrialRow
 from bench.report.data.study import Study
@@ -64,9 +65,8 @@ class SweepFront(NamedTuple):
 
     def sentence(self) -> str:
         """Say what the front is worth."""
-        count = len(self.points)
-        points = "1 point" if count == 1 else f"{count} points"
-        said = f"Front of {points} among {len(self.tried)} tried settings: hypervolume "
+        of = f"{counted(len(self.points), 'point')} among {len(self.tried)} tried settings"
+        said = f"Front of {of}: hypervolume "
         if self.worth is None:
             return f"{said}{self.hypervolume:.4f} on held-out images"
         low, high = self.worth.bounds
@@ -94,22 +94,22 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
     tried = _tried(sweep.trials)
     if not tried or sweep.corner is None:
         return None
-    listed = [(one, index) for one in tried for index in range(len(one.points))]
-    chosen = [listed[place] for place in front([one.points[index] for one, index in listed])]
-    points = [one.points[index] for one, index in chosen]
+    listed = [(one, index, point) for one in tried for index, point in enumerate(one.points)]
+    chosen = [listed[place] for place in front([point for *_, point in listed])]
+    points = [point for *_, point in chosen]
     cost, accuracy = sweep.corner
     axis = Axis(1, sweep.runtime) if sweep.runtime else MACS
     worth, images, reason = None, 0, ""
     on_test: list[Point | None] = [None] * len(chosen)
     try:
-        groups = [_on_test(one, index, study, axis) for one, index in chosen]
+        groups = [_on_test(one, index, study, axis) for one, index, _ in chosen]
         worth = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy, seed=0)
         images = groups[0].images
         on_test = [(float(g.cost_p[0]), float(g.accuracy_p[0])) for g in groups]
     except RecordError as error:
         reason = error.message
     return SweepFront(
-        tuple(OnFront(one, p, t) for (one, _), p, t in zip(chosen, points, on_test, strict=True)),
+        tuple(OnFront(one, point, t) for (one, _, point), t in zip(chosen, on_test, strict=True)),
         tuple(tried),
         sweep.corner,
         f"ms in {sweep.runtime} / dense ms" if sweep.runtime else "nFLOPs",
@@ -125,11 +125,10 @@ def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
     found = []
     for same in by_settings.values():
         if all(trial.status in _WELL and trial.points for trial in same):
-            by_point = zip(*(trial.points for trial in same), strict=False)
-            means = tuple(
-                (fmean([cost for cost, _ in seeds]), fmean([right for _, right in seeds]))
-                for seeds in by_point
+            of_points = (
+                zip(*of, strict=True) for of in zip(*(t.points for t in same), strict=False)
             )
+            means = tuple((fmean(costs), fmean(accuracies)) for costs, accuracies in of_points)
             runs = tuple(trial.run for trial in same)
             found.append(Tried(same[0].method, same[0].settings, runs, means))
     return found

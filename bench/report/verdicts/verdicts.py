@@ -53,11 +53,10 @@ class AxisVerdict:
     @property
     def points(self) -> tuple[float, float, float] | None:
         """The gain in points and the ends of its interval; None where there is no number."""
-        shown = self.outside if self.verdict is None else self.verdict.comparison
-        if shown is None:
+        if self.found is None:
             return None
-        low, high = shown.gain.bounds
-        return 100 * shown.gain.value, 100 * low, 100 * high
+        gain = self.found.gain
+        return 100 * gain.value, 100 * gain.bounds.low, 100 * gain.bounds.high
 
 
 @dataclass(frozen=True, slots=True)
