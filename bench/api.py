@@ -23,7 +23,7 @@ from bench.engine.decisions import evaluate_again, rebuilt_as_recorded
 from bench.engine.fitting import faster_precision, fitted, with_finished
 from bench.engine.judging import judge
 from bench.engine.latency.timing import time_records, without_broken
-from bench.engine.plan import Planned, make_plan, request_backbone, request_of
+from bench.engine.plan import Planned, backbone_in, make_plan, resolved
 from bench.engine.side_by_side import Performed, Step, perform_all
 from bench.engine.single import recorded
 from bench.engine.supervising import Failure
@@ -141,25 +141,26 @@ def _step(
     data = loaded[options.dataset]
     for source in sources:
         check_same_data(source.spec, data)
-    request = request_of(options, sources=[source.spec for source in sources])
+    specs = [source.spec for source in sources]
 
     def planned(weights: Weights | None, precision: Precision) -> list[Planned]:
-        asked = replace(request, precision=precision)
-        return make_plan(asked, data.info, train_size=len(data.train), weights=weights)
+        asked, size = options.model_copy(update={"precision": precision}), len(data.train)
+        return make_plan(asked, data.info, train_size=size, weights=weights, sources=specs)
 
     planned(weights, "fp32")  # what cannot be served is said before anything is made or tried
     make_folder(folders.results)
     place = Workplace(data, store, device, reporter, weights)
-    read = weights and fitted(weights, request, data, device=device, note=reporter.note)
+    read = weights and fitted(weights, options, data, device=device, note=reporter.note)
     if options.precision == "auto":
-        chosen = faster_precision(request_backbone(request, data.info), device, note=reporter.note)
+        chosen = faster_precision(backbone_in(options, data.info), device, note=reporter.note)
         both = (planned(read, chosen), planned(read, "fp32" if chosen == "bf16" else "bf16"))
         plan = with_finished(*both, finished=lambda spec: recorded(spec, place) is not None)
     else:
         plan = planned(read, options.precision)
     for source in sources:
         rebuilt_as_recorded(source, place)
-    beside = {item.spec.method: None for item in plan if item.spec.method not in request.methods}
+    methods = [item.spec.method for item in plan]
+    beside = [name for name in dict.fromkeys(methods) if name not in resolved(options).methods]
     if beside:
         reporter.note(
             f"Controls in this comparison: {', '.join(beside)} (--controls none: without)"

@@ -6,7 +6,7 @@ Owns defaults and how the sources are laid over each other; resolves no names.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -18,15 +18,16 @@ from bench.folders import from_home
 from bench.plain_text import one_line, shown
 from bench.plain_yaml import LONGEST_TEXT, UnreadableYamlError, read_yaml
 from bench.recipes import Precision
+from bench.spaces import setting_in
 from bench.storage import read_limited, reason_of
 
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "graded_digits", "synthetic")
 _LONGEST_ERROR = 300
 _SETTINGS = "Settings stand in a file as  settings: {method: {key: value}}"
-_OPTIONS = {
+_FLAGS = {
     **{"settings": "--set", "compiled": "--compile", "sources": "--source"},
-    "runtimes": "--runtime",
+    **{"runtimes": "--runtime", "params": "--param", "time_limit_s": "--time-limit"},
 }
 """Options of the command line whose names are not those of their fields."""
 
@@ -43,30 +44,59 @@ Epochs = Annotated[int, Field(ge=0, le=1_000_000)]
 class RunOptions(Frozen):
     """The options of `bench run`; the defaults are the demo.
 
-    `threads` are those of each training; None: by the size of the images and the runs to do.
-    `workers` are processes that read images too many for memory; None: one a core.
+    A field with a description is an option of the command line. `threads` are those of each
+    training; None: by the size of the images and the runs to do. `workers`: None: one a core.
     """
 
-    methods: tuple[Name, ...] = Field(DEMO_METHODS, min_length=1)
-    dataset: Name = "graded_digits"
-    backbone: Name = ""
-    shortcut: Literal["A", "B"] = "A"
-    recipe: Name = "quick"
-    epochs: Epochs | None = None
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
-    device: Name = "auto"
-    pretrained: Path | None = None
-    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    precision: Precision | Literal["auto"] = "fp32"
-    compiled: bool = False
-    held_out: NonNegativeInt = 0
-    normalise: Name = ""
-    controls: tuple[Name, ...] = ("all",)
-    sources: tuple[Name, ...] = ()
-    latency: Literal["smoke", "default", "publish", "off"] = "smoke"
-    threads: PositiveInt | None = None
-    workers: PositiveInt | None = None
-    runtimes: tuple[Name, ...] = ()
+    methods: tuple[Name, ...] = Field(
+        DEMO_METHODS,
+        min_length=1,
+        description="Names with commas, or all. Default: resnet,sgad,blockdrop.",
+    )
+    dataset: Name = Field(
+        "graded_digits", description="A name or a folder of images. Default: graded_digits."
+    )
+    backbone: Name = Field("", description="Default: resnet32, or resnet14 for embedded data.")
+    shortcut: Literal["A", "B"] = Field("A", description="At stage borders.")
+    recipe: Name = Field(
+        "quick", description="smoke, quick, finetune, fair, paper. Default: quick."
+    )
+    epochs: Epochs | None = Field(None, description="Instead of the recipe's.")
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="With commas. Default: 0.")
+    device: Name = Field("auto", description="auto, cpu or cuda.")
+    pretrained: Path | None = Field(None, description="Weights of a trained ResNet to start from.")
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."
+    )
+    precision: Precision | Literal["auto"] = Field(
+        "fp32",
+        description="auto: bf16 where a trial finds that this machine trains faster with it.",
+    )
+    compiled: bool = Field(False, description="Train with torch.compile.")
+    held_out: NonNegativeInt = Field(0, description="Training images kept out, watched by epoch.")
+    normalise: Name = Field(
+        "", description="imagenet, cifar or MEAN/STD. Default: of the weights or the data."
+    )
+    controls: tuple[Name, ...] = Field(
+        ("all",), description="Beside dynamic methods: all, none, or names with commas."
+    )
+    sources: tuple[Name, ...] = Field(
+        (), description="A finished run that a control is made from; repeatable."
+    )
+    latency: Literal["smoke", "default", "publish", "off"] = Field(
+        "smoke", description="How thoroughly to time. Default: smoke."
+    )
+    threads: PositiveInt | None = Field(
+        None,
+        description="CPU threads of each training. Default: by the size of the images and the "
+        "runs.",
+    )
+    workers: PositiveInt | None = Field(
+        None, description="Processes that read images too many for memory. Default: one a core."
+    )
+    runtimes: tuple[Name, ...] = Field(
+        (), description="To time in, with commas, or all. Default: all that fit."
+    )
 
     @field_validator("methods", "seeds", "controls", "sources", "runtimes", mode="before")
     @classmethod
@@ -87,6 +117,11 @@ class RunOptions(Frozen):
 
 
 Options = TypeVar("Options", bound=Frozen)
+
+
+def flag_of(field: str) -> str:
+    """Return the option of the command line that stands for a field."""
+    return _FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
 def run_options(given: Mapping[str, Any], *, file: Path | None = None) -> RunOptions:
@@ -115,6 +150,23 @@ def read_options(
                 value = {**merged.get("params", {}), **value}
             merged[key] = value
     return _validated(model, merged, source="")
+
+
+def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parse `METHOD.KEY=VALUE` items; values are read as YAML.
+
+    Raises:
+        ConfigError: an item has another form, or its value cannot be read.
+    """
+    parsed: dict[str, dict[str, Any]] = {}
+    for item in items:
+        group, key, text = setting_in(item, "--set", form="VALUE", like="sgad.d_max=0.8")
+        try:
+            parsed.setdefault(group, {})[key] = read_yaml(text)
+        except UnreadableYamlError as error:
+            said = one_line(item, longest=80)
+            raise ConfigError(f"--set {said}: the value cannot be read: {error}.") from None
+    return parsed
 
 
 class Campaign(Frozen):
@@ -205,7 +257,7 @@ def _refusal(model: type[Frozen], error: ValidationError, *, source: str) -> Con
         key = one_line(".".join(path), longest=_LONGEST_ERROR)
         return ConfigError(f"There is no option '{key}'{source}.", hint=_hint(model, key))
     key = path[0] if path else "options"
-    name = f"'{key}'" if source else _OPTIONS.get(key, f"--{key.replace('_', '-')}")
+    name = f"'{key}'" if source else flag_of(key)
     reason = _SENTENCES.get(first["type"]) or first["msg"].replace("Input should", "it must")
     return ConfigError(
         f"{name}{source}: {shown(first.get('input'))} cannot be used:"

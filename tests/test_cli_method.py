@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 
 from bench.cli import app
 from bench.commands.plugins import outcome_table
-from bench.engine.controls import ALL, NONE, SHALLOWER
-from bench.engine.plan import TRAIN_GROUP
+from bench.engine.plan import ALL, NONE, SHALLOWER, TRAIN_GROUP
 from bench.errors import ConfigError
 from bench.method import METHODS
 from bench.registry import RESERVED_NAMES

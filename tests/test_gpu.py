@@ -7,13 +7,14 @@ import torch
 
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace
-from bench.engine.plan import Request, make_plan
+from bench.engine.plan import make_plan
 from bench.engine.single import perform
 from bench.measure.latency.profiles import profile_named
 from bench.measure.latency.protocol import Subject, measure_latency
 from bench.method import METHODS
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
+from bench.options import run_options
 from bench.records.store import RunStore
 from bench.runtimes.eager import Eager
 from bench.testing.synthetic import images
@@ -31,15 +32,10 @@ def test_every_method_trains_and_really_skips_on_cuda(
     name: str, precision: str, tmp_path: Path
 ) -> None:
     data = load_dataset("digits", data_dir=tmp_path)
-    request = Request(
-        methods=[name],
-        backbone="resnet14",
-        recipe="smoke",
-        epochs=2,
-        precision=precision,  # type: ignore[arg-type]
-    )
+    asked = {"methods": (name,), "backbone": "resnet14", "recipe": "smoke", "controls": "none"}
+    options = run_options({**asked, "epochs": 2, "precision": precision})
     place = Workplace(data, RunStore(tmp_path), torch.device("cuda"), Silent())
-    for item in make_plan(request, data.info, train_size=len(data.train), weights=None):
+    for item in make_plan(options, data.info, train_size=len(data.train), weights=None):
         if item.needs is not None:
             perform(item.needs, place)
         record = perform(item.spec, place)

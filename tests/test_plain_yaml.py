@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.data.images import DatasetInfo
-from bench.engine.plan import make_plan, request_of
+from bench.engine.plan import make_plan
 from bench.errors import ConfigError
 from bench.options import run_options
 from bench.plain_yaml import read_yaml
@@ -56,7 +56,7 @@ def test_true_is_no_number_in_the_settings_of_a_method_either(tmp_path: Path) ->
     for setting in ("sgad: {d_max: true}", "train: {lr: true}"):
         options = options_in(f"methods: [sgad]\nsettings: {{{setting}}}\n", tmp_path)
         with pytest.raises(ConfigError, match="true and false are no value"):
-            make_plan(request_of(options), info, train_size=100, weights=None)
+            make_plan(options, info, train_size=100, weights=None)
 
 
 def test_paths_in_a_file_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

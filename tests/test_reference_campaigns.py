@@ -10,7 +10,7 @@ import pytest
 
 from bench.data.images import DatasetInfo
 from bench.engine.building import method_of
-from bench.engine.plan import Planned, make_plan, request_of
+from bench.engine.plan import Planned, make_plan
 from bench.networks.trunk import Backbone
 from bench.options import RunOptions, read_campaign
 from bench.plugins import load_plugin
@@ -43,7 +43,7 @@ def _info(step: RunOptions) -> DatasetInfo:
 
 def _planned(file: Path) -> Iterator[list[Planned]]:
     for step in read_campaign(file):
-        yield make_plan(request_of(step), _info(step), train_size=TRAINING_IMAGES, weights=None)
+        yield make_plan(step, _info(step), train_size=TRAINING_IMAGES, weights=None)
 
 
 def test_every_method_gets_the_same_total_of_epochs_its_start_included() -> None:
@@ -86,7 +86,7 @@ def test_all_train_on_the_same_images_with_one_optimizer_and_hold_the_rest_out()
 @pytest.mark.parametrize("number", range(len(read_campaign(PAPER))))
 def test_each_step_of_the_papers_protocol_can_be_built_with_its_schedule(number: int) -> None:
     step = read_campaign(PAPER)[number]
-    plan = make_plan(request_of(step), _info(step), train_size=TRAINING_IMAGES, weights=None)
+    plan = make_plan(step, _info(step), train_size=TRAINING_IMAGES, weights=None)
     for spec in (item.spec for item in plan):
         method, config = method_of(spec)
         backbone = Backbone(spec.backbone.name, _info(step).num_classes, (3, 32, 32))

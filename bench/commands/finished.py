@@ -8,16 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from bench.commands.frame import (
-    DataDir,
-    Debug,
     FinishedRuns,
     OwnImages,
-    Plugins,
     Point,
-    ResultsDir,
-    Runtimes,
-    chosen_folders,
-    errors_shown,
+    command,
     say,
     show_failures,
     show_table,
@@ -25,41 +19,42 @@ from bench.commands.frame import (
     stdout,
 )
 from bench.errors import ConfigError
+from bench.folders import Folders
 
 
+@command("results_dir")
 def results(
+    folders: Folders,
     format: Annotated[
         Literal["table", "csv", "json", "md", "latex"], typer.Option(help="Of the output.")
     ] = "table",
     filter: Annotated[
         str | None, typer.Option(help="KEY=VALUE with commas, like method=sgad,seed=0.")
     ] = None,
-    results_dir: ResultsDir = None,
-    debug: Debug = False,
 ) -> None:
     """Show the finished runs, one row per operating point.
 
     * `bench results --filter dataset=cifar10`
     * `bench results --format json > results.json`
     """
-    with errors_shown(debug):
-        from bench import drawing
+    from bench import drawing
 
-        folders = chosen_folders(results_dir)
-        rows, problems = drawing.results(folders, expression=filter)
-        if not rows:
-            say(drawing.why_none(folders, expression=filter))
-        if format != "table":
-            from bench.report.tables.results import render
+    rows, problems = drawing.results(folders, expression=filter)
+    if not rows:
+        say(drawing.why_none(folders, expression=filter))
+    if format != "table":
+        from bench.report.tables.results import render
 
-            typer.echo(render(rows, format).rstrip("\n"))
-        else:
-            show_table(rows)
-        for problem in problems:
-            stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
+        typer.echo(render(rows, format).rstrip("\n"))
+    else:
+        show_table(rows)
+    for problem in problems:
+        stderr().print(f"Not counted: {problem.name}: {problem.reason}", markup=False)
 
 
+@command("results_dir")
 def pareto(
+    folders: Folders,
     dataset: Annotated[str | None, typer.Option(help="Default: the only one recorded.")] = None,
     x: Annotated[
         Literal["nflops", "macs", "latency_ms"], typer.Option(help="The cost axis.")
@@ -68,28 +63,23 @@ def pareto(
         bool, typer.Option("--published", help="Lay the papers' points beside ours.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="A .html, .png, .svg or .pdf file.")] = None,
-    results_dir: ResultsDir = None,
-    debug: Debug = False,
 ) -> None:
     """Draw accuracy against cost, with the Pareto front.
 
     * `bench pareto --dataset cifar10 --published --out pareto.html`
     """
-    with errors_shown(debug):
-        from bench import drawing
+    from bench import drawing
 
-        folders = chosen_folders(results_dir)
-        typer.echo(drawing.pareto(folders, x=x, dataset=dataset, published=published, out=out))
+    typer.echo(drawing.pareto(folders, x=x, dataset=dataset, published=published, out=out))
 
 
+@command("data_dir", "results_dir")
 def report(
+    folders: Folders,
     dataset: Annotated[str | None, typer.Option(help="Default: the only one recorded.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder. Default: RESULTS/report/DATASET.")
     ] = None,
-    results_dir: ResultsDir = None,
-    data_dir: DataDir = None,
-    debug: Debug = False,
 ) -> None:
     """Write one page about all runs on a data set, and its tables and figures for papers.
 
@@ -97,16 +87,17 @@ def report(
 
     * `bench report --dataset cifar10 --out report/`
     """
-    with errors_shown(debug):
-        from bench import drawing
+    from bench import drawing
 
-        folders = chosen_folders(results_dir, data_dir)
-        page, *others = drawing.report(folders, dataset=dataset, out=out)
-        typer.echo(page)
-        say(f"Beside it: {len(others)} tables and figures")
+    page, *others = drawing.report(folders, dataset=dataset, out=out)
+    typer.echo(page)
+    say(f"Beside it: {len(others)} tables and figures")
 
 
+@command("data_dir", "results_dir", "plugin")
 def latency(
+    folders: Folders,
+    debug: bool,
     runs: FinishedRuns,
     batch_sizes: Annotated[
         str | None, typer.Option(help="With commas. Default: 1,256; with profile smoke 1.")
@@ -114,14 +105,12 @@ def latency(
     profile: Annotated[
         Literal["smoke", "default", "publish"], typer.Option(help="How thoroughly.")
     ] = "default",
-    runtime: Runtimes = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="To time in, with commas, or all. Default: all that fit.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     dataset: OwnImages = None,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
     """Time finished runs on this machine, together, and add the numbers to their records.
 
@@ -130,27 +119,25 @@ def latency(
     * `bench latency sgad-cifar10 --profile publish`
     * `bench latency reference --runtime native`: the networks that the project keeps
     """
-    with errors_shown(debug, plugin):
-        from bench import api, drawing
-        from bench.terminal import TerminalReporter
+    from bench import api, drawing
+    from bench.terminal import TerminalReporter
 
-        folders = chosen_folders(results_dir, data_dir)
-        with TerminalReporter(stderr()) as reporter:
-            outcome = api.latency(
-                runs,
-                folders,
-                batch_sizes=() if batch_sizes is None else _whole_numbers(batch_sizes),
-                profile=profile,
-                runtimes=[name.strip() for name in (runtime or "").split(",") if name.strip()],
-                device=device,
-                threads=threads,
-                dataset=dataset,
-                reporter=reporter,
-            )
-        show_table(api.rows_of(outcome))
-        for figure in drawing.draw_latency(outcome.records, folders):
-            say(f"Figure: {figure}")
-        show_failures(outcome.failures, debug=debug)
+    with TerminalReporter(stderr()) as reporter:
+        outcome = api.latency(
+            runs,
+            folders,
+            batch_sizes=() if batch_sizes is None else _whole_numbers(batch_sizes),
+            profile=profile,
+            runtimes=[name.strip() for name in (runtime or "").split(",") if name.strip()],
+            device=device,
+            threads=threads,
+            dataset=dataset,
+            reporter=reporter,
+        )
+    show_table(api.rows_of(outcome))
+    for figure in drawing.draw_latency(outcome.records, folders):
+        say(f"Figure: {figure}")
+    show_failures(outcome.failures, debug=debug)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
@@ -163,31 +150,29 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
     return numbers
 
 
+@command("results_dir")
 def figures(
+    folders: Folders,
     dataset: Annotated[str | None, typer.Option(help="Default: the only one timed.")] = None,
     out: Annotated[Path | None, typer.Option(help="A folder. Default: RESULTS/figures.")] = None,
-    results_dir: ResultsDir = None,
-    debug: Debug = False,
 ) -> None:
     """Draw time against MACs, and where their orders disagree, from all runs that were timed.
 
     * `bench figures --dataset cifar10 --out paper/`
     """
-    with errors_shown(debug):
-        from bench import drawing
+    from bench import drawing
 
-        for path in drawing.figures(chosen_folders(results_dir), dataset=dataset, out=out):
-            typer.echo(path)
+    for path in drawing.figures(folders, dataset=dataset, out=out):
+        typer.echo(path)
 
 
+@command("data_dir", "results_dir", "plugin")
 def evaluate(
+    folders: Folders,
+    debug: bool,
     runs: FinishedRuns,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     dataset: OwnImages = None,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
     """Evaluate finished runs again from their weights, and add what their records lack.
 
@@ -197,18 +182,18 @@ def evaluate(
     * `bench evaluate sgad-cifar10 sact-cifar10`
     * `bench evaluate my_method-photos --dataset photos/`
     """
-    with errors_shown(debug, plugin):
-        from bench import api
-        from bench.terminal import TerminalReporter
+    from bench import api
+    from bench.terminal import TerminalReporter
 
-        folders = chosen_folders(results_dir, data_dir)
-        with TerminalReporter(stderr()) as reporter:
-            outcome = api.evaluate(runs, folders, device=device, dataset=dataset, reporter=reporter)
-        show_table(api.rows_of(outcome))
-        show_failures(outcome.failures, debug=debug)
+    with TerminalReporter(stderr()) as reporter:
+        outcome = api.evaluate(runs, folders, device=device, dataset=dataset, reporter=reporter)
+    show_table(api.rows_of(outcome))
+    show_failures(outcome.failures, debug=debug)
 
 
+@command("data_dir", "results_dir", "plugin")
 def export(
+    folders: Folders,
     run: Annotated[str, typer.Argument(help="Name or key of a finished run.")],
     format: Annotated[Literal["onnx", "safetensors"], typer.Option(help="Of the file.")],
     point: Point = None,
@@ -219,43 +204,37 @@ def export(
     dataset: Annotated[
         str | None, typer.Option(help="The folder of images, for a run on one of your own.")
     ] = None,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
     """Write the inference network of a run to a file, after checking it against the run.
 
     * `bench export sgad-cifar10 --format onnx`
     * `bench export cdl-cifar10 --format onnx --point p=1 --out cdl.onnx`
     """
-    with errors_shown(debug, plugin):
-        from bench import api
-        from bench.terminal import TerminalReporter
+    from bench import api
+    from bench.terminal import TerminalReporter
 
-        with TerminalReporter(stderr()) as reporter:
-            exported = api.export(
-                run,
-                chosen_folders(results_dir, data_dir),
-                file_format=format,
-                point=point,
-                out=out,
-                dataset=dataset,
-                reporter=reporter,
-            )
-        typer.echo(exported.sentence())
+    with TerminalReporter(stderr()) as reporter:
+        exported = api.export(
+            run,
+            folders,
+            file_format=format,
+            point=point,
+            out=out,
+            dataset=dataset,
+            reporter=reporter,
+        )
+    typer.echo(exported.sentence())
 
 
+@command("results_dir", "plugin")
 def list_(
+    folders: Folders,
     what: Annotated[
         str,
         typer.Argument(
             metavar="{methods|datasets|backbones|recipes|runtimes|runs}", show_default=False
         ),
     ],
-    results_dir: ResultsDir = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
     """List what there is to choose from.
 
@@ -263,23 +242,23 @@ def list_(
     * `bench list methods --plugin my_method.py`
     * `bench list runs --results-dir results/reference`
     """
-    with errors_shown(debug, plugin):
-        from bench.commands import listings
+    from bench.commands import listings
 
-        stdout().print(listings.listing(what, chosen_folders(results_dir).results))
+    stdout().print(listings.listing(what, folders.results))
 
 
-def doctor(results_dir: ResultsDir = None, data_dir: DataDir = None, debug: Debug = False) -> None:
+@command("data_dir", "results_dir")
+def doctor(
+    folders: Folders,
+) -> None:
     """Say what works on this machine and what does not.
 
     * `bench doctor`
     * `bench doctor --data-dir /data/images`
     """
-    with errors_shown(debug):
-        from bench.commands import doctor as checks
+    from bench.commands import doctor as checks
 
-        folders = chosen_folders(results_dir, data_dir)
-        found = checks.checks(folders.results, folders.data)
-        stdout().print(checks.probe_table(found))
-        if any(check.needed and not check.works for check in found):
-            raise typer.Exit(1)
+    found = checks.checks(folders.results, folders.data)
+    stdout().print(checks.probe_table(found))
+    if any(check.needed and not check.works for check in found):
+        raise typer.Exit(1)

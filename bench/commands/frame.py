@@ -5,40 +5,29 @@ Owns no command and no work; imports nothing heavy on top.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from bench.errors import BenchError
 from bench.folders import Folders, default_data_dir, default_results_dir
+from bench.options import RunOptions, flag_of, parse_settings, read_options
+from bench.spaces import parse_params
 
 if TYPE_CHECKING:
     from bench.engine.supervising import Failure
     from bench.report.data.row import Row
 
-ResultsDir = Annotated[
-    Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets lie. Default: $BENCH_DATA or ./data.")
-]
-Dataset = Annotated[
-    str | None, typer.Option(help="A name or a folder of images. Default: graded_digits.")
-]
-BackboneName = Annotated[
-    str | None, typer.Option(help="Default: resnet32, or resnet14 for embedded data.")
-]
-Shortcut = Annotated[Literal["A", "B"] | None, typer.Option(help="At stage borders.")]
-RecipeName = Annotated[
-    str | None, typer.Option(help="smoke, quick, finetune, fair, paper. Default: quick.")
-]
-Seeds = Annotated[str | None, typer.Option(help="With commas. Default: 0.")]
-DeviceName = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Command = Callable[..., None]
+
 FinishedRuns = Annotated[
     list[str],
     typer.Argument(help="Finished runs by name, key, or the beginning of either: all that match."),
@@ -46,47 +35,107 @@ FinishedRuns = Annotated[
 OwnImages = Annotated[
     str | None, typer.Option(help="The folder of images, for runs on one of your own.")
 ]
-Pretrained = Annotated[Path | None, typer.Option(help="Weights of a trained ResNet to start from.")]
-Normalise = Annotated[
-    str | None,
-    typer.Option(help="imagenet, cifar or MEAN/STD. Default: of the weights or the data."),
-]
-Epochs = Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")]
-TrainingPrecision = Annotated[
-    Literal["fp32", "bf16", "auto"] | None,
-    typer.Option(help="auto: bf16 where a trial finds that this machine trains faster with it."),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="CPU threads of each training. Default: by the size of the images and the runs."
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Processes that read images too many for memory. Default: one a core."
-    ),
-]
-Compiled = Annotated[bool | None, typer.Option("--compile", help="Train with torch.compile.")]
 Point = Annotated[str | None, typer.Option(help="Operating point, like p=2. Default: the first.")]
-ConfigFile = Annotated[Path | None, typer.Option(help="A YAML file with these options.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable.")
-]
-Runtimes = Annotated[
-    str | None,
-    typer.Option("--runtime", help="To time in, with commas, or all. Default: all that fit."),
-]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", help="A Python file of methods, backbones or data sets."),
-]
+
+_SHARED: Mapping[str, Any] = {
+    "data_dir": Annotated[
+        Path | None, typer.Option(help="Where data sets lie. Default: $BENCH_DATA or ./data.")
+    ],
+    "results_dir": Annotated[
+        Path | None, typer.Option(help="Where records lie. Default: $BENCH_RESULTS or ./results.")
+    ],
+    "config": Annotated[Path | None, typer.Option(help="A YAML file with these options.")],
+    "plugin": Annotated[
+        list[Path] | None, typer.Option(help="A Python file of methods, backbones or data sets.")
+    ],
+    "debug": Annotated[
+        bool | None, typer.Option("--debug", help="Show the traceback of an error.")
+    ],
+}
+_REPEATABLE = ("settings", "params", "sources")
+
+
+def command(*shared: str, options: type[RunOptions] | None = None) -> Callable[[Command], Command]:
+    """Make a command of a function: its parameters become options, beside --debug and `shared`.
+
+    The fields of `options` that have a description are options too. What the function is handed
+    instead, where it has a parameter of that name: `options`, the `folders`, the names of the
+    `plugged` methods, and `debug`. Errors become a message and an exit status.
+    """
+
+    def made(work: Command) -> Command:
+        own = inspect.signature(work, eval_str=True).parameters
+        listed = [] if options is None else _options_of(options)
+        listed += [p for p in own.values() if p.name not in _HANDED]
+        listed += [_option(name, _SHARED[name]) for name in (*shared, "debug")]
+
+        @functools.wraps(work)
+        def run(**given: Any) -> None:
+            debug, results, data = (given.get(n) for n in ("debug", "results_dir", "data_dir"))
+            with _errors_shown(given.get("plugin"), debug=bool(debug)) as plugged:
+                handed: dict[str, Any] = {"debug": bool(debug), "plugged": plugged}
+                handed["folders"] = Folders(
+                    results or default_results_dir(), data or default_data_dir()
+                )
+                if options is not None:
+                    handed["options"] = _chosen(options, given)
+                work(**{name: handed[name] if name in _HANDED else given[name] for name in own})
+
+        signature = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in listed])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in listed}
+        return run
+
+    return made
+
+
+_HANDED = ("options", "folders", "plugged", "debug")
+
+
+def _option(name: str, annotation: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=None, annotation=annotation)
+
+
+def _options_of(model: type[RunOptions]) -> list[inspect.Parameter]:
+    """Return an option for each field that has a description; the model checks its limits."""
+    return [
+        _option(
+            name,
+            Annotated[
+                list[str] | None if name in _REPEATABLE else _kind(field.annotation) | None,
+                typer.Option(flag_of(name), help=field.description),
+            ],
+        )
+        for name, field in model.model_fields.items()
+        if field.description
+    ]
+
+
+def _kind(annotation: Any) -> Any:
+    """Return what an option of a field takes: words to choose from, a number, a path, or text."""
+    parts = get_args(annotation) if NoneType in get_args(annotation) else (annotation,)
+    if words := [w for p in parts for one in (p, *get_args(p)) for w in _words(one) if w]:
+        return Literal[tuple(words)]
+    plain = [get_args(p)[0] if get_origin(p) is Annotated else p for p in parts]
+    return next((kind for kind in (bool, int, float, Path) if kind in plain), str)
+
+
+def _words(annotation: Any) -> Sequence[Any]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _chosen(model: type[RunOptions], given: Mapping[str, Any]) -> RunOptions:
+    """Return the options given on the command line, laid over those of the file of --config."""
+    told = {n: given[n] for n in model.model_fields if given.get(n) not in (None, [])}
+    told["settings"] = parse_settings(told.get("settings", []))
+    if "params" in told:
+        told["params"] = {name: str(space) for name, space in parse_params(told["params"]).items()}
+    return read_options(model, told, file=given["config"])
 
 
 @contextmanager
-def errors_shown(debug: bool, plugins: list[Path] | None = None) -> Iterator[list[str]]:
+def _errors_shown(plugins: Sequence[Path] | None, *, debug: bool) -> Iterator[list[str]]:
     """Register what plugin files define, and give the names of their methods; turn exceptions into
     a message and an exit status; a traceback only with --debug."""
     try:
@@ -117,23 +166,6 @@ def errors_shown(debug: bool, plugins: list[Path] | None = None) -> Iterator[lis
         say(f"Unexpected {type(error).__name__}: {one_line(str(error))}")
         say("This is a fault in bench; --debug shows where.")
         raise typer.Exit(1) from error
-
-
-def chosen_folders(results_dir: Path | None, data_dir: Path | None = None) -> Folders:
-    """Return where results and data lie: as given, or as the environment says."""
-    return Folders(results_dir or default_results_dir(), data_dir or default_data_dir())
-
-
-def options_in(given: Mapping[str, Any], model: type[Any]) -> dict[str, Any]:
-    """Return the options of `model` among the arguments of a command, under its names for them."""
-    from bench.engine.plan import parse_settings
-
-    named = {_FIELDS.get(name, name): value for name, value in given.items() if value != []}
-    named["settings"] = parse_settings(given["set_"] or [])
-    return {name: value for name, value in named.items() if name in model.model_fields}
-
-
-_FIELDS = {"source": "sources", "runtime": "runtimes", "time_limit": "time_limit_s"}
 
 
 def show_table(rows: list[Row]) -> None:

@@ -101,7 +101,7 @@ def _backbones() -> Table:
 def _sizes(name: str, side: int) -> tuple[str, ...]:
     import torch
 
-    from bench.engine.controls import shallower
+    from bench.engine.plan import shallower
     from bench.measure.cost import counted_macs
     from bench.networks.trunk import Backbone
 

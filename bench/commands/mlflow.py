@@ -9,86 +9,75 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.frame import (
-    DataDir,
-    Debug,
-    OwnImages,
-    Plugins,
-    Point,
-    ResultsDir,
-    chosen_folders,
-    errors_shown,
-)
+from bench.commands.frame import OwnImages, Point, command
 from bench.errors import ConfigError
+from bench.folders import Folders
 
 app = typer.Typer(no_args_is_help=True, help="Bring records into MLflow, and look at them.")
 
 
 @app.command()
-def sync(results_dir: ResultsDir = None, debug: Debug = False) -> None:
+@command("results_dir")
+def sync(
+    folders: Folders,
+) -> None:
     """Log all records that MLflow lacks, each once.
 
     * `bench mlflow sync`
     * `bench mlflow sync --results-dir results/reference`
     """
-    with errors_shown(debug):
-        from bench.records.store import RunStore
-        from bench.records.tracking import sync as sync_records
+    from bench.records.store import RunStore
+    from bench.records.tracking import sync as sync_records
 
-        store = RunStore(chosen_folders(results_dir).results)
-        if not store.names():
-            typer.echo(f"No runs in {store.results_dir}: nothing to log.", err=True)
-            return
-        results = sync_records(store)
-        for name, result in results.items():
-            typer.echo(f"{name}: {result.detail}")
-        if not all(result.logged for result in results.values()):
-            raise typer.Exit(1)
+    store = RunStore(folders.results)
+    if not store.names():
+        typer.echo(f"No runs in {store.results_dir}: nothing to log.", err=True)
+        return
+    results = sync_records(store)
+    for name, result in results.items():
+        typer.echo(f"{name}: {result.detail}")
+    if not all(result.logged for result in results.values()):
+        raise typer.Exit(1)
 
 
 @app.command()
+@command("data_dir", "results_dir", "plugin")
 def register(
+    folders: Folders,
     run: Annotated[str, typer.Argument(help="Name or key of a finished run.")],
     point: Point = None,
     dataset: OwnImages = None,
-    data_dir: DataDir = None,
-    results_dir: ResultsDir = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
     """Put a run into MLflow's registry, as an ONNX file that mlflow.pyfunc loads by itself.
 
     * `bench mlflow register sgad-cifar10`
     """
-    with errors_shown(debug, plugin):
-        from bench import api
+    from bench import api
 
-        folders = chosen_folders(results_dir, data_dir)
-        made = api.register(run, folders, point=point, dataset=dataset)
-        known = "" if made.new else ", which was there already"
-        typer.echo(f"models:/{made.name}/{made.version}{known}")
+    made = api.register(run, folders, point=point, dataset=dataset)
+    known = "" if made.new else ", which was there already"
+    typer.echo(f"models:/{made.name}/{made.version}{known}")
 
 
 @app.command()
+@command("results_dir")
 def ui(
+    folders: Folders,
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
-    results_dir: ResultsDir = None,
-    debug: Debug = False,
 ) -> None:
     """Open MLflow's own pages on these results, until interrupted.
 
     * `bench mlflow ui`
     * `bench mlflow ui --port 5001`
     """
-    with errors_shown(debug):
-        from bench.records.mlflow_connection import default_uri
+    from bench.records.mlflow_connection import default_uri
 
-        _check_free(port)
-        uri = default_uri(chosen_folders(results_dir).results)
-        # Not as an argument: every user of the machine reads those, and a password may be in it.
-        os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-        command = [sys.executable, "-m", "mlflow", "ui"]
-        raise typer.Exit(_until_ended([*command, "--port", str(port)]))
+    _check_free(port)
+    uri = default_uri(folders.results)
+    # Not as an argument: every user of the machine reads those, and a password may be in it.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
+    command = [sys.executable, "-m", "mlflow", "ui"]
+    raise typer.Exit(_until_ended([*command, "--port", str(port)]))
 
 
 def _check_free(port: int) -> None:

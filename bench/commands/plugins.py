@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.frame import Debug, Plugins, Settings, errors_shown, say, stderr, stdout
+from bench.commands.frame import command, say, stderr, stdout
 from bench.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -29,65 +29,67 @@ backbone = typer.Typer(
 
 
 @method.command("new")
+@command()
 def new_method(
     name: Annotated[str, typer.Argument(help="Of the method and its module, like my_method.")],
     out: Annotated[Path | None, typer.Option(help="The new folder. Default: ./NAME.")] = None,
-    debug: Debug = False,
 ) -> None:
     """Write an installable package with a small method that works.
 
     * `bench method new my_method`
     """
-    with errors_shown(debug):
-        from bench.registry import METHODS_GROUP, Registry
-        from bench.scaffold import new_package
+    from bench.registry import METHODS_GROUP, Registry
+    from bench.scaffold import new_package
 
-        # Names are all that is needed: the other road to them imports torch.
-        known: Registry[Any] = Registry(kind="method", group=METHODS_GROUP, base="")
-        folder = out or Path(name)
-        for path in new_package(name, folder, taken=known.names()):
-            typer.echo(path)
-        say(
-            f"Next:  pip install -e {folder}\n"
-            f"       bench method check {name}\n"
-            f"       bench run --methods resnet,{name}"
-        )
+    # Names are all that is needed: the other road to them imports torch.
+    known: Registry[Any] = Registry(kind="method", group=METHODS_GROUP, base="")
+    folder = out or Path(name)
+    for path in new_package(name, folder, taken=known.names()):
+        typer.echo(path)
+    say(
+        f"Next:  pip install -e {folder}\n"
+        f"       bench method check {name}\n"
+        f"       bench run --methods resnet,{name}"
+    )
 
 
 @backbone.command("new")
+@command()
 def new_backbone(
     name: Annotated[str, typer.Argument(help="Of the backbone and its file, like my_backbone.")],
     out: Annotated[Path | None, typer.Option(help="The new file. Default: ./NAME.py.")] = None,
-    debug: Debug = False,
 ) -> None:
     """Write a plugin file with a small backbone that works.
 
     * `bench backbone new my_backbone`
     """
-    with errors_shown(debug):
-        from bench.registry import BACKBONES_GROUP, Registry
-        from bench.scaffold import new_backbone
+    from bench.registry import BACKBONES_GROUP, Registry
+    from bench.scaffold import new_backbone
 
-        known: Registry[Any] = Registry(kind="backbone", group=BACKBONES_GROUP, base="")
-        file = new_backbone(name, out or Path(f"{name}.py"), taken=known.names())
-        typer.echo(file)
-        say(
-            f"Next:  bench backbone check {name} --plugin {file}\n"
-            f"       bench run --backbone {name} --plugin {file} --methods resnet,convnet_aig"
-        )
+    known: Registry[Any] = Registry(kind="backbone", group=BACKBONES_GROUP, base="")
+    file = new_backbone(name, out or Path(f"{name}.py"), taken=known.names())
+    typer.echo(file)
+    say(
+        f"Next:  bench backbone check {name} --plugin {file}\n"
+        f"       bench run --backbone {name} --plugin {file} --methods resnet,convnet_aig"
+    )
 
 
 @method.command("check")
+@command("plugin")
 def check_methods(
+    debug: bool,
+    plugged: list[str],
     names: Annotated[
         list[str] | None, typer.Argument(help="Methods, or all. Default: those of --plugin.")
     ] = None,
     backbone: Annotated[
         str, typer.Option(help="To try them on. Default: CIFAR ResNets, two of them.")
     ] = "",
-    set_: Settings = None,
-    plugin: Plugins = None,
-    debug: Debug = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."),
+    ] = None,
 ) -> None:
     """Check that methods keep the contract, each in some seconds on synthetic images.
 
@@ -95,36 +97,34 @@ def check_methods(
     * `bench method check --plugin my_method.py --set my_method.cost=0.2`
     * `bench method check all --backbone torchvision/resnet18`
     """
-    with errors_shown(debug, plugin) as added:
-        from bench.method import METHODS
-        from bench.testing import checks_of
+    from bench.method import METHODS
+    from bench.testing import checks_of
 
-        configs = _configs(_chosen(names or added), set_ or [])
-        suites = {
-            name: checks_of(METHODS.get(name), config=config, backbone=backbone)
-            for name, config in configs.items()
-        }
-        _attempt(suites, debug=debug)
+    configs = _configs(_chosen(names or plugged), set_ or [])
+    suites = {
+        name: checks_of(METHODS.get(name), config=config, backbone=backbone)
+        for name, config in configs.items()
+    }
+    _attempt(suites, debug=debug)
 
 
 @backbone.command("check")
+@command("plugin")
 def check_backbones(
+    debug: bool,
     names: Annotated[list[str], typer.Argument(help="Backbones, like torchvision/resnet18.")],
-    plugin: Plugins = None,
-    debug: Debug = False,
 ) -> None:
     """Check that backbones keep the contract, each in some seconds on synthetic images.
 
     * `bench backbone check torchvision/resnet18`
     * `bench backbone check my_backbone --plugin my_backbone.py`
     """
-    with errors_shown(debug, plugin):
-        from bench.networks.trunk import Backbone
-        from bench.testing import backbone_checks
+    from bench.networks.trunk import Backbone
+    from bench.testing import backbone_checks
 
-        for name in names:
-            Backbone(name, 10, (3, 224, 224))  # an unknown name is no failed check
-        _attempt({name: backbone_checks(name) for name in names}, debug=debug)
+    for name in names:
+        Backbone(name, 10, (3, 224, 224))  # an unknown name is no failed check
+    _attempt({name: backbone_checks(name) for name in names}, debug=debug)
 
 
 def _attempt(suites: Mapping[str, Sequence[Check]], *, debug: bool) -> None:
@@ -152,8 +152,8 @@ def _attempt(suites: Mapping[str, Sequence[Check]], *, debug: bool) -> None:
 
 def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
     """Return the settings of each method, by its name."""
-    from bench.engine.plan import parse_settings
     from bench.method import METHODS
+    from bench.options import parse_settings
     from bench.plugins import method_config
 
     settings = parse_settings(given)
@@ -167,7 +167,7 @@ def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
 
 
 def _chosen(names: list[str]) -> list[str]:
-    from bench.engine.controls import ALL
+    from bench.engine.plan import ALL
     from bench.method import METHODS
 
     if not names:

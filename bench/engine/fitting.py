@@ -19,13 +19,14 @@ from bench.config import RunSpec
 from bench.data.augment import eval_batches
 from bench.data.images import Constants, Dataset, ImageSet, hold_out
 from bench.data.normalising import usual_constants
-from bench.engine.plan import Planned, Request, normalisation_of, request_backbone
+from bench.engine.plan import Planned, backbone_in, normalisation_of
 from bench.measure.accuracy import Evaluation, evaluate
 from bench.measure.modes import using_threads
 from bench.networks.cifar_resnet import CifarResNets
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights, fitted_to, with_zeros_at_end
+from bench.options import RunOptions
 from bench.recipes import Precision
 
 _IMAGES, _FIRST, _FEWEST, _BATCH = 2000, 250, 10, 250
@@ -35,7 +36,7 @@ _BETTER, _WORSE = 3.0, -3.0
 
 def fitted(
     weights: Weights,
-    request: Request,
+    options: RunOptions,
     dataset: Dataset,
     *,
     device: torch.device,
@@ -50,7 +51,7 @@ def fitted(
         ConfigError: `--normalise` cannot be used.
         WeightsError: the weights do not fit the backbone.
     """
-    backbone = request_backbone(request, dataset.info)
+    backbone = backbone_in(options, dataset.info)
     weights = fitted_to(weights, backbone)
     if weights.by_order:
         note(
@@ -60,7 +61,7 @@ def fitted(
     if weights.normalisation is not None or len(dataset.train) < 2 * _FEWEST:
         return weights
     held = hold_out(dataset.train, min(_IMAGES, len(dataset.train) // 2), seed=0)[1].held(device)
-    used = normalisation_of(request, dataset.info, weights)
+    used = normalisation_of(options, dataset.info, weights)
     trial = _Trial(backbone, held, device)
     if isinstance(backbone.family, CifarResNets) and backbone.shortcut == "A":
         weights = _laid_out(weights, used, trial, note)
@@ -169,7 +170,7 @@ def with_finished(
     plan: Sequence[Planned], other: Sequence[Planned], *, finished: Callable[[RunSpec], bool]
 ) -> list[Planned]:
     """Return `plan`, with the runs that are finished in the other precision, and what needs them,
-    taken from `other`: the same request, so that it continues on a machine that chooses otherwise.
+    taken from `other`: the same options, so that it continues on a machine that chooses otherwise.
     """
     taken: set[str] = set()
     chosen: list[Planned] = []

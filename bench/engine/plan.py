@@ -1,64 +1,36 @@
 """From what a user asks to the list of runs: settings checked, budgets resolved, order fixed.
 
-Owns the meaning of `--set`, of recipes for a method, and of "starts from a dense network". Trains
-nothing and reads no disk.
+Owns which controls stand beside a method, what recipes mean for it, and "starts from a dense
+network". Trains nothing and reads no disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
 
 from bench.config import DatasetSpec, InitialWeights, RunSpec
 from bench.data.images import Constants, DatasetInfo
 from bench.data.normalising import IMAGENET, constants_named
-from bench.engine.controls import (
-    ALL,
-    SHALLOWER,
-    chosen_controls,
-    derived_spec,
-    known_controls,
-    shallower,
-    sources_for,
-)
-from bench.errors import ConfigError
+from bench.errors import ConfigError, PluginError, UnknownNameError
 from bench.method import METHODS, DerivedMethod, Method
-from bench.networks.trunk import OWN, Backbone, Shortcut
+from bench.networks.trunk import OWN, Backbone
 from bench.networks.weights import Weights, fitted_to
 from bench.options import RunOptions
 from bench.plain_text import one_line
 from bench.plugins import backbone_spec, code_of, method_config, validated
-from bench.recipes import Budget, OptimizerSpec, Precision, Recipe, recipe_named
-from bench.spaces import setting_in
+from bench.recipes import Budget, OptimizerSpec, Recipe, recipe_named
 
+Options = TypeVar("Options", bound=RunOptions)
 DENSE = "resnet"
 TRAIN_GROUP = "train"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a user asks for, names not yet resolved.
-
-    `controls` stand beside any dynamic method; those that are made from a run are made from every
-    dynamic method of the request, or from `sources`, finished runs. `settings` maps a method's
-    name, or "train", to what `--set` gave for it.
-    """
-
-    methods: Sequence[str]
-    backbone: str
-    recipe: str
-    shortcut: Shortcut = "A"
-    epochs: int | None = None
-    seeds: Sequence[int] = (0,)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    precision: Precision = "fp32"
-    compiled: bool = False
-    held_out: int = 0
-    normalise: str = ""
-    controls: Sequence[str] = ()
-    sources: Sequence[RunSpec] = ()
+ALL, NONE = "all", "none"
+SHALLOWER = "shallower"
+"""The control that is no method: the dense network again, on smaller backbones."""
+_SHARES = (0.6, 0.4)
+"""One static network below each of these shares of the size: where gated ones usually land."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +42,26 @@ class Planned:
 
 
 def make_plan(
-    request: Request, info: DatasetInfo, *, train_size: int, weights: Weights | None
+    options: RunOptions,
+    info: DatasetInfo,
+    *,
+    train_size: int,
+    weights: Weights | None,
+    sources: Sequence[RunSpec] = (),
 ) -> list[Planned]:
-    """Return the runs of a request: dense networks first, controls made from runs last.
+    """Return the runs of a command: dense networks first, controls made from runs last.
+
+    Those are made from every dynamic method beside them, or from `sources`, finished runs.
 
     Raises:
-        UnknownNameError: no such method, backbone or recipe.
+        UnknownNameError: no such method, control, backbone or recipe.
         ConfigError: a setting does not exist or has a wrong value; a start or source is missing.
         WeightsError: the weights do not fit the backbone.
         PluginError: a backbone of a plugin computes something else than its own network.
     """
-    recipe = recipe_named(request.recipe)
-    backbone = request_backbone(request, info)
+    options = resolved(options)
+    recipe = recipe_named(options.recipe)
+    backbone = backbone_in(options, info)
     if backbone_spec(backbone.name, backbone.shortcut).code:
         from bench.testing.backbones import require_original
 
@@ -93,9 +73,9 @@ def make_plan(
             f"The recipe '{recipe.name}' starts from trained weights.",
             hint="Give --pretrained FILE, or use another recipe (bench list recipes).",
         )
-    builder = _Builder(request, recipe, info, train_size, weights)
+    builder = _Builder(options, recipe, info, train_size, weights, sources)
     names = builder.names()
-    unknown = set(request.settings) - {*names, TRAIN_GROUP, DENSE}
+    unknown = set(options.settings) - {*names, TRAIN_GROUP, DENSE}
     if unknown:
         raise ConfigError(
             f"--set speaks of '{one_line(min(unknown), longest=80)}', which is not in this run.",
@@ -103,62 +83,57 @@ def make_plan(
         )
     made = [name for name in names if issubclass(METHODS.get(name), DerivedMethod)]
     planned = [
-        builder.plan(name, seed) for seed in request.seeds for name in names if name not in made
+        builder.plan(name, seed) for seed in options.seeds for name in names if name not in made
     ]
     planned += builder.shallower()
     planned.sort(key=lambda item: item.spec.method != DENSE)
     return planned + [item for name in made for item in builder.derived(name, planned)]
 
 
-def request_of(options: RunOptions, *, sources: Sequence[RunSpec] = ()) -> Request:
-    """Return the request that `options` stand for; "all" means every method that is no control.
+def resolved(options: Options) -> Options:
+    """Return the options with names in the place of words that stand for several.
 
-    `sources` are the specs of finished runs to make controls from.
+    "all" methods are those that are no control.
     """
     methods = options.methods
     if ALL in methods:
-        controls = known_controls(METHODS)
+        controls = known_controls()
         methods = tuple(name for name in METHODS.names() if name not in controls)
-    return Request(
-        methods=methods,
-        controls=chosen_controls(options.controls, METHODS),
-        sources=tuple(sources),
-        backbone=options.backbone_name.removeprefix(f"{OWN}/"),
-        recipe=options.recipe,
-        shortcut=options.shortcut,
-        epochs=options.epochs,
-        seeds=tuple(dict.fromkeys(options.seeds)),
-        settings=options.settings,
-        precision="fp32" if options.precision == "auto" else options.precision,
-        compiled=options.compiled,
-        held_out=options.held_out,
-        normalise=options.normalise,
+    return options.model_copy(
+        update={
+            "methods": methods,
+            "controls": chosen_controls(options.controls),
+            "backbone": options.backbone_name.removeprefix(f"{OWN}/"),
+            "seeds": tuple(dict.fromkeys(options.seeds)),
+            "precision": "fp32" if options.precision == "auto" else options.precision,
+        }
     )
 
 
-def request_backbone(request: Request, info: DatasetInfo) -> Backbone:
-    """Return the backbone of a request, without weights.
+def backbone_in(options: RunOptions, info: DatasetInfo) -> Backbone:
+    """Return the backbone that options name, without weights.
 
     Raises:
         UnknownNameError: there is none of that name.
         ConfigError: it does not take images of this shape.
     """
+    name = options.backbone_name.removeprefix(f"{OWN}/")
     shape = (info.channels, info.height, info.width)
-    backbone = Backbone(request.backbone, info.num_classes, shape, request.shortcut)
+    backbone = Backbone(name, info.num_classes, shape, options.shortcut)
     backbone.layout  # noqa: B018  tried before anything is trained
     return backbone
 
 
-def normalisation_of(request: Request, info: DatasetInfo, weights: Weights | None) -> Constants:
-    """Return the constants of a request: those given, else the weights', else the data set's.
+def normalisation_of(options: RunOptions, info: DatasetInfo, weights: Weights | None) -> Constants:
+    """Return the constants of the images: those given, else the weights', else the data set's.
 
     The trainers that write files without constants use ImageNet's for colour, also on CIFAR.
 
     Raises:
         ConfigError: `--normalise` is no name or constants, or not for so many channels.
     """
-    if request.normalise:
-        return constants_named(request.normalise, info)
+    if options.normalise:
+        return constants_named(options.normalise, info)
     if weights is None:
         return info.mean, info.std
     if weights.normalisation is not None:
@@ -166,54 +141,82 @@ def normalisation_of(request: Request, info: DatasetInfo, weights: Weights | Non
     return IMAGENET if info.channels == 3 else (info.mean, info.std)
 
 
-def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Parse `METHOD.KEY=VALUE` items; values are read as YAML.
+def known_controls() -> list[str]:
+    """Return the names of all controls, the shallower networks first; broken plugins left out."""
+    found = [SHALLOWER]
+    for name in METHODS.names():
+        with suppress(PluginError):
+            if METHODS.get(name).tags.role == "control":
+                found.append(name)
+    return found
+
+
+def chosen_controls(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the controls that "all", "none" or a list of names stands for.
 
     Raises:
-        ConfigError: an item has another form, or its value cannot be read.
+        UnknownNameError: there is no such control.
+        ConfigError: a method is no control, or "none" is one name of several.
     """
-    from bench.plain_yaml import UnreadableYamlError, read_yaml
+    known = known_controls()
+    if NONE in given:
+        if set(given) != {NONE}:
+            raise ConfigError(
+                f"--controls {','.join(given)}: '{NONE}' stands alone.",
+                hint=f"Give {NONE}, or {ALL}, or names with commas.",
+            )
+        return ()
+    if ALL in given:
+        return tuple(known)
+    for name in given:
+        if name != SHALLOWER and name not in METHODS.names():
+            raise UnknownNameError("control", name, [*known, ALL, NONE])
+        if name != SHALLOWER and METHODS.get(name).tags.role != "control":
+            raise ConfigError(
+                f"'{name}' is no control.",
+                hint=f"Controls: {', '.join(known)}, or {ALL} or {NONE}.",
+            )
+    return tuple(given)
 
-    parsed: dict[str, dict[str, Any]] = {}
-    for item in items:
-        group, key, text = setting_in(item, "--set", form="VALUE", like="sgad.d_max=0.8")
-        try:
-            parsed.setdefault(group, {})[key] = read_yaml(text)
-        except UnreadableYamlError as error:
-            said = one_line(item, longest=80)
-            raise ConfigError(f"--set {said}: the value cannot be read: {error}.") from None
-    return parsed
+
+def shallower(backbone: Backbone) -> list[str]:
+    """Return smaller backbones of the same ladder to compare with: the largest of at most 0.6 and
+    0.4 of the size."""
+    ladder = backbone.ladder()
+    below = [[name for name, size in ladder.items() if size <= share] for share in _SHARES]
+    return list(dict.fromkeys(names[0] for names in below if names))
 
 
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    request: Request
+    options: RunOptions
     recipe: Recipe
     info: DatasetInfo
     train_size: int
     weights: Weights | None
+    sources: Sequence[RunSpec]
 
     def names(self) -> list[str]:
-        """Return the methods of the request and, beside a dynamic one, the controls."""
-        names = list(dict.fromkeys(self.request.methods))
-        beside = (DENSE, *self.request.controls) if self._beside() else ()
+        """Return the methods asked for and, beside a dynamic one, the controls."""
+        names = list(dict.fromkeys(self.options.methods))
+        beside = (DENSE, *self.options.controls) if self._beside() else ()
         return names + [name for name in beside if name not in {*names, SHALLOWER}]
 
     def _beside(self) -> bool:
         """Whether this is a comparison that controls belong to."""
-        roles = {METHODS.get(name).tags.role for name in self.request.methods}
-        return "dynamic" in roles and bool(self.request.controls)
+        roles = {METHODS.get(name).tags.role for name in self.options.methods}
+        return "dynamic" in roles and bool(self.options.controls)
 
     def shallower(self) -> list[Planned]:
         """Return the smaller static networks, unless training starts from a user's weights."""
-        wanted = self._beside() and SHALLOWER in self.request.controls
+        wanted = self._beside() and SHALLOWER in self.options.controls
         if not wanted or self.weights is not None:
             return []
         planned = []
-        for seed in self.request.seeds:
+        for seed in self.options.seeds:
             dense = self._spec(DENSE, seed, share=1.0, initial=None)
-            for name in shallower(request_backbone(self.request, self.info)):
-                smaller = {"backbone": backbone_spec(name, self.request.shortcut)}
+            for name in shallower(backbone_in(self.options, self.info)):
+                smaller = {"backbone": backbone_spec(name, self.options.shortcut)}
                 planned.append(Planned(dense.model_copy(update=smaller)))
         return planned
 
@@ -221,20 +224,35 @@ class _Builder:
         """Return the control `name` of each run that it can be made from."""
         method = METHODS.get(name)
         assert issubclass(method, DerivedMethod)
-        backbone = self.request.backbone
+        backbone = self.options.backbone
         here = [item.spec for item in planned if item.spec.backbone.name == backbone]
-        given = sources_for(method, self.request.sources, METHODS)
-        sources = given or sources_for(method, here, METHODS)
-        if not sources and name in self.request.methods:
+        given, made = (
+            [spec for spec in specs if METHODS.get(spec.method).tags.role == method.source_role]
+            for specs in (self.sources, here)
+        )
+        if not given and not made and name in self.options.methods:
             raise ConfigError(
                 f"'{name}' is made from a finished run of a {method.source_role} network.",
                 hint="Give --source RUN (bench list runs), or run a method beside it.",
             )
-        config = method_config(method, self.request.settings.get(name, {}))
-        made_of = partial(
-            derived_spec, method, code=code_of(name), config=config, epochs=self.request.epochs
+        return [
+            Planned(self._derived(method, source), None if given else source)
+            for source in given or made
+        ]
+
+    def _derived(self, method: type[DerivedMethod], source: RunSpec) -> RunSpec:
+        """Return the spec of a control of the run `source`: its data, seed and budget."""
+        config = method_config(method, self.options.settings.get(method.name, {}))
+        epochs = source.budget.epochs if self.options.epochs is None else self.options.epochs
+        length = method().own_epochs(epochs, config)
+        return source.model_copy(
+            update={
+                **code_of(method.name)._asdict(),
+                "config": config.model_dump(mode="json"),
+                "budget": source.budget.model_copy(update={"epochs": length}),
+                "initial": InitialWeights(kind="run", name=source.run, identity=source.key),
+            }
         )
-        return [Planned(made_of(source), None if given else source) for source in sources]
 
     def plan(self, name: str, seed: int) -> Planned:
         method = METHODS.get(name)
@@ -245,7 +263,7 @@ class _Builder:
                 kind="file", name=weights.name, identity=given, zero_channels=zeros
             )
             return Planned(self._spec(name, seed, share=1.0, initial=file))
-        config = method_config(method, self.request.settings.get(name, {}))
+        config = method_config(method, self.options.settings.get(name, {}))
         if not method().starts_from_dense(config):
             return Planned(self._spec(name, seed, share=1.0, initial=None))
         # Which shares of a budget the dense start and the method get.
@@ -260,35 +278,35 @@ class _Builder:
     def _spec(
         self, name: str, seed: int, *, share: float, initial: InitialWeights | None
     ) -> RunSpec:
-        request, info = self.request, self.info
+        options, info = self.options, self.info
         method = METHODS.get(name)
-        config = method_config(method, request.settings.get(name, {}))
+        config = method_config(method, options.settings.get(name, {}))
         budget = self.recipe.budget(
             train_size=self.train_size,
             published_epochs=method().published_epochs(config),
-            epochs=request.epochs,
+            epochs=options.epochs,
         )
         return RunSpec(
             **code_of(name)._asdict(),
             config=config.model_dump(mode="json"),
             dataset=DatasetSpec(name=info.name, fingerprint=info.fingerprint),
-            backbone=backbone_spec(request.backbone, request.shortcut),
+            backbone=backbone_spec(options.backbone, options.shortcut),
             budget=self._adjusted(budget, share),
             seed=seed,
-            normalisation=normalisation_of(request, info, self.weights),
-            precision=request.precision,
-            compiled=request.compiled,
+            normalisation=normalisation_of(options, info, self.weights),
+            precision=options.precision,
+            compiled=options.compiled,
             held_out=self._held_out(method),
             initial=initial,
         )
 
     def _held_out(self, method: type[Method]) -> int:
         """Return how many training images to hold out: a tenth where thresholds are chosen."""
-        given = self.request.held_out
+        given = self.options.held_out
         return given or (self.train_size // 10 if method.tags.calibrates else 0)
 
     def _adjusted(self, budget: Budget, share: float) -> Budget:
-        given = dict(self.request.settings.get(TRAIN_GROUP, {}))
+        given = dict(self.options.settings.get(TRAIN_GROUP, {}))
         if given and budget.published:
             raise ConfigError(
                 f"The recipe '{budget.recipe}' trains as each method's paper does: "

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
 
 from bench.analysis.pareto import Point, front, hypervolume
 from bench.errors import ConfigError
@@ -31,21 +38,54 @@ class SweepOptions(RunOptions):
     that run side by side disturb each other. Nor is their precision chosen by a trial.
     """
 
-    methods: tuple[str, ...] = Field(("sgad",), min_length=1)
+    methods: tuple[str, ...] = Field(
+        ("sgad",), min_length=1, description="Names with commas, or all. Default: sgad."
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="METHOD.KEY=VALUE or train.KEY=VALUE for all trials."
+    )
+    precision: Precision = Field("fp32", description="In which the trials train.")
+    held_out: NonNegativeInt = Field(
+        0, description="Training images to choose by. Default: a tenth."
+    )
     controls: tuple[Literal["none"], ...] = ("none",)
     sources: tuple[()] = ()
-    precision: Precision = "fp32"
     latency: Literal["off"] = "off"
-    params: dict[str, str] = Field(default_factory=dict)
-    search: Literal["", "grid", "random", "optuna", "pareto"] = ""
-    objectives: tuple[Name, ...] = ("accuracy", "nflops")
-    samples: PositiveInt | None = None
-    scheduler: Literal["fifo", "asha", "median"] = "fifo"
-    budget: PositiveFloat | None = None
-    threads: PositiveInt = 1
-    gpus_per_trial: NonNegativeFloat | None = None
-    address: str = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS", ""))
-    time_limit_s: PositiveFloat | None = None
+    workers: PositiveInt | None = None
+    runtimes: tuple[Name, ...] = ()
+    params: dict[str, str] = Field(
+        default_factory=dict,
+        description="METHOD.KEY=RANGE, repeatable: 0.1,0.3,1 or uniform:0.3:0.9 or "
+        "loguniform:0.01:1 or int:2:8. Without any, a method is searched over its own ranges.",
+    )
+    search: Literal["", "grid", "random", "optuna", "pareto"] = Field(
+        "", description="Default: grid where all ranges are lists, else random."
+    )
+    objectives: tuple[Name, ...] = Field(
+        ("accuracy", "nflops"),
+        description="accuracy,nflops or accuracy,latency_ms:RUNTIME. Default: the first.",
+    )
+    samples: PositiveInt | None = Field(
+        None, description="Settings tried for each method. Default: 8."
+    )
+    scheduler: Literal["fifo", "asha", "median"] = Field(
+        "fifo", description="Which trials are stopped early. Default: fifo, none."
+    )
+    budget: PositiveFloat | None = Field(
+        None,
+        description="Choose by accuracy at no more than this nFLOPs. Default: hypervolume.",
+    )
+    threads: PositiveInt = Field(1, description="Cores and threads. Default: 1.")
+    gpus_per_trial: NonNegativeFloat | None = Field(
+        None, description="A fraction lets trials share one."
+    )
+    time_limit_s: PositiveFloat | None = Field(
+        None, description="Seconds after which a trial has failed."
+    )
+    address: str = Field(
+        default_factory=lambda: os.environ.get("RAY_ADDRESS", ""),
+        description="Of a Ray cluster, or auto. Default: this machine.",
+    )
 
     @field_validator("objectives", mode="before")
     @classmethod

@@ -10,16 +10,16 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from bench.config import RunSpec
 from bench.data.images import Dataset
-from bench.engine.plan import TRAIN_GROUP, Request, make_plan, request_of
+from bench.engine.plan import TRAIN_GROUP, Planned, make_plan, resolved
 from bench.errors import ConfigError, UnknownNameError
 from bench.method import METHODS
 from bench.networks.weights import Weights
+from bench.options import RunOptions
 from bench.recipes import recipe_named
 from bench.seeding import derive
 from bench.spaces import Choice, LogUniform, Space, Whole, parse_params, search_space, tidy
@@ -220,38 +220,27 @@ _LR_AROUND = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One run of a sweep: a try with a seed, and its spec; `needs` is the run it starts from."""
-
-    tried: Try
-    seed: int
-    spec: RunSpec
-    needs: RunSpec | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Planner:
-    """Turns tries into trials: the same specs that `bench run --held-out N` would make."""
+    """Turns tries into trials: the same runs that `bench run --held-out N` would do."""
 
-    request: Request
+    options: RunOptions
     dataset: Dataset
     weights: Weights | None
 
-    def trials(self, tried: Try, seeds: Sequence[int]) -> list[Trial]:
+    def trials(self, tried: Try, seeds: Sequence[int]) -> list[Planned]:
         """Return the trials of a try, one for each seed.
 
         Raises:
             ConfigError: a setting does not exist, or has a value that the method refuses.
         """
         known = {tried.method, TRAIN_GROUP}
-        groups = {name: dict(g) for name, g in self.request.settings.items() if name in known}
+        groups = {name: dict(g) for name, g in self.options.settings.items() if name in known}
         for name, value in tried.settings.items():
             group, _, key = name.partition(".")
             groups.setdefault(group, {})[key] = value
         asked = {"methods": (tried.method,), "seeds": tuple(seeds), "settings": groups}
-        request, size = replace(self.request, **asked), len(self.dataset.train)  # type: ignore[arg-type]
-        plan = make_plan(request, self.dataset.info, train_size=size, weights=self.weights)
-        return [Trial(tried, item.spec.seed, item.spec, item.needs) for item in plan]
+        options, size = self.options.model_copy(update=asked), len(self.dataset.train)
+        return make_plan(options, self.dataset.info, train_size=size, weights=self.weights)
 
 
 def planner(options: SweepOptions, dataset: Dataset, weights: Weights | None) -> Planner:
@@ -261,16 +250,16 @@ def planner(options: SweepOptions, dataset: Dataset, weights: Weights | None) ->
         UnknownNameError: there is no such method.
         ConfigError: settings or ranges speak of methods that are not in the sweep.
     """
-    request = request_of(options)
-    groups = {name.partition(".")[0] for name in options.params} | set(request.settings)
-    for name in sorted(groups - {*request.methods, TRAIN_GROUP}):
+    asked = resolved(options)
+    groups = {name.partition(".")[0] for name in options.params} | set(asked.settings)
+    for name in sorted(groups - {*asked.methods, TRAIN_GROUP}):
         METHODS.get(name)
         raise ConfigError(
             f"'{name}' has settings here and is not in this sweep.",
-            hint=f"In this sweep: {', '.join([*request.methods, TRAIN_GROUP])}.",
+            hint=f"In this sweep: {', '.join([*asked.methods, TRAIN_GROUP])}.",
         )
-    held_out = request.held_out or len(dataset.train) // 10
-    return Planner(replace(request, held_out=held_out), dataset, weights)
+    held_out = asked.held_out or len(dataset.train) // 10
+    return Planner(asked.model_copy(update={"held_out": held_out}), dataset, weights)
 
 
 def spaces_of(method: str, options: SweepOptions) -> dict[str, Space]:

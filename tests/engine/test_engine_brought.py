@@ -13,7 +13,7 @@ from baselines.resnet import DenseResNet
 from bench import api
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace, brought_along, build
-from bench.engine.plan import Request, make_plan
+from bench.engine.plan import make_plan
 from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Method, MethodConfig
 from bench.networks.weights import Weights
 from bench.options import run_options
@@ -51,9 +51,9 @@ def borrower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[M
 
 def _brought(name: str, folder: Path, *, weights: Weights | None = None) -> str:
     recipe = "finetune" if weights is not None else "smoke"
-    request = Request(methods=(name,), backbone=_backbone(name), recipe=recipe)
+    asked = {"methods": name, "backbone": _backbone(name), "recipe": recipe, "controls": "none"}
     # The last one: before it comes the dense run that it may start from.
-    spec = make_plan(request, DIGITS.info, train_size=1000, weights=weights)[-1].spec
+    spec = make_plan(run_options(asked), DIGITS.info, train_size=1000, weights=weights)[-1].spec
     if weights is None:
         spec = spec.model_copy(update={"initial": None})
     place = Workplace(DIGITS, RunStore(folder), torch.device("cpu"), Silent(), weights)

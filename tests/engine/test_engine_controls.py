@@ -6,10 +6,16 @@ import pytest
 
 from bench.config import RunSpec
 from bench.data.load import load_dataset
-from bench.engine.controls import SHALLOWER, chosen_controls, known_controls, shallower
-from bench.engine.plan import Planned, Request, make_plan, request_of
+from bench.engine.plan import (
+    SHALLOWER,
+    Planned,
+    chosen_controls,
+    known_controls,
+    make_plan,
+    resolved,
+    shallower,
+)
 from bench.errors import ConfigError, UnknownNameError
-from bench.method import METHODS
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
 from bench.options import run_options
@@ -18,10 +24,15 @@ INFO = load_dataset("digits", data_dir=Path("unused")).info
 DERIVED = ("shuffled_masks", "static_projection")
 
 
-def _plan(*methods: str, weights: Weights | None = None, **options: object) -> list[Planned]:
-    options = {"recipe": "quick", "backbone": "resnet14", "controls": DERIVED} | options
-    request = Request(methods=methods, **options)  # type: ignore[arg-type]
-    return make_plan(request, INFO, train_size=100, weights=weights)
+def _plan(
+    *methods: str,
+    weights: Weights | None = None,
+    sources: tuple[RunSpec, ...] = (),
+    **options: object,
+) -> list[Planned]:
+    given = {"methods": methods, "backbone": "resnet14", "controls": DERIVED} | options
+    plan = run_options(given)
+    return make_plan(plan, INFO, train_size=100, weights=weights, sources=sources)
 
 
 def _named(plan: list[Planned], method: str) -> list[Planned]:
@@ -65,25 +76,25 @@ def test_without_a_dynamic_method_nothing_stands_beside() -> None:
 
 def test_controls_can_be_switched_off() -> None:
     assert [item.spec.method for item in _plan("sgad", controls=())] == ["sgad"]
-    assert request_of(run_options({"controls": "none"})).controls == ()
+    assert resolved(run_options({"controls": "none"})).controls == ()
 
 
 def test_by_default_all_controls_stand_beside() -> None:
-    chosen = request_of(run_options({})).controls
-    assert set(chosen) == {SHALLOWER, *known_controls(METHODS)} > set(DERIVED)
+    chosen = resolved(run_options({})).controls
+    assert set(chosen) == {SHALLOWER, *known_controls()} > set(DERIVED)
 
 
 def test_all_methods_are_all_but_the_controls() -> None:
-    methods = request_of(run_options({"methods": "all"})).methods
-    assert not set(methods) & set(known_controls(METHODS))
+    methods = resolved(run_options({"methods": "all"})).methods
+    assert not set(methods) & set(known_controls())
     assert {"resnet", "sgad", "blockdrop"} <= set(methods)
 
 
 def test_a_method_that_is_no_control_is_refused_as_one() -> None:
     with pytest.raises(ConfigError, match="'sgad' is no control"):
-        chosen_controls(["sgad"], METHODS)
+        chosen_controls(["sgad"])
     with pytest.raises(UnknownNameError, match="Did you mean 'shuffled_masks'"):
-        chosen_controls(["shufled_masks"], METHODS)
+        chosen_controls(["shufled_masks"])
 
 
 @pytest.mark.parametrize(

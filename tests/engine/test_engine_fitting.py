@@ -14,11 +14,12 @@ from bench.data.augment import normalise
 from bench.data.images import Dataset
 from bench.data.load import load_dataset
 from bench.engine.fitting import fitted
-from bench.engine.plan import Request, make_plan
+from bench.engine.plan import make_plan
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Normalisation, Weights, read_weights
+from bench.options import RunOptions
 
-REQUEST = Request(methods=("resnet",), backbone="resnet8", recipe="smoke")
+OPTIONS = RunOptions(methods=("resnet",), backbone="resnet8", recipe="smoke")
 BRIGHT: Normalisation = ((0.0,), (1.0,))
 
 
@@ -62,10 +63,12 @@ def trained(
     return read_weights(folder / "net.pth")
 
 
-def notes_on(weights: Weights, digits: Dataset, request: Request = REQUEST) -> tuple[Weights, str]:
+def notes_on(
+    weights: Weights, digits: Dataset, options: RunOptions = OPTIONS
+) -> tuple[Weights, str]:
     notes: list[str] = []
     device = torch.device("cpu")
-    read = fitted(weights, request, digits, device=device, note=notes.append)
+    read = fitted(weights, options, digits, device=device, note=notes.append)
     return read, "\n".join(notes)
 
 
@@ -75,9 +78,9 @@ def test_other_constants_are_remarked_on_by_the_option_that_chooses_them(
     weights = trained(digits, tmp_path, BRIGHT, steps=60)
     read, said = notes_on(weights, digits)
     assert "--normalise 0/1 " in said
-    plan = make_plan(REQUEST, digits.info, train_size=100, weights=read)
+    plan = make_plan(OPTIONS, digits.info, train_size=100, weights=read)
     assert plan[0].spec.normalisation == (digits.info.mean, digits.info.std), "only a remark"
-    chosen = Request(methods=("resnet",), backbone="resnet8", recipe="smoke", normalise="0/1")
+    chosen = OPTIONS.model_copy(update={"normalise": "0/1"})
     assert notes_on(weights, digits, chosen) == (weights, "")
     plan = make_plan(chosen, digits.info, train_size=100, weights=weights)
     assert plan[0].spec.normalisation == BRIGHT
@@ -90,7 +93,7 @@ def test_zero_channels_at_the_end_are_found_and_recorded(digits: Dataset, tmp_pa
     assert "zero channels of shortcut A behind the others" in said
     assert "--normalise" not in said
     assert read.zero_channels == "end"
-    initial = make_plan(REQUEST, digits.info, train_size=100, weights=read)[0].spec.initial
+    initial = make_plan(OPTIONS, digits.info, train_size=100, weights=read)[0].spec.initial
     assert initial is not None and initial.zero_channels == "end"
 
 

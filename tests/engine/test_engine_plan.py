@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from bench.data.load import load_dataset
-from bench.engine.plan import Request, make_plan, parse_settings, request_of
+from bench.engine.plan import make_plan, resolved
 from bench.errors import ConfigError, UnknownNameError
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
-from bench.options import run_options
+from bench.options import RunOptions, parse_settings, run_options
 
 INFO = load_dataset("digits", data_dir=Path("unused")).info
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def _request(*methods: str, recipe: str = "quick", **options: object) -> Request:
-    return Request(methods=methods, backbone="resnet8", recipe=recipe, **options)  # type: ignore[arg-type]
+def _options(*methods: str, **more: object) -> RunOptions:
+    return run_options({"methods": methods, "backbone": "resnet8", "controls": "none", **more})
 
 
 def _weights() -> Weights:
@@ -26,7 +26,7 @@ def _weights() -> Weights:
 
 
 def test_dense_networks_come_first_whatever_the_order_asked_for() -> None:
-    plan = make_plan(_request("blockdrop", "sgad", "resnet"), INFO, train_size=100, weights=None)
+    plan = make_plan(_options("blockdrop", "sgad", "resnet"), INFO, train_size=100, weights=None)
     assert [item.spec.method for item in plan] == ["resnet", "blockdrop", "sgad"]
 
 
@@ -39,9 +39,8 @@ def test_keys_of_built_in_methods_are_those_of_runs_made_before_code_was_part_of
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
     )
-    methods, controls = ("resnet", "act"), ("shuffled_masks",)
-    request = Request(methods, backbone="resnet32", recipe="quick", controls=controls)
-    plan = make_plan(request, info, train_size=50_000, weights=None)
+    options = _options("resnet", "act", backbone="resnet32", controls="shuffled_masks")
+    plan = make_plan(options, info, train_size=50_000, weights=None)
     assert [(item.spec.method, item.spec.key) for item in plan] == [
         ("resnet", "af4313d23427"),
         ("act", "0868977bf630"),
@@ -50,7 +49,7 @@ def test_keys_of_built_in_methods_are_those_of_runs_made_before_code_was_part_of
 
 
 def test_a_method_that_starts_from_a_dense_net_finds_the_one_of_the_same_command() -> None:
-    dense, dropped = make_plan(_request("resnet", "blockdrop"), INFO, train_size=100, weights=None)
+    dense, dropped = make_plan(_options("resnet", "blockdrop"), INFO, train_size=100, weights=None)
     assert dropped.needs == dense.spec
     assert dropped.spec.initial is not None
     assert dropped.spec.initial.identity == dense.spec.key
@@ -58,7 +57,7 @@ def test_a_method_that_starts_from_a_dense_net_finds_the_one_of_the_same_command
 
 def test_under_the_fair_recipe_pretraining_counts_towards_the_same_total() -> None:
     sgad, dropped = make_plan(
-        _request("sgad", "blockdrop", recipe="fair"), INFO, train_size=5000, weights=None
+        _options("sgad", "blockdrop", recipe="fair"), INFO, train_size=5000, weights=None
     )
     assert dropped.needs is not None
     assert sgad.spec.budget.epochs == 160
@@ -67,7 +66,7 @@ def test_under_the_fair_recipe_pretraining_counts_towards_the_same_total() -> No
 
 def test_with_a_weights_file_every_method_starts_from_it_and_takes_its_normalisation() -> None:
     plan = make_plan(
-        _request("resnet", "sgad", "blockdrop", recipe="finetune"),
+        _options("resnet", "sgad", "blockdrop", recipe="finetune"),
         INFO,
         train_size=100,
         weights=_weights(),
@@ -79,13 +78,13 @@ def test_with_a_weights_file_every_method_starts_from_it_and_takes_its_normalisa
 
 def test_finetuning_without_weights_says_what_to_give() -> None:
     with pytest.raises(ConfigError, match="starts from trained weights") as caught:
-        make_plan(_request("resnet", recipe="finetune"), INFO, train_size=100, weights=None)
+        make_plan(_options("resnet", recipe="finetune"), INFO, train_size=100, weights=None)
     assert "--pretrained" in str(caught.value.hint)
 
 
 def test_the_paper_recipe_is_each_methods_own_schedule() -> None:
     plan = make_plan(
-        _request("resnet", "sgad", "blockdrop", recipe="paper"), INFO, train_size=9, weights=None
+        _options("resnet", "sgad", "blockdrop", recipe="paper"), INFO, train_size=9, weights=None
     )
     assert {item.spec.method: item.spec.budget.epochs for item in plan} == {
         "resnet": 164,
@@ -96,14 +95,14 @@ def test_the_paper_recipe_is_each_methods_own_schedule() -> None:
 
 
 def test_a_published_optimizer_cannot_be_set() -> None:
-    request = _request("resnet", recipe="paper", settings={"train": {"weight_decay": 5e-4}})
+    options = _options("resnet", recipe="paper", settings={"train": {"weight_decay": 5e-4}})
     with pytest.raises(ConfigError, match=r"train\.weight_decay cannot be set") as caught:
-        make_plan(request, INFO, train_size=100, weights=None)
+        make_plan(options, INFO, train_size=100, weights=None)
     assert "--recipe fair" in str(caught.value.hint)
 
 
 def test_a_start_was_not_trained_on_the_images_that_thresholds_are_chosen_on() -> None:
-    plan = make_plan(_request("cdl", "resnet", "blockdrop"), INFO, train_size=100, weights=None)
+    plan = make_plan(_options("cdl", "resnet", "blockdrop"), INFO, train_size=100, weights=None)
     needs = {item.spec.method: item.needs for item in plan}
     exits = next(item.spec for item in plan if item.spec.method == "cdl")
     assert needs["cdl"] is not None and needs["blockdrop"] is not None
@@ -112,7 +111,7 @@ def test_a_start_was_not_trained_on_the_images_that_thresholds_are_chosen_on() -
 
 
 def test_epochs_replace_the_length_of_any_recipe() -> None:
-    plan = make_plan(_request("sgad", recipe="paper", epochs=3), INFO, train_size=100, weights=None)
+    plan = make_plan(_options("sgad", recipe="paper", epochs=3), INFO, train_size=100, weights=None)
     assert plan[0].spec.budget.epochs == 3
     assert plan[0].spec.budget.published
 
@@ -120,11 +119,11 @@ def test_epochs_replace_the_length_of_any_recipe() -> None:
 def test_each_seed_and_setting_is_another_run_and_the_same_request_is_the_same_run() -> None:
     settings = {"sgad": {"d_max": 0.5}}
     plans = [
-        make_plan(request, INFO, train_size=100, weights=None)
-        for request in (
-            _request("sgad", seeds=(0, 1)),
-            _request("sgad", settings=settings),
-            _request("sgad"),
+        make_plan(options, INFO, train_size=100, weights=None)
+        for options in (
+            _options("sgad", seeds=(0, 1)),
+            _options("sgad", settings=settings),
+            _options("sgad"),
         )
     ]
     keys = [item.spec.key for plan in plans for item in plan]
@@ -134,7 +133,7 @@ def test_each_seed_and_setting_is_another_run_and_the_same_request_is_the_same_r
 
 def test_settings_reach_the_method_and_the_training() -> None:
     settings = parse_settings(["sgad.d_max=0.5", "train.lr=0.01", "train.batch_size=8"])
-    plan = make_plan(_request("sgad", settings=settings), INFO, train_size=100, weights=None)
+    plan = make_plan(_options("sgad", settings=settings), INFO, train_size=100, weights=None)
     spec = plan[0].spec
     assert spec.config["d_max"] == 0.5
     assert spec.budget.optimizer.lr == 0.01
@@ -154,9 +153,9 @@ def test_settings_reach_the_method_and_the_training() -> None:
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_wrong(item: str, words: str) -> None:
-    request = _request("sgad", settings=parse_settings([item]))
+    options = _options("sgad", settings=parse_settings([item]))
     with pytest.raises(ConfigError, match=words):
-        make_plan(request, INFO, train_size=100, weights=None)
+        make_plan(options, INFO, train_size=100, weights=None)
 
 
 @pytest.mark.parametrize("item", ["sgad", "sgad.d_max", "d_max=1", "=1", ".x=1", "sgad.=1"])
@@ -167,13 +166,13 @@ def test_a_setting_of_another_form_is_refused(item: str) -> None:
 
 def test_unknown_methods_and_recipes_name_their_neighbours() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'blockdrop'"):
-        make_plan(_request("blokdrop"), INFO, train_size=100, weights=None)
+        make_plan(_options("blokdrop"), INFO, train_size=100, weights=None)
     with pytest.raises(UnknownNameError, match="Did you mean 'quick'"):
-        make_plan(_request("sgad", recipe="quik"), INFO, train_size=100, weights=None)
+        make_plan(_options("sgad", recipe="quik"), INFO, train_size=100, weights=None)
 
 
 def test_all_stands_for_every_registered_method() -> None:
-    assert set(request_of(run_options({"methods": "all"})).methods) >= {
+    assert set(resolved(run_options({"methods": "all"})).methods) >= {
         "resnet",
         "sgad",
         "blockdrop",
@@ -212,4 +211,4 @@ def test_a_wrong_yaml_file_is_named_with_what_is_wrong(
 
 
 def test_a_seed_given_twice_is_run_once() -> None:
-    assert request_of(run_options({"seeds": "0,0,1"}, file=None)).seeds == (0, 1)
+    assert resolved(run_options({"seeds": "0,0,1"}, file=None)).seeds == (0, 1)

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from bench.data.load import load_dataset
-from bench.engine.plan import Request
+from bench.engine.plan import Planned
 from bench.engine.supervising import Job, RunProcess, Said
 from bench.method import METHODS
+from bench.options import run_options
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
-from bench.sweep.trials import Planner, Trial, Try
+from bench.sweep.trials import Planner, Try
 
 SLEEPER = """
 import os, signal, time
@@ -32,10 +33,10 @@ class Bad(DenseResNet):
 """
 
 
-def _trial(tmp_path: Path, method: str = "resnet", *, epochs: int = 3) -> tuple[Trial, Job]:
+def _trial(tmp_path: Path, method: str = "resnet", *, epochs: int = 3) -> tuple[Planned, Job]:
     dataset = load_dataset("digits", data_dir=tmp_path)
-    request = Request(("resnet",), "resnet8", "quick", epochs=epochs, held_out=100)
-    [trial] = Planner(request, dataset, None).trials(Try(method, 0, {}), [0])
+    asked = {"backbone": "resnet8", "epochs": epochs, "held_out": 100, "controls": "none"}
+    [trial] = Planner(run_options(asked), dataset, None).trials(Try(method, 0, {}), [0])
     job = Job(
         spec=trial.spec.model_dump(mode="json"),
         needs=None,

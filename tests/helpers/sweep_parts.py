@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.data.load import load_dataset
-from bench.engine.plan import Request
+from bench.options import run_options
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.spaces import Choice, Space
@@ -35,8 +35,8 @@ class Remembering:
 
 def small_planner(folder: Path) -> Planner:
     dataset = load_dataset("digits", data_dir=folder)
-    request = Request(("sgad",), "resnet8", "quick", epochs=3, held_out=100)
-    return Planner(request, dataset, None)
+    asked = {"methods": "sgad", "backbone": "resnet8", "epochs": 3, "controls": "none"}
+    return Planner(run_options({**asked, "held_out": 100}), dataset, None)
 
 
 def small_ledger(
@@ -52,6 +52,7 @@ def small_ledger(
         searches,
         small_planner(folder),
         RunStore(folder / "results"),
+        name="small",
         options=SweepOptions(seeds=tuple(seeds), scheduler="asha" if stopped_count else "fifo"),
         objective=Objective(budget, 10),
         listener=listener or Remembering(),

@@ -10,7 +10,7 @@ from torch import nn
 
 from bench.backbone import Backbone, Block, Family, Trunk, pool, trunk_of
 from bench.config import BackboneSpec
-from bench.engine.controls import shallower
+from bench.engine.plan import shallower
 from bench.errors import ConfigError, NotApplicable, PluginError, UnknownNameError
 from bench.measure.cost import unit_macs
 from bench.networks.execution import GateOutput, GateResidual, Merge

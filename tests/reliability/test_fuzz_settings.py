@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.data.images import DatasetInfo
-from bench.engine.plan import make_plan, parse_settings, request_of
+from bench.engine.plan import make_plan
 from bench.errors import BenchError, ConfigError
-from bench.options import RunOptions, run_options
+from bench.options import RunOptions, parse_settings, run_options
 from bench.plain_yaml import UnreadableYamlError, read_yaml
 
 pytestmark = pytest.mark.reliability
@@ -69,7 +69,7 @@ ITEMS = st.one_of(
 
 
 def planned(options: RunOptions) -> None:
-    for item in make_plan(request_of(options), DIGITS, train_size=1297, weights=None):
+    for item in make_plan(options, DIGITS, train_size=1297, weights=None):
         json.loads(item.spec.canonical_json())
         assert len(item.spec.run) < 200 and "/" not in item.spec.run
 
