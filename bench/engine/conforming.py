@@ -13,10 +13,10 @@ from functools import partial
 
 import torch
 
-from bench.data.augment import Batch, eval_batches
+from bench.data.augment import Batch
 from bench.data.images import Images
 from bench.engine.building import method_of
-from bench.engine.evaluating import Subject
+from bench.engine.evaluating import Subject, few_images
 from bench.errors import ConformanceError
 from bench.method import DynamicNet, Point
 from bench.records.record import Conformance
@@ -103,20 +103,20 @@ def _but_for_rounding(check: Check, tried: Specimen) -> None:
 
 def _specimens(points: Sequence[Point], subject: Subject) -> list[Specimen]:
     spec, place = subject.spec, subject.place
-    count = _MACS // max(1, subject.costs.dense * len(points))
+    count = _MACS // max(1, subject.dense_macs * len(points))
     count = min(_MOST, max(_FEWEST, count))
     x_nchw = _drawn(place.dataset.test, subject, count).x_nchw
     classes, name = place.dataset.info.num_classes, spec.backbone.name
     named = [(f"{name} {point.name}".strip(), point.net) for point in points]
     return [
-        Specimen(where, net, x_nchw, classes, lambda: subject.costs.units) for where, net in named
+        Specimen(where, net, x_nchw, classes, lambda: subject.unit_macs) for where, net in named
     ]
 
 
 def _check_gradient(net: DynamicNet, subject: Subject) -> None:
     method, config = method_of(subject.spec)
     twin, reached = copy.deepcopy(net), set[str]()
-    batch_of = partial(_drawn, subject.split.train, subject, _TRAINED_ON)
+    batch_of = partial(_drawn, subject.train, subject, _TRAINED_ON)
     # Phases of its own: one may keep count. Also those that this budget gives no epoch.
     phases = method.phases(config, subject.spec.budget)
     for phase in phases:
@@ -129,7 +129,5 @@ def _check_gradient(net: DynamicNet, subject: Subject) -> None:
 
 
 def _drawn(images: Images, subject: Subject, count: int, draw: int = 0) -> Batch:
-    mean, std = subject.spec.normalisation
     order_n = torch.randperm(len(images), generator=generator(draw, "checks"))[:count]
-    few = images.take(order_n).held(subject.place.device)
-    return next(eval_batches(few, batch_size=count, mean=mean, std=std))
+    return few_images(images, order_n, subject.spec, subject.place.device)

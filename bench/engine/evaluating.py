@@ -46,29 +46,16 @@ _BATCH_PIXELS = 2**21  # large images come in smaller batches: what a layer keep
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """MACs of each unit of a network, and of the dense backbone."""
-
-    units: dict[str, int]
-    dense: int
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The training images that a run trains on and those it holds out, on the device."""
-
-    train: Images
-    held_out: Images | None
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
-    """A run whose networks are measured: its spec, where, with which images and unit costs."""
+    """A run whose networks are measured: the images on the device that it trains on and holds out,
+    MACs of each unit and of the dense backbone."""
 
     spec: RunSpec
     place: Workplace
-    split: Split
-    costs: Costs
+    train: Images
+    held_out: Images | None
+    unit_macs: dict[str, int]
+    dense_macs: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +68,12 @@ class Measured:
 
 def subject_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> Subject:
     """Return what is needed to measure `net`, or another operating point of it."""
-    costs = Costs(unit_macs(net), dense_macs(backbone_of(spec, place)))
-    return Subject(spec, place, _split(spec, place), costs)
+    train, held_out = place.dataset.train, None
+    if spec.held_out:
+        train, held_out = hold_out(train, spec.held_out, seed=spec.seed)
+        held_out = held_out.to(place.device)
+    macs = unit_macs(net), dense_macs(backbone_of(spec, place))
+    return Subject(spec, place, train.to(place.device), held_out, *macs)
 
 
 def measure(number: int, point: Point, subject: Subject) -> Measured:
@@ -91,7 +82,7 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
     Gradients are taken at the first point, the default one, alone: each time costs as much as
     training on a few thousand images.
     """
-    spec, place, costs = subject.spec, subject.place, subject.costs
+    spec, place = subject.spec, subject.place
     test = place.dataset.test.to(place.device)
     name = f"evaluation {point.name}".strip()
     place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
@@ -101,14 +92,14 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
         point.name,
         evaluation,
         net=point.net,
-        unit_macs=costs.units,
-        dense_macs=costs.dense,
+        unit_macs=subject.unit_macs,
+        dense_macs=subject.dense_macs,
         arrays_file=f"point{number}.npz",
         equivalence=_proof(point.net, first_images(spec, place, count=IMAGES)),
     )
-    arrays = point_arrays(evaluation, net=point.net, unit_macs=costs.units)
+    arrays = point_arrays(evaluation, net=point.net, unit_macs=subject.unit_macs)
     more: dict[str, object] = {}
-    if subject.split.held_out is not None:
+    if subject.held_out is not None:
         more |= watched(subject, point.net)
     if measured.distinct_masks != 1:
         found = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
@@ -137,15 +128,14 @@ def position_arrays(
     `image_m` are their places in the test set, `blocks_mhw` the blocks that run at each pixel.
     Empty where the network does not decide per position.
     """
-    found = extremes_of(macs_n / max(subject.costs.dense, 1))
+    found = extremes_of(macs_n / max(subject.dense_macs, 1))
     image_m = np.array([*found.cheapest, *found.most_expensive], dtype=np.int64)
     if not len(image_m):
         return {}
-    mean, std = subject.spec.normalisation
-    chosen = subject.place.dataset.test.take(torch.from_numpy(image_m)).held(subject.place.device)
-    batches = eval_batches(chosen, batch_size=len(image_m), mean=mean, std=std)
+    spec, place = subject.spec, subject.place
+    batch = few_images(place.dataset.test, torch.from_numpy(image_m), spec, place.device)
     with evaluating(net):
-        blocks_mhw = net.position_costs(next(batches).x_nchw)
+        blocks_mhw = net.position_costs(batch.x_nchw)
     if blocks_mhw is None:
         return {}
     return {"image_m": image_m, "blocks_mhw": blocks_mhw.half().cpu().numpy()}
@@ -153,20 +143,25 @@ def position_arrays(
 
 def watched(subject: Subject, net: DynamicNet) -> dict[str, float]:
     """Return accuracy and nFLOPs of `net` on the held-out images."""
-    held_out, costs = subject.split.held_out, subject.costs
+    held_out = subject.held_out
     assert held_out is not None
     batches = random_batches(held_out, subject.spec)
     evaluation = evaluate(net, batches, num_images=len(held_out))
-    macs = mean_macs(evaluation, net=net, unit_macs=costs.units)
-    return {"accuracy_held_out": evaluation.accuracy, "nflops_held_out": macs / costs.dense}
+    nflops = mean_macs(evaluation, net=net, unit_macs=subject.unit_macs) / subject.dense_macs
+    return {"accuracy_held_out": evaluation.accuracy, "nflops_held_out": nflops}
 
 
 def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
     """Return the first `count` test images on the device, normalised: (N, C, H, W)."""
-    mean, std = spec.normalisation
     test = place.dataset.test
-    few = test.take(torch.arange(min(count, len(test)))).held(place.device)
-    return next(eval_batches(few, batch_size=count, mean=mean, std=std)).x_nchw
+    return few_images(test, torch.arange(min(count, len(test))), spec, place.device).x_nchw
+
+
+def few_images(images: Images, order_n: Tensor, spec: RunSpec, device: torch.device) -> Batch:
+    """Return some of the images as one batch on the device, normalised, not augmented."""
+    mean, std = spec.normalisation
+    held = images.take(order_n).held(device)
+    return next(eval_batches(held, batch_size=len(order_n), mean=mean, std=std))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +192,6 @@ def _batch_size(images: Images, most: int) -> int:
     return min(most, max(1, _BATCH_PIXELS // images.pixels))
 
 
-def _split(spec: RunSpec, place: Workplace) -> Split:
-    train_set = place.dataset.train
-    if spec.held_out == 0:
-        return Split(train_set.to(place.device), None)
-    rest, held_out = hold_out(train_set, spec.held_out, seed=spec.seed)
-    return Split(rest.to(place.device), held_out.to(place.device))
-
-
 def _shuffled(
     point: Point, evaluation: Evaluation, test: Images, *, spec: RunSpec, reporter: Reporter
 ) -> Dynamics:
@@ -220,7 +207,7 @@ def _shuffled(
 
 def _gradients(point: Point, subject: Subject) -> dict[str, object]:
     """Return the fields of the record about gradients, on some of the images trained on."""
-    train, reporter = subject.split.train, subject.place.reporter
+    train, reporter = subject.train, subject.place.reporter
     mean, std = subject.spec.normalisation
     # Drawn, because a folder's images lie sorted by class; the same ones for every run.
     order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -214,18 +214,18 @@ def _is_only_here(spec: RunSpec) -> bool:
 
 
 def job_of(
-    spec: RunSpec, options: RunOptions, *, folders: Folders, device: str, threads: int
+    run: Planned, options: RunOptions, folders: Folders, *, device: str, threads: int
 ) -> Job:
     """Return the job of a run for a process of its own."""
-    images = Path(from_home(options.dataset))
+    images, weights = Path(from_home(options.dataset)), options.pretrained
     return Job(
-        spec=spec.model_dump(mode="json"),
-        needs=None,
+        spec=run.spec.model_dump(mode="json"),
+        needs=None if run.needs is None else run.needs.model_dump(mode="json"),
         # The name, or the folder as it is found from anywhere.
         dataset=str(images.absolute()) if images.exists() else options.dataset,
         data_dir=str(folders.data.absolute()),
         results_dir=str(folders.results.absolute()),
-        weights=None if options.pretrained is None else str(options.pretrained.absolute()),
+        weights=None if weights is None else str(weights.absolute()),
         plugins=[str(path) for path in plugin_files()],
         device=device,
         threads=threads,
@@ -330,14 +330,8 @@ def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float
         while True:
             while idle and time.monotonic() < until and (task := order.next()) is not None:
                 step, worker = task.step, idle.pop()
-                device = str(step.place.device)
-                job = job_of(
-                    task.spec,
-                    step.options,
-                    folders=step.folders,
-                    device=device,
-                    threads=crew.threads,
-                )
+                alone, device = Planned(task.spec), str(step.place.device)
+                job = job_of(alone, step.options, step.folders, device=device, threads=crew.threads)
                 worker.start(job)
                 running[pool.submit(worker.do, job)] = task, worker
             if not running:
@@ -357,8 +351,15 @@ class _Lane:
     """Where one run after the other is done, in the same process while all is well."""
 
     def __init__(self, listener: Reporter) -> None:
-        self._listener = listener
         self._process: RunProcess | None = None
+        self._tell: Mapping[str, Callable[[Any], None]] = {
+            "run": listener.run_started,
+            "phase": lambda what: listener.phase_started(**what),
+            "images": listener.advanced,
+            "epoch": lambda what: listener.epoch_finished(EpochRow.model_validate(what)),
+            "note": listener.note,
+            "printed": listener.note,
+        }
 
     def start(self, job: Job) -> None:
         """See that there is a process."""
@@ -368,7 +369,8 @@ class _Lane:
         """Return how the run of `job` ended, having told the listener how it went."""
         assert self._process is not None
         for said in self._process.do(job):
-            _tell(said, self._listener)
+            if said.kind in self._tell:
+                self._tell[said.kind](said.what)
         if said.kind == "failed":
             self.end()
         return said
@@ -378,16 +380,3 @@ class _Lane:
         process, self._process = self._process, None
         if process is not None:
             process.end()
-
-
-def _tell(said: Said, listener: Reporter) -> None:
-    if said.kind == "run":
-        listener.run_started(said.what)
-    elif said.kind == "phase":
-        listener.phase_started(**said.what)
-    elif said.kind == "images":
-        listener.advanced(said.what)
-    elif said.kind == "epoch":
-        listener.epoch_finished(EpochRow.model_validate(said.what))
-    elif said.kind in {"note", "printed"}:
-        listener.note(said.what)

@@ -114,20 +114,19 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     check_untrained(net, subject)
     if spec.compiled:
         net.compile()
-    costs, split = subject.costs, subject.split
     history, phases = train(
         net,
         method.phases(config, spec.budget),
-        images=TrainingImages(trainable(split.train, place.dataset), *spec.normalisation),
+        images=TrainingImages(trainable(subject.train, place.dataset), *spec.normalisation),
         settings=Settings(spec.seed, place.device, spec.precision),
         checkpoint=Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
         reporter=place.reporter,
-        watch=None if split.held_out is None else partial(watched, subject),
+        watch=None if subject.held_out is None else partial(watched, subject),
     )
     restated = _restate(net, subject) if method.tags.samples and phases else 0
-    if method.tags.calibrates and split.held_out is not None:
+    if method.tags.calibrates and subject.held_out is not None:
         with evaluating(net):
-            method.calibrate(net, config, HeldOut(split.held_out, spec))
+            method.calibrate(net, config, HeldOut(subject.held_out, spec))
     conformance = check_trained(net, subject)
     points = [
         _measure(number, point, subject)
@@ -145,15 +144,15 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             "variant": variant,
             "role": method.tags.role,
             "decision": method.tags.decision,
-            "dense_macs": costs.dense,
-            "unit_macs": costs.units,
+            "dense_macs": subject.dense_macs,
+            "unit_macs": subject.unit_macs,
             "reconstructed": method.tags.reconstructed,
             "training": TrainingRecord(
                 train_images=len(place.dataset.train) - spec.held_out,
                 phases=tuple(phases),
                 epochs=sum(phase.epochs for phase in phases),
                 published_epochs=method.published_epochs(config) if spec.budget.published else None,
-                dense_epochs=dense_epochs(phases, dense=costs.dense),
+                dense_epochs=dense_epochs(phases, dense=subject.dense_macs),
                 statistics_images=restated,
                 **_spent_before(spec, parent, brought=brought),
             ),
@@ -195,7 +194,7 @@ def _restate(net: DynamicNet, subject: Subject) -> int:
     The images are drawn, the same ones for every run, and augmented as in training: with the
     statistics of images that are not cropped a ResNet-14 on CIFAR-10 lost 2.7 points.
     """
-    train_set, spec, draws = subject.split.train, subject.spec, generator(0, "statistics")
+    train_set, spec, draws = subject.train, subject.spec, generator(0, "statistics")
     order_n = torch.randperm(len(train_set), generator=draws)
     few = train_set.take(order_n[:_STATISTICS_IMAGES])
     mean, std = spec.normalisation

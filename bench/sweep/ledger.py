@@ -1,11 +1,13 @@
 """The state of a sweep: which trials there are, how far each is, and what its search is told.
 
 A trial that is recorded is found again here and not run. Owns the states of trials, a trial's point
-on the axis of time, and the records of those that could not write their own; knows no Ray.
+on the axis of time, the document of the sweep, and the records of trials that could not write their
+own; knows no Ray.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,16 +19,19 @@ from typing import Any, Literal, NamedTuple, Protocol
 from bench.analysis.pareto import Point
 from bench.engine.building import Workplace, backbone_of
 from bench.engine.latency.timing import time_records
+from bench.engine.plan import Planned
 from bench.errors import ConfigError
 from bench.networks.gated import GatedResNet
 from bench.records.record import Environment, EpochRow, LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
+from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.records.upkeep import sound_record
 from bench.runtimes.contract import RUNTIMES
 from bench.sweep.options import Objective, SweepOptions, point_of
-from bench.sweep.trials import Planner, Proposals, Trial, Try
+from bench.sweep.trials import Planner, Proposals, Try
 
 _PROFILE = "smoke"
+_SAVE_EVERY_S = 5.0
 
 
 class Clock:
@@ -36,7 +41,7 @@ class Clock:
     def __init__(self, runtime: str, place: Workplace, *, threads: int) -> None:
         self._runtime, self._place, self._threads = runtime, place, threads
 
-    def check(self, trial: Trial) -> None:
+    def check(self, trial: Planned) -> None:
         """Refuse a runtime that does not run the dense network here.
 
         Raises:
@@ -84,7 +89,7 @@ class Progress:
 
     tried: Try
     seed: int
-    trial: Trial | None
+    trial: Planned | None
     state: State = "running"
     reason: str = ""
     history: list[EpochRow] = field(default_factory=list)
@@ -110,6 +115,20 @@ class Progress:
         if self.state != "running":
             return 1.0
         return min(1.0, len(self.history) / self.epochs) if self.epochs else 0.0
+
+    def row(self) -> TrialRow:
+        """Return what the document of the sweep says of it."""
+        return TrialRow(
+            method=self.tried.method,
+            settings=dict(self.tried.settings),
+            seed=self.seed,
+            run=self.run,
+            status=self.state,
+            reason=self.reason,
+            points=tuple(self.points),
+            score=self.score,
+            wall_s=self.wall_s,
+        )
 
 
 class Past(NamedTuple):
@@ -142,6 +161,7 @@ class Ledger:
         planner: Planner,
         store: RunStore,
         *,
+        name: str,
         options: SweepOptions,
         objective: Objective,
         listener: Listener,
@@ -150,7 +170,7 @@ class Ledger:
         """`clock`: what times trials, where time is an objective."""
         self.objective, self.progress = objective, list[Progress]()
         self.total = sum(search.total for search in searches) * len(options.seeds)
-        self._planner, self._store, self._seeds = planner, store, options.seeds
+        self._name, self._planner, self._store, self._options = name, planner, store, options
         self._listener, self._clock = listener, clock
         # Trials that an earlier sweep stopped early are not taken up again.
         self._stopped_count = options.scheduler != "fifo"
@@ -159,6 +179,7 @@ class Ledger:
         self._waiting = deque[Progress]()
         self._runs = set[str]()
         self._recalled = list[Past]()
+        self._created, self._saved_at = datetime.now(UTC).isoformat(timespec="seconds"), -math.inf
 
     @property
     def results_dir(self) -> Path:
@@ -204,11 +225,12 @@ class Ledger:
         return progress
 
     def _trials_of(self, tried: Try) -> list[Progress]:
+        seeds = self._options.seeds
         try:
-            trials = self._planner.trials(tried, self._seeds)
+            trials = self._planner.trials(tried, seeds)
         except ConfigError as error:
-            return [Progress(tried, s, None, reason=error.message) for s in self._seeds]
-        return [Progress(tried, trial.seed, trial) for trial in trials]
+            return [Progress(tried, s, None, reason=error.message) for s in seeds]
+        return [Progress(tried, trial.spec.seed, trial) for trial in trials]
 
     def _recorded(self, progress: Progress) -> RunRecord | None:
         if progress.trial is None:
@@ -266,6 +288,8 @@ class Ledger:
             self._write(progress)
         self._tell(progress.tried)
         self._listener.changed(progress)
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
+            self.save(ended=False)
 
     def _time(self, progress: Progress, clock: Clock) -> None:
         progress.points = []
@@ -307,6 +331,32 @@ class Ledger:
             wall_s=progress.wall_s,
         )
         self._store.save(record)
+
+    def save(self, *, ended: bool) -> None:
+        """Write the document of the sweep."""
+        save_sweep(self.document(ended=ended), self.results_dir)
+        self._saved_at = time.monotonic()
+
+    def document(self, *, ended: bool) -> SweepRecord:
+        """Return what the sweep is and how far it is, without the places of this machine."""
+        dataset, pretrained = self._planner.dataset.info.name, self._options.pretrained
+        told = self._options.model_dump(mode="json", exclude={"address"}) | {"dataset": dataset}
+        if pretrained is not None:
+            told["pretrained"] = pretrained.name
+        methods = dict.fromkeys(progress.tried.method for progress in self.progress)
+        best = {method: self.best(method) for method in methods}
+        return SweepRecord(
+            name=self._name,
+            options=told,
+            criterion=self.objective.sentence(),
+            held_out=self._planner.options.held_out,
+            runtime=self.objective.runtime,
+            corner=self.objective.corner,
+            created=self._created,
+            ended=ended,
+            trials=tuple(progress.row() for progress in self.progress),
+            chosen={m: tuple(p.run for p in group) for m, group in best.items() if group},
+        )
 
     def records(self) -> Iterator[RunRecord]:
         """Yield the records of all trials that have one."""

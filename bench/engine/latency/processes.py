@@ -2,7 +2,8 @@
 
 Of processes run minutes apart one can be a third slower than the others although nothing disturbs
 it, and no statistic within it shows that. Memory means something only in a process that has done
-nothing else. What a process does is child.py.
+nothing else. Job and answer are pickles in a folder that the parent made for them; notes and
+progress are lines of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -13,27 +14,35 @@ import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from bench.data.images import DatasetInfo
+from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.engine.building import Workplace, dense_net, rebuild
 from bench.errors import BenchError, PluginError, RunFailed
+from bench.measure.latency import resources
 from bench.measure.latency.cells import MeasuredCell, merged
 from bench.measure.latency.profiles import Profile
 from bench.measure.latency.protocol import Subject, measure_latency
-from bench.measure.latency.rounds import Progress
-from bench.plugins import plugin_files
+from bench.measure.latency.rounds import Progress, Query, queries, synchronise
+from bench.measure.modes import using_threads
+from bench.plugins import load_plugin, plugin_files
 from bench.records.record import RunRecord
-from bench.runtimes.contract import RUNTIMES
+from bench.records.store import RunStore
+from bench.runtimes.contract import RUNTIMES, Run
+from bench.training.reporter import Silent
 
-JOB_FILE, ANSWER_FILE = "job.pickle", "answer.pickle"
+_JOB_FILE, _ANSWER_FILE = "job.pickle", "answer.pickle"
 # Every larger tensor gets pages of its own, given back when it is freed: the resident set is then
 # what is alive, not what the C library kept.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -133,7 +142,7 @@ def measure_in_processes(job: Job, place: Workplace, *, progress: Progress) -> C
     found: list[Cells] = []
     for number in range(job.profile.processes):
         part = replace(job, profile=job.profile.part, seed=job.seed + number)
-        found.append(_answer(part, place, progress=progress))
+        found.append(_asked(part, place, progress=progress))
     dense = {cells[0].dense for cells in found[0].values()}
 
     def of_all(name: str, number: int) -> list[MeasuredCell]:
@@ -168,13 +177,13 @@ def _with_resources(cell: MeasuredCell, job: Job, place: Workplace) -> MeasuredC
     if shown.latency_ms is not None:
         own = replace(job, batch_sizes=(shown.batch_size,), runtimes=(shown.runtime,))
         try:
-            values = _answer(own, place, variables=_ALLOCATION)
+            values = _asked(own, place, variables=_ALLOCATION)
         except RunFailed as error:
             values = dict.fromkeys(why, error.message)
     return replace(cell, record=shown.model_copy(update=values))
 
 
-def _answer(
+def _asked(
     job: Job,
     place: Workplace,
     *,
@@ -187,12 +196,12 @@ def _answer(
         RunFailed: it ended with an error.
     """
     # -P: not from the folder that a user happens to be in, which may have a `bench` of its own.
-    command = [sys.executable, "-P", "-m", "bench.engine.latency.child"]
+    command = [sys.executable, "-P", "-c", f"from {__name__} import main; main()"]
     paths = os.pathsep.join(path for path in sys.path if path)
     with tempfile.TemporaryDirectory(prefix="bench-latency-") as name:
         folder = Path(name)
         sent = replace(job, images_nchw=job.images_nchw.cpu())
-        (folder / JOB_FILE).write_bytes(pickle.dumps(sent))
+        (folder / _JOB_FILE).write_bytes(pickle.dumps(sent))
         errors = folder / "stderr.txt"
         with (
             errors.open("w") as log,
@@ -218,7 +227,7 @@ def _answer(
                 f"A process that measures latency ended with status {status}: {said[-1]}",
                 hint="--profile default measures in one process.",
             )
-        return pickle.loads((folder / ANSWER_FILE).read_bytes())
+        return pickle.loads((folder / _ANSWER_FILE).read_bytes())
 
 
 def _pass_on(line: str, place: Workplace, progress: Progress | None) -> None:
@@ -228,3 +237,81 @@ def _pass_on(line: str, place: Workplace, progress: Progress | None) -> None:
             progress(*said)
         elif kind == "note":
             place.reporter.note(*said)
+
+
+def main() -> None:
+    """Do the job in the folder that this process was started with, and leave the answer there."""
+    try:
+        _answer(Path(sys.argv[1]))
+    except BenchError as error:
+        sys.exit(error.message)
+
+
+def _answer(folder: Path) -> None:
+    job: Job = pickle.loads((folder / _JOB_FILE).read_bytes())
+    for file in job.plugins:
+        load_plugin(file)
+    info = job.info
+    # Networks are rebuilt from the description of the data alone.
+    blank = torch.zeros(0, info.height, info.width, info.channels, dtype=torch.uint8)
+    none = ImageSet(blank, torch.zeros(0, dtype=torch.int64))
+    device, store = torch.device(job.device), RunStore(job.results_dir)
+    reporter = Silent()
+    reporter.note = partial(_say, "note")  # type: ignore[method-assign]
+    place = Workplace(Dataset(info, none, none), store, device, reporter)
+    if job.point is None:
+        answer: object = measure_here(job, place, progress=partial(_say, "progress"))
+    else:
+        answer = _resources(job, job.point, place)
+    (folder / _ANSWER_FILE).write_bytes(pickle.dumps(answer))
+
+
+def _say(kind: str, *said: object) -> None:
+    print(json.dumps([kind, *said]), flush=True)
+
+
+def _resources(job: Job, point: int, place: Workplace) -> dict[str, float | str | None]:
+    """Return fields of a latency cell."""
+    (record,), images_nchw = job.records, job.images_nchw.to(place.device)
+    dead = frozenset(record.points[point].dead_blocks)
+    net = rebuild(record, place)[point].net.inference_net(dead_blocks=dead)
+    order = np.arange(len(images_nchw), dtype=np.int32)
+    inputs = queries(images_nchw, order, batch_size=job.batch_sizes[0])
+    with using_threads(job.threads), torch.inference_mode():
+        run = RUNTIMES.get(job.runtimes[0])().prepare(net, images_nchw[:2])
+        # Only where single images are the task.
+        first_ms = _first_ms(run, images_nchw[:1]) if job.batch_sizes == (1,) else None
+        memory = resources.peak_memory_mib(run, next(inputs).x_nchw, net=net)
+        energy = _energy(run, inputs, place, seconds=job.profile.energy_s)
+    return {
+        "first_ms": first_ms,
+        "memory_mib": memory.value,
+        "memory_reason": memory.reason,
+        "energy_mj_per_image": energy.value,
+        "energy_reason": energy.reason,
+    }
+
+
+def _first_ms(run: Run, x_1chw: Tensor) -> float:
+    """Return the milliseconds of the process's first call."""
+    synchronise(x_1chw.device)
+    started = time.perf_counter_ns()
+    run(x_1chw)
+    synchronise(x_1chw.device)
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _energy(
+    run: Run, inputs: Iterator[Query], place: Workplace, *, seconds: float
+) -> resources.Reading:
+    counter, reason = resources.counter_of(place.device)
+    if counter is None:
+        return resources.Reading(None, reason)
+
+    def one_batch() -> int:
+        x_nchw, image_b = next(inputs)
+        run(x_nchw)
+        synchronise(place.device)
+        return len(image_b)
+
+    return resources.Reading(resources.energy_mj_per_image(one_batch, counter, seconds=seconds))
