@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import bench
 
 from bench import api
-from bench.cli import app
 from bench.errors import ConfigError
 from bench.folders import Folders
 from bench.options import read_campaign
@@ -21,10 +20,6 @@ steps:
   - {methods: [resnet]}
   - {methods: [sgad], settings: {sgad: {d_max: 0.9}}}
 """
-
-
-def _bench(*arguments: str, results: Path) -> Result:
-    return CliRunner(env={"BENCH_RESULTS": str(results)}).invoke(app, list(arguments))
 
 
 @pytest.fixture
@@ -68,7 +63,7 @@ def test_the_reference_campaign_can_be_read_where_its_weights_lie(tmp_path: Path
 def test_what_is_no_campaign_is_said(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "campaign.yaml"
     file.write_text(text)
-    result = _bench("campaign", str(file), results=tmp_path)
+    result = bench("campaign", str(file), results=tmp_path)
     assert result.exit_code == 2, result.output
     assert words in result.stderr.replace("\n", " ")
 
@@ -77,17 +72,17 @@ def test_a_campaign_runs_its_steps_goes_on_after_a_bad_one_and_does_nothing_twic
     tmp_path: Path, small: Path
 ) -> None:
     small.write_text(SMALL + "  - {methods: [nobody]}\n  - {methods: [resnet], seeds: [1]}\n")
-    first = _bench("campaign", str(small), results=tmp_path)
+    first = bench("campaign", str(small), results=tmp_path)
     assert first.exit_code == 1, first.output
     assert "Failed: step 3 of 4: Unknown method 'nobody'" in first.stderr
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/record.json")}
     assert len(before) == 3
-    assert _bench("campaign", str(small), results=tmp_path).exit_code == 1
+    assert bench("campaign", str(small), results=tmp_path).exit_code == 1
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/record.json")} == before
 
 
 def test_no_run_is_begun_when_the_time_is_up(tmp_path: Path, small: Path) -> None:
     outcome = api.campaign(read_campaign(small), Folders(tmp_path, tmp_path), hours=0.0)
     assert (outcome.records, outcome.left) == ([], 2)
-    result = _bench("campaign", str(small), "--hours", "0", results=tmp_path)
+    result = bench("campaign", str(small), "--hours", "0", results=tmp_path)
     assert "Not begun: 2 runs; the same command continues." in result.stderr

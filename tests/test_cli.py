@@ -3,52 +3,29 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-import torch
-from typer.testing import CliRunner, Result
+from commands import bench, rows_in
 
-from bench.cli import app
 from bench.method import METHODS
 
 SMALL = ["--backbone", "resnet8", "--recipe", "smoke", "--controls", "none"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results folder of one small run of the demo's methods."""
     folder = tmp_path_factory.mktemp("results")
-    outcome = _bench("run", *SMALL, results=folder)
+    outcome = bench("run", *SMALL, results=folder)
     assert outcome.exit_code == 0, outcome.stderr
     assert "blockdrop" in outcome.stdout
     return folder
 
 
-def _bench(*arguments: str, results: Path) -> Result:
-    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "120"})
-    return runner.invoke(app, list(arguments))
-
-
-def _rows(results: Path, *arguments: str) -> list[dict[str, object]]:
-    outcome = _bench("results", "--format", "json", *arguments, results=results)
-    assert outcome.exit_code == 0, outcome.stderr
-    rows: list[dict[str, object]] = json.loads(outcome.stdout)
-    return rows
-
-
 def test_the_demo_records_accuracy_cost_and_time_of_three_methods(results: Path) -> None:
-    rows = _rows(results)
+    rows = rows_in(results)
     assert [row["method"] for row in rows] == ["blockdrop", "resnet", "sgad"]
     for row in rows:
         assert row["status"] == "finished"
@@ -58,26 +35,30 @@ def test_the_demo_records_accuracy_cost_and_time_of_three_methods(results: Path)
     assert dense["nflops"] == 1
 
 
+@pytest.fixture
+def copy(results: Path, tmp_path: Path) -> Path:
+    shutil.copytree(results, tmp_path / "results")
+    return tmp_path / "results"
+
+
 def test_a_finished_run_is_found_again_and_not_repeated(results: Path) -> None:
     files = sorted(results.glob("runs/*/weights.safetensors"))
     before = [file.stat().st_mtime_ns for file in files]
-    outcome = _bench("run", *SMALL, results=results)
+    outcome = bench("run", *SMALL, results=results)
     assert outcome.exit_code == 0
     assert [file.stat().st_mtime_ns for file in files] == before
 
 
-def test_fresh_does_a_finished_run_again(results: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
+def test_fresh_does_a_finished_run_again(copy: Path) -> None:
     file = next(copy.glob("runs/resnet-*/weights.safetensors"))
     before = file.stat().st_mtime_ns
     arguments = ["run", *SMALL, "--methods", "resnet", "--latency", "off", "--fresh"]
-    assert _bench(*arguments, results=copy).exit_code == 0
+    assert bench(*arguments, results=copy).exit_code == 0
     assert file.stat().st_mtime_ns > before
 
 
 def test_the_runs_are_in_mlflow_once(results: Path) -> None:
-    outcome = _bench("mlflow", "sync", results=results)
+    outcome = bench("mlflow", "sync", results=results)
     assert outcome.exit_code == 0
     assert outcome.stdout.count("already logged") == 3
     assert (results / "mlflow.db").is_file()
@@ -85,14 +66,14 @@ def test_the_runs_are_in_mlflow_once(results: Path) -> None:
 
 @pytest.mark.parametrize("format", ["table", "csv", "json", "md", "latex"])
 def test_results_come_in_every_format(format: str, results: Path) -> None:
-    outcome = _bench("results", "--format", format, results=results)
+    outcome = bench("results", "--format", format, results=results)
     assert outcome.exit_code == 0
     assert "sgad" in outcome.stdout
 
 
 def test_results_can_be_filtered(results: Path) -> None:
-    assert [row["method"] for row in _rows(results, "--filter", "method=sgad")] == ["sgad"]
-    wrong = _bench("results", "--filter", "metod=sgad", results=results)
+    assert [row["method"] for row in rows_in(results, "--filter", "method=sgad")] == ["sgad"]
+    wrong = bench("results", "--filter", "metod=sgad", results=results)
     assert wrong.exit_code == 2
     assert "method" in wrong.stderr
 
@@ -103,17 +84,13 @@ def test_the_pareto_plot_is_drawn_in_every_format(
     suffix: str, x: str, results: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / f"plot.{suffix}"
-    outcome = _bench("pareto", "--x", x, "--published", "--out", str(out), results=results)
+    outcome = bench("pareto", "--x", x, "--published", "--out", str(out), results=results)
     assert outcome.exit_code == 0, outcome.stderr
     assert out.stat().st_size > 5_000
 
 
-def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(
-    results: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
-    outcome = _bench(
+def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(copy: Path) -> None:
+    outcome = bench(
         *("latency", "sgad", "--batch-sizes", "1,8", "--profile", "smoke"), results=copy
     )
     assert outcome.exit_code == 0, outcome.stderr
@@ -129,26 +106,28 @@ def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(
 
 
 def test_the_latency_figures_are_drawn_from_the_records(results: Path, tmp_path: Path) -> None:
-    outcome = _bench("figures", "--out", str(tmp_path), results=results)
+    outcome = bench("figures", "--out", str(tmp_path), results=results)
     assert outcome.exit_code == 0, outcome.stderr
     files = [Path(line) for line in outcome.stdout.splitlines()]
-    timed = dict.fromkeys(runtime for row in _rows(results) for runtime in row["by_runtime"] or {})
+    timed = dict.fromkeys(
+        runtime for row in rows_in(results) for runtime in row["by_runtime"] or {}
+    )
     kinds = ("time-vs-macs", "ranks")
     assert {f.name for f in files} == {f"{k}-{r}-graded_digits.png" for k in kinds for r in timed}
     assert all(file.stat().st_size > 5_000 for file in files)
-    wrong = _bench("figures", "--dataset", "cifar10", results=results)
+    wrong = bench("figures", "--dataset", "cifar10", results=results)
     assert wrong.exit_code == 2 and "Recorded: graded_digits" in wrong.stderr
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "backbones", "recipes", "runs"])
 def test_everything_can_be_listed(what: str, results: Path) -> None:
-    outcome = _bench("list", what, results=results)
+    outcome = bench("list", what, results=results)
     assert outcome.exit_code == 0, outcome.stderr
     assert len(outcome.stdout.splitlines()) > 3
 
 
 def test_the_doctor_tries_the_skipping_path(results: Path) -> None:
-    outcome = _bench("doctor", results=results)
+    outcome = bench("doctor", results=results)
     assert outcome.exit_code == 0
     assert "execute == forward" in outcome.stdout.replace("\n", " ").replace("  ", " ")
 
@@ -173,7 +152,7 @@ def test_the_doctor_tries_the_skipping_path(results: Path) -> None:
 def test_wrong_input_gets_a_short_message_and_status_2(
     arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    outcome = _bench("run", *arguments, results=tmp_path / "results")
+    outcome = bench("run", *arguments, results=tmp_path / "results")
     assert outcome.exit_code == 2
     assert words in outcome.stderr
     assert "Traceback" not in outcome.stderr
@@ -182,14 +161,14 @@ def test_wrong_input_gets_a_short_message_and_status_2(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    outcome = _bench("run", "--methods", "sgadd", "--debug", results=tmp_path)
+    outcome = bench("run", "--methods", "sgadd", "--debug", results=tmp_path)
     assert outcome.exception is not None
     assert type(outcome.exception).__name__ == "UnknownNameError"
 
 
 def test_results_that_cannot_be_written_are_said_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    outcome = _bench("run", *SMALL, results=tmp_path / "file")
+    outcome = bench("run", *SMALL, results=tmp_path / "file")
     assert outcome.exit_code == 2
     assert "--results-dir" in outcome.stderr
 
@@ -198,7 +177,7 @@ def test_weights_of_another_depth_are_refused_with_both_depths(
     results: Path, tmp_path: Path
 ) -> None:
     trunk = next(results.glob("runs/resnet-*/trunk.safetensors"))
-    outcome = _bench(
+    outcome = bench(
         *("run", "--backbone", "resnet14", "--recipe", "finetune", "--pretrained", str(trunk)),
         results=tmp_path,
     )
@@ -207,19 +186,15 @@ def test_weights_of_another_depth_are_refused_with_both_depths(
     assert "resnet14" in outcome.stderr
 
 
-def test_a_broken_record_is_named_not_counted_and_its_run_done_again(
-    results: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
+def test_a_broken_record_is_named_not_counted_and_its_run_done_again(copy: Path) -> None:
     record = next(copy.glob("runs/sgad-*/record.json"))
     record.write_bytes(record.read_bytes()[:-200])
-    outcome = _bench("results", results=copy)
+    outcome = bench("results", results=copy)
     assert outcome.exit_code == 0
     assert "Not counted" in outcome.stderr
-    again = _bench("run", *SMALL, "--methods", "sgad", "--latency", "off", results=copy)
+    again = bench("run", *SMALL, "--methods", "sgad", "--latency", "off", results=copy)
     assert again.exit_code == 0
-    assert len(_rows(copy)) == 3
+    assert len(rows_in(copy)) == 3
     assert list(record.parent.glob("record.json.broken-*"))
 
 
@@ -242,7 +217,7 @@ def test_a_failing_method_does_not_stop_the_others(
     plugin.write_text(FAILING_PLUGIN)
     monkeypatch.setattr(METHODS, "_added", {})
     try:
-        outcome = _bench(
+        outcome = bench(
             *("run", *SMALL, "--plugin", str(plugin), "--methods", "failing,resnet"),
             *("--latency", "off"),
             results=tmp_path / "results",
@@ -252,7 +227,7 @@ def test_a_failing_method_does_not_stop_the_others(
         assert said in outcome.stderr.replace("\n", " ")
         assert "bench method check failing" in outcome.stderr
         assert "Traceback" not in outcome.stderr
-        rows = _rows(tmp_path / "results")
+        rows = rows_in(tmp_path / "results")
         statuses = {row["method"]: row["status"] for row in rows}
     finally:
         sys.modules.pop("bench_plugin_failing_plugin", None)
@@ -265,7 +240,7 @@ def test_debug_shows_where_a_method_fails_and_a_failed_run_starts_no_table(
     plugin = tmp_path / "failing_too.py"
     plugin.write_text(FAILING_PLUGIN)
     monkeypatch.setattr(METHODS, "_added", {})
-    outcome = _bench(
+    outcome = bench(
         *("run", *SMALL, "--plugin", str(plugin), "--methods", "failing", "--controls", "none"),
         *("--latency", "off", "--debug"),
         results=tmp_path / "results",
@@ -277,28 +252,26 @@ def test_debug_shows_where_a_method_fails_and_a_failed_run_starts_no_table(
 
 
 def test_the_version_is_told_without_a_command(tmp_path: Path) -> None:
-    outcome = _bench("--version", results=tmp_path)
+    outcome = bench("--version", results=tmp_path)
     assert outcome.exit_code == 0, outcome.stderr
     assert outcome.stdout == f"skipbench {metadata.version('skipbench')}\n"
 
 
 def test_without_runs_the_views_say_how_to_start(tmp_path: Path) -> None:
-    empty = _bench("results", results=tmp_path)
+    empty = bench("results", results=tmp_path)
     assert empty.exit_code == 0
     assert "bench run" in empty.stderr
-    plot = _bench("pareto", results=tmp_path)
+    plot = bench("pareto", results=tmp_path)
     assert plot.exit_code == 2
     assert "bench run" in plot.stderr
 
 
-def test_what_cannot_be_timed_fails_after_the_others_were(results: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "results"
-    shutil.copytree(results, copy)
+def test_what_cannot_be_timed_fails_after_the_others_were(copy: Path) -> None:
     next(copy.glob("runs/sgad-*/weights.safetensors")).unlink()
-    alone = _bench("latency", "sgad", "--profile", "smoke", results=copy)
+    alone = bench("latency", "sgad", "--profile", "smoke", results=copy)
     assert alone.exit_code == 1
     assert "Failed: sgad-" in alone.stderr and "--fresh" in alone.stderr
     assert "Timing" not in alone.stderr and not alone.stdout
-    both = _bench("latency", "sgad", "resnet", "--profile", "smoke", results=copy)
+    both = bench("latency", "sgad", "resnet", "--profile", "smoke", results=copy)
     assert both.exit_code == 1
     assert "Timing 1 network against" in both.stderr and "resnet" in both.stdout

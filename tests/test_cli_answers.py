@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import bench
 
-from bench.cli import app
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 
@@ -27,13 +26,8 @@ def results(tmp_path: Path, make_record: Callable[..., RunRecord]) -> Path:
     return store.results_dir
 
 
-def _bench(*arguments: str, results: Path) -> Result:
-    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "120"})
-    return runner.invoke(app, list(arguments))
-
-
 def test_a_filter_that_matches_nothing_names_what_is_recorded(results: Path) -> None:
-    outcome = _bench("results", "--filter", "method=act", results=results)
+    outcome = bench("results", "--filter", "method=act", results=results)
     assert outcome.exit_code == 0
     assert "No run matches 'method=act'" in outcome.stderr
     assert "method blockdrop, resnet, sgad" in outcome.stderr
@@ -45,10 +39,10 @@ def test_a_path_may_begin_at_home_wherever_it_is_given(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for arguments in (("--results-dir=~/results",), ("--results-dir", "~/results")):
-        outcome = _bench("list", "runs", *arguments, results=tmp_path / "elsewhere")
+        outcome = bench("list", "runs", *arguments, results=tmp_path / "elsewhere")
         assert "blockdrop" in outcome.stdout
-    assert "blockdrop" in _bench("list", "runs", results=Path("~/results")).stdout
-    outcome = _bench("pareto", "--out=~/plot.svg", results=results)
+    assert "blockdrop" in bench("list", "runs", results=Path("~/results")).stdout
+    outcome = bench("pareto", "--out=~/plot.svg", results=results)
     assert outcome.exit_code == 0, outcome.stderr
     assert (tmp_path / "plot.svg").is_file()
 
@@ -57,7 +51,7 @@ def test_a_path_may_begin_at_home_wherever_it_is_given(
 def test_where_there_are_no_runs_the_folder_is_named(
     command: tuple[str, ...], tmp_path: Path
 ) -> None:
-    outcome = _bench(*command, results=tmp_path / "mistyped")
+    outcome = bench(*command, results=tmp_path / "mistyped")
     said = outcome.output.replace("\n", "")
     assert "mistyped, which does not exist" in said
     assert "bench run" in said
@@ -66,7 +60,7 @@ def test_where_there_are_no_runs_the_folder_is_named(
 @pytest.mark.parametrize("command", [("results",), ("list", "runs"), ("pareto",)])
 def test_a_file_is_no_results_folder(command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    outcome = _bench(*command, results=tmp_path / "file")
+    outcome = bench(*command, results=tmp_path / "file")
     assert outcome.exit_code == 2
     assert "a file stands where a folder should be" in outcome.stderr
     assert "--results-dir" in outcome.stderr
@@ -77,7 +71,7 @@ def test_a_place_that_cannot_be_written_is_the_one_given_with_out(
     command: tuple[str, ...], results: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    outcome = _bench(*command, "--out", str(tmp_path / "file" / "a.html"), results=results)
+    outcome = bench(*command, "--out", str(tmp_path / "file" / "a.html"), results=results)
     assert outcome.exit_code == 2
     assert "--out" in outcome.stderr
     assert "--results-dir" not in outcome.stderr
@@ -85,12 +79,12 @@ def test_a_place_that_cannot_be_written_is_the_one_given_with_out(
 
 @pytest.mark.parametrize("format", ["csv", "json", "md", "latex"])
 def test_results_end_with_one_end_of_line(format: str, results: Path) -> None:
-    text = _bench("results", "--format", format, results=results).stdout
+    text = bench("results", "--format", format, results=results).stdout
     assert text.endswith("\n") and not text.endswith("\n\n")
 
 
 def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
-    outcome = _bench("list", "method", results=results)
+    outcome = bench("list", "method", results=results)
     assert outcome.exit_code == 2
     assert outcome.stderr.splitlines()[0] == "Error: Unknown listing 'method'."
     assert "'methods'" in outcome.stderr
@@ -112,7 +106,7 @@ def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
 def test_a_wrong_option_is_refused_in_words_of_the_command_line(
     arguments: tuple[str, str], words: str, tmp_path: Path
 ) -> None:
-    outcome = _bench("run", *arguments, results=tmp_path)
+    outcome = bench("run", *arguments, results=tmp_path)
     assert outcome.exit_code == 2
     assert words in outcome.stderr
 
@@ -130,27 +124,27 @@ def test_a_wrong_file_of_options_is_refused_with_the_way_out(
     text: str, words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    outcome = _bench("run", "--config", str(tmp_path / "run.yaml"), results=tmp_path)
+    outcome = bench("run", "--config", str(tmp_path / "run.yaml"), results=tmp_path)
     assert outcome.exit_code == 2
     assert words in outcome.stderr
     assert "Extra inputs" not in outcome.stderr and "run.yaml" in outcome.stderr
 
 
 def test_an_unknown_method_to_check_may_be_one_that_is_not_installed(tmp_path: Path) -> None:
-    outcome = _bench("method", "check", "my_method", results=tmp_path)
+    outcome = bench("method", "check", "my_method", results=tmp_path)
     assert outcome.exit_code == 2
     assert "pip install -e" in outcome.stderr and "--plugin FILE" in outcome.stderr
 
 
 def test_a_data_set_that_is_not_here_comes_with_the_way_to_it(tmp_path: Path) -> None:
-    outcome = _bench("data", "verify", "cifar10", "--data-dir", str(tmp_path), results=tmp_path)
+    outcome = bench("data", "verify", "cifar10", "--data-dir", str(tmp_path), results=tmp_path)
     assert outcome.exit_code == 1
     assert "not here: bench data fetch cifar10 (163 MiB)" in outcome.stdout
 
 
 def test_the_doctor_fails_where_results_cannot_be_kept(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    outcome = _bench("doctor", "--data-dir", str(tmp_path), results=tmp_path / "file")
+    outcome = bench("doctor", "--data-dir", str(tmp_path), results=tmp_path / "file")
     assert outcome.exit_code == 1
     said = " ".join(outcome.stdout.split())
     assert "a file stands where a folder should be" in said and "--results-dir" in said
@@ -159,7 +153,7 @@ def test_the_doctor_fails_where_results_cannot_be_kept(tmp_path: Path) -> None:
 
 
 def test_nothing_to_log_makes_no_folder(tmp_path: Path) -> None:
-    outcome = _bench("mlflow", "sync", results=tmp_path / "none")
+    outcome = bench("mlflow", "sync", results=tmp_path / "none")
     assert outcome.exit_code == 0
     assert "No runs in" in outcome.stderr
     assert not (tmp_path / "none").exists()
@@ -169,10 +163,10 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        outcome = _bench("mlflow", "ui", "--port", str(taken.getsockname()[1]), results=tmp_path)
+        outcome = bench("mlflow", "ui", "--port", str(taken.getsockname()[1]), results=tmp_path)
     assert outcome.exit_code == 2
     assert "--port" in outcome.stderr
-    assert _bench("mlflow", "ui", "--port", "99999", results=tmp_path).exit_code == 2
+    assert bench("mlflow", "ui", "--port", "99999", results=tmp_path).exit_code == 2
 
 
 _PARENT = """

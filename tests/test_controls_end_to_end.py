@@ -1,51 +1,32 @@
 """Controls on the command line: trained beside a method, found again, timed, made from any run."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from typer.testing import CliRunner, Result
+from commands import bench, rows_in
 
 from bench.analysis.statistics import rank_correlation
-from bench.cli import app
 from bench.data.embedded import load_graded_digits
 from bench.records.arrays import read_arrays
 from bench.records.store import RunStore
 
-Row = dict[str, object]
 SMALL = ["run", "--backbone", "resnet8", "--recipe", "smoke", "--methods", "blockdrop"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     controls = ["--controls", "shuffled_masks,static_projection"]
-    outcome = _bench(*SMALL, *controls, results=folder)
+    outcome = bench(*SMALL, *controls, results=folder)
     assert outcome.exit_code == 0, outcome.stderr
     assert "Is it dynamic?" in outcome.stdout
     assert "--controls none" in outcome.stderr
     return folder
 
 
-def _bench(*arguments: str, results: Path) -> Result:
-    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "140"})
-    return runner.invoke(app, list(arguments))
-
-
-def _rows(results: Path) -> dict[str, Row]:
-    outcome = _bench("results", "--format", "json", results=results)
-    assert outcome.exit_code == 0, outcome.stderr
-    return {row["method"]: row for row in json.loads(outcome.stdout)}
+def _rows(results: Path) -> dict[str, dict[str, Any]]:
+    return {row["method"]: row for row in rows_in(results)}
 
 
 def test_the_shuffled_control_costs_the_same_and_is_what_the_record_says(results: Path) -> None:
@@ -54,10 +35,10 @@ def test_the_shuffled_control_costs_the_same_and_is_what_the_record_says(results
     assert set(rows) == {"resnet", "blockdrop", "shuffled_masks", "static_projection"}
     for key in ("nflops", "macs", "nflops_std", "distinct_masks"):
         assert own[key] == pytest.approx(shuffled[key], rel=1e-12)
-    assert own["distinct_masks"] > 1  # type: ignore[operator]
+    assert own["distinct_masks"] > 1
     assert own["shuffled_accuracy"] == shuffled["accuracy"]
-    assert own["accuracy"] - own["shuffled_loss"] == pytest.approx(shuffled["accuracy"])  # type: ignore[operator]
-    assert -1 <= own["difficulty_correlation"] <= 1  # type: ignore[operator]
+    assert own["accuracy"] - own["shuffled_loss"] == pytest.approx(shuffled["accuracy"])
+    assert -1 <= own["difficulty_correlation"] <= 1
 
 
 def test_a_control_without_a_path_of_its_own_has_no_latency_and_says_why(results: Path) -> None:
@@ -74,30 +55,22 @@ def test_the_projection_is_static_timed_and_pays_for_its_source(results: Path) -
     assert projected["latency_ms_b1"] is not None
     assert projected["variant"] == f"of blockdrop {own['variant']}"
     total = projected["total_dense_epochs"]
-    assert total == own["total_dense_epochs"] + projected["train_dense_epochs"]  # type: ignore[operator]
+    assert total == own["total_dense_epochs"] + projected["train_dense_epochs"]
 
 
 def test_finished_controls_are_found_again(results: Path) -> None:
     files = sorted(results.glob("runs/*/weights.safetensors"))
     before = [file.stat().st_mtime_ns for file in files]
     controls = ["--controls", "shuffled_masks,static_projection", "--latency", "off"]
-    assert _bench(*SMALL, *controls, results=results).exit_code == 0
+    assert bench(*SMALL, *controls, results=results).exit_code == 0
     assert [file.stat().st_mtime_ns for file in files] == before
     assert len(before) == 4
 
 
 def test_a_control_is_made_from_a_run_that_is_named(results: Path) -> None:
     source = str(_rows(results)["blockdrop"]["run"])
-    arguments = [
-        "run",
-        "--backbone",
-        "resnet8",
-        "--methods",
-        "static_projection",
-        "--latency",
-        "off",
-    ]
-    outcome = _bench(*arguments, "--source", source, "--epochs", "0", results=results)
+    arguments = [*SMALL[:-1], "static_projection", "--latency", "off", "--epochs", "0"]
+    outcome = bench(*arguments, "--source", source, results=results)
     assert outcome.exit_code == 0, outcome.stderr
     assert "static_projection" in outcome.stdout
 
@@ -124,7 +97,7 @@ def test_a_control_that_does_not_apply_says_why_and_fails_nothing(tmp_path: Path
     plugin = tmp_path / "own_units.py"
     plugin.write_text(OWN_UNITS)
     arguments = [*SMALL[:-1], "own_units", "--plugin", str(plugin), "--latency", "off"]
-    outcome = _bench(*arguments, "--controls", "static_projection", results=tmp_path / "results")
+    outcome = bench(*arguments, "--controls", "static_projection", results=tmp_path / "results")
     assert outcome.exit_code == 0, outcome.stderr
     said = " ".join(outcome.stdout.split())
     assert "static_projection (seed 0) not applicable: 'own_units' runs units of its own" in said
@@ -150,7 +123,7 @@ def test_controls_of_a_method_that_does_not_apply_do_not_apply_either(tmp_path: 
     plugin.write_text(NEVER)
     arguments = [*SMALL[:-1], "never", "--plugin", str(plugin), "--latency", "off"]
     controls = "static_projection,shuffled_masks"
-    outcome = _bench(*arguments, "--controls", controls, results=tmp_path / "results")
+    outcome = bench(*arguments, "--controls", controls, results=tmp_path / "results")
     assert outcome.exit_code == 0, outcome.stderr
     said = " ".join(outcome.stdout.split())
     assert said.count("not applicable: nor is its source, never: it is for no network.") == 2
@@ -168,7 +141,7 @@ def test_controls_of_a_method_that_does_not_apply_do_not_apply_either(tmp_path: 
 def test_wrong_controls_get_a_short_message_and_status_2(
     arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    outcome = _bench("run", *arguments, results=tmp_path)
+    outcome = bench("run", *arguments, results=tmp_path)
     assert outcome.exit_code == 2
     assert words in outcome.stderr.replace("\n", " ")
     assert "Traceback" not in outcome.output

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 from safetensors.torch import load_file, save_file
 
 from baselines.resnet import DenseResNet
-from bench import api
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace, brought_along, build
 from bench.engine.plan import make_plan
+from bench.folders import Folders
 from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Method, MethodConfig
 from bench.networks.weights import Weights
 from bench.options import run_options
@@ -95,10 +96,7 @@ def test_a_build_that_loads_a_file_is_found_out(borrower: type[Method], tmp_path
 def test_its_training_cost_is_unknown_and_not_nothing(
     borrower: type[Method], tmp_path: Path
 ) -> None:
-    options = {"methods": borrower.name, "backbone": "resnet8", "recipe": "smoke"}
-    more = {"controls": "none", "latency": "off", "device": "cpu"}
-    folders = api.Folders(tmp_path / "results", tmp_path / "data")
-    outcome = api.run(run_options(options | more, file=None), folders)
+    outcome = run(Folders(tmp_path / "results", tmp_path / "data"), borrower.name)
     (row,) = rows(outcome.records)
     assert row.total_dense_epochs is None
     assert row.train_dense_epochs == pytest.approx(1, abs=0.02)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import run
 from PIL import Image
 from rich.console import Console
 from torch import Tensor
@@ -33,7 +34,6 @@ from bench.method import (
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
 from bench.networks.trunk import pool
-from bench.options import run_options
 from bench.phases import CrossEntropy
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
@@ -175,11 +175,6 @@ def plugin(make: Callable[[Backbone], DynamicNet], **changed: Any) -> type[Metho
     return method
 
 
-def run(folders: api.Folders, method: str = "stranger", **more: Any) -> api.Outcome:
-    options = {"methods": method, "backbone": "resnet8", "recipe": "smoke", "controls": "none"}
-    return api.run(run_options({**options, "latency": "off", "device": "cpu", **more}), folders)
-
-
 def gated(policy: type[Policy]) -> Callable[[Backbone], DynamicNet]:
     return lambda backbone: GatedResNet(backbone, policy(backbone))  # type: ignore[call-arg]
 
@@ -201,7 +196,7 @@ def test_what_breaks_the_contract_fails_before_training_with_numbers_and_cause(
     make: Callable[[Backbone], DynamicNet], check: str, words: str, folders: api.Folders
 ) -> None:
     plugin(make)
-    (failure,) = run(folders).failures
+    (failure,) = run(folders, "stranger").failures
     record = RunStore(folders.results).get("stranger")
     assert record.status == "failed" and record.reason == failure.reason
     assert f"stranger fails the check '{check}' before training: " in failure.reason
@@ -214,7 +209,7 @@ def test_what_breaks_the_contract_only_once_trained_fails_after_training(
     folders: api.Folders,
 ) -> None:
     plugin(gated(AfterTraining))
-    (failure,) = run(folders).failures
+    (failure,) = run(folders, "stranger").failures
     assert "fails the check 'batch_independence' after training" in failure.reason
 
 
@@ -230,7 +225,7 @@ def test_a_record_says_which_checks_its_network_passed_and_what_was_left_out(
     reason = "the median is what this is about"
     tags = Tags(decision="up front", exempt={"batch_independence": reason, "all_on": "never"})
     plugin(gated(ByMedian), tags=tags)
-    found = finished(run(folders)).conformance
+    found = finished(run(folders, "stranger")).conformance
     assert found is not None and found.skipbench == version("skipbench")
     assert found.exempt == {"batch_independence": reason}
     assert set(found.passed) == {*IN_RUNS} - {"batch_independence"}

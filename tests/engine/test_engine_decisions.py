@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
+from commands import Heard
 
 from bench import api
 from bench.engine import decisions
@@ -18,23 +20,12 @@ from bench.errors import BenchError, RecordError, RunFailed, WeightsError
 from bench.export.weights_file import load_exported
 from bench.measure.latency.profiles import PROFILES, Profile
 from bench.method import METHODS
-from bench.options import run_options
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.training.reporter import Silent
 from methods.sgad import Sgad
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 BRIEF = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
-QUIET = {"controls": "none", "latency": "off", "device": "cpu"}
-
-
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def contrast(old: str = "", new: str = "") -> str:
@@ -53,9 +44,8 @@ def load(folder: Path, text: str) -> None:
     METHODS.add_file(folder / "contrast.py")
 
 
-def run(folders: api.Folders, methods: str, listener: Listening | None = None) -> list[RunRecord]:
-    options = {"methods": methods, "backbone": "resnet8", "epochs": 1} | QUIET
-    outcome = api.run(run_options(options, file=None), folders, reporter=listener)
+def run(folders: api.Folders, methods: str, listener: Heard | None = None) -> list[RunRecord]:
+    outcome = commands.run(folders, methods, reporter=listener)
     assert not outcome.failures
     return outcome.records
 
@@ -68,7 +58,7 @@ def _plugins_forgotten() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Folders]:
-    made = api.Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
+    made = commands.new_folders(tmp_path_factory)
     load(tmp_path_factory.mktemp("plugin"), contrast())
     run(made, "contrast,sgad")
     yield made
@@ -92,7 +82,7 @@ def test_a_record_names_the_code_that_made_it(folders: api.Folders, tmp_path: Pa
 def test_a_plugin_whose_code_changed_is_run_anew_and_its_comments_are_no_code(
     folders: api.Folders, tmp_path: Path
 ) -> None:
-    listener = Listening()
+    listener = Heard()
     load(tmp_path, contrast("this decision costs no MACs", "it costs nothing"))
     (before,) = run(folders, "contrast", listener)
     assert before.run == RunStore(folders.results).get("contrast").run and not listener.notes
@@ -108,7 +98,7 @@ def test_a_plugin_whose_code_changed_is_run_anew_and_its_comments_are_no_code(
 def test_a_built_in_is_found_by_its_version_and_other_code_is_noted(
     folders: api.Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = Listening()
+    listener = Heard()
     monkeypatch.setitem(METHODS._codes, "sgad", "another")
     (same,) = run(folders, "sgad", listener)
     assert same == RunStore(folders.results).get("sgad")
@@ -128,9 +118,8 @@ def refusal(what: str, folders: api.Folders) -> str:
         if what == "export":
             api.export("contrast", folders, file_format="safetensors")
         elif what == "source":
-            options = {"methods": "static_projection", "backbone": "resnet8", "epochs": 1} | QUIET
             name = RunStore(folders.results).get("contrast").run
-            api.run(run_options(options | {"sources": (name,)}, file=None), folders)
+            commands.run(folders, "static_projection", sources=name)
         else:
             (failure,) = getattr(api, what)(["contrast"], folders, device="cpu").failures
             return failure.reason
@@ -158,7 +147,7 @@ def test_code_that_decides_the_same_goes_on_and_is_noted(
 ) -> None:
     monkeypatch.setitem(PROFILES, "default", BRIEF)
     load(tmp_path, contrast("  # one column per gated block", " + 0.0"))
-    listener = Listening()
+    listener = Heard()
     before = RunStore(folders.results).get("contrast")
     outcome = api.latency(["contrast"], folders, batch_sizes=(1,), device="cpu", reporter=listener)
     (point,) = outcome.records[0].points

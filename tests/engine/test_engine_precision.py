@@ -6,22 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import Heard, run
 
-from bench import api
 from bench.engine import fitting
+from bench.folders import Folders
 from bench.networks.trunk import Backbone
-from bench.options import run_options
-from bench.training.reporter import Silent
 
 BACKBONE = Backbone("resnet8", 10, (1, 8, 8))
-
-
-class _Heard(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +20,9 @@ def nothing_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "_chosen", {})
 
 
-def _run(folder: Path, heard: _Heard, **more: object) -> dict[str, str]:
-    given = {"dataset": "digits", "backbone": "resnet8", "epochs": 0, "latency": "off"}
-    options = run_options({**given, "precision": "auto", "device": "cpu", **more})
-    records = api.run(options, api.Folders(folder, folder), reporter=heard).records
+def _run(folder: Path, methods: str) -> dict[str, str]:
+    asked = {"dataset": "digits", "epochs": 0, "precision": "auto"}
+    records = run(Folders(folder, folder), methods, **asked).records
     assert [record.status for record in records] == ["finished"] * len(records)
     return {record.run: record.spec.precision for record in records}
 
@@ -42,7 +32,7 @@ def test_the_faster_precision_is_taken_if_it_is_worth_it(
     ratio: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fitting, "_speed_of_bf16", lambda *_: ratio)
-    heard = _Heard()
+    heard = Heard()
     device = torch.device("cpu")
     assert fitting.faster_precision(BACKBONE, device, note=heard.note) == expected
     assert fitting.faster_precision(BACKBONE, device, note=heard.note) == expected
@@ -53,7 +43,7 @@ def test_the_faster_precision_is_taken_if_it_is_worth_it(
 def test_the_trial_really_trains_and_draws_no_random_numbers_of_the_run() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    heard = _Heard()
+    heard = Heard()
     fitting.faster_precision(BACKBONE, torch.device("cpu"), note=heard.note)
     assert torch.equal(torch.get_rng_state(), before)
     assert "x the speed of fp32" in heard.notes[0]
@@ -62,15 +52,15 @@ def test_the_trial_really_trains_and_draws_no_random_numbers_of_the_run() -> Non
 def test_a_finished_run_is_found_by_a_machine_that_chooses_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"methods": "resnet,random_skip_test", "controls": "none"}
+    both = "resnet,random_skip_test"
     monkeypatch.setattr(fitting, "_speed_of_bf16", lambda *_: 2.0)
-    first = _run(tmp_path, _Heard(), methods="resnet", controls="none")
+    first = _run(tmp_path, "resnet")
     assert set(first.values()) == {"bf16"}
     monkeypatch.setattr(fitting, "_chosen", {})
     monkeypatch.setattr(fitting, "_speed_of_bf16", lambda *_: 0.5)
-    again = _run(tmp_path, _Heard(), **asked)
+    again = _run(tmp_path, both)
     # What is made from the finished run is made from it, not from one that is trained anew.
     assert first.items() <= again.items()
     assert list(again.values()) == ["bf16", "bf16"]
-    fresh = _run(tmp_path / "other", _Heard(), **asked)
+    fresh = _run(tmp_path / "other", both)
     assert list(fresh.values()) == ["fp32", "fp32"]

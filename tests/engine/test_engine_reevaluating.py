@@ -6,40 +6,28 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from commands import Heard, bench
 
 from bench import api
 from bench.analysis.extremes import extremes_of
-from bench.cli import app
 from bench.errors import RecordError
-from bench.options import run_options
 from bench.records.arrays import read_arrays, save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import RECORD_FILE, RunStore
 from bench.records.upkeep import sound_record
-from bench.training.reporter import Silent
 
 NEWER = ("block_gradients", "block_gradients_reason", "positions_file", "dynamics", "equivalence")
-
-
-class Listening(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> api.Folders:
     """A results folder with a small SACT, SGAD and BranchyNet run on the digits."""
-    made = api.Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
-    options = {"methods": "sact,sgad,branchynet", "backbone": "resnet14", "recipe": "smoke"}
-    more = {"dataset": "digits", "controls": "none", "latency": "off", "device": "cpu"}
-    outcome = api.run(run_options(options | more, file=None), made)
-    assert not outcome.failures
+    made = commands.new_folders(tmp_path_factory)
+    asked = {"dataset": "digits", "backbone": "resnet14"}
+    assert not commands.run(made, "sact,sgad,branchynet", **asked).failures
     return made
 
 
@@ -125,7 +113,7 @@ def test_the_maps_are_of_the_cheapest_and_dearest_images_and_add_up(finished: ap
 def test_one_image_in_256_may_differ_and_the_numbers_on_record_stay(folders: api.Folders) -> None:
     before, _ = aged(folders, "sgad")
     with_flipped(folders, "sgad", 1)
-    listener = Listening()
+    listener = Heard()
     outcome = api.evaluate(["sgad"], folders, device="cpu", reporter=listener)
     assert not outcome.failures and outcome.records[0].points == before.points
     assert any("1 of 500 images run something else" in note for note in listener.notes)
@@ -173,12 +161,10 @@ def test_a_run_that_failed_or_lost_its_weights_is_refused(folders: api.Folders) 
 def test_the_command_shows_the_table_and_ends_with_1_where_a_run_was_refused(
     folders: api.Folders,
 ) -> None:
-    where = ["--results-dir", str(folders.results), "--data-dir", str(folders.data)]
-    words = ["evaluate", "sact", "--device", "cpu", *where]
-    done = CliRunner().invoke(app, words)
+    words = ["evaluate", "sact", "--device", "cpu", "--data-dir", str(folders.data)]
+    done = bench(*words, results=folders.results)
     assert done.exit_code == 0 and "sact" in done.stdout
     with_flipped(folders, "sact", 20)
-    refused = CliRunner().invoke(app, words)
+    refused = bench(*words, results=folders.results)
     assert refused.exit_code == 1 and "does not come out as recorded" in refused.stderr
-    unknown = CliRunner().invoke(app, ["evaluate", "nobody", *where])
-    assert unknown.exit_code == 2
+    assert bench("evaluate", "nobody", results=folders.results).exit_code == 2

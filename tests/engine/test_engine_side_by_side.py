@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from commands import QUICK, Heard, run
 from safetensors.torch import load_file
 
 from bench import api
@@ -18,18 +19,10 @@ from bench.engine import side_by_side
 from bench.engine.side_by_side import Crew, crew_of
 from bench.folders import Folders
 from bench.method import METHODS
-from bench.options import RunOptions
-from bench.records.record import RunRecord
+from bench.options import run_options
 from bench.records.store import RunStore
 from bench.training.reporter import Overall, Silent
 
-SMALL: Mapping[str, Any] = {
-    "backbone": "resnet8",
-    "recipe": "smoke",
-    "device": "cpu",
-    "latency": "off",
-    "controls": "none",
-}
 FAILS = """
 import os, signal
 from baselines.resnet import DenseResNet
@@ -58,7 +51,7 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _crew(tmp_path: Path, **given: Any) -> Crew:
-    options = RunOptions(**{**SMALL, **given})
+    options = run_options({**QUICK, **given})
     step = api._step(options, Folders(tmp_path, tmp_path), Silent(), loaded={})
     return crew_of(list(side_by_side._tasks([step]).values()))
 
@@ -110,10 +103,10 @@ def test_memory_limits_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_side_by_side_gives_the_bits_of_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = RunOptions(**{**SMALL, "methods": "sgad", "controls": "static_projection"})
-    serial = api.run(options, Folders(tmp_path / "serial", tmp_path))
+    asked = {"methods": "sgad", "controls": "static_projection"}
+    serial = run(Folders(tmp_path / "serial", tmp_path), **asked)
     monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS_IMAGES", 0)
-    beside = api.run(options, Folders(tmp_path / "beside", tmp_path))
+    beside = run(Folders(tmp_path / "beside", tmp_path), **asked)
     assert [r.run for r in beside.records] == [r.run for r in serial.records]
     assert len(serial.records) == 3
     assert _bits(tmp_path / "beside") == _bits(tmp_path / "serial")
@@ -127,24 +120,20 @@ def test_one_that_dies_stops_those_made_from_it_and_no_other(tmp_path: Path) -> 
     file = tmp_path / "bad.py"
     file.write_text(FAILS)
     METHODS.add_file(file)
-    options = RunOptions(**{**SMALL, "methods": "bad,resnet", "seeds": "0,1"})
-    outcome = api.run(options, Folders(tmp_path, tmp_path))
+    outcome = run(Folders(tmp_path, tmp_path), "bad,resnet", seeds="0,1")
     assert [record.spec.method for record in outcome.records] == ["resnet", "resnet"]
     assert [f.run.partition("-")[0] for f in outcome.failures] == ["bad", "bad"]
     assert all("memory" in failure.reason for failure in outcome.failures)
 
 
-class _Hearing(Silent):
+class _Hearing(Heard):
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        super().__init__()
         self.states: list[Overall] = []
         self.begun = threading.Event()
 
     def advanced(self, images: int) -> None:
         self.begun.set()
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
     def overall(self, state: Overall) -> None:
         self.states.append(state)
@@ -153,11 +142,7 @@ class _Hearing(Silent):
 @pytest.mark.usefixtures("in_processes")
 def test_all_runs_together_are_told_with_the_time_left(tmp_path: Path) -> None:
     heard = _Hearing()
-    api.run(
-        RunOptions(**{**SMALL, "methods": "resnet,sgad"}),
-        Folders(tmp_path, tmp_path),
-        reporter=heard,
-    )
+    run(Folders(tmp_path, tmp_path), "resnet,sgad", reporter=heard)
     seen = [state.images for state in heard.states]
     assert seen == sorted(seen)
     assert heard.states[-1].done == heard.states[-1].runs == 2
@@ -167,8 +152,7 @@ def test_all_runs_together_are_told_with_the_time_left(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_processes")
 def test_an_interrupt_stops_all_and_the_same_request_continues(tmp_path: Path) -> None:
-    heard = _Hearing()
-    options = RunOptions(**{**SMALL, "methods": "resnet,sgad", "epochs": 400})
+    heard, folders = _Hearing(), Folders(tmp_path, tmp_path)
 
     def interrupt() -> None:
         if heard.begun.wait(60):  # otherwise the run failed, and another test would be hit
@@ -179,15 +163,10 @@ def test_an_interrupt_stops_all_and_the_same_request_continues(tmp_path: Path) -
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            api.run(options, Folders(tmp_path, tmp_path), reporter=heard)
+            run(folders, "resnet,sgad", reporter=heard, epochs=400)
     finally:
         signal.signal(signal.SIGINT, before)
     store = RunStore(tmp_path)
     assert store.load_all().records == []
-    again = options.model_copy(update={"epochs": 1})
-    outcome = api.run(again, Folders(tmp_path, tmp_path))
-    assert _finished(outcome.records)
-
-
-def _finished(records: list[RunRecord]) -> bool:
-    return [record.status for record in records] == ["finished", "finished"]
+    again = run(folders, "resnet,sgad", epochs=1)
+    assert [record.status for record in again.records] == ["finished", "finished"]

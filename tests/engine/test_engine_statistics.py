@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 
-from bench import api
 from bench.data.augment import Batch, eval_batches
 from bench.data.load import load_dataset
 from bench.engine import single
+from bench.folders import Folders
 from bench.method import DynamicNet
-from bench.options import run_options
 
 
 def test_statistics_are_of_training_images_cropped_as_in_training(
@@ -26,11 +26,10 @@ def test_statistics_are_of_training_images_cropped_as_in_training(
         return len(seen[-1])
 
     monkeypatch.setattr(single, "reestimate", keep)
-    asked = {"dataset": "synthetic", "methods": "stochastic_depth", "backbone": "resnet8"}
-    fast = {"recipe": "smoke", "controls": "none", "latency": "off", "device": "cpu"}
-    folders = api.Folders(tmp_path, tmp_path)
+    folders = Folders(tmp_path, tmp_path)
     for seeds in ("0", "1"):
-        (record,) = api.run(run_options({**asked, **fast, "seeds": seeds}), folders).records
+        asked = {"dataset": "synthetic", "seeds": seeds}
+        (record,) = run(folders, "stochastic_depth", **asked).records
         assert record.training is not None and record.training.statistics_images == len(seen[-1])
     assert torch.equal(seen[0], seen[1]), "the same for every run"
     data, (mean, std) = load_dataset("synthetic", data_dir=tmp_path), record.spec.normalisation

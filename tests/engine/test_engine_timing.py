@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 
@@ -13,7 +14,6 @@ from bench import api
 from bench.engine.latency import processes
 from bench.errors import RecordError, RunFailed
 from bench.measure.latency.profiles import PROFILES, Profile
-from bench.options import run_options
 from bench.records.arrays import read_arrays
 from bench.records.record import LatencyCell, RunRecord
 from bench.records.store import RunStore
@@ -34,9 +34,8 @@ QUICK = Profile(
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> api.Folders:
     """A results folder with one small SGAD run."""
-    made = api.Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
-    options = {"methods": "sgad", "backbone": "resnet8", "recipe": "smoke", "controls": "none"}
-    api.run(run_options(options | {"latency": "off", "device": "cpu"}, file=None), made)
+    made = commands.new_folders(tmp_path_factory)
+    commands.run(made, "sgad")
     return made
 
 

@@ -9,38 +9,26 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import bench, new_folders, run
 
-from bench.api import Folders, export, run
-from bench.cli import app
+from bench.api import Folders, export
 from bench.errors import ConfigError, Unsupported
 from bench.export import load_exported
 from bench.export.exporting import FileFormat
-from bench.options import run_options
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Return results with an SGAD and its static projection and shuffled masks, on digits."""
-    place = Folders(tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("data"))
-    options = run_options(
-        {
-            "methods": "sgad",
-            "dataset": "digits",
-            "backbone": "resnet8",
-            "recipe": "smoke",
-            "controls": "static_projection,shuffled_masks",
-            "latency": "off",
-        },
-        file=None,
-    )
-    outcome = run(options, place)
+    place = new_folders(tmp_path_factory)
+    asked = {"dataset": "digits", "controls": "static_projection,shuffled_masks"}
+    outcome = run(place, "sgad", **asked)
     assert len(outcome.records) == 4 and not outcome.failures
     return place
 
 
 def command(folders: Folders, *words: str) -> Any:
-    return CliRunner().invoke(app, ["export", *words, "--results-dir", str(folders.results)])
+    return bench("export", *words, results=folders.results)
 
 
 def test_the_command_says_in_one_line_what_it_wrote(folders: Folders, tmp_path: Path) -> None:

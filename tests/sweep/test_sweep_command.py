@@ -2,27 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
-
-from bench.cli import app
+from commands import bench
 
 SMALL = ["--backbone", "resnet8", "--recipe", "smoke", "--held-out", "100"]
-
-
-def _bench(*arguments: str, results: Path) -> Result:
-    runner = CliRunner(env={"BENCH_RESULTS": str(results), "COLUMNS": "120"})
-    return runner.invoke(app, list(arguments))
 
 
 def _record_times(results: Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in results.glob("runs/*/record.json")}
 
 
-def _document(results: Path) -> dict[str, object]:
+def _document(results: Path) -> dict[str, Any]:
     newest = max(results.glob("sweeps/*.json"), key=lambda path: path.stat().st_mtime_ns)
-    document: dict[str, object] = json.loads(newest.read_text())
+    document: dict[str, Any] = json.loads(newest.read_text())
     return document
 
 
@@ -30,35 +24,35 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
     tmp_path: Path,
 ) -> None:
     grid = ["sweep", "--methods", "sgad", *SMALL, "--param"]
-    first = _bench(*grid, "sgad.gamma=0.1,-1", results=tmp_path)
+    first = bench(*grid, "sgad.gamma=0.1,-1", results=tmp_path)
     assert first.exit_code == 1, first.output  # one of two trials failed
     assert "greater than or equal to 0" in first.output
     before = _record_times(tmp_path)
     assert len(before) == 1
     # A rule that might stop trials, had it three to compare with.
     median = ("--scheduler", "median")
-    second = _bench(*grid, "sgad.gamma=0.1,0.5", *median, results=tmp_path)
+    second = bench(*grid, "sgad.gamma=0.1,0.5", *median, results=tmp_path)
     assert second.exit_code == 0, second.output
     assert "recorded" in second.stdout
     after = _record_times(tmp_path)
     assert len(after) == 2
     document = _document(tmp_path)
     assert document["ended"] is True
-    assert [t["status"] for t in document["trials"]] == ["recorded", "finished"]  # type: ignore[attr-defined]
+    assert [t["status"] for t in document["trials"]] == ["recorded", "finished"]
     assert "held-out" in str(document["criterion"])
-    assert len(document["chosen"]["sgad"]) == 1  # type: ignore[index]
+    assert len(document["chosen"]["sgad"]) == 1
 
     # Other objectives in the same folder are a sweep of their own, and train nothing again.
     timed = ("--objectives", "accuracy,latency_ms:eager")
-    third = _bench(*grid, "sgad.gamma=0.1,0.5", *timed, results=tmp_path)
+    third = bench(*grid, "sgad.gamma=0.1,0.5", *timed, results=tmp_path)
     assert third.exit_code == 0, third.output
     assert "front" in third.stdout.lower() and "ms" in third.stdout
     assert len(list(tmp_path.glob("sweeps/*.json"))) == 3
-    assert [t["status"] for t in _document(tmp_path)["trials"]] == ["recorded"] * 2  # type: ignore[attr-defined]
+    assert [t["status"] for t in _document(tmp_path)["trials"]] == ["recorded"] * 2
     assert _record_times(tmp_path).keys() == after.keys()
 
     # The record is the one that `bench run` writes: it finds it and has nothing to do.
-    run = _bench(
+    run = bench(
         *("run", "--methods", "sgad", *SMALL, "--set", "sgad.gamma=0.5"),
         *("--controls", "none", "--latency", "off"),
         results=tmp_path,
@@ -85,7 +79,7 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
 def test_what_cannot_be_swept_is_said_before_anything_runs(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    result = _bench("sweep", *SMALL, *arguments, results=tmp_path)
+    result = bench("sweep", *SMALL, *arguments, results=tmp_path)
     assert result.exit_code == 2, result.output
     assert words in result.stderr.replace("\n", " ")
     assert not list(tmp_path.glob("runs/*"))
