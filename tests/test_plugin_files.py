@@ -5,46 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from strangers import GOOD, methods
 
 from bench.errors import PluginError
 from bench.method import Method
 from bench.plugin_files import check_own
-from bench.registry import METHODS_GROUP, Registry
+from bench.registry import Registry
 
 ROOT = Path(__file__).parents[1]
-MINE = """
-from bench.method import Method, Reference, Tags
-from bench.networks.gated import GatedResNet
-{imports}
-
-
-class {title}(Method):
-    name = "{name}"
-    reference = Reference("{title}", "Nobody", 2024, "https://example.org")
-    tags = Tags(decision="static")
-
-    def published_epochs(self, config):
-        return EPOCHS
-
-    def build(self, backbone, config):
-        return GatedResNet(backbone)
-
-    def phases(self, config, budget):
-        return []
-"""
-
-
-@pytest.fixture
-def methods() -> Iterator[Registry[Method]]:
-    modules, path = dict(sys.modules), list(sys.path)
-    yield Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")
-    for name in set(sys.modules) - set(modules):
-        del sys.modules[name]
-    sys.path[:] = path
+__all__ = ["methods"]
+MINE = GOOD.replace("return 1", "return EPOCHS")
 
 
 @pytest.fixture
@@ -54,7 +28,7 @@ def plugin(tmp_path: Path) -> Callable[..., Path]:
         for other, text in beside.items():
             (tmp_path / folder / f"{other}.py").write_text(text)
         path = tmp_path / folder / f"{name}.py"
-        path.write_text(MINE.format(imports=imports, name=name, title=name.title()))
+        path.write_text(f"{imports}\n{MINE}".replace("quiet", name))
         return path
 
     return write

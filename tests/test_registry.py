@@ -4,55 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from strangers import GOOD, Install, entry_point, installed, methods, new_registry
 
-from bench import registry
 from bench.errors import PluginError, UnknownNameError
 from bench.method import Method, MethodConfig
 from bench.registry import METHODS_GROUP, Registry
 
+__all__ = ["installed", "methods"]
 BUILT_IN = {"resnet", "sgad", "blockdrop"}
-
-GOOD = """
-from bench.method import Method, Reference, Tags
-from bench.networks.gated import GatedResNet
-
-
-class Quiet(Method):
-    name = "quiet"
-    reference = Reference("Quiet", "Nobody", 2024, "https://example.org")
-    tags = Tags(decision="static")
-
-    def published_epochs(self, config):
-        return 1
-
-    def build(self, backbone, config):
-        return GatedResNet(backbone)
-
-    def phases(self, config, budget):
-        return []
-"""
-
-
-def new_registry() -> Registry[Method]:
-    return Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")
-
-
-@pytest.fixture
-def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Method]:
-    """Return a registry of its own; modules of plugins are forgotten after the test."""
-    before = set(sys.modules)
-    for name in list(sys.modules):
-        if name.startswith("bench_plugin_"):
-            monkeypatch.delitem(sys.modules, name)
-    fresh = new_registry()
-    assert before >= {"bench.registry"}
-    return fresh
 
 
 @pytest.fixture
@@ -63,25 +27,6 @@ def plugin(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
-
-
-def entry_point(name: str, value: str, origin: str) -> EntryPoint:
-    entry = EntryPoint(name, value, METHODS_GROUP)
-    vars(entry)["dist"] = SimpleNamespace(name=origin)
-    return entry
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[EntryPoint]], None]:
-    """Return a function that says which entry points are installed."""
-
-    def install(entries: Sequence[EntryPoint]) -> None:
-        def found(*, group: str) -> list[EntryPoint]:
-            return [entry for entry in entries if entry.group == group]
-
-        monkeypatch.setattr(registry, "entry_points", found)
-
-    return install
 
 
 def test_the_built_in_methods_are_found_as_entry_points(methods: Registry[Method]) -> None:
@@ -204,11 +149,11 @@ def test_two_plugins_cannot_share_a_name(
 def test_an_installed_stranger_cannot_take_the_name_of_a_built_in(
     stranger_first: bool,
     methods: Registry[Method],
-    installed: Callable[[Sequence[EntryPoint]], None],
+    installed: Install,
 ) -> None:
     stranger = entry_point("sgad", "no_such_module_anywhere:Sgad", "evil-methods")
     built_in = entry_point("sgad", "methods.sgad:Sgad", "skipbench")
-    installed([stranger, built_in] if stranger_first else [built_in, stranger])
+    installed(*((stranger, built_in) if stranger_first else (built_in, stranger)))
     assert methods.names() == ["sgad"]
     assert methods.get("sgad").__module__ == "methods.sgad"
 
@@ -229,9 +174,9 @@ def test_an_installed_plugin_that_breaks_the_contract_is_refused_when_asked_for(
     value: str,
     said: str,
     methods: Registry[Method],
-    installed: Callable[[Sequence[EntryPoint]], None],
+    installed: Install,
 ) -> None:
-    installed([entry_point(name, value, "third-party")])
+    installed(entry_point(name, value, "third-party"))
     assert methods.names() == [name]
     with pytest.raises(PluginError) as caught:
         methods.get(name)
@@ -241,9 +186,9 @@ def test_an_installed_plugin_that_breaks_the_contract_is_refused_when_asked_for(
 
 
 def test_an_entry_point_of_no_known_package_still_loads(
-    methods: Registry[Method], installed: Callable[[Sequence[EntryPoint]], None]
+    methods: Registry[Method], installed: Install
 ) -> None:
-    installed([EntryPoint("resnet", "baselines.resnet:DenseResNet", METHODS_GROUP)])
+    installed(EntryPoint("resnet", "baselines.resnet:DenseResNet", METHODS_GROUP))
     assert methods.get("resnet").name == "resnet"
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--dataset", "digits", "--backbone", "resnet8", "--controls", "none", "--device", "cpu")
+QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
+RESNET = ("run", "--methods", "resnet", *QUICK)
 WITHOUT = ("mlflow.tracking", "matplotlib")
 """Packages that a run works without: most tests here are not about them, and they take seconds."""
 

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
+from small_runs import digits_backbone, trained_on_digits
 from torch import Tensor
 
 from baselines.resnet import DenseResNet
@@ -19,12 +18,7 @@ from bench.data.embedded import load_digits
 from bench.data.images import DatasetInfo, ImageSet, hold_out
 from bench.measure.accuracy import evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
-from bench.method import Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
-from bench.networks.trunk import Backbone
-from bench.seeding import seed_globally
-from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
-from bench.training.reporter import Silent
+from bench.method import DynamicNet, Method, MethodConfig
 
 
 @functools.cache
@@ -45,10 +39,6 @@ def held_out() -> list[Batch]:
     return batches(digits()[2])
 
 
-def backbone(name: str, weights: Mapping[str, Tensor] | None = None) -> Backbone:
-    return Backbone(name, 10, (1, 8, 8), "A", weights)
-
-
 def trained(
     method: Method,
     config: MethodConfig,
@@ -59,21 +49,8 @@ def trained(
     weights: Mapping[str, Tensor] | None = None,
 ) -> DynamicNet:
     """Return the network after all phases of the method, in eval mode."""
-    info, chosen, _, _ = digits()
-    seed_globally(0, "build")
-    net = method.build(backbone(base, weights), config)
-    optimizer = OptimizerSpec(lr=lr, schedule="cosine")
-    budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=optimizer)
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            net,
-            method.phases(config, budget),
-            images=TrainingImages(pad_images(chosen, 0), info.mean, info.std),
-            settings=Settings(0, torch.device("cpu")),
-            checkpoint=Checkpoint(Path(folder) / "checkpoint", identity="x"),
-            reporter=Silent(),
-        )
-    return net.eval()
+    asked = {"epochs": epochs, "lr": lr, "backbone": base, "weights": weights}
+    return trained_on_digits(method, config, **asked, images=pad_images(digits()[1], 0)).eval()
 
 
 @functools.cache
@@ -89,4 +66,4 @@ def judged(net: DynamicNet) -> tuple[float, float]:
     test = digits()[3]
     outcome = evaluate(net, batches(test), num_images=len(test))
     macs_n = macs_per_image(outcome.executed_nu, list(unit_macs(net).values()))
-    return float(macs_n.mean()) / dense_macs(backbone("resnet8")), outcome.accuracy
+    return float(macs_n.mean()) / dense_macs(digits_backbone("resnet8")), outcome.accuracy

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -20,6 +24,13 @@ class Faults:
     def over(self, kind: str) -> None:
         """Count one that nothing was lost by."""
         self.survived[kind] += 1
+
+    def each(self, kind: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, each a fault that is over when the next one is asked for."""
+        for item in items:
+            self.trying(kind)
+            yield item
+            self.over(kind)
 
     def lines(self) -> list[str]:
         rows = [(kind, n, self.survived[kind]) for kind, n in sorted(self.tried.items())]

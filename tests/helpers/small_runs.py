@@ -13,7 +13,7 @@ from torch import Tensor
 from baselines.resnet import DenseResNet
 from bench.data.augment import eval_batches, pad_images
 from bench.data.embedded import load_digits
-from bench.data.images import Dataset
+from bench.data.images import Dataset, ImageSet
 from bench.measure.accuracy import Evaluation, evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.method import Backbone, Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
@@ -47,18 +47,21 @@ def trained_on_digits(
     backbone: str = "resnet14",
     weights: Mapping[str, Tensor] | None = None,
     lr: float = 0.1,
+    images: ImageSet | None = None,
 ) -> DynamicNet:
-    """Return the network of `method` after `epochs` in all its phases, in batches of 32."""
-    info = digits().info
+    """Return the network of `method` after `epochs` in all its phases, in batches of 32.
+
+    `images`, if given, are trained on as they are.
+    """
+    info, seen = digits().info, images or pad_images(digits().train, digits().info.pad)
     seed_globally(0, "build")
     net = method.build(digits_backbone(backbone, weights), config)
     budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=OptimizerSpec(lr=lr))
-    images = TrainingImages(pad_images(digits().train, info.pad), info.mean, info.std)
     with tempfile.TemporaryDirectory() as folder:
         train(
             net,
             method.phases(config, budget),
-            images=images,
+            images=TrainingImages(seen, info.mean, info.std),
             settings=Settings(0, torch.device("cpu")),
             checkpoint=Checkpoint(Path(folder) / "checkpoint.bin", identity="test"),
             reporter=Silent(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -98,12 +96,6 @@ def net_of(kind: str = "learned", *, bias: float = -1.0, seed: int = 3) -> Halti
     torch.manual_seed(seed)
     make = learned if kind == "learned" else lambda width: First()
     return HaltingResNet(BACKBONE, TokenHalting(BACKBONE, make, eps=EPS, bias=bias)).eval()
-
-
-def with_bias(net: HaltingResNet, bias: float) -> HaltingResNet:
-    twin = copy.deepcopy(net)
-    twin.policy.bias = bias
-    return twin
 
 
 def images(count: int, seed: int = 5) -> Tensor:

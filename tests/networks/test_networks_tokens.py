@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from halting_nets import with_bias
 from token_nets import (
     BACKBONE,
     EPS,
@@ -19,7 +20,6 @@ from token_nets import (
     images,
     live_counts,
     net_of,
-    with_bias,
 )
 from torch import Tensor, nn
 

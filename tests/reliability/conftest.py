@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench_processes import Nursery
+from bench_processes import RESNET, Nursery
 from fault_counts import Faults
 
 _COUNTS = pytest.StashKey[Faults]()
@@ -15,6 +15,19 @@ _COUNTS = pytest.StashKey[Faults]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_COUNTS] = Faults()
+    config.addinivalue_line("markers", "fault(kind): a test that stands for one fault of a kind")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    mark = item.get_closest_marker("fault")
+    if mark is not None and report.when == "call" and not report.skipped:
+        counts = item.config.stash[_COUNTS]
+        counts.trying(mark.args[0])
+        if report.passed:
+            counts.over(mark.args[0])
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,3 +55,12 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
     found = Nursery(tmp_path_factory.mktemp("nursery"))
     yield found
     found.end()
+
+
+@pytest.fixture(scope="session")
+def finished(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with one finished resnet run."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = nursery.run(*RESNET, results=folder)
+    assert done.wait() == 0, done.said
+    return folder

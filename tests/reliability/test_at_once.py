@@ -8,12 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from bench_processes import SMALL, Command, Nursery
+from bench_processes import QUICK, RESNET, Command, Nursery
 from fault_counts import Faults
 from run_comparing import assert_same_run, record_in, run_folder
 
-QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
-RESNET = ("run", "--methods", "resnet", *QUICK)
 SLOWLY = """
 import time
 from bench.training.loop import PhaseRun
@@ -23,15 +21,6 @@ def slow(self, *given, **named):
     step(self, *given, **named)
 PhaseRun.step = slow
 """
-
-
-@pytest.fixture(scope="module")
-def finished(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results with one finished resnet run."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = nursery.run(*RESNET, results=folder)
-    assert done.wait() == 0, done.said
-    return folder
 
 
 def _until_training(results: Path) -> None:
@@ -48,11 +37,10 @@ def _all_well(*commands: Command) -> None:
         assert "Traceback" not in command.said
 
 
+@pytest.mark.fault("two drivers, the same run")
 def test_of_two_with_the_same_run_one_waits_and_finds_it(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "two drivers, the same run"
-    faults.trying(kind)
     first = nursery.start(*RESNET, results=tmp_path, before=SLOWLY)
     _until_training(tmp_path)
     second = nursery.start(*RESNET, results=tmp_path)
@@ -60,14 +48,12 @@ def test_of_two_with_the_same_run_one_waits_and_finds_it(
     assert second.said.count(f"Process {first.process} on ") == 1
     assert "· main" not in second.said, "the second one trained too"
     assert_same_run(run_folder(tmp_path, "resnet"), run_folder(finished, "resnet"))
-    faults.over(kind)
 
 
+@pytest.mark.fault("two drivers, the one at work is killed")
 def test_who_waits_takes_over_when_the_first_is_killed(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "two drivers, the one at work is killed"
-    faults.trying(kind)
     first = nursery.start(*RESNET, results=tmp_path, before=SLOWLY)
     _until_training(tmp_path)
     second = nursery.start(*RESNET, results=tmp_path)
@@ -75,42 +61,34 @@ def test_who_waits_takes_over_when_the_first_is_killed(
     first.kill()
     _all_well(second)
     assert_same_run(run_folder(tmp_path, "resnet"), run_folder(finished, "resnet"))
-    faults.over(kind)
 
 
+@pytest.mark.fault("two drivers, different runs")
 def test_two_with_different_runs_do_not_wait(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "two drivers, different runs"
-    faults.trying(kind)
     first = nursery.start(*RESNET, results=tmp_path)
     second = nursery.start("run", "--methods", "sgad", *QUICK, results=tmp_path)
     _all_well(first, second)
     assert "waiting" not in first.said + second.said
     assert_same_run(run_folder(tmp_path, "resnet"), run_folder(finished, "resnet"))
     assert record_in(run_folder(tmp_path, "sgad"))["status"] == "finished"
-    faults.over(kind)
 
 
-def test_fresh_waits_for_the_one_at_work(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
-) -> None:
-    kind = "--fresh while another process works on the run"
-    faults.trying(kind)
+@pytest.mark.fault("--fresh while another process works on the run")
+def test_fresh_waits_for_the_one_at_work(finished: Path, tmp_path: Path, nursery: Nursery) -> None:
     first = nursery.start(*RESNET, results=tmp_path, before=SLOWLY)
     _until_training(tmp_path)
     second = nursery.start(*RESNET, "--fresh", results=tmp_path)
     _all_well(first, second)
     assert f"Process {first.process} on " in second.said
     assert_same_run(run_folder(tmp_path, "resnet"), run_folder(finished, "resnet"))
-    faults.over(kind)
 
 
+@pytest.mark.fault("two bench latency on one run")
 def test_two_that_time_one_run_both_keep_their_cells(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "two bench latency on one run"
-    faults.trying(kind)
     shutil.copytree(finished, tmp_path / "r")
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes")
     both = [nursery.start(*time_it, size, results=tmp_path / "r") for size in ("1", "8")]
@@ -119,7 +97,6 @@ def test_two_that_time_one_run_both_keep_their_cells(
     cells = record_in(folder)["points"][0]["latency"]
     assert sorted(cell["batch_size"] for cell in cells) == [1, 8]
     assert all((folder / cell["raw_file"]).is_file() for cell in cells)
-    faults.over(kind)
 
 
 AMEND = """
@@ -156,7 +133,6 @@ def test_no_amendment_of_four_processes_is_lost(
 def test_ten_that_read_while_one_writes_see_whole_records(
     finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
 ) -> None:
-    kind = "ten readers beside a writer"
     shutil.copytree(finished, tmp_path / "r")
     results = tmp_path / "r"
     folder = run_folder(results, "resnet")
@@ -166,11 +142,9 @@ def test_ten_that_read_while_one_writes_see_whole_records(
     driver = nursery.start("run", "--methods", "sgad", *QUICK, results=results)
     looks = [("results", "--format", "json"), ("list", "runs"), ("pareto", "--x", "nflops")]
     readers = [nursery.start(*looks[n % 3], results=results, absent=()) for n in range(10)]
-    for reader in readers:
-        faults.trying(kind)
+    for reader in faults.each("ten readers beside a writer", readers):
         assert reader.wait() == 0, reader.said
         assert "Not counted" not in reader.said and "Traceback" not in reader.said
-        faults.over(kind)
     for reader in readers[::3]:
         assert "resnet" in {row["method"] for row in json.loads(reader.out.read_text())}
     _all_well(writer, driver)

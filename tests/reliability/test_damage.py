@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bench_processes import SMALL, WITHOUT, Nursery
+from bench_processes import QUICK, WITHOUT, Nursery
 from fault_counts import Faults
 from run_comparing import assert_same_run, record_in, run_folder, snapshot
 
@@ -29,7 +29,6 @@ from bench.records.store import RunStore
 from bench.records.upkeep import checked_file, sound_record
 from bench.training.checkpoint import Checkpoint, Position
 
-QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
 RUN = ("run", "--methods", "sgad", *QUICK)
 KEPT = ("record.json", "point0.npz", "weights.safetensors", "inference.safetensors")
 
@@ -61,26 +60,25 @@ def _record(results: Path) -> RunRecord:
 
 
 def test_no_damaged_record_counts(finished: Path, tmp_path: Path, faults: Faults) -> None:
-    kind = "record.json damaged"
     whole = run_folder(finished, "sgad") / "record.json"
     record = _record(finished)
     store = RunStore(tmp_path)
     path = store.save(record)
-    for damaged in damages(whole.read_bytes(), count=400, seed=1):
-        faults.trying(kind)
+    for damaged in faults.each(
+        "record.json damaged", damages(whole.read_bytes(), count=400, seed=1)
+    ):
         path.write_bytes(damaged)
         found = store.find(record.spec)
         # A line feed that became a space says the same.
         assert found is None or found == record
-        faults.over(kind)
 
 
 def test_no_damaged_arrays_are_read(finished: Path, tmp_path: Path, faults: Faults) -> None:
-    kind = "point0.npz damaged"
     folder = run_folder(finished, "sgad")
     whole = read_arrays(folder, "point0.npz")
-    for damaged in damages((folder / "point0.npz").read_bytes(), count=600, seed=2):
-        faults.trying(kind)
+    for damaged in faults.each(
+        "point0.npz damaged", damages((folder / "point0.npz").read_bytes(), count=600, seed=2)
+    ):
         (tmp_path / "a.npz").write_bytes(damaged)
         try:
             found = read_arrays(tmp_path, "a.npz")
@@ -90,36 +88,30 @@ def test_no_damaged_arrays_are_read(finished: Path, tmp_path: Path, faults: Faul
             assert found.keys() == whole.keys()
             for name, array in whole.items():
                 np.testing.assert_array_equal(found[name], array, strict=True)
-        faults.over(kind)
 
 
 @pytest.mark.parametrize("name", KEPT[1:])
 def test_no_damaged_file_of_a_run_is_taken_for_sound(
     name: str, finished: Path, tmp_path: Path, faults: Faults
 ) -> None:
-    kind = f"{name} of a run damaged"
     shutil.copytree(finished, tmp_path / "r")
     store, record = RunStore(tmp_path / "r"), _record(finished)
     path = store.folder_of(record) / name
     whole = path.read_bytes()
     assert sound_record(store, record.spec) == record
-    for damaged in damages(whole, count=60, seed=3):
-        faults.trying(kind)
+    for damaged in faults.each(f"{name} of a run damaged", damages(whole, count=60, seed=3)):
         path.write_bytes(damaged)
         assert sound_record(store, record.spec) is None
         with pytest.raises(RecordError, match="changed after"):
             checked_file(store, record, name)
-        faults.over(kind)
 
 
 def test_no_damaged_checkpoint_is_continued(tmp_path: Path, faults: Faults) -> None:
-    kind = "checkpoint.bin damaged"
     net = {"weight": torch.arange(600.0)}
     checkpoint = Checkpoint(tmp_path / "checkpoint.bin", identity="x")
     checkpoint.save(Position(0, 1, net=net, optimizer={"state": {}}, log="{}"))
     whole = checkpoint.path.read_bytes()
-    for damaged in damages(whole, count=400, seed=4):
-        faults.trying(kind)
+    for damaged in faults.each("checkpoint.bin damaged", damages(whole, count=400, seed=4)):
         checkpoint.path.write_bytes(damaged)
         try:
             found = checkpoint.load()
@@ -128,7 +120,6 @@ def test_no_damaged_checkpoint_is_continued(tmp_path: Path, faults: Faults) -> N
         else:
             # The one byte between the digest and the content says nothing.
             assert found is not None and torch.equal(found.net["weight"], net["weight"])
-        faults.over(kind)
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +131,11 @@ def few() -> Dataset:
 
 
 def test_no_damaged_data_is_used(few: Dataset, tmp_path: Path, faults: Faults) -> None:
-    kind = "decoded data set damaged"
     path = tmp_path / cache.FILE_NAME
     cache.save(few, path, source="here")
-    for damaged in damages(path.read_bytes(), count=400, seed=5):
-        faults.trying(kind)
+    for damaged in faults.each(
+        "decoded data set damaged", damages(path.read_bytes(), count=400, seed=5)
+    ):
         path.write_bytes(damaged)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -155,7 +146,6 @@ def test_no_damaged_data_is_used(few: Dataset, tmp_path: Path, faults: Faults) -
             assert found.info == few.info
             assert torch.equal(found.train.images_nhwc, few.train.images_nhwc)
             assert torch.equal(found.test.labels_n, few.test.labels_n)
-        faults.over(kind)
 
 
 def _cut(path: Path) -> None:
@@ -170,16 +160,14 @@ def _flip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_cut, _flip])
 @pytest.mark.parametrize("name", [*KEPT, "trunk.safetensors"])
+@pytest.mark.fault("a file of a finished run damaged, then bench run")
 def test_a_damaged_file_is_named_set_aside_and_made_again(
     name: str,
     damage: Callable[[Path], None],
     finished: Path,
     tmp_path: Path,
     nursery: Nursery,
-    faults: Faults,
 ) -> None:
-    kind = "a file of a finished run damaged, then bench run"
-    faults.trying(kind)
     shutil.copytree(finished, tmp_path / "r")
     folder = run_folder(tmp_path / "r", "sgad")
     damage(folder / name)
@@ -189,15 +177,13 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(
     assert f"{name}.broken-1" in again.said
     assert (folder / f"{name}.broken-1").read_bytes() == damaged
     assert_same_run(folder, run_folder(finished, "sgad"))
-    faults.over(kind)
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip])
+@pytest.mark.fault("checkpoint.bin damaged, then bench run")
 def test_a_damaged_checkpoint_is_named_set_aside_and_the_training_redone(
-    damage: Callable[[Path], None], finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    damage: Callable[[Path], None], finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "checkpoint.bin damaged, then bench run"
-    faults.trying(kind)
     dying = """
 import os, signal
 import bench.engine.single as single
@@ -210,15 +196,13 @@ single._measure = lambda *given, **more: os.kill(os.getpid(), signal.SIGKILL)
     assert again.wait() == 0 and "Traceback" not in again.said, again.said
     assert "checkpoint.bin is truncated or damaged" in again.said and ".broken" in again.said
     assert_same_run(folder, run_folder(finished, "sgad"))
-    faults.over(kind)
 
 
 @pytest.mark.parametrize("damage", [_cut, _flip])
+@pytest.mark.fault("weights damaged, then bench latency")
 def test_damaged_weights_are_not_timed(
-    damage: Callable[[Path], None], finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    damage: Callable[[Path], None], finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "weights damaged, then bench latency"
-    faults.trying(kind)
     shutil.copytree(finished, tmp_path / "r")
     folder = run_folder(tmp_path / "r", "sgad")
     damage(folder / "weights.safetensors")
@@ -226,7 +210,6 @@ def test_damaged_weights_are_not_timed(
     done = nursery.run(*time_it, results=tmp_path / "r")
     assert "was changed after it was written" in done.said and "Traceback" not in done.said
     assert record_in(folder)["points"][0]["latency"] == []
-    faults.over(kind)
 
 
 @pytest.fixture(scope="module")
@@ -242,10 +225,10 @@ def in_mlflow(finished: Path, nursery: Nursery, tmp_path_factory: pytest.TempPat
 def test_a_damaged_mlflow_database_costs_no_record_and_is_built_anew(
     in_mlflow: Path, tmp_path: Path, nursery: Nursery, faults: Faults
 ) -> None:
-    kind = "mlflow.db damaged, then bench mlflow sync"
     content = (in_mlflow / "mlflow.db").read_bytes()
-    for number, damaged in enumerate(damages(content, count=6, seed=8)):
-        faults.trying(kind)
+    for number, damaged in faults.each(
+        "mlflow.db damaged, then bench mlflow sync", enumerate(damages(content, count=6, seed=8))
+    ):
         results = tmp_path / f"r{number}"
         shutil.copytree(in_mlflow / "runs", results / "runs")
         (results / "mlflow.db").write_bytes(damaged)
@@ -259,34 +242,24 @@ def test_a_damaged_mlflow_database_costs_no_record_and_is_built_anew(
             names = database.execute("SELECT value FROM tags WHERE key = 'skipbench.run'")
             assert names.fetchall() == [(run_folder(in_mlflow, "sgad").name,)]
         assert snapshot(results / "runs") == before
-        faults.over(kind)
 
 
 def test_every_cut_in_an_mlflow_database_is_seen(
     in_mlflow: Path, tmp_path: Path, faults: Faults
 ) -> None:
-    kind = "mlflow.db cut"
     content = (in_mlflow / "mlflow.db").read_bytes()
     draw = random.Random(9)
-    for length in [
-        1,
-        100,
-        4096,
-        len(content) - 1,
-        *(draw.randrange(1, len(content)) for _ in range(40)),
-    ]:
-        faults.trying(kind)
+    lengths = [draw.randrange(1, len(content)) for _ in range(40)]
+    for length in faults.each("mlflow.db cut", [1, 100, 4096, len(content) - 1, *lengths]):
         (tmp_path / "mlflow.db").write_bytes(content[:length])
         assert is_damaged(tmp_path)
-        faults.over(kind)
     assert not is_damaged(in_mlflow)
 
 
+@pytest.mark.fault("mlflow.db damaged, then bench run")
 def test_a_run_goes_on_beside_a_damaged_mlflow_database_and_says_the_way_out(
-    in_mlflow: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    in_mlflow: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "mlflow.db damaged, then bench run"
-    faults.trying(kind)
     content = bytearray((in_mlflow / "mlflow.db").read_bytes())
     content[:16] = b"no database here"
     (tmp_path / "mlflow.db").write_bytes(content)
@@ -294,4 +267,3 @@ def test_a_run_goes_on_beside_a_damaged_mlflow_database_and_says_the_way_out(
     assert done.wait() == 0 and "Traceback" not in done.said, done.said
     assert "the database is damaged" in done.said and "bench mlflow sync" in done.said
     assert_same_run(run_folder(tmp_path, "sgad"), run_folder(in_mlflow, "sgad"))
-    faults.over(kind)

@@ -10,23 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from bench_processes import SMALL, Command, Nursery
-from fault_counts import Faults
+from bench_processes import QUICK, RESNET, Command, Nursery
 from run_comparing import assert_same_run, record_in, run_folder, snapshot
 
 OFTEN = "import bench.training.loop as loop; loop._CHECKPOINT_EVERY_S = 0.0\n"
-QUICK = (*SMALL, "--recipe", "smoke", "--latency", "off")
-RESNET = ("run", "--methods", "resnet", *QUICK)
 Mount = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def finished(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results with one finished resnet run."""
-    folder = tmp_path_factory.mktemp("finished")
-    done = nursery.run(*RESNET, results=folder)
-    assert done.wait() == 0, done.said
-    return folder
 
 
 @pytest.fixture
@@ -59,14 +47,13 @@ def _refused(command: Command, words: str) -> None:
 
 
 @pytest.mark.parametrize("size_kib", [4, 16, 64, 300, 420, 700, 1000, 1200])
+@pytest.mark.fault("full disk")
 def test_a_full_disk_is_named_and_the_run_done_when_there_is_room(
-    size_kib: int, mount: Mount, finished: Path, nursery: Nursery, faults: Faults
+    size_kib: int, mount: Mount, finished: Path, nursery: Nursery
 ) -> None:
-    kind = "full disk"
     results = mount(f"size={size_kib}k") / "results"
     results.mkdir()
     first = nursery.run(*RESNET, results=results, before=OFTEN)
-    faults.trying(kind)
     _refused(first, "the disk is full")
     left = [p.name for p in results.rglob("*") if p.name.endswith((".tmp", ".lock"))]
     assert left == []
@@ -74,27 +61,23 @@ def test_a_full_disk_is_named_and_the_run_done_when_there_is_room(
     again = nursery.run(*RESNET, results=results)
     assert again.wait() == 0, again.said
     assert_same_run(run_folder(results, "resnet"), run_folder(finished, "resnet"))
-    faults.over(kind)
 
 
+@pytest.mark.fault("full disk beside finished runs")
 def test_a_disk_that_fills_up_keeps_finished_runs(
-    mount: Mount, finished: Path, nursery: Nursery, faults: Faults
+    mount: Mount, finished: Path, nursery: Nursery
 ) -> None:
-    kind = "full disk beside finished runs"
-    faults.trying(kind)
     results = mount("size=1400k")
     shutil.copytree(finished, results, dirs_exist_ok=True)
     before = snapshot(run_folder(results, "resnet"))
     _refused(nursery.run("run", "--methods", "sgad", *QUICK, results=results), "the disk is full")
     assert snapshot(run_folder(results, "resnet")) == before
-    faults.over(kind)
 
 
+@pytest.mark.fault("full disk while latency is kept")
 def test_a_latency_that_cannot_be_kept_leaves_the_record_as_it_was(
-    mount: Mount, finished: Path, nursery: Nursery, faults: Faults
+    mount: Mount, finished: Path, nursery: Nursery
 ) -> None:
-    kind = "full disk while latency is kept"
-    faults.trying(kind)
     results = mount("size=8m")
     shutil.copytree(finished, results, dirs_exist_ok=True)
     before = record_in(run_folder(results, "resnet"))
@@ -104,14 +87,12 @@ def test_a_latency_that_cannot_be_kept_leaves_the_record_as_it_was(
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
     _refused(nursery.run(*time_it, results=results), "the disk is full")
     assert record_in(run_folder(results, "resnet")) == before
-    faults.over(kind)
 
 
+@pytest.mark.fault("read-only results")
 def test_a_read_only_folder_is_named_and_can_be_read(
-    mount: Mount, finished: Path, nursery: Nursery, faults: Faults
+    mount: Mount, finished: Path, nursery: Nursery
 ) -> None:
-    kind = "read-only results"
-    faults.trying(kind)
     results = mount("size=16m")
     shutil.copytree(finished, results, dirs_exist_ok=True)
     mount("ro")
@@ -122,7 +103,6 @@ def test_a_read_only_folder_is_named_and_can_be_read(
         seen = nursery.run(*view, results=results)
         assert seen.wait() == 0 and "resnet" in seen.said, seen.said
     assert snapshot(results) == before
-    faults.over(kind)
 
 
 VANISHING = """
@@ -141,18 +121,16 @@ PhaseRun.step = vanishing
 """
 
 
+@pytest.mark.fault("results folder removed under a run")
 def test_a_results_folder_removed_under_a_run_is_named(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "results folder removed under a run"
-    faults.trying(kind)
     results = tmp_path / "r"
     removed = nursery.run(*RESNET, results=results, before=VANISHING.format(results=str(results)))
     _refused(removed, "it does not exist")
     again = nursery.run(*RESNET, results=results)
     assert again.wait() == 0, again.said
     assert_same_run(run_folder(results, "resnet"), run_folder(finished, "resnet"))
-    faults.over(kind)
 
 
 BACKWARDS = """
@@ -175,11 +153,10 @@ time.time = lambda: 1.7e9 - 3600.0 * next(ticks) - 86400 * {days}
 """
 
 
+@pytest.mark.fault("clock set back")
 def test_a_clock_that_runs_backwards_changes_no_number(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "clock set back"
-    faults.trying(kind)
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
     commands = [RESNET, time_it, time_it, ("results", "--format", "json")]
     for days, command in enumerate(commands):
@@ -194,14 +171,12 @@ def test_a_clock_that_runs_backwards_changes_no_number(
     same = [name for name in ("point0.npz", "weights.safetensors", "inference.safetensors")]
     reference = run_folder(finished, "resnet")
     assert all((folder / name).read_bytes() == (reference / name).read_bytes() for name in same)
-    faults.over(kind)
 
 
+@pytest.mark.fault("clock that stands still")
 def test_two_measurements_in_one_second_of_a_stopped_clock_are_both_kept(
-    finished: Path, tmp_path: Path, nursery: Nursery, faults: Faults
+    finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "clock that stands still"
-    faults.trying(kind)
     shutil.copytree(finished, tmp_path / "r")
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
     stopped = BACKWARDS.format(days=0).replace("next(ticks)", "1")
@@ -210,4 +185,3 @@ def test_two_measurements_in_one_second_of_a_stopped_clock_are_both_kept(
     folder = run_folder(tmp_path / "r", "resnet")
     files = [cell["raw_file"] for cell in record_in(folder)["points"][0]["latency"]]
     assert len(set(files)) == 2 and all((folder / name).is_file() for name in files)
-    faults.over(kind)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench_processes import SMALL, Nursery
-from fault_counts import Faults
+import pytest
+from bench_processes import QUICK, RESNET, Nursery
 from run_comparing import record_in, run_folder
 
 ABSURD = """
@@ -35,15 +35,14 @@ __import__("os")._exit = ending
 """
 
 
+@pytest.mark.fault("a loss that is not a number")
 def test_one_that_diverges_is_recorded_and_the_others_go_on(
-    tmp_path: Path, nursery: Nursery, faults: Faults
+    tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "a loss that is not a number"
-    faults.trying(kind)
     plugin = tmp_path / "absurd.py"
     plugin.write_text(ABSURD)
-    command = ("run", "--plugin", str(plugin), "--methods", "absurd,resnet", *SMALL)
-    command = (*command, "--recipe", "smoke", "--epochs", "2", "--latency", "off")
+    command = ("run", "--plugin", str(plugin), "--methods", "absurd,resnet", *QUICK)
+    command = (*command, "--epochs", "2")
     created = []
     for _ in range(2):
         done = nursery.run(*command, results=tmp_path / "r")
@@ -55,21 +54,17 @@ def test_one_that_diverges_is_recorded_and_the_others_go_on(
         assert record_in(run_folder(tmp_path / "r", "resnet"))["status"] == "finished"
         created.append((absurd / "record.json").stat().st_mtime_ns)
     assert created[1] > created[0], "the same command tries it again"
-    faults.over(kind)
 
 
+@pytest.mark.fault("a loss that is not a number")
 def test_an_absurd_learning_rate_stops_long_before_the_last_epoch(
-    tmp_path: Path, nursery: Nursery, faults: Faults
+    tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "a loss that is not a number"
-    faults.trying(kind)
     done = nursery.run(
-        *("run", "--methods", "resnet", *SMALL, "--recipe", "smoke", "--latency", "off"),
-        *("--epochs", "500", "--set", "train.lr=1e9"),
+        *(*RESNET, "--epochs", "500", "--set", "train.lr=1e9"),
         results=tmp_path,
         before=COUNTING,
     )
     assert done.wait() == 1 and "in epoch 1 of phase" in done.said
     steps = int(done.said.rpartition("steps=")[2].split()[0])
     assert 0 < steps <= 64
-    faults.over(kind)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bench_processes import QUICK
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
@@ -19,17 +20,7 @@ from bench.records.document import _sha256
 pytestmark = pytest.mark.reliability
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "runs"
-RUN = (
-    "run",
-    "--backbone",
-    "resnet8",
-    "--recipe",
-    "smoke",
-    "--controls",
-    "none",
-    "--latency",
-    "off",
-)
+RUN = ("run", *QUICK)
 
 
 class Place:

@@ -135,37 +135,35 @@ def test_a_kill_at_any_moment_loses_nothing(
 DURING = """
 import os, signal
 import bench.engine.evaluating as evaluating
-told, calls = evaluating._told, 0
+reported, calls = evaluating._reported, 0
 def dying(batches, reporter):
     global calls
     calls += 1
-    for batch in told(batches, reporter):
+    for batch in reported(batches, reporter):
         yield batch
         if calls == {number}:
             os.kill(os.getpid(), signal.SIGKILL)
-evaluating._told = dying
+evaluating._reported = dying
 """
 
 
 @pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.fault("kill -9 during the evaluation")
 def test_a_kill_during_the_evaluation_loses_nothing(
-    number: int, results: Path, reference: Path, nursery: Nursery, faults: Faults
+    number: int, results: Path, reference: Path, nursery: Nursery
 ) -> None:
-    kind = "kill -9 during the evaluation"
-    faults.trying(kind)
     before = snapshot(run_folder(results, "resnet"))
     dying = OFTEN + DURING.format(number=number)
     assert nursery.run(*RUN, results=results, before=dying).wait() == -9
     _assert_nothing_lost(results, reference, before, nursery)
-    faults.over(kind)
 
 
+@pytest.mark.fault("kill -9 while --fresh deletes")
 def test_a_kill_while_the_folder_is_emptied_loses_no_other_run(
-    results: Path, reference: Path, nursery: Nursery, faults: Faults
+    results: Path, reference: Path, nursery: Nursery
 ) -> None:
-    kind = "kill -9 while --fresh deletes"
-    faults.trying(kind)
-    shutil.copytree(run_folder(reference, "sgad"), results / "runs" / _name(reference))
+    mine = run_folder(reference, "sgad")
+    shutil.copytree(mine, results / "runs" / mine.name)
     before = snapshot(run_folder(results, "resnet"))
     dying = """
 import os, pathlib, signal
@@ -178,7 +176,6 @@ pathlib.Path.unlink = unlinking
 """
     assert nursery.run(*RUN, "--fresh", results=results, before=dying).wait() == -9
     _assert_nothing_lost(results, reference, before, nursery)
-    faults.over(kind)
 
 
 DECODING = """
@@ -193,11 +190,10 @@ sys.exit(0)
 """
 
 
+@pytest.mark.fault("kill -9 while decoded data is written")
 def test_a_kill_while_decoded_data_is_written_leaves_nothing_behind(
-    tmp_path: Path, nursery: Nursery, faults: Faults
+    tmp_path: Path, nursery: Nursery
 ) -> None:
-    kind = "kill -9 while decoded data is written"
-    faults.trying(kind)
     path = tmp_path / "data" / cache.FILE_NAME
     for dies, status in ((True, -9), (False, 0)):
         code = DECODING.format(dies=dies, path=str(path))
@@ -205,8 +201,3 @@ def test_a_kill_while_decoded_data_is_written_leaves_nothing_behind(
         assert path.exists() != dies
     assert [file.name for file in path.parent.iterdir()] == [cache.FILE_NAME]
     assert cache.load(path, source="x") is not None
-    faults.over(kind)
-
-
-def _name(reference: Path) -> str:
-    return run_folder(reference, "sgad").name

@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from bench_processes import SMALL, WITHOUT, Nursery
+from bench_processes import RESNET, WITHOUT, Nursery
 from fault_counts import Faults
 from mlflow.tracking import MlflowClient
 
@@ -25,7 +25,6 @@ from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.tracking import RUN_TAG
 
-RUN = ("run", "--methods", "resnet", *SMALL, "--recipe", "smoke", "--latency", "off")
 RECORDS = 12
 
 
@@ -99,7 +98,7 @@ def test_a_server_away_at_the_start_gone_in_the_middle_and_back_has_every_run_on
     results, variables = tmp_path / "r", {"MLFLOW_TRACKING_URI": server.uri}
     kind = "MLflow server away at the start"
     faults.trying(kind)
-    away = nursery.run(*RUN, results=results, absent=WITHOUT[1:], variables=variables)
+    away = nursery.run(*RESNET, results=results, absent=WITHOUT[1:], variables=variables)
     assert away.wait() == 0 and "Traceback" not in away.said, away.said
     assert f"MLflow at {server.uri} did not take the record" in away.said
     assert len(list(results.glob("runs/*/record.json"))) == 1

@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from strangers import GOOD, Install, entry_point, installed, methods
 from typer.testing import CliRunner
 
-from bench import method, registry
+from bench import method
 from bench.cli import app
 from bench.errors import PluginError
 from bench.method import Method
-from bench.registry import METHODS_GROUP, Registry
+from bench.registry import Registry
 
 pytestmark = pytest.mark.reliability
 
-GOOD = """
-from bench.method import Method, MethodConfig, Reference, Tags
-from bench.networks.gated import GatedResNet
-
-
-class Quiet(Method):
-    name = "quiet"
-    reference = Reference("Quiet", "Nobody", 2024, "https://example.org")
-    tags = Tags(decision="static")
-
-    def published_epochs(self, config):
-        return 1
-
-    def build(self, backbone, config):
-        return GatedResNet(backbone)
-
-    def phases(self, config, budget):
-        return []
-"""
+__all__ = ["installed", "methods"]
 NAME = 'name = "quiet"'
-
-
-@pytest.fixture
-def methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[Method]]:
-    fresh: Registry[Method] = Registry(
-        kind="method", group=METHODS_GROUP, base="bench.method.Method"
-    )
-    yield fresh
-    for name in [name for name in sys.modules if name.startswith("bench_plugin_")]:
-        del sys.modules[name]
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "",
-            " ",
-            "a b",
-            "../x",
-            "a.b",
-            "a/b",
-            "-x",
-            "_x",
-            "1x",
-            "é",
-            "x" * 41,
-            "[red]",
-            "a,b",
-            "a=b",
-        ),
+        *("", " ", "a b", "../x", "a.b", "a/b", "-x", "_x", "1x", "é"),
+        *("x" * 41, "[red]", "a,b", "a=b"),
         *("\\x1b[31m", "\\u202ex", "\\0", "all", "none", "train", "shallower", "quiet\\n"),
     ],
 )
@@ -148,33 +103,19 @@ def test_a_plugin_file_may_be_called_anything(
     assert methods.add_file(path) == ["quiet"]
 
 
-def entry(name: str, value: str, origin: str) -> EntryPoint:
-    made = EntryPoint(name, value, METHODS_GROUP)
-    vars(made)["dist"] = SimpleNamespace(name=origin)
-    return made
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[EntryPoint]], None]:
-    def install(entries: Sequence[EntryPoint]) -> None:
-        monkeypatch.setattr(registry, "entry_points", lambda *, group: list(entries))
-
-    return install
-
-
 def test_of_two_packages_with_one_name_neither_wins(
-    methods: Registry[Method], installed: Callable[[Sequence[EntryPoint]], None]
+    methods: Registry[Method], installed: Install
 ) -> None:
-    installed([entry("sgad", "methods.sgad:Sgad", "one"), entry("sgad", "x:Y", "two")])
+    installed(entry_point("sgad", "methods.sgad:Sgad", "one"), entry_point("sgad", "x:Y", "two"))
     with pytest.raises(PluginError, match="several packages: one, two"):
         methods.get("sgad")
 
 
 def test_a_built_in_keeps_its_name_among_several_strangers(
-    methods: Registry[Method], installed: Callable[[Sequence[EntryPoint]], None]
+    methods: Registry[Method], installed: Install
 ) -> None:
-    ours = entry("sgad", "methods.sgad:Sgad", "skipbench")
-    installed([entry("sgad", "x:Y", "one"), ours, entry("sgad", "x:Z", "two")])
+    ours = entry_point("sgad", "methods.sgad:Sgad", "skipbench")
+    installed(entry_point("sgad", "x:Y", "one"), ours, entry_point("sgad", "x:Z", "two"))
     assert methods.get("sgad").__module__ == "methods.sgad"
 
 
@@ -182,29 +123,27 @@ def test_a_built_in_keeps_its_name_among_several_strangers(
 def test_an_installed_module_that_ends_the_process_is_refused(
     source: str,
     methods: Registry[Method],
-    installed: Callable[[Sequence[EntryPoint]], None],
+    installed: Install,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "bench_plugin_installed.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    installed([entry("other", "bench_plugin_installed:X", "third-party")])
+    installed(entry_point("other", "bench_plugin_installed:X", "third-party"))
     with pytest.raises(PluginError, match="cannot be imported"):
         methods.get("other")
 
 
 def test_the_listing_shows_what_is_broken_and_goes_on(
     methods: Registry[Method],
-    installed: Callable[[Sequence[EntryPoint]], None],
+    installed: Install,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     odd = "[red]\x1b[2J"
     installed(
-        [
-            entry("resnet", "baselines.resnet:DenseResNet", "skipbench"),
-            entry(odd, "methods.sgad:Sgad", "evil"),
-            entry("gone", "no_such_module_anywhere:X", "evil"),
-        ]
+        entry_point("resnet", "baselines.resnet:DenseResNet", "skipbench"),
+        entry_point(odd, "methods.sgad:Sgad", "evil"),
+        entry_point("gone", "no_such_module_anywhere:X", "evil"),
     )
     monkeypatch.setattr(method, "METHODS", methods)
     outcome = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["list", "methods"])

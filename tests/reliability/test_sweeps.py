@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_counts import Faults
 from PIL import Image
 
 pytest.importorskip("ray")
@@ -112,11 +111,10 @@ def _left_over(results: Path) -> list[str]:
     return found
 
 
+@pytest.mark.fault(TRIAL)
 def test_trials_that_raise_hang_or_are_killed_fail_in_their_rows_and_harm_no_other(
-    tmp_path: Path, faults: Faults
+    tmp_path: Path,
 ) -> None:
-    for _ in range(3):
-        faults.trying(TRIAL)
     plugin = tmp_path / "misbehaves.py"
     plugin.write_text(MISBEHAVES)
     process = _start(
@@ -133,15 +131,13 @@ def test_trials_that_raise_hang_or_are_killed_fail_in_their_rows_and_harm_no_oth
     assert "Traceback" not in said
     records = [json.loads(p.read_text()) for p in (tmp_path / "results").glob("runs/*/record.json")]
     assert sorted(r["record"]["status"] for r in records) == ["failed"] * 3 + ["finished"]
-    for _ in range(3):
-        faults.over(TRIAL)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.fault(DRIVER)
 def test_a_sweep_whose_driver_ends_leaves_nothing_running_and_goes_on_where_it_was(
-    tmp_path: Path, faults: Faults, how: signal.Signals
+    tmp_path: Path, how: signal.Signals
 ) -> None:
-    faults.trying(DRIVER)
     grid = ["--methods", "resnet", "--epochs", "6", "--param", "train.lr=0.02,0.05,0.1"]
     process = _start(tmp_path, *grid)
     _wait_until(lambda: len(list(tmp_path.glob("runs/*/record.json"))) >= 1, process)
@@ -161,7 +157,6 @@ def test_a_sweep_whose_driver_ends_leaves_nothing_running_and_goes_on_where_it_w
     assert again.returncode == 0, said
     assert set(_states(tmp_path).values()) == {"finished", "recorded"}
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
-    faults.over(DRIVER)
 
 
 @pytest.fixture
@@ -197,10 +192,10 @@ def _break(machine: subprocess.Popen[bytes]) -> None:
     machine.wait()
 
 
+@pytest.mark.fault(MACHINE)
 def test_a_sweep_ends_complete_when_one_of_its_machines_dies_in_the_middle(
-    tmp_path: Path, head: str, faults: Faults
+    tmp_path: Path, head: str
 ) -> None:
-    faults.trying(MACHINE)
     mortal = _join(head)
     _wait_for_machines(head, count=2)
     other = _join(head)
@@ -216,11 +211,11 @@ def test_a_sweep_ends_complete_when_one_of_its_machines_dies_in_the_middle(
         _break(other)
     assert process.returncode == 0, said
     assert list(_states(tmp_path).values()) == ["finished"] * 4
-    faults.over(MACHINE)
 
 
+@pytest.mark.fault(BARE)
 def test_a_machine_without_the_data_is_named_before_the_first_trial(
-    tmp_path: Path, head: str, faults: Faults
+    tmp_path: Path, head: str
 ) -> None:
     photos, results = tmp_path / "photos", tmp_path / "results"
     draws = np.random.default_rng(0)
@@ -230,7 +225,6 @@ def test_a_machine_without_the_data_is_named_before_the_first_trial(
         pixels = draws.integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(place / f"{number}.png")
     _require_hiding(photos)
-    faults.trying(BARE)
     near = _join(head)
     _wait_for_machines(head, count=2)  # of two that join at once one may be lost
     bare = _join(head, without=photos)
@@ -249,7 +243,6 @@ def test_a_machine_without_the_data_is_named_before_the_first_trial(
         _break(bare)
     assert process.returncode == 0, said
     assert list(_states(results).values()) == ["finished"] * 2
-    faults.over(BARE)
 
 
 def _wait_for_machines(address: str, *, count: int) -> None:
@@ -267,13 +260,13 @@ def _require_hiding(folder: Path) -> None:
         pytest.skip("cannot hide a folder from a process here")
 
 
+@pytest.mark.fault(FAR)
 def test_a_machine_that_does_not_see_the_results_folder_sends_its_runs_home(
-    tmp_path: Path, head: str, faults: Faults
+    tmp_path: Path, head: str
 ) -> None:
     results = tmp_path / "results"
     results.mkdir()
     _require_hiding(results)
-    faults.trying(FAR)
     far = _join(head, without=results)
     grid = ["--methods", "resnet", "--recipe", "smoke", "--param", "train.lr=0.05,0.1"]
     try:
@@ -293,4 +286,3 @@ def test_a_machine_that_does_not_see_the_results_folder_sends_its_runs_home(
         text=True,
     )
     assert shown.stdout.count("resnet8") >= 2
-    faults.over(FAR)
