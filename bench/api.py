@@ -24,7 +24,7 @@ from bench.engine.fitting import faster_precision, fitted, with_finished
 from bench.engine.judging import judge
 from bench.engine.latency.timing import time_records, without_broken
 from bench.engine.plan import Planned, backbone_in, make_plan, resolved
-from bench.engine.side_by_side import Performed, Step, perform_all
+from bench.engine.side_by_side import Runs, Step, perform_all
 from bench.engine.single import recorded
 from bench.engine.supervising import Failure
 from bench.errors import BenchError, DataError
@@ -122,7 +122,7 @@ def campaign(
             done = _finish(step, performed, load)
             outcome.records.extend(done.records)
             outcome.failures.extend(done.failures)
-        outcome = replace(outcome, left=outcome.left + performed.left)
+        outcome = replace(outcome, left=outcome.left + len(performed.waiting))
     return outcome
 
 
@@ -173,7 +173,7 @@ def _step(
     return Step(options, folders, place, plan)
 
 
-def _finish(step: Step, performed: Performed, load: Load) -> Outcome:
+def _finish(step: Step, performed: Runs, load: Load) -> Outcome:
     """Return what became of a step: judged, timed, drawn and logged."""
     place, options = step.place, step.options
     runs = [item.spec.run for item in step.plan]

@@ -180,15 +180,9 @@ def test_the_name_of_a_run_reads_from_the_method_to_the_key() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("seed", -1),
-        ("held_out", -1),
-        ("precision", "fp8"),
-        ("backbone.shortcut", "C"),
-        ("initial.kind", "url"),
-        ("budget.epochs", -1),
-        ("budget.batch_size", 0),
-        ("colour", "red"),
-        ("dataset.colour", "red"),
+        *(("seed", -1), ("held_out", -1), ("precision", "fp8"), ("backbone.shortcut", "C")),
+        *(("initial.kind", "url"), ("budget.epochs", -1), ("budget.batch_size", 0)),
+        *(("colour", "red"), ("dataset.colour", "red")),
     ],
 )
 def test_unknown_keys_and_impossible_values_are_refused(path: str, value: Any) -> None:

@@ -17,21 +17,10 @@ ROOT = Path(__file__).parents[1]
 
 # From the bottom up. A room may import from rooms of lower floors and from itself.
 FLOORS: tuple[tuple[str, ...], ...] = (
+    ("bench", "bench.errors", "bench.folders", "bench.plain_text", "bench.seeding"),
     (
-        "bench",
-        "bench.errors",
-        "bench.folders",
-        "bench.plain_text",
-        "bench.seeding",
-    ),
-    (
-        "bench.machine",
-        "bench.console",
-        "bench.plain_yaml",
-        "bench.storage",
-        "bench.plugin_files",
-        "bench.recipes",
-        "bench.analysis",
+        *("bench.machine", "bench.console", "bench.plain_yaml", "bench.storage"),
+        *("bench.plugin_files", "bench.recipes", "bench.analysis"),
     ),
     ("bench.registry",),
     ("bench.config", "bench.networks", "bench.data", "bench.spaces"),

@@ -44,14 +44,8 @@ def test_a_derived_seed_fits_into_63_bits(seed: int, scope: list[int | str]) -> 
 
 def test_every_part_of_the_scope_and_its_order_matter() -> None:
     seeds = [
-        derive(0),
-        derive(1),
-        derive(0, "train"),
-        derive(0, "build"),
-        derive(0, "train", 0),
-        derive(0, "train", 0, 1),
-        derive(0, "train", 1, 0),
-        derive(0, "train", 10),
+        *(derive(0), derive(1), derive(0, "train"), derive(0, "build"), derive(0, "train", 0)),
+        *(derive(0, "train", 0, 1), derive(0, "train", 1, 0), derive(0, "train", 10)),
         derive(10, "train"),
     ]
     assert len(set(seeds)) == len(seeds)

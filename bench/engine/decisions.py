@@ -216,11 +216,7 @@ def _fresh() -> str:
 
 
 _FILLED = (
-    "equivalence",
-    "dynamics",
-    "accuracy_held_out",
-    "nflops_held_out",
-    "block_gradients",
+    *("equivalence", "dynamics", "accuracy_held_out", "nflops_held_out", "block_gradients"),
     "block_gradients_reason",
 )
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
 from pathlib import Path
@@ -104,10 +104,9 @@ class _Counting:
         self._run = run
         self._reporter.run_started(run)
 
-    def phase_started(self, name: str, *, epochs: int, done: int, images_per_epoch: int) -> None:
-        self._together.found(self._run, done * images_per_epoch)
-        told = {"epochs": epochs, "done": done, "images_per_epoch": images_per_epoch}
-        self._reporter.phase_started(name, **told)
+    def phase_started(self, name: str, **counts: int) -> None:
+        self._together.found(self._run, counts["done"] * counts["images_per_epoch"])
+        self._reporter.phase_started(name, **counts)
 
     def advanced(self, images: int) -> None:
         self._together.seen(self._run, images)
@@ -145,15 +144,6 @@ class Crew(NamedTuple):
     here: bool
 
 
-@dataclass(slots=True)
-class Performed:
-    """Records by the name of the run, runs that failed, and how many were not begun."""
-
-    records: dict[str, RunRecord] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    left: int = 0
-
-
 class _Task(NamedTuple):
     spec: RunSpec
     after: str | None  # the run that it starts from, if that is to be done here
@@ -166,22 +156,17 @@ class _Task(NamedTuple):
         return self.spec.budget.epochs * len(data.train) + len(data.test)
 
 
-def perform_all(steps: Sequence[Step], reporter: Reporter, *, until: float = inf) -> Performed:
+def perform_all(steps: Sequence[Step], reporter: Reporter, *, until: float = inf) -> Runs:
     """Do the runs of all steps that are not finished, side by side where cores allow it.
 
     Those that have not begun at `until`, a time of the monotonic clock, are left.
     """
     tasks = _tasks(steps)
-    crew = crew_of(list(tasks.values()))
-    order = _Order(tasks)
-    images = {run: task.images for run, task in order.waiting.items()}
-    together = Together(images, reporter)
-    if crew.here:
-        _one_by_one(order, crew, together, until=until)
-    else:
-        _side_by_side(order, crew, together, until=until)
-    order.performed.left = len(order.waiting)
-    return order.performed
+    crew, runs = crew_of(list(tasks.values())), Runs(tasks)
+    together = Together({run: task.images for run, task in runs.waiting.items()}, reporter)
+    perform_them = _one_by_one if crew.here else _side_by_side
+    perform_them(runs, crew, together, until=until)
+    return runs
 
 
 def crew_of(tasks: Sequence[_Task]) -> Crew:
@@ -233,27 +218,28 @@ def job_of(
     )
 
 
-class _Order:
-    """Which run is next, and what became of those before."""
+class Runs:
+    """Runs that wait, and records and failures of the others, by the name of the run."""
 
     def __init__(self, tasks: Mapping[str, _Task]) -> None:
-        self.performed = Performed()
+        self.records: dict[str, RunRecord] = {}
+        self.failures: dict[str, Failure] = {}
         self.waiting = dict(tasks)
         for run, task in tasks.items():
             with suppress(BenchError, OSError):  # it will say why when it is begun
                 found = recorded(task.spec, task.step.place)
                 if found is not None:
                     note_changes(task.spec, found, task.step.place)
-                    self.performed.records[run] = found
+                    self.records[run] = found
                     del self.waiting[run]
 
     def next(self) -> _Task | None:
         """Take the first run that may begin; those whose start failed have failed too."""
         for run, task in list(self.waiting.items()):
-            if task.after in self.performed.failures:
+            if task.after in self.failures:
                 reason = f"the run it starts from failed: {task.after}"
                 self.fail(failure_of(task.spec, RunFailed(reason)), task)
-            elif task.after is None or task.after in self.performed.records:
+            elif task.after is None or task.after in self.records:
                 if task.after is not None:
                     note = f"{task.spec.method} starts from {task.after}"
                     task.step.place.reporter.note(note)
@@ -263,7 +249,7 @@ class _Order:
     def fail(self, failure: Failure, task: _Task) -> None:
         """Note that a run has failed."""
         self.waiting.pop(task.spec.run, None)
-        self.performed.failures[task.spec.run] = failure
+        self.failures[task.spec.run] = failure
         task.step.place.reporter.note(f"{failure.run} failed: {failure.reason}")
 
 
@@ -303,23 +289,23 @@ def _room_for(tasks: Sequence[_Task]) -> int:
     return available_memory_bytes() // (_PROCESS_BYTES + _COPIES_OF_IMAGES * largest)
 
 
-def _one_by_one(order: _Order, crew: Crew, together: Together, *, until: float) -> None:
+def _one_by_one(runs: Runs, crew: Crew, together: Together, *, until: float) -> None:
     listener = together.listener()
     while time.monotonic() < until:
-        task = order.next()
+        task = runs.next()
         if task is None:
             return
         threads = nullcontext() if crew.threads is None else using_threads(crew.threads)
         try:
             with threads:
                 record = perform(task.spec, replace(task.step.place, reporter=listener))
-            order.performed.records[task.spec.run] = record
+            runs.records[task.spec.run] = record
         except Exception as error:
-            order.fail(failure_of(task.spec, error), task)
+            runs.fail(failure_of(task.spec, error), task)
         together.ended(task.spec.run)
 
 
-def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float) -> None:
+def _side_by_side(runs: Runs, crew: Crew, together: Together, *, until: float) -> None:
     assert crew.threads is not None
     idle = [_Lane(together.listener()) for _ in range(crew.processes)]
     running: dict[Future[Said], tuple[_Task, _Lane]] = {}
@@ -328,7 +314,7 @@ def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float
         for worker in idle:
             stack.callback(worker.end)
         while True:
-            while idle and time.monotonic() < until and (task := order.next()) is not None:
+            while idle and time.monotonic() < until and (task := runs.next()) is not None:
                 step, worker = task.step, idle.pop()
                 alone, device = Planned(task.spec), str(step.place.device)
                 job = job_of(alone, step.options, step.folders, device=device, threads=crew.threads)
@@ -340,9 +326,9 @@ def _side_by_side(order: _Order, crew: Crew, together: Together, *, until: float
                 task, worker = running.pop(future)
                 said, run = future.result(), task.spec.run
                 if said.kind == "finished":
-                    order.performed.records[run] = task.step.place.store.get(run)
+                    runs.records[run] = task.step.place.store.get(run)
                 else:
-                    order.fail(Failure(**{"run": run, **said.what}), task)
+                    runs.fail(Failure(**{"run": run, **said.what}), task)
                 together.ended(run)
                 idle.append(worker)
 

@@ -86,18 +86,8 @@ EPS = (
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"hello",
-        GOOD[:40],
-        GOOD[:-60],
-        bomb(8000, 8000),
-        bomb(60_000, 60_000),
-        EPS,
-        b"%PDF-1.4",
-        b"\xff\xd8\xff",
-        picture("I;16"),
-        picture("I", form="TIFF"),
-        b"GIF89a\0\0",
+        *(b"", b"hello", GOOD[:40], GOOD[:-60], bomb(8000, 8000), bomb(60_000, 60_000), EPS),
+        *(b"%PDF-1.4", b"\xff\xd8\xff", picture("I;16"), picture("I", form="TIFF"), b"GIF89a\0\0"),
         b"<svg/>",
     ],
 )
@@ -211,18 +201,8 @@ def test_links_are_followed_to_images_and_never_in_circles(
 @pytest.mark.parametrize(
     "name",
     [
-        "[red]x",
-        "a b",
-        "é",
-        "a\nb",
-        "\x1b[2J",
-        "\u202ex",
-        "x" * 200,
-        "-rf",
-        "a'b\"c",
-        "$(x)",
-        "=1",
-        "\udcff\udcfe",
+        *("[red]x", "a b", "é", "a\nb", "\x1b[2J", "\u202ex", "x" * 200, "-rf", "a'b\"c", "$(x)"),
+        *("=1", "\udcff\udcfe"),
     ],
 )
 def test_folders_and_classes_may_have_any_name(name: str, tmp_path: Path, data_dir: Path) -> None:
@@ -252,19 +232,8 @@ def test_one_image_per_class_is_enough_but_not_one_class(tmp_path: Path, data_di
         st.text(max_size=20).map(lambda t: f"/{t}"),
         st.sampled_from(
             [
-                "~nobody-here/x",
-                "a\0b",
-                "/" * 300,
-                "x" * 5000,
-                "/" + "x" * 5000,
-                "/dev/zero",
-                "/dev/null",
-                "\ud800/x",
-                ".",
-                "",
-                "..",
-                "/",
-                "~",
+                *("~nobody-here/x", "a\0b", "/" * 300, "x" * 5000, "/" + "x" * 5000, "/dev/zero"),
+                *("/dev/null", "\ud800/x", ".", "", "..", "/", "~"),
             ]
         ),
     )

@@ -217,13 +217,8 @@ def test_prefixes_are_taken_off_and_must_not_meet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "layer1.99999999999.conv1.weight",
-        "layer1." + "9" * 6000 + ".x",
-        "\x1b[31m",
-        "layer9.0.x",
-        7,
-        ("a", 1),
-        "../../x",
+        *("layer1.99999999999.conv1.weight", "layer1." + "9" * 6000 + ".x", "\x1b[31m"),
+        *("layer9.0.x", 7, ("a", 1), "../../x"),
     ],
 )
 def test_odd_names_of_layers_are_refused(key: Any, tmp_path: Path) -> None:
@@ -248,15 +243,8 @@ def test_folders_pipes_and_devices_are_refused_at_once(suffix: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "said",
     [
-        "x",
-        "[]",
-        "[[],[]]",
-        "[[0.5],[0]]",
-        "[[NaN],[1]]",
-        "[[0.5],[1e999]]",
-        "5",
-        "[" * 100_000,
-        '[["a"],[1]]',
+        *("x", "[]", "[[],[]]", "[[0.5],[0]]", "[[NaN],[1]]", "[[0.5],[1e999]]", "5"),
+        *("[" * 100_000, '[["a"],[1]]'),
     ],
 )
 def test_a_trunk_must_say_how_its_images_are_normalised(said: str, tmp_path: Path) -> None:
