@@ -137,16 +137,23 @@ def test_the_doctor_tries_the_skipping_path(results: Path) -> None:
     [
         (["--methods", "sgadd"], "Did you mean 'sgad'"),
         (["--dataset", "cifar11"], "Did you mean 'cifar10'"),
-        (["--backbone", "resnet33"], "Unknown backbone"),
         (["--recipe", "fiar"], "Did you mean 'fair'"),
         (["--set", "sgad.dmax=1"], "no setting 'dmax'"),
         (["--set", "sgad.d_max=7"], "less than or equal to 1"),
-        (["--seeds", "a,b"], "seeds"),
         (["--device", "tpu9"], "not a device"),
         (["--pretrained", "nowhere.th"], "no weights file"),
         (["--config", "nowhere.yaml"], "cannot be read"),
         (["--plugin", "nowhere.py"], "not a Python file"),
         (["--recipe", "finetune"], "--pretrained"),
+        (["--seeds", "a"], "--seeds: 'a' cannot be used: it must be a whole number."),
+        (["--seeds", ""], "--seeds: () cannot be used: at least one is needed."),
+        (["--methods", ""], "--methods: () cannot be used: at least one is needed."),
+        (["--epochs", "-1"], "--epochs: -1 cannot be used: it must be greater than or equal to 0."),
+        (["--controls", "all,none"], "--controls all,none: 'none' stands alone."),
+        (["--controls", "foo"], "Known: all, cascade, none, random_skip"),
+        (["--backbone", "resnet21"], "Did you mean 'resnet20' or"),
+        (["--backbone", "qqqqqq"], "resnet8, resnet14, resnet20"),
+        (["--dataset", "nope"], "Known: cifar10, cifar100, digits, graded_digits, synthetic"),
     ],
 )
 def test_wrong_input_gets_a_short_message_and_status_2(
@@ -255,15 +262,6 @@ def test_the_version_is_told_without_a_command(tmp_path: Path) -> None:
     outcome = bench("--version", results=tmp_path)
     assert outcome.exit_code == 0, outcome.stderr
     assert outcome.stdout == f"skipbench {metadata.version('skipbench')}\n"
-
-
-def test_without_runs_the_views_say_how_to_start(tmp_path: Path) -> None:
-    empty = bench("results", results=tmp_path)
-    assert empty.exit_code == 0
-    assert "bench run" in empty.stderr
-    plot = bench("pareto", results=tmp_path)
-    assert plot.exit_code == 2
-    assert "bench run" in plot.stderr
 
 
 def test_what_cannot_be_timed_fails_after_the_others_were(copy: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from bench.commands.sweep_tables import sweep_tables
+from bench.commands.sweeps import sweep_tables
 from bench.records.sweep import SweepRecord, TrialRow
 
 SETTINGS = {

@@ -53,8 +53,7 @@ def sweep(options: SweepOptions, folders: Folders) -> None:
     * `bench sweep --methods sgad --search pareto --samples 24`
     """
     from bench import api, drawing
-    from bench.commands.sweep_board import SweepBoard
-    from bench.commands.sweep_tables import sweep_tables
+    from bench.commands.sweeps import SweepBoard, sweep_tables
 
     with SweepBoard(stderr()) as board:
         swept = api.sweep(options, folders, listener=board)

@@ -171,14 +171,6 @@ def test_unknown_methods_and_recipes_name_their_neighbours() -> None:
         make_plan(_options("sgad", recipe="quik"), INFO, train_size=100, weights=None)
 
 
-def test_all_stands_for_every_registered_method() -> None:
-    assert set(resolved(run_options({"methods": "all"})).methods) >= {
-        "resnet",
-        "sgad",
-        "blockdrop",
-    }
-
-
 def test_a_yaml_file_gives_options_and_the_command_line_wins(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(

@@ -1,4 +1,4 @@
-"""Sweeps as tables: while they run, what was chosen by what, and what each setting did.
+"""Sweeps on a terminal: while they run, what was chosen by what, and what each setting did.
 
 Owns columns and words; the trials come from sweep documents and from the ledger of a running sweep.
 """
@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from bench.analysis.statistics import rank_correlation
+from bench.plain_text import counted
 from bench.records.sweep import SweepRecord, TrialRow
 from bench.report.tables.cells import folding_table, number
 from bench.spaces import written
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-
-    from bench.sweep.ledger import Progress
+    from bench.sweep.ledger import Ledger, Progress
 
 _STYLES = {
     "running": "cyan",
@@ -34,7 +37,53 @@ _STYLES = {
 _WELL = frozenset({"finished", "recorded"})
 _FEW_TRIALS = 3
 _SHOWN = 30
+_OTHER_LINES = 8
 _LONGEST_SETTING = len("side_lr_scale=10.00")
+
+
+class SweepBoard:
+    """Listens to a sweep; use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._ledger: Ledger | None = None
+        self._begun = time.monotonic()
+        self._live = Live(
+            console=console, get_renderable=self._draw, refresh_per_second=2, transient=True
+        )
+
+    def __enter__(self) -> SweepBoard:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def began(self, ledger: Ledger) -> None:
+        self._ledger, self._begun = ledger, time.monotonic()
+        self.note(f"{counted(ledger.total, 'trial')}; criterion: {ledger.objective.sentence()}")
+
+    def changed(self, progress: Progress) -> None:
+        if not self._console.is_terminal and progress.state != "running":
+            self._console.print(escape(ended_line(progress)), highlight=False, soft_wrap=True)
+
+    def note(self, message: str) -> None:
+        self._console.print(f"[dim]{escape(message)}[/]", highlight=False, soft_wrap=True)
+
+    def _draw(self) -> RenderableType:
+        if self._ledger is None:
+            return Text("Starting ...", "dim")
+        # A copy: the driver adds trials while this is drawn from another thread.
+        progress: Sequence[Progress] = list(self._ledger.progress)
+        return live_table(
+            progress,
+            total=self._ledger.total,
+            elapsed_s=time.monotonic() - self._begun,
+            rows=max(4, self._console.height - _OTHER_LINES),
+            runtime=self._ledger.objective.runtime,
+        )
 
 
 def live_table(
@@ -42,9 +91,6 @@ def live_table(
 ) -> RenderableType:
     """Return what a running sweep looks like: all that run, the newest that ended, and the rest in
     numbers with the time left."""
-    from rich.console import Group
-    from rich.text import Text
-
     running = [p for p in progress if p.state == "running" and p.begun is not None]
     ended = [p for p in progress if p.state != "running"]
     table = _trials_table("trial", "epoch", runtime=runtime)
@@ -68,8 +114,6 @@ def ended_line(progress: Progress) -> str:
 
 def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
     """Return the trials of each method by score, what was chosen by what, what settings did."""
-    from rich.text import Text
-
     methods = dict.fromkeys(trial.method for trial in sweep.trials)
     parts: list[RenderableType] = [_method_table(sweep, method) for method in methods]
     # Of a search for a front, the front says more.
@@ -102,8 +146,6 @@ def _trials_table(name: str, *more: str, runtime: str, title: str = "") -> Table
 
 
 def _method_table(sweep: SweepRecord, method: str) -> Table:
-    from rich.text import Text
-
     mine = [trial for trial in sweep.trials if trial.method == method]
     table = _trials_table("settings", runtime=sweep.runtime, title=method)
     mine.sort(key=lambda t: math.inf if t.score is None else -t.score)
