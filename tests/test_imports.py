@@ -16,27 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # From the bottom up. A room may import from rooms of lower floors and from itself.
-FLOORS: tuple[tuple[str, ...], ...] = (
-    ("bench", "bench.errors", "bench.folders", "bench.plain_text", "bench.seeding"),
-    (
-        *("bench.machine", "bench.console", "bench.plain_yaml", "bench.storage"),
-        *("bench.plugin_files", "bench.recipes", "bench.analysis"),
-    ),
-    ("bench.registry",),
-    ("bench.config", "bench.networks", "bench.data", "bench.spaces"),
-    ("bench.records.record", "bench.method", "bench.backbone", "bench.options", "bench.runtimes"),
-    ("bench.phases", "bench.records", "bench.measure", "bench.plugins"),
-    ("bench.training",),
-    ("bench.terminal", "bench.testing", "bench.scaffold"),
-    ("bench.engine",),
-    ("bench.sweep",),
-    ("bench.report", "bench.export"),
-    ("bench.drawing", "bench.notebook"),
-    ("bench.api",),
-    ("bench.commands", "bench.own"),
-    ("bench.cli",),
-)
-FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+_TABLE = re.compile(r"^\| (\d+) \| (.*) \|$", re.MULTILINE)
+FLOOR_OF = {"bench": 0} | {
+    f"bench.{room}": int(number)
+    for number, rooms in _TABLE.findall((ROOT / "docs" / "architecture.md").read_text())
+    for room in re.findall(r"`([\w.]+)`", rooms)
+}
 # What a run works without; only the functions that need them import them.
 OPTIONAL = {
     *("ray", "mlflow", "matplotlib", "jinja2", "sklearn", "yaml", "PIL"),
@@ -165,14 +150,3 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert status == 0
     assert "Usage" in done.stdout
     assert not HEAVY & set(packages)
-
-
-def test_the_documentation_shows_these_floors() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
-    shown = {int(number): set(re.findall(r"`([\w.]+)`", names)) for number, names in rows}
-    expected = {
-        number: {room.removeprefix("bench.") for room in rooms} - {"bench"}
-        for number, rooms in enumerate(FLOORS)
-    }
-    assert shown == expected

@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from bench.errors import ConfigError
 from bench.records.record import EpochRow
@@ -82,12 +83,6 @@ def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
     return None if name == "fifo" else Among()
 
 
-class _PastTrial(NamedTuple):
-    """What the rules look at of a trial of Tune's."""
-
-    trial_id: str
-
-
 def _show(rule: Any, controller: Any, past: Past) -> None:
     """Tell `rule` each epoch of a recorded trial, and its end."""
     from ray.tune import schedulers
@@ -95,7 +90,7 @@ def _show(rule: Any, controller: Any, past: Past) -> None:
     results: list[Mapping[str, float]] = [{PERCENT: at, SCORE: score} for at, score in past.steps]
     if not results:
         return
-    trial = _PastTrial(past.run)
+    trial = SimpleNamespace(trial_id=past.run)  # what the rules look at of a trial of Tune's
     rule.on_trial_add(controller, trial)
     for result in results:
         # It may have gone on where this rule would have stopped it; then only its end is told.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,20 +18,18 @@ class Faults:
     tried: Counter[str] = field(default_factory=Counter)
     survived: Counter[str] = field(default_factory=Counter)
 
-    def trying(self, kind: str) -> None:
-        """Count a fault; it is lost unless `survived` is counted too."""
+    @contextmanager
+    def during(self, kind: str) -> Iterator[None]:
+        """Count a fault, and that nothing was lost by it where what is done meanwhile succeeds."""
         self.tried[kind] += 1
-
-    def over(self, kind: str) -> None:
-        """Count one that nothing was lost by."""
+        yield
         self.survived[kind] += 1
 
     def each(self, kind: str, items: Iterable[T]) -> Iterator[T]:
         """Yield the items, each a fault that is over when the next one is asked for."""
         for item in items:
-            self.trying(kind)
-            yield item
-            self.over(kind)
+            with self.during(kind):
+                yield item
 
     def lines(self) -> list[str]:
         rows = [(kind, n, self.survived[kind]) for kind, n in sorted(self.tried.items())]

@@ -108,13 +108,11 @@ def test_a_kill_while_a_file_is_written_loses_nothing(
     name: str, number: int, moment: str, results: Path, reference: Path, nursery: Nursery,
     faults: Faults,
 ) -> None:  # fmt: skip
-    kind = f"kill -9 while {name} is written"
-    faults.trying(kind)
-    before = snapshot(run_folder(results, "resnet"))
-    dying = OFTEN + AT_A_CALL.format(name=name, number=number, moment=moment)
-    assert nursery.run(*RUN, results=results, before=dying).wait() == -9
-    _assert_nothing_lost(results, reference, before, nursery)
-    faults.over(kind)
+    with faults.during(f"kill -9 while {name} is written"):
+        before = snapshot(run_folder(results, "resnet"))
+        dying = OFTEN + AT_A_CALL.format(name=name, number=number, moment=moment)
+        assert nursery.run(*RUN, results=results, before=dying).wait() == -9
+        _assert_nothing_lost(results, reference, before, nursery)
 
 
 @pytest.mark.parametrize("share", [(n + random.Random(n).random()) / 12 for n in range(12)])

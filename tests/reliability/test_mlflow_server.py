@@ -96,42 +96,34 @@ def test_a_server_away_at_the_start_gone_in_the_middle_and_back_has_every_run_on
     faults: Faults,
 ) -> None:
     results, variables = tmp_path / "r", {"MLFLOW_TRACKING_URI": server.uri}
-    kind = "MLflow server away at the start"
-    faults.trying(kind)
-    away = nursery.run(*RESNET, results=results, absent=WITHOUT[1:], variables=variables)
-    assert away.wait() == 0 and "Traceback" not in away.said, away.said
-    assert f"MLflow at {server.uri} did not take the record" in away.said
-    assert len(list(results.glob("runs/*/record.json"))) == 1
-    faults.over(kind)
+    with faults.during("MLflow server away at the start"):
+        away = nursery.run(*RESNET, results=results, absent=WITHOUT[1:], variables=variables)
+        assert away.wait() == 0 and "Traceback" not in away.said, away.said
+        assert f"MLflow at {server.uri} did not take the record" in away.said
+        assert len(list(results.glob("runs/*/record.json"))) == 1
 
     store = RunStore(results)
     for seed in range(RECORDS - 1):
         store.save(make_record(seed=seed))
     sync = ("mlflow", "sync")
     for logged in (2, 5):
-        kind = "MLflow server killed in the middle of a sync"
-        faults.trying(kind)
+        with faults.during("MLflow server killed in the middle of a sync"):
+            server.start()
+            syncing = nursery.start(*sync, results=results, absent=(), variables=variables)
+            server.wait_for(runs=logged)
+            server.kill()
+            assert syncing.wait() == 1 and "Traceback" not in syncing.said, syncing.said
+
+    with faults.during("driver killed in the middle of a sync"):
         server.start()
         syncing = nursery.start(*sync, results=results, absent=(), variables=variables)
-        server.wait_for(runs=logged)
-        server.kill()
-        assert syncing.wait() == 1 and "Traceback" not in syncing.said, syncing.said
-        faults.over(kind)
+        server.wait_for(runs=8)
+        syncing.kill()
+        assert syncing.wait() == -9
 
-    kind = "driver killed in the middle of a sync"
-    faults.trying(kind)
-    server.start()
-    syncing = nursery.start(*sync, results=results, absent=(), variables=variables)
-    server.wait_for(runs=8)
-    syncing.kill()
-    assert syncing.wait() == -9
-    faults.over(kind)
-
-    kind = "two syncs at once"
-    faults.trying(kind)
-    both = [nursery.start(*sync, results=results, absent=(), variables=variables) for _ in "ab"]
-    assert [one.wait() for one in both] == [0, 0], both[0].said + both[1].said
-    faults.over(kind)
+    with faults.during("two syncs at once"):
+        both = [nursery.start(*sync, results=results, absent=(), variables=variables) for _ in "ab"]
+        assert [one.wait() for one in both] == [0, 0], both[0].said + both[1].said
     _assert_each_once(server, store)
 
 
