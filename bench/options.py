@@ -124,11 +124,6 @@ def flag_of(field: str) -> str:
     return _FLAGS.get(field, f"--{field.replace('_', '-')}")
 
 
-def run_options(given: Mapping[str, Any], *, file: Path | None = None) -> RunOptions:
-    """Return the options of `bench run`; the rest as `read_options`."""
-    return read_options(RunOptions, given, file=file)
-
-
 def read_options(
     model: type[Options], given: Mapping[str, Any], *, file: Path | None = None
 ) -> Options:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import run_options
 
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace
@@ -14,7 +15,6 @@ from bench.measure.latency.protocol import Subject, measure_latency
 from bench.method import METHODS
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
-from bench.options import run_options
 from bench.records.store import RunStore
 from bench.runtimes.eager import Eager
 from bench.testing.synthetic import images

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import run_options
 
 from bench.data.images import DatasetInfo
 from bench.engine.plan import make_plan
 from bench.errors import ConfigError
-from bench.options import run_options
 from bench.plain_yaml import read_yaml
 
 

@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
@@ -90,7 +90,7 @@ class Job:
     """What a process needs to know to do a run; everything in it is JSON.
 
     `needs` is a run to do first if it is not finished, `dataset` what the user named, `weights` the
-    user's file. `environment` holds variables that the process is started with.
+    user's file.
     """
 
     spec: dict[str, Any]
@@ -104,7 +104,6 @@ class Job:
     threads: int
     workers: int | None = None
     time_limit_s: float | None = None
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 class Said(NamedTuple):
@@ -124,7 +123,7 @@ class RunProcess:
     """A process that does one job after the other; a context manager, whose end is its own."""
 
     def __init__(self, job: Job) -> None:
-        """Start the process with threads and environment of `job`, which it does not begin yet."""
+        """Start the process with the threads of `job`, which it does not begin yet."""
         self._open = ExitStack()
         errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._errors: IO[str] = self._open.enter_context(errors)
@@ -226,7 +225,7 @@ def _environment(job: Job) -> dict[str, str]:
     # one busy process two threads train at a third of the speed of one.
     waiting = {"OMP_WAIT_POLICY": "PASSIVE"}
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return {**waiting, **os.environ, **paths, **threads, **job.environment}
+    return {**waiting, **os.environ, **paths, **threads}
 
 
 def _understood(line: str) -> Said:

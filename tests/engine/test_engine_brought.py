@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run
+from commands import run, run_options
 from safetensors.torch import load_file, save_file
 
 from baselines.resnet import DenseResNet
@@ -17,7 +17,6 @@ from bench.engine.plan import make_plan
 from bench.folders import Folders
 from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Method, MethodConfig
 from bench.networks.weights import Weights
-from bench.options import run_options
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
 from bench.seeding import random_fingerprint, seed_globally

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from commands import run_options
 
 from bench.config import RunSpec
 from bench.data.load import load_dataset
@@ -18,7 +19,6 @@ from bench.engine.plan import (
 from bench.errors import ConfigError, UnknownNameError
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
-from bench.options import run_options
 
 INFO = load_dataset("digits", data_dir=Path("unused")).info
 DERIVED = ("shuffled_masks", "static_projection")

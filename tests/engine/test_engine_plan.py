@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import run_options
 
 from bench.data.load import load_dataset
 from bench.engine.plan import make_plan, resolved
 from bench.errors import ConfigError, UnknownNameError
 from bench.networks.trunk import Backbone
 from bench.networks.weights import Weights
-from bench.options import RunOptions, parse_settings, run_options
+from bench.options import RunOptions, parse_settings
 
 INFO = load_dataset("digits", data_dir=Path("unused")).info
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from commands import QUICK, Heard, run
+from commands import QUICK, Heard, run, run_options
 from safetensors.torch import load_file
 
 from bench import api
@@ -19,7 +19,6 @@ from bench.engine import side_by_side
 from bench.engine.side_by_side import Crew, crew_of
 from bench.folders import Folders
 from bench.method import METHODS
-from bench.options import run_options
 from bench.records.store import RunStore
 from bench.training.reporter import Overall, Silent
 

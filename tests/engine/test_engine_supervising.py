@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import run_options
 
 from bench.data.load import load_dataset
 from bench.engine.plan import Planned
 from bench.engine.supervising import Job, RunProcess, Said
 from bench.method import METHODS
-from bench.options import run_options
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.sweep.trials import Planner, Try

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner, Result
 from bench import api
 from bench.cli import app
 from bench.folders import Folders
-from bench.options import run_options
+from bench.options import RunOptions, read_options
 from bench.training.reporter import Reporter, Silent
 
 QUICK = {"backbone": "resnet8", "recipe": "smoke", "controls": "none"} | {
@@ -27,6 +28,10 @@ class Heard(Silent):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+def run_options(given: Mapping[str, Any], *, file: Path | None = None) -> RunOptions:
+    return read_options(RunOptions, given, file=file)
 
 
 def bench(*arguments: str, results: Path) -> Result:

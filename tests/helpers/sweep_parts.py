@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from commands import run_options
+
 from bench.data.load import load_dataset
-from bench.options import run_options
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.spaces import Choice, Space

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import run_options
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.data.images import DatasetInfo
 from bench.engine.plan import make_plan
 from bench.errors import BenchError, ConfigError
-from bench.options import RunOptions, parse_settings, run_options
+from bench.options import RunOptions, parse_settings
 from bench.plain_yaml import UnreadableYamlError, read_yaml
 
 pytestmark = pytest.mark.reliability
