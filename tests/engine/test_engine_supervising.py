@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import run_options
+from sweep_parts import job_of
 
 from bench.data.load import load_dataset
 from bench.engine.plan import Planned
@@ -37,18 +38,7 @@ def _trial(tmp_path: Path, method: str = "resnet", *, epochs: int = 3) -> tuple[
     dataset = load_dataset("digits", data_dir=tmp_path)
     asked = {"backbone": "resnet8", "epochs": epochs, "held_out": 100, "controls": "none"}
     [trial] = Planner(run_options(asked), dataset, None).trials(Try(method, 0, {}), [0])
-    job = Job(
-        spec=trial.spec.model_dump(mode="json"),
-        needs=None,
-        dataset="digits",
-        data_dir=str(tmp_path),
-        results_dir=str(tmp_path / "results"),
-        weights=None,
-        plugins=[],
-        device="cpu",
-        threads=1,
-    )
-    return trial, job
+    return trial, job_of(trial.spec.model_dump(mode="json"), tmp_path / "results")
 
 
 def _bad(tmp_path: Path, name: str, deed: str) -> Job:

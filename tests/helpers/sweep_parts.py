@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from commands import run_options
 
 from bench.data.load import load_dataset
+from bench.engine.supervising import Job
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.spaces import Choice, Space
@@ -32,6 +34,21 @@ class Remembering:
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+def job_of(spec: dict[str, Any], results: Path) -> Job:
+    """Return the job of a run on the digits."""
+    return Job(
+        spec=spec,
+        needs=None,
+        dataset="digits",
+        data_dir="",
+        results_dir=str(results),
+        weights=None,
+        plugins=[],
+        device="cpu",
+        threads=1,
+    )
 
 
 def small_planner(folder: Path) -> Planner:

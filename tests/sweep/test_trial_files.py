@@ -3,25 +3,14 @@
 from pathlib import Path
 
 import pytest
+from sweep_parts import job_of
 
-from bench.engine.supervising import Job
 from bench.errors import RecordError
 from bench.sweep.worker import TrialJob, collect, place_of, put_away, sign
 
 
 def _job(results: Path, shared: Path) -> TrialJob:
-    job = Job(
-        spec={},
-        needs=None,
-        dataset="digits",
-        data_dir="",
-        results_dir=str(results),
-        weights=None,
-        plugins=[],
-        device="cpu",
-        threads=1,
-    )
-    return TrialJob.of(TrialJob(job, str(shared), None, 10).text())
+    return TrialJob.of(TrialJob(job_of({}, results), str(shared), None, 10).text())
 
 
 def test_who_sees_the_results_folder_works_there(tmp_path: Path) -> None:
