@@ -25,10 +25,10 @@ def draw_figure(
     verdicts: Sequence[MethodVerdict], target: Path = ROOT / "docs" / "figures" / "readme.png"
 ) -> None:
     """Draw the best settings whose time was compared."""
-    statics = static_networks()
+    statics, best = static_networks(), best_settings(verdicts)
     labels, marks = dict(statics), []
     for number, (control, name) in enumerate(((False, "methods"), (True, "controls"))):
-        mine = [one for one in best_settings(verdicts) if one.network.control is control]
+        mine = [one for one in best if one.network.control is control]
         compared = {one.method: f for one in mine if (f := one.axes[1].found) is not None}
         labels |= {method: _place(found) for method, found in compared.items()}
         marks.append(_marks(list(compared.values()), number, name))

@@ -5,10 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from synthetic_records import make_comparison
 from synthetic_results import ResultsFolder
+
+from bench.report.data.row import Row
+from bench.report.data.rows import rows
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> ResultsFolder:
     """An empty results folder to put synthetic runs into."""
     return ResultsFolder(tmp_path)
+
+
+@pytest.fixture
+def ours() -> list[Row]:
+    """The rows of the synthetic comparison."""
+    return rows(make_comparison())

@@ -153,9 +153,7 @@ def test_legends_cover_no_data(timed: Timed, tmp_path: Path) -> None:
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
-def test_a_pair_disagrees_only_where_the_intervals_are_apart(
-    timed: Timed,
-) -> None:
+def test_a_pair_disagrees_only_where_the_intervals_are_apart(timed: Timed) -> None:
     # synthetic intervals are 2 % to each side
     found = ranking(timed("act", 0.8, 0.97), timed("sgad", 0.6, 1.30), timed("cdl", 0.7, 1.31))
     pairs = [(a.name, b.name) for a, b in found.disagreements(1)]
@@ -184,9 +182,7 @@ def test_the_title_counts_networks_and_pairs(timed: Timed) -> None:
     assert sentence in words(draw(rank_chart(found))).replace("\n", " ")
 
 
-def test_networks_of_other_rounds_are_left_out_and_counted(
-    timed: Timed,
-) -> None:
+def test_networks_of_other_rounds_are_left_out_and_counted(timed: Timed) -> None:
     others = [timed("act", 0.8, 1.0, dense_ms=5.0)]
     found = ranking(timed("sgad", 0.6, 1.3), timed("cdl", 0.7, 1.2), *others)
     assert [one.name for one in found.networks] == ["sgad", "cdl", "dense resnet32"]
@@ -195,9 +191,7 @@ def test_networks_of_other_rounds_are_left_out_and_counted(
     assert ranking_of(networks(others)) is None
 
 
-def test_smaller_dense_networks_of_the_same_rounds_are_ranked(
-    timed: Timed,
-) -> None:
+def test_smaller_dense_networks_of_the_same_rounds_are_ranked(timed: Timed) -> None:
     beside = OtherDense(
         dense_ms=DENSE_MS, speedup=1.7, speedup_interval=Interval(low=1.68, high=1.72)
     )

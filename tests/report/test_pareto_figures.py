@@ -46,10 +46,10 @@ def run(method: str, *numbers: object) -> RunRecord:
         ("latency_ms", "2 networks of 1 method: "),
     ],
 )
-def test_the_title_states_the_finding(comparison: list[RunRecord], x: str, networks: str) -> None:
-    sentence = pareto_data(rows(comparison), x=x).finding
+def test_the_title_states_the_finding(ours: list[Row], x: str, networks: str) -> None:
+    sentence = pareto_data(ours, x=x).finding
     assert sentence.startswith(networks)
-    assert sentence in words(pareto_figure(rows(comparison), x=x)).replace("\n", " ")
+    assert sentence in words(pareto_figure(ours, x=x)).replace("\n", " ")
 
 
 RESNET32, RESNET20 = ("resnet", 0.92, 1.0, "resnet32"), ("resnet", 0.90, 1.0, "resnet20")
@@ -93,8 +93,8 @@ def test_a_network_is_compared_with_static_ones_of_its_own_budget() -> None:
     assert data.finding.startswith("1 network of 1 method: 1 above")
 
 
-def test_the_notes_tell_what_the_bars_are(comparison: list[RunRecord]) -> None:
-    text = words(pareto_figure(rows(comparison)))
+def test_the_notes_tell_what_the_bars_are(ours: list[Row]) -> None:
+    text = words(pareto_figure(ours))
     assert "binomial from 10,000 test images where there is one seed (n=1)" in text
     assert "t-interval of the mean over seeds where n>1" in text
     assert "training budgets differ" in text
@@ -127,38 +127,36 @@ def test_synthetic_data_is_stamped() -> None:
     assert "Synthetic data: not a result" in pareto_page(rows([record]))
 
 
-def test_published_points_have_a_legend_of_their_own(comparison: list[RunRecord]) -> None:
+def test_published_points_have_a_legend_of_their_own(ours: list[Row]) -> None:
     published = load_published("cifar10", "resnet32")
-    figure = pareto_figure(rows(comparison), published=published)
+    figure = pareto_figure(ours, published=published)
     titles = [legend.get_title().get_text() for legend in figure.legends]
     assert titles == ["our runs", "published (other recipes)"]
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert len(hollow) == sum(point.plottable for point in published)
 
 
-def test_a_collapsed_published_network_is_counted_and_not_drawn(
-    comparison: list[RunRecord],
-) -> None:
+def test_a_collapsed_published_network_is_counted_and_not_drawn(ours: list[Row]) -> None:
     low = PublishedPoint("X", "", "CIFAR-10", "ResNet-32", 0.23, 0.5, None, "s", "")
-    data = pareto_data(rows(comparison), x="nflops", published=[low])
+    data = pareto_data(ours, x="nflops", published=[low])
     assert data.published == ()
     assert any("1 published point far below" in note for note in data.notes())
 
 
-def test_published_costs_meet_ours_on_each_axis(comparison: list[RunRecord]) -> None:
+def test_published_costs_meet_ours_on_each_axis(ours: list[Row]) -> None:
     same = PublishedPoint("X", "", "CIFAR-10", "ResNet-32", 0.92, 0.5, None, "s", "")
     other = PublishedPoint("X", "", "CIFAR-10", "ResNet-56", 0.93, 0.5, 6e7, "s", "")
     bare = PublishedPoint("X", "", "CIFAR-10", "ResNet-56", 0.93, 0.5, None, "s", "")
     dense = 68_862_592
 
     def costs(x: str) -> list[float]:
-        data = pareto_data(rows(comparison), x=x, published=[same, other, bare])
+        data = pareto_data(ours, x=x, published=[same, other, bare])
         return [foreign.cost for foreign in data.published]
 
     assert costs("nflops") == pytest.approx([0.5, 6e7 / dense])
     assert costs("macs") == pytest.approx([0.5 * dense / 1e6, 60.0])
     assert costs("latency_ms") == []
-    data = pareto_data(rows(comparison), x="latency_ms", published=[same, other, bare])
+    data = pareto_data(ours, x="latency_ms", published=[same, other, bare])
     assert any("3 published points without a place" in note for note in data.notes())
 
 
@@ -168,11 +166,9 @@ def boxes(figure: Figure) -> list:
     return [text.get_window_extent() for text in texts]
 
 
-def test_labels_and_legends_cover_neither_each_other_nor_data(
-    comparison: list[RunRecord],
-) -> None:
+def test_labels_and_legends_cover_neither_each_other_nor_data(ours: list[Row]) -> None:
     published = load_published("cifar10", "resnet32")
-    figure = pareto_figure(rows(comparison), published=published)
+    figure = pareto_figure(ours, published=published)
     labels = boxes(figure)
     assert len(labels) == 5
     for i, one in enumerate(labels):
@@ -197,20 +193,18 @@ def test_names_without_room_are_left_out_and_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
-def test_the_same_rows_give_the_same_bytes(
-    comparison: list[RunRecord], tmp_path: Path, kind: str
-) -> None:
+def test_the_same_rows_give_the_same_bytes(ours: list[Row], tmp_path: Path, kind: str) -> None:
     first, second = (
-        save_figure(pareto_figure(rows(comparison)), tmp_path / name / f"f.{kind}").read_bytes()
+        save_figure(pareto_figure(ours), tmp_path / name / f"f.{kind}").read_bytes()
         for name in "ab"
     )
     assert first == second
     assert len(first) > 5000
 
 
-def test_an_unknown_extension_lists_the_known(comparison: list[RunRecord], tmp_path: Path) -> None:
+def test_an_unknown_extension_lists_the_known(ours: list[Row], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'f\.gif'") as caught:
-        save_figure(pareto_figure(rows(comparison)), tmp_path / "f.gif")
+        save_figure(pareto_figure(ours), tmp_path / "f.gif")
     assert ".png, .svg, .pdf" in str(caught.value.hint)
 
 
@@ -220,9 +214,9 @@ def test_two_data_sets_are_not_put_on_one_axis() -> None:
         pareto_figure(rows(records))
 
 
-def test_an_unknown_axis_is_refused(comparison: list[RunRecord]) -> None:
+def test_an_unknown_axis_is_refused(ours: list[Row]) -> None:
     with pytest.raises(UnknownNameError, match="Unknown cost axis 'flops'"):
-        pareto_figure(rows(comparison), x="flops")
+        pareto_figure(ours, x="flops")
 
 
 def test_no_runs_give_an_empty_plot_that_says_so() -> None:
@@ -230,10 +224,8 @@ def test_no_runs_give_an_empty_plot_that_says_so() -> None:
     assert "No finished runs" in pareto_page([])
 
 
-def test_a_run_without_latency_is_counted_on_the_latency_axis(
-    comparison: list[RunRecord],
-) -> None:
-    data = pareto_data(rows(comparison), x="latency_ms")
+def test_a_run_without_latency_is_counted_on_the_latency_axis(ours: list[Row]) -> None:
+    data = pareto_data(ours, x="latency_ms")
     assert any("1 network without measured latency" in note for note in data.notes())
 
 
@@ -264,9 +256,9 @@ def test_the_masks_of_a_failed_run_are_refused() -> None:
         masks_chart(make_record(status="failed"), {})
 
 
-def test_the_page_has_language_title_heading_and_tables(comparison: list[RunRecord]) -> None:
+def test_the_page_has_language_title_heading_and_tables(ours: list[Row]) -> None:
     published = load_published("cifar10", "resnet32")
-    page = Outline(pareto_page(rows(comparison), published))
+    page = Outline(pareto_page(ours, published))
     tags = [tag for tag, _ in page.tags]
     assert ("html", {"lang": "en"}) in page.tags
     assert [tags.count(tag) for tag in ("title", "h1", "table", "caption")] == [1, 1, 2, 2]
@@ -278,15 +270,15 @@ def test_the_page_has_language_title_heading_and_tables(comparison: list[RunReco
     assert "SGAD arXiv 1807.01430 Table 1" in text
 
 
-def test_the_page_loads_nothing_from_elsewhere(comparison: list[RunRecord]) -> None:
-    page = Outline(pareto_page(rows(comparison)))
+def test_the_page_loads_nothing_from_elsewhere(ours: list[Row]) -> None:
+    page = Outline(pareto_page(ours))
     loaders = {"src", "href", "srcset", "data"}
     assert not [attrs for _, attrs in page.tags if loaders & set(attrs)]
-    assert len(pareto_page(rows(comparison))) < 100_000
+    assert len(pareto_page(ours)) < 100_000
 
 
-def test_hovering_shows_the_numbers(comparison: list[RunRecord]) -> None:
-    page = pareto_page(rows(comparison), load_published("cifar10", "resnet32"))
+def test_hovering_shows_the_numbers(ours: list[Row]) -> None:
+    page = pareto_page(ours, load_published("cifar10", "resnet32"))
     for piece in ("accuracy: 92.14 %", "nFLOPs: 0.550", "37.87 M", "3.90 ms", "seeds: 0, 1, 2"):
         assert piece in page
     assert "published: SGAD" in page
@@ -376,8 +368,8 @@ def test_the_page_of_a_crowd_has_all_points_and_few_traces() -> None:
     assert "All 102 networks: bench results." in page
 
 
-def test_points_of_one_entry_keep_their_own_bars_and_words(comparison: list[RunRecord]) -> None:
-    data = pareto_data(rows(comparison), x="nflops")
+def test_points_of_one_entry_keep_their_own_bars_and_words(ours: list[Row]) -> None:
+    data = pareto_data(ours, x="nflops")
     series = [one for one in pareto_chart(data).panels[0].series if isinstance(one, Marks)]
     trace = next(one for one in series if one.name == "sgad")
     own = [placed for placed in data.placed if placed.group.first.method == "sgad"]

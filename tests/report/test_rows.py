@@ -13,7 +13,7 @@ from bench.errors import ConfigError
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.budgets import budgets_differ
-from bench.report.data.row import KEYS, filter_rows, flat
+from bench.report.data.row import KEYS, Row, filter_rows, flat
 from bench.report.data.rows import rows, stored_rows
 
 STABLE = [
@@ -23,15 +23,15 @@ STABLE = [
 ]
 
 
-def test_the_stable_keys_come_first_and_in_order(comparison: list[RunRecord]) -> None:
+def test_the_stable_keys_come_first_and_in_order(ours: list[Row]) -> None:
     assert list(KEYS) == STABLE
-    for row in map(flat, rows(comparison)):
+    for row in map(flat, ours):
         assert list(row)[: len(STABLE)] == STABLE
         assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
-def test_every_row_has_the_same_keys(comparison: list[RunRecord]) -> None:
-    assert len({tuple(flat(row)) for row in rows(comparison)}) == 1
+def test_every_row_has_the_same_keys(ours: list[Row]) -> None:
+    assert len({tuple(flat(row)) for row in ours}) == 1
 
 
 def test_each_operating_point_is_a_row_with_its_name_in_the_variant() -> None:
@@ -67,15 +67,13 @@ def test_the_last_measurement_counts_even_if_the_clock_was_set_back() -> None:
     assert (row["verdict_b1"], row["speedup_b256"]) == ("faster", 1.5)
 
 
-def test_a_network_that_runs_every_block_is_dense(comparison: list[RunRecord]) -> None:
-    dense = {(row.method, row.backbone) for row in rows(comparison) if row.dense}
+def test_a_network_that_runs_every_block_is_dense(ours: list[Row]) -> None:
+    dense = {(row.method, row.backbone) for row in ours if row.dense}
     assert dense == {("resnet", "resnet32"), ("resnet", "resnet20")}
 
 
-def test_an_unequal_training_budget_is_said_beside_the_number(
-    comparison: list[RunRecord],
-) -> None:
-    notes = {row.method: row.budget_note for row in rows(comparison)}
+def test_an_unequal_training_budget_is_said_beside_the_number(ours: list[Row]) -> None:
+    notes = {row.method: row.budget_note for row in ours}
     assert notes["blockdrop"] == "trained for 1.9 times the dense network's cost"
     assert notes["sgad"] == notes["resnet"] == ""
 
@@ -122,18 +120,16 @@ def test_budgets_differ_beyond_a_tenth_or_when_one_is_unknown(
         ("method=nobody", 0),
     ],
 )
-def test_a_filter_keeps_what_it_names(
-    comparison: list[RunRecord], expression: str, count: int
-) -> None:
-    assert len(filter_rows(rows(comparison), expression)) == count
+def test_a_filter_keeps_what_it_names(ours: list[Row], expression: str, count: int) -> None:
+    assert len(filter_rows(ours, expression)) == count
 
 
-def test_an_unknown_filter_key_gets_the_nearest(comparison: list[RunRecord]) -> None:
+def test_an_unknown_filter_key_gets_the_nearest(ours: list[Row]) -> None:
     with pytest.raises(ConfigError, match="no key 'metod'") as caught:
-        filter_rows(rows(comparison), "metod=sgad")
+        filter_rows(ours, "metod=sgad")
     assert "method" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="not KEY=VALUE"):
-        filter_rows(rows(comparison), "sgad")
+        filter_rows(ours, "sgad")
 
 
 def test_the_realised_share_is_the_speed_up_over_the_ideal_one() -> None:

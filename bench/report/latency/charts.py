@@ -1,9 +1,6 @@
-"""The two latency figures as charts: time against MACs, and where their orders disagree.
-
-The first has one panel per method, the same axes in all, and the ideal line on which time is
-proportional to MACs. In the second a line that rises from the MACs to the time belongs to a network
-that is slower than its MACs say. Numbers come from timed.py and ranks.py.
-"""
+"""The two latency figures as charts: time against MACs, a panel per method with the ideal line on
+which time is proportional to MACs; and ranks, where a line that rises from the MACs to the time
+belongs to a network that is slower than its MACs say. Numbers come from timed.py and ranks.py."""
 
 from __future__ import annotations
 
@@ -109,9 +106,7 @@ def _marks(members: Sequence[Samples]) -> Iterator[Marks]:
         dagger = DAGGER if samples.cell.contended else ""
         named = f"{name}{': ' if name else ''}{100 * samples.realised:.0f} %{dagger}"
         tips = (f"{named}\n{b.calls} calls of {b.macs:.2f} MACs: {b.median:.2f}" for b in bins)
-        macs, median, low, high = (
-            tuple(getattr(b, key) for b in bins) for key in ("macs", "median", "low", "high")
-        )
+        macs, median, low, high, _ = zip(*bins, strict=True) if bins else ((),) * 5
         style = mark_of(place)
         yield Marks(macs, median, style, named, low, high, tuple(tips), joined=True, size=5)
 

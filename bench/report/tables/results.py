@@ -138,12 +138,14 @@ def _results_table(all_rows: Sequence[Row], groups: Sequence[SeedGroup]) -> Repo
         found = dict(zip(_TITLES, values, strict=True))
         for runtime, size in timed:
             at, took_ms = f"{runtime}\nb={size}", group.mean_time("latency_ms", size, runtime)
-            shown = _speed(group, runtime, size), _interval(group, runtime, size), number(took_ms)
-            if not (shown[0] and shown[2]):
+            speed, ms = _speed(group, runtime, size), number(took_ms)
+            if not (speed and ms):
                 why = first.why_untimed(size, runtime)
                 mark = reasons.setdefault(why, f"[{len(reasons) + 1}]")
-                shown = shown[0] or mark, shown[1], shown[2] or mark
-            found |= dict(zip((f"speed-up\n{at}", f"95 %\n{at}", f"ms\n{at}"), shown, strict=True))
+                speed, ms = speed or mark, ms or mark
+            found[f"speed-up\n{at}"] = speed
+            found[f"95 %\n{at}"] = _interval(group, runtime, size)
+            found[f"ms\n{at}"] = ms
         return found | {"train": spent(first)}
 
     lines = list(map(line, groups))

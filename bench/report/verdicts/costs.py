@@ -44,8 +44,10 @@ class Axis(NamedTuple):
     @property
     def title(self) -> str:
         """Its name for readers."""
+        if not self.batch_size:
+            return "MACs"
         known = self.runtime not in ("", UNKNOWN_RUNTIME)
-        return f"{self.name}, {self.runtime}" if known else self.name.replace("macs", "MACs")
+        return f"{self.name}, {self.runtime}" if known else self.name
 
 
 MACS = Axis()

@@ -23,8 +23,9 @@ def finding(verdicts: Sequence[MethodVerdict], axis: Axis) -> str:
     methods = [one for one in verdicts if not one.network.control]
     if not methods:
         return "No method was run, so there is nothing to judge"
-    of = counted(names := len({one.method for one in methods}), "method")
-    if len(methods) > names:
+    names = {one.method for one in methods}
+    of = counted(len(names), "method")
+    if len(methods) > len(names):
         of = f"{len(methods)} settings of {of}"
     outcomes = [one.on(axis.name, axis.runtime).outcome.split(" (")[0] for one in methods]
     found = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
