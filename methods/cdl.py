@@ -77,7 +77,6 @@ class Cdl(Method[CdlConfig]):
         extra_share=0.1,
         calibrates=True,
         reconstructed=("head", "budgets"),
-        exempt={"gradient": "the trunk is trained beforehand and stays frozen"},
     )
 
     def variant(self, config: CdlConfig) -> str:

@@ -248,7 +248,6 @@ class LearnedExit(Method[LearnedExitConfig]):
         extra_share=0.1,
         calibrates=True,
         reconstructed=("head", "lambdas", "loss", "ridge"),
-        exempt={"gradient": "the trunk is trained beforehand and stays frozen"},
     )
 
     def variant(self, config: LearnedExitConfig) -> str:

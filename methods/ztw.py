@@ -185,7 +185,6 @@ class Ztw(Method[ZtwConfig]):
         extra_share=0.1,
         calibrates=True,
         reconstructed=("budgets",),
-        exempt={"gradient": "the trunk is trained beforehand and stays frozen"},
     )
 
     def variant(self, config: ZtwConfig) -> str:

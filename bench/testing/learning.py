@@ -174,9 +174,13 @@ def trains(bench: Workbench) -> None:
 
 
 def gradient(bench: Workbench) -> None:
-    """Every parameter receives gradient in some phase."""
+    """Every parameter receives gradient in some phase; a trunk trained before may stay frozen."""
     for subject in bench.subjects():
-        require_gradient(subject.net, subject.reached, where=subject.backbone.name)
+        reached = set(subject.reached)
+        trunk = {name for name, _ in subject.net.named_parameters() if name.startswith("trunk.")}
+        if bench.method.starts_from_dense(bench.config) and not trunk & reached:
+            reached |= trunk
+        require_gradient(subject.net, reached, where=subject.backbone.name)
 
 
 def require_gradient(net: DynamicNet, reached: Collection[str], *, where: str) -> None:

@@ -27,8 +27,9 @@ from bench.networks.policy import Policy
 from bench.testing import Outcome, checks_of
 
 
-def outcome_of(method: type[Method], check: str) -> Outcome:
-    return next(found for found in checks_of(method) if found.name == check).run()
+def outcome_of(method: type[Method], check: str, **settings: Any) -> Outcome:
+    checks = checks_of(method, config=method.Config.model_validate(settings))
+    return next(found for found in checks if found.name == check).run()
 
 
 def said_of(method: type[Method], check: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from broken_methods import one_phase, said_of, with_net, with_policy
+from broken_methods import one_phase, outcome_of, said_of, with_net, with_policy
 from pydantic import ConfigDict
 from torch import Tensor
 from toy_methods import (
@@ -37,6 +37,7 @@ from bench.method import (
 )
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, UpFront
+from methods.sdn import Sdn, SdnConfig
 
 
 class DeafDecisions(GateDecisions):
@@ -58,6 +59,18 @@ def test_a_gate_without_gradient_is_caught_by_name() -> None:
     assert "10 of" in said
     assert "policy.nets.1.weight" in said
     assert "straight-through" in said
+
+
+def test_only_a_trunk_that_was_trained_before_may_stay_frozen() -> None:
+    assert outcome_of(Sdn, "gradient", training="ic-only").status == "passed"
+
+    class FromScratch(Sdn):
+        def starts_from_dense(self, config: SdnConfig) -> bool:
+            return False
+
+    assert (
+        "trunk.stem.conv.weight" in outcome_of(FromScratch, "gradient", training="ic-only").detail
+    )
 
 
 @pytest.mark.parametrize(
