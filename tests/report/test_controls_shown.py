@@ -3,8 +3,8 @@
 from synthetic_records import make_point, make_record, start_of
 
 from bench.records.record import Dynamics
-from bench.report.data.groups import group_seeds, without_restated
 from bench.report.data.rows import rows
+from bench.report.data.study import group_seeds, without_restated
 from bench.report.pareto.data import pareto_data
 
 

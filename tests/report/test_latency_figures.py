@@ -19,8 +19,14 @@ from bench.records.store import RunStore
 from bench.report.data.study import Study
 from bench.report.figures.draw import draw
 from bench.report.latency.charts import rank_chart, time_chart, time_finding
-from bench.report.latency.ranks import Ranking, ranking_of
-from bench.report.latency.timed import Samples, TimedNetwork, samples_of, timed_networks
+from bench.report.latency.timed import (
+    Ranking,
+    Samples,
+    TimedNetwork,
+    ranking_of,
+    samples_of,
+    timed_networks,
+)
 
 DENSE_MS = 4.0
 Timed = Callable[..., RunRecord]

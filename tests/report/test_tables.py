@@ -15,9 +15,9 @@ from bench.config import InitialWeights
 from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, RunRecord
 from bench.report.data.budgets import spent
-from bench.report.data.groups import group_seeds
 from bench.report.data.row import KEYS
 from bench.report.data.rows import rows
+from bench.report.data.study import group_seeds
 from bench.report.tables.results import (
     FORMATS,
     render,

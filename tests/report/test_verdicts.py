@@ -19,8 +19,8 @@ from bench.errors import ConfigError
 from bench.records.arrays import save_arrays
 from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
 from bench.report.data.budgets import TrainingBudget, spent
-from bench.report.data.groups import networks_of
 from bench.report.data.rows import rows
+from bench.report.data.study import networks_of
 from bench.report.verdicts.verdicts import verdicts_of
 from bench.report.verdicts.words import paragraph, sentence, unlike_budgets, why
 

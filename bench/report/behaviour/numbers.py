@@ -24,8 +24,7 @@ from bench.report.behaviour.gradients import (
     of_its_kind,
     rates_and_gradients,
 )
-from bench.report.data.groups import Network
-from bench.report.data.study import Study
+from bench.report.data.study import Network, Study
 
 Numbers = npt.NDArray[Any]
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The two latency figures as charts: time against MACs, a panel per method with the ideal line on
 which time is proportional to MACs; and ranks, where a line that rises from the MACs to the time
-belongs to a network that is slower than its MACs say. Numbers come from timed.py and ranks.py."""
+belongs to a network that is slower than its MACs say. Numbers come from timed.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from bench.report.data.rows import place_in_words
 from bench.report.data.study import Study
 from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Words
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
-from bench.report.latency.ranks import Ranked, Ranking, ranking_of
-from bench.report.latency.timed import Samples, samples_of, timed_networks
+from bench.report.latency.timed import (
+    Ranked,
+    Ranking,
+    Samples,
+    ranking_of,
+    samples_of,
+    timed_networks,
+)
 
 _COLUMNS = 3
 _FEWEST_CALLS = 5

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from bench.records.published import canonical_name
-from bench.report.data.groups import SeedGroup
+from bench.report.data.study import SeedGroup
 from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel, Series
 from bench.report.figures.style import DENSE, GREY, Style, greyed, styles
 from bench.report.pareto.data import Foreign, ParetoData, Placed

@@ -21,8 +21,8 @@ from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.data.budgets import TrainingBudget, footnotes
-from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
+from bench.report.data.study import SeedGroup, group_seeds, without_restated
 
 X = Literal["nflops", "macs", "latency_ms"]
 XS: tuple[str, ...] = get_args(X)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
-from bench.report.data.groups import SeedGroup
+from bench.report.data.study import SeedGroup
 from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
 
 _NOT_RUN = "not run"

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from bench.errors import UnknownNameError
 from bench.report.data.budgets import footnotes, spent
-from bench.report.data.groups import SeedGroup, group_seeds, without_restated
 from bench.report.data.row import BATCH_SIZES, EXTRAS, KEYS, MAIN_RUNTIME, Row, flat, runtimes_of
+from bench.report.data.study import SeedGroup, group_seeds, without_restated
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER
 from bench.report.tables import cells
 from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of

@@ -17,10 +17,9 @@ from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import bits_in, numbers_in
 from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
-from bench.report.data.groups import Network
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
-from bench.report.data.study import Study
+from bench.report.data.study import Network, Study
 
 _HALF_WIDTH = 2 * 1.959964
 

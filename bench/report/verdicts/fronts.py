@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from bench.analysis.uncertainty import FrontUncertainty, Runs, front_uncertainty
 from bench.records.record import RunRecord
-from bench.report.data.groups import Network
-from bench.report.data.study import Study
+from bench.report.data.study import Network, Study
 from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import Axis, axes_of, with_costs
 

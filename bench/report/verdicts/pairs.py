@@ -14,8 +14,7 @@ from bench.analysis.statistics import Array, McNemar, mcnemar
 from bench.analysis.uncertainty import Estimate, difference
 from bench.analysis.verdict import holm
 from bench.errors import RecordError
-from bench.report.data.groups import Network
-from bench.report.data.study import Study
+from bench.report.data.study import Network, Study
 from bench.report.tables.cells import ReportTable, number, table_of
 from bench.report.verdicts.costs import in_macs, same_images
 

@@ -13,8 +13,7 @@ from typing import Literal
 from bench.analysis import verdict as judging
 from bench.analysis.verdict import LEVEL, Comparison, Outside, Verdict
 from bench.errors import RecordError
-from bench.report.data.groups import Network
-from bench.report.data.study import Study
+from bench.report.data.study import Network, Study
 from bench.report.verdicts.costs import MACS, Axis, axes_of, beside, costs_on, with_costs
 
 Statics = Literal["dense", "dense and static controls"]

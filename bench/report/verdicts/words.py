@@ -11,7 +11,7 @@ from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ, spent_in_words
-from bench.report.data.groups import Network
+from bench.report.data.study import Network
 from bench.report.verdicts.costs import MACS, Axis, cells_of
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
 
