@@ -11,18 +11,19 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
+from update import reference
 
 from bench.method import METHODS, Method
 from bench.records.published import PublishedPoint, canonical_name, load_published
 from bench.report.data.row import Row
+from bench.report.data.study import Study
+from bench.report.verdicts.verdicts import verdicts_of
+from bench.report.verdicts.words import sentence
 from bench.spaces import search_space
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "results" / "reference"
 _DATASETS = ("CIFAR-10", "CIFAR-100", "MNIST", "ImageNet")
 _LEAD = re.compile(r"\A((?:How|What|When) [^.:]{3,40}\.|Reference:|Expected|Published)(?=\s|\Z)")
 _SOURCES = (
@@ -34,7 +35,8 @@ _ROLES = ("dense", "dynamic", "control")
 
 def method_pages() -> dict[str, str]:
     """Return the Markdown of each page by its place in the site, dense first, controls last."""
-    rows, told = _reference_rows(), _sentences()
+    study = reference()
+    rows, told = study.rows, _sentences(study)
     return {f"methods/{_stem(methods[0])}.md": _page(methods, rows, told) for methods in _by_file()}
 
 
@@ -109,7 +111,13 @@ def _settings(method: type[Method], first: type[Method]) -> str:
         if derived and usual.get(name) == _shown(field):
             continue
         source = "reconstructed" if name in method.tags.reconstructed else "published"
-        cells = (f"`{name}`", *_shown(field), str(spaces.get(name, "")), _reported(field), source)
+        cells = (
+            f"`{name}`",
+            *_shown(field),
+            str(spaces.get(name, "")),
+            field.description or "",
+            source,
+        )
         lines.append(cells)
     what = f"## Settings of `{method.name}`"
     if derived:
@@ -119,10 +127,6 @@ def _settings(method: type[Method], first: type[Method]) -> str:
     header = ("name", "default", "values", "range searched", "what it is", "source")
     legend = f"\n\n{_SOURCES}" if method is first else ""
     return f"{what}\n\n{_table(header, lines)}{legend}"
-
-
-def _reported(field: Any) -> str:
-    return field.description or ""
 
 
 def _shown(field: Any) -> tuple[str, str]:
@@ -159,28 +163,18 @@ def _published(stem: str) -> str:
 
 
 def _numbers(point: PublishedPoint) -> tuple[str, ...]:
-    accuracy = "" if point.accuracy is None else f"{100 * point.accuracy:.2f}"
     nflops = "" if point.nflops is None else f"{point.nflops:.3f}"
     macs = "" if point.macs is None else f"{point.macs / 1e6:.1f}"
-    return accuracy, nflops, macs, point.source, point.note
+    return _percent(point.accuracy), nflops, macs, point.source, point.note
 
 
-def _reference_rows() -> list[Row]:
-    from bench.records.store import RunStore
-    from bench.report.data.rows import rows
-
-    return rows(RunStore(REFERENCE).load_all().records)
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
 
 
-def _sentences() -> dict[str, list[str]]:
-    from bench.records.store import RunStore
-    from bench.report.data.study import Study
-    from bench.report.verdicts.verdicts import verdicts_of
-    from bench.report.verdicts.words import sentence
-
-    store = RunStore(REFERENCE)
+def _sentences(study: Study) -> dict[str, list[str]]:
     told: dict[str, list[str]] = {}
-    for found in verdicts_of(Study(store.load_all().records, store)):
+    for found in verdicts_of(study):
         told.setdefault(found.method, []).append(
             f"{found.network.record.variant}. {sentence(found.on('macs'))}"
         )
@@ -193,9 +187,9 @@ def _measured(rows: Sequence[Row], told: Sequence[str]) -> str:
     header = ("variant", "backbone", "accuracy, %", "nFLOPs", "speed-up, batch 1",
               "speed-up, batch 256", "epochs")  # fmt: skip
     table = _table(header, [_measured_row(row) for row in rows])
-    verdicts = "\n".join(f"- {sentence}" for sentence in told)
+    verdicts = "\n".join(f"- {line}" for line in told)
     return (
-        "## Our reference runs\n\nCIFAR-10, one seed, a short budget; a speed-up is on one CPU "
+        "## Our reference runs\n\nCIFAR-10, a line per run; a speed-up is on one CPU "
         "thread, with its 95 % interval ([what they say](../results.md)).\n\n"
         f"{table}\n\n{verdicts}"
     )
@@ -205,7 +199,7 @@ def _measured_row(row: Row) -> tuple[str, ...]:
     return (
         row.variant or "-",
         row.backbone,
-        f"{100 * (row.accuracy or 0):.2f}",
+        _percent(row.accuracy),
         f"{row.nflops:.3f}",
         _speedup(row, 1),
         _speedup(row, 256),
