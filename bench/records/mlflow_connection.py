@@ -118,7 +118,6 @@ def as_default(uri: str) -> Iterator[None]:
 
 DATABASE_FILE = "mlflow.db"
 _BUSY_S = 20.0
-_HEADER_BYTES = 100
 
 
 def uri_of(results_dir: Path) -> str:
@@ -132,18 +131,11 @@ def is_damaged(results_dir: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-        size_bytes = path.stat().st_size
-        # Cut within a page SQLite would read zeros instead of complaining. The size of a page is in
-        # two bytes at 16; 1 stands for 65,536, which has no room in them.
-        page_bytes = int.from_bytes(header[16:18], "big")
-        page_bytes = 65536 if page_bytes == 1 else max(page_bytes, 1)
-        if 0 < size_bytes < _HEADER_BYTES or size_bytes % page_bytes > 0:
-            return True
         with closing(sqlite3.connect(path, timeout=_BUSY_S)) as database:
             found: list[tuple[str]] = database.execute("PRAGMA integrity_check(1)").fetchall()
-            return found != [("ok",)]
+            (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        # Cut within a page SQLite reads zeros instead of complaining.
+        return found != [("ok",)] or path.stat().st_size % page_bytes > 0
     except sqlite3.OperationalError as error:
         # Locked or not to be opened says nothing of its content.
         return "malformed" in str(error)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,12 @@ from bench.method import (
 )
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
-from bench.records.record import EpochRow
+from bench.recipes import Precision
+from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Settings, TrainingImages, Watch, step_macs_per_image, train
-from bench.training.reporter import Silent
+from bench.training.reporter import Reporter, Silent
 from methods.blockdrop import BlockDrop, BlockDropConfig
 from methods.sgad import Sgad, SgadConfig
 
@@ -63,20 +65,33 @@ class _KillAfter(Silent):
             raise _KilledError
 
 
+def _train_phases(
+    net: DynamicNet,
+    phases: Sequence[Phase],
+    path: Path,
+    *,
+    reporter: Reporter | None = None,
+    watch: Watch | None = None,
+    precision: Precision = "fp32",
+) -> tuple[list[EpochRow], list[PhaseCost]]:
+    return train(
+        net,
+        phases,
+        images=_images(),
+        settings=Settings(0, torch.device("cpu"), precision),
+        checkpoint=Checkpoint(path, identity="x"),
+        reporter=reporter or Silent(),
+        watch=watch,
+    )
+
+
 def _train(
-    method: Method, config: object, path: Path, *, reporter: Silent | None = None
+    method: Method, config: object, path: Path, *, reporter: Reporter | None = None
 ) -> tuple[DynamicNet, list[EpochRow]]:
     seed_globally(0, "build")
     net = method.build(BACKBONE, config)  # type: ignore[arg-type]
-    rows, _ = train(
-        net,
-        method.phases(config, BUDGET),  # type: ignore[arg-type]
-        images=_images(),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(path, identity="x"),
-        reporter=reporter or Silent(),
-    )
-    return net, rows
+    phases = method.phases(config, BUDGET)  # type: ignore[arg-type]
+    return net, _train_phases(net, phases, path, reporter=reporter)[0]
 
 
 @pytest.mark.parametrize(
@@ -135,14 +150,7 @@ def test_each_phase_keeps_the_optimizer_it_was_trained_by(tmp_path: Path) -> Non
     budget = BUDGET.model_copy(update={"published": True})
     method, config = BlockDrop(), BlockDropConfig()
     phases = method.phases(config, budget)
-    _, costs = train(
-        method.build(BACKBONE, config),
-        phases,
-        images=_images(),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
-        reporter=Silent(),
-    )
+    _, costs = _train_phases(method.build(BACKBONE, config), phases, tmp_path / "checkpoint")
     kept = [cost.optimizer for cost in costs]
     assert kept == [phase.optimizer for phase in phases]
     assert len(set(kept)) == 2 and budget.optimizer not in kept
@@ -164,15 +172,8 @@ class _Explodes(_Plain):
 
 def _run_phase(phase: Phase, tmp_path: Path, *, watch: Watch | None = None) -> list[EpochRow]:
     seed_globally(0, "build")
-    rows, costs = train(
-        GatedResNet(BACKBONE),
-        [phase],
-        images=_images(),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
-        reporter=Silent(),
-        watch=watch,
-    )
+    net = GatedResNet(BACKBONE)
+    rows, costs = _train_phases(net, [phase], tmp_path / "checkpoint", watch=watch)
     assert [cost.name for cost in costs] == [phase.name]
     return rows
 
@@ -243,14 +244,8 @@ def test_parameters_outside_the_phase_stay_as_they_are(tmp_path: Path) -> None:
     seed_globally(0, "build")
     net = GatedResNet(BACKBONE)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    train(
-        net,
-        [_HeadOnly("p", epochs=1, batch_size=16, optimizer=OptimizerSpec())],
-        images=_images(),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
-        reporter=Silent(),
-    )
+    phase = _HeadOnly("p", epochs=1, batch_size=16, optimizer=OptimizerSpec())
+    _train_phases(net, [phase], tmp_path / "checkpoint")
     changed = {n for n, p in net.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {"trunk.head.linear.weight", "trunk.head.linear.bias"}
     assert all(parameter.requires_grad for parameter in net.parameters())
@@ -292,14 +287,8 @@ def test_a_step_is_counted_forward_and_backward_through_what_it_trains(tmp_path:
 def test_bf16_autocast_trains_in_fp32_weights(tmp_path: Path) -> None:
     seed_globally(0, "build")
     net = GatedResNet(BACKBONE)
-    rows, _ = train(
-        net,
-        [_Plain("p", epochs=2, batch_size=16, optimizer=OptimizerSpec(lr=0.05))],
-        images=_images(),
-        settings=Settings(0, torch.device("cpu"), "bf16"),
-        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="x"),
-        reporter=Silent(),
-    )
+    phase = _Plain("p", epochs=2, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+    rows, _ = _train_phases(net, [phase], tmp_path / "checkpoint", precision="bf16")
     assert rows[-1].values["loss"] < rows[0].values["loss"]
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 

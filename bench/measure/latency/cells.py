@@ -97,6 +97,11 @@ def cell_of(
         "latency_rounds": len(timing.rounds),
         **sharing.values(),
     }
+    raw = _raw(timing)
+    raws = {name: raw if other is timing else _raw(other) for name, other in baselines.items()}
+    twice = _raw(again)
+    both = len(raws[dense].ms_n) and len(twice.ms_n)
+    margin = margin_of(_speedup(raws[dense], twice)) if both else None
     record = LatencyCell(
         scenario="stream" if timing.batch_size == 1 else "batch",
         batch_size=timing.batch_size,
@@ -104,22 +109,15 @@ def cell_of(
         device=str(setup.device),
         threads=setup.threads,
         runtime=timing.prepared.runtime,
-        n=len(timing.ms_n),
-        latency_ms=None,
         contended=bool(timing.rounds) and sharing.contended(threads=setup.threads),
         reason=timing.failure,
         memory_reason=_NO_PASS,
         energy_reason=_NO_PASS,
         environment=Environment(values=values),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **_numbers(raw, raws, dense=dense, margin=margin),
     )
-    raw = _raw(timing)
-    raws = {name: raw if other is timing else _raw(other) for name, other in baselines.items()}
-    twice = _raw(again)
-    both = len(raws[dense].ms_n) and len(twice.ms_n)
-    margin = margin_of(_speedup(raws[dense], twice)) if both else None
-    numbers = _numbers(raw, raws, dense=dense, margin=margin)
-    return MeasuredCell(record.model_copy(update=numbers), raw, timing.prepared.sentence, dense)
+    return MeasuredCell(record, raw, timing.prepared.sentence, dense)
 
 
 def merged(
@@ -141,22 +139,18 @@ def merged(
         seen = [part.record.environment.values[key] for part in parts]
         values[key] = None if None in seen else _WORST[key](seen)
     margins = [part.record.margin for part in parts if part.record.margin is not None]
-    update: dict[str, Any] = {
-        **dict.fromkeys(_NUMBERS),
-        "n": len(raw.ms_n),
-        "converged": False,
+    update = {
         "contended": any(part.record.contended for part in parts),
         "reason": failures[0] if failures else "",
         "environment": Environment(values=values | {"latency_processes": len(parts)}),
         "measured_at": max(part.record.measured_at for part in parts),
-        "others": {},
         **_numbers(raw, raws, dense=parts[0].dense, margin=max(margins, default=None)),
     }
     record = parts[0].record.model_copy(update=update)
     return MeasuredCell(record, raw, parts[0].equivalence, parts[0].dense)
 
 
-_NUMBERS = (
+_ABSENT = (
     *("latency_ms", "mean_ms", "iqr_ms", "p90_ms", "p99_ms", "interval_ms", "dense_ms"),
     *("speedup", "speedup_interval", "verdict", "margin"),
 )
@@ -164,11 +158,14 @@ _NUMBERS = (
 
 def _numbers(
     raw: RawLatency, baselines: Mapping[str, RawLatency], *, dense: str, margin: float | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
+    """Return what samples say, by the fields of a cell; None where there are none."""
     ms_n, baseline = raw.ms_n, baselines[dense]
+    numbers: dict[str, Any] = dict.fromkeys(_ABSENT)
+    numbers |= {"n": len(ms_n), "converged": False, "others": {}}
     if not len(ms_n):
-        return {}
-    numbers: dict[str, object] = {
+        return numbers
+    numbers |= {
         "latency_ms": float(np.median(ms_n)),
         "mean_ms": float(ms_n.mean()),
         "iqr_ms": interquartile_ms(ms_n),
@@ -189,9 +186,8 @@ def _numbers(
         return numbers | {"speedup": 1.0, "verdict": "baseline"}
     if len(baseline.ms_n):
         speedup = _speedup(baseline, raw)
-        verdict = verdict_of(speedup, margin=margin or 0.0)
         numbers |= {"speedup": speedup.ratio, "speedup_interval": speedup.interval}
-        numbers["verdict"] = verdict
+        numbers["verdict"] = verdict_of(speedup, margin=margin or 0.0)
     return numbers
 
 
