@@ -1,6 +1,7 @@
-"""Intervals and tests for accuracies: over seeds, over test images, and paired.
+"""Intervals and tests for accuracies: over seeds, over test images, and paired; correlations.
 
-Pure functions of numbers; owns no records and no words.
+Also which images are the cheapest and the most expensive: those looked at one by one. Pure
+functions of numbers; owns no records and no words.
 """
 
 from __future__ import annotations
@@ -139,3 +140,22 @@ def _mean_ranks(values: Array) -> Array:
     last = np.cumsum(counts)
     ranks: Array = (last - (counts - 1) / 2)[group]
     return ranks
+
+
+SHOWN_IMAGES = 10
+
+
+class Extremes(NamedTuple):
+    """Positions in the test set, the most extreme first; of images that cost the same, in order."""
+
+    cheapest: tuple[int, ...]
+    most_expensive: tuple[int, ...]
+
+
+def extremes_of(cost_n: Array) -> Extremes:
+    """Return SHOWN_IMAGES of each end, fewer of a small set: never one in both."""
+    count = min(SHOWN_IMAGES, len(cost_n) // 2)
+    return Extremes(
+        tuple(int(n) for n in np.argsort(cost_n, kind="stable")[:count]),
+        tuple(int(n) for n in np.argsort(-cost_n, kind="stable")[:count]),
+    )

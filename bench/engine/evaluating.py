@@ -15,8 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bench.analysis.extremes import extremes_of
-from bench.analysis.statistics import rank_correlation
+from bench.analysis.statistics import extremes_of, rank_correlation
 from bench.config import RunSpec
 from bench.data.augment import Batch, eval_batches
 from bench.data.images import Images, hold_out

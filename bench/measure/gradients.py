@@ -2,14 +2,12 @@
 
     g(block) = sqrt( mean over batches and weights of (dL / dw)^2 )
 
-L is the mean cross-entropy of a batch, through the masked forward in eval mode: gates are as at
-test time, and an image that skips a block adds nothing there. w are the weights of the block's
-convolutions. A mean over weights, so that wide blocks compare with narrow ones; squares, so that
-signs do not cancel between batches, as they would at a minimum of the loss.
+L is the mean cross-entropy of a batch, through the masked forward in eval mode; an image that skips
+a block adds nothing there. w are the weights of the block's convolutions. A mean, so that wide
+blocks compare with narrow ones; squares, so that signs do not cancel between batches.
 
-That such magnitudes say something beside execution rates is the idea of Fig. 4 of the SGAD paper
-(arXiv 1807.01430). What exactly is drawn there is not known here: this definition is our own, and
-its numbers are not the paper's. Owns no choice of images; changes nothing in the network.
+The idea is that of Fig. 4 of the SGAD paper (arXiv 1807.01430); what exactly is drawn there is not
+known, so the numbers are not the paper's. Owns no choice of images; changes nothing in the network.
 """
 
 from __future__ import annotations

@@ -99,13 +99,11 @@ class RunStore:
 
     def names(self) -> list[str]:
         """Return the names of all runs that have a record, readable or not."""
-        if not self.runs_dir.is_dir():
-            with storage_errors(self.results_dir):
-                if self.results_dir.exists() and not self.results_dir.is_dir():
-                    raise NotADirectoryError(errno.ENOTDIR, "")
-            return []
         with storage_errors(self.runs_dir):
-            folders = sorted(os.listdir(self.runs_dir))
+            try:
+                folders = sorted(os.listdir(self.runs_dir))
+            except FileNotFoundError:
+                return []
         return [name for name in folders if self._has_record(name)]
 
     def load_all(self) -> Inventory:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from bench.analysis.extremes import SHOWN_IMAGES, extremes_of
 from bench.analysis.statistics import (
+    SHOWN_IMAGES,
     critical_value,
+    extremes_of,
     mcnemar,
     rank_correlation,
     rank_correlation_within,

@@ -12,7 +12,7 @@ import pytest
 from commands import Heard, bench
 
 from bench import api
-from bench.analysis.extremes import extremes_of
+from bench.analysis.statistics import extremes_of
 from bench.errors import RecordError
 from bench.records.arrays import read_arrays, save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord

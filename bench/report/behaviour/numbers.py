@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bench.analysis.extremes import extremes_of
+from bench.analysis.statistics import extremes_of
 from bench.errors import RecordError
 from bench.plain_text import one_line
 from bench.records.arrays import Arrays, numbers_in
