@@ -38,10 +38,6 @@ class RemoteFile:
     official_url: str  # the folder of the file, as with mirrors
 
 
-class _FailedError(Exception):
-    """This place does not give us the file; the text says why."""
-
-
 def places(file: RemoteFile) -> tuple[str, ...]:
     """Return the base URLs to try: those in $BENCH_DATA_MIRROR, then the official one."""
     given = os.environ.get(MIRROR_VARIABLE, "").split(",")
@@ -60,33 +56,31 @@ def download(file: RemoteFile, *, folder: Path, bases: Sequence[str], hint: str)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for base in bases:
-        try:
-            _fetch(f"{base.rstrip('/')}/{file.name}", part, file)
-        except _FailedError as failure:
-            reasons.append(f"{_host(base)}: {failure}")
-        else:
+        reason = _fetch(f"{base.rstrip('/')}/{file.name}", part, file)
+        if not reason:
             with storage_errors(folder):
                 os.replace(part, folder / file.name)
             return folder / file.name
+        reasons.append(f"{_host(base)}: {reason}")
     raise DataError(f"Cannot download {file.name} ({'; '.join(reasons)}).", hint=hint)
 
 
-def _fetch(url: str, part: Path, file: RemoteFile) -> None:
+def _fetch(url: str, part: Path, file: RemoteFile) -> str:
     """Fill `part`, asking again as long as every answer brings something new; what a wrong file
-    left behind is thrown away and tried afresh."""
+    left behind is thrown away and tried afresh. Return why that did not do, "" if it did."""
     had_leftover = _size_bytes(part) > 0
     while (before := _size_bytes(part)) < file.size_bytes:
         reason = _fetch_more(url, part, file)
         if _size_bytes(part) <= before:
-            raise _FailedError(reason or "the connection ended early")
+            return reason or "the connection ended early"
     with storage_errors(part.parent):
         found = md5_of(part)
         if found == file.md5:
-            return
+            return ""
         part.unlink()
-    if not had_leftover:
-        raise _FailedError(f"the file it gave has md5 {found}, expected {file.md5}")
-    _fetch(url, part, file)
+    if had_leftover:
+        return _fetch(url, part, file)
+    return f"the file it gave has md5 {found}, expected {file.md5}"
 
 
 def _fetch_more(url: str, part: Path, file: RemoteFile) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,8 +34,7 @@ class Source(Protocol):
         """Return (image, label); the image as the views of the set take it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Views:
+class Views(NamedTuple):
     """What becomes of an image before it is normalised, in training and in evaluation.
 
     Both return a PIL image, an array (H, W, C) or a tensor (C, H, W): uint8 or float32, one size.

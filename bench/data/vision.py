@@ -9,8 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +70,8 @@ class Vision(DatasetPlugin):
         return f"torchvision {importlib.metadata.version('torchvision')}"
 
     def load(self, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
+        from torchvision.transforms import v2
+
         train, test = self._split(data_dir, "train"), self._split(data_dir, "test", "val")
         labels = _labels(train), _labels(test)
         names = getattr(train, "classes", None) or range(1 + max(map(max, labels)))
@@ -91,7 +92,7 @@ class Vision(DatasetPlugin):
             train=train,
             test=test,
             labels=labels,
-            views=Views(_InColour(views.training), _InColour(views.evaluation)),
+            views=Views(*(v2.Compose([v2.RGB(), view]) for view in views)),
             class_names=class_names,
             constants=IMAGENET,
             workers=workers,
@@ -109,14 +110,6 @@ class Vision(DatasetPlugin):
             hint='Its files must lie there as torchvision leaves them: python -c "from torchvision'
             f'.datasets import {self.title} as D; D({str(data_dir)!r}, download=True)"',
         )
-
-
-@dataclass(frozen=True)
-class _InColour:
-    view: Callable[[Any], Any]
-
-    def __call__(self, image: Any) -> Any:
-        return self.view(image.convert("RGB"))
 
 
 def _labels(split: Any) -> Sequence[int]:

@@ -26,9 +26,8 @@ LARGEST_BYTES = 64 << 20
 def encode(record: RunRecord) -> bytes:
     """Return the document of `record`: readable JSON, UTF-8.
 
-    Keys keep their order, which means something: blocks stand as they are executed.
-    Numbers that are not finite (the loss of a diverged run) become the strings "nan" and "inf",
-    which pydantic reads back as the same numbers.
+    Keys keep their order: blocks stand as they are executed. Numbers that are not finite (the loss
+    of a diverged run) become "nan" and "inf", which pydantic reads back as the same numbers.
     """
     content = _spell_out(record.model_dump(mode="json"))
     document = {"sha256": _sha256(content), "record": content}

@@ -1,15 +1,14 @@
 """Runs on disk: one folder per run under <results>/runs, found again by the hash of its spec.
 
-    <results>/runs/<run>/record.json   the truth about the run
-                         *.npz         arrays that the record names
+    <results>/runs/<run>/record.json             the truth about the run
+                         *.npz                   arrays that the record names
                          weights.safetensors     all of the network, to rebuild it
-                         trunk.safetensors       the ResNet alone, to start another run from
+                         trunk.safetensors       the trunk alone, to start another run from
                          inference.safetensors   what has to be shipped
                          masks.png               what its decisions look like
                          checkpoint.bin          only while the run is not finished
 
-Owns where things lie and that a damaged record never counts; owns no schema (record.py) and no
-encoding (document.py).
+Owns where things lie and that a damaged record never counts; no schema and no encoding.
 """
 
 from __future__ import annotations
@@ -45,6 +44,8 @@ INFERENCE_FILE = "inference.safetensors"
 MASKS_FIGURE = "masks.png"
 _EDIT_LOCK = ".record.lock"
 _PATIENCE_S = 60.0
+_LISTED = 8
+_IN_THE_NAME = ("seed", "dataset.name", "backbone.name", "method")
 
 
 class Problem(NamedTuple):
@@ -62,18 +63,17 @@ class Inventory(NamedTuple):
 
 
 class RunStore:
-    """The runs of one results folder. Nothing is created before the first write."""
+    """The runs of one results folder. Nothing is created before the first write.
+
+    Every method raises a StorageError where the system refuses the folder: read-only, full, gone.
+    """
 
     def __init__(self, results_dir: Path) -> None:
         self.results_dir = Path(results_dir).absolute()
         self.runs_dir = self.results_dir / "runs"
 
     def folder(self, spec: RunSpec) -> Path:
-        """Create and return the folder of `spec`.
-
-        Raises:
-            StorageError: the results folder is read-only, full or gone.
-        """
+        """Create and return the folder of `spec`."""
         return make_folder(self._folder_named(spec.run))
 
     def folder_of(self, record: RunRecord) -> Path:
@@ -84,9 +84,6 @@ class RunStore:
         """Return the record with the key of `spec` and this status, if there is one.
 
         A damaged record counts as none, so that the run is done again.
-
-        Raises:
-            StorageError: there is a record and the system refuses to read it.
         """
         folder = self._folder_named(spec.run)
         try:
@@ -128,10 +125,9 @@ class RunStore:
         try:
             return self.load(match)
         except RecordError as error:
-            raise RecordError(
-                f"The record of run '{match}' cannot be used: {error.message}.",
-                hint="Run it again; the damaged file is kept beside the new one.",
-            ) from None
+            said = f"The record of run '{match}' cannot be used: {error.message}."
+            hint = "Run it again; the damaged file is kept beside the new one."
+            raise RecordError(said, hint=hint) from None
 
     def matching(self, name: str) -> list[str]:
         """Return the names of the runs that `name` may mean; never an empty list.
@@ -157,9 +153,6 @@ class RunStore:
         """Write `record` into its folder, whole or not at all; return the file.
 
         A damaged record in its place is set aside.
-
-        Raises:
-            StorageError: the results folder is read-only, full or gone.
         """
         folder = make_folder(self._folder_named(record.run))
         with _edited(folder):
@@ -170,11 +163,10 @@ class RunStore:
     def amend(self, run: str, change: Callable[[RunRecord], RunRecord]) -> RunRecord:
         """Replace the record of a run by what `change` makes of it as it is now; return that.
 
-        No other process changes it meanwhile, so of two that add something at once both are kept.
+        No other process changes it meanwhile: of two that add something at once both are kept.
 
         Raises:
             RecordError: the run has no readable record, or `change` makes that of another spec.
-            StorageError: the results folder is read-only, full or gone.
         """
         folder = self._folder_named(run)
         if not folder.is_dir():
@@ -250,11 +242,7 @@ def _set_aside_if_broken(folder: Path) -> Path | None:
 
 
 def plain_name(name: str) -> str:
-    """Return `name` if it stays inside a folder.
-
-    Raises:
-        RecordError: it has a path in it, or is empty.
-    """
+    """Return `name` if it stays inside a folder; else raise a RecordError."""
     if not _is_plain(name):
         raise RecordError(f"'{name}' is not a plain file name.", hint="The record is damaged.")
     return name
@@ -262,10 +250,6 @@ def plain_name(name: str) -> str:
 
 def _is_plain(name: str) -> bool:
     return bool(name) and name not in {".", ".."} and not set(name) & set("/\\\0:")
-
-
-_LISTED = 8
-_IN_THE_NAME = ("seed", "dataset.name", "backbone.name", "method")
 
 
 def finished_runs(store: RunStore, name: str) -> list[RunRecord]:

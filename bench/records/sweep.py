@@ -62,11 +62,7 @@ class SweepRecord(Frozen):
 
 
 def save_sweep(sweep: SweepRecord, results_dir: Path) -> Path:
-    """Write the document of a sweep; return the file.
-
-    Raises:
-        StorageError: the results folder is read-only, full or gone.
-    """
+    """Write the document of a sweep; return the file. A StorageError says that it cannot be."""
     path = make_folder(results_dir / SWEEPS_FOLDER) / f"{sweep.name}.json"
     write_atomically(path, sweep.model_dump_json(indent=1).encode() + b"\n")
     return path

@@ -1,7 +1,7 @@
 """Before a run is worked on: alone with its folder, leftovers gone, whatever is damaged set aside.
 
-Owns the lock of a run and the check of the files that its record names; trains and measures
-nothing. A file that is missing is no damage: weights may be deleted to save space.
+Owns the lock of a run and the check of the files that its record names. A file that is missing is
+no damage: weights may be deleted to save space. As the store, all raise a StorageError.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ def at_work(store: RunStore, spec: RunSpec, *, note: Note) -> Iterator[RunRecord
     """Be the only one that works on the run of `spec`; yield its finished record if there is one.
 
     `note` hears who is waited for, and what was damaged and is set aside, so that it is made again.
-
-    Raises:
-        StorageError: the results folder is read-only, full or gone.
     """
     folder = store.folder(spec)
     with locked(folder / _WORK_LOCK, note=note):
@@ -50,7 +47,6 @@ def adopt_reference(store: RunStore, *, note: Note) -> list[str]:
 
     Raises:
         RecordError: there is none.
-        StorageError: the results folder is read-only, full or gone.
     """
     source = RunStore(store.results_dir / "reference")
     adopted: list[str] = []
@@ -75,11 +71,7 @@ def adopt_reference(store: RunStore, *, note: Note) -> list[str]:
 
 
 def forget(store: RunStore, spec: RunSpec, *, note: Note) -> None:
-    """Delete all that is known of the run of `spec`, when no process works on it any more.
-
-    Raises:
-        StorageError: the system refuses it.
-    """
+    """Delete all that is known of the run of `spec`, when no process works on it any more."""
     folder = store.folder(spec)
     with locked(folder / _WORK_LOCK, note=note), storage_errors(folder):
         # First, so that a kill in the middle leaves no record of files that are gone.
@@ -138,10 +130,6 @@ def _finished(store: RunStore, spec: RunSpec, *, note: Note) -> RunRecord | None
 
 def _damaged(store: RunStore, record: RunRecord, names: Iterable[str] | None = None) -> list[str]:
     """Return those files, of all or of `names`, that are there and not as the record has them."""
-    folder = store.folder_of(record)
     asked = record.files if names is None else [name for name in names if name in record.files]
-    return [
-        name
-        for name, found in fingerprints(folder, asked).items()
-        if found != record.files.get(name)
-    ]
+    found = fingerprints(store.folder_of(record), asked)
+    return [name for name, fingerprint in found.items() if fingerprint != record.files[name]]
