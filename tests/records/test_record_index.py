@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from beside import ask_often, wall_s
+from synthetic_records import make_record
 
 from bench.errors import StorageError
 from bench.records import index
 from bench.records.index import Digests, digests
 from bench.records.record import RunRecord
 from bench.records.store import RECORD_FILE, RunStore
-
-MakeRecord = Callable[..., RunRecord]
 
 
 def status(record: RunRecord) -> str:
@@ -48,7 +47,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, make_record: MakeRecord) -> RunStore:
+def store(tmp_path: Path) -> RunStore:
     store = RunStore(tmp_path)
     for seed in range(3):
         store.save(make_record(seed=seed))
@@ -59,9 +58,7 @@ def file_of(store: RunStore) -> Path:
     return store.results_dir / ".cache" / "wall.json"
 
 
-def test_a_record_is_read_once_and_again_when_it_changed(
-    store: RunStore, make_record: MakeRecord, reads: list[str]
-) -> None:
+def test_a_record_is_read_once_and_again_when_it_changed(store: RunStore, reads: list[str]) -> None:
     first = ask(store)
     assert reads == store.names() == list(first.of)
     reads.clear()
@@ -73,9 +70,7 @@ def test_a_record_is_read_once_and_again_when_it_changed(
     assert reads == [newer.run]
 
 
-def test_new_and_removed_records_are_noticed(
-    store: RunStore, make_record: MakeRecord, reads: list[str]
-) -> None:
+def test_new_and_removed_records_are_noticed(store: RunStore, reads: list[str]) -> None:
     ask(store)
     gone, new = make_record(seed=0), make_record(seed=9)
     (store.folder_of(gone) / RECORD_FILE).unlink()
@@ -87,7 +82,7 @@ def test_new_and_removed_records_are_noticed(
 
 
 def test_a_record_damaged_in_place_with_its_old_time_is_a_problem_each_time(
-    store: RunStore, make_record: MakeRecord
+    store: RunStore,
 ) -> None:
     ask(store)
     record = make_record(seed=1)
@@ -183,9 +178,7 @@ def test_a_small_or_absent_store_gets_no_index(
     assert not (tmp_path / "absent").exists()
 
 
-def test_processes_that_share_an_index_all_see_the_truth(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_processes_that_share_an_index_all_see_the_truth(store: RunStore) -> None:
     truth = {record.run: [record.wall_s] for record in store.load_all().records}
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from beside import write_many
+from synthetic_records import make_record
 
 from bench.errors import RecordError, StorageError
 from bench.records.arrays import read_arrays, save_arrays
@@ -22,8 +23,6 @@ from bench.records.document import decode, encode
 from bench.records.record import EpochRow, RunRecord
 from bench.records.store import RECORD_FILE, RunStore, finished_run, finished_runs
 from bench.storage import write_atomically
-
-MakeRecord = Callable[..., RunRecord]
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def damage(store: RunStore, record: RunRecord, content: bytes) -> Path:
     return path
 
 
-def test_a_saved_record_is_found_by_its_spec(store: RunStore, make_record: MakeRecord) -> None:
+def test_a_saved_record_is_found_by_its_spec(store: RunStore) -> None:
     record = make_record()
     path = store.save(record)
     assert path == store.results_dir / "runs" / record.run / "record.json"
@@ -45,29 +44,25 @@ def test_a_saved_record_is_found_by_its_spec(store: RunStore, make_record: MakeR
     assert store.find(make_record(seed=1).spec) is None
 
 
-def test_asking_an_absent_store_creates_nothing(store: RunStore, make_record: MakeRecord) -> None:
+def test_asking_an_absent_store_creates_nothing(store: RunStore) -> None:
     assert store.load_all() == ([], [])
     assert store.find(make_record().spec) is None
     assert not store.results_dir.exists()
 
 
-def test_a_failed_run_is_listed_but_not_found_as_finished(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_failed_run_is_listed_but_not_found_as_finished(store: RunStore) -> None:
     failed = make_record(status="failed", reason="the loss is not a number")
     store.save(failed)
     assert store.find(failed.spec) is None
     assert store.load_all().records == [failed]
 
 
-def test_a_run_that_has_only_a_folder_is_no_problem(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_run_that_has_only_a_folder_is_no_problem(store: RunStore) -> None:
     assert store.folder(make_record().spec).is_dir()
     assert store.load_all() == ([], [])
 
 
-def test_numbers_that_are_not_finite_come_back(make_record: MakeRecord) -> None:
+def test_numbers_that_are_not_finite_come_back() -> None:
     row = EpochRow(
         phase="main", epoch=0, lr=0.1, images_per_s=1.0, wall_s=math.inf, values={"loss": math.nan}
     )
@@ -97,10 +92,7 @@ def with_schema(record: RunRecord, version: int) -> bytes:
     ],
 )
 def test_a_damaged_record_is_reported_and_never_counted(
-    store: RunStore,
-    make_record: MakeRecord,
-    break_it: Callable[[RunRecord], bytes],
-    reason: str,
+    store: RunStore, break_it: Callable[[RunRecord], bytes], reason: str
 ) -> None:
     record, healthy = make_record(), make_record(seed=1)
     store.save(record)
@@ -115,9 +107,7 @@ def test_a_damaged_record_is_reported_and_never_counted(
         store.get(record.run)
 
 
-def test_a_record_with_a_true_checksum_and_a_wrong_shape_is_reported(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_record_with_a_true_checksum_and_a_wrong_shape_is_reported(store: RunStore) -> None:
     record = make_record()
     store.save(record)
     odd = record.model_copy(update={"test_images": "many"})
@@ -126,16 +116,14 @@ def test_a_record_with_a_true_checksum_and_a_wrong_shape_is_reported(
     assert "test_images" in store.load_all().problems[0].reason
 
 
-def test_a_record_in_a_foreign_folder_is_reported(store: RunStore, make_record: MakeRecord) -> None:
+def test_a_record_in_a_foreign_folder_is_reported(store: RunStore) -> None:
     record, other = make_record(), make_record(seed=7)
     store.save(record)
     damage(store, record, encode(other))
     assert "another run" in store.load_all().problems[0].reason
 
 
-def test_a_truncated_record_is_set_aside_when_its_run_starts_again(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_truncated_record_is_set_aside_when_its_run_starts_again(store: RunStore) -> None:
     record = make_record()
     store.save(record)
     for number in (1, 2):
@@ -151,16 +139,14 @@ def test_a_truncated_record_is_set_aside_when_its_run_starts_again(
     assert (store.folder_of(record) / "record.json.broken-3").read_bytes() == b"{{{"
 
 
-def test_a_healthy_record_is_not_set_aside(store: RunStore, make_record: MakeRecord) -> None:
+def test_a_healthy_record_is_not_set_aside(store: RunStore) -> None:
     record = make_record()
     store.save(record)
     assert store.set_aside_broken(record.spec) is None
     assert store.find(record.spec) == record
 
 
-def test_a_run_is_found_by_the_beginning_of_its_key(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_run_is_found_by_the_beginning_of_its_key(store: RunStore) -> None:
     record, other = make_record("sgad"), make_record("blockdrop")
     store.save(record)
     store.save(other)
@@ -168,7 +154,7 @@ def test_a_run_is_found_by_the_beginning_of_its_key(
     assert store.get("block") == other
 
 
-def test_an_ambiguous_name_lists_the_runs(store: RunStore, make_record: MakeRecord) -> None:
+def test_an_ambiguous_name_lists_the_runs(store: RunStore) -> None:
     for seed in (0, 1):
         store.save(make_record(seed=seed))
     with pytest.raises(RecordError, match="names 2 runs") as caught:
@@ -177,13 +163,13 @@ def test_an_ambiguous_name_lists_the_runs(store: RunStore, make_record: MakeReco
 
 
 @pytest.mark.parametrize("name", ["sgda-cifar10-resnet32", "../../etc", "", "."])
-def test_an_unknown_run_says_so(store: RunStore, make_record: MakeRecord, name: str) -> None:
+def test_an_unknown_run_says_so(store: RunStore, name: str) -> None:
     store.save(make_record())
     with pytest.raises(RecordError, match="There is no run"):
         store.get(name)
 
 
-def test_a_misspelt_run_gets_the_nearest_name(store: RunStore, make_record: MakeRecord) -> None:
+def test_a_misspelt_run_gets_the_nearest_name(store: RunStore) -> None:
     record = make_record()
     store.save(record)
     with pytest.raises(RecordError) as caught:
@@ -191,7 +177,7 @@ def test_a_misspelt_run_gets_the_nearest_name(store: RunStore, make_record: Make
     assert record.run in (caught.value.hint or "")
 
 
-def test_an_amendment_starts_from_what_is_on_disk(store: RunStore, make_record: MakeRecord) -> None:
+def test_an_amendment_starts_from_what_is_on_disk(store: RunStore) -> None:
     record = make_record()
     store.save(record.model_copy(update={"reason": "by another"}))
     made = store.amend(record.run, lambda now: now.model_copy(update={"wall_s": 1.0}))
@@ -199,15 +185,13 @@ def test_an_amendment_starts_from_what_is_on_disk(store: RunStore, make_record: 
     assert (made.wall_s, made.reason) == (1.0, "by another")
 
 
-def test_an_amendment_of_an_absent_run_is_refused(store: RunStore, make_record: MakeRecord) -> None:
+def test_an_amendment_of_an_absent_run_is_refused(store: RunStore) -> None:
     with pytest.raises(RecordError, match="There is no run"):
         store.amend(make_record().run, lambda now: now)
     assert not store.results_dir.exists()
 
 
-def test_an_amendment_cannot_make_another_run_of_it(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_an_amendment_cannot_make_another_run_of_it(store: RunStore) -> None:
     record = make_record()
     store.save(record)
     with pytest.raises(RecordError, match="another spec"):
@@ -215,7 +199,7 @@ def test_an_amendment_cannot_make_another_run_of_it(
     assert store.get(record.run) == record
 
 
-def test_no_temporary_file_is_left(store: RunStore, make_record: MakeRecord) -> None:
+def test_no_temporary_file_is_left(store: RunStore) -> None:
     record = make_record()
     store.save(record)
     assert os.listdir(store.folder_of(record)) == [RECORD_FILE]
@@ -240,7 +224,7 @@ def test_a_full_disk_is_a_storage_error_and_keeps_the_old_file(
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
 def test_a_read_only_folder_is_a_storage_error(
-    store: RunStore, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, code: int
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -250,9 +234,7 @@ def test_a_read_only_folder_is_a_storage_error(
         store.save(make_record())
 
 
-def test_a_file_in_place_of_the_results_folder_is_a_storage_error(
-    tmp_path: Path, make_record: MakeRecord
-) -> None:
+def test_a_file_in_place_of_the_results_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(StorageError, match="file stands where a folder"):
         RunStore(tmp_path / "results").save(make_record())
@@ -329,18 +311,14 @@ def test_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None
         save_arrays(tmp_path, name, {})
 
 
-def test_a_record_that_names_another_folder_writes_nothing(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_record_that_names_another_folder_writes_nothing(store: RunStore) -> None:
     record = make_record().model_copy(update={"run": "../../elsewhere"})
     with pytest.raises(RecordError, match="not a plain file name"):
         store.save(record)
     assert not store.results_dir.exists()
 
 
-def test_blocks_come_back_in_the_order_of_execution(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_blocks_come_back_in_the_order_of_execution(store: RunStore) -> None:
     record = make_record()
     names = [f"block{number}" for number in range(12)]
     point = record.points[0].model_copy(update={"block_rates": dict.fromkeys(names, 1.0)})
@@ -349,18 +327,14 @@ def test_blocks_come_back_in_the_order_of_execution(
     assert list(store.get(record.run).points[0].block_rates) == names
 
 
-def test_the_beginning_of_several_names_means_all_finished_runs(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_the_beginning_of_several_names_means_all_finished_runs(store: RunStore) -> None:
     seeds = [make_record(seed=seed) for seed in (0, 1)]
     for record in (*seeds, make_record(seed=2, status="failed", reason="no luck")):
         store.save(record)
     assert finished_runs(store, "sgad-cifar10") == seeds
 
 
-def test_the_name_of_a_method_means_no_longer_name(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_the_name_of_a_method_means_no_longer_name(store: RunStore) -> None:
     record = make_record("sgad")
     for one in (record, make_record("sgad_beta")):
         store.save(one)
@@ -368,9 +342,7 @@ def test_the_name_of_a_method_means_no_longer_name(
     assert len(finished_runs(store, "sga")) == 2
 
 
-def test_a_failed_run_is_in_nobodys_way_where_one_finished_run_is_needed(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_a_failed_run_is_in_nobodys_way_where_one_finished_run_is_needed(store: RunStore) -> None:
     record = make_record(seed=0)
     for one in (record, make_record(seed=1, status="failed", reason="no luck")):
         store.save(one)
@@ -379,9 +351,7 @@ def test_a_failed_run_is_in_nobodys_way_where_one_finished_run_is_needed(
         finished_run(store, "sgad-cifar10-resnet32-s1")
 
 
-def test_several_candidates_are_differences_by_what_differs(
-    store: RunStore, make_record: MakeRecord
-) -> None:
+def test_several_candidates_are_differences_by_what_differs(store: RunStore) -> None:
     for d_max in (0.5, 0.8):
         store.save(make_record(config={"d_max": d_max, "gamma": 1}))
     with pytest.raises(RecordError, match="names 2 finished runs") as caught:

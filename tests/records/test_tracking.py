@@ -6,18 +6,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
+from synthetic_records import make_cell, make_point, make_record
 
 from bench.measure.environment import machine_load
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
 from bench.records.mlflow_content import finals, measured, models_of, params
-from bench.records.record import Dynamics, LatencyCell, PointRecord, RunRecord
+from bench.records.record import Dynamics, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.records.tracking import (
@@ -27,8 +27,6 @@ from bench.records.tracking import (
     register_point,
     sync,
 )
-
-MakeRecord = Callable[..., RunRecord]
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +54,7 @@ def logged(results: Path, name: str) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id], f"tags.`skipbench.run` = '{name}'"))
 
 
-def test_a_record_arrives_whole_and_only_once(
-    shared_results: Path,
-    make_record: MakeRecord,
-    make_point: Callable[..., PointRecord],
-    make_cell: Callable[..., LatencyCell],
-) -> None:
+def test_a_record_arrives_whole_and_only_once(shared_results: Path) -> None:
     store = RunStore(shared_results)
     points = (make_point("t=0.5", accuracy=0.91), make_point("t=0.7", accuracy=0.92))
     record = make_record("skipnet", points=points, epochs=4)
@@ -126,7 +119,7 @@ def _numbers(model: LoggedModel) -> dict[str, float]:
 
 
 def test_a_run_of_a_store_from_before_models_gets_them_and_stays_one_run(
-    shared_results: Path, make_record: MakeRecord
+    shared_results: Path,
 ) -> None:
     store = RunStore(shared_results)
     record = make_record("convnet_aig", seed=5)
@@ -145,7 +138,7 @@ def test_a_run_of_a_store_from_before_models_gets_them_and_stays_one_run(
 
 
 def test_a_registered_model_is_loaded_by_mlflow_without_skipbench(
-    shared_results: Path, make_record: MakeRecord, tmp_path: Path
+    shared_results: Path, tmp_path: Path
 ) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -175,7 +168,7 @@ def test_a_registered_model_is_loaded_by_mlflow_without_skipbench(
 
 
 def test_the_load_of_the_machine_is_logged_with_the_runs_of_that_time_where_it_is_asked_for(
-    shared_results: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    shared_results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = make_record("act", seed=8)
     store = RunStore(shared_results)
@@ -208,9 +201,7 @@ def test_the_load_of_the_machine_is_logged_with_the_runs_of_that_time_where_it_i
     assert [metric.timestamp for metric in history] == [first]
 
 
-def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(
-    shared_results: Path, make_record: MakeRecord
-) -> None:
+def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(shared_results: Path) -> None:
     store = RunStore(shared_results)
     failed = make_record("act", status="failed", reason="the loss is not a number")
     store.save(failed)
@@ -225,7 +216,7 @@ def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(
 
 
 def test_a_sweep_is_the_parent_of_its_trials_whoever_logged_them_first(
-    shared_results: Path, make_record: MakeRecord
+    shared_results: Path,
 ) -> None:
     store = RunStore(shared_results)
     records = [make_record("sgad", seed=seed) for seed in (11, 12)]
@@ -273,9 +264,7 @@ def test_a_sweep_is_the_parent_of_its_trials_whoever_logged_them_first(
 
 
 def test_mlflow_prints_and_phones_nothing_even_when_it_creates_its_database(
-    tmp_path: Path,
-    make_record: MakeRecord,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = log_one(make_record(seed=3), tmp_path)
     assert result.logged
@@ -286,16 +275,14 @@ def test_mlflow_prints_and_phones_nothing_even_when_it_creates_its_database(
 @pytest.mark.parametrize(
     "uri", ["http://127.0.0.1:9", "sqlite:////dev/null/no/mlflow.db", "file:///nowhere", "odd://x"]
 )
-def test_an_unreachable_mlflow_is_told_and_not_raised(
-    tmp_path: Path, make_record: MakeRecord, uri: str
-) -> None:
+def test_an_unreachable_mlflow_is_told_and_not_raised(tmp_path: Path, uri: str) -> None:
     result = log_one(make_record(), tmp_path, uri)
     assert not result.logged
     assert uri in result.detail
 
 
 def test_a_missing_mlflow_is_told_and_not_raised(
-    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
     store = RunStore(tmp_path)
@@ -317,9 +304,7 @@ def test_a_missing_mlflow_is_told_and_not_raised(
         "http://[me:hunter2secret@x",
     ],
 )
-def test_a_password_in_the_address_is_never_told(
-    tmp_path: Path, make_record: MakeRecord, uri: str
-) -> None:
+def test_a_password_in_the_address_is_never_told(tmp_path: Path, uri: str) -> None:
     result = log_one(make_record(), tmp_path, uri)
     assert not result.logged
     assert "hunter2" not in result.detail and "secret" not in result.detail
@@ -327,7 +312,7 @@ def test_a_password_in_the_address_is_never_told(
 
 
 def test_a_missing_driver_of_a_database_is_called_by_its_name(
-    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     result = log_one(make_record(), tmp_path, "postgresql+psycopg2://me:hunter2@127.0.0.1:9/db")
@@ -335,9 +320,7 @@ def test_a_missing_driver_of_a_database_is_called_by_its_name(
     assert "MLflow is not installed" not in result.detail
 
 
-def test_a_deleted_experiment_is_said_and_restored_by_a_sync(
-    tmp_path: Path, make_record: MakeRecord
-) -> None:
+def test_a_deleted_experiment_is_said_and_restored_by_a_sync(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     records = [make_record(seed=seed) for seed in (1, 2)]
     for record in records:
@@ -374,7 +357,7 @@ def test_the_environment_names_another_server(
     assert default_uri(tmp_path) == "http://tracking.example:5000"
 
 
-def test_every_setting_of_a_spec_becomes_one_parameter(make_record: MakeRecord) -> None:
+def test_every_setting_of_a_spec_becomes_one_parameter() -> None:
     record = make_record(config={"gamma": 0.3, "widths": [1, 2], "nested": {"a": None}})
     found = params(record.spec.model_dump(mode="json"))
     assert found["config.gamma"] == "0.3"
@@ -383,11 +366,7 @@ def test_every_setting_of_a_spec_becomes_one_parameter(make_record: MakeRecord) 
     assert found["dataset.name"] == "cifar10"
 
 
-def test_the_latency_measured_last_is_logged_even_if_the_clock_was_set_back(
-    make_record: MakeRecord,
-    make_point: Callable[..., PointRecord],
-    make_cell: Callable[..., LatencyCell],
-) -> None:
+def test_the_latency_measured_last_is_logged_even_if_the_clock_was_set_back() -> None:
     cells = (
         make_cell(latency_ms=9.0, measured_at="2026-11-02T00:00:00+00:00"),
         make_cell(latency_ms=2.0, measured_at="2026-11-01T00:00:00+00:00"),
@@ -397,9 +376,7 @@ def test_the_latency_measured_last_is_logged_even_if_the_clock_was_set_back(
     assert found["p/accuracy"] == 0.92
 
 
-def test_what_shuffling_masks_gives_is_a_metric_where_it_was_measured(
-    make_point: Callable[..., PointRecord],
-) -> None:
+def test_what_shuffling_masks_gives_is_a_metric_where_it_was_measured() -> None:
     dynamics = Dynamics(shuffled_accuracy=0.75, shuffled_loss=0.1)
     found = measured(make_point().model_copy(update={"dynamics": dynamics}))
     assert found["shuffled_accuracy"] == 0.75

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from synthetic_records import make_record
 
 from bench.errors import RecordError
 from bench.records.record import RunRecord
 from bench.records.store import RECORD_FILE, RunStore
 from bench.records.upkeep import at_work, checked_file, fingerprints, forget, sound_record
-
-MakeRecord = Callable[..., RunRecord]
 
 
 def _nothing(message: str) -> None:
@@ -25,7 +23,7 @@ def store(tmp_path: Path) -> RunStore:
 
 
 @pytest.fixture
-def record(store: RunStore, make_record: MakeRecord) -> RunRecord:
+def record(store: RunStore) -> RunRecord:
     """A finished record with two files beside it."""
     made = make_record()
     folder = store.folder(made.spec)
