@@ -12,6 +12,7 @@ import contextlib
 import copy
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -154,15 +155,14 @@ def unit_macs(net: DynamicNet) -> dict[str, int]:
             or two units share a name.
     """
     units = net.units()
-    counts = {unit.name: _macs_of(unit) for unit in units}
-    if len(counts) != len(units):
-        names = [unit.name for unit in units]
-        twice = sorted({name for name in names if names.count(name) > 1})
+    names = Counter(unit.name for unit in units)
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
         raise PluginError(
             f"Several units share the name {', '.join(twice)}.",
             hint="Each unit of a network needs a name of its own.",
         )
-    return counts
+    return {unit.name: _macs_of(unit) for unit in units}
 
 
 def dense_macs(backbone: Backbone) -> int:

@@ -90,7 +90,8 @@ def test_two_that_time_one_run_both_keep_their_cells(
     finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
     shutil.copytree(finished, tmp_path / "r")
-    time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes")
+    time_it = ("latency", "resnet", "--runtime", "eager", "--profile", "smoke", "--device", "cpu")
+    time_it = (*time_it, "--batch-sizes")
     both = [nursery.start(*time_it, size, results=tmp_path / "r") for size in ("1", "8")]
     _all_well(*both)
     folder = run_folder(tmp_path / "r", "resnet")

@@ -85,6 +85,7 @@ def test_a_latency_that_cannot_be_kept_leaves_the_record_as_it_was(
         while True:
             filler.write(b"\0" * 4096)
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
+    time_it = (*time_it, "--runtime", "eager")
     _refused(nursery.run(*time_it, results=results), "the disk is full")
     assert record_in(run_folder(results, "resnet")) == before
 
@@ -158,6 +159,7 @@ def test_a_clock_that_runs_backwards_changes_no_number(
     finished: Path, tmp_path: Path, nursery: Nursery
 ) -> None:
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
+    time_it = (*time_it, "--runtime", "eager")
     commands = [RESNET, time_it, time_it, ("results", "--format", "json")]
     for days, command in enumerate(commands):
         done = nursery.run(*command, results=tmp_path, before=BACKWARDS.format(days=days))
@@ -179,6 +181,7 @@ def test_two_measurements_in_one_second_of_a_stopped_clock_are_both_kept(
 ) -> None:
     shutil.copytree(finished, tmp_path / "r")
     time_it = ("latency", "resnet", "--profile", "smoke", "--device", "cpu", "--batch-sizes", "1")
+    time_it = (*time_it, "--runtime", "eager")
     stopped = BACKWARDS.format(days=0).replace("next(ticks)", "1")
     for _ in range(2):
         assert nursery.run(*time_it, results=tmp_path / "r", before=stopped).wait() == 0

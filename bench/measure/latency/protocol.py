@@ -8,7 +8,7 @@ becomes a cell with a reason. The clock is rounds.py, the numbers are statistics
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -80,11 +80,13 @@ def measure_latency(
     with using_threads(threads):
         setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
         for runtime in runtimes:
-            prepared = _prepare_all(nets, runtime, setup, tell=tell)
+            prepared: list[Prepared] = []
+            for name, net in nets.items():
+                share = len(prepared) / len(nets)
+                tell(f"{name}, {runtime.name}: equal to the masked path?", share)
+                prepared.append(_prepared(name, net, runtime, setup))
             for size in batch_sizes:
-                timings, again = _measure(
-                    prepared, size, setup=setup, dense=tuple(dense), tell=tell
-                )
+                timings, again = _timed(prepared, size, setup=setup, dense=dense, tell=tell)
                 baselines = {name: timings[name] for name in dense}
                 for name, timing in timings.items():
                     own = beside[name]
@@ -92,49 +94,35 @@ def measure_latency(
     return cells
 
 
-def _prepare_all(
-    nets: Mapping[str, DynamicNet], runtime: Runtime, setup: Setup, *, tell: Progress
-) -> list[Prepared]:
-    prepared: list[Prepared] = []
-    for done, (name, net) in enumerate(nets.items()):
-        tell(f"{name}, {runtime.name}: equal to the masked path?", done / len(nets))
-        try:
-            prepared.append(_prepare(name, net, runtime, setup))
-        except Exception as error:
-            prepared.append(Prepared(name, runtime.name, failure=reason_of(error)))
-    return prepared
+def _prepared(name: str, net: DynamicNet, runtime: Runtime, setup: Setup) -> Prepared:
+    try:
+        refused = runtime.refuses(net, setup.device, setup.threads)
+        if refused is not None:
+            return Prepared(name, runtime.name, failure=refused)
+        x_nchw = setup.images_nchw[:IMAGES]
+        run = runtime.prepare(net, x_nchw[:_EXAMPLE_IMAGES])
+        return Prepared(name, runtime.name, run, check_execution(net, x_nchw, run=run))
+    except Exception as error:
+        return Prepared(name, runtime.name, failure=reason_of(error))
 
 
-def _prepare(name: str, net: DynamicNet, runtime: Runtime, setup: Setup) -> Prepared:
-    refused = runtime.refuses(net, setup.device, setup.threads)
-    if refused is not None:
-        return Prepared(name, runtime.name, failure=refused)
-    x_nchw = setup.images_nchw[:IMAGES]
-    run = runtime.prepare(net, x_nchw[:_EXAMPLE_IMAGES])
-    return Prepared(name, runtime.name, run, check_execution(net, x_nchw, run=run))
-
-
-def _measure(
+def _timed(
     prepared: Sequence[Prepared],
     batch_size: int,
     *,
     setup: Setup,
-    dense: Sequence[str],
+    dense: Collection[str],
     tell: Progress,
 ) -> tuple[dict[str, NetworkTiming], dict[str, NetworkTiming]]:
     """Return the networks, and the dense ones a second time, measured in the same rounds."""
     few = len(setup.images_nchw)
     said = f"batches of {batch_size} need as many images; there are {few}"
-    first, again = (
-        {
-            one.name: NetworkTiming(
-                one, batch_size, setup, one.failure or said * (batch_size > few)
-            )
-            for one in prepared
-            if one.name in names
-        }
-        for names in ({one.name for one in prepared}, dense)
-    )
+    first, again = {}, {}
+    for one in prepared:
+        failure = one.failure or said * (batch_size > few)
+        first[one.name] = NetworkTiming(one, batch_size, setup, failure)
+        if one.name in dense:
+            again[one.name] = NetworkTiming(one, batch_size, setup, failure)
     timings = [*first.values(), *again.values()]
     for done, timing in enumerate(timings):
         tell(f"{timing.prepared.name}, batch {batch_size}: warm-up", done / len(timings))

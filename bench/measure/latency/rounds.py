@@ -60,19 +60,17 @@ def synchronise(device: torch.device) -> None:
 
 def warm_up(run: Run, inputs: Iterator[Query], *, profile: Profile, device: torch.device) -> None:
     """Call until enough calls and time are spent and every unit has run, or images run out."""
-    begin_ns, calls, images = time.perf_counter_ns(), 0, 0
+    begin_ns, images = time.perf_counter_ns(), 0
     covered_u: Tensor | None = None
-    while True:
-        query = next(inputs)
+    for calls, query in enumerate(inputs, start=1):
         _, executed_nu = run(query.x_nchw)
         synchronise(device)
-        calls, images = calls + 1, images + len(query.image_b)
+        images += len(query.image_b)
         ran_u = (executed_nu > 0).any(dim=0)
         covered_u = ran_u if covered_u is None else covered_u | ran_u
-        covered = bool(covered_u.all())
         waited = time.perf_counter_ns() - begin_ns >= profile.warmup_s * 1e9
-        enough = calls >= profile.warmup_calls and waited
-        if enough and (covered or images >= profile.coverage_images):
+        covered = images >= profile.coverage_images or bool(covered_u.all())
+        if calls >= profile.warmup_calls and waited and covered:
             return
 
 
