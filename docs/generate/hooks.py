@@ -22,10 +22,11 @@ _API = {
         "bench.notebook.verdicts",
         "bench.notebook.front_certainty",
         "bench.notebook.pairs",
+        *("bench.own.run", "bench.own.evaluate"),
     ],
     "what the commands do": [
         *(f"bench.api.{name}" for name in ("run", "sweep", "latency", "export", "rows_of")),
-        *(f"bench.drawing.{name}" for name in ("results", "pareto", "figures")),
+        *(f"bench.drawing.{name}" for name in ("results", "pareto", "figures", "report")),
         *("bench.api.Outcome", "bench.api.Failure", "bench.folders.Folders"),
     ],
     "what they can be told": ["bench.options.RunOptions", "bench.sweep.options.SweepOptions"],
