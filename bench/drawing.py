@@ -121,17 +121,16 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
     Raises:
         ConfigError: there are no finished runs, or several data sets and none is chosen.
     """
-    document, records = document_in(folders.results, dataset=dataset)
-    images, reason = _test_images(records, folders)
+    document = document_in(folders.results, dataset=dataset, data_dir=folders.data)
     folder = out or folders.results / "report" / tame(document.dataset)
     with chosen_with_out(out):
-        return write_report(document, folder, images=images, images_reason=reason)
+        return write_report(document, folder)
 
 
 def document_in(
-    results_dir: Path, *, dataset: str | None = None
-) -> tuple[Document, list[RunRecord]]:
-    """Return what the report on one data set says, and the records it is made from.
+    results_dir: Path, *, dataset: str | None = None, data_dir: Path | None = None
+) -> Document:
+    """Return what the report on one data set says, with pictures of the images in `data_dir`.
 
     Raises:
         ConfigError: there are no finished runs, or several data sets and none is chosen.
@@ -142,14 +141,17 @@ def document_in(
     name = _one_dataset(measured, dataset, results_dir, start="bench run")
     chosen = [record for record in records if record.spec.dataset.name == name]
     sweeps, broken = load_sweeps(results_dir)
-    papers = load_published(name)
-    document = document_of(
-        chosen, store, problems=[*problems, *broken], sweeps=sweeps, published=papers
+    return document_of(
+        chosen,
+        store,
+        problems=[*problems, *broken],
+        sweeps=sweeps,
+        published=load_published(name),
+        images="" if data_dir is None else _test_images(chosen, data_dir),
     )
-    return document, chosen
 
 
-def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestImages | None, str]:
+def _test_images(records: Sequence[RunRecord], data_dir: Path) -> TestImages | str:
     """Return the test images that the records are about, or why there are none.
 
     A name that is no built-in data set is a folder's: no record is followed to one.
@@ -158,18 +160,17 @@ def _test_images(records: Sequence[RunRecord], folders: Folders) -> tuple[TestIm
 
     spec = records[0].spec.dataset
     if not is_named(spec.name):
-        return None, "the data set is a folder whose place no record keeps."
+        return "the data set is a folder whose place no record keeps."
     try:
-        data = load_dataset(spec.name, data_dir=folders.data, network="forbidden")
+        data = load_dataset(spec.name, data_dir=data_dir, network="forbidden")
     except BenchError:
-        return None, f"the images are not in {folders.data}; fetch them with bench data fetch."
+        return f"the images are not in {data_dir}; fetch them with bench data fetch."
     if {record.spec.dataset.fingerprint for record in records} != {data.info.fingerprint}:
-        return None, "the data set at hand is not the one of the runs."
+        return "the data set at hand is not the one of the runs."
     if not data.test.held_bytes:
-        return None, "the images are too many to be held in memory."
+        return "the images are too many to be held in memory."
     test = data.test.held("cpu")
-    found = TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
-    return found, ""
+    return TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
 
 
 def draw_latency(

@@ -23,7 +23,7 @@ AGAIN = (
 @pytest.fixture(scope="module")
 def document() -> Document:
     assert not RunStore(REFERENCE).load_all().problems
-    return document_in(REFERENCE, dataset="cifar10")[0]
+    return document_in(REFERENCE, dataset="cifar10")
 
 
 def test_its_tables_are_those_of_the_records(document: Document) -> None:

@@ -29,7 +29,7 @@ from bench.report.behaviour.numbers import (
     position_maps,
 )
 from bench.report.data.study import Study
-from bench.report.page.document import Document, document_of
+from bench.report.page.document import document_of
 from bench.report.page.html import document_page, write_report
 
 IMAGES = 60
@@ -156,35 +156,31 @@ def keep_maps(store: RunStore, record: RunRecord, image_m: list[int]) -> None:
     save_arrays(store.folder_of(record), "positions0.npz", arrays)
 
 
-def document_from(store: RunStore, record: RunRecord) -> Document:
-    return document_of([record], store)
-
-
 def test_maps_stand_below_their_images_with_words_for_both(
     results: tuple[RunStore, RunRecord], images: TestImages
 ) -> None:
-    document = document_from(*results)
+    store, record = results
+    document = document_of([record], store, images=images)
     (one,) = document.behaviours.values()
     assert one.maps is not None and one.maps.of == 5 and one.maps.span == (1.0, 5.0)
     assert one.maps.cheapest_mhw[:, 0, 0].tolist() == [2.0] * 10
-    page = document_page(document, images=images)
+    page = document_page(document)
     assert "Blocks that run at each pixel, below each image" in page
     assert "10 test images of lowest cost (cat, dog, cat" in page
     assert "1 to 4.5 at a single pixel" in page and page.count('class="strip"') == 2
     assert "gradients of the dense network: no dense resnet32 was run on these images" in page
-    alone = document_page(document, images_reason="they are not at hand.")
+    alone = document_page(document_of([record], store, images="they are not at hand."))
     assert "Blocks that run at each pixel:" in alone
 
 
 def test_the_figure_of_maps_lies_beside_the_others(
     results: tuple[RunStore, RunRecord], images: TestImages, tmp_path: Path
 ) -> None:
-    files = write_report(document_from(*results), tmp_path / "out", images=images)
-    names = {path.name for path in files}
+    store, record = results
+    one, same = (document_of([record], store, images=images) for _ in range(2))
+    names = {path.name for path in write_report(one, tmp_path / "out")}
     assert {"positions-01-sact-lowest.png", "positions-01-sact-highest.png"} <= names
-    assert document_page(document_from(*results), images=images) == document_page(
-        document_from(*results), images=images
-    )
+    assert document_page(one) == document_page(same)
 
 
 def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
@@ -192,9 +188,10 @@ def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
 ) -> None:
     store, record = results
     older = record.points[0].model_copy(update={"positions_file": ""})
-    document = document_from(store, record.model_copy(update={"points": (older,)}))
+    older_record = record.model_copy(update={"points": (older,)})
+    document = document_of([older_record], store, images=images)
     assert document.behaviours["behaviour-01-sact"].maps is None
-    page = document_page(document, images=images)
+    page = document_page(document)
     assert "Maps of where it spends its blocks are missing: the record is older" in page
     assert page.count(f"bench evaluate {record.run}") == 1 and 'class="strip"' in page
 
@@ -217,7 +214,7 @@ def test_odd_files_of_maps_are_refused_in_words(
     images = ExtremeImages("", tuple(range(10)), tuple(range(IMAGES - 10, IMAGES)), 1, 1)
     with pytest.raises(RecordError, match=why):
         position_maps(record, record.points[0], Study([record], store), images)
-    (behaviour,) = document_from(store, record).behaviours.values()
+    (behaviour,) = document_of([record], store).behaviours.values()
     assert any("Maps of where" in text for text in behaviour.missing)
 
 

@@ -50,15 +50,15 @@ class Picture:
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
-def pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
+def pictures(behaviour: Behaviour, images: TestImages | str) -> list[Picture]:
     """Return the strips of the extreme images, with maps below each where there are any; nothing
-    where all images cost the same, or neither images nor maps are at hand.
+    where all images cost the same, or neither images (but a reason) nor maps are at hand.
 
     Raises:
         ConfigError: matplotlib is not installed.
     """
     found, maps = behaviour.extremes, behaviour.maps
-    if found is None or (images is None and maps is None):
+    if found is None or (isinstance(images, str) and maps is None):
         return []
     low, high = (None, None) if maps is None else (maps.cheapest_mhw, maps.most_expensive_mhw)
     sides = (
@@ -67,16 +67,16 @@ def pictures(behaviour: Behaviour, images: TestImages | None) -> list[Picture]:
     )
     at, made = f" at {found.point}" if found.point else "", []
     for word, positions, alike, maps_mhw in sides:
-        names = "" if images is None else f" ({', '.join(images.names(positions))})"
+        names = "" if isinstance(images, str) else f" ({', '.join(images.names(positions))})"
         alt = f"{len(positions)} test images of {word} cost{names}"
         share = f"; {alike:,} images share the {word}" if alike > 1 else ""
         caption = f"{len(positions)} images of {word} cost{at}{share}."
-        rows = [] if images is None else [image_strip(images, positions)]
+        rows = [] if isinstance(images, str) else [image_strip(images, positions)]
         if maps is not None and maps_mhw is not None:
             rows.append(_map_strip(maps, maps_mhw))
             alt += f" run {maps_mhw.mean():.1f} of {maps.of} blocks on average, "
             alt += f"{maps_mhw.min():g} to {maps_mhw.max():g} at a single pixel"
-            where = "" if images is None else ", below each image"
+            where = "" if isinstance(images, str) else ", below each image"
             caption += f" Blocks that run at each pixel{where}: {maps.span[0]:g} dark, "
             caption += f"{maps.span[1]:g} bright, of {maps.of}."
         made.append(Picture(word, _stacked(rows), one_line(alt, longest=2000), caption))

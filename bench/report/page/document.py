@@ -1,6 +1,6 @@
 """What a report says of one data set: all its tables, figures and sentences, from records alone.
 
-Owns which parts there are and what each is made of; owns no page (html.py) and no images.
+Owns which parts there are and what each is made of; owns no page (html.py) and no data set.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.charts import behaviour_chart
+from bench.report.behaviour.images import Picture, TestImages, pictures
 from bench.report.behaviour.numbers import Behaviour, behaviours_of
 from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
 from bench.report.data.study import Study
@@ -36,7 +37,8 @@ from bench.report.verdicts.words import finding
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
     """A report on one data set. `tables` and `charts` are by the names of their files, in the order
-    of the page: charts of accuracy against cost, latency, then behaviour."""
+    of the page: charts of accuracy against cost, latency, then behaviour; `pictures` by those of
+    behaviour."""
 
     dataset: str
     title: str
@@ -47,6 +49,8 @@ class Document:
     charts: Mapping[str, Chart]
     behaviours: Mapping[str, Behaviour]
     behaviours_left_out: tuple[str, ...]
+    pictures: Mapping[str, Sequence[Picture]]
+    images_reason: str
 
     @property
     def finding(self) -> str:
@@ -74,11 +78,13 @@ def document_of(
     problems: Sequence[Problem] = (),
     sweeps: Sequence[SweepRecord] = (),
     published: Sequence[PublishedPoint] = (),
+    images: TestImages | str = "",
 ) -> Document:
-    """Return the report of `records`, all of one data set; arrays are read from `store`.
+    """Return the report of `records`, all of one data set; arrays are read from `store`. `images`
+    are the test images, or why they are not at hand.
 
     Raises:
-        ConfigError: the records are of several data sets.
+        ConfigError: the records are of several data sets, or matplotlib is not installed.
     """
     study = Study(records, store)
     shown, left_out = behaviours_of(study)
@@ -108,6 +114,8 @@ def document_of(
         | {name: behaviour_chart(one) for name, one in behaviours.items()},
         behaviours=behaviours,
         behaviours_left_out=tuple(left_out),
+        pictures={name: pictures(one, images) for name, one in behaviours.items()},
+        images_reason=images if isinstance(images, str) else "",
     )
 
 

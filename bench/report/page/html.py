@@ -20,7 +20,6 @@ from typing import Any
 from bench.errors import ConfigError
 from bench.plain_text import counted, plain
 from bench.records.published import PublishedPoint
-from bench.report.behaviour.images import Picture, TestImages, pictures
 from bench.report.behaviour.numbers import Behaviour
 from bench.report.data.row import Row
 from bench.report.figures.chart import Chart, as_json
@@ -36,28 +35,20 @@ from bench.storage import make_folder, write_atomically
 
 PAGE_FILE = "report.html"
 _FIGURE_KINDS = (".pdf", ".png")
-Strips = Mapping[str, Sequence[Picture]]
 
 
-def write_report(
-    document: Document,
-    folder: Path,
-    *,
-    images: TestImages | None = None,
-    images_reason: str = "",
-) -> list[Path]:
+def write_report(document: Document, folder: Path) -> list[Path]:
     """Write the report into `folder`; return its files, the page first.
 
     Raises:
         ConfigError: matplotlib or jinja2 is not installed.
         StorageError: the folder is read-only, full or gone.
     """
-    strips = _strips(document, images)
-    texts = {PAGE_FILE: _page(document, strips, "" if images is not None else images_reason)}
+    texts = {PAGE_FILE: document_page(document)}
     texts |= {f"tables/{name}": text for name, text in table_files(document).items()}
     contents = {name: text.encode() for name, text in texts.items()} | {
         f"figures/positions-{name.removeprefix('behaviour-')}-{picture.end}.png": picture.png
-        for name, of in strips.items()
+        for name, of in document.pictures.items()
         if document.behaviours[name].maps is not None
         for picture in of
     }
@@ -82,22 +73,12 @@ def table_files(document: Document) -> dict[str, str]:
     return files
 
 
-def document_page(
-    document: Document, *, images: TestImages | None = None, images_reason: str = ""
-) -> str:
-    """Return the page. `images` are the test images, if they are at hand; else say why not.
+def document_page(document: Document) -> str:
+    """Return the page.
 
     Raises:
-        ConfigError: matplotlib or jinja2 is not installed.
+        ConfigError: jinja2 is not installed.
     """
-    return _page(document, _strips(document, images), "" if images is not None else images_reason)
-
-
-def _strips(document: Document, images: TestImages | None) -> Strips:
-    return {name: pictures(one, images) for name, one in document.behaviours.items()}
-
-
-def _page(document: Document, strips: Strips, images_reason: str) -> str:
     kinds = {
         name: [one for one in document.verdicts if one.network.control is control]
         for name, control in (("Methods", False), ("Controls", True))
@@ -113,9 +94,7 @@ def _page(document: Document, strips: Strips, images_reason: str) -> str:
         paragraph=paragraph,
         gain=gain_words,
         why=why,
-        pictures=strips,
         sentences={name: _sentences(one) for name, one in document.behaviours.items()},
-        images_reason=images_reason,
     )
 
 
