@@ -125,7 +125,8 @@ def _check_gradient(net: DynamicNet, subject: Subject) -> None:
         phase.optimizer = phase.optimizer.model_copy(update={"lr": lr})
         reached |= train_briefly(twin, phase, batch_of=batch_of)
     if phases:
-        require_gradient(net, reached, where=subject.spec.backbone.name)
+        where, before = subject.spec.backbone.name, method.starts_from_dense(config)
+        require_gradient(net, reached, where=where, trained_before=before)
 
 
 def _drawn(images: Images, subject: Subject, count: int, draw: int = 0) -> Batch:

@@ -175,21 +175,26 @@ def trains(bench: Workbench) -> None:
 
 def gradient(bench: Workbench) -> None:
     """Every parameter receives gradient in some phase; a trunk trained before may stay frozen."""
+    before = bench.method.starts_from_dense(bench.config)
     for subject in bench.subjects():
-        reached = set(subject.reached)
-        trunk = {name for name, _ in subject.net.named_parameters() if name.startswith("trunk.")}
-        if bench.method.starts_from_dense(bench.config) and not trunk & reached:
-            reached |= trunk
-        require_gradient(subject.net, reached, where=subject.backbone.name)
+        where = subject.backbone.name
+        require_gradient(subject.net, subject.reached, where=where, trained_before=before)
 
 
-def require_gradient(net: DynamicNet, reached: Collection[str], *, where: str) -> None:
+def require_gradient(
+    net: DynamicNet, reached: Collection[str], *, where: str, trained_before: bool = False
+) -> None:
     """Check that the parameters named in `reached` are all that `net` has.
+
+    Of a trunk that was trained before, all or none.
 
     Raises:
         Shortfall: they are not; it names the first of the others.
     """
     names = [name for name, _ in net.named_parameters()]
+    trunk = {name for name in names if name.startswith("trunk.")}
+    if trained_before and trunk.isdisjoint(reached):
+        names = [name for name in names if name not in trunk]
     missing = [name for name in names if name not in reached]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

@@ -237,6 +237,13 @@ def test_a_record_says_which_checks_its_network_passed_and_what_was_left_out(
     assert "unchecked, as the method says: stranger batch_independence" in said.get()
 
 
+def test_heads_on_a_trunk_that_was_trained_before_leave_no_check_out(folders: api.Folders) -> None:
+    outcome = run(folders, "sdn", settings={"sdn": {"training": "ic-only"}})
+    heads = next(record for record in outcome.records if record.spec.method == "sdn")
+    assert not outcome.failures and heads.conformance is not None
+    assert set(heads.conformance.passed) == {*IN_RUNS}
+
+
 def test_a_record_from_before_the_checks_has_no_mark(make_record: Callable[..., Any]) -> None:
     old = make_record("sgad")
     assert old.conformance is None and rows([old])[0].unchecked == ()
