@@ -22,7 +22,7 @@ from bench.analysis.static_curve import (
     mean_over,
 )
 from bench.analysis.statistics import Array, Bounds
-from bench.analysis.uncertainty import Estimate, Runs, estimate
+from bench.analysis.uncertainty import Estimate, Runs, Statistic, estimate
 
 Judgement = Literal["better", "worse", "worse (dominated)", "not distinguishable"]
 LEVEL = 0.95
@@ -198,28 +198,25 @@ class _Gains:
             curve = self.static_curve(accuracy_p, cost_p)
             return float(accuracy_p[index]) - curve.at(float(cost_p[index]))
 
-        return estimate(gain, self.groups, level=self.level)
+        return self._estimate(gain)
 
     def mean(self) -> Estimate:
         """Return the mean gain over the costs that both curves cover."""
 
         def gain(accuracy_p: Array, cost_p: Array) -> float:
-            own, static = (
-                curve(accuracy_p, cost_p) for curve in (self.own_curve, self.static_curve)
-            )
+            own, static = self.own_curve(accuracy_p, cost_p), self.static_curve(accuracy_p, cost_p)
             costs = common_range(own, static)
             return mean_over(own, costs) - mean_over(static, costs) if costs is not None else 0.0
 
-        return estimate(gain, self.groups, level=self.level)
+        return self._estimate(gain)
 
     def over(self, index: int, static: int) -> Estimate:
         """Return the accuracy of the method's point `index` less that of a static network."""
         second = self.groups[0].points + static
+        return self._estimate(lambda accuracy_p, _: float(accuracy_p[index] - accuracy_p[second]))
 
-        def gain(accuracy_p: Array, _: Array) -> float:
-            return float(accuracy_p[index] - accuracy_p[second])
-
-        return estimate(gain, self.groups, level=self.level)
+    def _estimate(self, statistic: Statistic) -> Estimate:
+        return estimate(statistic, self.groups, level=self.level)
 
     def own_curve(self, accuracy_p: Array, cost_p: Array) -> Curve:
         """Return the curve through the method's points; those of others may follow them."""

@@ -58,12 +58,9 @@ class Source:
 
 SOURCES = {
     "cifar10": Source(
-        name="cifar10",
-        file=RemoteFile(
-            name="cifar-10-python.tar.gz",
-            size_bytes=170_498_071,
-            md5="c58f30108f718f92721af3b95e74349a",
-            official_url=OFFICIAL_URL,
+        "cifar10",
+        RemoteFile(
+            "cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a", OFFICIAL_URL
         ),
         folder="cifar-10-batches-py",
         class_names=tuple(CIFAR10_CLASSES.split()),
@@ -74,12 +71,9 @@ SOURCES = {
         fingerprint="da16546c3218b6d8",
     ),
     "cifar100": Source(
-        name="cifar100",
-        file=RemoteFile(
-            name="cifar-100-python.tar.gz",
-            size_bytes=169_001_437,
-            md5="eb9058c3a382ffc7106e4002c42a8d85",
-            official_url=OFFICIAL_URL,
+        "cifar100",
+        RemoteFile(
+            "cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85", OFFICIAL_URL
         ),
         folder="cifar-100-python",
         class_names=tuple(CIFAR100_CLASSES.split()),

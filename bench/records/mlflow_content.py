@@ -78,16 +78,10 @@ def sweep_metrics(sweep: SweepRecord) -> dict[str, float]:
 
 def measured(point: PointRecord) -> dict[str, float]:
     """Return all numbers of an operating point, on test images and in each runtime."""
-    values: dict[str, float | None] = {
-        "accuracy": point.accuracy,
-        "nflops": point.nflops,
-        "nflops_backbone": point.nflops_backbone,
-        "macs": point.macs,
-        "params": float(point.params),
-    }
-    if point.dynamics is not None:
-        values["shuffled_accuracy"] = point.dynamics.shuffled_accuracy
-        values["difficulty_correlation"] = point.dynamics.difficulty_correlation
+    plain = ("accuracy", "nflops", "nflops_backbone", "macs", "params")
+    values: dict[str, float | None] = {name: getattr(point, name) for name in plain}
+    for name in ("shuffled_accuracy", "difficulty_correlation"):
+        values[name] = getattr(point.dynamics, name, None)
     for cell in point.latency:  # as they were measured, whatever the clock said
         suffix = f"b{cell.batch_size}" if cell.scenario == "batch" else "b1"
         suffix = suffix if cell.runtime == UNKNOWN_RUNTIME else f"{cell.runtime}_{suffix}"

@@ -338,23 +338,19 @@ def test_a_deleted_experiment_is_said_and_restored_by_a_sync(tmp_path: Path) -> 
     assert len(logged(tmp_path, records[0].run)) == len(logged(tmp_path, records[1].run)) == 1
 
 
-def test_the_address_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_another_server_or_a_place_that_may_begin_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("HOME", "/home/me")
     for given, uri in (
         ("~/mlruns", "/home/me/mlruns"),
         ("sqlite:///~/mlflow.db", "sqlite:////home/me/mlflow.db"),
         ("http://~/x", "http://~/x"),
+        ("http://tracking.example:5000", "http://tracking.example:5000"),
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
         assert default_uri(tmp_path) == uri
-
-
-def test_the_environment_names_another_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert default_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
-    assert default_uri(tmp_path) == "http://tracking.example:5000"
 
 
 def test_every_setting_of_a_spec_becomes_one_parameter() -> None:
