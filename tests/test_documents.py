@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+import bench.api
 from bench.cli import app
 from bench.method import Method
 from bench.plugins import load_plugin
@@ -60,6 +61,14 @@ def test_a_command_in_a_document_is_understood(command: str) -> None:
 def test_a_command_that_does_not_exist_would_be_noticed(command: str) -> None:
     with pytest.raises(Exception, match=r"nope|watts|go"):
         parse(command)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_what_a_document_calls_in_python_exists(document: Path) -> None:
+    code = "\n".join([*blocks(document, "python"), *re.findall("`([^`]+)`", document.read_text())])
+    for home, module in (("api", bench.api), ("bench", bench)):
+        for name in set(re.findall(rf"(?<![\w./]){home}\.(\w+)\(", code)):
+            assert hasattr(module, name), f"{home}.{name}"
 
 
 def failures(method: type[Method]) -> list[str]:
