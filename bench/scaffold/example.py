@@ -8,7 +8,7 @@ How it learns. Rounding passes the gradient of sigmoid(z) through, and blocks ha
     L = cross-entropy + cost * (share of the blocks that ran)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from bench.method import (
     Unit,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import BlockByBlock, Policy, straight_through
 from bench.networks.trunk import pool
 
 
@@ -47,27 +47,16 @@ class Gates(Policy):
             nn.init.ones_(last.bias)
             self.layers.append(nn.Sequential(nn.BatchNorm1d(width), last))
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return BlockByBlock(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
+        return BlockByBlock(self, self.decide)
+
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n = self.layers[index](pool(h_nchw)).flatten()
+        return straight_through(z_n >= 0, torch.sigmoid(z_n))
 
     def units(self) -> Sequence[Unit]:
         layers = enumerate(zip(self.layers, self.widths, strict=True))
         return [Unit(f"gate{b}", net, (width,), True, "policy") for b, (net, width) in layers]
-
-
-class BlockByBlock(Decisions):
-    def __init__(self, policy: Gates) -> None:
-        self.policy = policy
-        self.gates: list[Tensor] = []
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
-        z_n = self.policy.layers[index](pool(h_nchw)).flatten()
-        soft_n = torch.sigmoid(z_n)
-        self.gates.append((z_n >= 0).float() + (soft_n - soft_n.detach()))
-        return self.gates[-1]
-
-    def terms(self) -> Mapping[str, Tensor]:
-        return {"gates_nb": torch.stack(self.gates, dim=1)}
 
 
 class PricedBlocks(Phase):
@@ -75,7 +64,7 @@ class PricedBlocks(Phase):
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         output = net(batch.x_nchw)
-        loss, ran = F.cross_entropy(output.logits, batch.labels_n), output.terms["gates_nb"].mean()
+        loss, ran = F.cross_entropy(output.logits, batch.labels_n), output.terms["gates_ng"].mean()
         parts = {"loss": loss, "drop": 1 - ran.detach()}
         return LossTerms(loss + self.config.cost * ran, parts, output.logits)
 

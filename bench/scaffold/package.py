@@ -77,7 +77,7 @@ def test_a_gate_is_0_or_1_and_has_the_gradient_of_a_sigmoid(bias: float, open_: 
     policy = Gates(Backbone("resnet8", 10, (3, 8, 8))).eval()
     last = policy.layers[0][1]
     torch.nn.init.constant_(last.bias, bias)
-    gate_n = BlockByBlock(policy).gate(0, torch.zeros(1, 16, 8, 8))
+    gate_n = policy.decide(0, torch.zeros(1, 16, 8, 8))
     assert gate_n.item() == open_
     gate_n.sum().backward()
     # sigmoid(2) (1 - sigmoid(2)), by hand.
@@ -133,7 +133,7 @@ def package_files(name: str) -> Mapping[str, str]:
     example = _EXAMPLE.read_text(encoding="utf-8")
     method = example.replace("learned_gates", name).replace("LearnedGates", cls)
     texts = {"pyproject.toml": _PYPROJECT, f"tests/test_{name}.py": _TEST, "README.md": _README}
-    words = {"name": name, "cls": cls, "names": ", ".join(sorted(["BlockByBlock", "Gates", cls]))}
+    words = {"name": name, "cls": cls, "names": ", ".join(sorted(["Gates", cls]))}
     filled = {path: Template(text).substitute(words) for path, text in texts.items()}
     return {**filled, f"src/{name}.py": method}
 

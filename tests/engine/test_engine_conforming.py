@@ -39,7 +39,7 @@ from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
 from bench.report.tables.results import render, rich_table
-from bench.scaffold.example import BlockByBlock, Gates, LearnedGates
+from bench.scaffold.example import Gates, LearnedGates
 from bench.testing import CHECKS
 from bench.testing.outcome import Shortfall, Specimen
 
@@ -98,37 +98,18 @@ class FreeGates(Gates):
 class HardGates(Gates):
     """Rounds without an estimator: nothing learns how to decide."""
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return Detached(self)
-
-
-class Detached(BlockByBlock):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
-        return super().gate(index, h_nchw).detach()
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        return super().decide(index, h_nchw).detach()
 
 
 class NoisyGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return Noisy(self)
-
-
-class Noisy(BlockByBlock):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
         return (torch.rand(len(h_nchw), device=h_nchw.device) > 0.5).float()
-
-    def terms(self) -> dict[str, Tensor]:
-        return {}
 
 
 class SoftGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return Soft(self)
-
-
-class Soft(BlockByBlock):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
-        self.gates.append(torch.sigmoid(self.policy.layers[index](pool(h_nchw)).flatten()))
-        return self.gates[-1]
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        return torch.sigmoid(self.layers[index](pool(h_nchw)).flatten())
 
 
 class Columns(Gates):

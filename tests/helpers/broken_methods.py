@@ -5,23 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from toy_methods import (
-    CheapAndRight,
-    Gates,
-    PerUnit,
-    Toy,
-    made,
-)
+from toy_methods import CheapAndRight, Gates, PerUnit, Toy, made
 
-from bench.method import (
-    Backbone,
-    Budget,
-    DynamicNet,
-    Method,
-    MethodConfig,
-    Phase,
-    Unit,
-)
+from bench.method import Backbone, Budget, DynamicNet, Method, MethodConfig, Phase, Unit
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy
 from bench.testing import Outcome, checks_of
@@ -62,7 +48,6 @@ class FreeGates(Gates):
 
 def one_phase(kind: type[CheapAndRight]) -> Any:
     def phases(self: Method, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        size, optimizer = budget.batch_size, budget.optimizer
-        return [kind("main", epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
+        return [kind("main", **budget.schedule())]
 
     return phases

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.errors import NotExecutable
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy, UpFront
+from bench.networks.policy import BlockByBlock, Policy, UpFront
 from bench.networks.trunk import Backbone
 from bench.networks.unit import Output, Unit
 
@@ -46,22 +46,11 @@ class StatePolicy(Policy):
         for net, shape in zip(self.nets, self.shapes, strict=True):
             net(torch.ones(1, *shape))
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return _FromState(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
+        return BlockByBlock(self, lambda b, h_nchw: (self.nets[b](h_nchw).flatten() > 0).float())
 
     def units(self) -> Sequence[Unit]:
         return [Unit(f"gate{b}", self.nets[b], self.shapes[b], True, "policy") for b in self.gated]
-
-
-class _FromState(Decisions):
-    def __init__(self, policy: StatePolicy) -> None:
-        self.policy = policy
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        z_n: Tensor = self.policy.nets[index](h_nchw).flatten()
-        return (z_n > 0).float()
 
 
 class FixedPolicy(Policy):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bench.networks.gated import GatedResNet
 from bench.networks.local import local_residuals
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import BlockByBlock, Policy
 from bench.networks.trunk import Backbone, Shortcut
 from bench.networks.unit import Unit
 
@@ -30,26 +30,14 @@ class PositionGates(Policy):
             for residual, shape in zip(residuals, self.shapes, strict=True)
         )
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return _PositionDecisions(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
+        return BlockByBlock(self, self.decide)
 
     def units(self) -> Sequence[Unit]:
         return [Unit(f"gate{b}", self.convs[b], self.shapes[b], True, "policy") for b in self.gated]
 
-    def score(self, index: int, h_nchw: Tensor) -> Tensor:
-        """Return z (N, 1, h, w) of block `index`."""
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
         z_n1hw: Tensor = self.convs[index](h_nchw)
-        return z_n1hw
-
-
-class _PositionDecisions(Decisions):
-    def __init__(self, policy: PositionGates) -> None:
-        self.policy = policy
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        z_n1hw = self.policy.score(index, h_nchw)
         return (z_n1hw > 0).float() if index else (z_n1hw.mean(dim=(1, 2, 3)) > 0).float()
 
 

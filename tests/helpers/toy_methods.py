@@ -6,7 +6,7 @@ The broken ones in the tests differ from these in one thing each.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,15 +32,9 @@ from bench.method import (
     Unit,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy, UpFront
+from bench.networks.policy import BlockByBlock, Policy, UpFront, straight_through
 
 NOWHERE = Reference(title="A toy", authors="Nobody", year=2026, url="")
-
-
-def straight_through(z: Tensor) -> Tensor:
-    """1[z > 0] with the gradient of sigmoid(z)."""
-    soft = torch.sigmoid(z)
-    return (z > 0).float() + (soft - soft.detach())
 
 
 class Gates(Policy):
@@ -51,8 +45,12 @@ class Gates(Policy):
         self.widths = [channels for channels, _, _ in backbone.input_shapes]
         self.nets = nn.ModuleDict({str(b): nn.Linear(self.widths[b], 1) for b in self.gated})
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return GateDecisions(self)
+    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> BlockByBlock:
+        return BlockByBlock(self, self.decide)
+
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        z_n = self.score(index, h_nchw)
+        return straight_through(z_n > 0, torch.sigmoid(z_n))
 
     def score(self, index: int, h_nchw: Tensor) -> Tensor:
         z_n1: Tensor = self.nets[str(index)](h_nchw.mean(dim=(2, 3)))
@@ -63,21 +61,6 @@ class Gates(Policy):
             Unit(f"gate{b}", self.nets[str(b)], (self.widths[b],), True, "policy")
             for b in self.gated
         ]
-
-
-class GateDecisions(Decisions):
-    def __init__(self, policy: Gates) -> None:
-        self.policy = policy
-        self.gates: list[Tensor] = []
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        self.gates.append(straight_through(self.policy.score(index, h_nchw)))
-        return self.gates[-1]
-
-    def terms(self) -> Mapping[str, Tensor]:
-        return {"gates_ng": torch.stack(self.gates, dim=1)}
 
 
 class CheapAndRight(Phase):
@@ -103,8 +86,7 @@ class Toy(Method):
         return 10
 
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        size, optimizer = budget.batch_size, budget.optimizer
-        return [CheapAndRight("main", epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
+        return [CheapAndRight("main", **budget.schedule())]
 
 
 class PerUnitConfig(MethodConfig):

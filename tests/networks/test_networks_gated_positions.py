@@ -17,7 +17,6 @@ from bench.measure.cost import counted_macs, macs_per_image, unit_macs
 from bench.networks.execution import GateResidual, skipped
 from bench.networks.gated import GatedResNet, block_columns
 from bench.networks.local import LocalResidual
-from bench.networks.policy import Decisions
 from bench.networks.splitting import split
 from bench.networks.trunk import Shortcut
 
@@ -158,12 +157,7 @@ def test_in_training_shares_and_states_carry_the_gradient_of_the_masks() -> None
 class Wrong(PositionGates):
     """Gates of a shape that none has, by `reshape`."""
 
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return _Wrong()
-
-
-class _Wrong(Decisions):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
         return h_nchw.mean(dim=1)
 
 

@@ -21,7 +21,7 @@ from bench.errors import Unsupported
 from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import BlockByBlock, Decisions, Policy
 from bench.networks.trunk import Backbone, pool
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.runtimes.contract import RUNTIMES, Runtime
@@ -261,7 +261,7 @@ class _At(Policy):
         self.ask = ask
 
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return _AtDecisions(self)
+        return BlockByBlock(self, lambda _, h_nchw: self.ask(h_nchw))
 
     def units(self) -> Sequence[Unit]:
         return ()
@@ -284,14 +284,6 @@ def test_operators_that_torch_decomposes_are_lowered(where: str) -> None:
     net = season(GatedResNet(base, _At(base, _decomposed)))
     assert 0.1 < float(net(x).executed[:, 1:7].mean()) < 0.9
     assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
-
-
-class _AtDecisions(Decisions):
-    def __init__(self, policy: _At) -> None:
-        self.policy = policy
-
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor:
-        return self.policy.ask(h_nchw)  # type: ignore[no-any-return]
 
 
 def _by_item(h_nchw: Tensor) -> Tensor:

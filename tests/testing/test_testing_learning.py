@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from toy_methods import (
     CheapAndRight,
     Exit,
     ExitNet,
-    GateDecisions,
     Gates,
     PerUnit,
     PerUnitConfig,
@@ -36,22 +35,13 @@ from bench.method import (
     Tags,
 )
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, UpFront
+from bench.networks.policy import UpFront
 from methods.sdn import Sdn, SdnConfig
 
 
-class DeafDecisions(GateDecisions):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        gate_n = super().gate(index, h_nchw)
-        return None if gate_n is None else (gate_n > 0.5).float()
-
-    def terms(self) -> Mapping[str, Tensor]:
-        return {}
-
-
 class DeafGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return DeafDecisions(self)
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        return super().decide(index, h_nchw).detach()
 
 
 def test_a_gate_without_gradient_is_caught_by_name() -> None:

@@ -8,21 +8,12 @@ from collections.abc import Sequence
 import torch
 from broken_methods import FreeGates, said_of, with_net, with_policy
 from torch import Tensor
-from toy_methods import (
-    ByContrast,
-    GateDecisions,
-    Gates,
-    straight_through,
-)
+from toy_methods import ByContrast, Gates
 
-from bench.method import (
-    Backbone,
-    Output,
-    Unit,
-)
+from bench.method import Backbone, Output, Unit
 from bench.networks.execution import GateResidual
 from bench.networks.gated import GatedResNet
-from bench.networks.policy import Decisions, Policy
+from bench.networks.policy import Decisions, Policy, straight_through
 from bench.networks.trunk import Block
 
 
@@ -91,76 +82,47 @@ def test_random_numbers_in_evaluation_are_caught_and_named_as_the_cause_elsewher
     assert "global generators" in said_of(method, "side_effects")
 
 
-class NearlyOneDecisions(GateDecisions):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        soft = torch.sigmoid(self.policy.score(index, h_nchw))
-        self.gates.append((soft > 0.5).float() + soft - soft.detach())
-        return self.gates[-1]
+class NearlyOne(Gates):
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        soft_n = torch.sigmoid(self.score(index, h_nchw))
+        return (soft_n > 0.5).float() + soft_n - soft_n.detach()
 
 
-class NearlyOneGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return NearlyOneDecisions(self)
+class Column(Gates):
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        return super().decide(index, h_nchw)[:, None]
+
+
+class Soft(Gates):
+    most = 1.0
+
+    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
+        return self.most * torch.sigmoid(self.score(index, h_nchw))
+
+
+class Twice(Soft):
+    most = 2.0
 
 
 def test_a_gate_that_is_one_only_up_to_rounding_is_caught_with_the_way_out() -> None:
     for check in ("execution", "outputs"):
-        said = said_of(with_policy(NearlyOneGates), check)
+        said = said_of(with_policy(NearlyOne), check)
         assert "0.9999999 or 1e-8 after rounding" in said and "hard + (soft - soft.de" in said
 
 
-class Soft(GateDecisions):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        self.gates.append(2 * torch.sigmoid(self.policy.score(index, h_nchw)))
-        return self.gates[-1]
-
-
-class Column(GateDecisions):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        gate_n = super().gate(index, h_nchw)
-        return None if gate_n is None else gate_n[:, None]
-
-
-class ColumnGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return Column(self)
-
-
 def test_a_gate_of_another_shape_is_named_with_its_block() -> None:
-    said = said_of(with_policy(ColumnGates), "trains")
+    said = said_of(with_policy(Column), "trains")
     assert "The gate of block 1 has shape (8, 1), not (N,)." in said and "flatten()" in said
 
 
-class SoftGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return Soft(self)
-
-
 def test_shares_above_one_are_caught() -> None:
-    said = said_of(with_policy(SoftGates), "outputs")
+    said = said_of(with_policy(Twice), "outputs")
     assert "a share is from 0 to 1" in said
     assert "soft gates" in said
 
 
-class HalfSoft(GateDecisions):
-    def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        if self.policy.always_on[index]:
-            return None
-        self.gates.append(torch.sigmoid(self.policy.score(index, h_nchw)))
-        return self.gates[-1]
-
-
-class HalfSoftGates(Gates):
-    def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
-        return HalfSoft(self)
-
-
 def test_a_gate_that_stays_soft_in_evaluation_is_called_so() -> None:
-    said = said_of(with_policy(HalfSoftGates), "outputs")
+    said = said_of(with_policy(Soft), "outputs")
     assert "of 'block" in said and "for an image" in said
     assert "a gate is soft in eval mode" in said
 
@@ -200,5 +162,5 @@ def test_an_evaluation_that_leaves_traces_is_caught() -> None:
 
 
 def test_a_straight_through_gate_is_exactly_zero_or_one() -> None:
-    z = torch.linspace(-5, 5, 1001)
-    assert set(straight_through(z).tolist()) == {0.0, 1.0}
+    z = torch.linspace(-5, 5, 1001, requires_grad=True)
+    assert set(straight_through(z > 0, torch.sigmoid(z)).tolist()) == {0.0, 1.0}
