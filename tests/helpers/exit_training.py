@@ -8,35 +8,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+import small_runs
 import torch
-from small_runs import digits_backbone, trained_on_digits
 from torch import Tensor
 
 from baselines.resnet import DenseResNet
-from bench.data.augment import Batch, eval_batches, pad_images
-from bench.data.embedded import load_digits
-from bench.data.images import DatasetInfo, ImageSet, hold_out
-from bench.measure.accuracy import evaluate
-from bench.measure.cost import dense_macs, macs_per_image, unit_macs
-from bench.method import DynamicNet, Method, MethodConfig
+from bench.data.augment import Batch, eval_batches
+from bench.data.images import ImageSet, hold_out
+from bench.method import Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
 
 
 @functools.cache
-def digits() -> tuple[DatasetInfo, ImageSet, ImageSet, ImageSet]:
-    """Return what is known of the digits, and those to train on, held out, and to judge by."""
-    dataset = load_digits()
+def digits() -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Return the digits to train on, those held out, and those to judge by."""
+    dataset = small_runs.digits()
     rest, held_out = hold_out(dataset.train, 200, seed=1)
     _, chosen = hold_out(rest, 600, seed=2)
-    return dataset.info, chosen, held_out, dataset.test.take(torch.arange(300))
-
-
-def batches(images: ImageSet) -> list[Batch]:
-    info = digits()[0]
-    return list(eval_batches(images, batch_size=100, mean=info.mean, std=info.std))
+    return chosen, held_out, dataset.test.take(torch.arange(300))
 
 
 def held_out() -> list[Batch]:
-    return batches(digits()[2])
+    info = small_runs.digits().info
+    return list(eval_batches(digits()[1], batch_size=100, mean=info.mean, std=info.std))
 
 
 def trained(
@@ -49,21 +42,19 @@ def trained(
     weights: Mapping[str, Tensor] | None = None,
 ) -> DynamicNet:
     """Return the network after all phases of the method, in eval mode."""
-    asked = {"epochs": epochs, "lr": lr, "backbone": base, "weights": weights}
-    return trained_on_digits(method, config, **asked, images=pad_images(digits()[1], 0)).eval()
+    optimizer = OptimizerSpec(lr=lr, schedule="cosine")
+    budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=optimizer)
+    backbone = small_runs.digits_backbone(base, weights)
+    return small_runs.trained(method, config, backbone, budget, digits()[0]).eval()
 
 
 @functools.cache
 def dense_weights() -> Mapping[str, Tensor]:
     """Return the weights of a ResNet-8 trained on the digits."""
-    method = DenseResNet()
-    net = trained(method, method.Config(), epochs=4, lr=0.1)
+    net = trained(DenseResNet(), DenseResNet.Config(), epochs=4, lr=0.1)
     return net.get_submodule("trunk").state_dict()
 
 
 def judged(net: DynamicNet) -> tuple[float, float]:
-    """Return mean MACs relative to the dense network, and accuracy, on the digits to judge by."""
-    test = digits()[3]
-    outcome = evaluate(net, batches(test), num_images=len(test))
-    macs_n = macs_per_image(outcome.executed_nu, list(unit_macs(net).values()))
-    return float(macs_n.mean()) / dense_macs(digits_backbone("resnet8")), outcome.accuracy
+    """Return mean MACs relative to a dense ResNet-8, and accuracy, on the digits to judge by."""
+    return small_runs.judged(net, small_runs.digits_backbone("resnet8"), digits()[2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,15 @@ from bench.data.embedded import load_digits
 from bench.data.images import Dataset, ImageSet
 from bench.measure.accuracy import Evaluation, evaluate
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
-from bench.method import Backbone, Budget, DynamicNet, Method, MethodConfig, OptimizerSpec
+from bench.method import (
+    Backbone,
+    Budget,
+    DynamicNet,
+    Method,
+    MethodConfig,
+    OptimizerSpec,
+    Phase,
+)
 from bench.networks.gated import GatedResNet
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
@@ -39,6 +47,37 @@ def digit_images() -> Tensor:
     return next(eval_batches(test, batch_size=len(test), mean=info.mean, std=info.std)).x_nchw
 
 
+def trained(
+    method: Method,
+    config: MethodConfig,
+    backbone: Backbone,
+    budget: Budget,
+    images: ImageSet,
+    *,
+    pad: int = 0,
+) -> DynamicNet:
+    """Return the network of `method` after all its phases, on some of the digits."""
+    seed_globally(0, "build")
+    return taught(method.build(backbone, config), method.phases(config, budget), images, pad=pad)
+
+
+def taught(
+    net: DynamicNet, phases: Sequence[Phase], images: ImageSet, *, pad: int = 0
+) -> DynamicNet:
+    """Return the network itself, after these phases."""
+    info = digits().info
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            net,
+            phases,
+            images=TrainingImages(pad_images(images, pad), info.mean, info.std),
+            settings=Settings(0, torch.device("cpu")),
+            checkpoint=Checkpoint(Path(folder) / "checkpoint.bin", identity="test"),
+            reporter=Silent(),
+        )
+    return net
+
+
 def trained_on_digits(
     method: Method,
     config: MethodConfig,
@@ -47,26 +86,11 @@ def trained_on_digits(
     backbone: str = "resnet14",
     weights: Mapping[str, Tensor] | None = None,
     lr: float = 0.1,
-    images: ImageSet | None = None,
 ) -> DynamicNet:
-    """Return the network of `method` after `epochs` in all its phases, in batches of 32.
-
-    `images`, if given, are trained on as they are.
-    """
-    info, seen = digits().info, images or pad_images(digits().train, digits().info.pad)
-    seed_globally(0, "build")
-    net = method.build(digits_backbone(backbone, weights), config)
+    """Return the network of `method` after `epochs` in all its phases, in batches of 32."""
     budget = Budget(recipe="test", epochs=epochs, batch_size=32, optimizer=OptimizerSpec(lr=lr))
-    with tempfile.TemporaryDirectory() as folder:
-        train(
-            net,
-            method.phases(config, budget),
-            images=TrainingImages(seen, info.mean, info.std),
-            settings=Settings(0, torch.device("cpu")),
-            checkpoint=Checkpoint(Path(folder) / "checkpoint.bin", identity="test"),
-            reporter=Silent(),
-        )
-    return net
+    base, data = digits_backbone(backbone, weights), digits()
+    return trained(method, config, base, budget, data.train, pad=data.info.pad)
 
 
 @functools.cache
@@ -77,13 +101,21 @@ def dense_weights(backbone: str = "resnet14", epochs: int = 4) -> Mapping[str, T
     return net.trunk.state_dict()
 
 
-def evaluated(net: DynamicNet) -> Evaluation:
-    info, test = digits().info, digits().test
+def evaluated(net: DynamicNet, test: ImageSet | None = None) -> Evaluation:
+    """Return what comes of the test images, or of these."""
+    info, test = digits().info, test or digits().test
     batches = eval_batches(test, batch_size=250, mean=info.mean, std=info.std)
     return evaluate(net, batches, num_images=len(test))
 
 
+def judged(
+    net: DynamicNet, backbone: Backbone, test: ImageSet | None = None
+) -> tuple[float, float]:
+    """Return the mean MACs over the test images, relative to the dense network, and accuracy."""
+    outcome = evaluated(net, test)
+    macs_n = macs_per_image(outcome.executed_nu, list(unit_macs(net).values()))
+    return float(macs_n.mean()) / dense_macs(backbone), outcome.accuracy
+
+
 def nflops(net: GatedResNet) -> float:
-    """Return the mean MACs over the test images, relative to the dense network."""
-    macs_n = macs_per_image(evaluated(net).executed_nu, list(unit_macs(net).values()))
-    return float(macs_n.mean()) / dense_macs(net.backbone)
+    return judged(net, net.backbone)[0]

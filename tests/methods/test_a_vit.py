@@ -7,22 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import digits, digits_backbone, judged, trained
 from token_nets import BACKBONE, LAYERS, SHAPE, TOKENS, WIDTH, images, learned, live_counts
 
-from bench.data.augment import Batch, eval_batches, pad_images
-from bench.data.embedded import load_digits
-from bench.measure.accuracy import evaluate
+from bench.data.augment import Batch
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.measure.modes import using_threads
 from bench.method import Backbone, Budget, NotApplicable, OptimizerSpec
 from bench.networks.halting import HaltingResNet
 from bench.networks.tokens import TokenHalting
 from bench.plugins import load_plugin
-from bench.seeding import seed_globally
 from bench.testing import Check, checks_of
-from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
-from bench.training.reporter import Silent
 from methods.a_vit import AVit, AVitConfig, FirstChannel, Halting, prior_loss, target_of
 
 BUDGET = Budget(recipe="fair", epochs=4, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
@@ -200,31 +195,14 @@ def test_the_first_channel_is_all_that_is_read() -> None:
     assert torch.equal(FirstChannel(4.0)(state), 4 * state[:, :, :1])
 
 
-def _trained_with(ponder_weight: float, folder: Path) -> tuple[float, float]:
-    """Return accuracy and nFLOPs after a short training on scans of digits."""
-    digits, backbone = load_digits(), Backbone("by-hand/4", 10, (1, 8, 8))
-    mean, std = digits.info.mean, digits.info.std
-    config = AVitConfig(ponder_weight=ponder_weight, gate_scale=4, gate_center=8)
-    seed_globally(0, "build")
-    net = AVit().build(backbone, config)
+def test_a_higher_price_of_thinking_makes_a_cheaper_network() -> None:
+    few, backbone = digits().train.take(torch.arange(400)), digits_backbone("by-hand/4")
     adam = OptimizerSpec(kind="adamw", lr=5e-3, weight_decay=0.01)
-    train(
-        net,
-        AVit().phases(config, BUDGET.model_copy(update={"epochs": 6, "optimizer": adam})),
-        images=TrainingImages(pad_images(digits.train.take(torch.arange(400)), 0), mean, std),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(folder / f"{ponder_weight}.bin", identity="test"),
-        reporter=Silent(),
-    )
-    batches = eval_batches(digits.test, batch_size=256, mean=mean, std=std)
-    evaluation = evaluate(net, batches, num_images=len(digits.test))
-    macs_n = macs_per_image(evaluation.executed_nu, list(unit_macs(net).values()))
-    return evaluation.accuracy, macs_n.mean().item() / dense_macs(backbone)
-
-
-def test_a_higher_price_of_thinking_makes_a_cheaper_network(tmp_path: Path) -> None:
+    budget, found = BUDGET.model_copy(update={"epochs": 6, "optimizer": adam}), []
     with using_threads(1):
-        found = [_trained_with(weight, tmp_path) for weight in (0.0, 0.003, 0.1)]
-    accuracies, costs = zip(*found, strict=True)
+        for weight in (0.0, 0.003, 0.1):
+            config = AVitConfig(ponder_weight=weight, gate_scale=4, gate_center=8)
+            found.append(judged(trained(AVit(), config, backbone, budget, few), backbone))
+    costs, accuracies = zip(*found, strict=True)
     assert costs[0] > costs[1] + 0.02 > costs[2] + 0.04
     assert accuracies[0] > 0.6 and min(accuracies) > 0.3

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from method_nets import batch_of
+from small_runs import digits, digits_backbone, judged, trained
 
-from bench.data.augment import eval_batches, pad_images
-from bench.data.embedded import load_digits
-from bench.measure.accuracy import evaluate
-from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.measure.cost import dense_macs, unit_macs
 from bench.measure.modes import using_threads
 from bench.method import Budget, OptimizerSpec
 from bench.networks.halting import HaltingResNet
@@ -19,10 +15,6 @@ from bench.networks.halting_policy import ImageHalting
 from bench.networks.positions import PositionHalting
 from bench.networks.trunk import Backbone
 from bench.phases import PricedThinking
-from bench.seeding import seed_globally
-from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
-from bench.training.reporter import Silent
 from methods.act import Act, pooled_score
 from methods.sact import Sact, position_score
 
@@ -173,34 +165,13 @@ def test_the_defaults_are_those_of_the_authors_code(method: Halting) -> None:
     assert method.variant(method.Config(tau=0.005)) == "tau=0.005"
 
 
-def _nflops_trained_with(method: Halting, tau: float, folder: Path) -> float:
-    digits, backbone = load_digits(), Backbone("resnet14", 10, (1, 8, 8))
-    mean, std = digits.info.mean, digits.info.std
-    config = method.Config(tau=tau)
-    seed_globally(0, "build")
-    net = method.build(backbone, config)
-    few = pad_images(digits.train.take(torch.arange(400)), 0)
-    budget = BUDGET.model_copy(update={"epochs": 6})
-    train(
-        net,
-        method.phases(config, budget),
-        images=TrainingImages(few, mean, std),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(folder / f"{tau}.bin", identity="test"),
-        reporter=Silent(),
-    )
-    batches = eval_batches(digits.test, batch_size=256, mean=mean, std=std)
-    evaluation = evaluate(net, batches, num_images=len(digits.test))
-    assert evaluation.accuracy > 0.85
-    macs_n = macs_per_image(evaluation.executed_nu, list(unit_macs(net).values()))
-    return macs_n.mean().item() / dense_macs(backbone)
-
-
-def test_a_higher_price_of_thinking_makes_a_cheaper_network(
-    method: Halting, tmp_path: Path
-) -> None:
+def test_a_higher_price_of_thinking_makes_a_cheaper_network(method: Halting) -> None:
+    few, backbone = digits().train.take(torch.arange(400)), digits_backbone("resnet14")
+    budget, costs = BUDGET.model_copy(update={"epochs": 6}), []
     with using_threads(1):
-        expensive, middle, cheap = (
-            _nflops_trained_with(method, tau, tmp_path) for tau in (0.0, 0.05, 0.5)
-        )
-    assert expensive > middle + 0.02 > cheap + 0.04
+        for tau in (0.0, 0.05, 0.5):
+            net = trained(method, method.Config(tau=tau), backbone, budget, few)
+            cost, accuracy = judged(net, backbone)
+            assert accuracy > 0.85
+            costs.append(cost)
+    assert costs[0] > costs[1] + 0.02 > costs[2] + 0.04

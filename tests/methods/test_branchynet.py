@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from exit_training import batches, digits
+from exit_training import digits, held_out
 from method_nets import BACKBONE, BUDGET, batch_of
 
 from bench.networks.exits import ExitResNet
@@ -105,8 +105,8 @@ def test_the_trunk_alone_learns_nothing_from_exits() -> None:
 
 
 def test_the_digits_to_calibrate_with_are_neither_trained_on_nor_judged_by() -> None:
-    _, chosen, kept, test = digits()
+    chosen, kept, test = digits()
     pixels = [{image.numpy().tobytes() for image in part.images_nhwc} for part in (chosen, kept)]
     assert len(chosen) == 600 and len(kept) == 200 and len(test) == 300
     assert not pixels[0] & pixels[1]
-    assert sum(len(batch) for batch in batches(kept)) == 200
+    assert sum(len(batch) for batch in held_out()) == 200

@@ -49,15 +49,6 @@ def test_at_entropy_zero_nobody_leaves_and_at_infinity_everybody(
     assert int(rule.leaves(z, (), exit_index=0, point=0).sum()) == leaving
 
 
-@pytest.mark.parametrize(("threshold", "leaving"), [(0.0, 40), (1.001, 0)])
-def test_at_probability_zero_everybody_leaves_and_above_one_nobody(
-    threshold: float, leaving: int
-) -> None:
-    rule = ProbabilityReaches(1, 2)
-    rule.thresholds_pe.fill_(threshold)
-    assert int(rule.leaves(logits(), (), exit_index=1, point=0).sum()) == leaving
-
-
 def test_a_probability_that_just_reaches_the_threshold_leaves() -> None:
     rule = ProbabilityReaches(1, 1)
     rule.thresholds_pe.fill_(0.5)
