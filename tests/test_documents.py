@@ -107,7 +107,7 @@ def guide_block(first_line: str) -> str:
 
 @pytest.mark.parametrize(
     ("first_line", "method"),
-    [("in place of Gates and BlockByBlock", "MyMethod"), ("below MyMethod", "TwoPhases")],
+    [("in place of Gates", "MyMethod"), ("below MyMethod", "TwoPhases")],
 )
 def test_what_the_guide_puts_into_the_example_keeps_the_contract(
     first_line: str, method: str, in_the_example: Callable[[str], dict[str, Any]]
