@@ -135,7 +135,7 @@ class SgadConfig(MethodConfig):
     def _defaults_that_depend_on_others(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        if given.get("complexity") in _AIMS:
+        if given.get("complexity") in list(_AIMS):  # what a user gives need not be hashable
             return {**_AIMS[given["complexity"]], **given}
         if given.get("reading") == "beta" and "d_max" not in given:
             return {**given, "d_max": _D_MAX_OF_BETA_READING}

@@ -60,7 +60,7 @@ def test_a_range_is_searched_or_refused_in_words(name: str, text: str, search: s
         for tried in iter(found.ask, None):
             for trial in plan.trials(tried, [0]):
                 assert trial.spec.run == Path(trial.spec.run).name
-            found.tell(tried, 0.5)
+            found.tell(tried, [0.5])
     except BenchError as error:
         assert len(error.message) < 2000
 
