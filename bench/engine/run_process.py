@@ -1,4 +1,4 @@
-"""A process that does runs: `python -m bench.engine.run_process`, its jobs on standard input.
+"""A process that does runs, its jobs on standard input.
 
 Does each as `bench run` would and says how it goes; waits after each epoch to be told to go on, so
 that a run that is stopped is stopped there. Ends when its parent has ended.
@@ -25,7 +25,7 @@ from bench.data.images import Dataset
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
 from bench.engine.single import perform
-from bench.engine.supervising import Job, Kind, failure_of, said_line
+from bench.engine.supervising import Job, failure_of, say
 from bench.measure.environment import describe_environment
 from bench.plugins import load_plugin
 from bench.records.record import EpochRow, RunRecord
@@ -70,11 +70,6 @@ class _Telling(Silent):
         if self._images:
             say("images", self._images)
         self._images, self._told_at = 0, time.monotonic()
-
-
-def say(kind: Kind, what: object) -> None:
-    """Say one thing to the parent."""
-    print(said_line(kind, what), end="", flush=True)
 
 
 def main() -> None:
@@ -130,7 +125,3 @@ def _listen(orders: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
         orders.put(line)
     os._exit(1)  # no parent: the command was interrupted, or its machine is gone
-
-
-if __name__ == "__main__":
-    main()

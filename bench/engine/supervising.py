@@ -1,7 +1,8 @@
-"""Runs in a process of their own, watched: what it says, its end, its time.
+"""Processes that are watched: what one says, its end, its time.
 
 What crashes, hangs or eats all memory takes only that process along. Imports nothing heavy, as
-workers of a sweep use it too; what the process does is run_process.py. Both talk in lines of JSON:
+workers of a sweep use it too; what a process does is run_process.py and latency/processes.py. Both
+sides talk in lines of JSON:
 
     to the process:    a job, then one line after each epoch that is to be followed by another
     from the process:  [kind, what], see `Said`
@@ -21,12 +22,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 from bench.errors import BenchError
 from bench.plain_text import one_line
@@ -79,7 +80,16 @@ def _place(error: Exception) -> str:
 
 GO_ON = "go on\n"
 Kind = Literal[
-    "started", "run", "phase", "images", "epoch", "note", "printed", "finished", "failed"
+    "started",
+    "run",
+    "phase",
+    "images",
+    "epoch",
+    "note",
+    "progress",
+    "printed",
+    "finished",
+    "failed",
 ]
 KINDS = frozenset(get_args(Kind))
 _LAST_WORDS = 300
@@ -111,38 +121,41 @@ class Said(NamedTuple):
 
     started: its environment. run: the name of the run that begins. phase: what
     `Reporter.phase_started` takes. images: how many more have been trained on. epoch: a row of the
-    history. note: a message. printed: a line that is none of ours. finished: the points (nFLOPs,
-    accuracy) on held-out images. failed: a `Failure` without the name of the run.
+    history. note: a message. progress: what is measured, and the share that is done. printed: a
+    line that is none of ours. finished: the points (nFLOPs, accuracy) on held-out images, if any.
+    failed: a `Failure` without the name of the run.
     """
 
     kind: Kind
     what: Any
 
 
-class RunProcess:
+class Watched:
     """A process that does one job after the other; a context manager, whose end is its own."""
 
-    def __init__(self, job: Job) -> None:
-        """Start the process with the threads of `job`, which it does not begin yet."""
+    def __init__(self, module: str, variables: Mapping[str, str]) -> None:
+        """Start the `main` of a module, with more variables in its environment."""
+        # -P: not from the folder that a user is in, which may have a `bench` of its own.
+        command = [sys.executable, "-P", "-c", f"from {module} import main; main()"]
+        paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._open = ExitStack()
         errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._errors: IO[str] = self._open.enter_context(errors)
         self._process = self._open.enter_context(
             subprocess.Popen(
-                # -P: not from the folder that a user is in, which may have a `bench` of its own.
-                [sys.executable, "-P", "-m", "bench.engine.run_process"],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
-                env=_environment(job),
+                env={**os.environ, **paths, **variables},
             )
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._busy = False
         threading.Thread(target=self._read, daemon=True).start()
 
-    def __enter__(self) -> RunProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,15 +172,15 @@ class RunProcess:
         with suppress(BrokenPipeError):
             self._open.close()
 
-    def do(self, job: Job) -> Iterator[Said]:
-        """Do `job`; yields what the process says, always closed by "finished" or "failed".
+    def ask(self, job: str, *, time_limit_s: float | None = None) -> Iterator[Said]:
+        """Do a job; yields what the process says, always closed by "finished" or "failed".
 
         That is so also when it says nothing any more (a signal, the time limit). After "epoch" it
         goes on when the next thing is asked for. Only after "finished" it can do another job.
         """
         self._busy = True
-        self._tell(json.dumps(asdict(job)) + "\n")
-        limit = job.time_limit_s
+        self._tell(f"{job}\n")
+        limit = time_limit_s
         deadline = None if limit is None else time.monotonic() + limit
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -214,18 +227,25 @@ class RunProcess:
         return f"its process ended with status {status}: {words[:_LAST_WORDS]}"
 
 
-def said_line(kind: Kind, what: object) -> str:
-    """Return the text by which a process says something; it begins a line of its own."""
-    return f"\n{json.dumps([kind, what])}\n"
+class RunProcess(Watched):
+    """A process that does runs."""
+
+    def __init__(self, job: Job) -> None:
+        """Start the process with the threads of `job`, which it does not begin yet."""
+        variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
+        # Threads that wait for each other by spinning take the cores from those they wait for:
+        # beside one busy process two threads train at a third of the speed of one.
+        variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+        super().__init__("bench.engine.run_process", variables)
+
+    def do(self, job: Job) -> Iterator[Said]:
+        """Do the run of `job`."""
+        return self.ask(json.dumps(asdict(job)), time_limit_s=job.time_limit_s)
 
 
-def _environment(job: Job) -> dict[str, str]:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
-    # Threads that wait for each other by spinning take the cores from those they wait for: beside
-    # one busy process two threads train at a third of the speed of one.
-    waiting = {"OMP_WAIT_POLICY": "PASSIVE"}
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return {**waiting, **os.environ, **paths, **threads}
+def say(kind: Kind, what: object) -> None:
+    """Say something to the parent, on a line of its own."""
+    print(f"\n{json.dumps([kind, what])}", flush=True)
 
 
 def _understood(line: str) -> Said:

@@ -8,15 +8,11 @@ progress are lines of JSON on standard output.
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +25,7 @@ from torch import Tensor
 
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.engine.building import Workplace, dense_net, rebuild
+from bench.engine.supervising import Watched, say
 from bench.errors import BenchError, PluginError, RunFailed
 from bench.measure.latency import resources
 from bench.measure.latency.cells import MeasuredCell, merged
@@ -195,56 +192,33 @@ def _asked(
     Raises:
         RunFailed: it ended with an error.
     """
-    # -P: not from the folder that a user happens to be in, which may have a `bench` of its own.
-    command = [sys.executable, "-P", "-c", f"from {__name__} import main; main()"]
-    paths = os.pathsep.join(path for path in sys.path if path)
-    with tempfile.TemporaryDirectory(prefix="bench-latency-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-latency-") as name,
+        Watched(__name__, variables) as process,
+    ):
         folder = Path(name)
         sent = replace(job, images_nchw=job.images_nchw.cpu())
         (folder / _JOB_FILE).write_bytes(pickle.dumps(sent))
-        errors = folder / "stderr.txt"
-        with (
-            errors.open("w") as log,
-            subprocess.Popen(
-                [*command, name],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, "PYTHONPATH": paths, **variables},
-            ) as process,
-        ):
-            assert process.stdout is not None
-            try:
-                for line in process.stdout:
-                    _pass_on(line, place, progress)
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode:
-            said = errors.read_text().strip().splitlines() or ["it said nothing"]
-            status = process.returncode
-            raise RunFailed(
-                f"A process that measures latency ended with status {status}: {said[-1]}",
-                hint="--profile default measures in one process.",
-            )
+        for kind, what in process.ask(name):
+            if kind == "note":
+                place.reporter.note(what)
+            elif kind == "progress" and progress is not None:
+                progress(*what)
+            elif kind == "failed":
+                raise RunFailed(
+                    f"Latency is not measured: {what['reason']}",
+                    hint="--profile default measures in one process.",
+                )
         return pickle.loads((folder / _ANSWER_FILE).read_bytes())
 
 
-def _pass_on(line: str, place: Workplace, progress: Progress | None) -> None:
-    with suppress(ValueError, TypeError):  # a method's own print
-        kind, *said = json.loads(line)
-        if kind == "progress" and progress is not None:
-            progress(*said)
-        elif kind == "note":
-            place.reporter.note(*said)
-
-
 def main() -> None:
-    """Do the job in the folder that this process was started with, and leave the answer there."""
+    """Do the job in the folder that the parent names, and leave the answer there."""
     try:
-        _answer(Path(sys.argv[1]))
+        _answer(Path(input()))
     except BenchError as error:
         sys.exit(error.message)
+    say("finished", None)
 
 
 def _answer(folder: Path) -> None:
@@ -257,17 +231,13 @@ def _answer(folder: Path) -> None:
     none = ImageSet(blank, torch.zeros(0, dtype=torch.int64))
     device, store = torch.device(job.device), RunStore(job.results_dir)
     reporter = Silent()
-    reporter.note = partial(_say, "note")  # type: ignore[method-assign]
+    reporter.note = partial(say, "note")  # type: ignore[method-assign]
     place = Workplace(Dataset(info, none, none), store, device, reporter)
     if job.point is None:
-        answer: object = measure_here(job, place, progress=partial(_say, "progress"))
+        answer: object = measure_here(job, place, progress=lambda *done: say("progress", done))
     else:
         answer = _resources(job, job.point, place)
     (folder / _ANSWER_FILE).write_bytes(pickle.dumps(answer))
-
-
-def _say(kind: str, *said: object) -> None:
-    print(json.dumps([kind, *said]), flush=True)
 
 
 def _resources(job: Job, point: int, place: Workplace) -> dict[str, float | str | None]:
