@@ -15,8 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import ConfigError
 from bench.records.record import EpochRow
@@ -83,6 +82,12 @@ def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
     return None if name == "fifo" else Among()
 
 
+class _PastTrial(NamedTuple):
+    """What the rules look at of a trial of Tune's; it must be hashable."""
+
+    trial_id: str
+
+
 def _show(rule: Any, controller: Any, past: Past) -> None:
     """Tell `rule` each epoch of a recorded trial, and its end."""
     from ray.tune import schedulers
@@ -90,7 +95,7 @@ def _show(rule: Any, controller: Any, past: Past) -> None:
     results: list[Mapping[str, float]] = [{PERCENT: at, SCORE: score} for at, score in past.steps]
     if not results:
         return
-    trial = SimpleNamespace(trial_id=past.run)  # what the rules look at of a trial of Tune's
+    trial = _PastTrial(past.run)
     rule.on_trial_add(controller, trial)
     for result in results:
         # It may have gone on where this rule would have stopped it; then only its end is told.
