@@ -187,8 +187,7 @@ class Cascade(Method[CascadeConfig]):
         return CascadeNet(backbone, config)
 
     def phases(self, config: CascadeConfig, budget: Budget) -> Sequence[Phase]:
-        size, optimizer = budget.batch_size, budget.optimizer
-        return [BothNetworks("both", epochs=budget.epochs, batch_size=size, optimizer=optimizer)]
+        return [BothNetworks("both", **budget.schedule())]
 
     def calibrate(self, net: DynamicNet, config: CascadeConfig, held_out: Iterable[Batch]) -> None:
         assert isinstance(net, CascadeNet)

@@ -154,14 +154,8 @@ class RandomSkip(Method[RandomSkipConfig]):
         return GatedResNet(backbone, policy, merge=GateOutput())
 
     def phases(self, config: RandomSkipConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer, batch_size = budget.optimizer, budget.batch_size
-        if budget.published:
-            optimizer, batch_size = _PUBLISHED, _PUBLISHED_BATCH
-        return [
-            CrossEntropy(
-                "supervised", epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer
-            )
-        ]
+        schedule = budget.schedule(published=_PUBLISHED, published_batch=_PUBLISHED_BATCH)
+        return [CrossEntropy("supervised", **schedule)]
 
 
 class RandomSkipTestConfig(MethodConfig):

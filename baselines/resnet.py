@@ -55,12 +55,4 @@ class DenseResNet(Method):
         return GatedResNet(backbone)
 
     def phases(self, config: MethodConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer = PUBLISHED if budget.published else budget.optimizer
-        return [
-            CrossEntropy(
-                "supervised",
-                epochs=budget.epochs,
-                batch_size=budget.batch_size,
-                optimizer=optimizer,
-            )
-        ]
+        return [CrossEntropy("supervised", **budget.schedule(published=PUBLISHED))]

@@ -79,16 +79,7 @@ def drawn_gates(p_b: Tensor, count: int, *, drawn: str) -> Tensor:
 class RandomDepth(Phase):
     """Cross-entropy under randomly dropped blocks."""
 
-    def __init__(
-        self,
-        config: StochasticDepthConfig,
-        *,
-        epochs: int,
-        batch_size: int,
-        optimizer: OptimizerSpec,
-    ) -> None:
-        super().__init__("random depth", epochs=epochs, batch_size=batch_size, optimizer=optimizer)
-        self.config = config
+    config: StochasticDepthConfig
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, GatedResNet)
@@ -125,9 +116,5 @@ class StochasticDepth(Method[StochasticDepthConfig]):
         return GatedResNet(backbone, merge=GateResidual())
 
     def phases(self, config: StochasticDepthConfig, budget: Budget) -> Sequence[Phase]:
-        optimizer, batch_size = budget.optimizer, budget.batch_size
-        if budget.published:
-            optimizer, batch_size = _PUBLISHED, _PUBLISHED_BATCH
-        return [
-            RandomDepth(config, epochs=budget.epochs, batch_size=batch_size, optimizer=optimizer)
-        ]
+        schedule = budget.schedule(published=_PUBLISHED, published_batch=_PUBLISHED_BATCH)
+        return [RandomDepth("random depth", config, **schedule)]

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch.nn.functional as F
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat
 
 from bench.method import (
     Backbone,
@@ -47,7 +47,7 @@ from bench.method import (
     Reference,
     Tags,
 )
-from bench.networks.exit_calibration import ascending, calibrate_to_budgets
+from bench.networks.exit_calibration import Ascending, calibrate_to_budgets
 from bench.networks.exit_heads import HeadKind
 from bench.networks.exit_rules import EntropyBelow
 from bench.networks.exits import NUM_EXITS, ExitResNet
@@ -67,7 +67,7 @@ class BranchyNetConfig(MethodConfig):
     head: Annotated[HeadKind, Choice(("pooled", "grid"))] = Field(
         "pooled", description="what classifies at an exit"
     )
-    budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+    budgets: Ascending = Field(
         (0.25, 0.5, 1.0, 2.0, 4.0), description="p: exits are taken in proportion to p^k"
     )
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import Field
 
 from bench.method import (
     Backbone,
@@ -42,7 +42,7 @@ from bench.method import (
     Reference,
     Tags,
 )
-from bench.networks.exit_calibration import ascending, calibrate_to_budgets
+from bench.networks.exit_calibration import Ascending, calibrate_to_budgets
 from bench.networks.exit_rules import ProbabilityReaches
 from bench.networks.exits import NUM_EXITS, ExitResNet
 from bench.phases import ExitsAlone
@@ -56,7 +56,7 @@ class CdlConfig(MethodConfig):
     head: Annotated[Literal["grid", "pooled"], Choice(("grid", "pooled"))] = Field(
         "grid", description="the features of an exit: means over 4x4 fields, or over the map"
     )
-    budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+    budgets: Ascending = Field(
         (0.25, 0.5, 1.0, 2.0, 4.0), description="p: exits are taken in proportion to p^k"
     )
 

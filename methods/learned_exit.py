@@ -32,7 +32,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.method import (
@@ -50,7 +50,7 @@ from bench.method import (
     Tags,
     Unit,
 )
-from bench.networks.exit_calibration import ascending, cost_shares, held_out_answers
+from bench.networks.exit_calibration import Ascending, cost_shares, held_out_answers
 from bench.networks.exit_heads import HeadKind
 from bench.networks.exit_rules import Carried, ExitRule
 from bench.networks.exits import NUM_EXITS, ExitResNet
@@ -67,7 +67,7 @@ class LearnedExitConfig(MethodConfig):
     head: Annotated[HeadKind, Choice(("grid", "pooled"))] = Field(
         "grid", description="what classifies at an exit"
     )
-    lambdas: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+    lambdas: Ascending = Field(
         (0.05, 0.1, 0.2, 0.4, 0.8), description="price of a dense network's MACs, in errors"
     )
     loss: Literal["excess", "error"] = Field(

@@ -49,7 +49,7 @@ from bench.method import (
     Reference,
     Tags,
 )
-from bench.networks.exit_calibration import ascending
+from bench.networks.exit_calibration import AscendingShares, ascending
 from bench.networks.exit_heads import HeadKind
 from bench.networks.exit_places import SIX_SHARES, nearest_to_shares
 from bench.networks.exit_rules import Carried, ExitRule
@@ -74,9 +74,7 @@ class PbeeConfig(MethodConfig):
     head: Annotated[HeadKind, Choice(("mixed", "pooled"))] = Field(
         "mixed", description="what classifies at an exit"
     )
-    positions: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...], AfterValidator(ascending)
-    ] = Field(
+    positions: AscendingShares = Field(
         SIX_SHARES, description="where exits lie: shares of the dense network's MACs before them"
     )
 

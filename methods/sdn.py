@@ -35,7 +35,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 
 from bench.method import (
@@ -52,7 +52,7 @@ from bench.method import (
     Reference,
     Tags,
 )
-from bench.networks.exit_calibration import ascending, calibrate_to_costs
+from bench.networks.exit_calibration import Ascending, AscendingShares, calibrate_to_costs
 from bench.networks.exit_places import SIX_SHARES, nearest_to_shares
 from bench.networks.exit_rules import Carried, ProbabilityReaches, largest_probability
 from bench.networks.exits import ExitResNet
@@ -72,12 +72,10 @@ class SdnConfig(MethodConfig):
     fallback: Literal["most confident", "last"] = Field(
         "most confident", description="whose answer counts where no exit is sure enough"
     )
-    positions: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...], AfterValidator(ascending)
-    ] = Field(
+    positions: AscendingShares = Field(
         SIX_SHARES, description="where exits lie: shares of the dense network's MACs before them"
     )
-    budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+    budgets: Ascending = Field(
         (0.25, 0.5, 0.75, 1.0), description="mean MACs of the held-out images, of the dense's"
     )
 

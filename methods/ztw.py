@@ -37,7 +37,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 
 from bench.method import (
@@ -57,7 +57,7 @@ from bench.method import (
     Tags,
     Unit,
 )
-from bench.networks.exit_calibration import ascending, calibrate_to_costs
+from bench.networks.exit_calibration import Ascending, calibrate_to_costs
 from bench.networks.exit_heads import CascadingHead, MixedPooling
 from bench.networks.exit_places import behind_every_block
 from bench.networks.exit_rules import Carried, ProbabilityReaches
@@ -81,7 +81,7 @@ class ZtwConfig(MethodConfig):
     last: Literal["ensemble", "trunk"] = Field(
         "ensemble", description="who answers at the end: all classifiers, or the trunk's alone"
     )
-    budgets: Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)] = Field(
+    budgets: Ascending = Field(
         (0.25, 0.5, 0.75, 1.0), description="mean MACs of the held-out images, of the dense's"
     )
 

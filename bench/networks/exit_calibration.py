@@ -11,8 +11,10 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
 from bench.errors import ConfigError
@@ -30,6 +32,14 @@ def ascending(values: tuple[float, ...]) -> tuple[float, ...]:
     if not values or any(a >= b for a, b in pairwise(values)):
         raise ValueError("expected one or more numbers, each larger than the one before")
     return values
+
+
+Ascending = Annotated[tuple[PositiveFloat, ...], AfterValidator(ascending)]
+"""A setting: one or more positive numbers, each larger than the one before."""
+AscendingShares = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], ...], AfterValidator(ascending)
+]
+"""A setting: the same between 0 and 1."""
 
 
 def exit_shares(p: float, *, ways_out: int) -> list[float]:

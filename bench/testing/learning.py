@@ -211,7 +211,10 @@ def _cause_of_no_gradient(name: str) -> str:
             "the gate is rounded without a straight-through estimator, was detached, or no loss"
             " depends on it."
         )
-    return "no loss depends on it, or Phase.groups leaves it out of every phase."
+    return (
+        "no loss depends on it, Phase.groups leaves it out of every phase, or the gate of its block"
+        " was closed for every image that was tried."
+    )
 
 
 def budget(bench: Workbench) -> None:

@@ -34,7 +34,7 @@ def _batch(count: int = 16) -> Batch:
 
 def _phase(**settings: object) -> RandomDepth:
     config = StochasticDepthConfig(**settings)
-    return RandomDepth(config, epochs=1, batch_size=16, optimizer=OptimizerSpec())
+    return RandomDepth("random depth", config, epochs=1, batch_size=16, optimizer=OptimizerSpec())
 
 
 def test_survival_falls_in_equal_steps_to_one_half() -> None:
