@@ -128,7 +128,6 @@ def per_unit_net(merge: str, shortcut: str) -> GatedResNet:
     torch.manual_seed(3)
     base = backbone(shortcut)
     net = season(GatedResNet(base, PooledGates(base), merge=MERGES[merge]()))
-    assert isinstance(net.policy, PooledGates)
     with torch.no_grad():
         for position, b in enumerate(net.policy.gated):
             # One after the other: the scores of a gate depend on the gates before it.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from bench.data.augment import Batch
@@ -9,6 +11,12 @@ from bench.method import Backbone, Budget, Method, MethodConfig, OptimizerSpec
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16))
 BUDGET = Budget(recipe="test", epochs=3, batch_size=16, optimizer=OptimizerSpec(lr=0.05))
+
+
+def built(method: Method, backbone: Backbone = BACKBONE, /, **settings: object) -> Any:
+    """Return the network of a method at these settings, with the same weights each time."""
+    torch.manual_seed(0)
+    return method.build(backbone, method.Config.model_validate(settings))
 
 
 def batch_of(count: int = 16, side: int = 16, *, seed: int = 1) -> Batch:

@@ -56,7 +56,6 @@ def position_net(
     torch.manual_seed(3)
     base = Backbone(name, 10, (3, *side), shortcut)
     net = season(GatedResNet(base, PositionGates(base), merge=MERGES[merge]()), (3, *side))
-    assert isinstance(net.policy, PositionGates)
     x = images_for(net, 64, seed=8)
     with torch.no_grad():
         for b in net.policy.gated:

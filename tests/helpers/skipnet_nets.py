@@ -7,7 +7,7 @@ from bench.data.augment import Batch
 from bench.method import Budget, OptimizerSpec, Phase
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
-from methods.skipnet import Gates, SkipNet, SkipNetConfig, Supervised
+from methods.skipnet import SkipNet, SkipNetConfig, Supervised
 
 BACKBONE = Backbone("resnet14", 10, (3, 16, 16), "B")
 BUDGET = Budget(recipe="test", epochs=8, batch_size=16, optimizer=OptimizerSpec(lr=0.1))
@@ -17,20 +17,14 @@ GATES = ["rnn", "ff1", "ff2"]
 def skipnet(backbone: Backbone = BACKBONE, **settings: object) -> GatedResNet:
     torch.manual_seed(0)
     net = SkipNet().build(backbone, SkipNetConfig(**settings))
-    assert isinstance(net, GatedResNet)
     return net
-
-
-def gates_of(net: GatedResNet) -> Gates:
-    assert isinstance(net.policy, Gates)
-    return net.policy
 
 
 def undecided(gate: str) -> GatedResNet:
     """Return a network, in eval mode, whose gates let about half of the images pass."""
     net = skipnet(gate=gate).eval()
     x = batch_of(64, seed=9).x_nchw
-    for block in gates_of(net).gated:
+    for block in net.policy.gated:
         # One after the other: what a gate reads depends on the gates before it.
         with torch.no_grad():
             z_n = net(x).terms["log_odds_ng"][:, block - 1]
@@ -40,7 +34,7 @@ def undecided(gate: str) -> GatedResNet:
 
 def shift(net: GatedResNet, block: int, shift: float, *, stretch: float = 1.0) -> None:
     """Make the log-odds z of one block stretch (z + shift), whatever the kind of gate."""
-    gates, original = gates_of(net), gates_of(net).log_odds
+    gates, original = net.policy, net.policy.log_odds
 
     def log_odds(index: int, h: Tensor, state: object) -> tuple[Tensor, object]:
         z_n, after = original(index, h, state)  # type: ignore[arg-type]

@@ -201,13 +201,11 @@ class Exit(Toy):
 
     @torch.no_grad()
     def calibrate(self, net: DynamicNet, config: MethodConfig, held_out: Iterable[Batch]) -> None:
-        assert isinstance(net, ExitNet)
         logits = [net(batch.x_nchw).terms["exit_logits_enk"][0] for batch in held_out]
         top_n = torch.cat(logits).softmax(dim=1).amax(dim=1)
         net.thresholds.copy_(top_n.quantile(torch.tensor([0.3, 0.7])))
 
     def operating_points(self, net: DynamicNet, config: MethodConfig) -> Sequence[Point]:
-        assert isinstance(net, ExitNet)
         return [Point(f"exit {n}", self._at(net, n)) for n in range(2)]
 
     @staticmethod

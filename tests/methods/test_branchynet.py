@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from exit_training import digits, held_out
-from method_nets import BACKBONE, BUDGET, batch_of
+from method_nets import BACKBONE, BUDGET, batch_of, built
 
-from bench.networks.exits import ExitResNet
 from bench.networks.trunk import Backbone
 from bench.training.optimizer import build_optimizer
 from methods.branchynet import BranchyNet, BranchyNetConfig, JointTraining, TrunkAlone
 
-
-def build(config: BranchyNetConfig | None = None, base: Backbone = BACKBONE) -> ExitResNet:
-    torch.manual_seed(0)
-    net = BranchyNet().build(base, config or BranchyNetConfig())
-    assert isinstance(net, ExitResNet)
-    return net
+build = partial(built, BranchyNet())
 
 
 def joint(config: BranchyNetConfig) -> JointTraining:
     (phase,) = BranchyNet().phases(config, BUDGET)
-    assert isinstance(phase, JointTraining)
     return phase
 
 
@@ -61,7 +56,7 @@ def test_a_weight_of_zero_leaves_its_exit_untaught() -> None:
 @torch.no_grad()
 def test_each_operating_point_has_the_exit_distribution_of_its_p() -> None:
     config, net, held = BranchyNetConfig(budgets=(0.5, 2.0, 4.0)), None, [batch_of(42)]
-    net = build(config).eval()
+    net = build(budgets=config.budgets).eval()
     BranchyNet().calibrate(net, config, held)
     points = BranchyNet().operating_points(net, config)
     assert [point.name for point in points] == ["p=2", "p=0.5", "p=4"]
@@ -74,7 +69,7 @@ def test_each_operating_point_has_the_exit_distribution_of_its_p() -> None:
 def test_the_trunk_takes_the_weights_of_a_trained_dense_network() -> None:
     weights = BACKBONE.build().state_dict()
     base = Backbone("resnet14", 10, (3, 16, 16), weights=weights)
-    assert all(torch.equal(v, weights[k]) for k, v in build(base=base).trunk.state_dict().items())
+    assert all(torch.equal(v, weights[k]) for k, v in build(base).trunk.state_dict().items())
 
 
 def test_the_published_schedule_is_100_epochs_of_the_trunk_and_100_of_all_by_adam() -> None:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
-from method_nets import BACKBONE, BUDGET, batch_of
+from method_nets import BACKBONE, BUDGET, batch_of, built
 from torch import nn
 
 from bench.measure.cost import counted_macs, unit_macs
 from bench.method import Phase
-from bench.networks.exit_rules import ProbabilityReaches
-from bench.networks.exits import ExitResNet
 from methods.cdl import Cdl, CdlConfig
 
-
-def build(config: CdlConfig | None = None) -> ExitResNet:
-    torch.manual_seed(0)
-    net = Cdl().build(BACKBONE, config or CdlConfig())
-    assert isinstance(net, ExitResNet)
-    return net
+build = partial(built, Cdl())
 
 
 def classifiers() -> Phase:
@@ -50,7 +44,7 @@ def test_training_runs_nothing_behind_the_last_exit() -> None:
 
 @pytest.mark.parametrize("head", ["grid", "pooled"])
 def test_an_exit_is_a_single_linear_layer(head: str) -> None:
-    net = build(CdlConfig(head=head))
+    net = build(head=head)
     for head_module in net.exits:
         weighted = [m for m in head_module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         assert [type(module) for module in weighted] == [nn.Linear]
@@ -60,7 +54,6 @@ def test_an_exit_is_a_single_linear_layer(head: str) -> None:
 @torch.no_grad()
 def test_an_image_leaves_where_its_largest_probability_reaches_the_threshold() -> None:
     net, x = build().eval(), batch_of(40).x_nchw
-    assert isinstance(net.rule, ProbabilityReaches)
     first, second, _ = net.exit_logits(x).double().softmax(dim=2).amax(dim=2)
     net.rule.thresholds_pe[net.point] = torch.stack([first.median(), second.median()])
     at_first = first >= first.median()

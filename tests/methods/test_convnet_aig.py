@@ -15,7 +15,6 @@ from bench.networks.trunk import Backbone
 from bench.plugins import method_config
 from methods.convnet_aig import (
     AigConfig,
-    AigGates,
     ConvNetAig,
     Gate,
     TargetRates,
@@ -28,13 +27,7 @@ from methods.convnet_aig import (
 def _net(config: AigConfig | None = None, backbone: Backbone = BACKBONE) -> GatedResNet:
     torch.manual_seed(0)
     net = ConvNetAig().build(backbone, config or AigConfig())
-    assert isinstance(net, GatedResNet)
     return net
-
-
-def _policy(net: GatedResNet) -> AigGates:
-    assert isinstance(net.policy, AigGates)
-    return net.policy
 
 
 def _pull(gate: Gate, *, skip: float, execute: float) -> None:
@@ -47,18 +40,18 @@ def _phase(config: AigConfig) -> TargetRates:
 
 
 def test_all_blocks_have_a_gate_first_and_last_and_borders_included() -> None:
-    assert _policy(_net()).gated == tuple(range(6))
+    assert _net().policy.gated == tuple(range(6))
 
 
 def test_each_gate_reads_the_pooled_input_of_its_own_block() -> None:
     net = _net().eval()
-    widths = [gate[0].in_features for gate in _policy(net).gates.values()]
+    widths = [gate[0].in_features for gate in net.policy.gates.values()]
     assert widths == [16, 16, 16, 32, 32, 64]
     inputs: list[Tensor] = []
     seen: list[Tensor] = []
     for block in net.blocks:
         block.residual.register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone()))
-    for gate in _policy(net).gates.values():
+    for gate in net.policy.gates.values():
         gate.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     net(batch_of(32).x_nchw)
     assert len(inputs) == len(seen) == 6
@@ -69,7 +62,7 @@ def test_each_gate_reads_the_pooled_input_of_its_own_block() -> None:
 def test_a_gate_sees_what_the_gates_before_it_left_undone() -> None:
     net = _net().eval()
     seen: list[Tensor] = []
-    gates = _policy(net).gates
+    gates = net.policy.gates
     gates["1"].register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     for skip in (0.0, 5.0):
         _pull(gates["0"], skip=skip, execute=2.0)
@@ -80,16 +73,16 @@ def test_a_gate_sees_what_the_gates_before_it_left_undone() -> None:
 def test_index_1_means_execute() -> None:
     assert chosen_gate(torch.tensor([[0.1, 2.0], [2.0, 0.1]])).tolist() == [1, 0]
     net = _net().eval()
-    _pull(_policy(net).gates["2"], skip=3.0, execute=1.0)
+    _pull(net.policy.gates["2"], skip=3.0, execute=1.0)
     executed = net(batch_of(32).x_nchw).executed[:, 1:7]
     assert executed.mean(dim=0).tolist() == [1, 1, 0, 1, 1, 1]
 
 
 def test_at_the_start_87_percent_of_the_draws_open_a_gate() -> None:
     net = _net()
-    last = _policy(net).gates["0"][3]
+    last = net.policy.gates["0"][3]
     assert last.bias.tolist() == pytest.approx([0.1, 2.0])
-    weights = torch.cat([gate[3].weight.flatten() for gate in _policy(net).gates.values()])
+    weights = torch.cat([gate[3].weight.flatten() for gate in net.policy.gates.values()])
     assert weights.std().item() == pytest.approx(0.001, rel=0.2)
     torch.manual_seed(0)
     draws = sampled_gate(last.bias.detach().expand(20_000, 2))
@@ -114,7 +107,6 @@ def test_the_gradient_is_that_of_the_softmax_of_the_noisy_logits() -> None:
     torch.manual_seed(5)
     noise = -torch.empty(2, 2).exponential_().log()
     p = (logits.detach() + noise).softmax(dim=1)[:, 1]
-    assert logits.grad is not None
     torch.testing.assert_close(logits.grad[:, 1], p * (1 - p))
     torch.testing.assert_close(logits.grad[:, 0], -p * (1 - p))
 
@@ -143,7 +135,6 @@ def test_the_target_loss_is_the_mean_square_of_target_minus_the_rate_of_the_batc
 def test_the_target_pushes_a_rare_block_up_and_a_frequent_one_down() -> None:
     gates = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
     target_gap(gates, torch.tensor([0.6, 0.6]), num_blocks=2).backward()
-    assert gates.grad is not None
     # d/dz = 2 (rate - t) / N / L
     assert gates.grad.flatten().tolist() == pytest.approx([0.2, -0.3, 0.2, -0.3])
 
@@ -169,7 +160,7 @@ def test_the_target_loss_alone_teaches_the_gates_and_no_block_behind_them() -> N
     net = _net().train()
     terms = _phase(AigConfig()).loss(net, batch_of(32), 0.0)
     terms.parts["target_gap"].backward()
-    for gate in _policy(net).gates.values():
+    for gate in net.policy.gates.values():
         assert gate[3].bias.grad is not None and bool(gate[3].bias.grad.all())
     last = net.blocks[-1].residual
     assert all(parameter.grad is None for parameter in last.parameters())
@@ -178,7 +169,7 @@ def test_the_target_loss_alone_teaches_the_gates_and_no_block_behind_them() -> N
 def test_a_skipped_block_is_its_rectified_shortcut() -> None:
     net = _net(backbone=Backbone("resnet14", 10, (3, 16, 16), "B")).eval()
     assert isinstance(net.merge, GateResidual)
-    _pull(_policy(net).gates["2"], skip=3.0, execute=1.0)
+    _pull(net.policy.gates["2"], skip=3.0, execute=1.0)
     outputs: list[Tensor] = []
     inputs: list[Tensor] = []
     net.blocks[2].shortcut.register_forward_hook(lambda _, args, out: outputs.append(out))
@@ -191,8 +182,8 @@ def test_a_skipped_block_is_its_rectified_shortcut() -> None:
 def test_a_block_with_target_1_has_no_gate_and_costs_none() -> None:
     config = AigConfig(targets=(1, 1, 0.8, 1, 0.5, 0.2))
     net = _net(config)
-    assert _policy(net).gated == (2, 4, 5)
-    assert _policy(net).targets_g.tolist() == pytest.approx([0.8, 0.5, 0.2])
+    assert net.policy.gated == (2, 4, 5)
+    assert net.policy.targets_g.tolist() == pytest.approx([0.8, 0.5, 0.2])
     assert [unit.name for unit in net.units() if unit.role == "policy"] == [
         "gate2",
         "gate4",
@@ -236,6 +227,5 @@ def test_lower_targets_give_cheaper_networks() -> None:
     found = []
     for target in (0.2, 0.5, 0.8):
         net = trained_on_digits(ConvNetAig(), AigConfig(target=target), epochs=3)
-        assert isinstance(net, GatedResNet)
         found.append(nflops(net))
     assert found[0] + 0.1 < found[1] < found[2] - 0.05

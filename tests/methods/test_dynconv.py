@@ -20,8 +20,6 @@ from methods.dynconv import (
     BudgetedMasks,
     DynConv,
     DynConvConfig,
-    DynConvGates,
-    PositionGate,
     bounds,
     budget_loss,
     drawn_mask,
@@ -35,19 +33,7 @@ RESNET32 = Backbone("resnet32", 10, (3, 32, 32), "B")
 def _net(backbone: Backbone = BACKBONE) -> GatedResNet:
     torch.manual_seed(0)
     net = DynConv().build(backbone, DynConvConfig())
-    assert isinstance(net, GatedResNet)
     return net
-
-
-def _policy(net: GatedResNet) -> DynConvGates:
-    assert isinstance(net.policy, DynConvGates)
-    return net.policy
-
-
-def _gate(net: GatedResNet, block: int) -> PositionGate:
-    gate = _policy(net).gates[block]
-    assert isinstance(gate, PositionGate)
-    return gate
 
 
 def _phase(config: DynConvConfig | None = None) -> BudgetedMasks:
@@ -59,7 +45,7 @@ def _phase(config: DynConvConfig | None = None) -> BudgetedMasks:
 def _decide(net: GatedResNet, *, bias: float) -> None:
     """Let every gate say the same everywhere."""
     for block in range(len(net.blocks)):
-        gate = _gate(net, block)
+        gate = net.policy.gates[block]
         for layer in (gate.local, gate.whole):
             layer.weight.zero_()
             nn.init.constant_(layer.bias, bias)  # type: ignore[arg-type]
@@ -70,13 +56,15 @@ def test_a_score_is_a_convolution_of_the_input_plus_one_number_for_the_image() -
     net = _net().eval()
     seen: list[tuple[Tensor, Tensor]] = []
     for block in range(6):
-        _gate(net, block).register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+        net.policy.gates[block].register_forward_hook(
+            lambda _, args, out: seen.append((args[0], out))
+        )
     inputs: list[Tensor] = []
     for block in net.blocks:
         block.residual.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     net(batch_of(3).x_nchw)
     for b, ((x, s), given) in enumerate(zip(seen, inputs, strict=True)):
-        gate = _gate(net, b)
+        gate = net.policy.gates[b]
         assert torch.equal(x, given)  # its own block's input: nothing is carried
         by_hand = gate.local(x) + gate.whole(x.mean(dim=(2, 3))).view(-1, 1, 1, 1)
         torch.testing.assert_close(s, by_hand)
@@ -87,7 +75,7 @@ def test_a_score_is_a_convolution_of_the_input_plus_one_number_for_the_image() -
 
 def test_all_blocks_have_a_gate_borders_included_and_the_gates_cost_what_was_worked_out() -> None:
     net = _net(RESNET32)
-    assert _policy(net).gated == tuple(range(15)) and isinstance(net.merge, GateResidual)
+    assert net.policy.gated == tuple(range(15)) and isinstance(net.merge, GateResidual)
     costs = unit_macs(net)
     convs = sum(costs[f"gate{b}"] for b in range(15))
     assert convs == 1_234_944
@@ -150,7 +138,7 @@ def test_training_draws_and_evaluation_does_not() -> None:
     net, x = _net(), batch_of(8).x_nchw
     net.train()
     drawn = [net(x).executed for _ in range(2)]
-    _policy(net).noisy = False
+    net.policy.noisy = False
     settled = [net(x).executed for _ in range(2)]
     net.eval()
     evaluated = [net(x).executed for _ in range(2)]
@@ -181,7 +169,7 @@ def test_the_noise_ends_with_four_fifths_of_the_training() -> None:
     said = []
     for progress in (0.0, 0.79, 0.81, 1.0):
         phase.loss(net, batch, progress)
-        said.append(_policy(net).noisy)
+        said.append(net.policy.noisy)
     assert said == [True, True, False, False]
 
 
@@ -225,14 +213,14 @@ def test_the_loss_is_cross_entropy_plus_ten_times_the_budget_loss() -> None:
 def test_only_the_last_convolution_of_a_basic_block_has_a_budget_gradient() -> None:
     net = _net().train()
     shares_b = net(batch_of(4).x_nchw).terms["shares_nb"].mean(dim=0)
-    (of_bias,) = torch.autograd.grad(shares_b[2], [_gate(net, 2).local.bias])
-    _policy(net).noisy = False
+    (of_bias,) = torch.autograd.grad(shares_b[2], [net.policy.gates[2].local.bias])
+    net.policy.noisy = False
     shares_b = net(batch_of(4).x_nchw).terms["shares_nb"].mean(dim=0)
-    (settled,) = torch.autograd.grad(shares_b[2], [_gate(net, 2).local.bias])
+    (settled,) = torch.autograd.grad(shares_b[2], [net.policy.gates[2].local.bias])
     assert of_bias > 0 and settled > 0
     with torch.no_grad():
         scores: list[Tensor] = []
-        _gate(net, 2).register_forward_hook(lambda _, __, out: scores.append(out))
+        net.policy.gates[2].register_forward_hook(lambda _, __, out: scores.append(out))
         net(batch_of(4).x_nchw)
         p = torch.sigmoid(scores[0])
         # Block 2 doubles the channels and halves the side: 1 to 2 for its convolutions.
@@ -288,10 +276,9 @@ def test_training_moves_what_runs_to_the_budget() -> None:
     found = []
     for budget in (0.3, 0.5, 0.7):
         net = trained_on_digits(DynConv(), DynConvConfig(budget=budget), epochs=3)
-        assert isinstance(net, GatedResNet)
         found.append(nflops(net))
         with torch.no_grad():
             shares_b = net.eval()(digit_images()).executed[:, block_columns(net.units())].mean(0)
-        share = float((shares_b * _policy(net).weights_b).sum())
+        share = float((shares_b * net.policy.weights_b).sum())
         assert share == pytest.approx(budget, abs=0.1)
     assert found[0] + 0.05 < found[1] < found[2] - 0.05

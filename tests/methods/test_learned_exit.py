@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from exit_training import dense_weights, held_out, judged, trained
-from method_nets import BACKBONE, batch_of
+from method_nets import batch_of, built
 
 from bench.data.augment import Batch
 from bench.measure.cost import unit_macs
@@ -15,12 +16,7 @@ from bench.networks.exits import ExitResNet
 from bench.plugins import method_config
 from methods.learned_exit import LearnedExit, LearnedExitConfig, losses_by_way_out
 
-
-def build(config: LearnedExitConfig | None = None) -> ExitResNet:
-    torch.manual_seed(0)
-    net = LearnedExit().build(BACKBONE, config or LearnedExitConfig())
-    assert isinstance(net, ExitResNet)
-    return net
+build = partial(built, LearnedExit())
 
 
 def rules_of(net: ExitResNet) -> dict[str, torch.Tensor]:

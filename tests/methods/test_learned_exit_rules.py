@@ -13,7 +13,6 @@ from bench.networks.exit_calibration import cost_shares
 from bench.networks.exit_rules import entropy_nats, largest_probability
 from methods.learned_exit import (
     LearnedRule,
-    Score,
     confidence_features,
     learn_backwards,
     weighted_logistic,
@@ -36,7 +35,6 @@ def test_a_learned_rule_is_a_line_through_the_features_of_its_exit_and_point() -
     assert not bool(rule.leaves(HALVES, (), exit_index=0, point=0))
     rule.set_point(1, torch.tensor([[0.0, 0, 0], [2.0, -1.0, 0.5]]), torch.tensor([-1.0, 0.25]))
     score = rule.scores[1]
-    assert isinstance(score, Score)
     by_hand = 2 * 0.5 - 1.5 * math.log(2) + 0.5 * 0.25 + 0.25
     assert score(confidence_features(HALVES), 1).item() == pytest.approx(by_hand)
     assert rule.leaves(HALVES, (), exit_index=1, point=1).tolist() == [True]

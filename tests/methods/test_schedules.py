@@ -6,7 +6,6 @@ import pytest
 from method_nets import BACKBONE, published
 
 from bench.method import Method, OptimizerSpec
-from bench.networks.gated import GatedResNet
 from methods.act import Act
 from methods.blockdrop import BlockDrop
 from methods.branchynet import BranchyNet
@@ -92,7 +91,6 @@ def test_what_decides_may_learn_at_a_rate_of_its_own(
 ) -> None:
     config = method.Config.model_validate(settings)
     net = method.build(BACKBONE, config)
-    assert isinstance(net, GatedResNet)
     shorter = published(method, config).model_copy(update={"published": False})
     trunk, side = method.phases(config, shorter)[-1].groups(net)
     assert (trunk.lr_scale, side.lr_scale) == (1.0, 5.0)

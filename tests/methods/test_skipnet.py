@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from skipnet_nets import BUDGET, GATES, batch_of, gates_of, phase_of, skipnet
+from skipnet_nets import BUDGET, GATES, batch_of, phase_of, skipnet
 from small_runs import digits, digits_backbone, judged, taught
 from torch import nn
 
@@ -27,14 +27,13 @@ over_gates = pytest.mark.parametrize("gate", GATES)
 
 
 def test_a_gate_is_hard_forward_and_passes_the_gradient_of_p() -> None:
-    gates = gates_of(skipnet())
+    gates = skipnet().policy
     z = torch.tensor([-2.0, -0.1, 0.0, 3.0], requires_grad=True)
     g = gates.decide(z)
     (g * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
     assert g.tolist() == [0, 0, 1, 1]
     p = [1 / (1 + math.exp(-v)) for v in z.tolist()]
     expected = [weight * v * (1 - v) for weight, v in zip((1, 2, 3, 4), p, strict=True)]
-    assert z.grad is not None
     assert z.grad.tolist() == pytest.approx(expected)
 
 
@@ -88,7 +87,6 @@ def test_reinforcement_is_minus_the_return_times_the_log_probability_of_what_was
 def test_descent_makes_likelier_what_paid_and_unlikelier_what_cost() -> None:
     z = torch.zeros(1, 2, requires_grad=True)
     reinforce(z, torch.tensor([[1.0, 0]]), torch.tensor([[2.0, -2.0]])).sum().backward()
-    assert z.grad is not None
     assert z.grad.tolist() == [[-1.0, -1.0]]
 
 
@@ -101,7 +99,7 @@ def test_the_hybrid_loss_adds_the_weighted_reinforcement(batch_is: str, images: 
     torch.manual_seed(5)
     terms = phase.loss(net, batch, 0.5)
     torch.manual_seed(5)
-    with gates_of(net).drawing():
+    with net.policy.drawing():
         output = net(batch.x_nchw)
     g, z = output.terms["gates_ng"], output.terms["log_odds_ng"]
     ce = nn.functional.cross_entropy(output.logits, batch.labels_n, reduction="none")
@@ -126,7 +124,7 @@ def test_cross_entropy_reaches_the_trunk_and_only_reinforcement_the_gates() -> N
 
 
 def test_gates_are_drawn_with_their_probability_and_only_inside_the_loss() -> None:
-    gates = gates_of(skipnet())
+    gates = skipnet().policy
     z = torch.full((20_000,), math.log(0.7 / 0.3))
     torch.manual_seed(2)
     with gates.drawing():
@@ -204,7 +202,7 @@ def test_gates_are_reset_to_the_same_probability_once_before_they_are_drawn(gate
 
 
 def _last_layers(net: GatedResNet) -> list[nn.Linear]:
-    layers = list(gates_of(net).last_layers())
+    layers = list(net.policy.last_layers())
     for layer in layers:
         layer.requires_grad_(False)
     return layers
@@ -221,7 +219,7 @@ def test_by_the_published_schedule_gates_learn_as_the_trunk_and_are_not_reset() 
     for phase in SkipNet().phases(SkipNetConfig(gate_lr_scale=5.0), published):
         assert {group.lr_scale for group in phase.groups(net)} == {1.0}
         phase.set_modes(net)
-    assert not gates_of(net).reset
+    assert not net.policy.reset
 
 
 # Direction of travel.

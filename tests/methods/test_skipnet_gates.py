@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from skipnet_nets import GATES, batch_of, gates_of, skipnet, undecided
+from skipnet_nets import GATES, batch_of, skipnet, undecided
 from torch import Tensor, nn
 
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.networks.gated import block_columns
 from bench.networks.trunk import Backbone
-from methods.skipnet import RecurrentGates
 
 BLOCK_MACS = 4_718_592
 over_gates = pytest.mark.parametrize("gate", GATES)
@@ -49,13 +48,13 @@ def test_a_gate_reads_the_gated_output_of_the_block_before(gate: str) -> None:
     net = undecided(gate)
     read: dict[int, Tensor] = {}
     states: dict[int, Tensor] = {}
-    original = gates_of(net).log_odds
+    original = net.policy.log_odds
 
     def spy(index: int, seen: Tensor, state: object) -> tuple[Tensor, object]:
         read[index] = seen.clone()
         return original(index, seen, state)  # type: ignore[arg-type]
 
-    gates_of(net).log_odds = spy  # type: ignore[method-assign, assignment]
+    net.policy.log_odds = spy  # type: ignore[method-assign, assignment]
     for index, block in enumerate(net.blocks):
 
         def note(module: nn.Module, given: tuple[Tensor, ...], index: int = index) -> None:
@@ -77,7 +76,7 @@ def test_a_gate_reads_the_gated_output_of_the_block_before(gate: str) -> None:
 @torch.no_grad()
 def test_the_lstm_starts_at_zero_in_every_forward_and_runs_across_the_blocks() -> None:
     net, x = skipnet().eval(), batch_of().x_nchw
-    gates = gates_of(net)
+    gates = net.policy
     first, second = (net(x).terms["log_odds_ng"] for _ in range(2))
     assert torch.equal(first, second)
     h = net.blocks[0](net.trunk.stem(x))
@@ -88,8 +87,7 @@ def test_the_lstm_starts_at_zero_in_every_forward_and_runs_across_the_blocks() -
 
 @torch.no_grad()
 def test_the_recurrent_gate_is_an_lstm_over_the_pooled_and_embedded_states() -> None:
-    gates = gates_of(skipnet())
-    assert isinstance(gates, RecurrentGates)
+    gates = skipnet().policy
     states = [batch_of(4, seed).x_nchw.repeat(1, 6, 1, 1)[:, :16] for seed in (1, 2)]
     lstm = nn.LSTM(10, 10)
     for name, weight in gates.cell.named_parameters():
@@ -105,7 +103,7 @@ def test_the_recurrent_gate_is_an_lstm_over_the_pooled_and_embedded_states() -> 
 def test_a_feed_forward_gate_is_the_softmax_over_skip_and_run() -> None:
     net = skipnet(gate="ff2").eval()
     h = torch.rand(4, 16, 16, 16)
-    gate = gates_of(net).gate_alone(1)
+    gate = net.policy.gate_alone(1)
     logits = gate.last(gate.features(h).mean(dim=(2, 3)))
     torch.testing.assert_close(torch.sigmoid(gate(h)), logits.softmax(dim=1)[:, 1])
 
@@ -169,7 +167,7 @@ def test_all_gates_skip_as_they_mask_and_are_paid_for_behind_skipped_blocks(gate
 def test_evaluation_runs_a_block_if_p_is_at_least_a_half_and_draws_nothing(gate: str) -> None:
     net, x = undecided(gate), batch_of(48).x_nchw
     before = torch.get_rng_state()
-    with gates_of(net).drawing():
+    with net.policy.drawing():
         outputs = [net(x), net(x), net.execute(x)]
     assert torch.equal(before, torch.get_rng_state())
     expected = (torch.sigmoid(outputs[0].terms["log_odds_ng"]) >= 0.5).float()

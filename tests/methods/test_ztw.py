@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from exit_training import dense_weights, trained
-from method_nets import BACKBONE, batch_of
+from method_nets import BACKBONE, batch_of, built
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable
@@ -15,17 +15,15 @@ from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_ma
 from bench.method import Budget, OptimizerSpec, Phase
 from bench.networks.exits import ExitResNet
 from bench.networks.trunk import Backbone
-from methods.ztw import Ensembles, Ztw, ZtwConfig
+from methods.ztw import Ztw, ZtwConfig
 
 EXITS = 6
 BUDGET = Budget(recipe="test", epochs=5, batch_size=16, optimizer=OptimizerSpec())
 
 
 def build(**settings: object) -> ExitResNet:
-    torch.manual_seed(0)
-    net = Ztw().build(BACKBONE, ZtwConfig.model_validate(settings))
-    assert isinstance(net, ExitResNet)
-    return net.eval()
+    net: ExitResNet = built(Ztw(), BACKBONE, **settings).eval()
+    return net
 
 
 def phases() -> tuple[Phase, Phase]:
@@ -61,7 +59,6 @@ def test_without_weights_of_its_own_an_exit_answers_with_the_geometric_mean() ->
 def test_weights_are_exponents_and_the_bias_is_added() -> None:
     net, x = plain(build()), batch_of().x_nchw
     rule, logits_wnk = net.rule, net.exit_logits(x)
-    assert isinstance(rule, Ensembles)
     third = rule.ensembles[2]
     third.get_parameter("log_weights_m").copy_(torch.tensor([0.5, -1.0, 0.2]))
     third.get_parameter("bias_k").copy_(torch.arange(10.0))
@@ -74,7 +71,6 @@ def test_weights_are_exponents_and_the_bias_is_added() -> None:
 @pytest.mark.parametrize("last", ["ensemble", "trunk"])
 def test_the_ensemble_of_exit_m_has_m_weights(last: str) -> None:
     rule = build(last=last).rule
-    assert isinstance(rule, Ensembles)
     sizes = [len(e.get_parameter("log_weights_m")) for e in rule.ensembles]
     assert sizes == list(range(1, EXITS + 1 + (last == "ensemble")))
 

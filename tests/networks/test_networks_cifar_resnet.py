@@ -119,7 +119,6 @@ def test_shortcut_b_is_a_projection_at_the_two_borders_only() -> None:
     assert projected == [False, False, True, False, True, False]
     border, x = net.blocks[2], torch.randn(2, 16, 8, 8)
     projection = border.shortcut
-    assert isinstance(projection, Projection)
     shortcut = projection.bn(projection.conv(x))
     assert torch.equal(border(x), torch.relu(shortcut + border.residual(x)))
     assert (shortcut < 0).any()

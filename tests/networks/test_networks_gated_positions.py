@@ -127,7 +127,6 @@ def test_a_map_says_where_blocks_run() -> None:
     trace_nb = net(x).executed[:, columns]
     assert map_nhw is not None and map_nhw.shape == (4, 8, 8) and not trace_nb[:, 3].any()
     torch.testing.assert_close(map_nhw.mean(dim=(1, 2)), trace_nb.sum(dim=1))
-    assert isinstance(net, GatedResNet)
     gates = net.decided(x)
     alone = copy.deepcopy(net)
     expected = torch.ones(4, 8, 8)  # block 1 has no gate

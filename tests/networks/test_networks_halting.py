@@ -188,7 +188,6 @@ def test_what_is_shipped_has_no_dead_blocks_and_halts_before_them(kind: str) -> 
     net.training_only["guide"] = nn.Linear(2, 2)
     dead = frozenset({"block2", "block4", "block5", "block7", "block8"})
     shipped = net.inference_net(dead_blocks=dead)
-    assert isinstance(shipped, HaltingResNet)
     for run in (shipped.forward, shipped.execute, shipped.forward_all_on):
         assert torch.equal(run(x).executed[:, 1], torch.ones(4))
     for run in (shipped.forward, shipped.execute):
