@@ -156,19 +156,15 @@ class NetworkTiming:
 
     def warm_up(self) -> None:
         """Run until lazy work is over."""
-        setup = self.setup
-        inputs = queries(setup.images_nchw, self._order("warm-up"), batch_size=self.batch_size)
+        inputs, setup = self._inputs("warm-up"), self.setup
         with torch.inference_mode():
             warm_up(self._run, inputs, profile=setup.profile, device=setup.device)
 
     def run_round(self) -> None:
         """Time one round, on an order of the images that only round and batch size determine."""
-        order = self._order(len(self.rounds))
-        inputs = queries(self.setup.images_nchw, order, batch_size=self.batch_size)
+        inputs, setup = self._inputs(len(self.rounds)), self.setup
         with torch.inference_mode(), self.meter:
-            samples = time_round(
-                self._run, inputs, profile=self.setup.profile, device=self.setup.device
-            )
+            samples = time_round(self._run, inputs, profile=setup.profile, device=setup.device)
         self.rounds.append(samples)
 
     @property
@@ -176,9 +172,11 @@ class NetworkTiming:
         assert self.prepared.run is not None
         return self.prepared.run
 
-    def _order(self, round_: int | str) -> Index:
+    def _inputs(self, round_: int | str) -> Iterator[Query]:
+        images_nchw = self.setup.images_nchw
         rng = np.random.default_rng(derive(self.setup.seed, "latency", self.batch_size, round_))
-        return rng.permutation(len(self.setup.images_nchw)).astype(np.int32)
+        order = rng.permutation(len(images_nchw)).astype(np.int32)
+        return queries(images_nchw, order, batch_size=self.batch_size)
 
 
 def run_rounds(timings: Sequence[NetworkTiming], profile: Profile, *, tell: Progress) -> None:

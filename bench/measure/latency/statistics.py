@@ -38,7 +38,7 @@ class Speedup:
     interval: Interval
 
 
-def median_interval(ms_n: Ms, *, seed: int = 0) -> Interval | None:
+def median_interval(ms_n: Ms) -> Interval | None:
     """Return the 95 % percentile bootstrap interval of the median; None below 6 samples.
 
     The k-th smallest of n draws with replacement is the sample at rank ceil(n U), U ~
@@ -50,7 +50,7 @@ def median_interval(ms_n: Ms, *, seed: int = 0) -> Interval | None:
     if n < _INTERVAL_QUERIES:
         return None
     ordered = np.sort(ms_n)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     ends: list[float] = []
     for k, level in zip(((n + 1) // 2, n // 2 + 1), _LEVELS, strict=True):
         ranks = np.ceil(n * rng.beta(k, n - k + 1, size=_DRAWS)).astype(int).clip(1, n)
@@ -81,7 +81,7 @@ def interquartile_ms(ms_n: Ms) -> float:
 
 
 def paired_speedup(
-    rounds: Sequence[tuple[Ms, Ms]], *, processes: Sequence[int] | None = None, seed: int = 0
+    rounds: Sequence[tuple[Ms, Ms]], *, processes: Sequence[int] | None = None
 ) -> Speedup:
     """Return the speed-up from rounds of (baseline ms, subject ms), pair by pair the same images.
 
@@ -97,7 +97,7 @@ def paired_speedup(
     """
     if not rounds or any(len(a) != len(b) or len(a) == 0 for a, b in rounds):
         raise ValueError("a speed-up needs rounds of at least one pair each")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     ratio = float(np.median([np.median(base) / np.median(own) for base, own in rounds]))
     ratios_rd = np.stack([_resampled_ratios(base, own, rng=rng) for base, own in rounds])
     picked = _drawn_rounds(processes or [0] * len(rounds), rng=rng)
