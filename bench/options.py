@@ -59,12 +59,12 @@ class RunOptions(Frozen):
     backbone: Name = Field("", description="Default: resnet32, or resnet14 for embedded data.")
     shortcut: Literal["A", "B"] = Field("A", description="At stage borders.")
     recipe: Name = Field(
-        "quick", description="smoke, quick, finetune, fair, paper. Default: quick."
+        "quick", description="See bench list recipes. Default: quick."
     )
     epochs: Epochs | None = Field(None, description="Instead of the recipe's.")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="With commas. Default: 0.")
     device: Name = Field("auto", description="auto, cpu or cuda.")
-    pretrained: Path | None = Field(None, description="Weights of a trained ResNet to start from.")
+    pretrained: Path | None = Field(None, description="Weights of a trained network to start from.")
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="METHOD.KEY=VALUE or train.KEY=VALUE; repeatable."
     )

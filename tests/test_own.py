@@ -34,6 +34,7 @@ class Plain(nn.Module):
 
 
 def test_a_dynamic_network_is_judged_beside_the_dense_one_it_came_from(tmp_path: Path) -> None:
+    torch.manual_seed(0)
     policy = ByTint(DIGITS)
     net = GatedResNet(DIGITS, policy).eval()
     dense = DIGITS.build()

@@ -171,3 +171,12 @@ def test_heads_with_a_convolution_need_maps() -> None:
         Ztw().build(tokens, ZtwConfig(head="convolution"))
     images: Tensor = torch.randn(2, 3, 32, 32)
     assert Ztw().build(tokens, ZtwConfig()).eval()(images).logits.shape == (2, 10)
+
+
+@pytest.mark.parametrize(("epochs", "rest", "lr"), [(62, 12, 5e-3), (15, 3, 0.02), (3, 1, 0.06)])
+def test_fewer_epochs_of_the_ensembles_keep_rate_times_epochs(
+    epochs: int, rest: int, lr: float
+) -> None:
+    budget = BUDGET.model_copy(update={"epochs": epochs})
+    _, ensembles = Ztw().phases(ZtwConfig(), budget)
+    assert (ensembles.epochs, ensembles.optimizer.lr) == (rest, pytest.approx(lr))
