@@ -12,7 +12,6 @@ from bench.errors import ConfigError
 from bench.folders import Folders
 from bench.options import read_campaign
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "campaign.yaml"
 SMALL = """
 common: {backbone: resnet8, recipe: smoke, controls: [none], latency: "off",
          settings: {train: {lr: 0.05}}}
@@ -37,16 +36,15 @@ def test_a_step_is_laid_over_what_is_common_setting_by_setting(small: Path) -> N
     assert second.backbone == "resnet8"
 
 
-def test_the_reference_campaign_can_be_read_where_its_weights_lie(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"resnet32-d509ac18\.th") as caught:
-        read_campaign(REFERENCE)
+def test_weights_that_steps_start_from_are_found_in_their_folder(tmp_path: Path) -> None:
+    file = tmp_path / "campaign.yaml"
+    file.write_text("steps: [{recipe: finetune, pretrained: resnet32.th}, {seeds: [0, 1]}]")
+    with pytest.raises(ConfigError, match=r"resnet32\.th") as caught:
+        read_campaign(file)
     assert "--weights-dir" in str(caught.value)
-    for name in ("resnet32-d509ac18.th", "resnet20-12fca82f.th"):
-        (tmp_path / name).write_bytes(b"")
-    steps = read_campaign(REFERENCE, weights_dir=tmp_path)
-    assert len(steps) > 15
-    assert {step.dataset for step in steps} == {"cifar10"}
-    assert sum(len(step.seeds) == 3 for step in steps) == 4
+    (tmp_path / "resnet32.th").write_bytes(b"")
+    first, second = read_campaign(file, weights_dir=tmp_path)
+    assert first.pretrained == tmp_path / "resnet32.th" and second.seeds == (0, 1)
 
 
 @pytest.mark.parametrize(

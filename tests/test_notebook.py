@@ -86,10 +86,11 @@ def test_the_table_of_best_settings_says_what_a_notebook_gets(
     best = decided.drop_duplicates("method")
     best = pd.concat([best[~best.control][:8], best[best.control][:2]])
     _, text = next(update.tables(reference, judged))
-    _, _, *lines, empty, closing = text.splitlines()
-    assert len(lines) == len(best) == 10 and not empty
+    lines = [line for line in text.splitlines()[2:] if line.startswith("| ")]
+    assert len(lines) == len(best) <= 10
     for line, row in zip(lines, best.itertuples(), strict=True):
         assert line.startswith(f"| {row.method} "), line
         assert f"{row.outcome}: {100 * row.gain:+.2f} ({100 * row.low:+.2f} to " in line
     rest = sorted(set(found.method) - set(best.method))
-    assert closing.startswith(f"And {len(rest)} more: {', '.join(rest)} ([results]")
+    closing = f"And {len(rest)} more: {', '.join(rest)} ([results]"
+    assert (closing in text) is bool(rest)

@@ -84,7 +84,7 @@ def campaign(
 
     A step is the options of a `bench run`, laid over those in `common`.
 
-    * `bench campaign results/reference/campaign.yaml --hours 4 --weights-dir weights/`
+    * `bench campaign results/reference/scratch.yaml --hours 4`
     """
     from bench import api
     from bench.options import read_campaign

@@ -1,13 +1,14 @@
-"""The figure of README.md: accuracy against measured time at batch 1, of the settings in the table
-beside it and of the static networks."""
+"""The figure of README.md: accuracy against measured time at batch 1, of all operating points of
+the settings in the table beside it, and of the static networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 import bench
-from bench.analysis.verdict import Comparison, Outside
 from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel
 from bench.report.figures.draw import write_chart
 from bench.report.figures.style import DENSE, mark_of
@@ -19,60 +20,72 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference"
 _ROOM = 8.0
 """Points of accuracy that the figure shows below the static networks."""
+_KINDS = ("methods", "controls")
+
+Place = tuple[float, float]
+"""Time relative to the largest static network, and accuracy in %."""
 
 
 def draw_figure(
     verdicts: Sequence[MethodVerdict], target: Path = ROOT / "docs" / "figures" / "readme.png"
 ) -> None:
-    """Draw the best settings whose time was compared."""
-    statics, best = static_networks(), best_settings(verdicts)
-    labels, marks = dict(statics), []
-    for number, (control, name) in enumerate(((False, "methods"), (True, "controls"))):
-        mine = [one for one in best if one.network.control is control]
-        compared = {one.method: f for one in mine if (f := one.axes[1].found) is not None}
-        labels |= {method: _place(found) for method, found in compared.items()}
-        marks.append(_marks(list(compared.values()), number, name))
+    """Draw the best settings that were timed; several seeds as their mean."""
+    rows = timed()
+    statics = static_networks(rows)
+    labels, floor = dict(statics), min(y for _, y in statics.values()) - _ROOM
+    marks, below, named = [], [], set[str]()
+    for one in best_settings(verdicts):
+        runs = {record.run for record in one.network.records}
+        places = places_of(rows[rows.run.isin(runs)], by="point")
+        if not places:
+            continue
+        kind = _KINDS[one.network.control]
+        times, accuracies = zip(*sorted(places.values()), strict=True)
+        style, name = mark_of(_KINDS.index(kind)), "" if kind in named else kind
+        marks.append(Marks(times, accuracies, style, name, joined=len(times) > 1))
+        named.add(kind)
+        shown = [place for place in sorted(places.values()) if place[1] >= floor]
+        if shown:
+            labels[one.method] = shown[0]
+        if len(shown) < len(places):
+            below.append(one.method)
     times, accuracies = zip(*statics.values(), strict=True)
-    floor = min(accuracies) - _ROOM
-    below = ", ".join(f"{name} ({y:.1f} %)" for name, (_, y) in labels.items() if y < floor)
     line = Line(times, accuracies, DENSE.colour)
     static = Marks(times, accuracies, DENSE, "static networks")
+    largest = max(statics, key=lambda name: statics[name])
     panel = Panel(
         (line, static, *marks),
-        x_label="time per image at batch 1, relative to ResNet-32",
+        x_label=f"time per image at batch 1, {rows.runtime.iloc[0]}, relative to {largest}",
         y_label="test accuracy, %",
         y_limits=(floor if below else None, None),
-        labels=tuple(Label(*place, name) for name, place in labels.items() if place[1] >= floor),
+        labels=tuple(Label(*place, name) for name, place in labels.items()),
     )
-    legend = Legend("best setting of each", ("static networks", "methods", "controls"))
+    legend = Legend("best setting of each", ("static networks", *sorted(named, reverse=True)))
     title = finding(verdicts, verdicts[0].axes[1].axis)
-    notes = (f"below the view: {below}",) if below else ()
+    notes = (f"cheaper operating points below the view: {', '.join(below)}",) if below else ()
     chart = Chart(title, (panel,), notes, legends=(legend,), size_in=(9.6, 5.2))
     write_chart(chart, target)
 
 
-def static_networks() -> dict[str, tuple[float, float]]:
-    """Return time relative to the largest, and accuracy in %, of each backbone's best training."""
+def timed() -> pd.DataFrame:
+    """Return the reference rows with a time at batch 1, and that time relative to the largest
+    static network as `time`."""
     rows = bench.load_results(REFERENCE)
-    dense = rows[rows.dense.eq(True) & rows.latency_ms_b1.notna()]
+    rows = rows[rows.latency_ms_b1.notna()]
+    dense = rows[rows.dense.eq(True)]
     unit = dense[dense.dense_macs == dense.dense_macs.max()].latency_ms_b1.median()
-    found = {
-        str(backbone): (float(own.latency_ms_b1.median() / unit), 100 * float(own.accuracy.max()))
-        for backbone, own in dense.groupby("backbone")
-    }
+    return rows.assign(time=rows.latency_ms_b1 / unit)
+
+
+def static_networks(rows: pd.DataFrame) -> dict[str, Place]:
+    """Return the static networks by backbone, the fastest first."""
+    found = places_of(rows[rows.dense.eq(True)], by="backbone")
     return dict(sorted(found.items(), key=lambda one: one[1]))
 
 
-def _place(found: Comparison | Outside) -> tuple[float, float]:
-    return sum(found.costs) / 2, 100 * found.accuracy
-
-
-def _marks(compared: Sequence[Comparison | Outside], number: int, name: str) -> Marks:
-    """Return the networks, with the interval of their gain as bars."""
-    xs, ys = zip(*map(_place, compared), strict=True)
-    gains = [found.gain for found in compared]
-    low, high = (
-        tuple(y + 100 * (g.bounds[end] - g.value) for y, g in zip(ys, gains, strict=True))
-        for end in (0, 1)
-    )
-    return Marks(xs, ys, mark_of(number), name, low, high)
+def places_of(rows: pd.DataFrame, *, by: str) -> dict[str, Place]:
+    """Return the means of time and accuracy of each group of rows."""
+    means = rows.groupby(by)[["time", "accuracy"]].mean()
+    return {
+        str(name): (float(row.time), 100 * float(row.accuracy)) for name, row in means.iterrows()
+    }

@@ -5,9 +5,14 @@ Replaces tables in place, each found by its first line, and draws the README's f
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 from readme_figure import REFERENCE, draw_figure
 from variant_table import variant_table
@@ -52,9 +57,23 @@ def replaced(text: str, table: str) -> str:
     return found
 
 
+def run_again(notebook: Path) -> None:
+    """Run the cells of a notebook and write what they print into it."""
+    content, names = json.loads(notebook.read_text()), dict[str, Any]()
+    for cell in content["cells"]:
+        if cell["cell_type"] == "code":
+            with redirect_stdout(io.StringIO()) as printed:
+                exec("".join(cell["source"]), names)
+            for output in cell["outputs"]:
+                output["text"] = printed.getvalue().splitlines(keepends=True)
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
 if __name__ == "__main__":
     runs = reference()
     judged = verdicts_of(runs)
     for document, table in tables(runs, judged):
         document.write_text(replaced(document.read_text(), table))
     draw_figure(judged)
+    os.chdir(ROOT)
+    run_again(ROOT / "docs" / "examples" / "results.ipynb")

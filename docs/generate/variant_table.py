@@ -9,7 +9,7 @@ from bench.method import METHODS
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 
-VARIANTS = Path(__file__).parents[2] / "results" / "scratch" / "variants"
+VARIANTS = Path(__file__).parents[2] / "results" / "reference" / "variants"
 _TITLES = (
     *("settings", "held-out accuracy, %", "nFLOPs, held-out", "test accuracy, %", "nFLOPs, test"),
     *("dropped in training, %", "dropped in evaluation, %", "asked for, %", "masks"),

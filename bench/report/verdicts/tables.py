@@ -53,17 +53,16 @@ def best_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
         macs = one.on(MACS.name)
         line = {
             "method": f"{one.network.label}{' (control)' if one.network.control else ''}",
-            "seeds": str(one.seeds),
+            "at equal MACs, points": answer_words(macs),
             "accuracy, %": _accuracy(one),
             "MACs / dense": _costs(macs),
-            "at equal MACs, points": answer_words(macs),
         }
         for runtime in list(runtimes)[:SHOWN_RUNTIMES]:
             answer = one.on("time at batch 1", runtime)
             where = answer.axis.title.removeprefix("time at batch 1")
             line[f"speed-up{where}"] = _speed_up(answer)
             line[f"at equal time{where}"] = answer_words(answer)
-        lines.append(line)
+        lines.append(line | {"seeds": str(one.seeds)})
     caption = (
         "The best setting of each method, and of the two strongest controls, by the verdict at "
         "equal MACs: its gain in accuracy over static networks of the same cost, with its 95 % "
