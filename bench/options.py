@@ -58,9 +58,7 @@ class RunOptions(Frozen):
     )
     backbone: Name = Field("", description="Default: resnet32, or resnet14 for embedded data.")
     shortcut: Literal["A", "B"] = Field("A", description="At stage borders.")
-    recipe: Name = Field(
-        "quick", description="See bench list recipes. Default: quick."
-    )
+    recipe: Name = Field("quick", description="See bench list recipes. Default: quick.")
     epochs: Epochs | None = Field(None, description="Instead of the recipe's.")
     seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="With commas. Default: 0.")
     device: Name = Field("auto", description="auto, cpu or cuda.")
