@@ -22,7 +22,11 @@ from bench.scaffold.package import package_files
 from bench.testing import backbone_checks, backbones, check_method, suite, workbench
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    path
+    for folder in (ROOT, ROOT / "docs", ROOT / "results" / "reference")
+    for path in sorted(folder.glob("*.md"))
+]
 GUIDE = ROOT / "docs" / "adding-a-method.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -61,6 +65,15 @@ def test_a_command_in_a_document_is_understood(command: str) -> None:
 def test_a_command_that_does_not_exist_would_be_noticed(command: str) -> None:
     with pytest.raises(Exception, match=r"nope|watts|go"):
         parse(command)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_the_links_of_a_document_lead_to_files(document: Path) -> None:
+    prose = re.sub(r"```.*?```|`[^`]*`", "", document.read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)]*)\)", prose):
+        path = target.partition("#")[0]
+        if path and not path.startswith(("http", "mailto:")):
+            assert (document.parent / path).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
