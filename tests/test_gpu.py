@@ -53,7 +53,7 @@ def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path)
         {"subject": Subject(net, "dense")},
         {"dense": GatedResNet(backbone).cuda().eval()},
         images_nchw=x_nchw,
-        runtimes=[Eager()],
+        runtime=Eager(),
         batch_sizes=(1, 8, 128),
         profile=profile_named("smoke"),
         device="cuda",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench import api
-from bench.engine.latency import processes
+from bench.engine.latency import processes, timing
 from bench.errors import RecordError, RunFailed
 from bench.measure.latency.profiles import PROFILES, Profile
 from bench.records.arrays import read_arrays
@@ -77,6 +77,27 @@ def test_reference_runs_are_copied_without_the_latencies_of_their_machine_and_ti
     # One of each command; those of the other machine are not among them.
     assert [cell.runtime for cell in copy.points[0].latency] == ["eager", "eager"]
     assert copy.points[0].model_copy(update={"latency": kept.points[0].latency}) == kept.points[0]
+
+
+def test_what_one_runtime_gave_is_kept_when_the_next_is_interrupted(
+    folders: api.Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(folders.results, tmp_path, dirs_exist_ok=True)
+    one = Profile("default", round_s=0.01, max_time_s=0.02, warmup_calls=2, warmup_s=0.0)
+    monkeypatch.setitem(PROFILES, "default", one)  # type: ignore[arg-type]
+    before = len(RunStore(tmp_path).get("sgad").points[0].latency)
+
+    def until_the_second(job: processes.Job, place: Any, **how: Any) -> processes.Cells:
+        if job.runtime == "onnxruntime":
+            raise KeyboardInterrupt
+        return processes.measure_here(job, place, **how)
+
+    monkeypatch.setattr(timing, "measure_here", until_the_second)
+    how: dict[str, Any] = {"runtimes": ["eager", "onnxruntime"], "batch_sizes": (1,)}
+    with pytest.raises(KeyboardInterrupt):
+        api.latency(["sgad"], api.Folders(tmp_path, folders.data), device="cpu", **how)
+    kept = RunStore(tmp_path).get("sgad").points[0].latency[before:]
+    assert [cell.runtime for cell in kept] == ["eager"]
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def measured(
         {what: Subject(net, "dense") for what, net in nets.items()},
         {"dense": last_channels(GatedResNet(backbone).eval())},
         images_nchw=x_nchw,
-        runtimes=[RUNTIMES.get(runtime)()],
+        runtime=RUNTIMES.get(runtime)(),
         batch_sizes=sizes,
         profile=PROFILE,
         device="cpu",

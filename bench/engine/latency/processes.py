@@ -50,7 +50,7 @@ Cells = dict[str, list[MeasuredCell]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Finished runs that are timed together, and how; all that a process needs to know.
+    """Finished runs that are timed together in a runtime, and how; all a process needs to know.
 
     `point`, if given, is the operating point of the only record whose resources are measured.
     """
@@ -60,7 +60,7 @@ class Job:
     batch_sizes: tuple[int, ...]
     profile: Profile
     threads: int
-    runtimes: tuple[str, ...]
+    runtime: str
     info: DatasetInfo
     results_dir: Path
     device: str
@@ -101,7 +101,7 @@ def measure_here(job: Job, place: Workplace, *, progress: Progress) -> Cells:
         _networks(job.records, place),
         {label: dense_net(specs[label], place) for label in sorted(specs)},
         images_nchw=job.images_nchw,
-        runtimes=[RUNTIMES.get(name)() for name in job.runtimes],
+        runtime=RUNTIMES.get(job.runtime)(),
         batch_sizes=job.batch_sizes,
         profile=job.profile,
         device=place.device,
@@ -148,7 +148,7 @@ def measure_in_processes(job: Job, place: Workplace, *, progress: Progress) -> C
     return {
         name: [
             merged(of_all(name, number), {other: of_all(other, number) for other in dense})
-            for number in range(len(job.runtimes) * len(job.batch_sizes))
+            for number in range(len(job.batch_sizes))
         ]
         for name in found[0]
         if all(name in one for one in found)
@@ -172,7 +172,7 @@ def _with_resources(cell: MeasuredCell, job: Job, place: Workplace) -> MeasuredC
     shown, why = cell.record, ("memory_reason", "energy_reason")
     values: dict[str, Any] = dict.fromkeys(why, "not timed")
     if shown.latency_ms is not None:
-        own = replace(job, batch_sizes=(shown.batch_size,), runtimes=(shown.runtime,))
+        own = replace(job, batch_sizes=(shown.batch_size,))
         try:
             values = _asked(own, place, variables=_ALLOCATION)
         except RunFailed as error:
@@ -248,7 +248,7 @@ def _resources(job: Job, point: int, place: Workplace) -> dict[str, float | str 
     order = np.arange(len(images_nchw), dtype=np.int32)
     inputs = queries(images_nchw, order, batch_size=job.batch_sizes[0])
     with using_threads(job.threads), torch.inference_mode():
-        run = RUNTIMES.get(job.runtimes[0])().prepare(net, images_nchw[:2])
+        run = RUNTIMES.get(job.runtime)().prepare(net, images_nchw[:2])
         # Only where single images are the task.
         first_ms = _first_ms(run, images_nchw[:1]) if job.batch_sizes == (1,) else None
         memory = resources.peak_memory_mib(run, next(inputs).x_nchw, net=net)

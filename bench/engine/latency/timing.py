@@ -45,8 +45,8 @@ def time_records(
 ) -> dict[str, RunRecord]:
     """Return the records, by run, with the new cells added and saved; older cells stay.
 
-    Without names, all runtimes that take the dense network on this machine are measured,
-    and without `batch_sizes` those of the profile.
+    Cells are saved when a runtime is done. Without names, all runtimes that take the dense network
+    on this machine are measured, and without `batch_sizes` those of the profile.
 
     Raises:
         UnknownNameError: there is no such profile or runtime.
@@ -68,21 +68,21 @@ def time_records(
             f"in {' and '.join(named)} ({chosen.name} profile, {counted(threads, 'thread')}, "
             f"processes: {chosen.processes})"
         )
-        steps = chosen.processes * len(named) * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
+        steps = chosen.processes * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
+        bar = _bar(place.reporter, steps=steps * len(named))
+        info, results_dir, device = place.dataset.info, place.store.results_dir, str(place.device)
+        measure = measure_here if chosen.processes == 1 else measure_in_processes
         for name in named:
             delay = RUNTIMES.get(name)().delay()
             if delay:
                 place.reporter.note(f"{name}: {delay}")
-        bar = _bar(place.reporter, steps=steps)
-        info, results_dir, device = place.dataset.info, place.store.results_dir, str(place.device)
-        how = (sizes, chosen, threads, named)
-        job = Job(members, images, *how, info=info, results_dir=results_dir, device=device)
-        measure = measure_here if chosen.processes == 1 else measure_in_processes
-        cells = measure(job, place, progress=bar)
-        if chosen.energy_s:
-            cells = with_resources(cells, job, place, progress=bar)
-        for record in members:
-            timed[record.run] = _with_cells(record, cells, place)
+            how = (sizes, chosen, threads, name)
+            job = Job(members, images, *how, info=info, results_dir=results_dir, device=device)
+            cells = measure(job, place, progress=bar)
+            if chosen.energy_s:
+                cells = with_resources(cells, job, place, progress=bar)
+            for record in members:
+                timed[record.run] = _with_cells(record, cells, place)
     return timed
 
 

@@ -1,6 +1,6 @@
 """Latency of networks that really skip, beside dense networks, by the rules in docs/latency.md.
 
-In each runtime all networks take turns in rounds, the dense ones first, on the same real images in
+All networks take turns in rounds in one runtime, the dense ones first, on the same real images in
 the same order: both sides of a speed-up run in the same way. A network is timed once what the
 runtime made of it was proved equal to the masked path of the network as it was trained. What fails
 becomes a cell with a reason. The clock is rounds.py, the numbers are statistics.py.
@@ -46,7 +46,7 @@ def measure_latency(
     dense: Mapping[str, DynamicNet],
     *,
     images_nchw: Tensor,
-    runtimes: Sequence[Runtime],
+    runtime: Runtime,
     batch_sizes: Sequence[int] = (1, 256),
     profile: Profile,
     device: torch.device | str,
@@ -54,13 +54,12 @@ def measure_latency(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, list[MeasuredCell]]:
-    """Time all of `dense` and `subjects` in each runtime at each batch size, on this process.
+    """Time all of `dense` and `subjects` in a runtime at each batch size, in this process.
 
     The networks are on `device` already; `images_nchw` are real, normalised test images, 1,024 or
-    more where the data set has as many. Returns the cells by name in the order of `runtimes`, then
-    of `batch_sizes`, those of the dense networks too; a cell that could not be measured has no
-    latency and a reason. Each also has its ratios to the other dense networks. The number of CPU
-    threads is restored.
+    more where the data set has as many. Returns the cells by name in the order of `batch_sizes`,
+    those of the dense networks too; a cell that could not be measured has no latency and a reason.
+    Each also has its ratios to the other dense networks. The number of CPU threads is restored.
 
     Raises:
         ValueError: a subject is named like a dense network, or names one that is not there.
@@ -79,18 +78,17 @@ def measure_latency(
     cells: dict[str, list[MeasuredCell]] = {name: [] for name in nets}
     with using_threads(threads):
         setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
-        for runtime in runtimes:
-            prepared: list[Prepared] = []
-            for name, net in nets.items():
-                share = len(prepared) / len(nets)
-                tell(f"{name}, {runtime.name}: equal to the masked path?", share)
-                prepared.append(_prepared(name, net, runtime, setup))
-            for size in batch_sizes:
-                timings, again = _timed(prepared, size, setup=setup, dense=dense, tell=tell)
-                baselines = {name: timings[name] for name in dense}
-                for name, timing in timings.items():
-                    own = beside[name]
-                    cells[name].append(cell_of(timing, baselines, dense=own, again=again[own]))
+        prepared: list[Prepared] = []
+        for name, net in nets.items():
+            share = len(prepared) / len(nets)
+            tell(f"{name}, {runtime.name}: equal to the masked path?", share)
+            prepared.append(_prepared(name, net, runtime, setup))
+        for size in batch_sizes:
+            timings, again = _timed(prepared, size, setup=setup, dense=dense, tell=tell)
+            baselines = {name: timings[name] for name in dense}
+            for name, timing in timings.items():
+                own = beside[name]
+                cells[name].append(cell_of(timing, baselines, dense=own, again=again[own]))
     return cells
 
 
