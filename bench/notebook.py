@@ -192,9 +192,9 @@ def _study_of(df_or_path: pd.DataFrame | str | Path | None) -> Study:
 
 
 VERDICT_COLUMNS = [
-    *("method", "variant", "settings", "dataset", "backbone", "recipe", "control", "axis"),
+    *("method", "variant", "settings", "point", "dataset", "backbone", "recipe", "control", "axis"),
     *("runtime", "outcome"),
-    *("reason", "gain", "low", "high", "p_value", "p_holm", "family", "cost_low", "cost_high"),
+    *("reason", "gain", "low", "high", "p_value", "p_holm", "family", "cost"),
     *("seeds", "static_seeds", "images", "covers_training", "dense_epochs", "static"),
     *("sentence", "paragraph"),
 ]
@@ -206,6 +206,7 @@ def _line(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
         **{key: getattr(first, key) for key in ("method", "dataset", "backbone", "recipe")},
         "variant": network.record.variant,
         "settings": network.distinguishing,
+        "point": network.judged.first.point,
         "control": network.control,
         "axis": answer.axis.name,
         "runtime": answer.axis.runtime or None,
@@ -220,10 +221,10 @@ def _line(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
     }
     if decided is None:
         return line
-    gain, costs = decided.comparison.gain, decided.comparison.costs
+    gain = decided.comparison.gain
     return line | {
         **{"outcome": decided.outcome, "gain": gain.value, "low": gain.bounds.low},
         **{"high": gain.bounds.high, "p_value": decided.p_value, "p_holm": decided.p_holm},
-        **{"family": decided.family, "cost_low": costs.low, "cost_high": costs.high},
+        **{"family": decided.family, "cost": decided.comparison.cost},
         "covers_training": gain.covers_training,
     }

@@ -47,18 +47,6 @@ def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Ar
     return Corners(tuple(kept), most_expensive if beyond else None)
 
 
-def in_order_of_cost(cost_p: Sequence[float] | Array) -> Corners:
-    """Return all points as corners, of several at one cost the first.
-
-    For the points of what is judged: a front drawn through the luckier of many noisy points would
-    be the better the more there are.
-    """
-    cost = np.asarray(cost_p, dtype=float)
-    order = np.argsort(cost, kind="stable")
-    later = np.diff(cost[order], prepend=-np.inf) > 0
-    return Corners(tuple(order[later].tolist()), None)
-
-
 class Curve(NamedTuple):
     """A piecewise linear curve: costs that rise, and an accuracy at each."""
 
@@ -87,18 +75,3 @@ def curve_through(corners: Corners, *, cost_p: Array, accuracy_p: Array) -> Curv
         cost_k = np.append(cost_k, cost_p[corners.most_expensive])
         accuracy_k = np.append(accuracy_k, accuracy_k[-1])
     return Curve(cost_k, accuracy_k)
-
-
-def common_range(a: Curve, b: Curve) -> Bounds | None:
-    """Return the costs that both curves cover, or None if that is less than a tolerance."""
-    low, high = max(a.range.low, b.range.low), min(a.range.high, b.range.high)
-    return Bounds(low, high) if high > low * (1 + END_TOLERANCE) else None
-
-
-def mean_over(curve: Curve, costs: Bounds) -> float:
-    """Return the mean accuracy of `curve` over a range of costs: the area under it, exactly."""
-    inside = curve.cost_k[(curve.cost_k > costs.low) & (curve.cost_k < costs.high)]
-    at_k = np.concatenate(([costs.low], inside, [costs.high]))
-    height_k = np.interp(at_k, curve.cost_k, curve.accuracy_k)
-    area = float((np.diff(at_k) * (height_k[1:] + height_k[:-1]) / 2).sum())
-    return area / (costs.high - costs.low)

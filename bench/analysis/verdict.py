@@ -12,15 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from bench.analysis.static_curve import (
-    Corners,
-    Curve,
-    common_range,
-    corners_of,
-    curve_through,
-    in_order_of_cost,
-    mean_over,
-)
+from bench.analysis.static_curve import Corners, Curve, corners_of, curve_through
 from bench.analysis.statistics import Array, Bounds
 from bench.analysis.uncertainty import Estimate, Runs, Statistic, estimate
 
@@ -38,14 +30,13 @@ class PointGain(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A method against the static curve over `costs`, where both were measured.
+    """An operating point of a method against the static curve at its cost.
 
-    With one operating point in the static range the costs are that point's, and accuracies are
-    those at that cost; with several, means over the range. `static` lists the positions of the
-    static networks that the curve was drawn from in that range.
+    `static` lists the positions of the static networks that the curve was drawn from there, and
+    `points` has all operating points.
     """
 
-    costs: Bounds
+    cost: float
     accuracy: float
     static_accuracy: float
     gain: Estimate
@@ -57,7 +48,7 @@ class Comparison:
 class Outside:
     """No static network has the cost of the method: one that was run, and the difference to it.
 
-    `gain` is the accuracy of the method's point of cost `cost`, less that of the static network at
+    `gain` is the accuracy of the method's operating point, less that of the static network at
     position `nearest`: of the nearest cost, or where the method costs more than all of them, the
     most accurate one. `cost_error` is the standard error of the cost that timing leaves.
     """
@@ -77,10 +68,6 @@ class Outside:
         By two standard errors: one that may well cost the same is not called more expensive.
         """
         return self.cost - 2 * self.cost_error > self.static_range.high
-
-    @property
-    def costs(self) -> Bounds:
-        return Bounds(self.cost, self.cost)
 
     @property
     def static_accuracy(self) -> float:
@@ -108,9 +95,10 @@ class Verdict:
 
 
 def compare(
-    method: Runs, statics: Sequence[Runs], *, level: float = LEVEL
+    method: Runs, statics: Sequence[Runs], *, point: int = 0, level: float = LEVEL
 ) -> Comparison | Outside | None:
-    """Return how `method` does against static networks of its cost; None if there are none.
+    """Return how operating point `point` of `method` does against static networks of its cost; None
+    if there are none.
 
     Which networks form the curve is decided once, from the estimates.
     """
@@ -127,19 +115,11 @@ def compare(
             zip(method.cost_p.tolist(), method.accuracy_p.tolist(), strict=True)
         )
     )
-    own = gains.own_curve(method.accuracy_p, method.cost_p)
-    costs = common_range(own, curve)
-    if costs is not None:
-        accuracy, gain = mean_over(own, costs), gains.mean()
-    else:
-        inside = [point for point in points if point.gain is not None]
-        if not inside:
-            return _outside(method, gains, static_cost, curve)
-        best = max(inside, key=lambda point: point.accuracy)
-        assert best.gain is not None
-        costs, accuracy, gain = Bounds(best.cost, best.cost), best.accuracy, best.gain
-    used = _corners_within(costs, corners, static_cost)
-    return Comparison(costs, accuracy, accuracy - gain.value, gain, used, points)
+    cost, accuracy, gain = points[point]
+    if gain is None:
+        return _outside(method, point, gains, static_cost, curve)
+    used = _corners_around(cost, corners, static_cost)
+    return Comparison(cost, accuracy, accuracy - gain.value, gain, used, points)
 
 
 def can_be_judged(found: Comparison | Outside | None) -> bool:
@@ -195,18 +175,11 @@ class _Gains:
         """Return the gain of the method's point `index` at its own cost."""
 
         def gain(accuracy_p: Array, cost_p: Array) -> float:
-            curve = self.static_curve(accuracy_p, cost_p)
+            points = self.groups[0].points
+            curve = curve_through(
+                self.corners, cost_p=cost_p[points:], accuracy_p=accuracy_p[points:]
+            )
             return float(accuracy_p[index]) - curve.at(float(cost_p[index]))
-
-        return self._estimate(gain)
-
-    def mean(self) -> Estimate:
-        """Return the mean gain over the costs that both curves cover."""
-
-        def gain(accuracy_p: Array, cost_p: Array) -> float:
-            own, static = self.own_curve(accuracy_p, cost_p), self.static_curve(accuracy_p, cost_p)
-            costs = common_range(own, static)
-            return mean_over(own, costs) - mean_over(static, costs) if costs is not None else 0.0
 
         return self._estimate(gain)
 
@@ -218,34 +191,22 @@ class _Gains:
     def _estimate(self, statistic: Statistic) -> Estimate:
         return estimate(statistic, self.groups, level=self.level)
 
-    def own_curve(self, accuracy_p: Array, cost_p: Array) -> Curve:
-        """Return the curve through the method's points; those of others may follow them."""
-        points = self.groups[0].points
-        own = in_order_of_cost(self.groups[0].cost_p)
-        return curve_through(own, cost_p=cost_p[:points], accuracy_p=accuracy_p[:points])
 
-    def static_curve(self, accuracy_p: Array, cost_p: Array) -> Curve:
-        """Return the static curve where points have moved."""
-        points = self.groups[0].points
-        return curve_through(self.corners, cost_p=cost_p[points:], accuracy_p=accuracy_p[points:])
-
-
-def _corners_within(costs: Bounds, corners: Corners, static_cost: Array) -> tuple[int, ...]:
-    """Return the corners between which the curve runs from `costs.low` to `costs.high`."""
+def _corners_around(cost: float, corners: Corners, static_cost: Array) -> tuple[int, ...]:
+    """Return the corners between which the curve runs at `cost`."""
     chosen = list(corners.corners)
     place = static_cost[chosen]
-    first = int(np.searchsorted(place, costs.low, side="right")) - 1
-    last = int(np.searchsorted(place, costs.high, side="left"))
+    first = int(np.searchsorted(place, cost, side="right")) - 1
+    last = int(np.searchsorted(place, cost, side="left"))
     return tuple(chosen[max(0, first) : min(last, len(chosen) - 1) + 1])
 
 
-def _outside(method: Runs, gains: _Gains, static_cost: Array, curve: Curve) -> Outside:
-    if method.cost_p.min() > curve.range.high:
-        own, static = int(method.accuracy_p.argmax()), gains.corners.corners[-1]
-    else:
-        ratio = np.abs(np.log(method.cost_p[:, None] / static_cost[None, :]))
-        own, static = (int(k) for k in np.unravel_index(int(ratio.argmin()), ratio.shape))
+def _outside(method: Runs, own: int, gains: _Gains, static_cost: Array, curve: Curve) -> Outside:
     cost, accuracy = float(method.cost_p[own]), float(method.accuracy_p[own])
+    if cost > curve.range.high:
+        static = gains.corners.corners[-1]
+    else:
+        static = int(np.abs(np.log(cost / static_cost)).argmin())
     error, static_of = float(method.cost_se_p[own]), float(static_cost[static])
     gain = gains.over(own, static)
     return Outside(cost, error, accuracy, static, static_of, gain, curve.range)

@@ -37,7 +37,7 @@ def tables(study: Study, verdicts: Sequence[MethodVerdict]) -> Iterator[tuple[Pa
     """Yield each document and a table in it; that of the README with the line that closes it."""
     rest = rest_in_words(verdicts)
     closing = f"\nAnd {rest} ([results](docs/results.md))." if rest else ""
-    yield ROOT / "README.md", markdown_lines(best_table(verdicts)) + closing
+    yield ROOT / "README.md", (markdown_lines(best_table(verdicts)) + closing).rstrip()
     yield ROOT / "docs" / "methods.md", variant_table()
     for table in (results_table(study.rows), dynamics_table(study.groups)):
         yield ROOT / "docs" / "results.md", markdown_lines(table).rstrip()

@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.analysis.static_curve import (
-    Corners,
-    Curve,
-    common_range,
-    corners_of,
-    curve_through,
-    mean_over,
-)
+from bench.analysis.static_curve import Corners, Curve, corners_of, curve_through
 from bench.analysis.statistics import Bounds
 
 COST, ACCURACY = np.array([3.0, 1.0, 2.0, 4.0]), np.array([0.9, 0.8, 0.79, 0.88])
@@ -46,15 +39,3 @@ def test_equal_points_are_one_corner_and_one_point_is_a_curve() -> None:
     assert not one.covers(1.2)
     with pytest.raises(ValueError, match="needs points"):
         corners_of([], [])
-
-
-def test_the_mean_over_a_range_is_the_area_under_straight_lines() -> None:
-    curve = Curve(np.array([0.0, 1.0, 3.0]), np.array([0.0, 1.0, 0.0]))
-    assert mean_over(curve, Bounds(0.0, 3.0)) == pytest.approx(1.5 / 3)
-    assert mean_over(curve, Bounds(0.5, 2.0)) == pytest.approx((0.375 + 0.75) / 1.5)
-
-
-def test_curves_that_only_touch_have_no_range_in_common() -> None:
-    other = Curve(np.array([4.0, 6.0]), np.array([0.9, 0.95]))
-    assert common_range(static(), other) is None
-    assert common_range(static(), Curve(np.array([2.0, 6.0]), other.accuracy_k)) == (2.0, 4.0)

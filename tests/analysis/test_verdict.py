@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from simulated import Array, experiment, networks, point
 
-from bench.analysis.statistics import Bounds
 from bench.analysis.uncertainty import Runs, runs
 from bench.analysis.verdict import Comparison, Outside, compare, decide, holm
 
@@ -54,7 +53,7 @@ def test_a_real_gain_is_found_and_its_interval_holds_it() -> None:
     assert 0.91 <= held <= 0.99
 
 
-def test_the_mean_gain_of_several_points_keeps_the_level() -> None:
+def test_the_gain_of_one_of_several_points_keeps_the_level() -> None:
     rng = np.random.default_rng(3)
     wrong = 0
     for _ in range(400):
@@ -62,27 +61,11 @@ def test_the_mean_gain_of_several_points_keeps_the_level() -> None:
             rng, [0.88, 0.92, 0.89, 0.91], seeds=3, images=500, seed_sd=0.005
         )
         method = runs(np.stack([a, b], axis=1), np.tile([1.25, 1.75], (3, 1)))
-        found = compare(method, [point(small, 1.0), point(large, 2.0)])
+        found = compare(method, [point(small, 1.0), point(large, 2.0)], point=1)
         assert isinstance(found, Comparison)
-        assert found.costs == Bounds(1.25, 1.75)
+        assert found.cost == 1.75
         wrong += found.gain.p_value < 0.05
     assert 0.02 <= wrong / 400 <= 0.08
-
-
-def test_many_points_close_together_are_no_advantage() -> None:
-    rng = np.random.default_rng(4)
-    costs = np.linspace(1.1, 1.9, 8)
-    true = [0.88, 0.92, *(0.84 + 0.04 * costs)]
-    better = worse = 0
-    for _ in range(400):
-        small, large, *own = networks(rng, true, seeds=1, images=500, seed_sd=0.0)
-        method = runs(np.stack(own, axis=1), costs[None])
-        found = compare(method, [point(small, 1.0), point(large, 2.0)])
-        assert isinstance(found, Comparison)
-        sure = found.gain.p_value < 0.05
-        better += sure and found.gain.value > 0
-        worse += sure and found.gain.value < 0
-    assert better / 400 <= 0.05 and worse / 400 <= 0.05
 
 
 def bits(share: float, images: int = 100) -> Array:
@@ -92,9 +75,10 @@ def bits(share: float, images: int = 100) -> Array:
 STATICS = [point(bits(0.8), 1.0), point(bits(0.9), 3.0)]
 
 
-def compared(*points: tuple[float, float]) -> Comparison | Outside | None:
+def compared(*points: tuple[float, float], point: int = 0) -> Comparison | Outside | None:
     correct = np.stack([bits(accuracy)[0] for accuracy, _ in points])
-    return compare(runs(correct[None], np.array([[cost for _, cost in points]])), STATICS)
+    method = runs(correct[None], np.array([[cost for _, cost in points]]))
+    return compare(method, STATICS, point=point)
 
 
 def test_the_gain_at_equal_cost_is_read_off_the_line() -> None:
@@ -102,18 +86,21 @@ def test_the_gain_at_equal_cost_is_read_off_the_line() -> None:
     assert isinstance(found, Comparison)
     assert (found.accuracy, found.static_accuracy) == pytest.approx((0.88, 0.85))
     assert found.gain.value == pytest.approx(0.03)
-    assert found.costs == Bounds(2.0, 2.0)
+    assert found.cost == 2.0
     assert found.static == (0, 1)
 
 
-def test_several_points_gain_the_area_between_the_curves() -> None:
-    found = compared((0.8, 1.0), (0.9, 2.0), (0.7, 0.5))
+def test_of_several_points_the_named_one_is_compared_and_all_have_their_gain() -> None:
+    points = (0.8, 1.0), (0.9, 2.0), (0.7, 0.5)
+    found = compared(*points, point=1)
     assert isinstance(found, Comparison)
-    # From 1 to 2 the method rises from 80 to 90 %, static from 80 to 85 %: 2.5 points on average.
-    assert found.costs == Bounds(1.0, 2.0)
-    assert found.gain.value == pytest.approx(0.025)
+    assert (found.cost, found.accuracy) == (2.0, 0.9)
+    assert found.gain.value == pytest.approx(0.05)
     gains = [None if p.gain is None else round(p.gain.value, 9) for p in found.points]
     assert gains == [0.0, 0.05, None]
+    outside = compared(*points, point=2)
+    assert isinstance(outside, Outside)
+    assert (outside.cost, outside.nearest, outside.more_expensive) == (0.5, 0, False)
 
 
 def test_a_cost_at_a_static_network_is_compared_with_that_one_alone() -> None:

@@ -31,9 +31,11 @@ class ResultsFolder:
         method: str,
         *points: tuple[float, float],
         speedups: tuple[float, ...] = (),
+        held_out: tuple[float, ...] = (),
         **extra: Any,
     ) -> RunRecord:
-        """Add a run with points of (accuracy, nFLOPs), and the speed-up of each where timed."""
+        """Add a run with points of (accuracy, nFLOPs), and of each the speed-up where timed and the
+        accuracy on held-out images where there are some."""
         backbone = extra.get("backbone", "resnet32")
         made = []
         for number, (accuracy, nflops) in enumerate(points):
@@ -49,6 +51,7 @@ class ResultsFolder:
                 latency=latency,
                 test_images=IMAGES,
                 arrays_file=f"point{number}.npz",
+                accuracy_held_out=held_out[number] if held_out else None,
             )
             made.append(one)
         record: RunRecord = make_record(

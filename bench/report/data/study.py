@@ -25,6 +25,9 @@ from bench.report.data.rows import rows
 
 G = TypeVar("G", bound="SeedGroup")
 
+TOLERATED_LOSS = 0.01
+"""How much less accurate than its best one a network's operating point may be to be judged."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeedGroup:
@@ -181,6 +184,33 @@ class Network(SeedGroup):
             (record, {point.name: point for point in record.points}) for record in self.records
         ]
         return [[(record, of[name]) for name in self.point_names] for record, of in named]
+
+    @property
+    def judged_position(self) -> int:
+        """The position in `point_names` of the one that verdicts are on: of those that lose at most
+        TOLERATED_LOSS to the most accurate one on held-out images, the cheapest. Without held-out
+        images the most expensive one: nothing is chosen by test accuracy.
+        """
+        of_points = [[point for _, point in seeds] for seeds in zip(*self.points, strict=True)]
+        macs = [fmean([point.macs for point in seeds]) for seeds in of_points]
+        held_out = [
+            [point.accuracy_held_out for point in seeds if point.accuracy_held_out is not None]
+            for seeds in of_points
+        ]
+        if not all(len(known) == self.seeds for known in held_out):
+            return macs.index(max(macs))
+        reached = [fmean(known) for known in held_out]
+        enough = [n for n, one in enumerate(reached) if one >= max(reached) - TOLERATED_LOSS]
+        return min(enough, key=lambda n: macs[n])
+
+    @property
+    def judged(self) -> SeedGroup:
+        """The operating point that verdicts are on."""
+        names = self.point_names
+        rows = self.rows
+        if len(names) > 1:
+            rows = tuple(row for row in rows if row.point == names[self.judged_position])
+        return SeedGroup(rows, self.distinguishing)
 
 
 def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis.verdict import Comparison
 from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
 from bench.report.verdicts.costs import MACS
-from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
+from bench.report.verdicts.verdicts import NO_VERDICT, MethodVerdict
 from bench.report.verdicts.words import OTHER_BUDGET, answer_words, why
 
 MOST_SHOWN, CONTROLS_SHOWN, SHOWN_RUNTIMES = 10, 2, 2
@@ -32,7 +31,7 @@ def best_settings(verdicts: Sequence[MethodVerdict]) -> list[MethodVerdict]:
 def _rank(one: MethodVerdict) -> tuple[int, float]:
     answer = one.on(MACS.name)
     decided = answer.verdict
-    reached = one.network.accuracy if decided is None else decided.comparison.gain.value
+    reached = one.network.judged.accuracy if decided is None else decided.comparison.gain.value
     return _BEST_FIRST.index(answer.outcome.removesuffix(" (dominated)")), -reached
 
 
@@ -44,61 +43,35 @@ def rest_in_words(verdicts: Sequence[MethodVerdict]) -> str:
 
 
 def best_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
-    """Return a line for each of `best_settings`. All numbers of a line are of the same comparison:
-    of several operating points, means and ranges over the costs at which both sides were run."""
+    """Return a line for each of `best_settings`, at the operating point that verdicts are on."""
     best = best_settings(verdicts)
     runtimes = dict.fromkeys(a.axis.runtime for one in best for a in one.axes if a.axis.runtime)
     lines = []
     for one in best:
-        macs = one.on(MACS.name)
+        judged = one.network.judged
         line = {
-            "method": f"{one.network.label}{' (control)' if one.network.control else ''}",
-            "at equal MACs, points": answer_words(macs),
-            "accuracy, %": _accuracy(one),
-            "MACs / dense": _costs(macs),
+            "method": f"{judged.label}{' (control)' if judged.control else ''}",
+            "at equal MACs, points": answer_words(one.on(MACS.name)),
+            "accuracy, %": percent_with_sd(judged.accuracy, judged.accuracy_sd),
+            "MACs / dense": number(judged.mean_of("nflops"), ".3f"),
         }
         for runtime in list(runtimes)[:SHOWN_RUNTIMES]:
             answer = one.on("time at batch 1", runtime)
             where = answer.axis.title.removeprefix("time at batch 1")
-            line[f"speed-up{where}"] = _speed_up(answer)
+            ratio = number(judged.mean_time("speedup", 1, runtime))
+            line[f"speed-up{where}"] = ratio and f"{ratio}x"
             line[f"at equal time{where}"] = answer_words(answer)
         lines.append(line | {"seeds": str(one.seeds)})
     caption = (
         "The best setting of each method, and of the two strongest controls, by the verdict at "
         "equal MACs: its gain in accuracy over static networks of the same cost, with its 95 % "
-        "interval; times at batch 1. Of several operating points the mean over their range. "
+        "interval; times at batch 1. Of several operating points the cheapest within a point of "
+        "the most accurate, on held-out images. "
         f"{OTHER_BUDGET}: static networks of another budget."
     )
     more = ", ".join(list(runtimes)[SHOWN_RUNTIMES:])
     timed = more and f"also timed in {more}: below"
     return table_of("overview", caption, lines, notes=(rest_in_words(verdicts), timed))
-
-
-def _accuracy(one: MethodVerdict) -> str:
-    """Return the accuracy that is compared at equal MACs; over seeds with its deviation."""
-    network, found = one.network, one.on(MACS.name).found
-    if isinstance(found, Comparison) and found.costs.high > found.costs.low:
-        return f"{100 * found.accuracy:.2f}, mean"
-    if len(network.point_names) == 1:
-        return percent_with_sd(network.accuracy, network.accuracy_sd)
-    return f"{100 * (network.accuracy if found is None else found.accuracy):.2f}"
-
-
-def _costs(answer: AxisVerdict) -> str:
-    if answer.found is None:
-        return number(answer.network.mean_of("nflops"))
-    return _range([f"{cost:.3f}" for cost in answer.found.costs])
-
-
-def _speed_up(answer: AxisVerdict) -> str:
-    if answer.found is None:
-        ratio = answer.network.mean_time("speedup", 1, answer.axis.runtime)
-        return "" if ratio is None else f"{ratio:.2f}x"
-    return _range([f"{1 / cost:.2f}x" for cost in answer.found.costs])
-
-
-def _range(ends: Sequence[str]) -> str:
-    return " to ".join(dict.fromkeys(ends))
 
 
 def verdict_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
@@ -108,7 +81,7 @@ def verdict_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
         gain, low, high = (f"{end:+.2f}" for end in answer.points) if answer.points else ("",) * 3
         lines.append(
             {
-                "network": one.network.label,
+                "network": one.network.judged.label,
                 "backbone": one.network.backbone,
                 "kind": "control" if one.network.control else "method",
                 "at equal": answer.axis.title,

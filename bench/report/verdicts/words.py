@@ -11,7 +11,7 @@ from bench.analysis.uncertainty import Estimate
 from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ, spent_in_words
-from bench.report.data.study import Network
+from bench.report.data.study import Network, SeedGroup
 from bench.report.verdicts.costs import MACS, Axis, cells_of
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
 
@@ -50,10 +50,9 @@ def paragraph(found: MethodVerdict) -> str:
     """Return all that is said about one method: what it reaches, the answers, and what must stand
     beside them."""
     network = found.network
-    start = f"{network.label} ({network.backbone}, {network.first.dataset})"
-    if len({row.point for row in network.rows}) == 1:
-        start += f": {_accuracy(network)}"
-    parts = [f"{start}.", *map(sentence, found.axes), *_context(network, found.axes)]
+    judged = network.judged
+    start = f"{judged.label} ({network.backbone}, {network.first.dataset}): {_accuracy(judged)}."
+    parts = [start, *map(sentence, found.axes), *_context(network, found.axes)]
     return one_line(" ".join(parts), longest=20_000)
 
 
@@ -117,15 +116,15 @@ def _times(found: Outside) -> str:
     return f"{found.cost / found.nearest_cost:.2f}"
 
 
-def _accuracy(network: Network) -> str:
-    """Return the accuracy of its only point over seeds, or that one seed has no interval."""
-    spread, bounds = network.accuracy_sd, network.accuracy_bounds
-    text = f"{100 * network.accuracy:.2f} %"
+def _accuracy(judged: SeedGroup) -> str:
+    """Return the accuracy of an operating point over seeds, or that one seed has no interval."""
+    spread, bounds = judged.accuracy_sd, judged.accuracy_bounds
+    text = f"{100 * judged.accuracy:.2f} %"
     ends = "" if bounds is None else f"{100 * bounds.low:.2f} to {100 * bounds.high:.2f} %"
     if spread is None:
         images = f"from the sampling of test images alone {ends}"
         return f"{text} (n=1, no interval over seeds; {images}, Wilson)"
-    return f"{text} (n={network.seeds}, sd {100 * spread:.2f}, 95 % t-interval over seeds {ends})"
+    return f"{text} (n={judged.seeds}, sd {100 * spread:.2f}, 95 % t-interval over seeds {ends})"
 
 
 def _verdict(about: AxisVerdict, verdict: Verdict) -> str:
@@ -138,22 +137,19 @@ def _verdict(about: AxisVerdict, verdict: Verdict) -> str:
     else:
         word = "from" if verdict.outcome.startswith("not") else "than"
         outcome = f"{verdict.outcome} {word} a static network of the same cost"
-    low, high = found.costs
-    where = f"On average from {low:.2f} to {high:.2f}" if high > low else f"At {low:.2f}"
     line = f"straight line through {' and '.join(names)}" if len(names) > 1 else names[0]
     text = (
-        f"{outcome}. {where} of {about.network.backbone}'s {kind} it reaches "
+        f"{outcome}. At {found.cost:.2f} of {about.network.backbone}'s {kind} it reaches "
         f"{_reached(found)} ({line}), {_points(found.gain)}; {_p_values(verdict)}."
     )
-    if not isinstance(found, Comparison) or high <= low:
+    if not isinstance(found, Comparison) or len(found.points) == 1:
         return text
-    # The mean of the points may hide that some of them gain.
     single = [
         f"{100 * point.gain.value:+.2f} at {point.cost:.2f} ({_ends(point.gain)})"
         for point in sorted(found.points, key=lambda point: point.cost)
         if point.gain is not None
     ]
-    return text + (f" Point by point, not corrected: {', '.join(single)}." if single else "")
+    return f"{text} All operating points, not corrected: {', '.join(single)}."
 
 
 def _outside(about: AxisVerdict, found: Outside) -> str:
