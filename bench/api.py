@@ -24,7 +24,7 @@ from bench.engine.fitting import faster_precision, fitted, with_finished
 from bench.engine.judging import judge
 from bench.engine.latency.timing import time_records, without_broken
 from bench.engine.plan import Planned, backbone_in, make_plan, resolved
-from bench.engine.side_by_side import Runs, Step, perform_all
+from bench.engine.side_by_side import Command, RunQueue, perform_all
 from bench.engine.single import recorded
 from bench.engine.supervising import Failure
 from bench.errors import BenchError, DataError
@@ -54,7 +54,7 @@ Profile = Literal["smoke", "default", "publish"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandResult:
     """What a command did: the records of its runs, the runs that failed, and of a campaign how many
     were not begun."""
 
@@ -70,7 +70,7 @@ def run(
     reporter: Reporter | None = None,
     forget: bool = False,
     data: Dataset | None = None,
-) -> Outcome:
+) -> CommandResult:
     """Train, evaluate, count and time; finished runs are found again and not repeated.
 
     A method that fails does not stop the others. Latency is measured last, for all networks
@@ -82,12 +82,12 @@ def run(
     """
     listener = reporter or Silent()
     loaded = {} if data is None else {options.dataset: data}
-    step = replace(_step(options, folders, listener, loaded=loaded), here=data is not None)
-    for item in step.plan if forget else ():
-        forget_run(step.place.store, item.spec, note=listener.note)
+    command = replace(_command(options, folders, listener, loaded=loaded), here=data is not None)
+    for item in command.plan if forget else ():
+        forget_run(command.place.store, item.spec, note=listener.note)
     with machine_load(listener.note) as load:
-        performed = perform_all([step], listener)
-    return _finish(step, performed, load)
+        performed = perform_all([command], listener)
+    return _finish(command, performed, load)
 
 
 def campaign(
@@ -96,39 +96,39 @@ def campaign(
     *,
     hours: float | None = None,
     reporter: Reporter | None = None,
-) -> Outcome:
+) -> CommandResult:
     """Do the runs of many commands side by side, first come, first served.
 
     Finished runs are found again, so it continues itself. No run is begun after `hours`. Latency is
     measured when all have ended. A step that cannot be served as given is a failure like any other:
-    a night's work does not end at its first step.
+    a campaign does not end at its first step.
     """
     listener = reporter or Silent()
     until = math.inf if hours is None else time.monotonic() + hours * 3600
-    outcome, loaded = Outcome(), dict[str, Dataset]()
+    outcome, loaded = CommandResult(), dict[str, Dataset]()
     # The sources that a step names may be runs of the others.
     for sourced in (False, True):
-        planned: list[Step] = []
+        planned: list[Command] = []
         for number, options in enumerate(steps, start=1):
             if bool(options.sources) == sourced:
                 try:
-                    planned.append(_step(options, folders, listener, loaded=loaded))
+                    planned.append(_command(options, folders, listener, loaded=loaded))
                 except BenchError as error:
                     name = f"step {number} of {len(steps)}"
                     outcome.failures.append(Failure(name, error.message))
         with machine_load(listener.note) as load:
             performed = perform_all(planned, listener, until=until)
-        for step in planned:
-            done = _finish(step, performed, load)
+        for command in planned:
+            done = _finish(command, performed, load)
             outcome.records.extend(done.records)
             outcome.failures.extend(done.failures)
         outcome = replace(outcome, left=outcome.left + len(performed.waiting))
     return outcome
 
 
-def _step(
+def _command(
     options: RunOptions, folders: Folders, reporter: Reporter, *, loaded: dict[str, Dataset]
-) -> Step:
+) -> Command:
     """Return the runs of a command; its images are taken from `loaded` or put there."""
     store, device = RunStore(folders.results), pick_device(options.device)
     weights = given_weights(options.pretrained, backbone=options.backbone_name)
@@ -170,15 +170,15 @@ def _step(
             f"No smaller static network: {weights.name} does not fit one. "
             "Run one with its own weights: --methods resnet --backbone ... --pretrained ..."
         )
-    return Step(options, folders, place, plan)
+    return Command(options, folders, place, plan)
 
 
-def _finish(step: Step, performed: Runs, load: Load) -> Outcome:
-    """Return what became of a step: judged, timed, drawn and logged."""
-    place, options = step.place, step.options
-    runs = [item.spec.run for item in step.plan]
+def _finish(command: Command, performed: RunQueue, load: Load) -> CommandResult:
+    """Return what became of a command: judged, timed, drawn and logged."""
+    place, options = command.place, command.options
+    runs = [item.spec.run for item in command.plan]
     records = [performed.records[run] for run in runs if run in performed.records]
-    begun = dict.fromkeys(spec.run for i in step.plan for spec in (i.needs, i.spec) if spec)
+    begun = dict.fromkeys(spec.run for i in command.plan for spec in (i.needs, i.spec) if spec)
     failures = [performed.failures[run] for run in begun if run in performed.failures]
     records = judge(records, place.store)
     if options.latency != "off":
@@ -187,7 +187,7 @@ def _finish(step: Step, performed: Runs, load: Load) -> Outcome:
         if record.points:
             _draw_masks(record, place.store)
     track(records, place.store, note=place.reporter.note, load=load)
-    return Outcome(records, failures)
+    return CommandResult(records, failures)
 
 
 def _draw_masks(record: RunRecord, store: RunStore) -> None:
@@ -261,7 +261,7 @@ def latency(
     threads: int = 1,
     dataset: str | None = None,
     reporter: Reporter | None = None,
-) -> Outcome:
+) -> CommandResult:
     """Time finished runs on this machine, together, and add the cells to their records.
 
     Each of `runs` may name several: all of them are meant; "reference" means the runs that the
@@ -274,7 +274,7 @@ def latency(
         RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
-    listener, outcome = reporter or Silent(), Outcome()
+    listener, outcome = reporter or Silent(), CommandResult()
     store = RunStore(folders.results)
     runs = list(runs)
     if "reference" in runs:
@@ -303,7 +303,7 @@ def evaluate(
     device: str = "auto",
     dataset: str | None = None,
     reporter: Reporter | None = None,
-) -> Outcome:
+) -> CommandResult:
     """Evaluate finished runs again from their weights, and add what their records do not hold yet.
 
     What is on record stays. A run that does not come out as recorded is a failure and is left as it
@@ -313,7 +313,7 @@ def evaluate(
         RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
-    listener, outcome = reporter or Silent(), Outcome()
+    listener, outcome = reporter or Silent(), CommandResult()
     store = RunStore(folders.results)
     for members, place in _at_their_data(runs, folders, device, dataset, listener):
         for record in members:
@@ -397,7 +397,7 @@ def _failure(run: str, error: BenchError) -> Failure:
     return Failure(run, f"{error.message} {error.hint}" if error.hint else error.message)
 
 
-def rows_of(outcome: Outcome) -> list[Row]:
+def rows_of(outcome: CommandResult) -> list[Row]:
     """Return the rows of what a command did."""
     from bench.report.data.rows import rows
 

@@ -35,7 +35,7 @@ _KNOWN: dict[tuple[str, str], Callable[[nn.Module], Trunk]] = {
     ("timm", "VisionTransformer"): vit_trunk,
     ("timm", "EfficientNet"): efficientnet_trunk,
 }
-"""By library and class; a subclass is taken apart as what it is derived from."""
+"""By library and class; a subclass is split as what it is derived from."""
 
 
 class Wrapped(Family):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def from_home(text: str) -> str:
-    """Return a path with a ~ at its beginning replaced by the home folder, if anybody knows it.
+    """Return a path with a ~ at its beginning replaced by the home folder, if it is known.
 
     A shell does so only where a word begins: not behind --out=, in a variable or in a file.
     """

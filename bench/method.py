@@ -21,7 +21,7 @@ from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
 from bench.registry import METHODS_GROUP, Registry
-from bench.spaces import Choice, LogUniform, Uniform, Whole
+from bench.spaces import Choice, Integers, LogUniform, Uniform
 
 __all__ = [
     "Backbone",
@@ -31,6 +31,7 @@ __all__ = [
     "ConfigError",
     "DerivedMethod",
     "DynamicNet",
+    "Integers",
     "LogUniform",
     "LossTerms",
     "Method",
@@ -48,7 +49,6 @@ __all__ = [
     "Tags",
     "Uniform",
     "Unit",
-    "Whole",
 ]
 
 CONTRACT = 1

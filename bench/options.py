@@ -93,7 +93,7 @@ class RunOptions(Frozen):
         None, description="Processes that read images too many for memory. Default: one a core."
     )
     runtimes: tuple[Name, ...] = Field(
-        (), description="To time in, with commas, or all. Default: all that fit."
+        (), description="With commas, or all. Default: all that fit."
     )
 
     @field_validator("methods", "seeds", "controls", "sources", "runtimes", mode="before")

@@ -153,7 +153,7 @@ class _Given(Family):
         return copy.deepcopy(self.trunk)
 
 
-class Whole(DynamicNet):
+class UngatedNetwork(DynamicNet):
     """A network that decides nothing, as one unit."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -172,7 +172,7 @@ class Whole(DynamicNet):
 
 def _given(net: nn.Module, name_: str) -> type[Method[Any]]:
     """Return the method whose network is `net`, trained elsewhere."""
-    dynamic = net if isinstance(net, DynamicNet) else Whole(net)
+    dynamic = net if isinstance(net, DynamicNet) else UngatedNetwork(net)
     decides = isinstance(net, DynamicNet) and any(unit.gated for unit in net.units())
 
     class GivenConfig(MethodConfig):
@@ -192,7 +192,7 @@ def _given(net: nn.Module, name_: str) -> type[Method[Any]]:
 
         def build(self, backbone: Backbone, config: GivenConfig) -> DynamicNet:
             built = copy.deepcopy(dynamic)
-            if isinstance(built, Whole):
+            if isinstance(built, UngatedNetwork):
                 built.image_shape = backbone.image_shape
             return built
 

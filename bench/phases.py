@@ -39,7 +39,7 @@ def trunk_and_rest(net: DynamicNet, lr_scale: float) -> list[ParameterGroup]:
     return [ParameterGroup(trunk), ParameterGroup(rest, lr_scale)]
 
 
-class PricedThinking(Phase):
+class PonderCost(Phase):
     """Cross-entropy plus tau times the ponder cost, on every weight of a halting network.
 
     The scores learn at `side_lr_scale` times the rate of the trunk.

@@ -65,7 +65,7 @@ class LogUniform(Uniform):
 
 
 @dataclass(frozen=True)
-class Whole:
+class Integers:
     """Whole numbers from `low` to `high`."""
 
     low: int
@@ -79,7 +79,7 @@ class Whole:
         return f"int:{self.low}:{self.high}"
 
 
-Space = Choice | Uniform | LogUniform | Whole
+Space = Choice | Uniform | LogUniform | Integers
 
 
 def search_space(config: type[BaseModel]) -> dict[str, Space]:
@@ -88,7 +88,7 @@ def search_space(config: type[BaseModel]) -> dict[str, Space]:
         name: item
         for name, field in config.model_fields.items()
         for item in field.metadata
-        if isinstance(item, Choice | Uniform | LogUniform | Whole)
+        if isinstance(item, Choice | Uniform | LogUniform | Integers)
     }
 
 
@@ -139,7 +139,7 @@ def parse_space(text: str, *, owner: str) -> Space:
 
 def tidy(value: Any, space: Space) -> Any:
     """Return a drawn number to four digits: a setting that people can read and type again."""
-    if isinstance(space, Choice | Whole):
+    if isinstance(space, Choice | Integers):
         return value
     return min(max(float(f"{value:.4g}"), space.low), space.high)
 
@@ -164,7 +164,7 @@ def _between(kind: str, ends: str, owner: str) -> Space:
         return Uniform(low, high) if kind == "uniform" else LogUniform(low, high)
     if low != int(low) or high != int(high):
         raise ConfigError(f"{owner}: int:{one_line(ends)} has ends that are not whole.")
-    return Whole(int(low), int(high))
+    return Integers(int(low), int(high))
 
 
 def _values(text: str, owner: str) -> tuple[Any, ...]:

@@ -131,12 +131,12 @@ def remove_leftovers(folder: Path, *, name: str = "*") -> list[Path]:
     """Delete the temporary files of killed processes in `folder`, of one file or of all.
 
     A living writer holds a lock on its temporary file, so that it is left alone. Where the system
-    knows no locks nothing is deleted.
+    has no locks nothing is deleted.
     """
     removed: list[Path] = []
     pattern = name if name == "*" else glob.escape(name)
     for path in sorted(folder.glob(f".{pattern}.{'[0-9a-f]' * 12}.tmp")):
-        # Gone already, or of another user: neither is in anybody's way.
+        # Gone already, or of another user: nothing to clean up.
         with suppress(OSError), path.open("rb") as file:
             if try_lock(file.fileno()) == "held":
                 path.unlink()
@@ -157,7 +157,7 @@ def is_ours(handle: int) -> bool:
 def try_lock(handle: int) -> Literal["held", "taken", "unknown"]:
     """Lock an open file for this process without waiting; the kernel frees it with the process.
 
-    "taken": another one has it. "unknown": the system or the file system knows no locks.
+    "taken": another one has it. "unknown": the system or the file system has no locks.
     """
     if fcntl is None:
         return "unknown"

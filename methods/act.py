@@ -50,7 +50,7 @@ from bench.method import (
 from bench.networks.halting import HaltingResNet
 from bench.networks.halting_policy import ImageHalting
 from bench.networks.trunk import Pool
-from bench.phases import PricedThinking
+from bench.phases import PonderCost
 
 _PUBLISHED_EPOCHS = 256  # 100,000 steps
 _PUBLISHED = OptimizerSpec(lr=0.1, weight_decay=2e-4, schedule="step", milestones=(0.6, 0.75, 0.9))
@@ -107,4 +107,4 @@ class Act(Method[ActConfig]):
     def phases(self, config: ActConfig, budget: Budget) -> Sequence[Phase]:
         side = 1.0 if budget.published else config.side_lr_scale
         schedule = budget.schedule(published=_PUBLISHED)
-        return [PricedThinking("pondered", tau=config.tau, side_lr_scale=side, **schedule)]
+        return [PonderCost("pondered", tau=config.tau, side_lr_scale=side, **schedule)]

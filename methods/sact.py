@@ -48,7 +48,7 @@ from bench.method import (
 )
 from bench.networks.halting import HaltingResNet
 from bench.networks.positions import LocalScore, PositionHalting, PositionScore
-from bench.phases import PricedThinking
+from bench.phases import PonderCost
 
 _PUBLISHED_EPOCHS = 256  # 100,000 steps
 _PUBLISHED = OptimizerSpec(lr=0.1, weight_decay=2e-4, schedule="step", milestones=(0.6, 0.75, 0.9))
@@ -111,4 +111,4 @@ class Sact(Method[SactConfig]):
     def phases(self, config: SactConfig, budget: Budget) -> Sequence[Phase]:
         side = 1.0 if budget.published else config.side_lr_scale
         schedule = budget.schedule(published=_PUBLISHED)
-        return [PricedThinking("pondered", tau=config.tau, side_lr_scale=side, **schedule)]
+        return [PonderCost("pondered", tau=config.tau, side_lr_scale=side, **schedule)]

@@ -20,7 +20,7 @@ from bench.registry import RESERVED_NAMES
 from bench.scaffold import class_name, new_package
 from bench.scaffold.example import LearnedGates
 from bench.scaffold.package import package_files
-from bench.testing import Outcome, check_method, suite, workbench
+from bench.testing import CheckResult, check_method, suite, workbench
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +111,8 @@ def test_the_class_is_called_like_the_module_and_hides_nothing(name: str, cls: s
         ("../evil", "cannot be the name"),
         ("größe", "cannot be the name"),
         ("x" * 41, "At most 40"),
-        ("class", "a meaning of its own"),
-        ("train", "a meaning of its own"),
+        ("class", "a reserved name"),
+        ("train", "a reserved name"),
         ("sgad", "a method called 'sgad' already"),
         ("torch", "a Python module called 'torch'"),
         ("methods", "a Python module called 'methods'"),
@@ -285,7 +285,7 @@ def test_reserved_names_are_those_that_commands_understand_otherwise() -> None:
 
 
 def test_the_summary_counts_what_there_is() -> None:
-    outcomes = [Outcome("toy", "macs", "Costs are right.", "exempt", "no path")]
+    outcomes = [CheckResult("toy", "macs", "Costs are right.", "exempt", "no path")]
     table = outcome_table(outcomes)
     assert str(table.title) == "toy: 1 exempt"
     assert table.row_count == 1
@@ -294,7 +294,7 @@ def test_the_summary_counts_what_there_is() -> None:
 def test_a_reason_that_several_checks_have_is_told_once() -> None:
     reasons = ("no path", "no path", "", "no path", "no gates")
     outcomes = [
-        Outcome("toy", f"check{n}", "All is well.", "exempt" if reason else "passed", reason)
+        CheckResult("toy", f"check{n}", "All is well.", "exempt" if reason else "passed", reason)
         for n, reason in enumerate(reasons)
     ]
     told = [str(cell).partition("Exempt: ")[2] for cell in outcome_table(outcomes).columns[2].cells]

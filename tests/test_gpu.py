@@ -11,7 +11,7 @@ from bench.engine.building import Workplace
 from bench.engine.plan import make_plan
 from bench.engine.single import perform
 from bench.measure.latency.profiles import profile_named
-from bench.measure.latency.protocol import Subject, measure_latency
+from bench.measure.latency.protocol import NetworkToTime, measure_latency
 from bench.method import METHODS
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
@@ -50,7 +50,7 @@ def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path)
     net = method.build(backbone, method.Config()).cuda().eval()
     x_nchw = images(256, seed=1, shape=(3, 16, 16)).cuda()
     cells = measure_latency(
-        {"subject": Subject(net, "dense")},
+        {"subject": NetworkToTime(net, "dense")},
         {"dense": GatedResNet(backbone).cuda().eval()},
         images_nchw=x_nchw,
         runtime=Eager(),

@@ -53,7 +53,8 @@ def verify(
     folders: Folders,
     name: str,
     skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Of a folder: leave out what cannot be read.")
+        bool,
+        typer.Option("--skip-broken", help="Leave out images that cannot be read."),
     ] = False,
 ) -> None:
     """Check the files of a data set.

@@ -91,7 +91,7 @@ def report(
 
     page, *others = drawing.report(folders, dataset=dataset, out=out)
     typer.echo(page)
-    say(f"Beside it: {len(others)} tables and figures")
+    say(f"Also written: {len(others)} tables and figures")
 
 
 @command("data_dir", "results_dir", "plugin")
@@ -106,7 +106,8 @@ def latency(
         Literal["smoke", "default", "publish"], typer.Option(help="How thoroughly.")
     ] = "default",
     runtime: Annotated[
-        str | None, typer.Option(help="To time in, with commas, or all. Default: all that fit.")
+        str | None,
+        typer.Option(help="With commas, or all. Default: all that fit."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -202,7 +203,8 @@ def export(
         typer.Option(help="File, or folder with a slash at its end. Default: RESULTS/exports/."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="The folder of images, for a run on one of your own.")
+        str | None,
+        typer.Option(help="The folder of images of a run on a folder."),
     ] = None,
 ) -> None:
     """Write the inference network of a run to a file, after checking it against the run.

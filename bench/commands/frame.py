@@ -32,9 +32,7 @@ FinishedRuns = Annotated[
     list[str],
     typer.Argument(help="Finished runs by name, key, or the beginning of either: all that match."),
 ]
-OwnImages = Annotated[
-    str | None, typer.Option(help="The folder of images, for runs on one of your own.")
-]
+OwnImages = Annotated[str | None, typer.Option(help="The folder of images of runs on a folder.")]
 Point = Annotated[str | None, typer.Option(help="Operating point, like p=2. Default: the first.")]
 
 _SHARED: Mapping[str, Any] = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from bench.method import MethodConfig
-    from bench.testing import Check, Outcome
+    from bench.testing import Check, CheckResult
 
 _STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tried": "yellow"}
 
@@ -184,7 +184,7 @@ def _chosen(names: list[str]) -> list[str]:
     return chosen
 
 
-def outcome_table(outcomes: Sequence[Outcome]) -> Table:
+def outcome_table(outcomes: Sequence[CheckResult]) -> Table:
     """Return one row per check: its name, what came of it, what it proves and what is wrong; a
     reason that several have in full once."""
     from rich.text import Text
@@ -205,7 +205,7 @@ def outcome_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _details(outcome: Outcome, before: str) -> Text:
+def _details(outcome: CheckResult, before: str) -> Text:
     from rich.text import Text
 
     text = Text(outcome.proves)

@@ -42,7 +42,7 @@ CIFAR100_CLASSES = """
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CifarArchive:
     """Facts about one CIFAR: the archive, the folder in it, and the customary preparation."""
 
     name: str
@@ -57,7 +57,7 @@ class Source:
 
 
 SOURCES = {
-    "cifar10": Source(
+    "cifar10": CifarArchive(
         "cifar10",
         RemoteFile(
             "cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a", OFFICIAL_URL
@@ -70,7 +70,7 @@ SOURCES = {
         # last digit (train mean 125.306918, 122.950394, 113.865383).
         fingerprint="da16546c3218b6d8",
     ),
-    "cifar100": Source(
+    "cifar100": CifarArchive(
         "cifar100",
         RemoteFile(
             "cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85", OFFICIAL_URL
@@ -111,7 +111,7 @@ def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
     return dataset
 
 
-def by_hand(source: Source, *, data_dir: Path) -> str:
+def by_hand(source: CifarArchive, *, data_dir: Path) -> str:
     """Return what a person can do to get the data where the download fails."""
     file = source.file
     return (
@@ -122,7 +122,7 @@ def by_hand(source: Source, *, data_dir: Path) -> str:
     )
 
 
-def archive_problem(source: Source, *, data_dir: Path) -> str | None:
+def archive_problem(source: CifarArchive, *, data_dir: Path) -> str | None:
     """Return what is wrong with the archive in the data folder, or None."""
     path, expected = data_dir / source.file.name, source.file
     with storage_errors(data_dir):
@@ -135,7 +135,7 @@ def archive_problem(source: Source, *, data_dir: Path) -> str | None:
     )
 
 
-def _of_archive(source: Source, path: Path) -> Dataset:
+def _of_archive(source: CifarArchive, path: Path) -> Dataset:
     problem = archive_problem(source, data_dir=path.parent)
     if problem is not None:
         raise DataError(
@@ -147,7 +147,7 @@ def _of_archive(source: Source, path: Path) -> Dataset:
         return _official(source, Path(folder), of=path)
 
 
-def _official(source: Source, root: Path, *, of: Path) -> Dataset:
+def _official(source: CifarArchive, root: Path, *, of: Path) -> Dataset:
     """Return the data set that lies unpacked in `root`, as torchvision checks and reads it."""
     from torchvision import datasets
 
@@ -166,7 +166,7 @@ def _official(source: Source, root: Path, *, of: Path) -> Dataset:
     return _described(source, *images)
 
 
-def _described(source: Source, train: ImageSet, test: ImageSet) -> Dataset:
+def _described(source: CifarArchive, train: ImageSet, test: ImageSet) -> Dataset:
     return described(
         in_canonical_order(train),
         in_canonical_order(test),
@@ -204,7 +204,7 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
     return dataset
 
 
-def _check(listing: Listing, source: Source, place: Path, *, count: int) -> None:
+def _check(listing: Listing, source: CifarArchive, place: Path, *, count: int) -> None:
     """Refuse a split whose classes or numbers of images are not those of the data set."""
     found, expected = set(listing.class_names), set(source.class_names)
     if found != expected:

@@ -33,7 +33,7 @@ TEST_NAMES = ("test", "val")
 PAD_SHARE = 8  # training crops move by up to an eighth of the side, as is usual for CIFAR
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI")
 SKIPPING = (
-    f"Read are {', '.join(FORMATS)}. To leave out what cannot be read:"
+    f"Formats: {', '.join(FORMATS)}. To leave out what cannot be read:"
     " bench data verify FOLDER --skip-broken"
 )
 GREY_MODES = ("1", "L")
@@ -75,14 +75,14 @@ def list_splits(folder: Path, *, without: Collection[Path] = ()) -> tuple[Listin
         )
     if len(train.class_names) < 2:
         raise DataError(
-            f"{folder} has one class only, {_text(train.class_names[0])}: nothing to tell.",
+            f"{folder} has only the class {_text(train.class_names[0])}; at least two are needed.",
             hint=LAYOUT,
         )
     if left_out:
         names = [one_line(_text(str(path.relative_to(folder)))) for path in left_out]
         warnings.warn(
             f"Left out of {folder}, as no images in a format that is read: {len(names):,}"
-            f" ({some(names)}). Read are {', '.join(FORMATS)}.",
+            f" ({some(names)}). Formats: {', '.join(FORMATS)}.",
             DataWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""What a data set is: images in memory or out of it, their description, what tells them apart.
+"""What a data set is: images in memory or out of it, their description, their fingerprint.
 
 The same images give the same tensors and the same fingerprint whether they came from an archive
 or from a folder in any order. So image n is the same image on every machine, and per-image results

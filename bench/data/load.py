@@ -192,7 +192,7 @@ def _report(path: Path, status: Status, detail: str) -> FileReport:
     return FileReport(path, path.stat().st_size if path.is_file() else None, status, detail)
 
 
-def _verify_cifar(source: cifar.Source, data_dir: Path) -> tuple[FileReport, ...]:
+def _verify_cifar(source: cifar.CifarArchive, data_dir: Path) -> tuple[FileReport, ...]:
     decoded = cifar.cache_path(source.name, data_dir=data_dir)
     archive, folder = data_dir / source.file.name, data_dir / source.folder
     if archive.exists():

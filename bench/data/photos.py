@@ -42,7 +42,7 @@ _SHOWN = 5
 _GLANCE = 32  # a JPEG is decoded at an eighth of its size at least: all of its bytes are read
 
 
-class Look(NamedTuple):
+class ScannedFile(NamedTuple):
     """What a look at a file has found."""
 
     size_hw: tuple[int, int]
@@ -68,7 +68,7 @@ class Files:
             return image.convert(self._mode), self._labels[place]
 
 
-def _look(file: Path) -> Look:
+def _scan(file: Path) -> ScannedFile:
     try:
         content = file.read_bytes()
         with opened(file, content=io.BytesIO(content)) as image:
@@ -76,8 +76,8 @@ def _look(file: Path) -> Look:
             image.draft(None, (_GLANCE, _GLANCE))
             image.load()
     except (DataError, OSError) as error:
-        return Look((0, 0), False, b"", str(error).partition("\n")[0])
-    return Look(size_hw, grey, hashlib.sha256(content).digest(), "")
+        return ScannedFile((0, 0), False, b"", str(error).partition("\n")[0])
+    return ScannedFile(size_hw, grey, hashlib.sha256(content).digest(), "")
 
 
 def stream_folder(
@@ -132,7 +132,7 @@ def left_out(folder: Path, record: Path) -> list[Path]:
 def leave_out_broken(folder: Path, record: Path) -> list[str]:
     """Look at all images of a folder, and note those to be left out; return what is wrong."""
     files = [file for split in list_splits(folder) for file in split.files]
-    looks = in_threads(_look, files, title=f"Looking at {plain_name(folder)}")
+    looks = in_threads(_scan, files, title=f"Looking at {plain_name(folder)}")
     broken = [file for file, look in zip(files, looks, strict=True) if look.problem]
     told = {str(file.relative_to(folder)): _state(file) for file in broken}
     write_whole(record, json.dumps(told).encode())
@@ -157,7 +157,7 @@ def known(index: Path, *, source: str) -> dict[str, Any] | None:
 
 def _indexed(folder: Path, splits: tuple[Listing, Listing]) -> dict[str, Any]:
     title = f"Looking at {plain_name(folder)}"
-    looks = [in_threads(_look, listing.files, title=title) for listing in splits]
+    looks = [in_threads(_scan, listing.files, title=title) for listing in splits]
     everything = [look for part in looks for look in part]
     problems = [look.problem for look in everything if look.problem]
     if problems:

@@ -26,7 +26,7 @@ from bench.data.images import (
     fingerprint,
     spread_over,
 )
-from bench.data.streaming import Source, Streamed, Views, pixels_of
+from bench.data.streaming import ImageSource, Streamed, Views, pixels_of
 from bench.errors import DataError
 from bench.registry import Registry
 
@@ -101,8 +101,8 @@ def in_memory(
 def streamed(
     plugin: DatasetPlugin,
     *,
-    train: Source,
-    test: Source,
+    train: ImageSource,
+    test: ImageSource,
     labels: tuple[Sequence[int], Sequence[int]],
     views: Views,
     class_names: Sequence[str],

@@ -26,7 +26,7 @@ _HELD_BATCH = 64
 _CPU = torch.device("cpu")
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """Images by their place, as map-style data sets of torch have them; must fit into a pickle."""
 
     def __len__(self) -> int: ...
@@ -49,7 +49,7 @@ class Views(NamedTuple):
 class Streamed(Images):
     """A split out of memory; `place_n` says where in `source` each image lies."""
 
-    source: Source
+    source: ImageSource
     views: Views
     labels_n: Tensor
     place_n: Tensor
@@ -123,7 +123,7 @@ class Streamed(Images):
 class _Pass(data.Dataset[Any]):
     """What a worker does: a batch at a time; what goes wrong is returned, to be raised in words."""
 
-    def __init__(self, source: Source, view: Callable[[Any], Any], seed: int) -> None:
+    def __init__(self, source: ImageSource, view: Callable[[Any], Any], seed: int) -> None:
         self._source, self._view, self._seed = source, view, seed
 
     def __getitems__(self, places: Sequence[int]) -> Tensor | BenchError:

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from bench.config import RunSpec
 from bench.engine.building import Workplace, rebuild
 from bench.engine.evaluating import (
-    Subject,
+    RunContext,
+    context_of,
     measure,
     position_arrays,
     positions_file,
     random_batches,
-    subject_of,
 )
 from bench.errors import RecordError, RunFailed
 from bench.measure.cost import unit_macs
@@ -232,26 +232,26 @@ def evaluate_again(record: RunRecord, place: Workplace) -> RunRecord:
         raise RecordError(f"The run {record.run} is not finished.", hint="Run it first.")
     place.reporter.run_started(record.run)
     points = rebuilt_as_recorded(record, place)
-    subject = subject_of(record.spec, place, points[0].net)
+    context = context_of(record.spec, place, points[0].net)
     found = [
-        _again(number, point, before, record, subject)
+        _again(number, point, before, record, context)
         for number, (point, before) in enumerate(zip(points, record.points, strict=True))
     ]
     return place.store.amend(record.run, lambda now: _filled(now, found))
 
 
 def _again(
-    number: int, point: Point, before: PointRecord, record: RunRecord, subject: Subject
+    number: int, point: Point, before: PointRecord, record: RunRecord, context: RunContext
 ) -> Mapping[str, object]:
     """Return the fields found of one operating point; maps of positions are written already."""
-    folder = subject.place.store.folder_of(record)
+    folder = context.place.store.folder_of(record)
     arrays = read_arrays(folder, before.arrays_file)
-    measured = measure(number, point, subject)
+    measured = measure(number, point, context)
     units = [unit.name for unit in point.net.units()]
     found = compared(answers_in(arrays), answers_in(measured.arrays), units)
     check_same(record, found)
     if found.different:
-        subject.place.reporter.note(
+        context.place.reporter.note(
             f"{record.run}: {found} here, as decisions near a threshold do on other hardware; "
             "the numbers on record stay."
         )
@@ -259,7 +259,7 @@ def _again(
     if not before.positions_file:
         # By the costs on record, so that these are the images that a report shows.
         macs_n = numbers_in(arrays, "macs_n", axes=1)
-        positions = position_arrays(point.net, macs_n, subject)
+        positions = position_arrays(point.net, macs_n, context)
         if positions:
             file = positions_file(number)
             # First, so that a kill in between leaves a file that no record names.

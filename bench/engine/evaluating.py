@@ -45,7 +45,7 @@ _BATCH_PIXELS = 2**21  # large images come in smaller batches: what a layer keep
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class RunContext:
     """A run whose networks are measured: the images on the device that it trains on and holds out,
     MACs of each unit and of the dense backbone."""
 
@@ -65,23 +65,23 @@ class Measured:
     arrays: Mapping[str, npt.NDArray[Any]]
 
 
-def subject_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> Subject:
+def context_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> RunContext:
     """Return what is needed to measure `net`, or another operating point of it."""
     train, held_out = place.dataset.train, None
     if spec.held_out:
         train, held_out = hold_out(train, spec.held_out, seed=spec.seed)
         held_out = held_out.to(place.device)
     macs = unit_macs(net), dense_macs(backbone_of(spec, place))
-    return Subject(spec, place, train.to(place.device), held_out, *macs)
+    return RunContext(spec, place, train.to(place.device), held_out, *macs)
 
 
-def measure(number: int, point: Point, subject: Subject) -> Measured:
+def measure(number: int, point: Point, context: RunContext) -> Measured:
     """Return what is found of operating point `number`: on test, held-out and training images.
 
     Gradients are taken at the first point, the default one, alone: each time costs as much as
     training on a few thousand images.
     """
-    spec, place = subject.spec, subject.place
+    spec, place = context.spec, context.place
     test = place.dataset.test.to(place.device)
     name = f"evaluation {point.name}".strip()
     place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
@@ -91,15 +91,15 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
         point.name,
         evaluation,
         net=point.net,
-        unit_macs=subject.unit_macs,
-        dense_macs=subject.dense_macs,
+        unit_macs=context.unit_macs,
+        dense_macs=context.dense_macs,
         arrays_file=f"point{number}.npz",
         equivalence=_proof(point.net, first_images(spec, place, count=IMAGES)),
     )
-    arrays = point_arrays(evaluation, net=point.net, unit_macs=subject.unit_macs)
+    arrays = point_arrays(evaluation, net=point.net, unit_macs=context.unit_macs)
     more: dict[str, object] = {}
-    if subject.held_out is not None:
-        more |= watched(subject, point.net)
+    if context.held_out is not None:
+        more |= watched(context, point.net)
     if measured.distinct_masks != 1:
         found = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
         grades_n = place.dataset.difficulty_n
@@ -108,7 +108,7 @@ def measure(number: int, point: Point, subject: Subject) -> Measured:
             found = found.model_copy(update={"grade_correlation": correlation})
         more["dynamics"] = found
     if number == 0:
-        more |= _gradients(point, subject)
+        more |= _gradients(point, context)
     else:
         more["block_gradients_reason"] = "taken at the first operating point only"
     return Measured(measured.model_copy(update=more), arrays)
@@ -120,18 +120,18 @@ def positions_file(number: int) -> str:
 
 
 def position_arrays(
-    net: DynamicNet, macs_n: npt.NDArray[Any], subject: Subject
+    net: DynamicNet, macs_n: npt.NDArray[Any], context: RunContext
 ) -> dict[str, npt.NDArray[Any]]:
     """Return where in the cheapest and most expensive test images `net` spends its blocks.
 
     `image_m` are their places in the test set, `blocks_mhw` the blocks that run at each pixel.
     Empty where the network does not decide per position.
     """
-    found = extremes_of(macs_n / max(subject.dense_macs, 1))
+    found = extremes_of(macs_n / max(context.dense_macs, 1))
     image_m = np.array([*found.cheapest, *found.most_expensive], dtype=np.int64)
     if not len(image_m):
         return {}
-    spec, place = subject.spec, subject.place
+    spec, place = context.spec, context.place
     batch = few_images(place.dataset.test, torch.from_numpy(image_m), spec, place.device)
     with evaluating(net):
         blocks_mhw = net.position_costs(batch.x_nchw)
@@ -140,13 +140,13 @@ def position_arrays(
     return {"image_m": image_m, "blocks_mhw": blocks_mhw.half().cpu().numpy()}
 
 
-def watched(subject: Subject, net: DynamicNet) -> dict[str, float]:
+def watched(context: RunContext, net: DynamicNet) -> dict[str, float]:
     """Return accuracy and nFLOPs of `net` on the held-out images."""
-    held_out = subject.held_out
+    held_out = context.held_out
     assert held_out is not None
-    batches = random_batches(held_out, subject.spec)
+    batches = random_batches(held_out, context.spec)
     evaluation = evaluate(net, batches, num_images=len(held_out))
-    nflops = mean_macs(evaluation, net=net, unit_macs=subject.unit_macs) / subject.dense_macs
+    nflops = mean_macs(evaluation, net=net, unit_macs=context.unit_macs) / context.dense_macs
     return {"accuracy_held_out": evaluation.accuracy, "nflops_held_out": nflops}
 
 
@@ -204,10 +204,10 @@ def _shuffled(
     return Dynamics(shuffled_accuracy=accuracy, shuffled_loss=evaluation.accuracy - accuracy)
 
 
-def _gradients(point: Point, subject: Subject) -> dict[str, object]:
+def _gradients(point: Point, context: RunContext) -> dict[str, object]:
     """Return the fields of the record about gradients, on some of the images trained on."""
-    train, reporter = subject.train, subject.place.reporter
-    mean, std = subject.spec.normalisation
+    train, reporter = context.train, context.place.reporter
+    mean, std = context.spec.normalisation
     # Drawn, because a folder's images lie sorted by class; the same ones for every run.
     order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]
     name = f"gradients {point.name}".strip()

@@ -78,7 +78,7 @@ def make_plan(
     unknown = set(options.settings) - {*names, TRAIN_GROUP, DENSE}
     if unknown:
         raise ConfigError(
-            f"--set speaks of '{one_line(min(unknown), longest=80)}', which is not in this run.",
+            f"--set names '{one_line(min(unknown), longest=80)}', which is not in this run.",
             hint=f"In this run: {', '.join([*names, TRAIN_GROUP])}.",
         )
     made = [name for name in names if issubclass(METHODS.get(name), DerivedMethod)]
@@ -162,7 +162,7 @@ def chosen_controls(given: Sequence[str]) -> tuple[str, ...]:
     if NONE in given:
         if set(given) != {NONE}:
             raise ConfigError(
-                f"--controls {','.join(given)}: '{NONE}' stands alone.",
+                f"--controls {','.join(given)}: '{NONE}' has no other names beside it.",
                 hint=f"Give {NONE}, or {ALL}, or names with commas.",
             )
         return ()

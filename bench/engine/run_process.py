@@ -25,7 +25,7 @@ from bench.data.images import Dataset
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
 from bench.engine.single import perform
-from bench.engine.supervising import Job, failure_of, say
+from bench.engine.supervising import TrainingJob, failure_of, say
 from bench.measure.environment import describe_environment
 from bench.plugins import load_plugin
 from bench.records.record import EpochRow, RunRecord
@@ -78,7 +78,7 @@ def main() -> None:
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while True:
-        job = Job(**json.loads(orders.get()))
+        job = TrainingJob(**json.loads(orders.get()))
         if job.time_limit_s is not None:
             # For a hang that no other thread survives, when the watcher is gone too.
             faulthandler.dump_traceback_later(job.time_limit_s + _GRACE_S, exit=True)
@@ -92,7 +92,7 @@ def main() -> None:
         faulthandler.cancel_dump_traceback_later()
 
 
-def do(job: Job, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
+def do(job: TrainingJob, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
     """Return the record of the run of `job`, done after the run that it starts from.
 
     Raises:

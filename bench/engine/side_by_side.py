@@ -24,7 +24,7 @@ from bench.engine.building import Workplace
 from bench.engine.decisions import note_changes
 from bench.engine.plan import Planned
 from bench.engine.single import perform, recorded
-from bench.engine.supervising import Failure, Job, RunProcess, Said, failure_of
+from bench.engine.supervising import Failure, Message, RunProcess, TrainingJob, failure_of
 from bench.errors import BenchError, RunFailed
 from bench.folders import Folders, from_home
 from bench.machine import available_memory_bytes, usable_cores
@@ -39,7 +39,7 @@ from bench.training.reporter import Overall, Reporter
 _FIRST_ESTIMATE_S = 60.0
 
 
-class Together:
+class OverallProgress:
     """All runs that are to be done, by name with the images that each will see."""
 
     def __init__(self, images: Mapping[str, int], reporter: Reporter) -> None:
@@ -51,7 +51,7 @@ class Together:
 
     def listener(self) -> Reporter:
         """Return who listens to one run after the other; each has a place of its own."""
-        return cast("Reporter", _Counting(self, self._reporter.beside()))
+        return cast("Reporter", _CountingReporter(self, self._reporter.beside()))
 
     def seen(self, run: str, images: int) -> None:
         """Count images of a run, from any thread."""
@@ -91,11 +91,11 @@ class Together:
         return str(timedelta(seconds=round(left_s))).removeprefix("0:")
 
 
-class _Counting:
+class _CountingReporter:
     """Passes all on, and counts."""
 
-    def __init__(self, together: Together, reporter: Reporter) -> None:
-        self._together, self._reporter, self._run = together, reporter, ""
+    def __init__(self, progress: OverallProgress, reporter: Reporter) -> None:
+        self._progress, self._reporter, self._run = progress, reporter, ""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reporter, name)
@@ -105,11 +105,11 @@ class _Counting:
         self._reporter.run_started(run)
 
     def phase_started(self, name: str, **counts: int) -> None:
-        self._together.found(self._run, counts["done"] * counts["images_per_epoch"])
+        self._progress.found(self._run, counts["done"] * counts["images_per_epoch"])
         self._reporter.phase_started(name, **counts)
 
     def advanced(self, images: int) -> None:
-        self._together.seen(self._run, images)
+        self._progress.seen(self._run, images)
         self._reporter.advanced(images)
 
 
@@ -123,7 +123,7 @@ _COPIES_OF_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Command:
     """The runs of one command, and what they are done with.
 
     `here`: no other process would find its images.
@@ -136,7 +136,7 @@ class Step:
     here: bool = False
 
 
-class Crew(NamedTuple):
+class Parallelism(NamedTuple):
     """How many runs at a time, in processes of their own unless `here`; None: torch's threads."""
 
     processes: int
@@ -147,49 +147,49 @@ class Crew(NamedTuple):
 class _Task(NamedTuple):
     spec: RunSpec
     after: str | None  # the run that it starts from, if that is to be done here
-    step: Step
+    command: Command
 
     @property
     def images(self) -> int:
         """Images of all epochs and of the evaluation: what a run costs, roughly."""
-        data = self.step.place.dataset
+        data = self.command.place.dataset
         return self.spec.budget.epochs * len(data.train) + len(data.test)
 
 
-def perform_all(steps: Sequence[Step], reporter: Reporter, *, until: float = inf) -> Runs:
-    """Do the runs of all steps that are not finished, side by side where cores allow it.
+def perform_all(commands: Sequence[Command], reporter: Reporter, *, until: float = inf) -> RunQueue:
+    """Do the runs of all commands that are not finished, side by side where cores allow it.
 
     Those that have not begun at `until`, a time of the monotonic clock, are left.
     """
-    tasks = _tasks(steps)
-    crew, runs = crew_of(list(tasks.values())), Runs(tasks)
-    together = Together({run: task.images for run, task in runs.waiting.items()}, reporter)
-    perform_them = _one_by_one if crew.here else _side_by_side
-    perform_them(runs, crew, together, until=until)
+    tasks = _tasks(commands)
+    parallel, runs = parallelism_of(list(tasks.values())), RunQueue(tasks)
+    progress = OverallProgress({run: task.images for run, task in runs.waiting.items()}, reporter)
+    perform_them = _one_by_one if parallel.here else _side_by_side
+    perform_them(runs, parallel, progress, until=until)
     return runs
 
 
-def crew_of(tasks: Sequence[_Task]) -> Crew:
+def parallelism_of(tasks: Sequence[_Task]) -> Parallelism:
     """Return how `tasks` are done: the same for the same command, whatever is finished of it.
 
     The number of threads is in the last digits of every sum, so it may not depend on chance.
     """
-    if any(task.step.place.device.type != "cpu" for task in tasks):
-        return Crew(1, None, here=True)
-    at_hand = any(task.step.here or _is_only_here(task.spec) for task in tasks)
+    if any(task.command.place.device.type != "cpu" for task in tasks):
+        return Parallelism(1, None, here=True)
+    at_hand = any(task.command.here or _is_only_here(task.spec) for task in tasks)
     cores = max(1, int(usable_cores()))
     # Runs that read their images share the cores with those who read: one after the other.
-    streamed = any(not task.step.place.dataset.train.held_bytes for task in tasks)
+    streamed = any(not task.command.place.dataset.train.held_bytes for task in tasks)
     width = 1 if streamed else min(_width(tasks), cores)
-    given = max((task.step.options.threads or 0 for task in tasks), default=0)
+    given = max((task.command.options.threads or 0 for task in tasks), default=0)
     threads = given or _threads_of_environment()
     if not threads:
-        pixels = [t.spec.budget.batch_size * t.step.place.dataset.train.pixels for t in tasks]
+        pixels = [t.spec.budget.batch_size * t.command.place.dataset.train.pixels for t in tasks]
         large = max(pixels, default=0) >= _WORTH_THREADS_PIXELS
         threads = cores // width if large else 1
     processes = max(1, min(width, cores // threads, _room_for(tasks)))
     small = sum(task.images for task in tasks) < _WORTH_A_PROCESS_IMAGES
-    return Crew(processes, threads, here=small or at_hand or processes == threads == 1)
+    return Parallelism(processes, threads, here=small or at_hand or processes == threads == 1)
 
 
 def _is_only_here(spec: RunSpec) -> bool:
@@ -200,10 +200,10 @@ def _is_only_here(spec: RunSpec) -> bool:
 
 def job_of(
     run: Planned, options: RunOptions, folders: Folders, *, device: str, threads: int
-) -> Job:
+) -> TrainingJob:
     """Return the job of a run for a process of its own."""
     images, weights = Path(from_home(options.dataset)), options.pretrained
-    return Job(
+    return TrainingJob(
         spec=run.spec.model_dump(mode="json"),
         needs=None if run.needs is None else run.needs.model_dump(mode="json"),
         # The name, or the folder as it is found from anywhere.
@@ -218,7 +218,7 @@ def job_of(
     )
 
 
-class Runs:
+class RunQueue:
     """Runs that wait, and records and failures of the others, by the name of the run."""
 
     def __init__(self, tasks: Mapping[str, _Task]) -> None:
@@ -227,9 +227,9 @@ class Runs:
         self.waiting = dict(tasks)
         for run, task in tasks.items():
             with suppress(BenchError, OSError):  # it will say why when it is begun
-                found = recorded(task.spec, task.step.place)
+                found = recorded(task.spec, task.command.place)
                 if found is not None:
-                    note_changes(task.spec, found, task.step.place)
+                    note_changes(task.spec, found, task.command.place)
                     self.records[run] = found
                     del self.waiting[run]
 
@@ -242,7 +242,7 @@ class Runs:
             elif task.after is None or task.after in self.records:
                 if task.after is not None:
                     note = f"{task.spec.method} starts from {task.after}"
-                    task.step.place.reporter.note(note)
+                    task.command.place.reporter.note(note)
                 return self.waiting.pop(run)
         return None
 
@@ -250,21 +250,21 @@ class Runs:
         """Note that a run has failed."""
         self.waiting.pop(task.spec.run, None)
         self.failures[task.spec.run] = failure
-        task.step.place.reporter.note(f"{failure.run} failed: {failure.reason}")
+        task.command.place.reporter.note(f"{failure.run} failed: {failure.reason}")
 
 
-def _tasks(steps: Sequence[Step]) -> dict[str, _Task]:
-    """Return the runs of all steps, each once, after those that they start from."""
+def _tasks(commands: Sequence[Command]) -> dict[str, _Task]:
+    """Return the runs of all commands, each once, after those that they start from."""
     planned = [
-        (spec, item.needs if spec is item.spec else None, step)
-        for step in steps
-        for item in step.plan
+        (spec, item.needs if spec is item.spec else None, command)
+        for command in commands
+        for item in command.plan
         for spec in (item.needs, item.spec)
         if spec is not None
     ]
     runs: dict[str, _Task] = {}
-    for spec, needs, step in planned:
-        runs.setdefault(spec.run, _Task(spec, None if needs is None else needs.run, step))
+    for spec, needs, command in planned:
+        runs.setdefault(spec.run, _Task(spec, None if needs is None else needs.run, command))
     return runs
 
 
@@ -284,40 +284,45 @@ def _width(tasks: Sequence[_Task]) -> int:
 
 def _room_for(tasks: Sequence[_Task]) -> int:
     """Return how many processes have room in memory, each with images of its own."""
-    sets = [task.step.place.dataset for task in tasks]
+    sets = [task.command.place.dataset for task in tasks]
     largest = max((d.train.held_bytes + d.test.held_bytes for d in sets), default=0)
     return available_memory_bytes() // (_PROCESS_BYTES + _COPIES_OF_IMAGES * largest)
 
 
-def _one_by_one(runs: Runs, crew: Crew, together: Together, *, until: float) -> None:
-    listener = together.listener()
+def _one_by_one(
+    runs: RunQueue, parallel: Parallelism, progress: OverallProgress, *, until: float
+) -> None:
+    listener = progress.listener()
     while time.monotonic() < until:
         task = runs.next()
         if task is None:
             return
-        threads = nullcontext() if crew.threads is None else using_threads(crew.threads)
+        threads = nullcontext() if parallel.threads is None else using_threads(parallel.threads)
         try:
             with threads:
-                record = perform(task.spec, replace(task.step.place, reporter=listener))
+                record = perform(task.spec, replace(task.command.place, reporter=listener))
             runs.records[task.spec.run] = record
         except Exception as error:
             runs.fail(failure_of(task.spec, error), task)
-        together.ended(task.spec.run)
+        progress.ended(task.spec.run)
 
 
-def _side_by_side(runs: Runs, crew: Crew, together: Together, *, until: float) -> None:
-    assert crew.threads is not None
-    idle = [_Lane(together.listener()) for _ in range(crew.processes)]
-    running: dict[Future[Said], tuple[_Task, _Lane]] = {}
+def _side_by_side(
+    runs: RunQueue, parallel: Parallelism, progress: OverallProgress, *, until: float
+) -> None:
+    assert parallel.threads is not None
+    idle = [_Worker(progress.listener()) for _ in range(parallel.processes)]
+    running: dict[Future[Message], tuple[_Task, _Worker]] = {}
     # The processes are left first, also by an interrupt: their runs end then, and the pool's wait.
-    with ThreadPoolExecutor(crew.processes) as pool, ExitStack() as stack:
+    with ThreadPoolExecutor(parallel.processes) as pool, ExitStack() as stack:
         for worker in idle:
             stack.callback(worker.end)
         while True:
             while idle and time.monotonic() < until and (task := runs.next()) is not None:
-                step, worker = task.step, idle.pop()
-                alone, device = Planned(task.spec), str(step.place.device)
-                job = job_of(alone, step.options, step.folders, device=device, threads=crew.threads)
+                command, worker = task.command, idle.pop()
+                alone, device = Planned(task.spec), str(command.place.device)
+                asked = command.options, command.folders
+                job = job_of(alone, *asked, device=device, threads=parallel.threads)
                 worker.start(job)
                 running[pool.submit(worker.do, job)] = task, worker
             if not running:
@@ -326,14 +331,14 @@ def _side_by_side(runs: Runs, crew: Crew, together: Together, *, until: float) -
                 task, worker = running.pop(future)
                 said, run = future.result(), task.spec.run
                 if said.kind == "finished":
-                    runs.records[run] = task.step.place.store.get(run)
+                    runs.records[run] = task.command.place.store.get(run)
                 else:
                     runs.fail(Failure(**{"run": run, **said.what}), task)
-                together.ended(run)
+                progress.ended(run)
                 idle.append(worker)
 
 
-class _Lane:
+class _Worker:
     """Where one run after the other is done, in the same process while all is well."""
 
     def __init__(self, listener: Reporter) -> None:
@@ -347,11 +352,11 @@ class _Lane:
             "printed": listener.note,
         }
 
-    def start(self, job: Job) -> None:
+    def start(self, job: TrainingJob) -> None:
         """See that there is a process."""
         self._process = self._process or RunProcess(job)
 
-    def do(self, job: Job) -> Said:
+    def do(self, job: TrainingJob) -> Message:
         """Return how the run of `job` ended, having told the listener how it went."""
         assert self._process is not None
         for said in self._process.do(job):

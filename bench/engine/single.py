@@ -25,11 +25,11 @@ from bench.engine.conforming import check_trained, check_untrained
 from bench.engine.decisions import check_code, note_changes
 from bench.engine.evaluating import (
     HeldOut,
-    Subject,
+    RunContext,
+    context_of,
     measure,
     position_arrays,
     positions_file,
-    subject_of,
     watched,
 )
 from bench.engine.supervising import reason_for
@@ -110,26 +110,26 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     seed_globally(spec.seed, "build")
     net = build(spec, place)
     brought = brought_along(net, spec, place)
-    subject = subject_of(spec, place, net)
-    check_untrained(net, subject)
+    context = context_of(spec, place, net)
+    check_untrained(net, context)
     if spec.compiled:
         net.compile()
     history, phases = train(
         net,
         method.phases(config, spec.budget),
-        images=TrainingImages(trainable(subject.train, place.dataset), *spec.normalisation),
+        images=TrainingImages(trainable(context.train, place.dataset), *spec.normalisation),
         settings=Settings(spec.seed, place.device, spec.precision),
         checkpoint=Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
         reporter=place.reporter,
-        watch=None if subject.held_out is None else partial(watched, subject),
+        watch=None if context.held_out is None else partial(watched, context),
     )
-    restated = _restate(net, subject) if method.tags.samples and phases else 0
-    if method.tags.calibrates and subject.held_out is not None:
+    restated = _restate(net, context) if method.tags.samples and phases else 0
+    if method.tags.calibrates and context.held_out is not None:
         with evaluating(net):
-            method.calibrate(net, config, HeldOut(subject.held_out, spec))
-    conformance = check_trained(net, subject)
+            method.calibrate(net, config, HeldOut(context.held_out, spec))
+    conformance = check_trained(net, context)
     points = [
-        _measure(number, point, subject)
+        _measure(number, point, context)
         for number, point in enumerate(method.operating_points(net, config))
     ]
     _keep_weights(net, points[0], spec, place)
@@ -144,15 +144,15 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
             "variant": variant,
             "role": method.tags.role,
             "decision": method.tags.decision,
-            "dense_macs": subject.dense_macs,
-            "unit_macs": subject.unit_macs,
+            "dense_macs": context.dense_macs,
+            "unit_macs": context.unit_macs,
             "reconstructed": method.tags.reconstructed,
             "training": TrainingRecord(
                 train_images=len(place.dataset.train) - spec.held_out,
                 phases=tuple(phases),
                 epochs=sum(phase.epochs for phase in phases),
                 published_epochs=method.published_epochs(config) if spec.budget.published else None,
-                dense_epochs=dense_epochs(phases, dense=subject.dense_macs),
+                dense_epochs=dense_epochs(phases, dense=context.dense_macs),
                 statistics_images=restated,
                 **_spent_before(spec, parent, brought=brought),
             ),
@@ -188,18 +188,18 @@ def _record(
     )
 
 
-def _restate(net: DynamicNet, subject: Subject) -> int:
+def _restate(net: DynamicNet, context: RunContext) -> int:
     """Estimate batch-norm statistics under the decisions of inference; return on how many images.
 
     The images are drawn, the same ones for every run, and augmented as in training: with the
     statistics of images that are not cropped a ResNet-14 on CIFAR-10 lost 2.7 points.
     """
-    train_set, spec, draws = subject.train, subject.spec, generator(0, "statistics")
+    train_set, spec, draws = context.train, context.spec, generator(0, "statistics")
     order_n = torch.randperm(len(train_set), generator=draws)
     few = train_set.take(order_n[:_STATISTICS_IMAGES])
     mean, std = spec.normalisation
     batches = train_batches(
-        trainable(few, subject.place.dataset),
+        trainable(few, context.place.dataset),
         batch_size=min(spec.budget.batch_size, len(few)),
         mean=mean,
         std=std,
@@ -208,11 +208,11 @@ def _restate(net: DynamicNet, subject: Subject) -> int:
     return reestimate(net, batches)
 
 
-def _measure(number: int, point: Point, subject: Subject) -> PointRecord:
-    measured = measure(number, point, subject)
-    folder = subject.place.store.folder(subject.spec)
+def _measure(number: int, point: Point, context: RunContext) -> PointRecord:
+    measured = measure(number, point, context)
+    folder = context.place.store.folder(context.spec)
     save_arrays(folder, measured.record.arrays_file, measured.arrays)
-    positions = position_arrays(point.net, measured.arrays["macs_n"], subject)
+    positions = position_arrays(point.net, measured.arrays["macs_n"], context)
     if not positions:
         return measured.record
     file = positions_file(number)

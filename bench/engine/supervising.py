@@ -5,7 +5,7 @@ workers of a sweep use it too; what a process does is run_process.py and latency
 sides talk in lines of JSON:
 
     to the process:    a job, then one line after each epoch that is to be followed by another
-    from the process:  [kind, what], see `Said`
+    from the process:  [kind, what], see `Message`
 
 Owns the talk, the time limit and the words for sudden ends; knows no run and no schedule.
 """
@@ -96,7 +96,7 @@ _LAST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """What a process needs to know to do a run; everything in it is JSON.
 
     `needs` is a run to do first if it is not finished, `dataset` what the user named, `weights` the
@@ -116,7 +116,7 @@ class Job:
     time_limit_s: float | None = None
 
 
-class Said(NamedTuple):
+class Message(NamedTuple):
     """One line of a process.
 
     started: its environment. run: the name of the run that begins. phase: what
@@ -130,7 +130,7 @@ class Said(NamedTuple):
     what: Any
 
 
-class Watched:
+class WatchedProcess:
     """A process that does one job after the other; a context manager, whose end is its own."""
 
     def __init__(self, module: str, variables: Mapping[str, str]) -> None:
@@ -172,7 +172,7 @@ class Watched:
         with suppress(BrokenPipeError):
             self._open.close()
 
-    def ask(self, job: str, *, time_limit_s: float | None = None) -> Iterator[Said]:
+    def ask(self, job: str, *, time_limit_s: float | None = None) -> Iterator[Message]:
         """Do a job; yields what the process says, always closed by "finished" or "failed".
 
         That is so also when it says nothing any more (a signal, the time limit). After "epoch" it
@@ -205,7 +205,7 @@ class Watched:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with suppress(ValueError):  # closed: the answer is known, and no one reads it
+        with suppress(ValueError):  # closed: the answer is known, and nothing reads it
             for line in self._process.stdout:
                 self._lines.put(line)
         self._lines.put("")
@@ -227,10 +227,10 @@ class Watched:
         return f"its process ended with status {status}: {words[:_LAST_WORDS]}"
 
 
-class RunProcess(Watched):
+class RunProcess(WatchedProcess):
     """A process that does runs."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         """Start the process with the threads of `job`, which it does not begin yet."""
         variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads))
         # Threads that wait for each other by spinning take the cores from those they wait for:
@@ -238,7 +238,7 @@ class RunProcess(Watched):
         variables["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
         super().__init__("bench.engine.run_process", variables)
 
-    def do(self, job: Job) -> Iterator[Said]:
+    def do(self, job: TrainingJob) -> Iterator[Message]:
         """Do the run of `job`."""
         return self.ask(json.dumps(asdict(job)), time_limit_s=job.time_limit_s)
 
@@ -248,13 +248,13 @@ def say(kind: Kind, what: object) -> None:
     print(f"\n{json.dumps([kind, what])}", flush=True)
 
 
-def _understood(line: str) -> Said:
+def _understood(line: str) -> Message:
     with suppress(ValueError, TypeError):
         kind, what = json.loads(line)
         if kind in KINDS:
-            return Said(kind, what)
-    return Said("printed", line.rstrip("\n"))
+            return Message(kind, what)
+    return Message("printed", line.rstrip("\n"))
 
 
-def _failed(reason: str) -> Said:
-    return Said("failed", {"reason": reason})
+def _failed(reason: str) -> Message:
+    return Message("failed", {"reason": reason})

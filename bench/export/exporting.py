@@ -39,7 +39,7 @@ _BATCH = 100  # so that the last of 256 is another one: 100, 100, 56
 _SINGLES = 8
 
 
-class Made(NamedTuple):
+class ExportedFile(NamedTuple):
     """A file in memory, what it says of itself, and what it answers when read back."""
 
     description: Description
@@ -131,7 +131,7 @@ def _number_of(record: RunRecord, point: str | None) -> int:
 
 def _made(
     run: DynamicNet, described: Description, x_nchw: Tensor, *, file_format: FileFormat
-) -> tuple[Made, Agreement]:
+) -> tuple[ExportedFile, Agreement]:
     try:
         with evaluating(run):
             run.execute(x_nchw[:1])
@@ -141,7 +141,7 @@ def _made(
         shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
         made = make(shipped, described, x_nchw=x_nchw, file_format=file_format)
         return made, compare(run, made.answer, x_nchw)
-    except Exception as error:  # a network is anybody's code: it fails with any exception
+    except Exception as error:  # a network is foreign code: it may raise any exception
         said = one_line(f"{type(error).__name__}: {error}", longest=200)
         said = error.message if isinstance(error, BenchError) else said
         raise Unsupported(
@@ -152,7 +152,7 @@ def _made(
 
 def make(
     net: DynamicNet, described: Description, *, x_nchw: Tensor, file_format: FileFormat
-) -> Made:
+) -> ExportedFile:
     """Return the file of an inference network; `x_nchw` are some real images.
 
     Raises:
@@ -161,7 +161,7 @@ def make(
     if file_format == "safetensors":
         state = {key: value.cpu().contiguous() for key, value in net.state_dict().items()}
         data = save(state, metadata={KEY: described.model_dump_json()})
-        return Made(described, data, partial(executed, restored(described, load(data)).net))
+        return ExportedFile(described, data, partial(executed, restored(described, load(data)).net))
     import onnx
 
     example_nchw = x_nchw[:_EXAMPLE_IMAGES]
@@ -173,7 +173,7 @@ def make(
     model.doc_string = f"{own.run}: {own.sentence()}"
     onnx.helper.set_model_props(model, {KEY: own.model_dump_json()})
     data = model.SerializeToString()
-    return Made(own, data, OnnxSession(data))
+    return ExportedFile(own, data, OnnxSession(data))
 
 
 def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> Agreement:

@@ -128,7 +128,7 @@ def _is_easy(operator: OpOverload) -> bool:
     return bool(operator.is_view) or torch.Tag.pointwise in operator.tags
 
 
-class Unknown(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class UncountedOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the names of operators that run and are neither in `counted` nor free."""
 
     def __init__(self, counted: Mapping[Any, object]) -> None:
@@ -200,7 +200,7 @@ def counting(call: Callable[[], Made]) -> tuple[int, Made]:
 def _macs_by_operator(call: Callable[[], Made]) -> tuple[Mapping[Any, int], Made]:
     counter = FlopCounterMode(display=False, custom_mapping=dict(FORMULAS))
     # The counter takes operators apart, so `unknown`, behind it, meets what really runs.
-    with in_plain_operators(), Unknown(counter.flop_registry) as unknown, counter:
+    with in_plain_operators(), UncountedOperators(counter.flop_registry) as unknown, counter:
         made = call()
     if unknown.names:
         raise PluginError(

@@ -166,7 +166,7 @@ def machine_times() -> MachineTimes | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class Contention:
     """What was seen while something was timed; None where the system does not tell.
 
     `cpu_share` is CPU time of this process / wall time; `others_cpu_share` CPU time of all other
@@ -243,8 +243,8 @@ class ContentionMeter:
             self.highest_load = max(load, self.highest_load or 0.0)
 
     @property
-    def sharing(self) -> Sharing:
-        """What was seen so far; before anything was measured, a machine of one's own."""
+    def contention(self) -> Contention:
+        """What was seen so far; before anything was measured, an idle machine."""
         wall_s, cpu_s = self.wall_spent_ns / 1e9, self.cpu_spent_ns / 1e9
         cpu_share = cpu_s / wall_s if wall_s else 1.0
         others = steal = None
@@ -252,7 +252,7 @@ class ContentionMeter:
             others = max(0.0, self.busy_s - cpu_s) / (wall_s * self.cores)
             asked_s = self.busy_s + self.stolen_s
             steal = self.stolen_s / asked_s if asked_s else 0.0
-        return Sharing(cpu_share, others, steal, self.highest_load, self.cores)
+        return Contention(cpu_share, others, steal, self.highest_load, self.cores)
 
 
 _ASKED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"

@@ -20,7 +20,7 @@ from bench.networks.splitting import Side, split
 from bench.networks.trunk import Block
 from bench.networks.unit import Branch, RemovedResidual
 
-Step = Callable[[Block, Tensor, Tensor], tuple[Tensor, Tensor]]
+BlockStep = Callable[[Block, Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a block, its states and its gates, (N,) or (N, 1, h, w), to the states behind it and which
 share of its residual ran, (N,)."""
 
@@ -80,7 +80,7 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def run_blocks(
-    blocks: Sequence[Block], h: Tensor, *, decisions: Decisions, merge: Merge, step: Step
+    blocks: Sequence[Block], h: Tensor, *, decisions: Decisions, merge: Merge, step: BlockStep
 ) -> tuple[Tensor, Tensor]:
     """Run the blocks, those with a gate by `step`.
 
@@ -104,7 +104,7 @@ def run_blocks(
     return h, torch.stack([column_n.to(h.device) for column_n in columns], dim=1)
 
 
-def masked(merge: Merge) -> Step:
+def masked(merge: Merge) -> BlockStep:
     """Run the block for all images and mask its result."""
 
     def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ def masked(merge: Merge) -> Step:
     return step
 
 
-def skipping(merge: Merge) -> Step:
+def skipping(merge: Merge) -> BlockStep:
     """Run the block in eager PyTorch for the images that chose it, or at the positions."""
     whole = branching(merge, split)
 
@@ -129,7 +129,7 @@ def skipping(merge: Merge) -> Step:
     return step
 
 
-def branching(merge: Merge, branch: Branch) -> Step:
+def branching(merge: Merge, branch: Branch) -> BlockStep:
     """Hand the decision to `branch`, with both sides."""
 
     def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:

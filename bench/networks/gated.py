@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bench.errors import NotApplicable
 from bench.networks.execution import (
+    BlockStep,
     GateResidual,
     Merge,
-    Step,
     branching,
     masked,
     per_image,
@@ -24,7 +24,14 @@ from bench.networks.execution import (
     skipping,
 )
 from bench.networks.local import LocalResidual
-from bench.networks.policy import Decisions, EverythingRuns, Given, Noted, Policy, among_ones
+from bench.networks.policy import (
+    Decisions,
+    EverythingRuns,
+    GivenGates,
+    Policy,
+    RecordedDecisions,
+    among_ones,
+)
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
 
@@ -126,7 +133,7 @@ class GatedResNet(DynamicNet):
         return net
 
     def remove_blocks(self, names: frozenset[str]) -> None:
-        """Delete the residuals of the named blocks, for every image and for good."""
+        """Delete the residuals of the named blocks, for every image, permanently."""
         for b, block in enumerate(self.blocks):
             if f"block{b}" in names:
                 block.register_module("residual", RemovedResidual())
@@ -134,19 +141,19 @@ class GatedResNet(DynamicNet):
     def decided(self, x_nchw: Tensor) -> list[Tensor | None]:
         """Return the gates of all blocks, (N,) or (N, 1, h, w), None for one that always runs."""
         stem = self.trunk.stem(x_nchw)
-        noted = Noted(self.policy.begin(x_nchw, stem))
+        noted = RecordedDecisions(self.policy.begin(x_nchw, stem))
         self._blocks(stem, noted, masked(self.merge))
         return noted.gates
 
-    def _with(self, x_nchw: Tensor, gates: Gates, step: Step) -> Output:
-        decisions = Given(gates.unbind(1) if isinstance(gates, Tensor) else gates)
+    def _with(self, x_nchw: Tensor, gates: Gates, step: BlockStep) -> Output:
+        decisions = GivenGates(gates.unbind(1) if isinstance(gates, Tensor) else gates)
         return Output(*self._run(self.trunk.stem(x_nchw), decisions, step), {})
 
-    def _run(self, stem: Tensor, decisions: Decisions, step: Step) -> tuple[Tensor, Tensor]:
+    def _run(self, stem: Tensor, decisions: Decisions, step: BlockStep) -> tuple[Tensor, Tensor]:
         state, shares_nb = self._blocks(stem, decisions, step)
         return self.trunk.head(state), self._trace(shares_nb)
 
-    def _blocks(self, stem: Tensor, decisions: Decisions, step: Step) -> tuple[Tensor, Tensor]:
+    def _blocks(self, stem: Tensor, decisions: Decisions, step: BlockStep) -> tuple[Tensor, Tensor]:
         return run_blocks(self.blocks, stem, decisions=decisions, merge=self.merge, step=step)
 
     def _trace(self, shares_nb: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def ponder(lefts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return units, units + rest
 
 
-class Way(NamedTuple):
+class HaltingPath(NamedTuple):
     """One way through the blocks: masked, or branching.
 
     `score` reads a block's index, states and what is active, `advance` a block, states and what is
@@ -122,7 +122,7 @@ class HaltingResNet(DynamicNet):
         def never(_: int, state: Tensor, __: Tensor) -> Tensor:
             return torch.zeros_like(self.policy.ones(state))
 
-        way = Way(never, lambda block, state, _: block(state), all_images)
+        way = HaltingPath(never, lambda block, state, _: block(state), all_images)
         return Output(*self._run(x_nchw, way), {})
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
@@ -153,11 +153,11 @@ class HaltingResNet(DynamicNet):
         return total[:, 0]
 
     def execute(self, x_nchw: Tensor) -> Output:
-        way = Way(self.policy.score_active, self.policy.advance_active, split)
+        way = HaltingPath(self.policy.score_active, self.policy.advance_active, split)
         return Output(*self._run(x_nchw, way), {})
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        return self._run(x_nchw, Way(self._score, self.policy.advance_branching, branch))
+        return self._run(x_nchw, HaltingPath(self._score, self.policy.advance_branching, branch))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules, dead blocks and the scores behind them.
@@ -179,7 +179,7 @@ class HaltingResNet(DynamicNet):
             own[block] = score(block, state_nchw)
             return own[block]
 
-        outs = self._run(x_nchw, Way(noted, self.policy.advance, all_images))
+        outs = self._run(x_nchw, HaltingPath(noted, self.policy.advance, all_images))
         ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=torch.float32)
         units, ponders, scores = [], [], [x_nchw.new_zeros(len(x_nchw), 0)]
         for stage in self.policy.stages:
@@ -197,7 +197,7 @@ class HaltingResNet(DynamicNet):
         ones = torch.ones_like(scores[0], dtype=ones.dtype) if scores else ones
         return lefts_of(ones, scores, eps=self.policy.eps)
 
-    def _run(self, x_nchw: Tensor, way: Way) -> tuple[Tensor, Tensor]:
+    def _run(self, x_nchw: Tensor, way: HaltingPath) -> tuple[Tensor, Tensor]:
         state = self.trunk.stem(x_nchw)
         executed_nu = self.always_on_u.repeat(x_nchw.shape[0], 1)
         columns_u = list(executed_nu.unbind(1))
@@ -212,7 +212,7 @@ class HaltingResNet(DynamicNet):
         return self.trunk.head(state), torch.stack(columns_u, dim=1)
 
     def _behind(
-        self, units: Sequence[range], way: Way, state: Tensor, total: Tensor, left: Tensor
+        self, units: Sequence[range], way: HaltingPath, state: Tensor, total: Tensor, left: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Weigh the states behind the first of these units, and run the others for what is active.
 

@@ -42,7 +42,7 @@ class Decisions(ABC):
         return {}
 
 
-class Given(Decisions):
+class GivenGates(Decisions):
     """Gates that are known, one for each block; None: it always runs."""
 
     def __init__(self, gates: Sequence[Tensor | None]) -> None:
@@ -53,7 +53,7 @@ class Given(Decisions):
         return self.gates[index]
 
 
-class Noted(Decisions):
+class RecordedDecisions(Decisions):
     """The decisions of others, kept in `gates` as they are taken."""
 
     def __init__(self, inner: Decisions) -> None:

@@ -17,7 +17,7 @@ from bench.errors import Unsupported
 Side = Callable[..., tuple[Tensor, ...]]
 
 
-class Apart(Tensor):
+class SplitBatch(Tensor):
     """Images (N, ...) of which each is a view (1, ...); functions of torch read them as one tensor.
 
     `means` are their means over positions, (1, C) each, where they have been read.
@@ -28,11 +28,11 @@ class Apart(Tensor):
     _joined: Tensor | None
 
     @staticmethod
-    def __new__(cls, views: Sequence[Tensor], means: Sequence[Tensor] | None = None) -> Apart:
+    def __new__(cls, views: Sequence[Tensor], means: Sequence[Tensor] | None = None) -> SplitBatch:
         shape = len(views), *views[0].shape[1:]
         dtype, device = views[0].dtype, views[0].device
         new = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=device)
-        assert isinstance(new, Apart)
+        assert isinstance(new, SplitBatch)
         new.views, new.means, new._joined = views, means, None
         return new
 
@@ -57,7 +57,7 @@ _OF_THE_SHAPE = {
 
 def pool(h: Tensor) -> Tensor:
     """Return the mean over positions, (N, C): of maps (N, C, H, W) or of tokens (N, T, C)."""
-    if not isinstance(h, Apart):
+    if not isinstance(h, SplitBatch):
         return h.mean(dim=(2, 3)) if h.ndim == 4 else h.flatten(1, -2).mean(dim=1)
     if h.means is None:
         h.means = torch.split(pool(joined(h)), 1)
@@ -66,7 +66,7 @@ def pool(h: Tensor) -> Tensor:
 
 def joined(x: Any) -> Any:
     """Return what may lie apart as one tensor, also in a list, and all else as it is."""
-    if not isinstance(x, Apart):
+    if not isinstance(x, SplitBatch):
         return type(x)(map(joined, x)) if type(x) in (list, tuple) else x
     if x._joined is None:
         x._joined = _gathered(x.views, range(len(x.views)))
@@ -104,20 +104,20 @@ def whole_images_only(condition: Tensor) -> None:
 
 
 def _views(x: Tensor) -> Sequence[Tensor]:
-    return x.views if isinstance(x, Apart) else torch.split(x, 1)
+    return x.views if isinstance(x, SplitBatch) else torch.split(x, 1)
 
 
 def _means(x: Tensor) -> Sequence[Tensor] | None:
-    return x.means if isinstance(x, Apart) else None
+    return x.means if isinstance(x, SplitBatch) else None
 
 
 def _gathered(views: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
     return views[rows[0]] if len(rows) == 1 else torch.cat([views[n] for n in rows])
 
 
-def _left_apart(x: Tensor, rows: Sequence[int]) -> Apart:
+def _left_apart(x: Tensor, rows: Sequence[int]) -> SplitBatch:
     views, means = _views(x), _means(x)
-    return Apart([views[n] for n in rows], means and [means[n] for n in rows])
+    return SplitBatch([views[n] for n in rows], means and [means[n] for n in rows])
 
 
 def _together(rows: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> Tensor:
@@ -132,4 +132,4 @@ def _together(rows: Sequence[Sequence[int]], parts: Sequence[Tensor]) -> Tensor:
         if known:
             for n, mean in zip(places, _means(part) or torch.split(pool(part), 1), strict=True):
                 means[n] = mean
-    return Apart(views, means if known else None)
+    return SplitBatch(views, means if known else None)

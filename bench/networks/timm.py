@@ -28,7 +28,7 @@ _DEPTH = 12  # of the transformers whose ladder is declared: all but the large o
 
 
 class Timm(Family):
-    """What timm can create and this module take apart; behind an @ stands the number of layers.
+    """What timm can create and this module can split; behind an @ stands the number of layers.
 
     Where timm has no ViT with such patches, the one of the same size with others is built with
     them: vit_tiny_patch4_32 is vit_tiny_patch16_224 with patches of 4 pixels.
@@ -42,7 +42,7 @@ class Timm(Family):
         apart = _APART.get(type(net).__name__)
         if apart is None:
             raise ConfigError(
-                f"{backbone.name} is a {type(net).__name__}; taken apart are {', '.join(_APART)}.",
+                f"{backbone.name} is a {type(net).__name__}; supported are {', '.join(_APART)}.",
                 hint="docs/adding-a-backbone.md says how to bring any other network.",
             )
         return taken_apart(net, apart)

@@ -1,6 +1,6 @@
 """torchvision's ResNets and MobileNetV2 as trunks; weights are random.
 
-Owns how these networks are taken apart, not what they are: torchvision builds them.
+Owns how these networks are split into blocks, not what they are: torchvision builds them.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Trunk(nn.Module):
 
 def taken_apart(net: nn.Module, apart: Callable[[Any], Trunk]) -> Trunk:
     """Return the trunk that `apart` makes of a network: its own modules and weights in other
-    places, under names that it can tell apart from the library's."""
+    places, under names that differ from the library's."""
     theirs = {id(tensor): name for name, tensor in net.state_dict(keep_vars=True).items()}
     trunk = apart(net)
     own = trunk.state_dict(keep_vars=True)

@@ -41,7 +41,7 @@ class Unit(NamedTuple):
 
     @property
     def gated(self) -> bool:
-        """Whether something decides if it runs; a removed block never does, for anybody."""
+        """Whether something decides if it runs; a removed block never runs."""
         return not self.always_on and not isinstance(self.module, RemovedResidual)
 
 

@@ -71,12 +71,12 @@ class GraphStretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class GraphChoice:
     """A decision, and what is replayed behind it where it is true and where not."""
 
     condition: Tensor
-    then: list[Stretch | Choice]
-    otherwise: list[Stretch | Choice]
+    then: list[Stretch | GraphChoice]
+    otherwise: list[Stretch | GraphChoice]
 
 
 class Recording:
@@ -89,7 +89,7 @@ class Recording:
         new_stretch: Callable[[], Stretch],
     ) -> None:
         self._image, self._new = image_nchw.clone(), new_stretch
-        self._steps: list[Stretch | Choice] = []
+        self._steps: list[Stretch | GraphChoice] = []
         self._begin()
         try:
             self._outs = run(self._image, self._branch)
@@ -130,14 +130,14 @@ class Recording:
             self._end()
             sides.append(self._steps)
         self._steps = before
-        self._steps.append(Choice(condition, *sides))
+        self._steps.append(GraphChoice(condition, *sides))
         self._begin()
         return joined
 
 
-def _play(steps: list[Stretch | Choice]) -> None:
+def _play(steps: list[Stretch | GraphChoice]) -> None:
     for step in steps:
-        if isinstance(step, Choice):
+        if isinstance(step, GraphChoice):
             _play(step.then if bool(step.condition) else step.otherwise)
         else:
             step.replay()

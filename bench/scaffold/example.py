@@ -59,7 +59,7 @@ class Gates(Policy):
         return [Unit(f"gate{b}", net, (width,), True, "policy") for b, (net, width) in layers]
 
 
-class PricedBlocks(Phase):
+class BlockCost(Phase):
     config: LearnedGatesConfig
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
@@ -85,4 +85,4 @@ class LearnedGates(Method[LearnedGatesConfig]):
         return GatedResNet(backbone, Gates(backbone))
 
     def phases(self, config: LearnedGatesConfig, budget: Budget) -> Sequence[Phase]:
-        return [PricedBlocks("train", config, **budget.schedule())]
+        return [BlockCost("train", config, **budget.schedule())]

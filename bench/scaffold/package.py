@@ -172,9 +172,7 @@ def check_name(name: str, *, taken: Collection[str], kind: str = "method") -> No
             hint=f"At most {_LONGEST} small letters, digits and _, a letter first: like my_{kind}.",
         )
     if keyword.iskeyword(name) or name in RESERVED_NAMES:
-        raise ConfigError(
-            f"'{name}' has a meaning of its own here.", hint=f"Choose another, like my_{kind}."
-        )
+        raise ConfigError(f"'{name}' is a reserved name.", hint=f"Choose another, like my_{kind}.")
     if name in taken:
         raise ConfigError(
             f"There is a {kind} called '{name}' already.",

@@ -225,7 +225,7 @@ def _time_limit(limit_s: float) -> Iterator[None]:
     try:
         yield
     except _TooLong:
-        reason = f"it does not answer itself within {limit_s:g} s: is the loopback interface up?"
+        reason = f"it does not respond within {limit_s:g} s: is the loopback interface up?"
         raise TimeoutError(reason) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -233,7 +233,7 @@ def _time_limit(limit_s: float) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Ask whether anybody listens: Ray itself would go on trying for minutes.
+    """Check that a process listens: Ray itself would go on trying for minutes.
 
     Raises:
         OSError: no process does.

@@ -28,7 +28,7 @@ from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.records.upkeep import sound_record
 from bench.runtimes.contract import RUNTIMES
 from bench.sweep.options import Objective, SweepOptions, point_of
-from bench.sweep.trials import Planner, Proposals, Try
+from bench.sweep.trials import Planner, Proposal, Search
 
 _PROFILE = "smoke"
 _SAVE_EVERY_S = 5.0
@@ -87,7 +87,7 @@ class Progress:
     """How far one trial is. `points` are (cost, accuracy) on held-out images: the last epoch's, at
     the end those of the operating points. `trial` is None where the settings were refused."""
 
-    tried: Try
+    tried: Proposal
     seed: int
     trial: Planned | None
     state: State = "running"
@@ -131,7 +131,7 @@ class Progress:
         )
 
 
-class Past(NamedTuple):
+class RecordedTrial(NamedTuple):
     """A trial that was found on record: (percent of the training, score) after each epoch."""
 
     run: str
@@ -157,7 +157,7 @@ class Ledger:
 
     def __init__(
         self,
-        searches: Sequence[Proposals],
+        searches: Sequence[Search],
         planner: Planner,
         store: RunStore,
         *,
@@ -175,10 +175,10 @@ class Ledger:
         # Trials that an earlier sweep stopped early are not taken up again.
         self._stopped_count = options.scheduler != "fifo"
         self._turns = deque(searches)
-        self._asked_of = dict[int, tuple[Proposals, list[Progress]]]()
+        self._asked_of = dict[int, tuple[Search, list[Progress]]]()
         self._waiting = deque[Progress]()
         self._runs = set[str]()
-        self._recalled = list[Past]()
+        self._recalled = list[RecordedTrial]()
         self._created, self._saved_at = datetime.now(UTC).isoformat(timespec="seconds"), -math.inf
 
     @property
@@ -224,7 +224,7 @@ class Ledger:
             self.settle(progress, "failed", reason)
         return progress
 
-    def _trials_of(self, tried: Try) -> list[Progress]:
+    def _trials_of(self, tried: Proposal) -> list[Progress]:
         seeds = self._options.seeds
         try:
             trials = self._planner.trials(tried, seeds)
@@ -246,7 +246,9 @@ class Ledger:
         state: State = "recorded" if record.status == "finished" else "stopped"
         progress.wall_s = record.wall_s
         self.settle(progress, state, record.reason)
-        self._recalled.append(Past(progress.run, progress.tried.method, self._steps(progress)))
+        self._recalled.append(
+            RecordedTrial(progress.run, progress.tried.method, self._steps(progress))
+        )
 
     def _steps(self, progress: Progress) -> list[tuple[float, float]]:
         judged = (
@@ -258,8 +260,8 @@ class Ledger:
             steps.append((100.0, progress.score))
         return steps
 
-    def recalled(self) -> list[Past]:
-        """Return the trials found on record since the last call: they end before anybody looks."""
+    def recalled(self) -> list[RecordedTrial]:
+        """Return the trials found on record since the last call, which no scheduler has seen."""
         found, self._recalled = self._recalled, []
         return found
 
@@ -298,7 +300,7 @@ class Ledger:
             progress.points, said = clock.points(record)
             progress.reason = progress.reason or said
 
-    def _tell(self, tried: Try) -> None:
+    def _tell(self, tried: Proposal) -> None:
         search, mine = self._asked_of[id(tried)]
         if not any(p.state == "running" for p in mine):
             counted = [p for p in mine if p.points and p.state != "failed"]

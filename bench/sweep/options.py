@@ -44,7 +44,7 @@ class SweepOptions(RunOptions):
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="METHOD.KEY=VALUE or train.KEY=VALUE for all trials."
     )
-    precision: Precision = Field("fp32", description="In which the trials train.")
+    precision: Precision = Field("fp32", description="Precision that the trials train in.")
     held_out: NonNegativeInt = Field(
         0, description="Training images to choose by. Default: a tenth."
     )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from bench.errors import ConfigError
 from bench.records.record import EpochRow
 from bench.sweep.joining import joined
-from bench.sweep.ledger import Ledger, Past, Progress, State
+from bench.sweep.ledger import Ledger, Progress, RecordedTrial, State
 from bench.sweep.options import SweepOptions
 from bench.sweep.worker import (
     FILES,
@@ -40,7 +40,7 @@ from bench.sweep.worker import (
 _KEEP_ONE_OF, _FIRST_RUNG = 3, 11
 
 
-def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
+def stopping(name: str, recalled: Callable[[], Sequence[RecordedTrial]]) -> Any:
     """Return Tune's scheduler for "asha" or "median"; None for "fifo", which stops no trial.
 
     `recalled` gives the trials found on record since the last call. The rules see them as if they
@@ -58,7 +58,7 @@ def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
             **measure, max_t=100, grace_period=_FIRST_RUNG, reduction_factor=_KEEP_ONE_OF
         )
 
-    class Among(schedulers.FIFOScheduler):
+    class PerMethod(schedulers.FIFOScheduler):
         """Methods learn at different speeds: a trial is judged among those of its own."""
 
         def __init__(self) -> None:
@@ -79,7 +79,7 @@ def stopping(name: str, recalled: Callable[[], Sequence[Past]]) -> Any:
         def on_trial_remove(self, controller: Any, trial: Any) -> None:
             self._rules[trial.config[METHOD]].on_trial_remove(controller, trial)
 
-    return None if name == "fifo" else Among()
+    return None if name == "fifo" else PerMethod()
 
 
 class _PastTrial(NamedTuple):
@@ -88,7 +88,7 @@ class _PastTrial(NamedTuple):
     trial_id: str
 
 
-def _show(rule: Any, controller: Any, past: Past) -> None:
+def _show(rule: Any, controller: Any, past: RecordedTrial) -> None:
     """Tell `rule` each epoch of a recorded trial, and its end."""
     from ray.tune import schedulers
 
@@ -130,10 +130,10 @@ def schedule(
         if device == "auto":
             device = "cuda" if resources["gpu"] else "cpu"
         at_once = 1 if ledger.objective.runtime else _room(resources, nodes)
-        desk = _Desk(ledger, first, lambda progress: job_of(progress, device))
+        bridge = _TuneBridge(ledger, first, lambda progress: job_of(progress, device))
         if options.address:
             _check_machines(ray, _able(resources, nodes), job_of(first, device).text())
-        _fit(desk, options, resources, at_once, scratch)
+        _fit(bridge, options, resources, at_once, scratch)
 
 
 def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[str, float]:
@@ -208,14 +208,18 @@ def _room(needed: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> in
 
 
 def _fit(
-    desk: _Desk, options: SweepOptions, resources: dict[str, float], at_once: int, scratch: Path
+    bridge: _TuneBridge,
+    options: SweepOptions,
+    resources: dict[str, float],
+    at_once: int,
+    scratch: Path,
 ) -> None:
     from ray import tune
 
     config = tune.TuneConfig(
-        search_alg=_searcher(desk),
-        scheduler=stopping(options.scheduler, lambda: desk.ledger.recalled()),
-        num_samples=desk.ledger.total,
+        search_alg=_searcher(bridge),
+        scheduler=stopping(options.scheduler, lambda: bridge.ledger.recalled()),
+        num_samples=bridge.ledger.total,
         # More would be asked for before there are scores, and wait with placement groups of their
         # own, which Ray keeps when it stops trials.
         max_concurrent_trials=at_once,
@@ -226,7 +230,7 @@ def _fit(
         name="sweep",
         storage_path=str(scratch / "tune"),
         verbose=0,
-        callbacks=[_callback(desk)],
+        callbacks=[_callback(bridge)],
         failure_config=tune.FailureConfig(max_failures=_RESTARTS),
     )
     trainable = tune.with_resources(run_trial, resources)
@@ -235,7 +239,7 @@ def _fit(
         tune.Tuner(trainable, tune_config=config, run_config=run).fit()
 
 
-class _Desk:
+class _TuneBridge:
     """Between Tune, which knows trials by ids, and the ledger."""
 
     def __init__(
@@ -282,7 +286,7 @@ class _Desk:
             self.ledger.settle(progress, state, reason)
 
 
-def _searcher(desk: _Desk) -> Any:
+def _searcher(bridge: _TuneBridge) -> Any:
     from ray.tune.search import Searcher
 
     class Asking(Searcher):
@@ -290,7 +294,7 @@ def _searcher(desk: _Desk) -> Any:
             return True
 
         def suggest(self, trial_id: str) -> Any:
-            return desk.propose(trial_id) or Searcher.FINISHED
+            return bridge.propose(trial_id) or Searcher.FINISHED
 
         def on_trial_complete(self, *_: Any, **__: Any) -> None:
             pass
@@ -301,25 +305,25 @@ def _searcher(desk: _Desk) -> Any:
     return Asking()
 
 
-def _callback(desk: _Desk) -> Any:
+def _callback(bridge: _TuneBridge) -> Any:
     import ray
     from ray import tune
 
     class Listening(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            desk.started(trial.trial_id)
+            bridge.started(trial.trial_id)
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
         ) -> None:
             if FILES in result:
-                put_away(ray.get(result[FILES]), desk.ledger.results_dir)
-            desk.result(trial.trial_id, json.loads(result[TOLD]))
+                put_away(ray.get(result[FILES]), bridge.ledger.results_dir)
+            bridge.result(trial.trial_id, json.loads(result[TOLD]))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            desk.over(trial.trial_id, "stopped")
+            bridge.over(trial.trial_id, "stopped")
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            desk.over(trial.trial_id, "failed")
+            bridge.over(trial.trial_id, "failed")
 
     return Listening()

@@ -26,7 +26,7 @@ from bench.records.sweep import SweepRecord, TrialRow, load_sweep
 from bench.sweep.ledger import Clock, Ledger, Listener, Progress
 from bench.sweep.options import SweepOptions, objective_of
 from bench.sweep.scheduling import schedule
-from bench.sweep.trials import Planner, Proposals, planner, proposals, spaces_of
+from bench.sweep.trials import Planner, Search, planner, proposals, spaces_of
 from bench.sweep.worker import TrialJob, sign
 from bench.training.reporter import Silent
 
@@ -53,7 +53,7 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
     if options.address:
         listener.note(f"On the Ray cluster at {options.address}")
     else:
-        pick_device(options.device)  # here or never; a cluster may have others
+        pick_device(options.device)  # a cluster may have other devices
     store = RunStore(folders.results)
     dataset = load_dataset(options.dataset, data_dir=folders.data)
     weights = given_weights(options.pretrained, backbone=options.backbone_name)
@@ -110,14 +110,14 @@ def name_of(options: SweepOptions, plan: Planner) -> str:
 
 def _searches(
     options: SweepOptions, plan: Planner, clock: Clock | None, *, known: Sequence[TrialRow]
-) -> list[Proposals]:
+) -> list[Search]:
     """Return one search for each method; what cannot run is refused here.
 
     Raises:
         ConfigError: ranges do not fit the search, or the first settings of a method are refused,
             or the dense network cannot be timed.
     """
-    found: list[Proposals] = []
+    found: list[Search] = []
     for method in plan.options.methods:
         spaces = spaces_of(method, options)
         before = [row.settings for row in known if row.method == method]

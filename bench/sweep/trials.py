@@ -22,7 +22,7 @@ from bench.networks.weights import Weights
 from bench.options import RunOptions
 from bench.recipes import recipe_named
 from bench.seeding import derive
-from bench.spaces import Choice, LogUniform, Space, Whole, parse_params, search_space, tidy
+from bench.spaces import Choice, Integers, LogUniform, Space, parse_params, search_space, tidy
 from bench.sweep.options import SweepOptions
 
 DEFAULT_SAMPLES = 8
@@ -31,7 +31,7 @@ _STARTUP = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class Proposal:
     """Settings of one method to be tried: "sgad.gamma" -> 0.3; `number` counts from 0."""
 
     method: str
@@ -39,31 +39,31 @@ class Try:
     settings: Mapping[str, Any]
 
 
-class Proposals(ABC):
+class Search(ABC):
     """A search over the settings of one method; `total` is how many proposals there are at most."""
 
     total: int
 
     @abstractmethod
-    def ask(self) -> Try | None:
+    def ask(self) -> Proposal | None:
         """Return the next proposal; None when there are no more."""
 
-    def tell(self, tried: Try, values: Sequence[float] | None) -> None:  # noqa: B027
+    def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:  # noqa: B027
         """Take what a proposal reached in each objective, the mean over its seeds, more being
         better; None if it reached nothing."""
 
 
-class Listed(Proposals):
+class ListedSearch(Search):
     """Proposals that are known from the start and learn nothing."""
 
-    def __init__(self, tries: Sequence[Try]) -> None:
+    def __init__(self, tries: Sequence[Proposal]) -> None:
         self.total, self._left = len(tries), iter(tries)
 
-    def ask(self) -> Try | None:
+    def ask(self) -> Proposal | None:
         return next(self._left, None)
 
 
-def grid(method: str, spaces: Mapping[str, Space]) -> Listed:
+def grid(method: str, spaces: Mapping[str, Space]) -> ListedSearch:
     """Return all combinations of the values of `spaces`, in their order.
 
     Raises:
@@ -78,16 +78,18 @@ def grid(method: str, spaces: Mapping[str, Space]) -> Listed:
             )
         lists.append(space.values)
     settings = [dict(zip(spaces, values, strict=True)) for values in itertools.product(*lists)]
-    return Listed([Try(method, number, one) for number, one in enumerate(settings)])
+    return ListedSearch([Proposal(method, number, one) for number, one in enumerate(settings)])
 
 
-def at_random(method: str, spaces: Mapping[str, Space], *, samples: int) -> Listed:
+def at_random(method: str, spaces: Mapping[str, Space], *, samples: int) -> ListedSearch:
     """Return `samples` different draws; the first are the same however many are asked for.
 
     Fewer where the ranges hold fewer different settings.
     """
     drawn = itertools.islice(_different(method, spaces), samples)
-    return Listed([Try(method, number, settings) for number, settings in enumerate(drawn)])
+    return ListedSearch(
+        [Proposal(method, number, settings) for number, settings in enumerate(drawn)]
+    )
 
 
 def _different(method: str, spaces: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
@@ -104,7 +106,7 @@ def _different(method: str, spaces: Mapping[str, Space]) -> Iterator[dict[str, A
         yield settings
 
 
-class Optuna(Proposals):
+class OptunaSearch(Search):
     """Optuna's tree-structured Parzen estimator, told what its proposals reached in each objective.
 
     With two it is the multi-objective one (Ozaki et al. 2022), which learns from a dozen trials;
@@ -148,7 +150,7 @@ class Optuna(Proposals):
             self._study.enqueue_trial(told)
         self._trials: dict[int, Any] = {}
 
-    def ask(self) -> Try | None:
+    def ask(self) -> Proposal | None:
         if self._asked == self.total:
             return None
         number, self._asked = self._asked, self._asked + 1
@@ -159,9 +161,9 @@ class Optuna(Proposals):
             space = self._spaces[name]
             one = space.values[value] if isinstance(space, Choice) else tidy(value, space)
             settings[name] = one
-        return Try(self._method, number, settings)
+        return Proposal(self._method, number, settings)
 
-    def tell(self, tried: Try, values: Sequence[float] | None) -> None:
+    def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:
         import optuna
 
         trial = self._trials.pop(tried.number)
@@ -176,7 +178,7 @@ def _distribution(space: Space) -> Any:
 
     if isinstance(space, Choice):
         return distributions.CategoricalDistribution(range(len(space.values)))
-    if isinstance(space, Whole):
+    if isinstance(space, Integers):
         return distributions.IntDistribution(space.low, space.high)
     log = isinstance(space, LogUniform)
     return distributions.FloatDistribution(space.low, space.high, log=log)
@@ -193,7 +195,7 @@ def proposals(
     *,
     samples: int | None,
     known: Sequence[Mapping[str, Any]] = (),
-) -> Proposals:
+) -> Search:
     """Return the search called `search` ("" for: a grid where it can be one, else random).
 
     `known` are settings that an earlier, interrupted sweep with the same options proposed.
@@ -213,7 +215,7 @@ def proposals(
     if chosen not in _OBJECTIVES:
         raise UnknownNameError("search", search, SEARCHES)
     count, objectives = samples or DEFAULT_SAMPLES, _OBJECTIVES[chosen]
-    return Optuna(method, spaces, samples=count, objectives=objectives, known=known)
+    return OptunaSearch(method, spaces, samples=count, objectives=objectives, known=known)
 
 
 _LR_AROUND = 3.0
@@ -227,7 +229,7 @@ class Planner:
     dataset: Dataset
     weights: Weights | None
 
-    def trials(self, tried: Try, seeds: Sequence[int]) -> list[Planned]:
+    def trials(self, tried: Proposal, seeds: Sequence[int]) -> list[Planned]:
         """Return the trials of a try, one for each seed.
 
         Raises:

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.engine.supervising import Job, RunProcess
+from bench.engine.supervising import RunProcess, TrainingJob
 from bench.errors import RecordError
 from bench.storage import make_folder, write_atomically
 from bench.sweep.options import Objective
@@ -28,7 +28,7 @@ class TrialJob(NamedTuple):
     """The job of a trial, what judges it, and a file by which a machine knows that it sees the
     results folder."""
 
-    job: Job
+    job: TrainingJob
     shared: str
     budget: float | None
     num_classes: int
@@ -41,7 +41,7 @@ class TrialJob(NamedTuple):
     def of(cls, text: str) -> TrialJob:
         """Return what `text` gave."""
         job, *rest = json.loads(text)
-        return cls(Job(**job), *rest)
+        return cls(TrainingJob(**job), *rest)
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def lacks(job: str) -> str | None:
 
 
 @contextmanager
-def _process_for(job: Job) -> Iterator[RunProcess]:
+def _process_for(job: TrainingJob) -> Iterator[RunProcess]:
     """Give a process for `job`: that of the trial before, if it waits for another job. The jobs of
     a worker have the same threads and the same device."""
     process = _idle.pop() if _idle else RunProcess(job)

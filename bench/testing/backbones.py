@@ -159,7 +159,9 @@ def all_on(bench: TrunkBench) -> None:
             ("execute_with all on", net.execute_with(x_nchw, ones_nb)),
         ):
             what = f"{bench.name}: {name} and the trunk"
-            require_equal(found, plain, what=what, cause="forward of Trunk or Block is its own.")
+            require_equal(
+                found, plain, what=what, cause="Trunk.forward or Block.forward is overridden."
+            )
 
 
 def blocks(bench: TrunkBench) -> None:
@@ -185,7 +187,7 @@ def blocks(bench: TrunkBench) -> None:
                 raise Shortfall(
                     f"block{b} gives {tuple(h.shape)} where it runs, {tuple(alone.shape)} where it "
                     f"is skipped, and {layout.states[b + 1]} was expected behind the batch.",
-                    "the shape of a state hangs on the batch or on the residual.",
+                    "the shape of a state depends on the batch or on the residual.",
                 )
 
 

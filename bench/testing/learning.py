@@ -31,7 +31,7 @@ from bench.seeding import seeded
 from bench.testing import synthetic
 from bench.testing.outcome import Shortfall
 from bench.testing.perturbation import gated_columns
-from bench.testing.workbench import Subject, Workbench, require_descendable, state_of
+from bench.testing.workbench import TrainedNetwork, Workbench, require_descendable, state_of
 from bench.training.loop import freeze_all_but
 
 
@@ -135,31 +135,31 @@ def _require_refused(config: type[MethodConfig], given: dict[str, Any], why: str
 def decisions(bench: Workbench) -> None:
     """It decides by the image if its tags say so, and only then."""
     tags = bench.method.tags
-    subjects = bench.subjects()
-    for subject in subjects:
-        gated = gated_columns(subject.net)
+    networks = bench.networks()
+    for trained in networks:
+        gated = gated_columns(trained.net)
         if tags.decision == "static" and gated:
-            names = [subject.net.units()[column].name for column in gated]
+            names = [trained.net.units()[column].name for column in gated]
             raise Shortfall(
-                f"{subject.backbone.name}: {len(gated)} units have a gate, from '{names[0]}' on,"
+                f"{trained.backbone.name}: {len(gated)} units have a gate, from '{names[0]}' on,"
                 " and Tags.decision is static.",
                 "say when it decides, or mark the units as always on.",
             )
     if tags.decision != "static":
-        _require_decides(subjects[0])
+        _require_decides(networks[0])
 
 
-def _require_decides(subject: Subject) -> None:
-    where, gated = subject.backbone.name, gated_columns(subject.net)
+def _require_decides(trained: TrainedNetwork) -> None:
+    where, gated = trained.backbone.name, gated_columns(trained.net)
     if not gated:
         raise Shortfall(
             f"{where}: every unit always runs, and Tags.decision is not static.",
             "Policy.always_on is True for all blocks, or units() says so.",
         )
-    if not subject.spread.differs:
+    if not trained.spread.differs:
         raise Shortfall(
             f"{where}: the same units run for all of 32 images of different contrast and colour"
-            f" ({subject.spread.share:.0%} of the gated ones), however the parameters are shaken.",
+            f" ({trained.spread.share:.0%} of the gated ones), however the parameters are shaken.",
             "the decision does not depend on the image.",
         )
 
@@ -176,9 +176,9 @@ def trains(bench: Workbench) -> None:
 def gradient(bench: Workbench) -> None:
     """Every parameter receives gradient in some phase; a trunk trained before may stay frozen."""
     before = bench.method.starts_from_dense(bench.config)
-    for subject in bench.subjects():
-        where = subject.backbone.name
-        require_gradient(subject.net, subject.reached, where=where, trained_before=before)
+    for trained in bench.networks():
+        where = trained.backbone.name
+        require_gradient(trained.net, trained.reached, where=where, trained_before=before)
 
 
 def require_gradient(
@@ -315,14 +315,14 @@ def choices_of(annotation: Any) -> list[Any]:
 
 def calibration(bench: Workbench) -> None:
     """Calibrating twice chooses the same, and leaves the weights alone."""
-    for subject in bench.subjects():
+    for trained in bench.networks():
         with seeded(6, "calibration"):
-            net = bench.build(subject.backbone, bench.config, source=subject.source).eval()
+            net = bench.build(trained.backbone, bench.config, source=trained.source).eval()
         weights = {name: p.detach().clone() for name, p in net.named_parameters()}
         bench.method.calibrate(net, bench.config, synthetic.held_out())
         first = {key: value.clone() for key, value in net.state_dict().items()}
         bench.method.calibrate(net, bench.config, synthetic.held_out())
-        where = f"{subject.backbone.name}: calibrate"
+        where = f"{trained.backbone.name}: calibrate"
         if any(module.training for module in net.modules()):
             raise Shortfall(f"{where} leaves the network in training mode.")
         for key, value in net.state_dict().items():
@@ -337,12 +337,12 @@ def calibration(bench: Workbench) -> None:
 
 def derivation(bench: Workbench) -> None:
     """Making and training the control leaves the run it is made from alone."""
-    for subject in bench.subjects():
-        now = state_of(subject.source)
-        for key, before in subject.source_before.items():
+    for trained in bench.networks():
+        now = state_of(trained.source)
+        for key, before in trained.source_before.items():
             if not torch.equal(now[key], before):
                 raise Shortfall(
-                    f"{subject.backbone.name}: '{key}' of the source has changed.",
+                    f"{trained.backbone.name}: '{key}' of the source has changed.",
                     "derive() keeps the source's own modules; copy them (copy.deepcopy) or load"
                     " their state into a new network.",
                 )

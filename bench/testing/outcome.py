@@ -43,7 +43,7 @@ class DoesNotApply(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CheckResult:
     """What came of one check of one method.
 
     `detail` holds the numbers of a failure, or the reason why it was exempt or not tried. `error`
@@ -210,7 +210,7 @@ class Specimen:
         return replace(self, net=net, x_nchw=self.x_nchw.double())
 
 
-Check = Callable[[Specimen], None]
+NetworkCheck = Callable[[Specimen], None]
 
 
 def runs_of(net: DynamicNet, x_nchw: Tensor) -> dict[str, Run]:

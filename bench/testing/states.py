@@ -32,7 +32,7 @@ from bench.testing.outcome import (
 )
 from bench.testing.paths import saved
 from bench.testing.synthetic import images
-from bench.testing.workbench import Subject, Workbench
+from bench.testing.workbench import TrainedNetwork, Workbench
 
 _OTHERS = "what image n is told is not what image order_n[n] would decide."
 _LOST = (
@@ -43,8 +43,8 @@ _LOST = (
 
 def all_on(bench: Workbench) -> None:
     """With everything on it is its plain trunk, bit for bit."""
-    for subject in bench.subjects():
-        net, x = subject.net, images(9, seed=10)
+    for trained in bench.networks():
+        net, x = trained.net, images(9, seed=10)
         with evaluating(net):
             plain = _dense(net, x)
             try:
@@ -55,7 +55,7 @@ def all_on(bench: Workbench) -> None:
                     "implement forward_all_on, or say in Tags.exempt, under 'all_on', why there is"
                     " no such state.",
                 ) from error
-            what = f"{subject.backbone.name}: forward_all_on and the plain trunk"
+            what = f"{trained.backbone.name}: forward_all_on and the plain trunk"
             cause = "a unit is scaled, normalised or replaced even where it runs."
             require_equal(everything, plain, what=what, cause=cause)
             share = everything.executed[:, block_columns(net.units())].mean().item()
@@ -63,7 +63,7 @@ def all_on(bench: Workbench) -> None:
                 raise Shortfall(f"{what}: the trace says that {share:.1%} of the blocks ran.")
             if isinstance(net, GatedResNet):
                 ones_nb = torch.ones(len(x), len(net.blocks))
-                what = f"{subject.backbone.name}: execute_with all on and the plain trunk"
+                what = f"{trained.backbone.name}: execute_with all on and the plain trunk"
                 require_equal(net.execute_with(x, ones_nb), plain, what=what, cause=cause)
 
 
@@ -80,8 +80,8 @@ def _dense(net: DynamicNet, x_nchw: Tensor) -> Output:
 
 def all_off(bench: Workbench) -> None:
     """With every gate closed it is stem, shortcuts and head."""
-    for subject in bench.subjects():
-        net, x = subject.net, images(9, seed=12)
+    for trained in bench.networks():
+        net, x = trained.net, images(9, seed=12)
         if not isinstance(net, GatedResNet):
             raise DoesNotApply(f"{type(net).__name__} has no way to run no block.")
         with evaluating(net):
@@ -95,7 +95,7 @@ def all_off(bench: Workbench) -> None:
                 ("execute_with", net.execute_with),
             ):
                 output = run(x, zeros_nb)
-                what = f"{subject.backbone.name}: {name} all off and stem, shortcuts, head"
+                what = f"{trained.backbone.name}: {name} all off and stem, shortcuts, head"
                 cause = "a skipped block leaves something behind: see the Merge rule."
                 require_equal(output, expected, what=what, cause=cause)
                 if bool(output.executed[:, block_columns(net.units())].any()):
@@ -106,10 +106,10 @@ def permuted(bench: Workbench) -> None:
     """By the decisions of each other's images a batch costs exactly the same."""
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
     same = torch.arange(24)
-    for subject in bench.subjects():
-        costs = list(bench.costs(subject).values())
-        for point in subject.points:
-            net, x, where = point.net, images(24, seed=13), subject.where(point)
+    for trained in bench.networks():
+        costs = list(bench.costs(trained).values())
+        for point in trained.points:
+            net, x, where = point.net, images(24, seed=13), trained.where(point)
             with evaluating(net), explained(net, x):
                 own = net(x)
                 shuffled, unmoved = _permuted(net, x, order), _permuted(net, x, same)
@@ -159,26 +159,26 @@ def _blocks_of(output: Output, net: DynamicNet) -> Output:
 
 def round_trip(bench: Workbench) -> None:
     """A newly built network with the saved weights computes the same at every operating point."""
-    for subject in bench.subjects():
-        twin = _twin(bench, subject)
+    for trained in bench.networks():
+        twin = _twin(bench, trained)
         points = list(bench.method.operating_points(twin, bench.config))
-        if [p.name for p in points] != [p.name for p in subject.points]:
-            raise Shortfall(f"{subject.backbone.name}: other operating points come back.", _LOST)
+        if [p.name for p in points] != [p.name for p in trained.points]:
+            raise Shortfall(f"{trained.backbone.name}: other operating points come back.", _LOST)
         x = images(24, seed=8)
-        for point, theirs in zip(subject.points, points, strict=True):
+        for point, theirs in zip(trained.points, points, strict=True):
             with evaluating(point.net), evaluating(theirs.net), explained(point.net, x):
                 again = runs_of(theirs.net, x)
                 for name, run in runs_of(point.net, x).items():
                     ours, back = run(x), again[name](x)
-                    what = f"{subject.where(point)}: {name} before and after saving"
+                    what = f"{trained.where(point)}: {name} before and after saving"
                     require_same_trace(back, ours, net=point.net, what=what, cause=_LOST)
                     require_equal(back, ours, what=what, cause=_LOST)
 
 
-def _twin(bench: Workbench, subject: Subject) -> DynamicNet:
-    weights = saved(subject.net)
+def _twin(bench: Workbench, trained: TrainedNetwork) -> DynamicNet:
+    weights = saved(trained.net)
     with seeded(5, "twin"):
-        twin = bench.build(subject.backbone, bench.config, source=subject.source).eval()
+        twin = bench.build(trained.backbone, bench.config, source=trained.source).eval()
     try:
         twin.load_state_dict(load(weights))
     except RuntimeError as error:
@@ -217,8 +217,8 @@ def inference_net(bench: Workbench) -> None:
 
 def points(bench: Workbench) -> None:
     """Its operating points have names of their own and the same units."""
-    for subject in bench.subjects():
-        require_points(subject.points, subject.net)
+    for trained in bench.networks():
+        require_points(trained.points, trained.net)
 
 
 def require_points(points: Sequence[Point], net: DynamicNet) -> None:

@@ -17,8 +17,14 @@ from bench.measure.modes import using_threads
 from bench.method import DerivedMethod, Method, MethodConfig
 from bench.seeding import seeded
 from bench.testing import learning, paths, states
-from bench.testing.outcome import Check as NetworkCheck
-from bench.testing.outcome import DoesNotApply, NotTried, Outcome, Status, shortfall_of
+from bench.testing.outcome import (
+    CheckResult,
+    DoesNotApply,
+    NetworkCheck,
+    NotTried,
+    Status,
+    shortfall_of,
+)
 from bench.testing.workbench import Workbench
 
 
@@ -90,7 +96,7 @@ class Check:
     exempt: str | None
     _attempt: Callable[[], None] = field(repr=False)
 
-    def run(self) -> Outcome:
+    def run(self) -> CheckResult:
         """Try it and return what came of it; raises nothing that a method may raise."""
         if self.exempt is not None:
             return self._outcome("exempt", self.exempt)
@@ -107,8 +113,8 @@ class Check:
             return replace(failed, cause=found.cause, error=error)
         return self._outcome("passed")
 
-    def _outcome(self, status: Status, detail: str = "") -> Outcome:
-        return Outcome(self.method, self.name, self.proves, status, detail)
+    def _outcome(self, status: Status, detail: str = "") -> CheckResult:
+        return CheckResult(self.method, self.name, self.proves, status, detail)
 
     def __str__(self) -> str:
         return f"{self.method}-{self.name}"
@@ -136,6 +142,6 @@ def checks_of(
 
 def check_method(
     method: Method | type[Method], *, config: MethodConfig | None = None
-) -> list[Outcome]:
+) -> list[CheckResult]:
     """Run all checks that concern a method; return one outcome per check."""
     return [check.run() for check in checks_of(method, config=config)]

@@ -26,7 +26,7 @@ _SOURCE_STEPS = 4
 
 
 def images(count: int, *, seed: int, shape: tuple[int, int, int] = SHAPE) -> Tensor:
-    """Return (N, C, H, W) of different contrast and tint, so that policies have something to tell.
+    """Return (N, C, H, W) of different contrast and tint, so that policies can tell images apart.
 
     The tint leans to the label `n % CLASSES` of image n.
     """
@@ -70,7 +70,7 @@ def source_of(role: str, backbone: Backbone) -> Source:
 
 
 class ByTint(Policy):
-    """Half of the images run each block, told apart by the colour of the stem's output.
+    """Half of the images run each block, chosen by the colour of the stem's output.
 
     The last block always runs.
     """

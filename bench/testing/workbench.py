@@ -46,7 +46,7 @@ _MORE_PROGRESS = (0.1, 0.4, 0.6, 0.9) * 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class TrainedNetwork:
     """One network after a few steps: its points, what received gradient, how it decides."""
 
     backbone: Backbone
@@ -77,7 +77,7 @@ class Workbench:
         """The settings: as given, or the defaults."""
         return self.method.Config() if self._given is None else self._given
 
-    def train(self) -> list[Subject]:
+    def train(self) -> list[TrainedNetwork]:
         """Return the networks.
 
         Raises:
@@ -93,7 +93,7 @@ class Workbench:
         name = "resnet14" if self._names is _BACKBONES else self._names[0][0]
         return Backbone(name, synthetic.CLASSES, shape)
 
-    def subjects(self) -> list[Subject]:
+    def networks(self) -> list[TrainedNetwork]:
         """Return the networks, for a check that is not about training.
 
         Raises:
@@ -106,10 +106,10 @@ class Workbench:
     def specimens(self) -> Iterator[Specimen]:
         """Yield the network of every operating point, with synthetic images."""
         x_nchw = synthetic.images(_IMAGES, seed=6)
-        for subject in self.subjects():
-            costs = partial(self.costs, subject)
-            for point in subject.points:
-                yield Specimen(subject.where(point), point.net, x_nchw, synthetic.CLASSES, costs)
+        for trained in self.networks():
+            costs = partial(self.costs, trained)
+            for point in trained.points:
+                yield Specimen(trained.where(point), point.net, x_nchw, synthetic.CLASSES, costs)
 
     def budget(self, epochs: int, config: MethodConfig, *, recipe: str = "quick") -> Budget:
         """Return what `recipe` gives this method on a small data set."""
@@ -150,26 +150,26 @@ class Workbench:
             self.method.calibrate(net, config, synthetic.held_out())
         return list(self.method.operating_points(net, config))
 
-    def costs(self, subject: Subject) -> dict[str, int]:
+    def costs(self, trained: TrainedNetwork) -> dict[str, int]:
         """Return the MACs of each unit of a network by name, counted once."""
-        name = subject.backbone.name
+        name = trained.backbone.name
         if name not in self._costs:
-            self._costs[name] = unit_macs(subject.net)
+            self._costs[name] = unit_macs(trained.net)
         return self._costs[name]
 
     @cached_property
-    def _trained(self) -> list[Subject] | Shortfall | DoesNotApply:
-        subjects, reasons = [], []
+    def _trained(self) -> list[TrainedNetwork] | Shortfall | DoesNotApply:
+        networks, reasons = [], []
         for backbone in self._names:
             try:
-                subjects.append(self._subject(*backbone))
+                networks.append(self._network(*backbone))
             except NotApplicable as error:
                 reasons.append(error.message)
             except Exception as error:
                 return shortfall_of(error)
-        return subjects or DoesNotApply(reasons[0])
+        return networks or DoesNotApply(reasons[0])
 
-    def _subject(self, name: str, shortcut: Any) -> Subject:
+    def _network(self, name: str, shortcut: Any) -> TrainedNetwork:
         backbone = Backbone(name, synthetic.CLASSES, synthetic.SHAPE, shortcut)
         with seeded(4, "check", name):
             source = self.source(backbone)
@@ -185,7 +185,9 @@ class Workbench:
             if gated_columns(net):
                 spread = perturb(net, lambda: [p.net for p in self.settled(net, self.config)])
                 points = self.settled(net, self.config)
-        return Subject(backbone, net, tuple(points), frozenset(reached), spread, source, before)
+        return TrainedNetwork(
+            backbone, net, tuple(points), frozenset(reached), spread, source, before
+        )
 
 
 def state_of(source: Source | None) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from tiny_cifar import TinyCifar, checksums, make_tiny_cifar, random_images, sou
 from torchvision.datasets import CIFAR10
 
 from bench.data import cifar
-from bench.data.cifar import Source
+from bench.data.cifar import CifarArchive
 from bench.data.images import Dataset, DatasetInfo
 
 
@@ -19,13 +19,13 @@ def tiny() -> TinyCifar:
 
 
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch, tiny: TinyCifar) -> Callable[[bytes], Source]:
+def install(monkeypatch: pytest.MonkeyPatch, tiny: TinyCifar) -> Callable[[bytes], CifarArchive]:
     """Return a function that makes `cifar10` mean another archive."""
     monkeypatch.delenv("BENCH_DATA_MIRROR", raising=False)
     for name, value in checksums(tiny.members).items():
         monkeypatch.setattr(CIFAR10, name, value)
 
-    def make(archive: bytes) -> Source:
+    def make(archive: bytes) -> CifarArchive:
         source = source_for(tiny.source, archive)
         monkeypatch.setitem(cifar.SOURCES, "cifar10", source)
         return source
@@ -34,7 +34,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tiny: TinyCifar) -> Callable[[bytes
 
 
 @pytest.fixture
-def cifar10(install: Callable[[bytes], Source], tiny: TinyCifar) -> TinyCifar:
+def cifar10(install: Callable[[bytes], CifarArchive], tiny: TinyCifar) -> TinyCifar:
     """Make `cifar10` mean the tiny one."""
     install(tiny.archive)
     return tiny

@@ -194,7 +194,7 @@ def test_what_breaks_the_contract_only_once_trained_fails_after_training(
     assert "fails the check 'batch_independence' after training" in failure.reason
 
 
-def finished(outcome: api.Outcome) -> RunRecord:
+def finished(outcome: api.CommandResult) -> RunRecord:
     assert not outcome.failures, outcome.failures
     (record,) = outcome.records
     return record
@@ -239,8 +239,8 @@ def test_a_run_gives_the_same_numbers_as_without_checks(
     method: str, folders: api.Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = finished(run(folders, method, seeds="3"))
-    monkeypatch.setattr(single, "check_untrained", lambda net, subject: None)
-    monkeypatch.setattr(single, "check_trained", lambda net, subject: None)
+    monkeypatch.setattr(single, "check_untrained", lambda net, context: None)
+    monkeypatch.setattr(single, "check_trained", lambda net, context: None)
     other = api.Folders(tmp_path / "unchecked", folders.data)
     unchecked = finished(run(other, method, seeds="3"))
     assert unchecked.conformance is None and checked.conformance is not None

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from bench import api
 from bench.engine import side_by_side
-from bench.engine.side_by_side import Crew, crew_of
+from bench.engine.side_by_side import Parallelism, parallelism_of
 from bench.folders import Folders
 from bench.method import METHODS
 from bench.records.store import RunStore
@@ -49,10 +49,10 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "_WORTH_A_PROCESS_IMAGES", 0)
 
 
-def _crew(tmp_path: Path, **given: Any) -> Crew:
+def _parallelism(tmp_path: Path, **given: Any) -> Parallelism:
     options = run_options({**QUICK, **given})
-    step = api._step(options, Folders(tmp_path, tmp_path), Silent(), loaded={})
-    return crew_of(list(side_by_side._tasks([step]).values()))
+    command = api._command(options, Folders(tmp_path, tmp_path), Silent(), loaded={})
+    return parallelism_of(list(side_by_side._tasks([command]).values()))
 
 
 def _bits(results: Path) -> dict[str, bytes]:
@@ -68,35 +68,35 @@ def _bits(results: Path) -> dict[str, bytes]:
 
 def test_small_images_get_one_thread_and_large_ones_share_the_cores(tmp_path: Path) -> None:
     demo = {"methods": "resnet,sgad", "epochs": 30}
-    assert _crew(tmp_path, **demo) == Crew(2, 1, here=False)
-    assert _crew(tmp_path, methods="resnet", epochs=30) == Crew(1, 1, here=True)
-    assert _crew(tmp_path, **demo, threads=2) == Crew(1, 2, here=False)
+    assert _parallelism(tmp_path, **demo) == Parallelism(2, 1, here=False)
+    assert _parallelism(tmp_path, methods="resnet", epochs=30) == Parallelism(1, 1, here=True)
+    assert _parallelism(tmp_path, **demo, threads=2) == Parallelism(1, 2, here=False)
     large = {"dataset": "synthetic", "settings": {"train": {"batch_size": 2048}}, "epochs": 30}
-    assert _crew(tmp_path, **large, methods="resnet").threads == 2
-    assert _crew(tmp_path, **large, methods="resnet,sgad").threads == 1
+    assert _parallelism(tmp_path, **large, methods="resnet").threads == 2
+    assert _parallelism(tmp_path, **large, methods="resnet,sgad").threads == 1
 
 
 def test_what_is_quicker_than_a_process_is_done_here(tmp_path: Path) -> None:
-    assert _crew(tmp_path, methods="resnet,sgad").here
+    assert _parallelism(tmp_path, methods="resnet,sgad").here
 
 
 def test_runs_that_wait_for_another_do_not_count_as_side_by_side(tmp_path: Path) -> None:
     given = {"recipe": "fair", "epochs": 30, "methods": "blockdrop"}
-    assert _crew(tmp_path, **given).processes == 1
-    assert _crew(tmp_path, **given, seeds="0,1").processes == 2
+    assert _parallelism(tmp_path, **given).processes == 1
+    assert _parallelism(tmp_path, **given, seeds="0,1").processes == 2
 
 
 def test_the_variable_of_the_environment_counts_where_no_option_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert _crew(tmp_path, methods="resnet,sgad", epochs=30) == Crew(1, 2, here=False)
-    assert _crew(tmp_path, methods="resnet,sgad", epochs=30, threads=1).processes == 2
+    assert _parallelism(tmp_path, methods="resnet,sgad", epochs=30) == Parallelism(1, 2, here=False)
+    assert _parallelism(tmp_path, methods="resnet,sgad", epochs=30, threads=1).processes == 2
 
 
 def test_memory_limits_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "available_memory_bytes", lambda: 2**30)
-    assert _crew(tmp_path, methods="resnet,sgad", epochs=30).processes == 1
+    assert _parallelism(tmp_path, methods="resnet,sgad", epochs=30).processes == 1
 
 
 def test_side_by_side_gives_the_bits_of_one_after_the_other(

@@ -15,11 +15,11 @@ from sweep_parts import job_of
 
 from bench.data.load import load_dataset
 from bench.engine.plan import Planned
-from bench.engine.supervising import Job, RunProcess, Said
+from bench.engine.supervising import Message, RunProcess, TrainingJob
 from bench.method import METHODS
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
-from bench.sweep.trials import Planner, Try
+from bench.sweep.trials import Planner, Proposal
 
 SLEEPER = """
 import os, signal, time
@@ -34,14 +34,16 @@ class Bad(DenseResNet):
 """
 
 
-def _trial(tmp_path: Path, method: str = "resnet", *, epochs: int = 3) -> tuple[Planned, Job]:
+def _trial(
+    tmp_path: Path, method: str = "resnet", *, epochs: int = 3
+) -> tuple[Planned, TrainingJob]:
     dataset = load_dataset("digits", data_dir=tmp_path)
     asked = {"backbone": "resnet8", "epochs": epochs, "held_out": 100, "controls": "none"}
-    [trial] = Planner(run_options(asked), dataset, None).trials(Try(method, 0, {}), [0])
+    [trial] = Planner(run_options(asked), dataset, None).trials(Proposal(method, 0, {}), [0])
     return trial, job_of(trial.spec.model_dump(mode="json"), tmp_path / "results")
 
 
-def _bad(tmp_path: Path, name: str, deed: str) -> Job:
+def _bad(tmp_path: Path, name: str, deed: str) -> TrainingJob:
     """A job of a method that does `deed` before it can be trained."""
     file = tmp_path / f"{name}.py"
     file.write_text(SLEEPER.format(name=name, deed=deed))
@@ -50,7 +52,7 @@ def _bad(tmp_path: Path, name: str, deed: str) -> Job:
     return replace(job, plugins=[str(file)])
 
 
-def _last(job: Job) -> Said:
+def _last(job: TrainingJob) -> Message:
     with RunProcess(job) as process:
         return list(process.do(job))[-1]
 
@@ -94,7 +96,7 @@ def test_a_trial_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
     job = replace(_bad(tmp_path, "hangs", "time.sleep(1000)"), time_limit_s=8)
     started = time.monotonic()
     said = _last(job)
-    assert said == Said("failed", {"reason": "not done within the time limit of 8 s"})
+    assert said == Message("failed", {"reason": "not done within the time limit of 8 s"})
     assert time.monotonic() - started < 30
 
 
@@ -156,7 +158,7 @@ def test_when_the_watcher_is_killed_the_trial_ends_too(tmp_path: Path) -> None:
     _wait_until_gone(trial)
 
 
-def _watch_forever(job: Job, sink: int) -> None:
+def _watch_forever(job: TrainingJob, sink: int) -> None:
     with RunProcess(job) as process:
         for said in process.do(job):
             if said.kind == "epoch":

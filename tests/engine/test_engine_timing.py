@@ -87,7 +87,7 @@ def test_what_one_runtime_gave_is_kept_when_the_next_is_interrupted(
     monkeypatch.setitem(PROFILES, "default", one)  # type: ignore[arg-type]
     before = len(RunStore(tmp_path).get("sgad").points[0].latency)
 
-    def until_the_second(job: processes.Job, place: Any, **how: Any) -> processes.Cells:
+    def until_the_second(job: processes.LatencyJob, place: Any, **how: Any) -> processes.Cells:
         if job.runtime == "onnxruntime":
             raise KeyboardInterrupt
         return processes.measure_here(job, place, **how)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from bench.errors import EquivalenceError, Unsupported, WeightsError
 from bench.export import load_exported
-from bench.export.exporting import Made, compare, make
+from bench.export.exporting import ExportedFile, compare, make
 from bench.export.weights_file import KEY
 from bench.networks.unit import DynamicNet, Output
 
 
-def form_of(made: Made) -> tuple[str, str]:
+def form_of(made: ExportedFile) -> tuple[str, str]:
     return made.description.form, made.description.batch
 
 

@@ -10,10 +10,10 @@ from toy_methods import CheapAndRight, Gates, PerUnit, Toy, made
 from bench.method import Backbone, Budget, DynamicNet, Method, MethodConfig, Phase, Unit
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Policy
-from bench.testing import Outcome, checks_of
+from bench.testing import CheckResult, checks_of
 
 
-def outcome_of(method: type[Method], check: str, **settings: Any) -> Outcome:
+def outcome_of(method: type[Method], check: str, **settings: Any) -> CheckResult:
     checks = checks_of(method, config=method.Config.model_validate(settings))
     return next(found for found in checks if found.name == check).run()
 

@@ -50,7 +50,7 @@ def rows_in(results: Path, *arguments: str) -> list[dict[str, Any]]:
 
 def run(
     folders: Folders, methods: str, *, reporter: Reporter | None = None, **more: Any
-) -> api.Outcome:
+) -> api.CommandResult:
     """Train methods for an epoch, alone and not timed, unless `more` says otherwise."""
     options = run_options({**QUICK, "methods": methods, **more})
     return api.run(options, folders, reporter=reporter)

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from bench.export.exporting import FileFormat, Made, make
+from bench.export.exporting import ExportedFile, FileFormat, make
 from bench.export.weights_file import Description, SourceNote, SourcePointNote
 from bench.method import METHODS, DerivedMethod, DynamicNet, Source
 from bench.networks.trunk import Backbone
@@ -37,10 +37,10 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
     """Return the first operating point of a perturbed network, and its description."""
     bench = Workbench(METHODS.get(name)(), None)
     backbone = _OF_TOKENS if name == "a_vit" else BACKBONE
-    subject = bench._subject(backbone.name, backbone.shortcut)
-    point = subject.points[0]
+    trained = bench._network(backbone.name, backbone.shortcut)
+    point = trained.points[0]
     point.net.eval()
-    note = None if subject.source is None else source_note(subject.source)
+    note = None if trained.source is None else source_note(trained.source)
     return point.net, Description(
         skipbench="0",
         run=f"{name}-synthetic",
@@ -72,7 +72,7 @@ def source_note(source: Source) -> SourceNote:
     return SourceNote(method="resnet", settings={}, points=points)
 
 
-def best(name: str, file_format: FileFormat) -> Made:
+def best(name: str, file_format: FileFormat) -> ExportedFile:
     """Return the file of a format; it must agree."""
     net, described = described_net(name)
     shipped = net.inference_net()
@@ -82,7 +82,7 @@ def best(name: str, file_format: FileFormat) -> Made:
     return made
 
 
-def agree(net: DynamicNet, made: Made) -> None:
+def agree(net: DynamicNet, made: ExportedFile) -> None:
     """Compare as the command does, but to the size of the logits: synthetic ones may be large."""
     logits_nk, executed_nu = made.answer(images())
     expected = net.execute(images())

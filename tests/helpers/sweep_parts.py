@@ -10,13 +10,13 @@ from typing import Any
 from commands import run_options
 
 from bench.data.load import load_dataset
-from bench.engine.supervising import Job
+from bench.engine.supervising import TrainingJob
 from bench.records.record import EpochRow
 from bench.records.store import RunStore
 from bench.spaces import Choice, Space
 from bench.sweep.ledger import Ledger, Progress
 from bench.sweep.options import Objective, SweepOptions
-from bench.sweep.trials import Planner, Proposals, proposals
+from bench.sweep.trials import Planner, Search, proposals
 
 
 @dataclass
@@ -36,9 +36,9 @@ class Remembering:
         self.notes.append(message)
 
 
-def job_of(spec: dict[str, Any], results: Path) -> Job:
+def job_of(spec: dict[str, Any], results: Path) -> TrainingJob:
     """Return the job of a run on the digits."""
-    return Job(
+    return TrainingJob(
         spec=spec,
         needs=None,
         dataset="digits",
@@ -59,7 +59,7 @@ def small_planner(folder: Path) -> Planner:
 
 def small_ledger(
     folder: Path,
-    searches: Sequence[Proposals],
+    searches: Sequence[Search],
     *,
     seeds: Sequence[int] = (0,),
     budget: float | None = 0.8,
@@ -77,7 +77,7 @@ def small_ledger(
     )
 
 
-def gammas(*values: object) -> Proposals:
+def gammas(*values: object) -> Search:
     spaces: dict[str, Space] = {"sgad.gamma": Choice(values)}
     return proposals("grid", "sgad", spaces, samples=None)
 

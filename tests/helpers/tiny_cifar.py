@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from bench.data import cifar
-from bench.data.cifar import Source
+from bench.data.cifar import CifarArchive
 from bench.data.images import ImageSet
 
 TINY_TRAIN = 40
@@ -41,7 +41,7 @@ class TinyCifar:
     test: ImageSet
     members: dict[str, bytes]
     archive: bytes
-    source: Source
+    source: CifarArchive
 
     def put_archive(self, folder: Path, content: bytes | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def checksums(members: Mapping[str, bytes]) -> dict[str, Any]:
     return {"train_list": [list(item) for item in md5.items()], "test_list": test, "meta": meta}
 
 
-def source_for(original: Source, archive: bytes) -> Source:
+def source_for(original: CifarArchive, archive: bytes) -> CifarArchive:
     """Return a card that expects this archive, and no network."""
     file = dataclasses.replace(
         original.file,

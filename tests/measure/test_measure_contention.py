@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.measure import environment as contention
-from bench.measure.environment import ContentionMeter, MachineTimes, Sharing, machine_times
+from bench.measure.environment import Contention, ContentionMeter, MachineTimes, machine_times
 
 BUSY = "print(flush=True)\nwhile True: pass"
 
@@ -41,9 +41,9 @@ def test_each_sign_of_a_shared_machine_marks_the_cell(
     threads: int,
     contended: bool,
 ) -> None:
-    assert Sharing(cpu, others, steal, load, 2).contended(threads=threads) is contended
+    assert Contention(cpu, others, steal, load, 2).contended(threads=threads) is contended
     if threads == 1 and cpu == 0.99 and steal is None:
-        assert not Sharing(cpu, others, steal, load, None).contended(threads=1)
+        assert not Contention(cpu, others, steal, load, None).contended(threads=1)
 
 
 def meter(machine: Iterator[MachineTimes | None], **clocks: list[int]) -> ContentionMeter:
@@ -68,11 +68,11 @@ def test_the_meter_adds_up_its_spans_and_keeps_the_highest_load() -> None:
         with found:
             pass
     # 6 s of wall, 5 s of our own; the machine spent 3 + 5 s and lost 1 s, between spans nothing.
-    sharing = found.sharing
-    assert sharing.cpu_share == pytest.approx(5 / 6) and sharing.load == 1.5
-    assert sharing.others_cpu_share == pytest.approx((8 - 5) / (6 * 2))
-    assert sharing.steal_share == pytest.approx(1 / 9)
-    assert sharing.values() == {
+    contention = found.contention
+    assert contention.cpu_share == pytest.approx(5 / 6) and contention.load == 1.5
+    assert contention.others_cpu_share == pytest.approx((8 - 5) / (6 * 2))
+    assert contention.steal_share == pytest.approx(1 / 9)
+    assert contention.values() == {
         "cpu_time_per_wall_time": 0.833,
         "others_cpu_share": 0.25,
         "steal_share": 0.111,
@@ -89,15 +89,15 @@ def test_a_counter_that_was_missing_once_is_not_guessed() -> None:
     for _ in range(2):
         with found:
             pass
-    assert found.sharing.others_cpu_share is None and found.sharing.steal_share is None
-    assert not found.sharing.contended(threads=1)
+    assert found.contention.others_cpu_share is None and found.contention.steal_share is None
+    assert not found.contention.contended(threads=1)
 
 
 def test_ticks_that_fall_short_of_our_own_time_mean_no_others() -> None:
     found = meter(iter([MachineTimes(1, 0)] * 2), wall_s=[0, 10**9], cpu_s=[0, 10**9])
     with found:
         pass
-    assert found.sharing.others_cpu_share == 0.0
+    assert found.contention.others_cpu_share == 0.0
 
 
 def test_the_counters_are_read_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_the_counters_are_read_in_seconds(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_sleeping_process_is_seen_by_the_real_clocks() -> None:
     with ContentionMeter(load=lambda: None) as found:
         time.sleep(0.05)
-    assert found.sharing.cpu_share < 0.5 and found.sharing.contended(threads=1)
+    assert found.contention.cpu_share < 0.5 and found.contention.contended(threads=1)
 
 
 @pytest.mark.skipif(machine_times() is None, reason="this system counts no CPU time")
@@ -126,7 +126,7 @@ def test_a_busy_process_is_seen_by_the_real_counters() -> None:
                 time.sleep(0.5)
         finally:
             busy.kill()
-    others, cores = found.sharing.others_cpu_share, found.cores
+    others, cores = found.contention.others_cpu_share, found.cores
     assert others is not None and cores is not None
     # Whoever is busy beside it, at least one core is.
     assert others * cores > 0.5

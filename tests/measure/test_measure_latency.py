@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.measure.latency.cells import MeasuredCell
 from bench.measure.latency.profiles import Profile
-from bench.measure.latency.protocol import Subject, measure_latency
+from bench.measure.latency.protocol import NetworkToTime, measure_latency
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output
@@ -36,7 +36,7 @@ def measure(
         "runtime": Eager(),
     }
     return measure_latency(
-        {name: Subject(net, DENSE) for name, net in subjects.items()},
+        {name: NetworkToTime(net, DENSE) for name, net in subjects.items()},
         {DENSE: GatedResNet(backbone)},
         images_nchw=x_nchw,
         **(options | more),  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_what_cannot_be_timed_says_why_and_the_rest_is_measured() -> None:
 def test_several_dense_networks_are_timed_in_the_same_rounds() -> None:
     large, small = (small_backbone(name, side=16) for name in ("resnet32", "resnet8"))
     cells = measure_latency(
-        {"light": Subject(skipping_net(large, range(1, 15)), "large")},
+        {"light": NetworkToTime(skipping_net(large, range(1, 15)), "large")},
         {"large": GatedResNet(large), "small": GatedResNet(small)},
         images_nchw=images(256, side=16),
         runtime=Eager(),
@@ -134,7 +134,7 @@ def test_a_subject_must_name_a_dense_network_and_not_be_one() -> None:
     for name, dense, said in ((DENSE, DENSE, "may be named"), ("one", "none", "no dense network")):
         with pytest.raises(ValueError, match=said):
             measure_latency(
-                {name: Subject(net, dense)},
+                {name: NetworkToTime(net, dense)},
                 {DENSE: net},
                 images_nchw=images(256),
                 runtime=Eager(),

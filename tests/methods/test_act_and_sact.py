@@ -12,7 +12,7 @@ from bench.measure.modes import using_threads
 from bench.method import Budget, OptimizerSpec
 from bench.networks.halting import HaltingResNet
 from bench.networks.trunk import Backbone
-from bench.phases import PricedThinking
+from bench.phases import PonderCost
 from methods.act import Act, pooled_score
 from methods.sact import Sact, position_score
 
@@ -33,7 +33,7 @@ def _net(method: Halting, backbone: Backbone = RESNET32, **settings: object) -> 
     return net
 
 
-def _phase(method: Halting, **settings: object) -> PricedThinking:
+def _phase(method: Halting, **settings: object) -> PonderCost:
     (phase,) = method.phases(method.Config(**settings), BUDGET)
     return phase
 

@@ -20,7 +20,7 @@ from bench.data.augment import eval_batches
 from bench.data.images import Dataset
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
 from bench.measure.latency.profiles import Profile
-from bench.measure.latency.protocol import Subject, measure_latency
+from bench.measure.latency.protocol import NetworkToTime, measure_latency
 from bench.measure.modes import using_threads
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
@@ -152,7 +152,7 @@ def measured(
     """Yield the speed-up of each network at each batch size over the dense one."""
     backbone = Backbone(name, 10, (3, 32, 32))
     cells = measure_latency(
-        {what: Subject(net, "dense") for what, net in nets.items()},
+        {what: NetworkToTime(net, "dense") for what, net in nets.items()},
         {"dense": last_channels(GatedResNet(backbone).eval())},
         images_nchw=x_nchw,
         runtime=RUNTIMES.get(runtime)(),

@@ -138,7 +138,7 @@ def sweep(records: list[RunRecord], store: RunStore) -> SweepRecord:
     return made
 
 
-REASON = "the images are not at hand."
+REASON = "the images are not available."
 
 
 @pytest.fixture

@@ -169,7 +169,7 @@ def test_maps_stand_below_their_images_with_words_for_both(
     assert "10 test images of lowest cost (cat, dog, cat" in page
     assert "1 to 4.5 at a single pixel" in page and page.count('class="strip"') == 2
     assert "gradients of the dense network: no dense resnet32 was run on these images" in page
-    alone = document_page(document_of([record], store, images="they are not at hand."))
+    alone = document_page(document_of([record], store, images="they are not available."))
     assert "Blocks that run at each pixel:" in alone
 
 

@@ -12,7 +12,7 @@ from synthetic_results import ResultsFolder
 import bench
 from bench.records.record import RunRecord
 from bench.report.data.rows import rows
-from bench.report.figures.chart import Marks, Words
+from bench.report.figures.chart import Marks, Text
 from bench.report.page.document import Document, document_of
 from bench.report.page.html import document_page
 from bench.report.tables.results import results_table, rich_table
@@ -65,7 +65,7 @@ def test_figures_and_ranks_are_of_one_runtime_each(document: Document) -> None:
         costs = {s.name: s.x for s in panel.series if isinstance(s, Marks) and s.tips}
         assert costs == {name: (pytest.approx(2 / speed),) for name, speed in speeds.items()}
         (panel,) = document.charts[f"ranks-{runtime}"].panels
-        by_time = [s for s in panel.series if isinstance(s, Words) and s.x == -1]
+        by_time = [s for s in panel.series if isinstance(s, Text) and s.x == -1]
         order = [one.text.split()[0] for one in sorted(by_time, key=lambda one: one.y)][1:]
         fastest = max(speeds, key=lambda name: speeds[name])
         assert next(name for name in order if name != "dense") == fastest

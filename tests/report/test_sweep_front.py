@@ -66,5 +66,5 @@ def test_without_records_a_front_has_no_interval_and_says_why(results: ResultsFo
     sweep = _filled(results)
     found = sweep_front(sweep, results.study([]))
     assert found is not None and found.worth is None
-    assert "not at hand" in "\n".join(front_lines(found))
+    assert "not available" in "\n".join(front_lines(found))
     assert sweep_front(sweep.model_copy(update={"trials": ()}), results.study()) is None

@@ -294,7 +294,7 @@ def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(results: Results
         update={"phases": (PhaseCost(name="main", epochs=30, macs_per_image=6e7, wall_s=1),)}
     )
     results.store.save(record.model_copy(update={"training": older}))
-    told = "30* against 30 for static (*: forward passes alone), which is no common measure."
+    told = "30* against 30 for static (*: forward passes alone), so they are not comparable."
     assert told in paragraph(results.judged()["sgad"])
 
 

@@ -9,7 +9,7 @@ from sweep_parts import Remembering, epoch_row, gammas, small_ledger
 from bench.config import RunSpec
 from bench.records.record import Environment, RunRecord
 from bench.records.store import RunStore
-from bench.sweep.trials import Listed, Try
+from bench.sweep.trials import ListedSearch, Proposal
 
 
 def _finished(spec: RunSpec) -> RunRecord:
@@ -68,7 +68,9 @@ def test_a_trial_found_on_record_is_shown_once_with_its_score_after_each_epoch(
 
 
 def test_methods_take_turns(tmp_path: Path) -> None:
-    other = Listed([Try("resnet", n, {"train.lr": lr}) for n, lr in enumerate((0.1, 0.2))])
+    other = ListedSearch(
+        [Proposal("resnet", n, {"train.lr": lr}) for n, lr in enumerate((0.1, 0.2))]
+    )
     ledger = small_ledger(tmp_path, [gammas(0.1, 0.5), other])
     methods = [p.tried.method for p in iter(ledger.next_trial, None)]
     assert methods == ["sgad", "resnet", "sgad", "resnet"]
@@ -87,17 +89,17 @@ def test_settings_that_are_refused_fail_with_the_reason_and_the_rest_goes_on(
 
 
 def test_the_same_run_is_not_done_twice(tmp_path: Path) -> None:
-    ledger = small_ledger(tmp_path, [Listed([Try("sgad", n, {}) for n in range(2)])])
+    ledger = small_ledger(tmp_path, [ListedSearch([Proposal("sgad", n, {}) for n in range(2)])])
     assert len(list(iter(ledger.next_trial, None))) == 1
     assert ledger.progress[1].reason == "the same run as another trial"
 
 
-class _Search(Listed):
+class _Search(ListedSearch):
     def __init__(self) -> None:
-        super().__init__([Try("sgad", 0, {"sgad.gamma": 0.2})])
+        super().__init__([Proposal("sgad", 0, {"sgad.gamma": 0.2})])
         self.told: list[Sequence[float] | None] = []
 
-    def tell(self, tried: Try, values: Sequence[float] | None) -> None:
+    def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:
         self.told.append(values)
 
 

@@ -17,7 +17,7 @@ from bench.options import read_options
 from bench.sweep import joining, scheduling
 from bench.sweep.ledger import Progress
 from bench.sweep.options import SweepOptions
-from bench.sweep.trials import Try
+from bench.sweep.trials import Proposal
 
 ray = pytest.importorskip("ray")
 NODES = [
@@ -46,7 +46,7 @@ class Five:
 
     def next_trial(self) -> Progress | None:
         number = next(self._left, None)
-        return None if number is None else Progress(Try("sgad", number, {}), 0, None)
+        return None if number is None else Progress(Proposal("sgad", number, {}), 0, None)
 
     def recalled(self) -> list[Any]:
         return []

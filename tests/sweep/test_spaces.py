@@ -13,10 +13,10 @@ from bench.method import METHODS, MethodConfig
 from bench.plugins import method_config
 from bench.spaces import (
     Choice,
+    Integers,
     LogUniform,
     Space,
     Uniform,
-    Whole,
     parse_params,
     parse_space,
     search_space,
@@ -32,7 +32,7 @@ from bench.spaces import (
         ("[1, 2],[3]", Choice(([1, 2], [3]))),
         ("uniform:0.3:0.9", Uniform(0.3, 0.9)),
         ("loguniform:1e-3:0.1", LogUniform(1e-3, 0.1)),
-        ("int:2:8", Whole(2, 8)),
+        ("int:2:8", Integers(2, 8)),
     ],
 )
 def test_a_range_reads_as_it_is_written(text: str, space: Space) -> None:
@@ -65,7 +65,7 @@ def test_draws_stay_within_their_range_and_are_short(seed: int, low: float, fact
         value = space.draw(Random(seed))
         assert space.low <= value <= space.high
         assert value in (space.low, space.high) or float(f"{value:.4g}") == value
-    assert 2 <= Whole(2, 5).draw(Random(seed)) <= 5
+    assert 2 <= Integers(2, 5).draw(Random(seed)) <= 5
 
 
 def test_a_logarithmic_draw_is_as_often_small_as_large() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.sweep.ledger import Past
+from bench.sweep.ledger import RecordedTrial
 from bench.sweep.scheduling import stopping
 from bench.sweep.worker import METHOD, PERCENT, SCORE
 
@@ -24,11 +24,13 @@ class Controller:
         return []
 
 
-def went(name: str, score: float, *, method: str = "sgad", until: int = 100) -> Past:
-    return Past(name, method, [(float(at), score) for at in range(10, until + 1, 10)])
+def went(name: str, score: float, *, method: str = "sgad", until: int = 100) -> RecordedTrial:
+    return RecordedTrial(name, method, [(float(at), score) for at in range(10, until + 1, 10)])
 
 
-def judged(name: str, past: Sequence[Past], score: float, *, method: str = "sgad") -> list[str]:
+def judged(
+    name: str, past: Sequence[RecordedTrial], score: float, *, method: str = "sgad"
+) -> list[str]:
     """Return what the rule says of a trial after each tenth of its training, until it stops it."""
     waiting = [list(past)]
     rules = stopping(name, lambda: waiting.pop() if waiting else [])
@@ -69,7 +71,7 @@ def test_a_trial_on_record_that_the_rule_would_have_stopped_is_no_trouble(name: 
 
 
 def test_a_record_without_epochs_shows_nothing() -> None:
-    assert "STOP" not in judged("asha", [Past("a", "sgad", [])], 0.5)
+    assert "STOP" not in judged("asha", [RecordedTrial("a", "sgad", [])], 0.5)
 
 
 def test_fifo_stops_nobody_and_asks_for_nothing() -> None:

@@ -5,13 +5,13 @@ import pytest
 from bench.analysis.pareto import hypervolume
 from bench.errors import ConfigError, UnknownNameError
 from bench.spaces import Choice, Space, Uniform
-from bench.sweep.trials import Proposals, Try, proposals
+from bench.sweep.trials import Proposal, Search, proposals
 
 LISTS: dict[str, Space] = {"sgad.gamma": Choice((0.1, 1)), "sgad.beta": Choice((1, 2, 3))}
 RANGE: dict[str, Space] = {"sgad.d_max": Uniform(0.0, 1.0)}
 
 
-def _all(search: Proposals) -> list[Try]:
+def _all(search: Search) -> list[Proposal]:
     return list(iter(search.ask, None))
 
 
@@ -77,7 +77,7 @@ def test_an_interrupted_optuna_search_proposes_first_what_it_had_proposed() -> N
 def test_a_search_for_both_begins_like_a_random_one_and_encloses_a_larger_area() -> None:
     spaces: dict[str, Space] = {f"sgad.{key}": Uniform(0.0, 1.0) for key in "abcd"}
 
-    def area(name: str) -> tuple[list[Try], float]:
+    def area(name: str) -> tuple[list[Proposal], float]:
         search, points = proposals(name, "sgad", spaces, samples=40), []
         tries = []
         for tried in iter(search.ask, None):

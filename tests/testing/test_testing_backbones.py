@@ -137,7 +137,7 @@ def hidden(trunk: Trunk) -> Trunk:
         (idle, "gradient", "trunk.nobody_s"),
         (drawing, "repeatable", ""),
         (hidden, "macs", "computed between stem, blocks and head"),
-        (hidden, "all_on", "forward of Trunk or Block is its own"),
+        (hidden, "all_on", "is overridden"),
     ],
 )
 def test_a_broken_backbone_fails_the_check_that_is_for_it(

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from bench.data.images import Dataset, DatasetInfo, ImageSet
 from bench.engine.building import Workplace, dense_net, rebuild
-from bench.engine.supervising import Watched, say
+from bench.engine.supervising import WatchedProcess, say
 from bench.errors import BenchError, PluginError, RunFailed
 from bench.measure.latency import resources
 from bench.measure.latency.cells import MeasuredCell, merged
 from bench.measure.latency.profiles import Profile
-from bench.measure.latency.protocol import Subject, measure_latency
+from bench.measure.latency.protocol import NetworkToTime, measure_latency
 from bench.measure.latency.rounds import Progress, Query, queries, synchronise
 from bench.measure.modes import using_threads
 from bench.plugins import load_plugin, plugin_files
@@ -49,7 +49,7 @@ Cells = dict[str, list[MeasuredCell]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
+class LatencyJob:
     """Finished runs that are timed together in a runtime, and how; all a process needs to know.
 
     `point`, if given, is the operating point of the only record whose resources are measured.
@@ -94,7 +94,7 @@ def runtimes_for(
     return tuple(found)
 
 
-def measure_here(job: Job, place: Workplace, *, progress: Progress) -> Cells:
+def measure_here(job: LatencyJob, place: Workplace, *, progress: Progress) -> Cells:
     """Measure in this process; a run whose network cannot be rebuilt is noted and left out."""
     specs = {record.spec.backbone.label: record.spec for record in reversed(job.records)}
     return measure_latency(
@@ -116,8 +116,8 @@ def subject_name(record: RunRecord, point: str) -> str:
     return f"{record.run}/{point}"
 
 
-def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, Subject]:
-    nets: dict[str, Subject] = {}
+def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, NetworkToTime]:
+    nets: dict[str, NetworkToTime] = {}
     for record in records:
         try:
             points = rebuild(record, place)
@@ -126,11 +126,11 @@ def _networks(records: Sequence[RunRecord], place: Workplace) -> dict[str, Subje
             continue
         for point, measured in zip(points, record.points, strict=True):
             net = point.net.inference_net(dead_blocks=frozenset(measured.dead_blocks))
-            nets[subject_name(record, point.name)] = Subject(net, record.spec.backbone.label)
+            nets[subject_name(record, point.name)] = NetworkToTime(net, record.spec.backbone.label)
     return nets
 
 
-def measure_in_processes(job: Job, place: Workplace, *, progress: Progress) -> Cells:
+def measure_in_processes(job: LatencyJob, place: Workplace, *, progress: Progress) -> Cells:
     """Return the same as `measure_here`, the rounds spread over the profile's processes.
 
     Raises:
@@ -155,7 +155,7 @@ def measure_in_processes(job: Job, place: Workplace, *, progress: Progress) -> C
     }
 
 
-def with_resources(cells: Cells, job: Job, place: Workplace, *, progress: Progress) -> Cells:
+def with_resources(cells: Cells, job: LatencyJob, place: Workplace, *, progress: Progress) -> Cells:
     """Return the cells with first call, memory and energy, or why there is none, each measured in
     a process of its own; cells of dense baselines stay as they are."""
     found = dict(cells)
@@ -168,7 +168,7 @@ def with_resources(cells: Cells, job: Job, place: Workplace, *, progress: Progre
     return found
 
 
-def _with_resources(cell: MeasuredCell, job: Job, place: Workplace) -> MeasuredCell:
+def _with_resources(cell: MeasuredCell, job: LatencyJob, place: Workplace) -> MeasuredCell:
     shown, why = cell.record, ("memory_reason", "energy_reason")
     values: dict[str, Any] = dict.fromkeys(why, "not timed")
     if shown.latency_ms is not None:
@@ -181,7 +181,7 @@ def _with_resources(cell: MeasuredCell, job: Job, place: Workplace) -> MeasuredC
 
 
 def _asked(
-    job: Job,
+    job: LatencyJob,
     place: Workplace,
     *,
     progress: Progress | None = None,
@@ -194,7 +194,7 @@ def _asked(
     """
     with (
         tempfile.TemporaryDirectory(prefix="bench-latency-") as name,
-        Watched(__name__, variables) as process,
+        WatchedProcess(__name__, variables) as process,
     ):
         folder = Path(name)
         sent = replace(job, images_nchw=job.images_nchw.cpu())
@@ -222,7 +222,7 @@ def main() -> None:
 
 
 def _answer(folder: Path) -> None:
-    job: Job = pickle.loads((folder / _JOB_FILE).read_bytes())
+    job: LatencyJob = pickle.loads((folder / _JOB_FILE).read_bytes())
     for file in job.plugins:
         load_plugin(file)
     info = job.info
@@ -240,7 +240,7 @@ def _answer(folder: Path) -> None:
     (folder / _ANSWER_FILE).write_bytes(pickle.dumps(answer))
 
 
-def _resources(job: Job, point: int, place: Workplace) -> dict[str, float | str | None]:
+def _resources(job: LatencyJob, point: int, place: Workplace) -> dict[str, float | str | None]:
     """Return fields of a latency cell."""
     (record,), images_nchw = job.records, job.images_nchw.to(place.device)
     dead = frozenset(record.points[point].dead_blocks)

@@ -15,7 +15,7 @@ from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
 from bench.engine.latency.processes import (
-    Job,
+    LatencyJob,
     measure_here,
     measure_in_processes,
     runtimes_for,
@@ -77,7 +77,9 @@ def time_records(
             if delay:
                 place.reporter.note(f"{name}: {delay}")
             how = (sizes, chosen, threads, name)
-            job = Job(members, images, *how, info=info, results_dir=results_dir, device=device)
+            job = LatencyJob(
+                members, images, *how, info=info, results_dir=results_dir, device=device
+            )
             cells = measure(job, place, progress=bar)
             if chosen.energy_s:
                 cells = with_resources(cells, job, place, progress=bar)

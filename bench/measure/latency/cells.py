@@ -91,11 +91,11 @@ def cell_of(
     `baselines` are the dense networks by name, `dense` the name of its own, `again` the second
     timing of that one.
     """
-    setup, sharing = timing.setup, timing.meter.sharing
+    setup, contention = timing.setup, timing.meter.contention
     values = setup.environment.values | {
         "latency_images": len(setup.images_nchw),
         "latency_rounds": len(timing.rounds),
-        **sharing.values(),
+        **contention.values(),
     }
     raw = _raw(timing)
     raws = {name: raw if other is timing else _raw(other) for name, other in baselines.items()}
@@ -109,7 +109,7 @@ def cell_of(
         device=str(setup.device),
         threads=setup.threads,
         runtime=timing.prepared.runtime,
-        contended=bool(timing.rounds) and sharing.contended(threads=setup.threads),
+        contended=bool(timing.rounds) and contention.contended(threads=setup.threads),
         reason=timing.failure,
         memory_reason=_NO_PASS,
         energy_reason=_NO_PASS,

@@ -34,7 +34,7 @@ from bench.runtimes.contract import Runtime
 _EXAMPLE_IMAGES = 2
 
 
-class Subject(NamedTuple):
+class NetworkToTime(NamedTuple):
     """A network to time, and the name of the dense network that its speed-up is relative to."""
 
     net: DynamicNet
@@ -42,7 +42,7 @@ class Subject(NamedTuple):
 
 
 def measure_latency(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, NetworkToTime],
     dense: Mapping[str, DynamicNet],
     *,
     images_nchw: Tensor,

@@ -16,7 +16,7 @@ from bench.records.arrays import Arrays, numbers_in
 from bench.records.published import canonical_name
 from bench.records.record import PointRecord, RunRecord
 from bench.report.behaviour.numbers import Behaviour, PointBehaviour
-from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Words
+from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Text
 from bench.report.figures.style import GREY, Style, styles
 
 _BINS = 40
@@ -98,7 +98,7 @@ def _rates(points: Sequence[PointRecord]) -> Panel:
             series.append(Bars(places, rates, 0.8, style.colour))
             series.append(Marks(places, rates, Style(style.colour, "_"), tips=tips, size=5))
             dead = [n for n, name in enumerate(point.block_rates) if name in point.dead_blocks]
-            series += [Words(n, 0.05, "never", "center") for n in dead]
+            series += [Text(n, 0.05, "never", "center") for n in dead]
         else:
             name = point_label(point)
             series.append(Marks(places, rates, style, name, tips=tips, joined=True, size=6))

@@ -106,7 +106,7 @@ def footnotes(rows: Sequence[Row]) -> Iterator[str]:
     ):
         yield f"training budgets differ, in dense epochs: {_budgets(rows)}"
     if any(row.forward_only for row in rows):
-        yield f"{FORWARD_ONLY} forward passes alone, in an older record: no common measure"
+        yield f"{FORWARD_ONLY} forward passes alone, in an older record: not comparable"
     if shortened := _of_methods(rows, _shortened):
         yield f"epochs, of those of the paper: {shortened}"
     if unchecked := _of_methods(rows, lambda row: ", ".join(row.unchecked)):

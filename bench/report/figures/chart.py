@@ -79,7 +79,7 @@ class Shade:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class Text:
     """A text `shift` points to the right of a place."""
 
     x: float
@@ -92,7 +92,7 @@ class Words:
     boxed: bool = False
 
 
-Series = Marks | Line | Bars | Band | Shade | Words
+Series = Marks | Line | Bars | Band | Shade | Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Chart:
 
 def as_json(chart: Chart) -> dict[str, Any]:
     """Return what chart.js draws: only what is not as usual, each series with its kind, numbers
-    with as many digits as anybody can see."""
+    with as many digits as can be seen."""
     found = asdict(chart)
     for panel, own in zip(found["panels"], chart.panels, strict=True):
         panel["series"] = [

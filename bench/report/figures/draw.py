@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
-from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Words
+from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Text
 from bench.report.figures.style import GREY
 from bench.storage import make_folder, write_atomically
 
@@ -155,7 +155,7 @@ def _draw(axes: Axes, series: Series, order: int) -> Artist | None:
             axes.fill_between(series.x, series.low, series.high, **look)
         case Shade():
             axes.axvspan(series.start, series.end, color=series.colour, alpha=0.15, linewidth=0)
-        case Words():
+        case Text():
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
             look = {"weight": "bold" if series.bold else "normal", "color": series.colour}
             look |= {"xytext": (series.shift, 0), "textcoords": "offset points", "fontsize": 8}

@@ -1,4 +1,4 @@
-"""Colours and marks that a colour-blind reader can tell apart, the same in figures and pages.
+"""Colours and marks that a colour-blind reader can distinguish, the same in figures and pages.
 
 A method always differs from its neighbours in colour and in mark. Owns no drawing.
 """

@@ -12,7 +12,7 @@ from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.data.row import file_suffix
 from bench.report.data.rows import place_in_words
 from bench.report.data.study import Study
-from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Words
+from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Text
 from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
 from bench.report.latency.timed import (
     Ranked,
@@ -61,7 +61,7 @@ def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
                 Marks((1.0,), (1.0,), DENSE, size=6, tips=("the dense network",)),
                 *_marks(members),
                 # Below the ideal line there is room: hardly a network is faster than that.
-                *([Words(0.45, 0.41, "ideal", shift=6)] if number == 0 else []),
+                *([Text(0.45, 0.41, "ideal", shift=6)] if number == 0 else []),
             ),
             x_label="MACs / dense MACs",
             y_label="time / dense time",
@@ -142,11 +142,11 @@ def rank_chart(ranking: Ranking) -> Chart:
     """Return the ranks by MACs in the middle, by time at the sides; crossings in colour."""
     first, *more = ranking.batch_sizes
     align: Align = "center" if more else "left"
-    series: list[Series] = [Words(0, -1.1, "MACs / dense MACs", align), *_side(ranking, first, -1)]
+    series: list[Series] = [Text(0, -1.1, "MACs / dense MACs", align), *_side(ranking, first, -1)]
     series += _side(ranking, more[-1], 1) if more else []
     for rank, network in enumerate(ranking.by_macs):
         name = f"{network.nflops:.2f}" + ("" if more else f"   {network.name}")
-        series.append(Words(0, rank, name, align, 0 if more else 8, boxed=True))
+        series.append(Text(0, rank, name, align, 0 if more else 8, boxed=True))
     panel = Panel(
         tuple(series),
         x_limits=(-1.05, 1.05 if more else 0.05),
@@ -177,7 +177,7 @@ def _side(ranking: Ranking, size: int, side: int) -> list[Series]:
     slow, by_time = ranking.slow_for_their_macs(size), ranking.by_time(size)
     align: Align = "right" if side < 0 else "left"
     head = f"time / dense time, batch {size}"
-    found: list[Series] = [Words(side, -1.1, head, align, 8 * side, bold=True)]
+    found: list[Series] = [Text(side, -1.1, head, align, 8 * side, bold=True)]
     for rank, network in enumerate(ranking.by_macs):
         place, is_slow = by_time.index(network), network.name in slow
         colour, width = (_SLOW.colour, 2.2) if is_slow else (GREY, 1.0)
@@ -189,7 +189,7 @@ def _side(ranking: Ranking, size: int, side: int) -> list[Series]:
         ink = colour if is_slow or network.dense else "#333333"
         found.append(Line((0, side), (rank, place), colour, width=width))
         found.append(Marks((side,), (place,), style, size=5, tips=(tip,)))
-        found.append(Words(side, place, words, align, 8 * side, ink, is_slow))
+        found.append(Text(side, place, words, align, 8 * side, ink, is_slow))
     return found
 
 

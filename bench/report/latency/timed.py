@@ -116,7 +116,7 @@ class Samples:
         """The time that MACs promise / the time taken, image by image; 1 is ideal.
 
         Of each cost the median time counts, as often as the cost occurred: an interrupted call
-        weighs nothing, and easy images are compared with what easy images promise.
+        has no weight, and easy images are compared with what easy images promise.
         """
         promised = sum(b.calls * b.macs for b in self.bins)
         return promised / sum(b.calls * b.median for b in self.bins)

@@ -81,7 +81,7 @@ def document_of(
     images: TestImages | str = "",
 ) -> Document:
     """Return the report of `records`, all of one data set; arrays are read from `store`. `images`
-    are the test images, or why they are not at hand.
+    are the test images, or why they are not available.
 
     Raises:
         ConfigError: the records are of several data sets, or matplotlib is not installed.

@@ -14,7 +14,7 @@ from bench.records.published import canonical_name
 from bench.report.data.study import SeedGroup
 from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel, Series
 from bench.report.figures.style import DENSE, GREY, Style, greyed, styles
-from bench.report.pareto.data import Foreign, ParetoData, Placed
+from bench.report.pareto.data import ParetoData, Placed, PlacedPublished
 from bench.report.tables.cells import number, percent_with_sd
 from bench.report.tables.published import published_cells
 
@@ -106,7 +106,7 @@ def _style(placed: Placed, known: Mapping[str, Style]) -> Style:
     return DENSE if placed.group.dense else known[canonical_name(placed.method)]
 
 
-def _paper(foreign: Foreign, known: Mapping[str, Style]) -> Marks:
+def _paper(foreign: PlacedPublished, known: Mapping[str, Style]) -> Marks:
     style, name = known[canonical_name(foreign.point.method)], f"published: {foreign.point.method}"
     _, *cells = published_cells(foreign.point).items()
     return Marks(

@@ -72,7 +72,7 @@ class Placed:
         return low, high
 
 
-class Foreign(NamedTuple):
+class PlacedPublished(NamedTuple):
     """A published point with its cost on the axis."""
 
     point: PublishedPoint
@@ -100,7 +100,7 @@ class ParetoData:
     runtime: str
     reference: str
     placed: tuple[Placed, ...]
-    published: tuple[Foreign, ...]
+    published: tuple[PlacedPublished, ...]
     left_out: tuple[str, ...]
 
     @property
@@ -301,7 +301,7 @@ def pareto_data(
     floor = min((p.accuracy for p in found if not p.group.control), default=0.0) - _FAR_BELOW
     placed = [p for p in found if not p.group.control or p.accuracy >= floor]
     theirs = [
-        Foreign(point, cost, point.accuracy)
+        PlacedPublished(point, cost, point.accuracy)
         for point in published
         if largest is not None and point.accuracy is not None
         if (cost := _published_cost(point, x, unit, largest)) is not None

@@ -26,7 +26,7 @@ from bench.spaces import written
 _WELL = frozenset({"finished", "recorded"})
 
 
-class Tried(NamedTuple):
+class TriedSettings(NamedTuple):
     """Settings whose seeds have all ended well; `points` are means over the seeds, on held-out
     images."""
 
@@ -45,7 +45,7 @@ class OnFront(NamedTuple):
     """One operating point that no other beats on held-out images, and what it is on test images:
     None where that is not on record."""
 
-    tried: Tried
+    tried: TriedSettings
     point: Point
     on_test: Point | None
 
@@ -55,7 +55,7 @@ class SweepFront(NamedTuple):
     or None, with a reason, where those do not tell."""
 
     points: tuple[OnFront, ...]
-    tried: tuple[Tried, ...]
+    tried: tuple[TriedSettings, ...]
     corner: Point
     cost: str
     hypervolume: float
@@ -118,7 +118,7 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
     )
 
 
-def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
+def _tried(trials: Sequence[TrialRow]) -> list[TriedSettings]:
     by_settings: dict[str, list[TrialRow]] = defaultdict(list)
     for trial in trials:
         by_settings[f"{trial.method} {written(trial.settings)}"].append(trial)
@@ -130,11 +130,11 @@ def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
             )
             means = tuple((fmean(costs), fmean(accuracies)) for costs, accuracies in of_points)
             runs = tuple(trial.run for trial in same)
-            found.append(Tried(same[0].method, same[0].settings, runs, means))
+            found.append(TriedSettings(same[0].method, same[0].settings, runs, means))
     return found
 
 
-def _on_test(tried: Tried, index: int, study: Study, axis: Axis) -> Runs:
+def _on_test(tried: TriedSettings, index: int, study: Study, axis: Axis) -> Runs:
     """Return accuracy and cost of one operating point on test images.
 
     Raises:
@@ -143,7 +143,7 @@ def _on_test(tried: Tried, index: int, study: Study, axis: Axis) -> Runs:
     same = [n for n in study.networks if {record.run for record in n.records} == set(tried.runs)]
     if not same:
         what = f"{tried.method} {written(tried.settings)}"
-        raise RecordError(f"the records of {what} are not at hand")
+        raise RecordError(f"the records of {what} are not available")
     runs = costs_on(same[0], study, axis=axis, of=same[0].record)
     if runs.points != len(tried.points):
         raise RecordError(f"{tried.method} has other operating points on test images")
@@ -184,7 +184,7 @@ def front_chart(sweep: SweepRecord, found: SweepFront) -> Chart:
     )
 
 
-def _marks(placed: Sequence[tuple[Tried, Point]], style: Style, **more: Any) -> Marks:
+def _marks(placed: Sequence[tuple[TriedSettings, Point]], style: Style, **more: Any) -> Marks:
     costs = tuple(cost for _, (cost, _) in placed)
     heights = tuple(100 * accuracy for _, (_, accuracy) in placed)
     tips = tuple(written(one.settings) for one, _ in placed)

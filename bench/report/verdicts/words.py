@@ -231,5 +231,5 @@ def _budgets(network: Network, static: Sequence[Network]) -> str:
     if None in costs:
         return f"{text} (+?: weights of unknown cost), so equal budgets cannot be claimed."
     if len({one.forward_only for one in (network, *static)}) > 1:
-        return f"{text} (*: forward passes alone), which is no common measure."
+        return f"{text} (*: forward passes alone), so they are not comparable."
     return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."

@@ -20,7 +20,7 @@ from bench.runtimes.native.fusing import VECTOR, is_fast
 from bench.runtimes.native.memory import (
     TYPES,
     Constants,
-    Layout,
+    MemoryLayout,
     Storage,
     dense_layout,
     map_layout,
@@ -41,7 +41,7 @@ from bench.runtimes.native.packing import (
     split,
     viewed,
 )
-from bench.runtimes.native.sharing import VIEWS, Sharing
+from bench.runtimes.native.sharing import VIEWS, MemorySharing
 
 OPS = (
     *("copy", "fill", "unary", "binary", "where", "muladd", "reduce", "product", "top", "pool"),
@@ -90,13 +90,13 @@ def encoded(program: Program) -> Encoded:
 
 class _Encoder:
     def __init__(self, program: Program) -> None:
-        self._sharing = Sharing(program)
+        self._sharing = MemorySharing(program)
         self._border = max([1, *paddings(program.code)])
         if self._border > _MOST_BORDER:
             raise Unsupported(f"a padding of more than {_MOST_BORDER}")
-        self._layouts: dict[int, Layout] = {}
+        self._layouts: dict[int, MemoryLayout] = {}
         self._constants = Constants()
-        self._packed: dict[int, Layout] = {}
+        self._packed: dict[int, MemoryLayout] = {}
         self._lines: list[_Line] = []
         self._storages: list[Storage] = []
 
@@ -154,7 +154,7 @@ class _Encoder:
         self._side(otherwise, joined)
         leave.numbers = [len(self._lines)]
 
-    def _side(self, side: Region, joined: Sequence[Layout]) -> None:
+    def _side(self, side: Region, joined: Sequence[MemoryLayout]) -> None:
         self._region(side.code)
         for out, to in zip(side.outs, joined, strict=True):
             given = self._read(out)
@@ -173,7 +173,11 @@ class _Encoder:
         return line
 
     def _elementwise(
-        self, op: str, layouts: Sequence[Layout], numbers: Sequence[int] = (), factor: float = 0.0
+        self,
+        op: str,
+        layouts: Sequence[MemoryLayout],
+        numbers: Sequence[int] = (),
+        factor: float = 0.0,
     ) -> None:
         """Emit what is done number by number; all operands get the sizes of the first."""
         same = [layouts[0], *(layout.expanded(layouts[0].sizes) for layout in layouts[1:])]
@@ -187,23 +191,25 @@ class _Encoder:
         ]
         self._emit(op, operands, numbers, factor)
 
-    def _copy(self, given: Layout, to: Layout) -> None:
+    def _copy(self, given: MemoryLayout, to: MemoryLayout) -> None:
         self._elementwise("copy", [to, given])
 
     # Where values lie
 
-    def _read(self, value: Value) -> Layout:
+    def _read(self, value: Value) -> MemoryLayout:
         if id(value) not in self._layouts:
             assert value.constant is not None
             self._layouts[id(value)] = self._constants.add_like_maps(value.constant)
         return self._layouts[id(value)]
 
-    def _new(self, value: Value) -> Layout:
+    def _new(self, value: Value) -> MemoryLayout:
         layout = self._fresh(value.shape, value.dtype)
         self._layouts[id(value)] = layout
         return layout
 
-    def _fresh(self, shape: Sequence[int], dtype: torch.dtype, *, dense: bool = False) -> Layout:
+    def _fresh(
+        self, shape: Sequence[int], dtype: torch.dtype, *, dense: bool = False
+    ) -> MemoryLayout:
         if dtype not in TYPES:
             raise Unsupported(f"numbers of the type {dtype}")
         is_map = len(shape) == 4 and shape[0] == 1 and dtype == torch.float32
@@ -214,7 +220,7 @@ class _Encoder:
         self._storages.append(layout.storage)
         return layout
 
-    def _out(self, value: Value) -> Layout:
+    def _out(self, value: Value) -> MemoryLayout:
         home = self._sharing.home(value)
         if home is value:
             return self._new(value)
@@ -223,14 +229,14 @@ class _Encoder:
         self._layouts[id(value)] = self._layouts[id(home)]
         return self._layouts[id(value)]
 
-    def _dense(self, layout: Layout) -> Layout:
+    def _dense(self, layout: MemoryLayout) -> MemoryLayout:
         if layout.is_dense:
             return layout
         copied = self._fresh(layout.sizes, layout.dtype, dense=True)
         self._copy(layout, copied)
         return copied
 
-    def _map(self, value: Value) -> Layout:
+    def _map(self, value: Value) -> MemoryLayout:
         """Return a map that a convolution can read, within a border."""
         layout = self._read(value)
         if layout.border:
@@ -245,7 +251,7 @@ class _Encoder:
         layout = self._dense(self._read(value))
         return layout, (int(np.prod(layout.sizes)),), (1,)
 
-    def _view(self, one: Instruction) -> Layout:
+    def _view(self, one: Instruction) -> MemoryLayout:
         layout = self._read(one.ins[0])
         return viewed(one, layout) or reshaped(self._dense(layout), one.outs[0].shape)
 
@@ -361,15 +367,15 @@ class _Encoder:
         maps = [images(part) for part in (out, chosen, hidden, read, added)]
         self._emit("sparse_block", [*maps, *map(flat, weights)], [one.settings["stride"]])
 
-    def _weight(self, value: Value, groups: int, fast: bool) -> Layout:
+    def _weight(self, value: Value, groups: int, fast: bool) -> MemoryLayout:
         return self._once(value, lambda weight: packed(weight) if fast else grouped(weight, groups))
 
-    def _bias(self, value: Value | None, weight: Value) -> Layout:
+    def _bias(self, value: Value | None, weight: Value) -> MemoryLayout:
         if value is None:
             return self._constants.add(torch.zeros(weight.shape[0]))
         return self._once(value, lambda bias: bias)
 
-    def _once(self, value: Value, pack: Callable[[Tensor], Tensor]) -> Layout:
+    def _once(self, value: Value, pack: Callable[[Tensor], Tensor]) -> MemoryLayout:
         if id(value) not in self._packed:
             expect(value.dtype == torch.float32, "a convolution", value)
             assert value.constant is not None

@@ -39,7 +39,7 @@ class Storage:
         self.last = max(self.last, place)
 
 
-class Layout(NamedTuple):
+class MemoryLayout(NamedTuple):
     """A tensor in a storage: offset and strides count numbers. `border`: it is a whole map, with so
     many rows and columns of zeros around."""
 
@@ -50,10 +50,10 @@ class Layout(NamedTuple):
     strides: tuple[int, ...]
     border: int = 0
 
-    def like(self, x: Tensor) -> Layout:
+    def like(self, x: Tensor) -> MemoryLayout:
         """Return the view that a tensor on the meta device describes."""
         offset = int(x.storage_offset())
-        return Layout(self.storage, self.dtype, offset, tuple(x.shape), tuple(x.stride()))
+        return MemoryLayout(self.storage, self.dtype, offset, tuple(x.shape), tuple(x.stride()))
 
     def on_meta(self) -> Tensor:
         """Return a tensor without numbers that lies like this one."""
@@ -62,7 +62,7 @@ class Layout(NamedTuple):
         whole = torch.empty(span, device="meta")
         return whole.as_strided(self.sizes, self.strides, self.offset)
 
-    def expanded(self, sizes: Sequence[int]) -> Layout:
+    def expanded(self, sizes: Sequence[int]) -> MemoryLayout:
         """Return the same numbers, repeated along dimensions of size 1 or that are missing."""
         return self.like(self.on_meta().expand(tuple(sizes)))
 
@@ -72,7 +72,7 @@ class Layout(NamedTuple):
         return self.on_meta().is_contiguous()
 
 
-def map_layout(shape: Sequence[int], border: int) -> Layout:
+def map_layout(shape: Sequence[int], border: int) -> MemoryLayout:
     """Return a new map (1, C, h, w) of float32."""
     _, channels, height, width = shape
     row = (width + 2 * border) * channels
@@ -81,14 +81,14 @@ def map_layout(shape: Sequence[int], border: int) -> Layout:
     strides = (size, 1, row, channels)
     offset = border * (row + channels)
     storage = Storage(form, 4 * size)
-    return Layout(storage, torch.float32, offset, tuple(shape), strides, border)
+    return MemoryLayout(storage, torch.float32, offset, tuple(shape), strides, border)
 
 
-def dense_layout(shape: Sequence[int], dtype: torch.dtype) -> Layout:
+def dense_layout(shape: Sequence[int], dtype: torch.dtype) -> MemoryLayout:
     """Return a new tensor whose numbers lie one after the other."""
     strides = torch.empty(tuple(shape), device="meta").stride()
     size = max(1, math.prod(shape)) * dtype.itemsize
-    return Layout(Storage((size,), size), dtype, 0, tuple(shape), tuple(strides))
+    return MemoryLayout(Storage((size,), size), dtype, 0, tuple(shape), tuple(strides))
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Constants:
     parts: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
 
-    def add(self, numbers: Tensor) -> Layout:
+    def add(self, numbers: Tensor) -> MemoryLayout:
         """Return where these numbers will lie, densely."""
         data = numbers.detach().contiguous().cpu()
         raw = data.view(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
@@ -107,9 +107,9 @@ class Constants:
         self.parts.append(raw)
         self.size_bytes += len(raw)
         strides = torch.empty(data.shape, device="meta").stride()
-        return Layout(storage, data.dtype, 0, tuple(data.shape), tuple(strides))
+        return MemoryLayout(storage, data.dtype, 0, tuple(data.shape), tuple(strides))
 
-    def add_like_maps(self, numbers: Tensor) -> Layout:
+    def add_like_maps(self, numbers: Tensor) -> MemoryLayout:
         """Return where these numbers will lie: a map channels-last, as all maps do."""
         if numbers.dim() != 4:
             return self.add(numbers)
@@ -137,7 +137,7 @@ def placed(storages: Sequence[Storage]) -> int:
 Dims = list[tuple[int, tuple[int, ...]]]  # of each dimension: its size, and each operand's stride
 
 
-def merged(operands: Sequence[Layout]) -> Dims:
+def merged(operands: Sequence[MemoryLayout]) -> Dims:
     """Return the dimensions of operands of one shape, as few as describe them, the outer first."""
     steps = zip(*(operand.strides for operand in operands), strict=True)
     dims = [pair for pair in zip(operands[0].sizes, steps, strict=True) if pair[0] != 1]
@@ -153,7 +153,7 @@ def merged(operands: Sequence[Layout]) -> Dims:
     return found
 
 
-def words(layout: Layout, sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
+def words(layout: MemoryLayout, sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
     """Return an operand as C++ reads it: four dimensions, or fewer filled up in front."""
     pad = [1] * (4 - len(sizes))
     base = layout.storage.offset_bytes // layout.dtype.itemsize

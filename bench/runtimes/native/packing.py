@@ -14,24 +14,24 @@ from torch import Tensor
 from bench.errors import Unsupported
 from bench.runtimes.instructions import Instruction, Value
 from bench.runtimes.native.fusing import VECTOR
-from bench.runtimes.native.memory import Layout
+from bench.runtimes.native.memory import MemoryLayout
 
-Operand = tuple[Layout, tuple[int, ...], tuple[int, ...]]
+Operand = tuple[MemoryLayout, tuple[int, ...], tuple[int, ...]]
 """A layout, and the sizes and strides by which an instruction reads it."""
 
 
-def images(layout: Layout) -> Operand:
+def images(layout: MemoryLayout) -> Operand:
     """Return a map (1, C, h, w) as rows, columns and channels."""
     order = (0, 2, 3, 1)
     sizes, strides = ([of[d] for d in order] for of in (layout.sizes, layout.strides))
     return layout, tuple(sizes), (0, *strides[1:])
 
 
-def flat(layout: Layout) -> Operand:
+def flat(layout: MemoryLayout) -> Operand:
     return layout, (int(np.prod(layout.sizes)),), (1,)
 
 
-def viewed(one: Instruction, layout: Layout) -> Layout | None:
+def viewed(one: Instruction, layout: MemoryLayout) -> MemoryLayout | None:
     """Return what a view of a layout is, or None where the numbers have to be laid out anew."""
     settings, shape, meta = one.settings, one.outs[0].shape, layout.on_meta()
     match one.op:
@@ -56,13 +56,13 @@ def viewed(one: Instruction, layout: Layout) -> Layout | None:
         return None
 
 
-def reshaped(layout: Layout, shape: Sequence[int]) -> Layout:
+def reshaped(layout: MemoryLayout, shape: Sequence[int]) -> MemoryLayout:
     strides = torch.empty(tuple(shape), device="meta").stride()
     return layout._replace(sizes=tuple(shape), strides=tuple(strides), border=0)
 
 
 def split(
-    layout: Layout, dims: Sequence[int]
+    layout: MemoryLayout, dims: Sequence[int]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return sizes and strides of the dimensions that stay and of those that are reduced."""
     parts: list[list[tuple[int, int]]] = []
@@ -76,7 +76,7 @@ def split(
     return parts[0], parts[1]
 
 
-def in_order(layout: Layout) -> list[tuple[int, tuple[int, ...]]]:
+def in_order(layout: MemoryLayout) -> list[tuple[int, tuple[int, ...]]]:
     """Return merged dimensions without changing their order."""
     found: list[tuple[int, tuple[int, ...]]] = []
     for size, step in zip(layout.sizes, layout.strides, strict=True):

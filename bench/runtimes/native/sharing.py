@@ -14,7 +14,7 @@ VIEWS = frozenset({"select", "slice", "reshape", "permute", "expand", "bits"})
 _BY_NUMBER = frozenset({"unary", "binary", "muladd", "where"})
 
 
-class Sharing:
+class MemorySharing:
     """For each value, whose memory it lies in: its own, or that of one before it."""
 
     def __init__(self, program: Program) -> None:
