@@ -207,10 +207,10 @@ class Network(SeedGroup):
     def judged(self) -> SeedGroup:
         """The operating point that verdicts are on."""
         names = self.point_names
-        rows = self.rows
-        if len(names) > 1:
-            rows = tuple(row for row in rows if row.point == names[self.judged_position])
-        return SeedGroup(rows, self.distinguishing)
+        if len(names) < 2:
+            return SeedGroup(self.rows, self.distinguishing)
+        name = one_line(names[self.judged_position])
+        return SeedGroup(tuple(r for r in self.rows if r.point == name), self.distinguishing)
 
 
 def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:
