@@ -69,7 +69,7 @@ def test_rates_are_correlated_with_the_gradients_of_the_dense_network() -> None:
         "Rank correlation of rates with the gradients of the dense network (resnet-run): "
         "over all 5 gated blocks +0.90."
     )
-    assert found.cells["gradient, within stages"] == "none: alike within stages"
+    assert found.cells["gradient, within stages"] == "none: one stage, or one rate within each"
 
 
 def test_within_stages_only_the_order_inside_each_counts() -> None:
@@ -83,6 +83,18 @@ def test_within_stages_only_the_order_inside_each_counts() -> None:
     assert found.within_stages.value == pytest.approx(1.0)
     assert found.within_stages.degrees == 9 - 3 - 1
     assert "over all 9 gated blocks -0.80, within stages +1.00." in words
+
+
+@pytest.mark.parametrize("backbone", ["torchvision/resnet18", "timm/vit_tiny_patch4_32@8"])
+def test_stages_are_those_of_any_backbone_that_has_several(backbone: str) -> None:
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    point = point_with(rates, [], gated_blocks=tuple(f"block{b}" for b in range(8)))
+    found, _ = words_of(point, [7.0, 8.0, 5.0, 6.0, 3.0, 4.0, 1.0, 2.0], backbone=backbone)
+    if backbone.startswith("timm"):
+        assert found.within_stages is None
+    else:
+        assert found.within_stages is not None
+        assert found.within_stages.value == pytest.approx(1.0)
 
 
 def test_the_words_say_where_nothing_is_clear() -> None:

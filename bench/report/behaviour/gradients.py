@@ -7,20 +7,20 @@ where it seldom runs, so its rates would be compared with themselves.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.analysis.statistics import Correlation, critical_value, rank_correlation_within
+from bench.errors import BenchError
 from bench.records.record import PointRecord, RunRecord
 
 _FEWEST = 4
-_CIFAR_RESNET = re.compile(r"resnet([0-9]{1,4})")
-_BLOCKS_DEEP = 6  # layers of depth per block of a stage: three stages, two convolutions each
+_NONE_WITHIN = "one stage, or one rate within each"
+_CLASSES, _SIDE = 2, 224  # stages depend on neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class RatesAndGradients:
         """Both correlations, for a table."""
         pairs = {
             "gradient": (self.over_all, self.reason),
-            "gradient, within stages": (self.within_stages, self.reason or "alike within stages"),
+            "gradient, within stages": (self.within_stages, self.reason or _NONE_WITHIN),
         }
         return {
             title: f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
@@ -121,12 +121,20 @@ def rates_and_gradients(
 
 
 def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
-    """Return the stage of each block; None where the backbone's stages are not known here."""
-    found = _CIFAR_RESNET.fullmatch(backbone)
-    if found is None:
+    """Return the stage of each block: those behind which states have one shape; None where there
+    is only one, or the backbone is not known here."""
+    from bench.networks.trunk import Backbone
+
+    try:
+        own = Backbone(backbone, _CLASSES, (3, _SIDE, _SIDE))
+        side = own.family.side(own.member)
+        stages = replace(own, image_shape=(3, side, side)).stages
+    except BenchError:
         return None
-    per_stage = max((int(found[1]) - 2) // _BLOCKS_DEEP, 1)
-    return np.array([int(name.removeprefix("block")) // per_stage for name in names])
+    of = {f"block{b}": number for number, stage in enumerate(stages) for b in stage.blocks}
+    if len(stages) < 2 or not of.keys() >= set(names):
+        return None
+    return np.array([of[name] for name in names])
 
 
 def _said(found: Correlation) -> str:
