@@ -75,6 +75,15 @@ def room_of(module: str) -> str:
     return max(rooms, key=len)
 
 
+def test_a_name_of_a_class_has_one_meaning() -> None:
+    found: dict[str, list[str]] = {}
+    for module, path in BENCH.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
+
+
 def test_every_module_of_bench_has_a_room() -> None:
     homeless = [m for m in BENCH if m != "bench" and room_of(m) == "bench"]
     assert homeless == []

@@ -57,8 +57,8 @@ class Program(NamedTuple):
     executed: Value
 
 
-class Recorder(Protocol):
-    """Who writes instructions down (program.py), as those see it who say which."""
+class InstructionWriter(Protocol):
+    """What operators emit instructions to: the Recorder of program.py."""
 
     def emit(
         self,

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bench.errors import Unsupported
-from bench.runtimes.instructions import Recorder, Value
+from bench.runtimes.instructions import InstructionWriter, Value
 
 # They read the shape of a tensor and none of its numbers.
 CONSTANT = {
@@ -31,7 +31,7 @@ class Call:
     """One operator that was called: what records it, its first argument as it was given, all by
     name as values, and what torch returned."""
 
-    recorder: Recorder
+    recorder: InstructionWriter
     name: str
     first: Any
     given: dict[str, Any]
