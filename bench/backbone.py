@@ -14,7 +14,7 @@ from bench.errors import PluginError
 from bench.networks.residuals import AttentionResidual, TokenResidual
 from bench.networks.timm import efficientnet_trunk, vit_trunk
 from bench.networks.torchvision import for_channels, mobilenet_trunk, resnet_trunk
-from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool, taken_apart
+from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool, split_network
 
 __all__ = [
     "AttentionResidual",
@@ -61,7 +61,7 @@ def trunk_of(net: nn.Module) -> Trunk:
     for kind in type(net).__mro__:
         known = _KNOWN.get((kind.__module__.partition(".")[0], kind.__name__))
         if known is not None:
-            return taken_apart(net, known)
+            return split_network(net, known)
     names = ", ".join(f"{library}'s {name}" for library, name in _KNOWN)
     raise PluginError(
         f"How a {type(net).__name__} splits into stem, residual blocks and head is not known.",

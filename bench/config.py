@@ -21,7 +21,7 @@ from pydantic import (
     model_serializer,
 )
 
-from bench.plain_text import tame
+from bench.plain_text import slug
 from bench.recipes import Budget, Precision
 
 SPEC_VERSION = 1
@@ -131,7 +131,7 @@ class RunSpec(Keyed):
     def run(self) -> str:
         """The name of the run's folder: readable first, the key last."""
         parts = [self.method, self.dataset.name, self.backbone.name, f"s{self.seed}", self.key]
-        return "-".join(tame(part) for part in parts)
+        return "-".join(slug(part) for part in parts)
 
     def canonical_json(self) -> str:
         """Return the spec as JSON that does not depend on the order of keys."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bench.errors import BenchError, ConfigError
 from bench.folders import Folders
-from bench.plain_text import tame
+from bench.plain_text import slug
 from bench.records.published import load_published
 from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
@@ -83,7 +83,7 @@ def pareto(
     names = [row.dataset for row in found if row.accuracy is not None]
     name = _one_dataset(names, dataset, folders.results, start="bench run")
     chosen = [row for row in found if row.dataset == name]
-    target = out or folders.results / "figures" / f"pareto-{tame(name)}-{x}.html"
+    target = out or folders.results / "figures" / f"pareto-{slug(name)}-{x}.html"
     backbones = sorted({row.backbone for row in chosen}) if published else []
     papers = [p for backbone in backbones for p in load_published(name, backbone) if p.plottable]
     with chosen_with_out(out):
@@ -122,7 +122,7 @@ def report(folders: Folders, *, dataset: str | None = None, out: Path | None = N
         ConfigError: there are no finished runs, or several data sets and none is chosen.
     """
     document = document_in(folders.results, dataset=dataset, data_dir=folders.data)
-    folder = out or folders.results / "report" / tame(document.dataset)
+    folder = out or folders.results / "report" / slug(document.dataset)
     with chosen_with_out(out):
         return write_report(document, folder)
 
@@ -184,7 +184,7 @@ def draw_latency(
     for dataset in dict.fromkeys(record.spec.dataset.name for record in records):
         chosen = [record for record in records if record.spec.dataset.name == dataset]
         for name, chart in latency_charts(Study(chosen, store)).items():
-            drawn += write_chart(chart, folder / f"{name}-{tame(dataset)}.png")
+            drawn += write_chart(chart, folder / f"{name}-{slug(dataset)}.png")
     return drawn
 
 
@@ -215,7 +215,7 @@ def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:
     found = [row for row in rows(records) if row.accuracy is not None]
     if not found or not can_draw():
         return None
-    target = folders.results / "figures" / f"run-{tame(found[0].dataset)}.png"
+    target = folders.results / "figures" / f"run-{slug(found[0].dataset)}.png"
     write_chart(pareto_chart(pareto_data(found, x="nflops")), target)
     return target
 
@@ -232,7 +232,7 @@ def draw_sweep(sweep: SweepRecord, records: Sequence[RunRecord], folders: Folder
     found = sweep_front(sweep, Study(records, RunStore(folders.results)))
     if found is None:
         return DrawnFront([], None)
-    target = folders.results / "figures" / f"sweep-{tame(sweep.name)}.png"
+    target = folders.results / "figures" / f"sweep-{slug(sweep.name)}.png"
     if can_draw():
         write_chart(front_chart(sweep, found), target)
     return DrawnFront(front_lines(found), target if can_draw() else None)

@@ -66,11 +66,11 @@ class PonderCost(Phase):
 
 
 class JointExits(Phase):
-    """Trunk and exits together, each way out weighed by `weights`."""
+    """Trunk and exits together, each classifier weighed by `weights`."""
 
     @abstractmethod
     def weights(self, net: ExitResNet, progress: float) -> Sequence[float]:
-        """Return the weight of the cross-entropy of each way out, the trunk's own head last."""
+        """Return the weight of the cross-entropy of each classifier, the trunk's own head last."""
 
     def loss(self, net: DynamicNet, batch: Batch, progress: float) -> LossTerms:
         assert isinstance(net, ExitResNet)

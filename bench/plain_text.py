@@ -37,7 +37,7 @@ def shown(value: object, *, longest: int = 80) -> str:
         return f"a {type(value).__name__} too large to show"
 
 
-def tame(text: str) -> str:
+def slug(text: str) -> str:
     """Return `text` as part of a file name: letters, digits, _ and . only, at most 40."""
     return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip(".")[:40] or "unnamed"
 

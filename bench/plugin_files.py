@@ -138,7 +138,7 @@ def import_file(path: Path) -> tuple[ModuleType, str]:
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise PluginError(
-            f"The plugin {path} cannot be imported: {said(error)}", hint=_way_out(path, error)
+            f"The plugin {path} cannot be imported: {error_text(error)}", hint=_way_out(path, error)
         ) from error
     return module, code
 
@@ -159,7 +159,7 @@ def check_own(package: str) -> None:
     )
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return what an exception of a plugin's code says, in one line."""
     try:
         return one_line(f"{type(error).__name__}: {error}")

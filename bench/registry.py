@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_ty
 
 from bench.errors import PluginError, UnknownNameError
 from bench.plain_text import one_line
-from bench.plugin_files import check_own, code_hash, import_file, own_files, said
+from bench.plugin_files import check_own, code_hash, error_text, import_file, own_files
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         # A module that ends in sys.exit() must not end this process without a word.
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: {said(error)}",
+                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: {error_text(error)}",
                 hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
             ) from error
         self._check(found, name=name, source=entry.value)

@@ -4,7 +4,7 @@ Reference: Teerapittayanon, McDanel, Kung, "BranchyNet: Fast Inference via Early
 Neural Networks", ICPR 2016, arXiv 1709.01686, and the authors' code.
 
 How it decides. Each exit has a classifier. An image leaves at exit n if the entropy of its softmax,
-H = -sum p log p (natural logarithm), is below T_n; the last way out is the trunk's own head.
+H = -sum p log p (natural logarithm), is below T_n; the last exit is the trunk's own head.
 
 How it learns. All classifiers and the trunk jointly:
 
@@ -15,7 +15,7 @@ alone first (recipe `paper`: half of the epochs); other recipes train jointly fr
 
 How the thresholds are chosen. The authors sweep them on the test set and pick the knee by eye.
 Here they are set on held-out training images by the budgets of MSDNet (Huang et al., ICLR 2018):
-the shares of the images that leave by each way out are proportional to p^k, k = 1, 2, 3, and the
+the shares of the images that leave at each exit are proportional to p^k, k = 1, 2, 3, and the
 thresholds are such that these shares of the held-out images leave there. One p, one operating
 point; the larger p, the more images go to the end.
 

@@ -15,7 +15,7 @@ are always two, behind stages 1 and 2.
 
 How the thresholds are chosen. In the paper the user sets one. Here they are set on held-out
 training images by the budgets of MSDNet (Huang et al., ICLR 2018): the shares of the images that
-leave by each way out are proportional to p^k, k = 1, 2, 3. One p, one operating point; the larger
+leave at each exit are proportional to p^k, k = 1, 2, 3. One p, one operating point; the larger
 p, the more images go to the end.
 
 Published on MNIST: 98.9 %, the network alone 97.5 %, with 1.91 times fewer operations. Nothing is

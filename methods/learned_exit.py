@@ -10,11 +10,11 @@ the image leaves. Its three multiplications are counted.
 
 How it learns. The network itself is left intact: the exits' classifiers are trained on it frozen,
 from the cross-entropy. Then the rules are fitted on held-out training images, exit by exit, from
-the last to the first. With C_k the MACs to way out k (heads and rules included) relative to the
+the last to the first. With C_k the MACs to exit k (heads and rules included) relative to the
 dense network, lambda the price of a dense network's MACs, and l_k what leaving there gets wrong:
 
     stop_k  = l_k + lambda C_k
-    ahead_k = stop at the way out that the rules already learned would choose behind k
+    ahead_k = stop at the exit that the rules already learned would choose behind k
     label   = 1[stop_k < ahead_k],     weight = |ahead_k - stop_k|
 
 a weighted binary classification per exit. l_k is 1 for an answer that is wrong where the whole
@@ -133,8 +133,8 @@ class LearnedRule(ExitRule):
             score.biases_p[point] = bias.to(score.biases_p)
 
 
-def losses_by_way_out(logits_wmk: Tensor, labels_m: Tensor, *, kind: str) -> Tensor:
-    """Return what M images lose by each way out, (W, M) of 0 and 1, from their logits."""
+def losses_by_exit(logits_wmk: Tensor, labels_m: Tensor, *, kind: str) -> Tensor:
+    """Return what M images lose at each exit, (W, M) of 0 and 1, from their logits."""
     wrong_wm = (logits_wmk.argmax(dim=2) != labels_m).double()
     return (wrong_wm - wrong_wm[-1]).clamp(min=0) if kind == "excess" else wrong_wm
 
@@ -191,7 +191,7 @@ def learn_backwards(
 ) -> tuple[Tensor, Tensor]:
     """Return the regressions (E, F), (E,) of all exits, learned from the last to the first.
 
-    `losses_wm` (W, M) is what each image loses if it leaves by each way out, `costs_w` what
+    `losses_wm` (W, M) is what each image loses if it leaves at each exit, `costs_w` what
     getting there costs, in the same unit. At each exit the label says whether leaving is cheaper
     than going on under the rules already learned; an image weighs as much as the difference.
     """
@@ -219,7 +219,7 @@ def calibrate_by_learning(
 ) -> None:
     """Learn the rules of each operating point: what all MACs of the dense network may cost.
 
-    `losses_wm` are losses by each way out, as in `learn_backwards`.
+    `losses_wm` are losses at each exit, as in `learn_backwards`.
     """
     rule = net.rule
     assert isinstance(rule, LearnedRule)
@@ -269,7 +269,7 @@ class LearnedExit(Method[LearnedExitConfig]):
         assert isinstance(net, ExitResNet)
         logits_wmk = held_out_answers(net, (batch.x_nchw for batch in held_out))
         labels_m = torch.cat([batch.labels_n for batch in held_out])
-        losses_wm = losses_by_way_out(logits_wmk, labels_m, kind=config.loss)
+        losses_wm = losses_by_exit(logits_wmk, labels_m, kind=config.loss)
         calibrate_by_learning(net, logits_wmk, losses_wm, prices=config.lambdas, ridge=config.ridge)
 
     def operating_points(self, net: DynamicNet, config: LearnedExitConfig) -> Sequence[Point]:

@@ -103,7 +103,7 @@ class Patience(ExitRule):
 
 
 class DepthWeights(JointExits):
-    """Trunk and exits together, each way out weighing as its number."""
+    """Trunk and exits together, each classifier weighted by its number."""
 
     def weights(self, net: ExitResNet, progress: float) -> Sequence[float]:
         numbers = range(1, len(net.exits) + 2)

@@ -31,7 +31,7 @@ from bench.data.photos import FILE_NAME, LEFT_OUT, known, leave_out_broken, left
 from bench.data.plugin import PLUGINS, DatasetPlugin
 from bench.errors import BenchError, DataError, PluginError, UnknownNameError
 from bench.machine import available_memory_bytes, usable_cores
-from bench.plain_text import one_line, tame
+from bench.plain_text import one_line, slug
 
 # Images in memory are held four times: as they are, padded, and once more while each is made. And
 # half of the memory is for everything else.
@@ -130,7 +130,7 @@ class _Folder:
 def _listed(folder: Path, data_dir: Path) -> _Folder:
     # Two folders may have the same last name.
     place = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
-    kept = data_dir / f"folder-{tame(folder.name)}-{place}"
+    kept = data_dir / f"folder-{slug(folder.name)}-{place}"
     splits = list_splits(folder, without=left_out(folder, kept / LEFT_OUT))
     return _Folder(splits, stamp(folder, splits), kept / cache.FILE_NAME, kept / FILE_NAME)
 

@@ -42,17 +42,17 @@ AscendingShares = Annotated[
 """A setting: the same between 0 and 1."""
 
 
-def exit_shares(p: float, *, ways_out: int) -> list[float]:
-    """Return q_k proportional to p^k, k = 1 ... ways_out: the share that leaves by each way."""
-    powers = [p**k for k in range(1, ways_out + 1)]
+def exit_shares(p: float, *, exits: int) -> list[float]:
+    """Return q_k proportional to p^k, k = 1 ... exits: the share that leaves at each."""
+    powers = [p**k for k in range(1, exits + 1)]
     return [power / sum(powers) for power in powers]
 
 
 def cuts_for_shares(confidence_em: Tensor, shares: Sequence[float]) -> list[float]:
     """Return one cut per exit: of those not yet gone, leave whose confidence is above it.
 
-    `confidence_em` (E, M) is how sure each of M images is at each exit but the last way out;
-    `shares` says which share of all M leaves by each way out, so that after exit e
+    `confidence_em` (E, M) is how sure each of M images is at each exit but the trunk's own head;
+    `shares` says which share of all M leaves at each, so that after exit e
     round(M (q_1 + ... + q_e)) are gone. A cut lies halfway between the last who leaves and the
     first who stays; those who tie with the last who leaves go too, and the next exit makes up.
     """
@@ -79,7 +79,7 @@ def _cut(confidence_m: Tensor, leaving: int) -> float:
 
 
 def held_out_answers(net: ExitResNet, images: Iterable[Tensor]) -> Tensor:
-    """Return the answers of all ways out to batches of images (N, C, H, W): (W, M, K).
+    """Return the answers of all classifiers to batches of images (N, C, H, W): (W, M, K).
 
     Raises:
         ConfigError: there are no images.
@@ -97,8 +97,8 @@ def held_out_answers(net: ExitResNet, images: Iterable[Tensor]) -> Tensor:
 def calibrate_to_budgets(net: ExitResNet, images: Iterable[Tensor], p: Sequence[float]) -> None:
     """Set the thresholds of each operating point to the exit distribution of its p."""
     rule, confidence_em = _confidence(net, images)
-    ways = rule.num_exits + 1
-    cuts = [cuts_for_shares(confidence_em, exit_shares(value, ways_out=ways)) for value in p]
+    count = rule.num_exits + 1
+    cuts = [cuts_for_shares(confidence_em, exit_shares(value, exits=count)) for value in p]
     rule.set_cuts(torch.tensor(cuts, dtype=torch.float64).to(rule.thresholds_pe))
 
 
@@ -127,7 +127,7 @@ def cut_within(confidence_em: Tensor, costs_w: Sequence[float], budget: float) -
     """Return the highest cut such that the mean cost is at most `budget`; -inf if none is.
 
     An image leaves at the first exit where its confidence (E, M) is above the cut, and pays what
-    this way out costs. The mean cost never falls as the cut rises.
+    leaving there costs. The mean cost never falls as the cut rises.
     """
     levels: list[float] = sorted(set(confidence_em.flatten().tolist()))
     cuts = [-math.inf, *((low + high) / 2 for low, high in pairwise(levels)), math.inf]
@@ -142,11 +142,11 @@ def _mean_cost(confidence_em: Tensor, costs_w: Sequence[float], cut: float) -> f
 
 
 def cost_shares(net: ExitResNet) -> list[float]:
-    """Return what leaving by each way out costs, heads and rules included, in MACs relative to
+    """Return what leaving at each classifier costs, heads and rules included, in MACs relative to
     the dense network."""
     units = net.units()
     macs_u = [macs_of(unit, device=net.passed_u.device) for unit in units]
     dense = sum(macs for macs, unit in zip(macs_u, units, strict=True) if unit.role != "policy")
     passed = net.passed_u.tolist()
-    ways = range(net.rule.num_exits + 1)
-    return [sum(m for m, n in zip(macs_u, passed, strict=True) if n <= k) / dense for k in ways]
+    count = range(net.rule.num_exits + 1)
+    return [sum(m for m, n in zip(macs_u, passed, strict=True) if n <= k) / dense for k in count]

@@ -1,4 +1,4 @@
-"""A trunk with exits: classifiers on the way.
+"""A trunk with exits: classifiers on the exit_index.
 
 Every method that may end a network early is an instance of this class with its own rule
 (exit_rules.py), places (exit_places.py) and heads (exit_heads.py); the loop over the stretches
@@ -33,13 +33,13 @@ NUM_EXITS = 2  # where nothing else is said: behind one and two thirds
 
 
 class ExitResNet(DynamicNet):
-    """A trunk that an image may leave on the way, where the rule says so.
+    """A trunk that an image may leave on the exit_index, where the rule says so.
 
     `starts` are the first blocks behind the exits, by default behind one and two thirds: where
     stages end, if there are as many, as behind stages 1 and 2 of a CIFAR ResNet.
 
-    There are W = E + 1 ways out, counted from 0: the exits, and the trunk's own head. An image that
-    leaves by one of them ran all that lies before it, the heads of earlier exits included.
+    There are W = E + 1 classifiers, counted from 0: the exits', and the trunk's own head. An image
+    that leaves at one of them ran all that lies before it, heads of earlier exits included.
     `point` is the operating point of the rule that the network is set to; `at` gives the others.
     Modules that only training needs go into `training_only`; `inference_net` drops them.
     """
@@ -79,7 +79,7 @@ class ExitResNet(DynamicNet):
 
     @property
     def heads(self) -> tuple[nn.Module, ...]:
-        """The classifiers of all ways out, the trunk's head last."""
+        """All classifiers, the trunk's head last."""
         return (*self.exits, self.trunk.head)
 
     def units(self) -> Sequence[Unit]:
@@ -100,7 +100,7 @@ class ExitResNet(DynamicNet):
 
     def forward(self, x_nchw: Tensor) -> Output:
         logits_wnk = self.exit_logits(x_nchw)
-        return self._leaving(logits_wnk, *self._ways_out(logits_wnk))
+        return self._leaving(logits_wnk, *self._exits_taken(logits_wnk))
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
         if self.last < self.rule.num_exits:
@@ -110,8 +110,8 @@ class ExitResNet(DynamicNet):
 
     def forward_permuted(self, x_nchw: Tensor, order_n: Tensor) -> Output:
         logits_wnk = self.exit_logits(x_nchw)
-        answers_wnk, way_n = self._ways_out(logits_wnk)
-        return self._leaving(logits_wnk, answers_wnk, way_n[order_n])
+        answers_wnk, exit_n = self._exits_taken(logits_wnk)
+        return self._leaving(logits_wnk, answers_wnk, exit_n[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
         return executed_whole(self, x_nchw)
@@ -130,7 +130,7 @@ class ExitResNet(DynamicNet):
         return net
 
     def states(self, x_nchw: Tensor) -> Iterator[Tensor]:
-        """Yield the state at each way out, (N, C, h, w); what is not asked for is not computed."""
+        """Yield the state at each classifier, (N, C, h, w); what is not read is not computed."""
         h_nchw = self.trunk.stem(x_nchw)
         for stretch in self.stretches():
             for block in stretch:
@@ -138,7 +138,7 @@ class ExitResNet(DynamicNet):
             yield h_nchw
 
     def exit_logits(self, x_nchw: Tensor) -> Tensor:
-        """Return the logits of all ways out, (W, N, K), none leaving."""
+        """Return the logits of all classifiers, (W, N, K), none leaving."""
         return self._classified(islice(self.states(x_nchw), self.last + 1))
 
     def side_logits(self, x_nchw: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class ExitResNet(DynamicNet):
         return self._classified(states_e)
 
     def answers(self, logits_wnk: Tensor) -> Tensor:
-        """Return the answer of each way out (W, N, K), from the logits of all."""
+        """Return the answer at each classifier (W, N, K), from the logits of all."""
         return torch.stack([answer_nk for answer_nk, _ in self._asked(logits_wnk)])
 
     @property
@@ -158,7 +158,7 @@ class ExitResNet(DynamicNet):
         return [f"block{start}" if start < last else "head" for start in self.starts[1:]]
 
     def stretches(self) -> list[list[Block]]:
-        """Return the blocks up to each way out, from the one before it."""
+        """Return the blocks up to each classifier, from the one before it."""
         blocks, ends = self.blocks, (*self.starts[1:], None)
         return [blocks[start:end] for start, end in zip(self.starts, ends, strict=True)]
 
@@ -183,82 +183,84 @@ class ExitResNet(DynamicNet):
         return torch.full((count,), self.last, dtype=torch.int64, device=logits_wnk.device)
 
     def _asked(self, logits_wnk: Tensor) -> Iterator[tuple[Tensor, Carried]]:
-        """Yield the answer of each way out (N, K), and what the rule carries on from it."""
+        """Yield the answer at each classifier (N, K), and what the rule carries on from it."""
         carried: Carried = ()
-        for way, logits_nk in enumerate(logits_wnk):
-            answer_nk, carried = self.rule.answer(logits_nk, carried, exit_index=way)
+        for exit_index, logits_nk in enumerate(logits_wnk):
+            answer_nk, carried = self.rule.answer(logits_nk, carried, exit_index=exit_index)
             yield answer_nk, carried
 
-    def _ways_out(self, logits_wnk: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the answers (W, N, K), and by which way out each image leaves, (N,) in 0 ... E."""
+    def _exits_taken(self, logits_wnk: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the answers (W, N, K), and where each image leaves, (N,) in 0 ... E."""
         asked = list(self._asked(logits_wnk))
-        way_n = self._none_leave(logits_wnk)
-        for way in reversed(range(self.last)):
-            answer_nk, carried = asked[way]
-            way_n = torch.where(self._leaves(way, answer_nk.detach(), carried), way, way_n)
-        return torch.stack([answer_nk for answer_nk, _ in asked]), way_n
+        exit_n = self._none_leave(logits_wnk)
+        for exit_index in reversed(range(self.last)):
+            answer_nk, carried = asked[exit_index]
+            exit_n = torch.where(
+                self._leaves(exit_index, answer_nk.detach(), carried), exit_index, exit_n
+            )
+        return torch.stack([answer_nk for answer_nk, _ in asked]), exit_n
 
-    def _leaves(self, way: int, answer_nk: Tensor, carried: Carried) -> Tensor:
-        return self.rule.leaves(answer_nk, carried, exit_index=way, point=self.point)
+    def _leaves(self, exit_index: int, answer_nk: Tensor, carried: Carried) -> Tensor:
+        return self.rule.leaves(answer_nk, carried, exit_index=exit_index, point=self.point)
 
     def _classified(self, states: Iterable[Tensor]) -> Tensor:
         found: list[Tensor] = []
-        for way, h_nchw in enumerate(states):
-            found.append(self._classify(way, h_nchw, *found[-1:]))
+        for exit_index, h_nchw in enumerate(states):
+            found.append(self._classify(exit_index, h_nchw, *found[-1:]))
         return torch.stack(found)
 
-    def _classify(self, way: int, h_nchw: Tensor, *before: Tensor) -> Tensor:
-        """Return the logits of way out `way`; `before` are those of the one before it, if any."""
-        head = self.heads[way]
+    def _classify(self, exit_index: int, h_nchw: Tensor, *before: Tensor) -> Tensor:
+        """Return the logits of a classifier; `before` are those of the one before it, if any."""
+        head = self.heads[exit_index]
         read = [nk.detach() for nk in before] if isinstance(head, CascadingHead) else []
         logits_nk: Tensor = head(h_nchw, *read)
         return logits_nk
 
-    def _leaving(self, logits_wnk: Tensor, answers_wnk: Tensor, way_n: Tensor) -> Output:
-        logits_nk = answers_wnk[way_n, torch.arange(len(way_n), device=way_n.device)]
-        terms = {"exit_logits_wnk": logits_wnk, "way_n": way_n}
-        return Output(logits_nk, self._trace(way_n), terms)
+    def _leaving(self, logits_wnk: Tensor, answers_wnk: Tensor, exit_n: Tensor) -> Output:
+        logits_nk = answers_wnk[exit_n, torch.arange(len(exit_n), device=exit_n.device)]
+        terms = {"exit_logits_wnk": logits_wnk, "exit_n": exit_n}
+        return Output(logits_nk, self._trace(exit_n), terms)
 
-    def _trace(self, way_n: Tensor) -> Tensor:
-        return (self.passed_u <= way_n[:, None]).float()
+    def _trace(self, exit_n: Tensor) -> Tensor:
+        return (self.passed_u <= exit_n[:, None]).float()
 
     def _from(
         self,
-        way: int,
+        exit_index: int,
         h_nchw: Tensor,
         branch: Branch,
         before: Sequence[Tensor] = (),
         carried: Carried = (),
     ) -> tuple[Tensor, Tensor]:
-        """Go on with images that have not left before way out `way`."""
-        for block in self.stretches()[way]:
+        """Continue with images that have not left before classifier `exit_index`."""
+        for block in self.stretches()[exit_index]:
             h_nchw = block(h_nchw)
-        logits_nk = self._classify(way, h_nchw, *before)
-        answer_nk, carried = self.rule.answer(logits_nk, carried, exit_index=way)
+        logits_nk = self._classify(exit_index, h_nchw, *before)
+        answer_nk, carried = self.rule.answer(logits_nk, carried, exit_index=exit_index)
 
         def leave(answer_nk: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
-            return answer_nk, (self.passed_u <= way).float().expand(answer_nk.shape[0], -1)
+            return answer_nk, (self.passed_u <= exit_index).float().expand(answer_nk.shape[0], -1)
 
-        def go_on(_: Tensor, h_nchw: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        def continue_(_: Tensor, h_nchw: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
             before, carried = rest[:handed], rest[handed:]
-            return self._from(way + 1, h_nchw, branch, before, carried)
+            return self._from(exit_index + 1, h_nchw, branch, before, carried)
 
-        if way == self.last:
+        if exit_index == self.last:
             return leave(answer_nk)
-        stays_n = ~self._leaves(way, answer_nk, carried)
-        handed = int(isinstance(self.heads[way + 1], CascadingHead))
+        stays_n = ~self._leaves(exit_index, answer_nk, carried)
+        handed = int(isinstance(self.heads[exit_index + 1], CascadingHead))
         rest = (*[logits_nk] * handed, *carried)
-        answer_nk, executed_nu = branch(stays_n, go_on, leave, answer_nk, h_nchw, *rest)
+        answer_nk, executed_nu = branch(stays_n, continue_, leave, answer_nk, h_nchw, *rest)
         return answer_nk, executed_nu
 
-    def _cut_behind(self, way: int) -> None:
-        """Remove what lies behind exit `way`, counted from 0, and let every image leave there."""
-        self.last = way
-        for block in self.blocks[self.starts[way + 1] :]:
+    def _cut_behind(self, exit_index: int) -> None:
+        """Remove what lies behind an exit, counted from 0, and let every image leave there."""
+        self.last = exit_index
+        for block in self.blocks[self.starts[exit_index + 1] :]:
             block.register_module("residual", RemovedResidual())
             for name in ("shortcut", "then"):
                 if has_cost(getattr(block, name)):
                     block.register_module(name, RemovedResidual())
-        for later in range(way + 1, self.rule.num_exits):
+        for later in range(exit_index + 1, self.rule.num_exits):
             self.exits[later] = RemovedResidual()
         self.trunk.register_module("head", RemovedResidual())

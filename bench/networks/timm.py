@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench.errors import ConfigError, UnknownNameError
 from bench.networks.residuals import AttentionResidual, TokenResidual
 from bench.networks.torchvision import trunk_of_layers
-from bench.networks.trunk import Backbone, Block, Family, Trunk, taken_apart
+from bench.networks.trunk import Backbone, Block, Family, Trunk, split_network
 
 _LISTED = (
     *("vit_tiny_patch4_32", "vit_tiny_patch16_224", "vit_small_patch16_224"),
@@ -45,7 +45,7 @@ class Timm(Family):
                 f"{backbone.name} is a {type(net).__name__}; supported are {', '.join(_APART)}.",
                 hint="docs/adding-a-backbone.md says how to bring any other network.",
             )
-        return taken_apart(net, apart)
+        return split_network(net, apart)
 
     def model(self, backbone: Backbone) -> nn.Module:
         timm = _timm()

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.errors import UnknownNameError
 from bench.networks.residuals import basic_residual
-from bench.networks.trunk import Backbone, Block, Family, Trunk, taken_apart
+from bench.networks.trunk import Backbone, Block, Family, Trunk, split_network
 
 _RESNETS = {
     "resnet10": ("BasicBlock", (1, 1, 1, 1)),
@@ -48,7 +48,7 @@ class Torchvision(Family):
 
     def build(self, backbone: Backbone) -> Trunk:
         apart = resnet_trunk if backbone.member in _RESNETS else mobilenet_trunk
-        return taken_apart(self.model(backbone), apart)
+        return split_network(self.model(backbone), apart)
 
     def model(self, backbone: Backbone) -> nn.Module:
         from torchvision.models import mobilenet_v2, resnet

@@ -83,7 +83,7 @@ class Trunk(nn.Module):
         return logits
 
 
-def taken_apart(net: nn.Module, apart: Callable[[Any], Trunk]) -> Trunk:
+def split_network(net: nn.Module, apart: Callable[[Any], Trunk]) -> Trunk:
     """Return the trunk that `apart` makes of a network: its own modules and weights in other
     places, under names that differ from the library's."""
     theirs = {id(tensor): name for name, tensor in net.state_dict(keep_vars=True).items()}

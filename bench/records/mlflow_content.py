@@ -27,13 +27,13 @@ POINT_TAG = "skipbench.point"
 
 def params(settings: Mapping[str, Any], *, longest: int = 500) -> dict[str, str]:
     """Return nested settings as flat MLflow parameters: budget.optimizer.lr and the like."""
-    return {tame(name): str(value)[:longest] for name, value in leaves(settings).items()}
+    return {mlflow_key(name): str(value)[:longest] for name, value in leaves(settings).items()}
 
 
 def history(record: RunRecord) -> list[tuple[str, float, int]]:
     """Return (metric, value, step) of every epoch; the step counts epochs over all phases."""
     return [
-        (tame(f"train/{name}"), value, step)
+        (mlflow_key(f"train/{name}"), value, step)
         for step, row in enumerate(record.history)
         for name, value in (row.values | {"lr": row.lr, "images_per_s": row.images_per_s}).items()
     ]
@@ -45,7 +45,7 @@ def finals(record: RunRecord) -> list[tuple[str, float]]:
     Without the name they are those of the point's model, and of its run where it has only one.
     """
     return [
-        (tame(f"{point.name}/{name}"), value)
+        (mlflow_key(f"{point.name}/{name}"), value)
         for point in record.points
         if point.name
         for name, value in (measured(point)).items()
@@ -71,7 +71,7 @@ def sweep_metrics(sweep: SweepRecord) -> dict[str, float]:
     best: dict[str, float] = {}
     for trial in sweep.trials:
         if trial.run in sweep.chosen.get(trial.method, ()) and trial.score is not None:
-            name = tame(f"best_score/{trial.method}")
+            name = mlflow_key(f"best_score/{trial.method}")
             best[name] = max(trial.score, best.get(name, trial.score))
     return {**dict(counts), **best}
 
@@ -90,7 +90,7 @@ def measured(point: PointRecord) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def tame(name: str) -> str:
+def mlflow_key(name: str) -> str:
     """Return `name` with only the characters that MLflow takes in keys."""
     return re.sub(r"[^A-Za-z0-9_\-. /]", "_", name).strip("/. ")[:240] or "unnamed"
 
@@ -134,7 +134,7 @@ def log_models(client: MlflowClient, run: Run, record: RunRecord, *, at_ms: int)
         client.set_logged_model_tags(model.model_id, _tags(record, point))
         metrics = [
             Metric(
-                *(tame(name), value, at_ms, last_step(record)),
+                *(mlflow_key(name), value, at_ms, last_step(record)),
                 model_id=model.model_id,
                 dataset_name=tested.name,
                 dataset_digest=tested.digest,

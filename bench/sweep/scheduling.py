@@ -3,7 +3,7 @@
 Tune places trials, asks the ledger what to try next and decides which to stop, by rules that see
 each method by itself and count recorded trials in. A trial runs in a process of its own beside its
 Ray worker; what it finds comes back to the driver, which alone writes what trials cannot. Only this
-module, joining.py and worker.py know Ray.
+module, ray_connection.py and worker.py know Ray.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from bench.errors import ConfigError
 from bench.records.record import EpochRow
-from bench.sweep.joining import joined
 from bench.sweep.ledger import Ledger, Progress, RecordedTrial, State
 from bench.sweep.options import SweepOptions
+from bench.sweep.ray_connection import connected
 from bench.sweep.worker import (
     FILES,
     JOB,
@@ -31,8 +31,8 @@ from bench.sweep.worker import (
     TOLD,
     TrialJob,
     lacks,
-    put_away,
     run_trial,
+    store_files,
 )
 
 # Trials are stopped after a ninth and after a third of their training: of three that got there,
@@ -123,7 +123,7 @@ def schedule(
     first = ledger.next_trial()
     if first is None:
         return
-    with joined(options.address) as (ray, scratch):
+    with connected(options.address) as (ray, scratch):
         nodes = ray.nodes()
         resources = _resources(options, nodes)
         device = options.device
@@ -317,7 +317,7 @@ def _callback(bridge: _TuneBridge) -> Any:
             self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
         ) -> None:
             if FILES in result:
-                put_away(ray.get(result[FILES]), bridge.ledger.results_dir)
+                store_files(ray.get(result[FILES]), bridge.ledger.results_dir)
             bridge.result(trial.trial_id, json.loads(result[TOLD]))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:

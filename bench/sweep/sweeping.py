@@ -19,7 +19,7 @@ from bench.engine.fitting import fitted
 from bench.engine.side_by_side import job_of
 from bench.errors import RecordError
 from bench.folders import Folders
-from bench.plain_text import tame
+from bench.plain_text import slug
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, load_sweep
@@ -104,7 +104,7 @@ def name_of(options: SweepOptions, plan: Planner) -> str:
     told["pretrained"] = None if plan.weights is None else plan.weights.sha256
     digest = hashlib.sha256(canonical_json(told).encode()).hexdigest()[:8]
     methods = "_".join(plan.options.methods)[:40]
-    about = (tame(part) for part in (plan.dataset.info.name, options.backbone_name))
+    about = (slug(part) for part in (plan.dataset.info.name, options.backbone_name))
     return "-".join((methods, *about, digest))
 
 

@@ -77,7 +77,7 @@ def collect(placed: TrialJob, trial: TrialJob) -> Files | None:
     }
 
 
-def put_away(files: Mapping[str, bytes], results_dir: Path) -> None:
+def store_files(files: Mapping[str, bytes], results_dir: Path) -> None:
     """Write the files of runs that were done elsewhere; the record of each last.
 
     Raises:

@@ -62,8 +62,8 @@ def test_each_operating_point_has_the_exit_distribution_of_its_p() -> None:
     assert [point.name for point in points] == ["p=2", "p=0.5", "p=4"]
     shares = {"p=0.5": (4, 2, 1), "p=2": (1, 2, 4), "p=4": (1, 4, 16)}
     for point in points:
-        parts, way_n = shares[point.name], point.net(held[0].x_nchw).terms["way_n"]
-        assert way_n.bincount(minlength=3).tolist() == [42 * part // sum(parts) for part in parts]
+        parts, exit_n = shares[point.name], point.net(held[0].x_nchw).terms["exit_n"]
+        assert exit_n.bincount(minlength=3).tolist() == [42 * part // sum(parts) for part in parts]
 
 
 def test_the_trunk_takes_the_weights_of_a_trained_dense_network() -> None:

@@ -59,7 +59,7 @@ def test_an_image_leaves_where_its_largest_probability_reaches_the_threshold() -
     at_first = first >= first.median()
     at_second = ~at_first & (second >= second.median())
     expected = torch.where(at_first, 0, torch.where(at_second, 1, 2))
-    assert torch.equal(net(x).terms["way_n"], expected)
+    assert torch.equal(net(x).terms["exit_n"], expected)
     assert set(expected.tolist()) == {0, 1, 2}
 
 

@@ -69,7 +69,7 @@ def test_at_one_end_all_leave_at_exit_1_and_at_the_other_nobody_leaves(
     for threshold, way_out in ((first, 0), (never, net.rule.num_exits)):
         net.get_buffer("rule.thresholds_pe").fill_(threshold)
         output = net(x)
-        assert bool((output.terms["way_n"] == way_out).all())
+        assert bool((output.terms["exit_n"] == way_out).all())
         assert torch.equal(output.logits, net.exit_logits(x)[way_out])
         assert torch.equal(net.execute(x).executed, output.executed)
     assert torch.equal(net(x).logits, net.trunk(x)) and bool(net(x).executed.all())

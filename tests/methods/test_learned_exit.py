@@ -14,7 +14,7 @@ from bench.data.augment import Batch
 from bench.measure.cost import unit_macs
 from bench.networks.exits import ExitResNet
 from bench.plugins import method_config
-from methods.learned_exit import LearnedExit, LearnedExitConfig, losses_by_way_out
+from methods.learned_exit import LearnedExit, LearnedExitConfig, losses_by_exit
 
 build = partial(built, LearnedExit())
 
@@ -28,9 +28,9 @@ def test_an_excess_loss_is_wrong_only_where_the_whole_network_is_right() -> None
     answers_wm = torch.tensor([[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]])
     logits_wmk = torch.nn.functional.one_hot(answers_wm, 2).float()
     labels_m = torch.zeros(4, dtype=torch.int64)
-    excess = losses_by_way_out(logits_wmk, labels_m, kind="excess")
+    excess = losses_by_exit(logits_wmk, labels_m, kind="excess")
     assert excess.tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    error = losses_by_way_out(logits_wmk, labels_m, kind="error")
+    error = losses_by_exit(logits_wmk, labels_m, kind="error")
     assert error.tolist() == [[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
 
 
@@ -57,8 +57,8 @@ def test_the_rules_follow_the_labels_of_the_held_out_images() -> None:
     LearnedExit().calibrate(other, config, [few])
     with torch.no_grad():
         for point in range(len(config.lambdas) - 1):
-            assert bool((net.at(point)(few.x_nchw).terms["way_n"] == 0).all())
-            assert bool((other.at(point)(few.x_nchw).terms["way_n"] == 2).all())
+            assert bool((net.at(point)(few.x_nchw).terms["exit_n"] == 0).all())
+            assert bool((other.at(point)(few.x_nchw).terms["exit_n"] == 2).all())
 
 
 def test_a_rule_costs_its_three_multiplications() -> None:

@@ -68,10 +68,10 @@ def test_a_head_mixes_the_largest_and_the_mean_of_4x4_fields() -> None:
 def test_where_no_exit_is_sure_the_most_confident_answers_at_full_cost() -> None:
     net, x = set_q(build(), 1.001), batch_of(40).x_nchw
     logits_wnk = net.exit_logits(x)
-    way_n = logits_wnk.double().softmax(dim=2).amax(dim=2).argmax(dim=0)
-    assert len(set(way_n.tolist())) > 1
+    exit_n = logits_wnk.double().softmax(dim=2).amax(dim=2).argmax(dim=0)
+    assert len(set(exit_n.tolist())) > 1
     for output in (net(x), net.execute(x)):
-        torch.testing.assert_close(output.logits, logits_wnk[way_n, torch.arange(40)])
+        torch.testing.assert_close(output.logits, logits_wnk[exit_n, torch.arange(40)])
         assert bool(output.executed.all())
 
 

@@ -147,7 +147,7 @@ def test_execution_is_the_masked_path_and_its_cost_the_traced(settings: dict[str
     confidence = net.answers(net.exit_logits(x)).double().softmax(dim=2).amax(dim=2)
     set_threshold(net, confidence[0].quantile(0.7).item())
     masked, executed = net(x), net.execute(x)
-    assert len(set(masked.terms["way_n"].tolist())) > 1
+    assert len(set(masked.terms["exit_n"].tolist())) > 1
     assert torch.equal(masked.executed, executed.executed)
     torch.testing.assert_close(masked.logits, executed.logits, atol=1e-5, rtol=1e-5)
     costs = list(unit_macs(net).values())

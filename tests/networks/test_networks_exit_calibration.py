@@ -37,9 +37,9 @@ def counts(confidence_em: Tensor, shares: list[float]) -> list[int]:
 
 
 def test_shares_are_proportional_to_powers_of_p() -> None:
-    assert exit_shares(1.0, ways_out=3) == pytest.approx([1 / 3] * 3)
-    assert exit_shares(2.0, ways_out=3) == pytest.approx([1 / 7, 2 / 7, 4 / 7])
-    assert exit_shares(0.5, ways_out=2) == pytest.approx([2 / 3, 1 / 3])
+    assert exit_shares(1.0, exits=3) == pytest.approx([1 / 3] * 3)
+    assert exit_shares(2.0, exits=3) == pytest.approx([1 / 7, 2 / 7, 4 / 7])
+    assert exit_shares(0.5, exits=2) == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_exactly_the_asked_share_leaves_and_the_surest_first() -> None:
@@ -82,7 +82,7 @@ def test_without_ties_the_number_gone_after_each_exit_is_exact(
 ) -> None:
     draws = torch.Generator().manual_seed(seed)
     confidence = torch.rand(exits, count, generator=draws, dtype=torch.float64)
-    shares = exit_shares(p, ways_out=exits + 1)
+    shares = exit_shares(p, exits=exits + 1)
     gone = torch.tensor(counts(confidence, shares)).cumsum(0).tolist()
     assert gone == [*(round(sum(shares[: e + 1]) * count) for e in range(exits)), count]
 
@@ -92,7 +92,7 @@ def test_without_ties_the_number_gone_after_each_exit_is_exact(
 def test_with_ties_too_a_larger_p_lets_no_more_images_leave_early(seed: int, values: int) -> None:
     draws = torch.Generator().manual_seed(seed)
     confidence = torch.randint(values, (2, 50), generator=draws).double()
-    first = [counts(confidence, exit_shares(p, ways_out=3))[0] for p in (0.1, 0.5, 1.0, 2.0, 8.0)]
+    first = [counts(confidence, exit_shares(p, exits=3))[0] for p in (0.1, 0.5, 1.0, 2.0, 8.0)]
     assert first == sorted(first, reverse=True)
 
 
@@ -101,9 +101,9 @@ def test_with_ties_too_a_larger_p_lets_no_more_images_leave_early(seed: int, val
 def test_each_point_gets_the_exit_distribution_of_its_p(rule: str) -> None:
     net, held_out = calibrated(rule), torch.cat([images(64, seed=50), images(64, seed=51)])
     for point, p in enumerate(BUDGETS):
-        way_n = net.at(point)(held_out).terms["way_n"]
-        found = way_n.bincount(minlength=3).cumsum(0).tolist()
-        shares = exit_shares(p, ways_out=3)
+        exit_n = net.at(point)(held_out).terms["exit_n"]
+        found = exit_n.bincount(minlength=3).cumsum(0).tolist()
+        shares = exit_shares(p, exits=3)
         assert found == [round(128 * sum(shares[: k + 1])) for k in range(3)]
 
 

@@ -53,7 +53,7 @@ def test_both_paths_are_what_image_by_image_gives() -> None:
         assert len(set(ways)) == 3, "images leave by all ways out"
         for output in (net.at(point)(x), net.at(point).execute(x)):
             torch.testing.assert_close(output.logits, logits, atol=1e-5, rtol=0)
-        assert net.at(point)(x).terms["way_n"].tolist() == ways
+        assert net.at(point)(x).terms["exit_n"].tolist() == ways
 
 
 @torch.no_grad()

@@ -36,10 +36,10 @@ def test_every_block_that_somebody_runs_has_one(kind: str) -> None:
 def test_behind_the_exit_that_all_images_take_there_is_none() -> None:
     net = calibrated("entropy")
     x_nchw = small_images(32)
-    way_n = net(x_nchw).terms["way_n"]
-    assert set(way_n.tolist()) == {0, 1, 2}
-    early = block_gradients(net, labelled(x_nchw[way_n == 0]))
-    later = block_gradients(net, labelled(x_nchw[way_n <= 1]))
+    exit_n = net(x_nchw).terms["exit_n"]
+    assert set(exit_n.tolist()) == {0, 1, 2}
+    early = block_gradients(net, labelled(x_nchw[exit_n == 0]))
+    later = block_gradients(net, labelled(x_nchw[exit_n <= 1]))
     assert running(early) == {"block0", "block1"}
     assert running(later) == {"block0", "block1", "block2", "block3"}
     assert len(running(block_gradients(net, labelled(x_nchw)))) == 6

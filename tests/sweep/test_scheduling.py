@@ -14,7 +14,7 @@ import pytest
 
 from bench.errors import ConfigError
 from bench.options import read_options
-from bench.sweep import joining, scheduling
+from bench.sweep import ray_connection, scheduling
 from bench.sweep.ledger import Progress
 from bench.sweep.options import SweepOptions
 from bench.sweep.trials import Proposal
@@ -71,7 +71,7 @@ class Card:
 @pytest.fixture
 def machine() -> Iterator[None]:
     """Ray's word for a machine of eight cores and a GPU, whatever there is."""
-    scratch = joining._scratch()
+    scratch = ray_connection._scratch()
     ray.init(
         num_cpus=8,
         num_gpus=1,

@@ -6,7 +6,7 @@ import pytest
 from sweep_parts import job_of
 
 from bench.errors import RecordError
-from bench.sweep.worker import TrialJob, collect, place_of, put_away, sign
+from bench.sweep.worker import TrialJob, collect, place_of, sign, store_files
 
 
 def _job(results: Path, shared: Path) -> TrialJob:
@@ -31,12 +31,12 @@ def test_who_does_not_sends_what_was_made(tmp_path: Path) -> None:
         files = collect(placed, job)
     assert files == {"a-run/record.json": b"{}", "a-run/point0.npz": b"numbers"}
     assert not Path(placed.job.results_dir).exists()
-    put_away(files, tmp_path / "home")
+    store_files(files, tmp_path / "home")
     assert (tmp_path / "home/runs/a-run/point0.npz").read_bytes() == b"numbers"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "x", "a/b/c", "/etc/x", "../record.json"])
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecordError, match="not taken"):
-        put_away({name: b""}, tmp_path / "home")
+        store_files({name: b""}, tmp_path / "home")
     assert list(tmp_path.rglob("x")) == []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.plain_text import tame
+from bench.plain_text import slug
 from bench.records.record import UNKNOWN_RUNTIME
 
 BATCH_SIZES = (1, 256)
@@ -205,7 +205,7 @@ def in_order(runtimes: Iterable[str]) -> list[str]:
 def file_suffix(runtime: str) -> str:
     """Return what files about one runtime are called after their name; nothing for cells from
     before runtimes were kept."""
-    return "" if runtime == UNKNOWN_RUNTIME else f"-{tame(runtime)}"
+    return "" if runtime == UNKNOWN_RUNTIME else f"-{slug(runtime)}"
 
 
 def runtimes_of(all_rows: Iterable[Row]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.plain_text import counted, one_line, tame
+from bench.plain_text import counted, one_line, slug
 from bench.records.published import PublishedPoint, canonical_name
 from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
@@ -89,7 +89,7 @@ def document_of(
     study = Study(records, store)
     shown, left_out = behaviours_of(study)
     behaviours = {
-        f"behaviour-{place:02d}-{tame(one.label)}": one for place, one in enumerate(shown, start=1)
+        f"behaviour-{place:02d}-{slug(one.label)}": one for place, one in enumerate(shown, start=1)
     }
     verdicts = sorted(
         verdicts_of(study),

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from bench.errors import ConfigError
-from bench.sweep import joining
+from bench.sweep import ray_connection
 
 
 def _long(tmp_path: Path) -> Path:
@@ -26,7 +26,7 @@ def test_a_temporary_folder_with_a_long_path_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(_long(tmp_path)))
-    made = joining._scratch()
+    made = ray_connection._scratch()
     try:
         socket = made / "session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
         assert len(os.fsencode(socket)) <= 107
@@ -39,11 +39,11 @@ def test_where_no_folder_can_be_used_the_variable_is_named(
     why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = _long(tmp_path) if why == "long" else Path("/proc" if why == "read-only" else "/tmp")
-    monkeypatch.setattr(joining, "_parents", lambda: [place])
+    monkeypatch.setattr(ray_connection, "_parents", lambda: [place])
     if why == "full":
-        monkeypatch.setattr(joining, "_NEEDED_BYTES", 1 << 62)
+        monkeypatch.setattr(ray_connection, "_NEEDED_BYTES", 1 << 62)
     with pytest.raises(ConfigError, match=str(place)) as caught:
-        joining._scratch()
+        ray_connection._scratch()
     assert "$TMPDIR" in str(caught.value)
 
 
@@ -55,7 +55,7 @@ def test_a_user_without_name_and_home_gets_one_meanwhile(
 
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with joining._a_home(tmp_path):
+    with ray_connection._writable_home(tmp_path):
         assert Path.home() == tmp_path
     assert "HOME" not in os.environ
 
@@ -65,11 +65,11 @@ def test_a_home_that_is_missing_is_stood_in_for(
 ) -> None:
     missing = str(tmp_path / "missing")
     monkeypatch.setenv("HOME", missing)
-    with joining._a_home(tmp_path):
+    with ray_connection._writable_home(tmp_path):
         assert Path.home() == tmp_path
     assert os.environ["HOME"] == missing
     monkeypatch.setenv("HOME", str(tmp_path))
-    with joining._a_home(Path("elsewhere")):
+    with ray_connection._writable_home(Path("elsewhere")):
         assert Path.home() == tmp_path
 
 
@@ -83,7 +83,7 @@ def test_whatever_ray_raises_where_it_is_imported_or_started_is_told(
             raise error
 
     with pytest.raises(ConfigError, match="Ray cannot be started here") as caught:
-        joining._connect(Refusing("ray"), "", tmp_path)
+        ray_connection._connect(Refusing("ray"), "", tmp_path)
     assert str(error.args[0]) in str(caught.value)
     assert "$TMPDIR" in str(caught.value) and "$HOME" in str(caught.value)
 
@@ -97,7 +97,7 @@ def test_whatever_ray_raises_where_it_is_imported_or_started_is_told(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
     with pytest.raises(ConfigError, match="Ray cannot be imported here"):
-        joining._imported()
+        ray_connection._imported()
 
 
 def test_a_start_that_hangs_ends_at_the_limit(
@@ -110,9 +110,9 @@ def test_a_start_that_hangs_ends_at_the_limit(
                 with contextlib.suppress(Exception):
                     time.sleep(0.05)
 
-    monkeypatch.setattr(joining, "_START_WITHIN_S", 0.2)
+    monkeypatch.setattr(ray_connection, "_START_WITHIN_S", 0.2)
     with pytest.raises(ConfigError, match=r"within 0\.2 s"):
-        joining._connect(Hanging("ray"), "", tmp_path)
+        ray_connection._connect(Hanging("ray"), "", tmp_path)
 
 
 def test_a_cluster_of_another_ray_is_told_with_both_versions(
@@ -126,8 +126,8 @@ def test_a_cluster_of_another_ray_is_told_with_both_versions(
                 "This process on node 10.0.0.2 was started with:\n    Ray: 2.60.0"
             )
 
-    monkeypatch.setattr(joining, "_knock", lambda address: None)
+    monkeypatch.setattr(ray_connection, "_check_port", lambda address: None)
     with pytest.raises(ConfigError) as caught:
-        joining._connect(Ray("ray"), "head:6379", tmp_path)
+        ray_connection._connect(Ray("ray"), "head:6379", tmp_path)
     assert "Ray: 2.55.0" in str(caught.value) and "Ray: 2.60.0" in str(caught.value)
     assert "no Ray cluster" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Ray started on this machine, or a cluster joined: or why not, in words with a way out.
+"""Ray started on this machine, or a cluster connected: or why not, in words with a way out.
 
 Owns where Ray's own files lie, and what it needs of the environment; schedules nothing.
 """
@@ -47,7 +47,7 @@ _SURROUNDINGS = (
 
 
 @contextmanager
-def joined(address: str) -> Iterator[tuple[Any, Path]]:
+def connected(address: str) -> Iterator[tuple[Any, Path]]:
     """Give Ray, connected, and a folder for what is gone afterwards.
 
     Raises:
@@ -62,7 +62,7 @@ def joined(address: str) -> Iterator[tuple[Any, Path]]:
         os.environ.setdefault(name, value)
     _remove_left_behind()
     scratch = _scratch()
-    with _a_home(scratch):
+    with _writable_home(scratch):
         ray = _imported()
         started = not ray.is_initialized()
         try:
@@ -99,7 +99,7 @@ def _refused(what: str, error: BaseException) -> ConfigError:
 
 
 @contextmanager
-def _a_home(scratch: Path) -> Iterator[None]:
+def _writable_home(scratch: Path) -> Iterator[None]:
     """Let `scratch` be the home folder where Ray could write to none: in containers."""
     try:
         usable = os.access(Path.home(), os.W_OK)
@@ -181,7 +181,7 @@ def _connect(ray: Any, address: str, scratch: Path) -> None:
             raise _refused("started", error) from error
         return
     try:
-        _knock(address)
+        _check_port(address)
         with _time_limit(_START_WITHIN_S):
             ray.init(address=address, **common)
     except (OSError, RuntimeError, ValueError) as error:
@@ -232,7 +232,7 @@ def _time_limit(limit_s: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _knock(address: str) -> None:
+def _check_port(address: str) -> None:
     """Check that a process listens: Ray itself would go on trying for minutes.
 
     Raises:
