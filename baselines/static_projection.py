@@ -74,7 +74,7 @@ def most_used(block_rates: Mapping[str, float]) -> frozenset[str]:
 
 
 class StaticProjection(DerivedMethod[StaticProjectionConfig]):
-    """A dynamic method's most used blocks, for everyone."""
+    """A dynamic method's most used blocks, for every image."""
 
     name = "static_projection"
     reference = Reference(

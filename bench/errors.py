@@ -1,6 +1,6 @@
 """The exceptions a user may meet, drawn as one tree; nothing else raises across rooms.
 
-BenchError                    exit status 1, message plus the way out
+BenchError                    exit status 1, message plus what to try next
 ├── UserError                 exit status 2: the request cannot be served as given
 │   ├── UnknownNameError      no such method, data set, backbone, recipe
 │   ├── ConfigError           a setting has an unknown key or a wrong value

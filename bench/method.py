@@ -277,7 +277,7 @@ class DerivedMethod(Method[C]):
         )
 
     def published_epochs(self, config: C) -> int:
-        """Return 0: how long it trains is its source's affair."""
+        """Return 0: how long it trains depends on its source."""
         return 0
 
 

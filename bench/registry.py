@@ -1,7 +1,7 @@
 """Where methods and runtimes are found: entry points of a group, and plugin files.
 
 Names are read from package metadata without importing anything; a plugin's module is imported
-when it is asked for. Built-ins take the same road as a stranger's plugin.
+when it is asked for. Built-ins are found in the same way as third-party plugins.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Registry(Generic[T]):
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         if self._found is None:
-            # Built-ins last: a stranger's package cannot take a built-in's name.
+            # Built-ins last: a third-party package cannot take a built-in's name.
             entries = sorted(entry_points(group=self.group), key=_is_built_in)
             self._found = {entry.name: entry for entry in entries}
             for name in self._found:

@@ -2,12 +2,12 @@
 
 What crashes, hangs or eats all memory takes only that process along. Imports nothing heavy, as
 workers of a sweep use it too; what a process does is run_process.py and latency/processes.py. Both
-sides talk in lines of JSON:
+sides exchange lines of JSON:
 
     to the process:    a job, then one line after each epoch that is to be followed by another
     from the process:  [kind, what], see `Message`
 
-Owns the talk, the time limit and the words for sudden ends; knows no run and no schedule.
+Owns the protocol, the time limit and the messages for sudden ends; knows no run and no schedule.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Exported(NamedTuple):
     agreement: Agreement
 
     def sentence(self) -> str:
-        """Say all of this to a person."""
+        """Return all of this in a sentence."""
         return (
             f"{self.path} ({self.size_bytes / 1e6:.2f} MB): {self.description.sentence()};"
             f" largest difference to the run {self.agreement.largest_difference:.1e}"

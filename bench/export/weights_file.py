@@ -1,7 +1,7 @@
 """What an exported file says of itself, and safetensors: weights, and all that rebuilds them.
 
 Batch norm is kept as it is: the file then holds the very numbers of the run, computes the same
-bit for bit, and does not hang on how some version folds. Never unpickles.
+bit for bit, and does not depend on how a version folds. Never unpickles.
 """
 
 from __future__ import annotations

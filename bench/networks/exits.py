@@ -1,4 +1,4 @@
-"""A trunk with exits: classifiers on the exit_index.
+"""A trunk with exits: classifiers on the way.
 
 Every method that may end a network early is an instance of this class with its own rule
 (exit_rules.py), places (exit_places.py) and heads (exit_heads.py); the loop over the stretches
@@ -33,7 +33,7 @@ NUM_EXITS = 2  # where nothing else is said: behind one and two thirds
 
 
 class ExitResNet(DynamicNet):
-    """A trunk that an image may leave on the exit_index, where the rule says so.
+    """A trunk that an image may leave early, where the rule says so.
 
     `starts` are the first blocks behind the exits, by default behind one and two thirds: where
     stages end, if there are as many, as behind stages 1 and 2 of a CIFAR ResNet.

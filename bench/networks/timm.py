@@ -1,7 +1,7 @@
 """timm's ViTs, DeiTs and EfficientNets as trunks; weights are random, nothing is downloaded.
 
-The attention and the MLP of a transformer layer are two blocks. Owns how these networks are taken
-apart, not what they are: timm builds them.
+The attention and the MLP of a transformer layer are two blocks. Owns how these networks are split
+into blocks, not what they are: timm builds them.
 """
 
 from __future__ import annotations

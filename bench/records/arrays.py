@@ -1,6 +1,6 @@
 """The arrays beside a record: written whole, read as data, of the right kind and not too large.
 
-A file is a stranger's until it is checked: it may lie about its size, or lack what it should hold.
+A file is untrusted until it is checked: its size may be wrong, or an array missing.
 """
 
 from __future__ import annotations

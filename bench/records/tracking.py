@@ -2,8 +2,8 @@
 
 The record on disk is the truth. A missing or unreachable MLflow gives a TrackingResult that says
 so and never an exception; what was not logged can be logged later by `sync`, and what is logged
-already is left alone. A sweep is a parent run and its trials are its children. Owns the talk with
-MLflow; what it is told of a record is mlflow_content.py's.
+already is left alone. A sweep is a parent run and its trials are its children. Owns the
+communication with MLflow; what it is told of a record is mlflow_content.py's.
 """
 
 from __future__ import annotations

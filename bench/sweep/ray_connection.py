@@ -1,4 +1,4 @@
-"""Ray started on this machine, or a cluster connected: or why not, in words with a way out.
+"""Ray started on this machine, or a cluster connected; or why not, and what to try.
 
 Owns where Ray's own files lie, and what it needs of the environment; schedules nothing.
 """
