@@ -14,7 +14,6 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
@@ -45,7 +44,7 @@ class SweepOptions(RunOptions):
         default_factory=dict, description="METHOD.KEY=VALUE or train.KEY=VALUE for all trials."
     )
     precision: Precision = Field("fp32", description="Precision that the trials train in.")
-    held_out: NonNegativeInt = Field(
+    held_out: PositiveInt = Field(  # 0, where not given, is a tenth
         0, description="Training images to choose by. Default: a tenth."
     )
     controls: tuple[Literal["none"], ...] = ("none",)

@@ -69,6 +69,7 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
         (["--param", "nothing.x=1"], "nothing"),
         (["--param", "sgad.gamma=uniform:0:1", "--search", "grid"], "A grid needs values"),
         (["--param", "sgad.gamma=1", "--search", "grid", "--samples", "3"], "no --samples"),
+        (["--held-out", "0"], "--held-out: 0 cannot be used"),
         (["--methods", "static_projection"], "made from a finished run"),
         (["--methods", "nobody"], "nobody"),
         (["--threads", "4096"], "No machine can take a trial"),
