@@ -37,7 +37,7 @@ function extent(panel, hidden) {
   const xs = [], ys = [];
   for (const s of panel.series) {
     if (hidden.has(s.name)) continue;
-    if (s.kind === "Words") { if (!panel.framed) { xs.push(s.x); ys.push(s.y); } continue; }
+    if (s.kind === "Text") { if (!panel.framed) { xs.push(s.x); ys.push(s.y); } continue; }
     if (s.kind === "Shade") continue;
     for (const x of s.x) xs.push(x);
     for (const key of ["y", "low", "high"]) for (const y of s[key] || []) ys.push(y);
@@ -81,7 +81,7 @@ function drawSeries(plot, s, x, y, bounds) {
   } else if (s.kind === "Shade") {
     put(plot, "rect", { x: x(s.start), width: x(s.end) - x(s.start), y: bounds.top,
       height: bounds.bottom - bounds.top, fill: colour, opacity: .15 });
-  } else if (s.kind === "Words") {
+  } else if (s.kind === "Text") {
     const anchor = { left: "start", center: "middle", right: "end" }[s.align];
     const at = { x: x(s.x) + (s.shift || 0), y: y(s.y) + 4, "text-anchor": anchor, fill: colour };
     put(plot, "text", { ...at, class: `${s.bold ? "bold" : ""} ${s.boxed ? "boxed" : ""}` }, s.text);
@@ -124,7 +124,7 @@ function name(plot, panel, x, y, bounds) {
 }
 function drawPanel(host, panel, width, state, number) {
   const [xs, ys] = state.zoom[number] || extent(panel, state.hidden);
-  const framed = panel.framed, words = panel.series.filter((s) => s.kind === "Words");
+  const framed = panel.framed, words = panel.series.filter((s) => s.kind === "Text");
   const room = (side) => Math.max(8, ...words.filter((s) => s.align === side)
     .map((s) => widthOf(s.text) * (s.bold ? 1.08 : 1) + 16));
   const w = framed ? width : Math.max(width, room("right") + room("left") + 260);
