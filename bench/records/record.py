@@ -120,8 +120,10 @@ class OtherDense(Frozen):
 class LatencyCell(Frozen):
     """Latency of one point at one batch size on one machine, by the rules in docs/latency.md.
 
-    All times are milliseconds per image, except `batch_*`. `latency_ms` is None where nothing could
-    be timed; `reason` says why. `speedup` is the paired ratio dense / this, of the backbone that
+    All times are milliseconds per image, except `batch_*`. `latency_ms` is the expected time, the
+    mean with the slowest hundredth of the calls cut to the others (the median in cells without
+    `median_ms`), None where nothing could be timed; `reason` says why. `interval_ms` is that of the
+    median. `speedup` is the paired ratio dense / this, of the backbone that
     this network has; `others` has the same for other backbones in the same rounds, by the label of
     the backbone. `runtime` is how this network and the dense ones were run. `margin` is by how much
     the dense network, timed against itself in the same rounds, was off 1: what is within it is
@@ -140,6 +142,7 @@ class LatencyCell(Frozen):
     runtime: str = UNKNOWN_RUNTIME
     n: Count
     latency_ms: Amount | None
+    median_ms: Amount | None = None
     mean_ms: Amount | None = None
     iqr_ms: Amount | None = None
     p90_ms: Amount | None = None

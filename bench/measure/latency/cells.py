@@ -17,6 +17,7 @@ from bench.measure.latency.rounds import Index, NetworkTiming
 from bench.measure.latency.statistics import (
     Ms,
     Speedup,
+    expected_ms,
     has_converged,
     interquartile_ms,
     margin_of,
@@ -151,7 +152,16 @@ def merged(
 
 
 _ABSENT = (
-    *("latency_ms", "mean_ms", "iqr_ms", "p90_ms", "p99_ms", "interval_ms", "dense_ms"),
+    *(
+        "latency_ms",
+        "median_ms",
+        "mean_ms",
+        "iqr_ms",
+        "p90_ms",
+        "p99_ms",
+        "interval_ms",
+        "dense_ms",
+    ),
     *("speedup", "speedup_interval", "verdict", "margin"),
 )
 
@@ -166,7 +176,8 @@ def _numbers(
     if not len(ms_n):
         return numbers
     numbers |= {
-        "latency_ms": float(np.median(ms_n)),
+        "latency_ms": expected_ms(ms_n),
+        "median_ms": float(np.median(ms_n)),
         "mean_ms": float(ms_n.mean()),
         "iqr_ms": interquartile_ms(ms_n),
         "p90_ms": tail_ms(ms_n, 0.90),
@@ -181,7 +192,7 @@ def _numbers(
         },
     }
     if len(baseline.ms_n):
-        numbers["dense_ms"] = float(np.median(baseline.ms_n))
+        numbers["dense_ms"] = expected_ms(baseline.ms_n)
     if raw is baseline:
         return numbers | {"speedup": 1.0, "verdict": "baseline"}
     if len(baseline.ms_n):
@@ -194,7 +205,7 @@ def _numbers(
 def _beside(other: RawLatency, own: RawLatency) -> OtherDense:
     speedup = _speedup(other, own)
     return OtherDense(
-        dense_ms=float(np.median(other.ms_n)),
+        dense_ms=expected_ms(other.ms_n),
         speedup=speedup.ratio,
         speedup_interval=speedup.interval,
     )
