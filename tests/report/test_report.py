@@ -210,7 +210,7 @@ def test_a_line_of_the_first_table_is_of_one_comparison(results: ResultsFolder) 
     assert (cdl["method"], cdl["accuracy, %"], cdl["speed-up"]) == ("cdl p=0", "85.00", "1.50x")
     assert cdl["at equal MACs, points"].startswith("worse: -5.")
     assert act["at equal MACs, points"] == (
-        "no static network of its cost: beside resnet20 at 0.34 times its MACs"
+        "no static network of its cost (0.34x the MACs of resnet20)"
     )
     assert (act["speed-up"], act["at equal time"]) == ("", "no verdict: not timed")
 

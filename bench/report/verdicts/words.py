@@ -74,7 +74,7 @@ def answer_words(answer: AxisVerdict) -> str:
     the static networks had another training budget."""
     mark = f" {OTHER_BUDGET}" if unlike_budgets(answer) else ""
     if answer.outside is not None:
-        return f"no static network of its cost: {_beside(answer, answer.outside)}{mark}"
+        return f"no static network of its cost ({_beside(answer, answer.outside)}){mark}"
     return f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}{mark}"
 
 
@@ -92,7 +92,7 @@ def why(answer: AxisVerdict) -> str:
         return one_line(answer.reason)
     parts = [unlike_budgets(answer)]
     if answer.outside is not None:
-        parts.insert(0, f"no static network of its cost; {_beside(answer, answer.outside)}")
+        parts.insert(0, f"no static network of its cost ({_beside(answer, answer.outside)})")
     return one_line("; ".join(filter(None, parts)))
 
 
@@ -109,7 +109,7 @@ def unlike_budgets(about: AxisVerdict) -> str:
 
 def _beside(answer: AxisVerdict, found: Outside) -> str:
     (nearest,) = answer.static_names
-    return f"beside {nearest} at {_times(found)} times its {answer.axis.kind}"
+    return f"{_times(found)}x the {answer.axis.kind} of {nearest}"
 
 
 def _times(found: Outside) -> str:
