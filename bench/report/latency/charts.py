@@ -45,7 +45,7 @@ def latency_charts(study: Study) -> dict[str, Chart]:
 def time_chart(found: Sequence[Samples], *, without_samples: int = 0) -> Chart:
     """Return time per image against its executed MACs at batch 1, both relative to the dense net.
 
-    A marker is the median of all calls that cost as much, its bar their interquartile range.
+    A marker is the mean of all calls that cost as much, its bar their interquartile range.
     """
     by_panel: dict[tuple[str, str], list[Samples]] = defaultdict(list)
     for samples in sorted(found, key=lambda s: (s.network.row.method, s.network.row.nflops or 0)):
@@ -111,17 +111,17 @@ def _marks(members: Sequence[Samples]) -> Iterator[Marks]:
         name = " ".join(word for word in own if word not in common)
         dagger = DAGGER if samples.cell.contended else ""
         named = f"{name}{': ' if name else ''}{100 * samples.realised:.0f} %{dagger}"
-        tips = (f"{named}\n{b.calls} calls of {b.macs:.2f} MACs: {b.median:.2f}" for b in bins)
-        macs, median, low, high, _ = zip(*bins, strict=True) if bins else ((),) * 5
+        tips = (f"{named}\n{b.calls} calls of {b.macs:.2f} MACs: {b.time:.2f}" for b in bins)
+        macs, times, low, high, _ = zip(*bins, strict=True) if bins else ((),) * 5
         style = mark_of(place)
-        yield Marks(macs, median, style, named, low, high, tuple(tips), joined=True, size=5)
+        yield Marks(macs, times, style, named, low, high, tuple(tips), joined=True, size=5)
 
 
 def _time_notes(found: Sequence[Samples], without_samples: int) -> Iterator[str]:
     runtimes = {samples.network.runtime for samples in found} - {UNKNOWN_RUNTIME}
     where = f" in {' and '.join(sorted(runtimes))}" if runtimes else ""
     yield (
-        f"batch 1{where}; marker and bar: median and middle half of the calls on images of that "
+        f"batch 1{where}; marker and bar: mean and middle half of the calls on images of that "
         "many MACs"
     )
     yield "ideal: time proportional to MACs; percentages: ideal time / time taken, over all images"

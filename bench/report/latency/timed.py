@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.errors import RecordError
+from bench.measure.latency.statistics import expected_ms
 from bench.plain_text import one_line
 from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, RunRecord
 from bench.report.data.row import Row, runtimes_of
@@ -34,10 +35,11 @@ _BINS = 8
 
 
 class Bin(NamedTuple):
-    """The calls of one cost: their MACs and time relative to the dense network's."""
+    """The calls of one cost: their MACs and expected time relative to the dense network's, and the
+    quartiles of their times, or that mean where it lies outside."""
 
     macs: float
-    median: float
+    time: float
     low: float
     high: float
     calls: int
@@ -47,8 +49,8 @@ class Bin(NamedTuple):
 class TimedNetwork:
     """One operating point with its newest cell per batch size that was timed in one runtime.
 
-    `dense_ms` of a cell is the median of the dense network in the same rounds; two cells that
-    share it were timed together.
+    `dense_ms` of a cell is the expected time of the dense network in the same rounds; two cells
+    that share it were timed together.
     """
 
     row: Row
@@ -105,21 +107,19 @@ class Samples:
         if len(found) > _DISTINCT:
             parts = list(np.array_split(np.argsort(self.macs_n, kind="stable"), _BINS))
         means = [float(self.macs_n[part].mean()) for part in parts]
-        quartiles = [np.quantile(self.time_n[part], (0.25, 0.5, 0.75)).tolist() for part in parts]
-        return [
-            Bin(mean, median, low, high, len(part))
-            for part, mean, (low, median, high) in zip(parts, means, quartiles, strict=True)
-        ]
+        return [_bin(mean, self.time_n[part]) for mean, part in zip(means, parts, strict=True)]
 
     @property
     def realised(self) -> float:
-        """The time that MACs promise / the time taken, image by image; 1 is ideal.
-
-        Of each cost the median time counts, as often as the cost occurred: an interrupted call
-        has no weight, and easy images are compared with what easy images promise.
-        """
+        """The time that MACs promise / the expected time, over all images; 1 is ideal."""
         promised = sum(b.calls * b.macs for b in self.bins)
-        return promised / sum(b.calls * b.median for b in self.bins)
+        return promised / sum(b.calls * b.time for b in self.bins)
+
+
+def _bin(macs: float, time_n: Shares) -> Bin:
+    low, high = (float(end) for end in np.quantile(time_n, (0.25, 0.75)))
+    mean = expected_ms(time_n)  # may lie beside the middle half of the calls
+    return Bin(macs, mean, min(low, mean), max(high, mean), len(time_n))
 
 
 def timed_networks(study: Study) -> dict[str, list[TimedNetwork]]:
