@@ -132,8 +132,8 @@ def _answer(
             placed = with_costs(comparable, study, axis=axis, of=network.record)
     except RecordError as error:
         return AxisVerdict(axis, network, reason=error.message)
-    statics_runs = [runs for _, runs in placed]
-    found = judging.compare(own, statics_runs, point=network.judged_position, level=level)
+    static = [runs for _, runs in placed]
+    found = judging.compare(own, static, point=network.judged_position, level=level)
     if found is None:
         timed = axis != MACS and comparable
         reason = f"no static network was {'timed in the same rounds' if timed else 'run here'}"
