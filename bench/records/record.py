@@ -122,10 +122,10 @@ class LatencyCell(Frozen):
 
     All times are milliseconds per image, except `batch_*`. `latency_ms` is the expected time, the
     mean with the slowest hundredth of the calls cut to the others (the median in cells without
-    `median_ms`), None where nothing could be timed; `reason` says why. `interval_ms` is that of the
-    median. `speedup` is the paired ratio dense / this, of the backbone that
-    this network has; `others` has the same for other backbones in the same rounds, by the label of
-    the backbone. `runtime` is how this network and the dense ones were run. `margin` is by how much
+    `median_ms`), None where nothing could be timed; `reason` says why. `interval_ms` is its 95 %
+    interval. `speedup` is the paired ratio dense / this, of the backbone that this network has;
+    `others` has the same for other backbones in the same rounds, by the label of the backbone.
+    `runtime` is how this network and the dense ones were run. `margin` is by how much
     the dense network, timed against itself in the same rounds, was off 1: what is within it is
     "indistinguishable", and a wide interval is "uncertain". `memory_mib` is the peak of one call,
     weights included; energy is that of the whole device. `first_ms` is the very first call on one

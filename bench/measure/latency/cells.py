@@ -21,7 +21,7 @@ from bench.measure.latency.statistics import (
     has_converged,
     interquartile_ms,
     margin_of,
-    median_interval,
+    mean_interval,
     paired_speedup,
     tail_ms,
     verdict_of,
@@ -182,7 +182,7 @@ def _numbers(
         "iqr_ms": interquartile_ms(ms_n),
         "p90_ms": tail_ms(ms_n, 0.90),
         "p99_ms": tail_ms(ms_n, 0.99),
-        "interval_ms": median_interval(ms_n),
+        "interval_ms": mean_interval(ms_n),
         "converged": has_converged(ms_n),
         "margin": margin,
         "others": {

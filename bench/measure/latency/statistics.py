@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bench.analysis.statistics import critical_value
 from bench.records.record import Interval, SpeedVerdict
 
 Ms = npt.NDArray[np.float64]
@@ -52,33 +53,26 @@ def _clipped(ms_n: Ms) -> Ms:
     return np.minimum(ms_n, np.quantile(ms_n, _SLOWEST, method="higher"))
 
 
-def median_interval(ms_n: Ms) -> Interval | None:
-    """Return the 95 % percentile bootstrap interval of the median; None below 6 samples.
+def mean_interval(ms_n: Ms) -> Interval | None:
+    """Return the 95 % t-interval of `expected_ms`; None below 6 samples.
 
-    The k-th smallest of n draws with replacement is the sample at rank ceil(n U), U ~
-    Beta(k, n - k + 1): so the resampled medians are drawn exactly, without resampling, at a cost
-    that does not grow with n. Below 6 samples even their range covers the median in less than
-    95 % of cases.
+    It takes the calls as independent: what moves a whole round is seen by the interval of the
+    paired speed-up alone.
     """
-    n = len(ms_n)
-    if n < _INTERVAL_QUERIES:
+    if len(ms_n) < _INTERVAL_QUERIES:
         return None
-    ordered = np.sort(ms_n)
-    rng = np.random.default_rng(0)
-    ends: list[float] = []
-    for k, level in zip(((n + 1) // 2, n // 2 + 1), _LEVELS, strict=True):
-        ranks = np.ceil(n * rng.beta(k, n - k + 1, size=_DRAWS)).astype(int).clip(1, n)
-        ends.append(float(ordered[int(np.quantile(ranks, level, method="nearest")) - 1]))
-    return Interval(low=ends[0], high=ends[1])
+    clipped, n = _clipped(ms_n), len(ms_n)
+    centre = float(clipped.mean())
+    half = critical_value(0.95, n - 1) * float(clipped.std(ddof=1)) / math.sqrt(n)
+    return Interval(low=max(0.0, centre - half), high=centre + half)
 
 
 def has_converged(ms_n: Ms) -> bool:
-    """Whether there are 64 samples and the interval of the median is within 1 % on each side."""
-    if len(ms_n) < MIN_QUERIES:
+    """Whether there are 64 samples and the interval of the mean is within 1 % on each side."""
+    interval = mean_interval(ms_n) if len(ms_n) >= MIN_QUERIES else None
+    if interval is None:
         return False
-    interval = median_interval(ms_n)
-    assert interval is not None
-    return (interval.high - interval.low) / 2 <= HALF_WIDTH * float(np.median(ms_n))
+    return (interval.high - interval.low) / 2 <= HALF_WIDTH * expected_ms(ms_n)
 
 
 def tail_ms(ms_n: Ms, share: float) -> float | None:

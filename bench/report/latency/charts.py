@@ -124,7 +124,7 @@ def _time_notes(found: Sequence[Samples], without_samples: int) -> Iterator[str]
         f"batch 1{where}; marker and bar: mean and middle half of the calls on images of that "
         "many MACs"
     )
-    yield "ideal: time proportional to MACs; percentages: ideal time / time taken, over all images"
+    yield "ideal: time proportional to MACs; percentages: speed-up / ideal speed-up"
     spans: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     for samples in found:
         row, cell = samples.network.row, samples.cell

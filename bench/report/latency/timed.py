@@ -111,9 +111,8 @@ class Samples:
 
     @property
     def realised(self) -> float:
-        """The time that MACs promise / the expected time, over all images; 1 is ideal."""
-        promised = sum(b.calls * b.macs for b in self.bins)
-        return promised / sum(b.calls * b.time for b in self.bins)
+        """The speed-up over the ideal one, dense MACs / MACs, as in the tables; 1 is ideal."""
+        return (self.cell.speedup or 0.0) * (self.network.row.nflops or 0.0)
 
 
 def _bin(macs: float, time_n: Shares) -> Bin:
@@ -149,7 +148,7 @@ def samples_of(networks: Sequence[TimedNetwork], study: Study) -> tuple[list[Sam
 
 def _samples(network: TimedNetwork, study: Study) -> Samples | None:
     cell, record = network.cells.get(1), network.record
-    if cell is None or not cell.dense_ms or not record.dense_macs:
+    if cell is None or not cell.speedup or not cell.dense_ms or not record.dense_macs:
         return None
     try:
         macs_n = study.numbers(record, network.arrays_file, "macs_n", axes=1)
