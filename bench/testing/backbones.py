@@ -6,7 +6,7 @@ asked of a trunk alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from bench.seeding import seeded
 from bench.testing import paths, synthetic
 from bench.testing.learning import require_gradient
 from bench.testing.outcome import DoesNotApply, Shortfall, Specimen, require_equal
-from bench.testing.suite import Check, proof_of
+from bench.testing.suite import Check
 from bench.testing.workbench import with_gradient
 
 _SIDES = (16, 32, 64)
@@ -72,6 +72,10 @@ class TrunkBench:
             source = synthetic.source_of("dynamic", self.backbone)
         net, x_nchw = source.points[0].net, self.images(_IMAGES, seed=6)
         return Specimen(self.name, net, x_nchw, synthetic.CLASSES, partial(unit_macs, net))
+
+    def specimens(self) -> Iterator[Specimen]:
+        """Yield the gated network."""
+        yield self.gated
 
 
 @torch.no_grad()
@@ -227,7 +231,7 @@ def round_trip(bench: TrunkBench) -> None:
             )
 
 
-_CHECKS = (
+_CHECKS: tuple[Callable[[Any], None], ...] = (
     *(builds, original, all_on, blocks, macs, gradient, round_trip),
     *(paths.outputs, paths.execution, paths.batch_independence, paths.repeatable),
     *(paths.side_effects, paths.record, paths.fast_copy),
@@ -238,11 +242,4 @@ def backbone_checks(name: str) -> list[Check]:
     """Return the checks of the backbone `name`; they share its networks. Those of any network are
     tried on it gated."""
     bench = TrunkBench(name)
-
-    def attempt(check: Callable[[Any], None]) -> None:
-        check(bench.gated if check.__module__ == paths.__name__ else bench)
-
-    return [
-        Check(name, check.__name__, proof_of(check), None, partial(attempt, check))
-        for check in _CHECKS
-    ]
+    return [Check(name, check, bench) for check in _CHECKS]

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.errors import NotExecutable
 from bench.measure.accuracy import Evaluation, point_record
 from bench.measure.cost import counting, macs_per_image
 from bench.measure.equivalence import check_execution
@@ -136,22 +135,11 @@ def execution(tried: Specimen) -> None:
     uneven batch."""
     net, x, what = tried.net, tried.x_nchw, f"{tried.where}: execute and forward"
     with evaluating(net):
-        _require_executable(net, x[:1])
         for part in (x, x[:1], x[7:9]):
             with explained(net, x):
                 masked, skipping = net(part), net.execute(part)
                 require_same_trace(skipping, masked, net=net, what=what, cause=_OTHER_DECISION)
                 require_close(skipping, masked, what=what, cause=_OTHER_STATE)
-
-
-def _require_executable(net: DynamicNet, x_nchw: Tensor) -> None:
-    try:
-        net.execute(x_nchw)
-    except NotExecutable as error:
-        raise Shortfall(
-            f"There is no path that really skips: {error.message}",
-            "if that is so by nature, say so in Tags.exempt, under 'execution' and 'macs'.",
-        ) from error
 
 
 def batch_independence(tried: Specimen) -> None:
@@ -220,7 +208,6 @@ def macs(tried: Specimen) -> None:
     net, x = tried.net, tried.x_nchw
     costs = [tried.costs()[unit.name] for unit in net.units()]
     with evaluating(net):
-        _require_executable(net, x[:1])
         for part in (x[:12], x[-1:]):
             counted, output = counting(partial(net.execute, part))
             # The trace of that very call: in another batch, rounding may turn a decision.
