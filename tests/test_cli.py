@@ -64,13 +64,6 @@ def test_the_runs_are_in_mlflow_once(results: Path) -> None:
     assert (results / "mlflow.db").is_file()
 
 
-@pytest.mark.parametrize("format", ["table", "csv", "json", "md", "latex"])
-def test_results_come_in_every_format(format: str, results: Path) -> None:
-    outcome = bench("results", "--format", format, results=results)
-    assert outcome.exit_code == 0
-    assert "sgad" in outcome.stdout
-
-
 def test_results_can_be_filtered(results: Path) -> None:
     assert [row["method"] for row in rows_in(results, "--filter", "method=sgad")] == ["sgad"]
     wrong = bench("results", "--filter", "metod=sgad", results=results)
