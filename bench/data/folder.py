@@ -46,6 +46,7 @@ Found = TypeVar("Found")
 class Listing(NamedTuple):
     """The image files of one split, sorted by class and name."""
 
+    folder: Path
     class_names: tuple[str, ...]
     files: tuple[Path, ...]
     labels: tuple[int, ...]  # one per file
@@ -120,7 +121,7 @@ def _list_split(folder: Path, left_out: list[Path], without: Collection[Path]) -
         labels += [label] * len(images)
     if not files:
         raise DataError(f"There are no class folders in {folder}.", hint=LAYOUT)
-    return Listing(tuple(path.name for path in classes), tuple(files), tuple(labels))
+    return Listing(folder, tuple(path.name for path in classes), tuple(files), tuple(labels))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
