@@ -109,7 +109,8 @@ def _meta_macs(backbone: Backbone) -> int:
         return counted_macs(partial(trunk, x_1chw))
 
 
-def _compare(backbone: Backbone, x_nchw: Tensor) -> None:
+def _compare(backbone: Backbone) -> None:
+    x_nchw = synthetic.images(5, seed=1, shape=backbone.image_shape)
     with seeded(3, "trunk"):
         theirs = backbone.family.model(backbone)
     if theirs is None:
@@ -136,7 +137,7 @@ def require_original(backbone: Backbone) -> None:
         PluginError: it does not.
     """
     try:
-        _compare(backbone, synthetic.images(5, seed=1, shape=backbone.image_shape))
+        _compare(backbone)
     except DoesNotApply:
         return
     except Shortfall as found:
@@ -148,7 +149,7 @@ def require_original(backbone: Backbone) -> None:
 
 def original(bench: TrunkBench) -> None:
     """It computes what its library's own network computes, within 1e-5."""
-    _compare(bench.backbone, bench.images(5, seed=1))
+    _compare(bench.backbone)
 
 
 def all_on(bench: TrunkBench) -> None:

@@ -202,10 +202,6 @@ class Specimen:
     classes: int
     costs: Callable[[], Mapping[str, int]]
 
-    def runs(self) -> dict[str, Run]:
-        """Return the ways to run it, as `runs_of`."""
-        return runs_of(self.net, self.x_nchw)
-
     def in_double(self) -> Specimen:
         """Return a copy in float64, in which rounding turns no decision."""
         net = copy.deepcopy(self.net).double()

@@ -19,7 +19,7 @@ from bench.measure.cost import counting, macs_per_image
 from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating, in_eval_mode
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.unit import DynamicNet, Output
+from bench.networks.unit import Output
 from bench.runtimes.eager import Eager
 from bench.seeding import random_fingerprint
 from bench.testing.outcome import (
@@ -34,6 +34,7 @@ from bench.testing.outcome import (
     require_close,
     require_equal,
     require_same_trace,
+    runs_of,
 )
 
 _SINGLES = 4
@@ -76,10 +77,12 @@ def outputs(tried: Specimen) -> None:
         raise Shortfall(f"{where}: units() lists {listed}.", "it leaves out what super() lists.")
     fixed = [column for column, unit in enumerate(units) if unit.always_on]
     with evaluating(net):
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             output, what = run(x), f"{where}: {name}"
             _require_output(output, (len(x), tried.classes), units=len(units), what=what)
-            _require_fixed_on(output.executed[:, fixed], [names[c] for c in fixed], what)
+            off = [names[c] for c in fixed if bool((output.executed[:, c] != 1).any())]
+            if off:
+                raise Shortfall(f"{what} leaves out '{off[0]}', which units() says always runs.")
         if isinstance(net, GatedResNet):
             _require_hard(net.decided(x), where)
     with in_eval_mode(net), torch.enable_grad():
@@ -107,13 +110,6 @@ def _require_output(output: object, shape: tuple[int, int], *, units: int, what:
             f"{what} gives a trace from {low:.3g} to {high:.3g}; a share is from 0 to 1.",
             "soft gates or scores stand where the decision should.",
         )
-
-
-def _require_fixed_on(executed_nf: Tensor, names: list[str], what: str) -> None:
-    off_f = (executed_nf != 1).any(dim=0)
-    if bool(off_f.any()):
-        name = names[int(off_f.nonzero()[0])]
-        raise Shortfall(f"{what} leaves out '{name}', which units() says always runs.")
 
 
 def _require_hard(gates: Sequence[Tensor | None], where: str) -> None:
@@ -148,7 +144,7 @@ def batch_independence(tried: Specimen) -> None:
     order_n = torch.randperm(count, generator=torch.Generator().manual_seed(1)).to(x.device)
     sizes = {1: order_n[:_SINGLES], count // 3 + 1: order_n, count: order_n}
     with evaluating(net):
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             whole = run(x)
             for size, chosen_n in sizes.items():
                 parts = joined([run(part) for part in torch.split(x[chosen_n], size)])
@@ -166,7 +162,7 @@ def repeatable(tried: Specimen) -> None:
     # Sums of an accelerator may come in any order.
     require = require_equal if x.device.type == "cpu" else require_close
     with evaluating(net):
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             first, second = run(x), run(x)
             what = f"{tried.where}: two calls of {name}"
             require_same_trace(second, first, net=net, what=what, cause=_RANDOM)
@@ -179,7 +175,7 @@ def side_effects(tried: Specimen) -> None:
     images_before, state = x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
     net.eval()
     with torch.no_grad():
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             drawn = random_fingerprint()
             run(x)
             if drawn != random_fingerprint():
@@ -191,16 +187,12 @@ def side_effects(tried: Specimen) -> None:
                 )
             if any(module.training for module in net.modules()):
                 raise Shortfall(f"{where}: {name} puts parts of the net into training mode.")
-            _require_same_state(net, state, what=f"{where}: {name}")
-
-
-def _require_same_state(net: DynamicNet, before: dict[str, Tensor], *, what: str) -> None:
-    for key, value in net.state_dict().items():
-        if key not in before or not torch.equal(value, before[key]):
-            raise Shortfall(
-                f"{what} changes '{key}' in eval mode.",
-                "a running average or a counter that is updated outside of training.",
-            )
+            for key, value in net.state_dict().items():
+                if key not in state or not torch.equal(value, state[key]):
+                    raise Shortfall(
+                        f"{where}: {name} changes '{key}' in eval mode.",
+                        "a running average or a counter that is updated outside of training.",
+                    )
 
 
 def macs(tried: Specimen) -> None:
@@ -217,9 +209,9 @@ def macs(tried: Specimen) -> None:
 
 def fast_copy(tried: Specimen) -> None:
     """The copy that is timed computes the same."""
-    if "execute" not in tried.runs():
-        raise DoesNotApply("there is no path that really skips, so nothing is timed.")
     net, x = tried.net, tried.x_nchw
+    if "execute" not in runs_of(net, x):
+        raise DoesNotApply("there is no path that really skips, so nothing is timed.")
     with evaluating(net):
         largest = float(net(x).logits.abs().max())
     check_execution(net, x, run=Eager().prepare(net, x[:2]), atol=LOGITS * max(1.0, largest))

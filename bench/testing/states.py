@@ -99,7 +99,7 @@ def permuted(bench: Workbench) -> None:
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
     same = torch.arange(24)
     for trained in bench.networks():
-        costs = list(bench.costs(trained).values())
+        costs = list(trained.costs.values())
         for point in trained.points:
             net, x, where = point.net, images(24, seed=13), trained.where(point)
             with evaluating(net), explained(net, x):
