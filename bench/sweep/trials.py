@@ -22,7 +22,7 @@ from bench.networks.weights import Weights
 from bench.options import RunOptions
 from bench.recipes import recipe_named
 from bench.seeding import derive
-from bench.spaces import Choice, Integers, LogUniform, Space, parse_params, search_space, tidy
+from bench.spaces import Choice, Integers, LogUniform, Space, Uniform, parse_params, search_space
 from bench.sweep.options import SweepOptions
 
 _DEFAULT_SAMPLES = 8
@@ -146,11 +146,7 @@ class OptunaSearch(Search):
         number, self._asked = self._asked, self._asked + 1
         trial = self._study.ask(self._distributions)
         self._trials[number] = trial
-        settings: dict[str, Any] = {}
-        for name, value in trial.params.items():
-            space = self._spaces[name]
-            one = space.values[value] if isinstance(space, Choice) else tidy(value, space)
-            settings[name] = one
+        settings = {name: _value(self._spaces[name], told) for name, told in trial.params.items()}
         return Proposal(self._method, number, settings)
 
     def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:
@@ -161,6 +157,13 @@ class OptunaSearch(Search):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             self._study.tell(trial, values)
+
+
+def _value(space: Space, told: Any) -> Any:
+    """Return the value of a setting that Optuna proposes."""
+    if isinstance(space, Choice):
+        return space.values[told]
+    return space.tidy(told) if isinstance(space, Uniform) else told
 
 
 def _distribution(space: Space) -> Any:
