@@ -112,11 +112,10 @@ def _list_split(folder: Path, left_out: list[Path], without: Collection[Path]) -
     labels: list[int] = []
     for label, class_folder in enumerate(classes):
         listed = [path for path in _files_below(class_folder) if path not in without]
-        kinds = {path: _is_image(path) for path in listed}
-        images = [path for path in listed if kinds[path]]
+        images = [path for path in listed if _is_image(path)]
         if not images:
             raise DataError(f"There are no images in {class_folder}.", hint=LAYOUT)
-        left_out += [path for path in listed if not kinds[path]]
+        left_out += sorted({*listed} - {*images})
         files += images
         labels += [label] * len(images)
     if not files:
