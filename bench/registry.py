@@ -76,7 +76,7 @@ class Registry(Generic[T]):
         if entry is None:
             hint = _FILE_GIVEN if name.endswith(".py") else ""
             raise UnknownNameError(self.kind, name, self.names(), hint=hint)
-        packages = {_origin(one) for one in entry_points(group=self.group) if one.name == name}
+        packages = {_origin(one) for one in self._offered if one.name == name}
         if _is_built_in(entry):
             check_own(entry.module.partition(".")[0])
         elif len(packages) > 1:
@@ -183,10 +183,13 @@ class Registry(Generic[T]):
         return code_hash(own_files(file, item.__module__), item.__module__)
 
     @cached_property
-    def _entries(self) -> dict[str, EntryPoint]:
+    def _offered(self) -> list[EntryPoint]:
         # Built-ins last: a third-party package cannot take a built-in's name.
-        entries = sorted(entry_points(group=self.group), key=_is_built_in)
-        return {entry.name: entry for entry in entries}
+        return sorted(entry_points(group=self.group), key=_is_built_in)
+
+    @property
+    def _entries(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in self._offered}
 
     def _base(self) -> type[Any]:
         module_name, _, class_name = self.base.rpartition(".")

@@ -40,7 +40,7 @@ def new_method(
     * `bench method new my_method`
     """
     from bench.registry import METHODS_GROUP, Registry
-    from bench.scaffold import new_package
+    from bench.scaffold.package import new_package
 
     # Names are all that is needed: the other road to them imports torch.
     known: Registry[Any] = Registry(kind="method", group=METHODS_GROUP, base="")
@@ -65,7 +65,7 @@ def new_backbone(
     * `bench backbone new my_backbone`
     """
     from bench.registry import BACKBONES_GROUP, Registry
-    from bench.scaffold import new_backbone
+    from bench.scaffold.package import new_backbone
 
     known: Registry[Any] = Registry(kind="backbone", group=BACKBONES_GROUP, base="")
     file = new_backbone(name, out or Path(f"{name}.py"), taken=known.names())
