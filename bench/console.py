@@ -17,12 +17,12 @@ from rich.segment import Segment
 from bench.plain_text import plain
 
 
-def output_console() -> Console:
+def stdout() -> Console:
     """Return the console for tables and answers."""
     return _guarded(Console())
 
 
-def error_console() -> Console:
+def stderr() -> Console:
     """Return the console for progress, notes and errors."""
     return _guarded(Console(stderr=True))
 

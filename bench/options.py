@@ -138,7 +138,7 @@ def read_options(
     for key, value in given.items():
         if value is not None:
             if key == "settings":
-                value = _laid_over(merged, value)
+                value = _laid_over(merged.get("settings", {}), value)
             if key == "params":
                 value = {**merged.get("params", {}), **value}
             merged[key] = value
@@ -180,13 +180,13 @@ def read_campaign(file: Path, *, weights_dir: Path | None = None) -> list[RunOpt
         ConfigError: the file cannot be read, or a step has an unknown option or a wrong value.
     """
     campaign = _validated(Campaign, _read_yaml(file), source=f" in {file}")
+    common = _validated(RunOptions, campaign.common, source=f" in common of {file}").settings
     steps: list[RunOptions] = []
     for number, step in enumerate(campaign.steps, start=1):
-        given = {**campaign.common, **step}
-        settings = _validated(RunOptions, step, source=f" in step {number} of {file}").settings
-        common = _validated(RunOptions, campaign.common, source=f" in common of {file}").settings
-        given["settings"] = _laid_over({"settings": common}, settings)
-        options = _validated(RunOptions, given, source=f" in step {number} of {file}")
+        source = f" in step {number} of {file}"
+        settings = _laid_over(common, _validated(RunOptions, step, source=source).settings)
+        given = {**campaign.common, **step, "settings": settings}
+        options = _validated(RunOptions, given, source=source)
         if options.pretrained is not None and not options.pretrained.exists():
             options = options.model_copy(update={"pretrained": _found(options, weights_dir, file)})
         steps.append(options)
@@ -204,11 +204,10 @@ def _found(options: RunOptions, folder: Path | None, file: Path) -> Path:
     )
 
 
-def _laid_over(merged: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    groups: dict[str, Any] = dict(merged.get("settings") or {})
-    for group, fields in settings.items():
-        groups[group] = {**groups.get(group, {}), **fields}
-    return groups
+def _laid_over(
+    settings: dict[str, dict[str, Any]], given: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    return {group: settings.get(group, {}) | given.get(group, {}) for group in settings | given}
 
 
 def refuse_truth_values(model: type[BaseModel], given: Mapping[str, Any]) -> None:

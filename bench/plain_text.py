@@ -19,7 +19,9 @@ def plain(text: str) -> str:
     """Return `text` with everything that is not printed written out; lines stay lines."""
     if text.isprintable():
         return text
-    return "".join(letter if _shown(letter) else _written_out(letter) for letter in text)
+    return "".join(
+        letter if _shown(letter) else letter.encode("unicode_escape").decode() for letter in text
+    )
 
 
 def one_line(text: str, *, longest: int = LONGEST) -> str:
@@ -55,10 +57,3 @@ def some(names: Sequence[str]) -> str:
 
 def _shown(letter: str) -> bool:
     return letter.isprintable() or letter == "\n" or unicodedata.category(letter) == "Zs"
-
-
-def _written_out(letter: str) -> str:
-    code = ord(letter)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -40,9 +41,7 @@ class Registry(Generic[T]):
         self.group = group
         self.base = base
         self._added: dict[str, type[T]] = {}
-        self._found: dict[str, EntryPoint] | None = None
         self._loaded: dict[str, type[T]] = {}  # of entry points, checked
-        self._claims: dict[str, list[str]] = {}  # packages by a name that several of them offer
         self._files: dict[str, Path] = {}  # by the name of what was added from it
         self._codes: dict[str, str] = {}  # hashes of code by name, taken as it was imported
 
@@ -57,7 +56,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Return all names, sorted, importing nothing."""
-        return sorted({*self._entry_points(), *self._added})
+        return sorted({*self._entries, *self._added})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -73,18 +72,19 @@ class Registry(Generic[T]):
             return self._added[name]
         if name in self._loaded:
             return self._loaded[name]
-        entry = self._entry_points().get(name)
+        entry = self._entries.get(name)
         if entry is None:
             hint = _FILE_GIVEN if name.endswith(".py") else ""
             raise UnknownNameError(self.kind, name, self.names(), hint=hint)
-        if name in self._claims:
-            raise PluginError(
-                f"The {self.kind} '{name}' is offered by several packages: "
-                f"{', '.join(self._claims[name])}.",
-                hint="Remove all but one of them; which one is meant cannot be known.",
-            )
+        packages = {_origin(one) for one in self._offered if one.name == name}
         if _is_built_in(entry):
             check_own(entry.module.partition(".")[0])
+        elif len(packages) > 1:
+            raise PluginError(
+                f"The {self.kind} '{name}' is offered by several packages: "
+                f"{', '.join(sorted(packages))}.",
+                hint="Remove all but one of them; which one is meant cannot be known.",
+            )
         try:
             with redirect_stdout(sys.stderr):  # what it prints is no result of ours
                 found = entry.load()
@@ -102,7 +102,7 @@ class Registry(Generic[T]):
 
     def is_built_in(self, name: str) -> bool:
         """Return whether `name` comes with skipbench."""
-        entry = self._entry_points().get(name)
+        entry = self._entries.get(name)
         return name not in self._added and entry is not None and _is_built_in(entry)
 
     def code(self, name: str) -> str:
@@ -182,16 +182,14 @@ class Registry(Generic[T]):
             ) from None
         return code_hash(own_files(file, item.__module__), item.__module__)
 
-    def _entry_points(self) -> dict[str, EntryPoint]:
-        if self._found is None:
-            # Built-ins last: a third-party package cannot take a built-in's name.
-            entries = sorted(entry_points(group=self.group), key=_is_built_in)
-            self._found = {entry.name: entry for entry in entries}
-            for name in self._found:
-                packages = {_origin(entry) for entry in entries if entry.name == name}
-                if len(packages) > 1 and _BUILT_IN not in packages:
-                    self._claims[name] = sorted(packages)
-        return self._found
+    @cached_property
+    def _offered(self) -> list[EntryPoint]:
+        # Built-ins last: a third-party package cannot take a built-in's name.
+        return sorted(entry_points(group=self.group), key=_is_built_in)
+
+    @property
+    def _entries(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in self._offered}
 
     def _base(self) -> type[Any]:
         module_name, _, class_name = self.base.rpartition(".")

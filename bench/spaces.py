@@ -50,7 +50,11 @@ class Uniform:
 
     def draw(self, random: Random) -> float:
         """Return a number to four digits."""
-        return float(tidy(random.uniform(self.low, self.high), self))
+        return self.tidy(random.uniform(self.low, self.high))
+
+    def tidy(self, drawn: float) -> float:
+        """Return it to four digits: a setting that people can read and type again."""
+        return min(max(float(f"{drawn:.4g}"), self.low), self.high)
 
     def __str__(self) -> str:
         return f"{type(self).__name__.lower()}:{self.low:g}:{self.high:g}"
@@ -60,8 +64,7 @@ class LogUniform(Uniform):
     """Numbers from `low` to `high`, both above 0, evenly on a logarithmic scale."""
 
     def draw(self, random: Random) -> float:
-        drawn = math.exp(random.uniform(math.log(self.low), math.log(self.high)))
-        return float(tidy(drawn, self))
+        return self.tidy(math.exp(random.uniform(math.log(self.low), math.log(self.high))))
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Integers:
         return f"int:{self.low}:{self.high}"
 
 
-Space = Choice | Uniform | LogUniform | Integers
+Space = Choice | Uniform | Integers
 
 
 def search_space(config: type[BaseModel]) -> dict[str, Space]:
@@ -88,7 +91,7 @@ def search_space(config: type[BaseModel]) -> dict[str, Space]:
         name: item
         for name, field in config.model_fields.items()
         for item in field.metadata
-        if isinstance(item, Choice | Uniform | LogUniform | Integers)
+        if isinstance(item, Space)
     }
 
 
@@ -135,13 +138,6 @@ def parse_space(text: str, *, owner: str) -> Space:
     if colon and kind in {"uniform", "loguniform", "int"}:
         return _between(kind, ends, owner)
     return Choice(_values(text, owner))
-
-
-def tidy(value: Any, space: Space) -> Any:
-    """Return a drawn number to four digits: a setting that people can read and type again."""
-    if isinstance(space, Choice | Integers):
-        return value
-    return min(max(float(f"{value:.4g}"), space.low), space.high)
 
 
 def written(settings: Mapping[str, Any]) -> str:

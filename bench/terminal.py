@@ -6,8 +6,6 @@ tables and JSON.
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -20,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.console import stderr
 from bench.errors import BenchError
 from bench.records.record import EpochRow
 from bench.training.reporter import Overall, Reporter
@@ -40,10 +39,9 @@ class TerminalReporter(Reporter):
     Trainings side by side have a bar each, and all runs together one below them.
     """
 
-    def __init__(self, console: Console, *, bars: Progress | None = None) -> None:
+    def __init__(self, bars: Progress | None = None) -> None:
         """`bars`: those of another reporter, to show a bar among them."""
-        self._console = console
-        self._bars = _bars(console) if bars is None else bars
+        self._bars = _bars() if bars is None else bars
         self._task: TaskID | None = None
         self._overall: TaskID | None = None
         self._beside: list[TerminalReporter] = []
@@ -54,12 +52,7 @@ class TerminalReporter(Reporter):
         self._bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
     def run_started(self, run: str) -> None:
@@ -106,7 +99,7 @@ class TerminalReporter(Reporter):
                 reporter._remove()
 
     def beside(self) -> Reporter:
-        reporter = TerminalReporter(self._console, bars=self._bars)
+        reporter = TerminalReporter(self._bars)
         self._beside.append(reporter)
         return reporter
 
@@ -116,7 +109,7 @@ class TerminalReporter(Reporter):
             self._task = None
 
 
-def _bars(console: Console) -> Progress:
+def _bars() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
@@ -125,7 +118,7 @@ def _bars(console: Console) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}"),
-        console=console,
+        console=stderr(),
         refresh_per_second=4,
         # Runs side by side begin and end: the time left of all of them is an average.
         speed_estimate_period=120,

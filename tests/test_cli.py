@@ -64,13 +64,6 @@ def test_the_runs_are_in_mlflow_once(results: Path) -> None:
     assert (results / "mlflow.db").is_file()
 
 
-@pytest.mark.parametrize("format", ["table", "csv", "json", "md", "latex"])
-def test_results_come_in_every_format(format: str, results: Path) -> None:
-    outcome = bench("results", "--format", format, results=results)
-    assert outcome.exit_code == 0
-    assert "sgad" in outcome.stdout
-
-
 def test_results_can_be_filtered(results: Path) -> None:
     assert [row["method"] for row in rows_in(results, "--filter", "method=sgad")] == ["sgad"]
     wrong = bench("results", "--filter", "metod=sgad", results=results)
@@ -151,7 +144,7 @@ def test_the_doctor_tries_the_skipping_path(results: Path) -> None:
         (["--epochs", "-1"], "--epochs: -1 cannot be used: it must be greater than or equal to 0."),
         (["--controls", "all,none"], "--controls all,none: 'none' has no other names beside it."),
         (["--controls", "foo"], "Known: all, cascade, none, random_skip"),
-        (["--backbone", "resnet21"], "Did you mean 'resnet20' or"),
+        (["--backbone", "resnet21"], "Did you mean 'resnet"),
         (["--backbone", "qqqqqq"], "resnet8, resnet14, resnet20"),
         (["--dataset", "nope"], "Known: cifar10, cifar100, digits, graded_digits, synthetic"),
     ],

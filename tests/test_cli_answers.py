@@ -82,9 +82,11 @@ def test_a_place_that_cannot_be_written_is_the_one_given_with_out(
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "md", "latex"])
-def test_results_end_with_one_end_of_line(format: str, results: Path) -> None:
+def test_results_come_in_every_format_and_end_with_one_end_of_line(
+    format: str, results: Path
+) -> None:
     text = bench("results", "--format", format, results=results).stdout
-    assert text.endswith("\n") and not text.endswith("\n\n")
+    assert "sgad" in text and text.endswith("\n") and not text.endswith("\n\n")
 
 
 def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:

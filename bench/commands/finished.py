@@ -15,9 +15,8 @@ from bench.commands.frame import (
     say,
     show_failures,
     show_table,
-    stderr,
-    stdout,
 )
+from bench.console import stderr, stdout
 from bench.errors import ConfigError
 from bench.folders import Folders
 
@@ -123,7 +122,7 @@ def latency(
     from bench import api, drawing
     from bench.terminal import TerminalReporter
 
-    with TerminalReporter(stderr()) as reporter:
+    with TerminalReporter() as reporter:
         outcome = api.latency(
             runs,
             folders,
@@ -186,7 +185,7 @@ def evaluate(
     from bench import api
     from bench.terminal import TerminalReporter
 
-    with TerminalReporter(stderr()) as reporter:
+    with TerminalReporter() as reporter:
         outcome = api.evaluate(runs, folders, device=device, dataset=dataset, reporter=reporter)
     show_table(api.rows_of(outcome))
     show_failures(outcome.failures, debug=debug)
@@ -215,7 +214,7 @@ def export(
     from bench import api
     from bench.terminal import TerminalReporter
 
-    with TerminalReporter(stderr()) as reporter:
+    with TerminalReporter() as reporter:
         exported = api.export(
             run,
             folders,

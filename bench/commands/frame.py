@@ -1,4 +1,4 @@
-"""What all commands share: options, folders, consoles, how tables and errors are shown.
+"""What all commands share: options, folders, how tables and errors are shown.
 
 Owns no command and no work; imports nothing heavy on top.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from bench.console import stderr, stdout
 from bench.errors import BenchError
 from bench.folders import Folders, default_data_dir, default_results_dir
 from bench.options import RunOptions, flag_of, parse_settings, read_options
@@ -189,17 +190,3 @@ def show_failures(failures: Sequence[Failure], *, debug: bool = False) -> None:
 def say(text: str) -> None:
     """Print a line, as it is, on standard error."""
     stderr().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def stdout() -> Any:
-    """Return the console for tables and answers."""
-    from bench.console import output_console
-
-    return output_console()
-
-
-def stderr() -> Any:
-    """Return the console for progress, notes and errors."""
-    from bench.console import error_console
-
-    return error_console()

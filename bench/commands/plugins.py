@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.commands.frame import command, say, stderr, stdout
+from bench.commands.frame import command, say
+from bench.console import progress, stdout
 from bench.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def new_method(
     * `bench method new my_method`
     """
     from bench.registry import METHODS_GROUP, Registry
-    from bench.scaffold import new_package
+    from bench.scaffold.package import new_package
 
     # Names are all that is needed: the other road to them imports torch.
     known: Registry[Any] = Registry(kind="method", group=METHODS_GROUP, base="")
@@ -64,7 +65,7 @@ def new_backbone(
     * `bench backbone new my_backbone`
     """
     from bench.registry import BACKBONES_GROUP, Registry
-    from bench.scaffold import new_backbone
+    from bench.scaffold.package import new_backbone
 
     known: Registry[Any] = Registry(kind="backbone", group=BACKBONES_GROUP, base="")
     file = new_backbone(name, out or Path(f"{name}.py"), taken=known.names())
@@ -130,18 +131,16 @@ def check_backbones(
 def _attempt(suites: Mapping[str, Sequence[Check]], *, debug: bool) -> None:
     """Run the checks of methods or backbones and show what came of them; end with status 1 if one
     failed, with `debug` after the tracebacks."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import MofNCompleteColumn
 
     errors: list[Exception] = []
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
     for number, (name, checks) in enumerate(suites.items(), start=1):
         outcomes = []
-        with Progress(*columns, console=stderr(), transient=True) as bars:
-            for item in bars.track(checks, description=f"{number}/{len(suites)} {name}"):
-                bars.update(
-                    bars.task_ids[0], description=f"{number}/{len(suites)} {name} · {item.name}"
-                )
-                outcomes.append(item.run())
+        title = f"{number}/{len(suites)} {name}"
+        with progress(title, MofNCompleteColumn(), total=len(checks)) as advance:
+            for check in checks:
+                outcomes.append(check.run())
+                advance(1)
         stdout().print(outcome_table(outcomes))
         errors += [outcome.error for outcome in outcomes if outcome.error is not None]
     for error in errors if debug else ():

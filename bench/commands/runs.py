@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.frame import command, say, show_failures, show_table, stderr, stdout
+from bench.commands.frame import command, say, show_failures, show_table
+from bench.console import stderr, stdout
 from bench.folders import Folders
 from bench.options import RunOptions
 from bench.sweep.options import SweepOptions
@@ -32,7 +33,7 @@ def run(
     from bench import api, drawing
     from bench.terminal import TerminalReporter
 
-    with TerminalReporter(stderr()) as reporter:
+    with TerminalReporter() as reporter:
         outcome = api.run(options, folders, reporter=reporter, forget=fresh)
     show_table(api.rows_of(outcome))
     figure = drawing.draw_run(outcome.records, folders)
@@ -91,7 +92,7 @@ def campaign(
     from bench.terminal import TerminalReporter
 
     steps = read_campaign(file, weights_dir=weights_dir)
-    with TerminalReporter(stderr()) as reporter:
+    with TerminalReporter() as reporter:
         outcome = api.campaign(steps, folders, hours=hours, reporter=reporter)
     show_table(api.rows_of(outcome))
     if outcome.left:

@@ -73,35 +73,24 @@ class SweepBoard:
         self._console.print(f"[dim]{escape(message)}[/]", highlight=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
+        """Return all trials that run, the newest that ended, the rest in numbers, the time left."""
         if self._ledger is None:
             return Text("Starting ...", "dim")
+        ledger, now = self._ledger, time.monotonic()
         # A copy: the driver adds trials while this is drawn from another thread.
-        progress: Sequence[Progress] = list(self._ledger.progress)
-        return live_table(
-            progress,
-            total=self._ledger.total,
-            elapsed_s=time.monotonic() - self._begun,
-            rows=max(4, self._console.height - _OTHER_LINES),
-            runtime=self._ledger.objective.runtime,
-        )
-
-
-def live_table(
-    progress: Sequence[Progress], *, total: int, elapsed_s: float, rows: int, runtime: str = ""
-) -> RenderableType:
-    """Return what a running sweep looks like: all that run, the newest that ended, and the rest in
-    numbers with the time left."""
-    running = [p for p in progress if p.state == "running" and p.begun is not None]
-    ended = [p for p in progress if p.state != "running"]
-    table = _trials_table("trial", "epoch", runtime=runtime)
-    for item in (*ended[max(0, len(ended) - max(1, rows - len(running))) :], *running):
-        now = time.monotonic()
-        spent_s = item.wall_s or (0.0 if item.begun is None else now - item.begun)
-        epochs = f"{len(item.history)}/{item.epochs}"
-        measured = (*_measured(item.points), number(item.score, ".4f"), _duration(spent_s))
-        state = Text(item.state, _STYLES[item.state])
-        table.add_row(Text(_name(item)), str(item.seed), state, epochs, *measured)
-    return Group(table, Text(_counts(progress, total=total, elapsed_s=elapsed_s), "dim"))
+        progress = list(ledger.progress)
+        running = [p for p in progress if p.state == "running" and p.begun is not None]
+        ended = [p for p in progress if p.state != "running"]
+        shown = max(1, max(4, self._console.height - _OTHER_LINES) - len(running))
+        table = _trials_table("trial", "epoch", runtime=ledger.objective.runtime)
+        for item in (*ended[-shown:], *running):
+            spent_s = item.wall_s or (0.0 if item.begun is None else now - item.begun)
+            epochs = f"{len(item.history)}/{item.epochs}"
+            measured = (*_measured(item.points), number(item.score, ".4f"), _duration(spent_s))
+            state = Text(item.state, _STYLES[item.state])
+            table.add_row(Text(_name(item)), str(item.seed), state, epochs, *measured)
+        counts = _counts(progress, total=ledger.total, elapsed_s=now - self._begun)
+        return Group(table, Text(counts, "dim"))
 
 
 def ended_line(progress: Progress) -> str:

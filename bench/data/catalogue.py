@@ -18,7 +18,6 @@ class DatasetCard:
     title: str
     summary: str
     num_classes: int = 10
-    synthetic: bool = False
     embedded: bool = False  # comes with the installed packages: no download, no data folder
 
 
@@ -36,14 +35,12 @@ _CARDS = (
         "graded_digits",
         "UCI handwritten digits under graded noise, occlusion and shifts",
         "the digits scans, 10x10 grey, damaged by known degrees; 1,297 train, 1,000 test",
-        synthetic=True,
         embedded=True,
     ),
     DatasetCard(
         "synthetic",
         "Synthetic glyphs of graded difficulty",
         "5,000 generated images, 16x16 RGB, each with a known difficulty; not real data",
-        synthetic=True,
         embedded=True,
     ),
 )

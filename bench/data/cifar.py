@@ -187,10 +187,9 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
     if name not in SOURCES:
         raise UnknownNameError("data set to import", name, SOURCES)
     source, splits = SOURCES[name], list_splits(folder)
-    _check(splits[0], source, folder / "train", count=source.train_count)
-    _check(splits[1], source, folder / "test", count=source.test_count)
-    train, test = map(_decoded, splits)
-    dataset = _described(source, train, test)
+    for listing, count in zip(splits, (source.train_count, source.test_count), strict=True):
+        _check(listing, source, count=count)
+    dataset = _described(source, *map(_decoded, splits))
     found = dataset.info.fingerprint
     if source.fingerprint not in (None, found):
         warnings.warn(
@@ -204,7 +203,7 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
     return dataset
 
 
-def _check(listing: Listing, source: CifarArchive, place: Path, *, count: int) -> None:
+def _check(listing: Listing, source: CifarArchive, *, count: int) -> None:
     """Refuse a split whose classes or numbers of images are not those of the data set."""
     found, expected = set(listing.class_names), set(source.class_names)
     if found != expected:
@@ -213,7 +212,7 @@ def _check(listing: Listing, source: CifarArchive, place: Path, *, count: int) -
             for names in (expected - found, found - expected)
         )
         raise DataError(
-            f"The class folders in {place} are not those of {source.name}:"
+            f"The class folders in {listing.folder} are not those of {source.name}:"
             f" missing {missing}; unknown {unknown}.",
             hint=f"The folders must be called {', '.join(source.class_names[:3])} and so on.",
         )
@@ -221,17 +220,16 @@ def _check(listing: Listing, source: CifarArchive, place: Path, *, count: int) -
     odd = [f"{name} {counts[name]:,}" for name in counts if counts[name] * len(found) != count]
     if odd:
         raise DataError(
-            f"{place} has {len(listing.files):,} images, expected {count:,},"
+            f"{listing.folder} has {len(listing.files):,} images, expected {count:,},"
             f" {count // len(expected):,} per class; found {', '.join(odd[:10])}.",
             hint=LAYOUT,
         )
 
 
 def _decoded(listing: Listing) -> ImageSet:
-    place = listing.files[0].parents[1]
-    images, grey = decode(listing, size_hw=SIZE_HW, title=f"Decoding {place.name}")
+    images, grey = decode(listing, size_hw=SIZE_HW, title=f"Decoding {listing.folder.name}")
     if grey:
         raise DataError(
-            f"All images in {place} are grey, expected RGB.", hint="Use the colour images."
+            f"All images in {listing.folder} are grey, expected RGB.", hint="Use the colour images."
         )
     return images

@@ -46,6 +46,7 @@ Found = TypeVar("Found")
 class Listing(NamedTuple):
     """The image files of one split, sorted by class and name."""
 
+    folder: Path
     class_names: tuple[str, ...]
     files: tuple[Path, ...]
     labels: tuple[int, ...]  # one per file
@@ -111,16 +112,15 @@ def _list_split(folder: Path, left_out: list[Path], without: Collection[Path]) -
     labels: list[int] = []
     for label, class_folder in enumerate(classes):
         listed = [path for path in _files_below(class_folder) if path not in without]
-        kinds = {path: _is_image(path) for path in listed}
-        images = [path for path in listed if kinds[path]]
+        images = [path for path in listed if _is_image(path)]
         if not images:
             raise DataError(f"There are no images in {class_folder}.", hint=LAYOUT)
-        left_out += [path for path in listed if not kinds[path]]
+        left_out += sorted({*listed} - {*images})
         files += images
         labels += [label] * len(images)
     if not files:
         raise DataError(f"There are no class folders in {folder}.", hint=LAYOUT)
-    return Listing(tuple(path.name for path in classes), tuple(files), tuple(labels))
+    return Listing(folder, tuple(path.name for path in classes), tuple(files), tuple(labels))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -50,7 +50,6 @@ class FileReport(NamedTuple):
     """The state of one file of a data set."""
 
     file: Path | None  # None for a data set that needs no file
-    size_bytes: int | None  # None if there is no file
     status: Status
     detail: str
 
@@ -158,7 +157,7 @@ def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
     """Report on every file that the data set `name` has or could have; changes nothing."""
     if name in _EMBEDDED:
         detail = f"needs no file; fingerprint {_EMBEDDED[name]().info.fingerprint}"
-        return (FileReport(None, None, "embedded", detail),)
+        return (FileReport(None, "embedded", detail),)
     if name in cifar.SOURCES:
         return _verify_cifar(cifar.SOURCES[name], data_dir)
     path = _folder_of(name)
@@ -167,10 +166,10 @@ def verify(name: str, *, data_dir: Path) -> tuple[FileReport, ...]:
     if found is not None:
         counts = _counted(found["train"], found["test"])
         detail = f"{counts}, read while they are used; fingerprint {found['fingerprint']}"
-        return (_report(folder.index, "ok", detail),)
+        return (FileReport(folder.index, "ok", detail),)
     if not folder.decoded.exists():
         counts = _counted(*(split.files for split in folder.splits))
-        return (_report(path, "ok", f"{counts}, looked at when first used"),)
+        return (FileReport(path, "ok", f"{counts}, looked at when first used"),)
     return (_verify_decoded(folder.decoded, source=folder.source),)
 
 
@@ -188,42 +187,38 @@ def _counted(train: Sized, test: Sized) -> str:
     return f"{len(train):,} + {len(test):,} images"
 
 
-def _report(path: Path, status: Status, detail: str) -> FileReport:
-    return FileReport(path, path.stat().st_size if path.is_file() else None, status, detail)
-
-
 def _verify_cifar(source: cifar.CifarArchive, data_dir: Path) -> tuple[FileReport, ...]:
     decoded = cifar.cache_path(source.name, data_dir=data_dir)
     archive, folder = data_dir / source.file.name, data_dir / source.folder
     if archive.exists():
         problem = cifar.archive_problem(source, data_dir=data_dir)
         said = problem or f"md5 {source.file.md5}"
-        of_archive = _report(archive, "broken" if problem else "ok", said)
+        of_archive = FileReport(archive, "broken" if problem else "ok", said)
     else:
-        of_archive = _report(archive, "missing", "only needed while there is no decoded copy")
+        of_archive = FileReport(archive, "missing", "only needed while there is no decoded copy")
     if decoded.exists() or archive.exists():
         reports = [_verify_decoded(decoded, source=source.name), of_archive]
     elif folder.is_dir():
-        reports = [_report(folder, "ok", "unpacked; checked and decoded at the next use")]
+        reports = [FileReport(folder, "ok", "unpacked; checked and decoded at the next use")]
     else:
         size = f"{source.file.size_bytes / 2**20:.0f} MiB"
         way = f"not here: bench data fetch {source.name} ({size})"
-        reports = [_report(decoded, "missing", way)]
+        reports = [FileReport(decoded, "missing", way)]
     leftovers: tuple[tuple[Path, Status, str], ...] = (
         (archive.with_name(archive.name + ".part"), "incomplete", "an unfinished download"),
         (decoded.with_name(decoded.name + ".broken"), "broken", "set aside; can be deleted"),
     )
-    return (*reports, *(_report(*leftover) for leftover in leftovers if leftover[0].exists()))
+    return (*reports, *(FileReport(*leftover) for leftover in leftovers if leftover[0].exists()))
 
 
 def _verify_decoded(path: Path, *, source: str) -> FileReport:
     if not path.exists():
-        return _report(path, "missing", "the decoded copy is made at the first use")
+        return FileReport(path, "missing", "the decoded copy is made at the first use")
     try:
         dataset = cache.read(path, source=source)
     except cache.BrokenCacheError as broken:
-        return _report(path, "broken", f"{broken}; it is made anew at the next use")
+        return FileReport(path, "broken", f"{broken}; it is made anew at the next use")
     if dataset is None:
-        return _report(path, "ok", "of older images; it is made anew at the next use")
+        return FileReport(path, "ok", "of older images; it is made anew at the next use")
     counts = _counted(dataset.train, dataset.test)
-    return _report(path, "ok", f"{counts}, fingerprint {dataset.info.fingerprint}")
+    return FileReport(path, "ok", f"{counts}, fingerprint {dataset.info.fingerprint}")

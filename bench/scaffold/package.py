@@ -11,8 +11,7 @@ from __future__ import annotations
 import importlib.util
 import keyword
 import re
-import secrets
-import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from string import Template
@@ -114,16 +113,14 @@ def new_package(name: str, folder: Path, *, taken: Collection[str]) -> list[Path
             f"{folder} is already there.", hint=f"{_ELSEWHERE[:-1]}, or move this one away."
         )
     files = package_files(name)
-    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
     with storage_errors(folder, elsewhere=_ELSEWHERE):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as place:
+            draft = Path(place) / folder.name
             for path, text in files.items():
                 (draft / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft / path).write_text(text, encoding="utf-8")
             draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     return [folder / path for path in files]
 
 

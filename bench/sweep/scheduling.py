@@ -124,7 +124,7 @@ def schedule(
     if first is None:
         return
     with connected(options.address) as (ray, scratch):
-        nodes = ray.nodes()
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         resources = _resources(options, nodes)
         device = options.device
         if device == "auto":
@@ -142,16 +142,16 @@ def _resources(options: SweepOptions, nodes: list[Mapping[str, Any]]) -> dict[st
     Raises:
         ConfigError: no machine has as much.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    resources = [node["Resources"] for node in nodes]
     gpus = options.gpus_per_trial
     if gpus is None:
         wanted = options.device.startswith("cuda")
-        found = options.device == "auto" and any(node.get("GPU") for node in alive)
+        found = options.device == "auto" and any(has.get("GPU") for has in resources)
         gpus = 1.0 if wanted or found else 0.0
     needed = {"cpu": float(options.threads), "gpu": gpus}
     if not _able(needed, nodes):
         machines = "; ".join(
-            f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in alive
+            f"{has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs" for has in resources
         )
         raise ConfigError(
             f"No machine can take a trial of {needed['cpu']:g} CPUs and {gpus:g} GPUs.",
@@ -167,8 +167,7 @@ def _able(
     return [
         node
         for node in nodes
-        if node["Alive"]
-        and all(node["Resources"].get(k.upper(), 0) >= v for k, v in needed.items())
+        if all(node["Resources"].get(k.upper(), 0) >= v for k, v in needed.items())
     ]
 
 
@@ -202,8 +201,8 @@ def _check_machines(ray: Any, nodes: Sequence[Mapping[str, Any]], job: str) -> N
 
 def _room(needed: Mapping[str, float], nodes: Sequence[Mapping[str, Any]]) -> int:
     """Return how many trials there is room for now: also a quarter of a GPU is on one machine."""
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    fits = [min(has.get(k.upper(), 0) / v for k, v in needed.items() if v) for has in alive]
+    resources = [node["Resources"] for node in nodes]
+    fits = [min(has.get(k.upper(), 0) / v for k, v in needed.items() if v) for has in resources]
     return sum(math.floor(fit + _ROUNDING) for fit in fits)
 
 

@@ -16,16 +16,16 @@ from typing import Any
 
 from bench.data.images import Dataset
 from bench.engine.plan import TRAIN_GROUP, Planned, make_plan, resolved
-from bench.errors import ConfigError, UnknownNameError
+from bench.errors import ConfigError
 from bench.method import METHODS
 from bench.networks.weights import Weights
 from bench.options import RunOptions
 from bench.recipes import recipe_named
 from bench.seeding import derive
-from bench.spaces import Choice, Integers, LogUniform, Space, parse_params, search_space, tidy
+from bench.spaces import Choice, Integers, LogUniform, Space, Uniform, parse_params, search_space
 from bench.sweep.options import SweepOptions
 
-DEFAULT_SAMPLES = 8
+_DEFAULT_SAMPLES = 8
 _REDRAWS = 100
 _STARTUP = 10
 
@@ -54,16 +54,17 @@ class Search(ABC):
 
 
 class ListedSearch(Search):
-    """Proposals that are known from the start and learn nothing."""
+    """Settings that are known from the start; learns nothing."""
 
-    def __init__(self, tries: Sequence[Proposal]) -> None:
-        self.total, self._left = len(tries), iter(tries)
+    def __init__(self, method: str, settings: Sequence[Mapping[str, Any]]) -> None:
+        self.total = len(settings)
+        self._left = iter([Proposal(method, number, one) for number, one in enumerate(settings)])
 
     def ask(self) -> Proposal | None:
         return next(self._left, None)
 
 
-def grid(method: str, spaces: Mapping[str, Space]) -> ListedSearch:
+def _grid(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
     """Return all combinations of the values of `spaces`, in their order.
 
     Raises:
@@ -77,22 +78,11 @@ def grid(method: str, spaces: Mapping[str, Space]) -> ListedSearch:
                 hint="Give values like 0.1,0.3,1, or use --search random --samples N.",
             )
         lists.append(space.values)
-    settings = [dict(zip(spaces, values, strict=True)) for values in itertools.product(*lists)]
-    return ListedSearch([Proposal(method, number, one) for number, one in enumerate(settings)])
-
-
-def at_random(method: str, spaces: Mapping[str, Space], *, samples: int) -> ListedSearch:
-    """Return `samples` different draws; the first are the same however many are asked for.
-
-    Fewer where the ranges hold fewer different settings.
-    """
-    drawn = itertools.islice(_different(method, spaces), samples)
-    return ListedSearch(
-        [Proposal(method, number, settings) for number, settings in enumerate(drawn)]
-    )
+    return [dict(zip(spaces, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def _different(method: str, spaces: Mapping[str, Space]) -> Iterator[dict[str, Any]]:
+    """Yield different draws, as many as are asked for or the ranges hold, always the same."""
     seen: list[dict[str, Any]] = []
     for number in itertools.count():
         random = Random(derive(number, "sweep", method))
@@ -156,11 +146,7 @@ class OptunaSearch(Search):
         number, self._asked = self._asked, self._asked + 1
         trial = self._study.ask(self._distributions)
         self._trials[number] = trial
-        settings: dict[str, Any] = {}
-        for name, value in trial.params.items():
-            space = self._spaces[name]
-            one = space.values[value] if isinstance(space, Choice) else tidy(value, space)
-            settings[name] = one
+        settings = {name: _value(self._spaces[name], told) for name, told in trial.params.items()}
         return Proposal(self._method, number, settings)
 
     def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:
@@ -171,6 +157,13 @@ class OptunaSearch(Search):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             self._study.tell(trial, values)
+
+
+def _value(space: Space, told: Any) -> Any:
+    """Return the value of a setting that Optuna proposes."""
+    if isinstance(space, Choice):
+        return space.values[told]
+    return space.tidy(told) if isinstance(space, Uniform) else told
 
 
 def _distribution(space: Space) -> Any:
@@ -184,10 +177,6 @@ def _distribution(space: Space) -> Any:
     return distributions.FloatDistribution(space.low, space.high, log=log)
 
 
-_OBJECTIVES = {"optuna": 1, "pareto": 2}
-SEARCHES = ("grid", "random", *_OBJECTIVES)
-
-
 def proposals(
     search: str,
     method: str,
@@ -196,12 +185,11 @@ def proposals(
     samples: int | None,
     known: Sequence[Mapping[str, Any]] = (),
 ) -> Search:
-    """Return the search called `search` ("" for: a grid where it can be one, else random).
+    """Return the search that is called `search` in the options of a sweep.
 
     `known` are settings that an earlier, interrupted sweep with the same options proposed.
 
     Raises:
-        UnknownNameError: there is no such search.
         ConfigError: the ranges do not fit it.
     """
     listed = all(isinstance(space, Choice) for space in spaces.values())
@@ -209,12 +197,11 @@ def proposals(
     if chosen == "grid":
         if samples is not None:
             raise ConfigError("A grid has no --samples.", hint="Use --search random.")
-        return grid(method, spaces)
+        return ListedSearch(method, _grid(spaces))
+    count = samples or _DEFAULT_SAMPLES
     if chosen == "random":
-        return at_random(method, spaces, samples=samples or DEFAULT_SAMPLES)
-    if chosen not in _OBJECTIVES:
-        raise UnknownNameError("search", search, SEARCHES)
-    count, objectives = samples or DEFAULT_SAMPLES, _OBJECTIVES[chosen]
+        return ListedSearch(method, list(itertools.islice(_different(method, spaces), count)))
+    objectives = 2 if chosen == "pareto" else 1
     return OptunaSearch(method, spaces, samples=count, objectives=objectives, known=known)
 
 

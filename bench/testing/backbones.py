@@ -6,7 +6,7 @@ asked of a trunk alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from bench.seeding import seeded
 from bench.testing import paths, synthetic
 from bench.testing.learning import require_gradient
 from bench.testing.outcome import DoesNotApply, Shortfall, Specimen, require_equal
-from bench.testing.suite import Check, proof_of
+from bench.testing.suite import Check
 from bench.testing.workbench import with_gradient
 
 _SIDES = (16, 32, 64)
@@ -73,6 +73,10 @@ class TrunkBench:
         net, x_nchw = source.points[0].net, self.images(_IMAGES, seed=6)
         return Specimen(self.name, net, x_nchw, synthetic.CLASSES, partial(unit_macs, net))
 
+    def specimens(self) -> Iterator[Specimen]:
+        """Yield the gated network."""
+        yield self.gated
+
 
 @torch.no_grad()
 def perturbed(trunk: Trunk) -> Trunk:
@@ -105,7 +109,8 @@ def _meta_macs(backbone: Backbone) -> int:
         return counted_macs(partial(trunk, x_1chw))
 
 
-def _compare(backbone: Backbone, x_nchw: Tensor) -> None:
+def _compare(backbone: Backbone) -> None:
+    x_nchw = synthetic.images(5, seed=1, shape=backbone.image_shape)
     with seeded(3, "trunk"):
         theirs = backbone.family.model(backbone)
     if theirs is None:
@@ -132,7 +137,7 @@ def require_original(backbone: Backbone) -> None:
         PluginError: it does not.
     """
     try:
-        _compare(backbone, synthetic.images(5, seed=1, shape=backbone.image_shape))
+        _compare(backbone)
     except DoesNotApply:
         return
     except Shortfall as found:
@@ -144,7 +149,7 @@ def require_original(backbone: Backbone) -> None:
 
 def original(bench: TrunkBench) -> None:
     """It computes what its library's own network computes, within 1e-5."""
-    _compare(bench.backbone, bench.images(5, seed=1))
+    _compare(bench.backbone)
 
 
 def all_on(bench: TrunkBench) -> None:
@@ -227,7 +232,7 @@ def round_trip(bench: TrunkBench) -> None:
             )
 
 
-_CHECKS = (
+_CHECKS: tuple[Callable[[Any], None], ...] = (
     *(builds, original, all_on, blocks, macs, gradient, round_trip),
     *(paths.outputs, paths.execution, paths.batch_independence, paths.repeatable),
     *(paths.side_effects, paths.record, paths.fast_copy),
@@ -238,11 +243,4 @@ def backbone_checks(name: str) -> list[Check]:
     """Return the checks of the backbone `name`; they share its networks. Those of any network are
     tried on it gated."""
     bench = TrunkBench(name)
-
-    def attempt(check: Callable[[Any], None]) -> None:
-        check(bench.gated if check.__module__ == paths.__name__ else bench)
-
-    return [
-        Check(name, check.__name__, proof_of(check), None, partial(attempt, check))
-        for check in _CHECKS
-    ]
+    return [Check(name, check, bench) for check in _CHECKS]

@@ -17,12 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError, NotExecutable
+from bench.errors import BenchError, NotExecutable, Unsupported
 from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet, Output
 
 Status = Literal["passed", "failed", "exempt", "not tried"]
 _ROOM = Path(__file__).parent
+_UNABLE = "implement it, or say in Tags.exempt, under the name of this check, why there is no way."
 
 
 class Shortfall(Exception):
@@ -82,7 +83,8 @@ def shortfall_of(error: Exception) -> Shortfall:
     if isinstance(error, Shortfall):
         return error
     if isinstance(error, BenchError):
-        found = Shortfall(f"{type(error).__name__}: {error.message}", error.hint or "")
+        unable = _UNABLE if isinstance(error, NotExecutable | Unsupported) else ""
+        found = Shortfall(f"{type(error).__name__}: {error.message}", error.hint or unable)
     else:
         said = (str(error).strip() or "no message").splitlines()[0]
         found = Shortfall(f"It raised {type(error).__name__}: {said}{_place_of(error)}")
@@ -199,10 +201,6 @@ class Specimen:
     x_nchw: Tensor
     classes: int
     costs: Callable[[], Mapping[str, int]]
-
-    def runs(self) -> dict[str, Run]:
-        """Return the ways to run it, as `runs_of`."""
-        return runs_of(self.net, self.x_nchw)
 
     def in_double(self) -> Specimen:
         """Return a copy in float64, in which rounding turns no decision."""

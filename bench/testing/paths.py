@@ -14,13 +14,12 @@ from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.errors import NotExecutable
 from bench.measure.accuracy import Evaluation, point_record
 from bench.measure.cost import counting, macs_per_image
 from bench.measure.equivalence import check_execution
 from bench.measure.modes import evaluating, in_eval_mode
 from bench.networks.gated import GatedResNet, block_columns
-from bench.networks.unit import DynamicNet, Output
+from bench.networks.unit import Output
 from bench.runtimes.eager import Eager
 from bench.seeding import random_fingerprint
 from bench.testing.outcome import (
@@ -35,6 +34,7 @@ from bench.testing.outcome import (
     require_close,
     require_equal,
     require_same_trace,
+    runs_of,
 )
 
 _SINGLES = 4
@@ -77,10 +77,12 @@ def outputs(tried: Specimen) -> None:
         raise Shortfall(f"{where}: units() lists {listed}.", "it leaves out what super() lists.")
     fixed = [column for column, unit in enumerate(units) if unit.always_on]
     with evaluating(net):
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             output, what = run(x), f"{where}: {name}"
             _require_output(output, (len(x), tried.classes), units=len(units), what=what)
-            _require_fixed_on(output.executed[:, fixed], [names[c] for c in fixed], what)
+            off = [names[c] for c in fixed if bool((output.executed[:, c] != 1).any())]
+            if off:
+                raise Shortfall(f"{what} leaves out '{off[0]}', which units() says always runs.")
         if isinstance(net, GatedResNet):
             _require_hard(net.decided(x), where)
     with in_eval_mode(net), torch.enable_grad():
@@ -110,13 +112,6 @@ def _require_output(output: object, shape: tuple[int, int], *, units: int, what:
         )
 
 
-def _require_fixed_on(executed_nf: Tensor, names: list[str], what: str) -> None:
-    off_f = (executed_nf != 1).any(dim=0)
-    if bool(off_f.any()):
-        name = names[int(off_f.nonzero()[0])]
-        raise Shortfall(f"{what} leaves out '{name}', which units() says always runs.")
-
-
 def _require_hard(gates: Sequence[Tensor | None], where: str) -> None:
     """Check that the gates of a network that decides by block are 0 or 1."""
     for b, gate in enumerate(gates):
@@ -136,22 +131,11 @@ def execution(tried: Specimen) -> None:
     uneven batch."""
     net, x, what = tried.net, tried.x_nchw, f"{tried.where}: execute and forward"
     with evaluating(net):
-        _require_executable(net, x[:1])
         for part in (x, x[:1], x[7:9]):
             with explained(net, x):
                 masked, skipping = net(part), net.execute(part)
                 require_same_trace(skipping, masked, net=net, what=what, cause=_OTHER_DECISION)
                 require_close(skipping, masked, what=what, cause=_OTHER_STATE)
-
-
-def _require_executable(net: DynamicNet, x_nchw: Tensor) -> None:
-    try:
-        net.execute(x_nchw)
-    except NotExecutable as error:
-        raise Shortfall(
-            f"There is no path that really skips: {error.message}",
-            "if that is so by nature, say so in Tags.exempt, under 'execution' and 'macs'.",
-        ) from error
 
 
 def batch_independence(tried: Specimen) -> None:
@@ -160,7 +144,7 @@ def batch_independence(tried: Specimen) -> None:
     order_n = torch.randperm(count, generator=torch.Generator().manual_seed(1)).to(x.device)
     sizes = {1: order_n[:_SINGLES], count // 3 + 1: order_n, count: order_n}
     with evaluating(net):
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             whole = run(x)
             for size, chosen_n in sizes.items():
                 parts = joined([run(part) for part in torch.split(x[chosen_n], size)])
@@ -178,7 +162,7 @@ def repeatable(tried: Specimen) -> None:
     # Sums of an accelerator may come in any order.
     require = require_equal if x.device.type == "cpu" else require_close
     with evaluating(net):
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             first, second = run(x), run(x)
             what = f"{tried.where}: two calls of {name}"
             require_same_trace(second, first, net=net, what=what, cause=_RANDOM)
@@ -191,7 +175,7 @@ def side_effects(tried: Specimen) -> None:
     images_before, state = x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
     net.eval()
     with torch.no_grad():
-        for name, run in tried.runs().items():
+        for name, run in runs_of(net, tried.x_nchw).items():
             drawn = random_fingerprint()
             run(x)
             if drawn != random_fingerprint():
@@ -203,16 +187,12 @@ def side_effects(tried: Specimen) -> None:
                 )
             if any(module.training for module in net.modules()):
                 raise Shortfall(f"{where}: {name} puts parts of the net into training mode.")
-            _require_same_state(net, state, what=f"{where}: {name}")
-
-
-def _require_same_state(net: DynamicNet, before: dict[str, Tensor], *, what: str) -> None:
-    for key, value in net.state_dict().items():
-        if key not in before or not torch.equal(value, before[key]):
-            raise Shortfall(
-                f"{what} changes '{key}' in eval mode.",
-                "a running average or a counter that is updated outside of training.",
-            )
+            for key, value in net.state_dict().items():
+                if key not in state or not torch.equal(value, state[key]):
+                    raise Shortfall(
+                        f"{where}: {name} changes '{key}' in eval mode.",
+                        "a running average or a counter that is updated outside of training.",
+                    )
 
 
 def macs(tried: Specimen) -> None:
@@ -220,7 +200,6 @@ def macs(tried: Specimen) -> None:
     net, x = tried.net, tried.x_nchw
     costs = [tried.costs()[unit.name] for unit in net.units()]
     with evaluating(net):
-        _require_executable(net, x[:1])
         for part in (x[:12], x[-1:]):
             counted, output = counting(partial(net.execute, part))
             # The trace of that very call: in another batch, rounding may turn a decision.
@@ -230,9 +209,9 @@ def macs(tried: Specimen) -> None:
 
 def fast_copy(tried: Specimen) -> None:
     """The copy that is timed computes the same."""
-    if "execute" not in tried.runs():
-        raise DoesNotApply("there is no path that really skips, so nothing is timed.")
     net, x = tried.net, tried.x_nchw
+    if "execute" not in runs_of(net, x):
+        raise DoesNotApply("there is no path that really skips, so nothing is timed.")
     with evaluating(net):
         largest = float(net(x).logits.abs().max())
     check_execution(net, x, run=Eager().prepare(net, x[:2]), atol=LOGITS * max(1.0, largest))

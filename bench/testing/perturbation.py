@@ -6,7 +6,8 @@ a network would prove nothing. Owns no check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet
 from bench.testing import synthetic
 
-State = dict[str, Tensor]
+State = Mapping[str, Tensor]
 Settle = Callable[[], Sequence[DynamicNet]]
 _SCALES = (0.1, 0.3, 1.0, 3.0)
 _IMAGES = 32
@@ -97,7 +98,7 @@ class _Search:
 
     def __init__(self, net: DynamicNet, settle: Settle) -> None:
         self.net, self.settle = net, settle
-        self.original = self.kept = _copied(net)
+        self.original = self.kept = copy.deepcopy(net.state_dict())
         self.best = Spread(0.0, 0)
         self.on: State | None = None
         self.off: State | None = None
@@ -123,7 +124,8 @@ class _Search:
             self._judge()
 
     def _judge(self) -> None:
-        found, state = _widest(self.settle()), _copied(self.net)
+        state = copy.deepcopy(self.net.state_dict())
+        found = max(map(spread_of, self.settle()), key=lambda spread: spread.rank)
         if found.distinct > 0 and found.share >= 0.5:
             self.on = state
         elif found.distinct > 0:
@@ -165,17 +167,3 @@ def _shake(tensors: Sequence[Tensor], scale: float, draws: torch.Generator) -> N
     for tensor in tensors:
         size = max(1.0, float(tensor.abs().mean())) if tensor.numel() else 1.0
         tensor.add_(scale * size * torch.randn(tensor.shape, generator=draws))
-
-
-def _widest(nets: Sequence[DynamicNet]) -> Spread:
-    best = Spread(0.0, 0)
-    for net in nets:
-        found = spread_of(net)
-        best = max(best, found, key=lambda spread: spread.rank)
-        if best.firmly_mixed:
-            break
-    return best
-
-
-def _copied(net: nn.Module) -> State:
-    return {key: value.detach().clone() for key, value in net.state_dict().items()}

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from bench.errors import Unsupported
 from bench.measure.cost import macs_per_image
 from bench.measure.modes import evaluating
 from bench.method import Point
@@ -47,14 +46,7 @@ def all_on(bench: Workbench) -> None:
         net, x = trained.net, images(9, seed=10)
         with evaluating(net):
             plain = _dense(net, x)
-            try:
-                everything = net.forward_all_on(x)
-            except Unsupported as error:
-                raise Shortfall(
-                    error.message,
-                    "implement forward_all_on, or say in Tags.exempt, under 'all_on', why there is"
-                    " no such state.",
-                ) from error
+            everything = net.forward_all_on(x)
             what = f"{trained.backbone.name}: forward_all_on and the plain trunk"
             cause = "a unit is scaled, normalised or replaced even where it runs."
             require_equal(everything, plain, what=what, cause=cause)
@@ -107,12 +99,12 @@ def permuted(bench: Workbench) -> None:
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
     same = torch.arange(24)
     for trained in bench.networks():
-        costs = list(bench.costs(trained).values())
+        costs = list(trained.costs.values())
         for point in trained.points:
             net, x, where = point.net, images(24, seed=13), trained.where(point)
             with evaluating(net), explained(net, x):
                 own = net(x)
-                shuffled, unmoved = _permuted(net, x, order), _permuted(net, x, same)
+                shuffled, unmoved = net.forward_permuted(x, order), net.forward_permuted(x, same)
                 _require_same_cost(shuffled, own, costs, where)
                 followed = Output(own.logits, own.executed[order], {})
                 require_same_trace(
@@ -125,17 +117,6 @@ def permuted(bench: Workbench) -> None:
                 what = f"{where}: forward_permuted with every image in its place and forward"
                 require_same_trace(unmoved, own, net=net, what=what, cause=_OTHERS)
                 require_close(unmoved, own, what=what, cause=_OTHERS)
-
-
-def _permuted(net: DynamicNet, x_nchw: Tensor, order_n: Tensor) -> Output:
-    try:
-        return net.forward_permuted(x_nchw, order_n)
-    except Unsupported as error:
-        raise Shortfall(
-            error.message,
-            "implement forward_permuted, or say in Tags.exempt, under 'permuted', why an image"
-            " cannot follow another one's decisions.",
-        ) from error
 
 
 def _require_same_cost(found: Output, own: Output, costs: list[int], where: str) -> None:

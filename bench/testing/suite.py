@@ -1,14 +1,13 @@
-"""The list of all checks: their names, what each proves, which methods each is for.
+"""The list of all checks, and which methods each is for.
 
 Owns how a check is run and exempted; what it does lives beside its kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
@@ -20,36 +19,17 @@ from bench.testing import learning, paths, states
 from bench.testing.outcome import (
     CheckResult,
     DoesNotApply,
-    NetworkCheck,
     NotTried,
+    Specimen,
     Status,
     shortfall_of,
 )
 from bench.testing.workbench import Workbench
 
 
-class Definition(NamedTuple):
-    """A check that is not yet bound to a method: its name, what it proves, whom it is for."""
-
-    name: str
-    proves: str
-    attempt: Callable[[Workbench], None]
-    concerns: Callable[[Method], bool]
-
-
-def proof_of(check: Callable[..., None]) -> str:
-    """Return what a check proves: its docstring, on one line."""
-    return " ".join(str(check.__doc__).split())
-
-
 def metadata(bench: Workbench) -> None:
     """It says where it comes from; what is reconstructed and what it is exempt from exists."""
     learning.metadata(bench, CHECKS)
-
-
-def _on_each_network(check: NetworkCheck, bench: Workbench) -> None:
-    for tried in bench.specimens():
-        check(tried)
 
 
 def _is_trained(method: Method) -> bool:
@@ -66,43 +46,52 @@ _CONCERNS: dict[str, Callable[[Method], bool]] = {
 """Checks that are not for all methods."""
 
 
-def _definition(check: Callable[[Any], None]) -> Definition:
-    of_networks = check.__module__ == paths.__name__
-    attempt = partial(_on_each_network, check) if of_networks else check
-    concerns = _CONCERNS.get(check.__name__, lambda method: True)
-    return Definition(check.__name__, proof_of(check), attempt, concerns)
-
-
-_DEFINITIONS = tuple(
-    _definition(check)
-    for check in (
-        *(metadata, learning.settings, learning.budget, learning.options, learning.trains),
-        *(learning.gradient, learning.decisions, states.points, paths.outputs, paths.execution),
-        *(paths.macs, paths.batch_independence, paths.repeatable, paths.record),
-        *(paths.side_effects, states.all_on, states.all_off, states.permuted, states.round_trip),
-        *(states.inference_net, paths.fast_copy, learning.calibration, learning.derivation),
-    )
+_CHECKS: tuple[Callable[[Any], None], ...] = (
+    *(metadata, learning.settings, learning.budget, learning.options, learning.trains),
+    *(learning.gradient, learning.decisions, states.points, paths.outputs, paths.execution),
+    *(paths.macs, paths.batch_independence, paths.repeatable, paths.record),
+    *(paths.side_effects, states.all_on, states.all_off, states.permuted, states.round_trip),
+    *(states.inference_net, paths.fast_copy, learning.calibration, learning.derivation),
 )
-CHECKS: tuple[str, ...] = tuple(definition.name for definition in _DEFINITIONS)
+CHECKS: tuple[str, ...] = tuple(check.__name__ for check in _CHECKS)
+
+
+class Bench(Protocol):
+    """What the checks of a method or of a backbone share."""
+
+    def specimens(self) -> Iterator[Specimen]:
+        """Yield the networks that the checks of any network (paths.py) are tried on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """One check of one method or backbone, which share their networks."""
+    """One check of one method or backbone; `exempt` is the reason why it is not tried, if any."""
 
     method: str
-    name: str
-    proves: str
-    exempt: str | None
-    _attempt: Callable[[], None] = field(repr=False)
+    check: Callable[[Any], None]
+    bench: Bench
+    exempt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.check.__name__
+
+    @property
+    def proves(self) -> str:
+        """What it proves: its docstring, on one line."""
+        return " ".join(str(self.check.__doc__).split())
 
     def run(self) -> CheckResult:
         """Try it and return what came of it; raises nothing that a method may raise."""
         if self.exempt is not None:
             return self._outcome("exempt", self.exempt)
+        of_networks = self.check.__module__ == paths.__name__
+        subjects: Iterable[Any] = self.bench.specimens() if of_networks else [self.bench]
         try:
             with seeded(0, "check", self.name), using_threads(1), torch.enable_grad():
-                self._attempt()
+                for subject in subjects:
+                    self.check(subject)
         except (DoesNotApply, NotApplicable) as reason:
             return self._outcome("exempt", str(reason))
         except NotTried as reason:
@@ -126,7 +115,6 @@ def checks_of(
     """Return the checks that concern a method, at its default settings or at `config`.
 
     They are tried on CIFAR ResNets, or on the backbone named, with images of 16 x 16 pixels.
-
     Nothing is built or trained before the first check runs.
     """
     method = method() if isinstance(method, type) else method
@@ -134,9 +122,9 @@ def checks_of(
     # What a method is exempt from is itself checked by 'metadata', so nothing is exempt from that.
     exempt = {check: why for check, why in method.tags.exempt.items() if check != "metadata"}
     return [
-        Check(method.name, one.name, one.proves, exempt.get(one.name), partial(one.attempt, bench))
-        for one in _DEFINITIONS
-        if one.concerns(method)
+        Check(method.name, check, bench, exempt.get(check.__name__))
+        for check in _CHECKS
+        if check.__name__ not in _CONCERNS or _CONCERNS[check.__name__](method)
     ]
 
 

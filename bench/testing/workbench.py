@@ -45,7 +45,7 @@ _PROGRESS = (0.25, 0.75)
 _MORE_PROGRESS = (0.1, 0.4, 0.6, 0.9) * 8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class TrainedNetwork:
     """One network after a few steps: its points, what received gradient, how it decides."""
 
@@ -56,6 +56,11 @@ class TrainedNetwork:
     spread: Spread
     source: Source | None
     source_before: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def costs(self) -> dict[str, int]:
+        """The MACs of each unit by name."""
+        return unit_macs(self.net)
 
     def where(self, point: Point) -> str:
         """Name the network for a message."""
@@ -70,7 +75,6 @@ class Workbench:
         self.method = method
         self._given = config
         self._names = ((backbone, "A"),) if backbone else _BACKBONES
-        self._costs: dict[str, dict[str, int]] = {}
 
     @cached_property
     def config(self) -> MethodConfig:
@@ -84,7 +88,7 @@ class Workbench:
             Shortfall: one cannot be built or trained.
             DoesNotApply: the method says that it is for none of the backbones.
         """
-        if isinstance(self._trained, Shortfall | DoesNotApply):
+        if isinstance(self._trained, Exception):
             raise self._trained
         return self._trained
 
@@ -107,7 +111,7 @@ class Workbench:
         """Yield the network of every operating point, with synthetic images."""
         x_nchw = synthetic.images(_IMAGES, seed=6)
         for trained in self.networks():
-            costs = partial(self.costs, trained)
+            costs = partial(getattr, trained, "costs")
             for point in trained.points:
                 yield Specimen(trained.where(point), point.net, x_nchw, synthetic.CLASSES, costs)
 
@@ -149,13 +153,6 @@ class Workbench:
         if self.method.tags.calibrates:
             self.method.calibrate(net, config, synthetic.held_out())
         return list(self.method.operating_points(net, config))
-
-    def costs(self, trained: TrainedNetwork) -> dict[str, int]:
-        """Return the MACs of each unit of a network by name, counted once."""
-        name = trained.backbone.name
-        if name not in self._costs:
-            self._costs[name] = unit_macs(trained.net)
-        return self._costs[name]
 
     @cached_property
     def _trained(self) -> list[TrainedNetwork] | Shortfall | DoesNotApply:

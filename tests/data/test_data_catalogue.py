@@ -31,5 +31,4 @@ def test_an_embedded_data_set_is_what_its_card_says(name: str, tmp_path: Path) -
     card = DATASETS[name]
     assert (dataset.info.name, dataset.info.title) == (card.name, card.title)
     assert dataset.info.num_classes == card.num_classes
-    assert dataset.info.synthetic == card.synthetic
     assert not data_dir.exists()

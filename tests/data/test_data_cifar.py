@@ -21,7 +21,7 @@ from bench.data.cache import DataWarning
 from bench.data.cifar import SOURCES, cache_path, import_folder, load_cifar
 from bench.data.images import ImageSet, fingerprint
 from bench.data.load import load_dataset, verify
-from bench.errors import DataError, StorageError, UnknownNameError
+from bench.errors import DataError, UnknownNameError
 
 Install = Callable[[bytes], Any]
 
@@ -123,14 +123,6 @@ def test_a_truncated_archive_is_refused_and_kept(cifar10: TinyCifar, tmp_path: P
     assert cifar10.source.file.md5 in text
     assert "bench data fetch cifar10" in text
     assert archive.exists()
-
-
-def test_a_data_folder_that_is_a_file_is_a_storage_error(
-    cifar10: TinyCifar, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="'digits' and 'synthetic' need no data folder"):
-        load_cifar("cifar10", data_dir=tmp_path / "file" / "data", network="allowed")
 
 
 class _Exploit:

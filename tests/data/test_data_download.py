@@ -13,7 +13,7 @@ import pytest
 
 from bench.data import download as module
 from bench.data.download import RemoteFile, download, places
-from bench.errors import DataError, StorageError
+from bench.errors import DataError
 
 CONTENT = bytes(range(256)) * 400
 FILE = RemoteFile(
@@ -183,12 +183,6 @@ def test_what_was_fetched_stays_when_the_connection_is_lost_for_good(
     with pytest.raises(DataError, match="the cable was pulled"):
         download(FILE, folder=tmp_path, bases=(server.url,), hint="")
     assert (tmp_path / f"{FILE.name}.part").read_bytes() == CONTENT[:5000]
-
-
-def test_a_data_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="--data-dir"):
-        download(FILE, folder=tmp_path / "file" / "data", bases=(), hint="")
 
 
 def test_mirrors_from_the_environment_come_before_the_official_place(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from bench.data.embedded import load_digits, load_graded_digits, load_synthetic
 from bench.data.images import Dataset, ImageSet
-from bench.data.load import load_dataset
 from bench.data.streaming import trainable
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75)
@@ -87,12 +84,6 @@ def _best_matching_template(train: ImageSet, images: ImageSet) -> Tensor:
     sharp = sharp / sharp.flatten(1).norm(dim=1)[:, None, None]
     fits = torch.nn.functional.conv2d(grey(images)[:, None], sharp[:, None], padding=2)
     return fits.amax((2, 3)).argmax(1)
-
-
-@pytest.mark.parametrize("name", ["digits", "graded_digits", "synthetic"])
-def test_embedded_sets_load_where_no_data_folder_can_be_made(name: str, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    assert len(load_dataset(name, data_dir=tmp_path / "file" / "data", network="forbidden").test)
 
 
 def test_the_graded_digits_are_the_same_on_every_machine() -> None:

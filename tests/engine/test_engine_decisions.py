@@ -122,7 +122,7 @@ def refusal(what: str, folders: api.Folders) -> str:
             commands.run(folders, "static_projection", sources=name)
         else:
             (failure,) = getattr(api, what)(["contrast"], folders, device="cpu").failures
-            return failure.reason
+            return f"{failure.reason} {failure.hint}"
     except BenchError as error:
         return str(error)
     pytest.fail("nothing was refused")

@@ -129,7 +129,7 @@ def test_a_run_that_comes_out_otherwise_is_refused_and_the_others_are_done(
     outcome = api.evaluate(["sgad", "sact"], folders, device="cpu")
     (failure,) = outcome.failures
     assert "2 of 500 images run something else or are classified otherwise" in failure.reason
-    assert "bench run --fresh" in failure.reason and path.read_bytes() == kept
+    assert "bench run --fresh" in failure.hint and path.read_bytes() == kept
     assert [record.spec.method for record in outcome.records] == ["sact"]
     assert outcome.records[0].points[0].positions_file
 

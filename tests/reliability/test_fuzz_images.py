@@ -248,15 +248,3 @@ def test_any_name_of_a_data_set_is_answered(name: str, tmp_path: Path) -> None:
         import_folder(name, tmp_path, data_dir=tmp_path / "data")
     except BenchError as error:
         assert error.exit_status == 2
-
-
-def test_no_classes_and_classes_of_one_split_are_refused(tmp_path: Path, data_dir: Path) -> None:
-    empty = tmp_path / "empty"
-    (empty / "train").mkdir(parents=True)
-    (empty / "test").mkdir()
-    assert "no class folders" in refused(empty, data_dir)
-    uneven = folder_of(tmp_path / "uneven")
-    (uneven / "train" / "\x1b[2J").mkdir()
-    (uneven / "train" / "\x1b[2J" / "0.png").write_bytes(GOOD)
-    with pytest.raises(DataError, match="do not have the same classes"):
-        load_dataset(str(uneven), data_dir=data_dir)

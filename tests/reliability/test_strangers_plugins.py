@@ -42,7 +42,6 @@ def test_an_odd_name_is_refused_and_shown_harmlessly(
     ("change", "said"),
     [
         (("class Quiet", "raise KeyError('x')\n\nclass Quiet"), "KeyError"),
-        (("class Quiet", "import sys\nsys.exit(0)\n\nclass Quiet"), "SystemExit: 0"),
         (("class Quiet", "raise Exception('\\x1b[2J')\n\nclass Quiet"), "\\x1b[2J"),
         (("class Quiet", "raise Exception('x' * 100_000)\n\nclass Quiet"), "…"),
         (
@@ -70,7 +69,6 @@ def test_an_odd_name_is_refused_and_shown_harmlessly(
             ),
             "another kind of reference",
         ),
-        ((NAME, 'name = "resnet"'), "the name 'resnet' is taken"),
     ],
 )
 def test_a_plugin_file_that_misbehaves_is_refused(

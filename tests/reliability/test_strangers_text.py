@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.commands.listings import listing
-from bench.console import output_console
+from bench.console import stdout
 from bench.plain_text import one_line, plain, shown
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
@@ -121,7 +121,7 @@ def test_a_report_has_the_elements_of_one_without_odd_names(
 def test_a_terminal_shows_the_words_and_obeys_none(
     what: str, make_record: Callable[..., RunRecord], tmp_path: Path, capsys: Any
 ) -> None:
-    console = output_console()
+    console = stdout()
     console.print(rich_table(rows(spoken(make_record, WORDS[what])), width=100))
     store = RunStore(tmp_path)
     for record in spoken(make_record, WORDS[what])[:2]:

@@ -68,9 +68,7 @@ def test_a_trial_found_on_record_is_shown_once_with_its_score_after_each_epoch(
 
 
 def test_methods_take_turns(tmp_path: Path) -> None:
-    other = ListedSearch(
-        [Proposal("resnet", n, {"train.lr": lr}) for n, lr in enumerate((0.1, 0.2))]
-    )
+    other = ListedSearch("resnet", [{"train.lr": 0.1}, {"train.lr": 0.2}])
     ledger = small_ledger(tmp_path, [gammas(0.1, 0.5), other])
     methods = [p.tried.method for p in iter(ledger.next_trial, None)]
     assert methods == ["sgad", "resnet", "sgad", "resnet"]
@@ -89,14 +87,14 @@ def test_settings_that_are_refused_fail_with_the_reason_and_the_rest_goes_on(
 
 
 def test_the_same_run_is_not_done_twice(tmp_path: Path) -> None:
-    ledger = small_ledger(tmp_path, [ListedSearch([Proposal("sgad", n, {}) for n in range(2)])])
+    ledger = small_ledger(tmp_path, [ListedSearch("sgad", [{}, {}])])
     assert len(list(iter(ledger.next_trial, None))) == 1
     assert ledger.progress[1].reason == "the same run as another trial"
 
 
 class _Search(ListedSearch):
     def __init__(self) -> None:
-        super().__init__([Proposal("sgad", 0, {"sgad.gamma": 0.2})])
+        super().__init__("sgad", [{"sgad.gamma": 0.2}])
         self.told: list[Sequence[float] | None] = []
 
     def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:

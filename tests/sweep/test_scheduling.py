@@ -21,9 +21,8 @@ from bench.sweep.trials import Proposal
 
 ray = pytest.importorskip("ray")
 NODES = [
-    {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
-    {"Alive": True, "Resources": {"CPU": 2.0}},
-    {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    {"Resources": {"CPU": 8.0, "GPU": 1.0}},
+    {"Resources": {"CPU": 2.0}},
 ]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.analysis.pareto import hypervolume
-from bench.errors import ConfigError, UnknownNameError
+from bench.errors import ConfigError
 from bench.spaces import Choice, Space, Uniform
 from bench.sweep.trials import Proposal, Search, proposals
 
@@ -91,8 +91,3 @@ def test_a_search_for_both_begins_like_a_random_one_and_encloses_a_larger_area()
     (drawn, by_chance), (proposed, learnt) = area("random"), area("pareto")
     assert [t.settings for t in proposed[:10]] == [t.settings for t in drawn[:10]]
     assert learnt > 1.1 * by_chance
-
-
-def test_an_unknown_search_is_named() -> None:
-    with pytest.raises(UnknownNameError, match="anneal"):
-        proposals("anneal", "sgad", RANGE, samples=1)

@@ -18,7 +18,7 @@ from bench.cli import app
 from bench.errors import PluginError
 from bench.method import METHODS
 from bench.networks.trunk import BACKBONES
-from bench.scaffold import new_backbone
+from bench.scaffold.package import new_backbone
 from bench.testing import backbone_checks, checks_of
 from bench.testing.backbones import TrunkBench, require_original
 
