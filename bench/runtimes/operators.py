@@ -28,10 +28,10 @@ CONSTANT = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator that was called: what records it, its first argument as it was given, all by
+    """One operator that was called: what writes it down, its first argument as it was given, all by
     name as values, and what torch returned."""
 
-    recorder: InstructionWriter
+    writer: InstructionWriter
     name: str
     first: Any
     given: dict[str, Any]
@@ -43,13 +43,13 @@ class Call:
     def tensor(self, of: Any, dtype: torch.dtype) -> Value:
         """Return an argument, which may be a number, as a value of this type."""
         if isinstance(of, bool | int | float):
-            return self.recorder.constant(torch.tensor(of, dtype=dtype))
-        return self.recorder.cast(of, dtype)
+            return self.writer.constant(torch.tensor(of, dtype=dtype))
+        return self.writer.cast(of, dtype)
 
     def emit(self, op: str, *ins: Value, **settings: Any) -> Value:
         """Add an instruction whose output is that of the operator."""
         out = self.out[0] if isinstance(self.out, list | tuple) else self.out
-        return self.recorder.emit(op, ins, out.shape, out.dtype, **settings)
+        return self.writer.emit(op, ins, out.shape, out.dtype, **settings)
 
     def dim(self, name: str = "dim") -> int:
         """Return a dimension of the first tensor, counted from the front."""
@@ -98,7 +98,7 @@ def _binary(kind: str) -> Operator:
         left, right = (call.tensor(call[name], one) for name in ("self", "other"))
         if call.given.get("alpha", 1) != 1:
             factor = call.tensor(call["alpha"], one)
-            right = call.recorder.emit("binary", [right, factor], right.shape, one, kind="mul")
+            right = call.writer.emit("binary", [right, factor], right.shape, one, kind="mul")
         return call.emit("binary", left, right, kind=kind)
 
     return operator
@@ -142,7 +142,7 @@ def _broadcast(call: Call) -> Value:
     value, shape = call["a"], [1] * len(call["shape"])
     for size, dim in zip(value.shape, call["broadcast_dimensions"], strict=True):
         shape[dim] = size
-    return call.emit("expand", call.recorder.emit("reshape", [value], shape, value.dtype))
+    return call.emit("expand", call.writer.emit("reshape", [value], shape, value.dtype))
 
 
 def _prims_reduce(kind: str) -> Operator:
@@ -152,7 +152,7 @@ def _prims_reduce(kind: str) -> Operator:
 
 
 def _variance(call: Call) -> Value:
-    value, emit = call["inp"], call.recorder.emit
+    value, emit = call["inp"], call.writer.emit
     shape, dtype, dims = value.shape, value.dtype, tuple(sorted(call["dims"]))
     kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
     mean = emit("reduce", [value], kept, dtype, kind="mean", dims=dims)
@@ -244,7 +244,7 @@ def _batch_norm(call: Call) -> Value:
     value: Value = call["input"]
     shape = (1, -1, *[1] * (len(value.shape) - 2))
     factor, summand = (
-        call.recorder.constant(part.view(shape).to(value.dtype)) for part in (scale, shift)
+        call.writer.constant(part.view(shape).to(value.dtype)) for part in (scale, shift)
     )
     product = call.emit("binary", value, factor, kind="mul")
     return call.emit("binary", product, summand, kind="add")
@@ -318,13 +318,13 @@ def _parts(call: Call) -> list[Value]:
     ins, dim, found, start = [call["self"]], call.dim(), [], 0
     for part in call.out:
         where = {"dim": dim, "start": start, "step": 1}
-        found.append(call.recorder.emit("slice", ins, part.shape, part.dtype, **where))
+        found.append(call.writer.emit("slice", ins, part.shape, part.dtype, **where))
         start += part.shape[dim]
     return found
 
 
 def _unbind(call: Call) -> list[Value]:
-    ins, dim, emit = [call["self"]], call.dim(), call.recorder.emit
+    ins, dim, emit = [call["self"]], call.dim(), call.writer.emit
     return [
         emit("select", ins, part.shape, part.dtype, dim=dim, index=n)
         for n, part in enumerate(call.out)

@@ -26,7 +26,7 @@ from bench.networks.trunk import Backbone, pool
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.runtimes.contract import RUNTIMES, Runtime
 from bench.runtimes.eager import folded_copy
-from bench.runtimes.instructions import Instruction
+from bench.runtimes.instructions import walk
 from bench.runtimes.native import Native
 from bench.runtimes.native.build import library
 from bench.runtimes.native.fusing import fused
@@ -97,15 +97,8 @@ def test_masks_of_a_stranger_run_at_their_positions(
     assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
     if where == "native":
         code = fused(program_of(folded_copy(net, x[:2]), x[:2])).code
-        blocks = [one for one in flattened(code) if one.op == "sparse_block"]
+        blocks = [one for one in walk(code) if one.op == "sparse_block"]
         assert len(blocks) == len(net.blocks) - 2  # one without a gate, one gated whole
-
-
-def flattened(code: Sequence[Instruction]) -> Iterator[Instruction]:
-    for one in code:
-        yield one
-        for side in one.regions:
-            yield from flattened(side.code)
 
 
 def test_positions_that_a_runtime_cannot_run_alone_are_refused_with_the_reason() -> None:
