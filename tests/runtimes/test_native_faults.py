@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from bench.errors import StorageError, Unsupported
 from bench.measure.environment import describe_environment
 from bench.runtimes.eager import folded_copy
-from bench.runtimes.native import Native, build
+from bench.runtimes.native import Native, NativeProgram, build
 from bench.runtimes.native.encoding import Encoded, encoded
 from bench.runtimes.native.fusing import fused
-from bench.runtimes.native.library import NativeProgram
 from bench.runtimes.program import program_of
 
 pytestmark = pytest.mark.skipif(

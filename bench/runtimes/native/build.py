@@ -3,7 +3,7 @@
     $XDG_CACHE_HOME/skipbench/native/<what it depends on>.so (or ~/.cache/...), with its .sha256
 
 They need the system's compiler and nothing of torch. A file that is damaged is set aside and made
-again. Owns compiling and loading; programs are handed over in library.py.
+again. Owns compiling and loading.
 """
 
 from __future__ import annotations
