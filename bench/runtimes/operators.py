@@ -126,16 +126,14 @@ def _power(call: Call) -> Value:
     return square if exponent == 2 else call.emit("binary", square, value, kind="mul")
 
 
-def _with_one(before: str, kind: str, then: str) -> Operator:
-    """log1p and expm1: a function and a one, in this order or the other."""
+def _log1p(call: Call) -> Value:
+    total = call.emit("binary", call["self"], call.tensor(1, call.out.dtype), kind="add")
+    return call.emit("unary", total, kind="log")
 
-    def operator(call: Call) -> Value:
-        value, one = call["self"], call.tensor(1, call.out.dtype)
-        if before == "binary":
-            return call.emit("unary", call.emit("binary", value, one, kind=kind), kind=then)
-        return call.emit("binary", call.emit("unary", value, kind=kind), one, kind=then)
 
-    return operator
+def _expm1(call: Call) -> Value:
+    power = call.emit("unary", call["self"], kind="exp")
+    return call.emit("binary", power, call.tensor(1, call.out.dtype), kind="sub")
 
 
 def _broadcast(call: Call) -> Value:
@@ -143,12 +141,6 @@ def _broadcast(call: Call) -> Value:
     for size, dim in zip(value.shape, call["broadcast_dimensions"], strict=True):
         shape[dim] = size
     return call.emit("expand", call.writer.emit("reshape", [value], shape, value.dtype))
-
-
-def _prims_reduce(kind: str) -> Operator:
-    return lambda call: call.emit(
-        "reduce", call["inp"], kind=kind, dims=tuple(sorted(call["dims"]))
-    )
 
 
 def _variance(call: Call) -> Value:
@@ -163,16 +155,13 @@ def _variance(call: Call) -> Value:
     return call.emit("binary", total, call.tensor(count, dtype), kind="div")
 
 
-def _clamp(low: str | None, high: str | None) -> Operator:
-    def operator(call: Call) -> Value:
-        value: Value = call["self"]
-        for name, kind in ((low, "maximum"), (high, "minimum")):
-            if name is not None and call[name] is not None:
-                bound = call.tensor(call[name], call.out.dtype)
-                value = call.emit("binary", value, bound, kind=kind)
-        return value
-
-    return operator
+def _clamp(call: Call) -> Value:
+    value: Value = call["self"]
+    for name, kind in (("min", "maximum"), ("max", "minimum")):
+        if call.given.get(name) is not None:
+            bound = call.tensor(call[name], call.out.dtype)
+            value = call.emit("binary", value, bound, kind=kind)
+    return value
 
 
 def _where(call: Call) -> Value:
@@ -201,15 +190,16 @@ def _bits(call: Call) -> Value:
     return call.emit("bits", call["self"])
 
 
-def _reduce(kind: str) -> Operator:
+def _reduce(kind: str, reduced: str = "self", over: str = "dim") -> Operator:
+    """`reduced` and `over` are the names of the tensor and of the dimensions."""
+
     def operator(call: Call) -> Value:
-        value: Value = call["self"]
+        value: Value = call[reduced]
         if kind in ("sum", "mean", "any", "prod"):
             value = call.tensor(value, call.out.dtype)
-        dims = call.given.get("dim")
-        whole = range(len(value.shape))
+        dims, whole = call.given.get(over), range(len(value.shape))
         if dims is None or dims == []:
-            dims = list(whole)
+            dims = whole
         listed = [dims] if isinstance(dims, int) else dims
         places = tuple(sorted(whole[dim] for dim in listed))
         return call.emit("reduce", value, kind=kind, dims=places)
@@ -355,11 +345,11 @@ OPERATORS: dict[str, Operator] = {
     "_to_copy": lambda call: call.tensor(call["self"], call.out.dtype),
     "prims::convert_element_type": lambda call: call.tensor(call["a"], call.out.dtype),
     "prims::broadcast_in_dim": _broadcast,
-    "prims::log1p": _with_one("binary", "add", "log"),
-    "prims::expm1": _with_one("unary", "exp", "sub"),
+    "prims::log1p": _log1p,
+    "prims::expm1": _expm1,
     "prims::var": _variance,
-    "prims::sum": _prims_reduce("sum"),
-    "prims::prod": _prims_reduce("prod"),
+    "prims::sum": _reduce("sum", "inp", "dims"),
+    "prims::prod": _reduce("prod", "inp", "dims"),
     **dict.fromkeys(
         ("clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"), _same
     ),
@@ -373,9 +363,7 @@ OPERATORS: dict[str, Operator] = {
     "pow": _power,
     "leaky_relu": _leaky,
     "gelu": _gelu,
-    "clamp": _clamp("min", "max"),
-    "clamp_min": _clamp("min", None),
-    "clamp_max": _clamp(None, "max"),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _clamp),
     "where": _where,
     "copy": lambda call: call.emit("expand", call.tensor(call["src"], call.out.dtype)),
     "as_strided": _as_strided,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bench.errors import Unsupported
 from bench.networks.splitting import Side
@@ -131,7 +131,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if out is not NotImplemented:
                 return out
         # Before it runs: it may write to what it reads.
-        values: Any = tree_map(self._as_value, (args, kwargs)) if depends else None
+        values: Any = tree_map_only(Tensor, self.value, (args, kwargs)) if depends else None
         out = func(*args, **kwargs)
         self._kept += [given, out]
         if values is not None:
@@ -159,9 +159,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._name(tensor, value)
         if isinstance(found, Value):  # further outputs, such as places of maxima
             self._unreadable |= {id(tensor) for tensor in outs[1:]}
-
-    def _as_value(self, leaf: Any) -> Any:
-        return self.value(leaf) if isinstance(leaf, Tensor) else leaf
 
     def _name(self, x: Tensor, value: Value) -> Value:
         self._kept.append(x)

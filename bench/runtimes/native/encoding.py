@@ -122,34 +122,8 @@ class _Encoder:
         for one in code:
             if one.op in VIEWS:
                 self._layouts[id(one.outs[0])] = self._view(one)
-            elif one.op == "branch":
-                self._branch(one)
             else:
-                _WRITERS.get(one.op, _Encoder._by_number)(self, one)
-
-    def _branch(self, one: Instruction) -> None:
-        if one.ins[0].shape != (1,):
-            raise Unsupported(
-                "a residual at some positions other than two 3x3 convolutions with a ReLU behind"
-                f" each and a multiple of {VECTOR} channels"
-            )
-        jump = self._emit("branch", [self._read(one.ins[0]).flat()], [0])
-        then, otherwise = one.regions
-        joined = [self._out(out) for out in one.outs]
-        self._side(then, joined)
-        leave = self._emit("jump", [], [0])
-        jump.numbers = [len(self._lines)]
-        self._side(otherwise, joined)
-        leave.numbers = [len(self._lines)]
-
-    def _side(self, side: Region, joined: Sequence[MemoryLayout]) -> None:
-        self._region(side.code)
-        for out, to in zip(side.outs, joined, strict=True):
-            given = self._read(out)
-            if given.storage is not to.storage:
-                self._copy(given, to)
-            else:
-                to.storage.touch(len(self._lines))
+                getattr(self, f"_{one.op}", self._by_number)(one)
 
     def _emit(
         self,
@@ -206,9 +180,10 @@ class _Encoder:
             raise Unsupported(f"numbers of the type {dtype}")
         is_map = len(shape) == 4 and shape[0] == 1 and dtype == torch.float32
         if is_map and shape[2] * shape[3] > 1 and not dense:
-            layout = map_layout(shape, self._border)
-        else:
-            layout = dense_layout(shape, dtype)
+            return self._kept(map_layout(shape, self._border))
+        return self._kept(dense_layout(shape, dtype))
+
+    def _kept(self, layout: MemoryLayout) -> MemoryLayout:
         self._storages.append(layout.storage)
         return layout
 
@@ -234,8 +209,7 @@ class _Encoder:
         if layout.border:
             return layout
         _expect(len(value.shape) == 4 and value.dtype == torch.float32, "a convolution", value)
-        copied = map_layout(value.shape, self._border)
-        self._storages.append(copied.storage)
+        copied = self._kept(map_layout(value.shape, self._border))
         self._copy(layout, copied)
         return copied
 
@@ -268,7 +242,7 @@ class _Encoder:
             dense = self._dense(layout)
             return dense.like(dense.on_meta().view(shape))
 
-    # Instructions
+    # Instructions: each by the method of its name, all others number by number
 
     def _by_number(self, one: Instruction) -> None:
         layouts = [self._read(value) for value in one.ins]
@@ -279,6 +253,30 @@ class _Encoder:
         self._elementwise(
             op, [self._out(one.outs[0]), *layouts], numbers, one.settings.get("slope", 0.0)
         )
+
+    def _branch(self, one: Instruction) -> None:
+        if one.ins[0].shape != (1,):
+            raise Unsupported(
+                "a residual at some positions other than two 3x3 convolutions with a ReLU behind"
+                f" each and a multiple of {VECTOR} channels"
+            )
+        jump = self._emit("branch", [self._read(one.ins[0]).flat()], [0])
+        then, otherwise = one.regions
+        joined = [self._out(out) for out in one.outs]
+        self._side(then, joined)
+        leave = self._emit("jump", [], [0])
+        jump.numbers = [len(self._lines)]
+        self._side(otherwise, joined)
+        leave.numbers = [len(self._lines)]
+
+    def _side(self, side: Region, joined: Sequence[MemoryLayout]) -> None:
+        self._region(side.code)
+        for out, to in zip(side.outs, joined, strict=True):
+            given = self._read(out)
+            if given.storage is not to.storage:
+                self._copy(given, to)
+            else:
+                to.storage.touch(len(self._lines))
 
     def _reduce(self, one: Instruction) -> None:
         value, kind, dims = one.ins[0], one.settings["kind"], one.settings["dims"]
@@ -371,8 +369,7 @@ class _Encoder:
         out = self._out(one.outs[0])
         if out.storage is not given.storage:
             self._copy(given, out)
-        hidden = map_layout((1, w1.shape[0], *mask.shape[2:]), self._border)
-        self._storages.append(hidden.storage)
+        hidden = self._kept(map_layout((1, w1.shape[0], *mask.shape[2:]), self._border))
         weights = [self._weight(w1, 1, True), self._bias(b1, w1)]
         weights += [self._weight(w2, 1, True), self._bias(b2, w2)]
         maps = [part.in_rows() for part in (out, chosen, hidden, read, added)]
@@ -392,19 +389,6 @@ class _Encoder:
             assert value.constant is not None
             self._packed[id(value)] = self._constants.add(pack(value.constant)).flat()
         return self._packed[id(value)]
-
-
-_Writer = Callable[[_Encoder, Instruction], None]
-_WRITERS: dict[str, _Writer] = {
-    "reduce": _Encoder._reduce,
-    "product": _Encoder._product,
-    "top": _Encoder._top,
-    "cat": _Encoder._cat,
-    "pad": _Encoder._pad,
-    "pool": _Encoder._pool,
-    "convolution": _Encoder._convolution,
-    "sparse_block": _Encoder._sparse_block,
-}
 
 
 def _packed(weight: Tensor, groups: int, *, fast: bool) -> Tensor:
