@@ -190,13 +190,11 @@ class Method(ABC, Generic[C]):
 
     def variant(self, config: C) -> str:
         """Return a short label of what `config` sets apart from the default, or ''."""
-        del config
         return ""
 
     def starts_from_dense(self, config: C) -> bool:
         """Return whether training begins from a trained dense network: as its tags say, unless a
         setting decides."""
-        del config
         return self.tags.starts_from_dense
 
     @abstractmethod
@@ -223,7 +221,6 @@ class Method(ABC, Generic[C]):
 
     def operating_points(self, net: DynamicNet, config: C) -> Sequence[Point]:
         """Return the points at which the trained network is judged; they share its weights."""
-        del config
         return [Point("", net)]
 
 
@@ -259,7 +256,6 @@ class DerivedMethod(Method[C]):
 
     def own_epochs(self, source_epochs: int, config: C) -> int:
         """Return how long it is trained after a source of `source_epochs`."""
-        del config
         return source_epochs if self.trains else 0
 
     @abstractmethod

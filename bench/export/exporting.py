@@ -47,27 +47,22 @@ class ExportedFile(NamedTuple):
     answer: Run
 
 
-class Agreement(NamedTuple):
-    """On how many images, and how closely."""
-
-    images: int
-    largest_difference: float
-
-
 class Exported(NamedTuple):
-    """A file that was written, what it says of itself, and how well it agrees with the run."""
+    """A file that was written, what it says of itself, and how well it agrees with the run: the
+    largest difference of logits on how many images."""
 
     path: Path
     size_bytes: int
     description: Description
-    agreement: Agreement
+    images: int
+    largest_difference: float
 
     def sentence(self) -> str:
         """Return all of this in a sentence."""
         return (
             f"{self.path} ({self.size_bytes / 1e6:.2f} MB): {self.description.sentence()};"
-            f" largest difference to the run {self.agreement.largest_difference:.1e}"
-            f" on {self.agreement.images} images."
+            f" largest difference to the run {self.largest_difference:.1e}"
+            f" on {self.images} images."
         )
 
 
@@ -107,14 +102,14 @@ def export_record(
     x_nchw = first_images(record.spec, place, count=IMAGES)
     run = rebuilt_as_recorded(record, place)[number].net
     described = describe(record, number, place, [unit.name for unit in run.units()])
-    made, agreement = _made(run, described, x_nchw, file_format=file_format)
+    made, difference = _made(run, described, x_nchw, file_format=file_format)
     if into_folder:
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
         path = path / f"{name}{suffix}"
     with chosen_with_out(None if out is None else path):
         make_folder(path.parent)
         write_atomically(path, made.data)
-    return Exported(path, len(made.data), made.description, agreement)
+    return Exported(path, len(made.data), made.description, len(x_nchw), difference)
 
 
 def _number_of(record: RunRecord, point: str | None) -> int:
@@ -131,7 +126,7 @@ def _number_of(record: RunRecord, point: str | None) -> int:
 
 def _made(
     run: DynamicNet, described: Description, x_nchw: Tensor, *, file_format: FileFormat
-) -> tuple[ExportedFile, Agreement]:
+) -> tuple[ExportedFile, float]:
     try:
         with evaluating(run):
             run.execute(x_nchw[:1])
@@ -176,8 +171,9 @@ def make(
     return ExportedFile(own, data, OnnxSession(data))
 
 
-def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> Agreement:
-    """Compare a file with the skipping path of its run: in batches, and some images alone.
+def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:
+    """Return the largest difference between the logits of a file and those of the skipping path of
+    its run: in batches, and some images alone.
 
     Raises:
         EquivalenceError: logits differ, another class is chosen, or other units ran.
@@ -185,8 +181,7 @@ def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> Agreement:
     """
     portions = [*x_nchw.split(_BATCH), *x_nchw[:_SINGLES].split(1)]  # type: ignore[no-untyped-call]
     with evaluating(run):
-        largest = max(_difference(run, answer, portion) for portion in portions)
-    return Agreement(len(x_nchw), largest)
+        return max(_difference(run, answer, portion) for portion in portions)
 
 
 def _difference(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:

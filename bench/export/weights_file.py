@@ -24,7 +24,6 @@ from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Point, So
 from bench.plugins import MethodCode, code_of, method_config
 from bench.records.record import Conformance, RunRecord
 
-FORMAT_VERSION: Literal[1] = 1
 KEY = "skipbench"
 """Where the document lies in the metadata of a file."""
 
@@ -62,16 +61,16 @@ class Description(Frozen):
     Images (N, *image_shape) are float32: pixels in 0...1, minus `mean`, divided by `std`, per
     channel. The outputs are logits (N, num_classes) and executed (N, len(units)), the share of each
     unit that an image ran; `unit_macs` and `dense_macs` turn it into nFLOPs. `method_version` and
-    `method_code` say which code rebuilds it, as in the spec of a run; "" in older files.
-    `conformance` says which checks the run passed; None where it is older than them.
+    `method_code` say which code rebuilds it, as in the spec of a run; `conformance` which checks
+    the run passed.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     skipbench: str
     run: str
     method: str
-    method_version: int = 1
-    method_code: str = ""
+    method_version: int
+    method_code: str
     settings: dict[str, Any]
     variant: str
     point: str
@@ -133,9 +132,12 @@ def _source_of(spec: RunSpec, place: Workplace) -> SourceNote | None:
         SourcePointNote(name=p.name, block_rates=p.block_rates, nflops=p.nflops)
         for p in parent.points
     )
-    method, settings = parent.spec.method, parent.spec.config
-    source = _source_of(parent.spec, place)
-    return SourceNote(method=method, settings=settings, points=points, source=source)
+    return SourceNote(
+        method=parent.spec.method,
+        settings=parent.spec.config,
+        points=points,
+        source=_source_of(parent.spec, place),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,13 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
     Raises:
         WeightsError: the weights are those of another network, or of other code of its method.
     """
-    _check_code(description)
+    code = MethodCode(description.method, description.method_version, description.method_code)
+    if code != code_of(description.method):
+        raise WeightsError(
+            f"The network of {description.run} was exported with other code of "
+            f"'{description.method}' than is here.",
+            hint="Export the run again: that asks first whether today's code decides the same.",
+        )
     backbone = Backbone(
         description.backbone, description.num_classes, description.image_shape, description.shortcut
     )
@@ -199,18 +207,6 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
             f"The weights of {description.run} do not fit '{description.method}': {error}"
         ) from error
     return Shipped(net.eval(), description)
-
-
-def _check_code(description: Description) -> None:
-    given = MethodCode(description.method, description.method_version, description.method_code)
-    today = code_of(description.method)
-    unknown = not description.method_code and description.method_version == today.method_version
-    if given != today and not unknown:
-        raise WeightsError(
-            f"The network of {description.run} was exported with other code of "
-            f"'{description.method}' than is here.",
-            hint="Export the run again: that asks first whether today's code decides the same.",
-        )
 
 
 def _points(note: Description | SourceNote, backbone: Backbone) -> list[Point]:

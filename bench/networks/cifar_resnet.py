@@ -5,6 +5,7 @@ Owns stem, basic blocks, shortcuts A and B and the head; knows nothing of gates.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch.nn.functional as F
@@ -28,17 +29,10 @@ MEMBERS = tuple(f"resnet{depth}" for depth in DEPTHS)
 _SMALLEST_SIDE = 4
 
 
-class Stem(nn.Module):
-    """conv3x3, batch norm, ReLU: (N, C, H, W) -> (N, 16, H, W), non-negative."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(WIDTHS[0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = F.relu(self.bn(self.conv(x)), inplace=True)
-        return out
+def conv_norm_relu(c_in: int, c_out: int) -> OrderedDict[str, nn.Module]:
+    """Return conv3x3, batch norm, ReLU: what they give is not negative."""
+    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+    return OrderedDict(conv=conv, bn=nn.BatchNorm2d(c_out), relu=nn.ReLU(inplace=True))
 
 
 class PaddedSubsample(nn.Module):
@@ -52,17 +46,10 @@ class PaddedSubsample(nn.Module):
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
 
 
-class Projection(nn.Module):
-    """Shortcut B at a stage border: conv1x1 with stride 2, batch norm."""
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, 1, stride=2, bias=False)
-        self.bn = nn.BatchNorm2d(c_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.bn(self.conv(x))
-        return out
+def projection(c_in: int, c_out: int) -> nn.Sequential:
+    """Return shortcut B at a stage border: conv1x1 with stride 2, batch norm."""
+    conv = nn.Conv2d(c_in, c_out, 1, stride=2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(c_out)))
 
 
 def block(c_in: int, c_out: int, *, stride: int, shortcut: Shortcut) -> Block:
@@ -72,9 +59,9 @@ def block(c_in: int, c_out: int, *, stride: int, shortcut: Shortcut) -> Block:
     branch = basic_residual(first, nn.BatchNorm2d(c_out), second, nn.BatchNorm2d(c_out))
     border: nn.Module = nn.Identity()
     if stride != 1:
-        border = (PaddedSubsample if shortcut == "A" else Projection)(c_in, c_out)
+        border = (PaddedSubsample if shortcut == "A" else projection)(c_in, c_out)
     # States are never negative, and neither is what subsampling leaves of them.
-    settled = not isinstance(border, Projection)
+    settled = stride == 1 or shortcut == "A"
     return Block(branch, border, after=nn.ReLU(inplace=True), settled=settled)
 
 
@@ -96,7 +83,7 @@ class ResNet(Trunk):
     head: Head
 
     def __init__(self, depth: int, *, shortcut: Shortcut, num_classes: int, channels: int) -> None:
-        stem = Stem(channels)
+        stem = nn.Sequential(conv_norm_relu(channels, WIDTHS[0]))
         blocks: list[Block] = []
         c_in = WIDTHS[0]
         for width in WIDTHS:

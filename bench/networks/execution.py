@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from bench.errors import PluginError
 from bench.networks.local import LocalResidual, places_of
 from bench.networks.policy import Decisions
-from bench.networks.splitting import Side, split
+from bench.networks.splitting import split
 from bench.networks.trunk import Block
-from bench.networks.unit import Branch, RemovedResidual
+from bench.networks.unit import Branch
 
 BlockStep = Callable[[Block, Tensor, Tensor], tuple[Tensor, Tensor]]
 """From a block, its states and its gates, (N,) or (N, 1, h, w), to the states behind it and which
@@ -91,7 +91,7 @@ def run_blocks(
     columns: list[Tensor] = []
     for index, block in enumerate(blocks):
         gate, column_n = decisions.gate(index, h), every_n
-        if isinstance(block.residual, RemovedResidual):
+        if block.is_removed:
             h, column_n = skipped(block, h, merge), torch.zeros_like(every_n)
         elif gate is None:
             h = block(h)
@@ -133,37 +133,28 @@ def branching(merge: Merge, branch: Branch) -> BlockStep:
     """Hand the decision to `branch`, with both sides."""
 
     def step(block: Block, h: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        def run(state: Tensor) -> tuple[Tensor]:
+            return (block(state),)
+
+        def skip(state: Tensor) -> tuple[Tensor]:
+            return (skipped(block, state, merge),)
+
+        # At positions up to `then`, which may look beyond one.
+        def run_there(state: Tensor, shortcut: Tensor) -> tuple[Tensor]:
+            return (block.after(shortcut + block.residual(state)),)
+
+        def skip_there(_: Tensor, shortcut: Tensor) -> tuple[Tensor]:
+            return (merge.skipped(block, shortcut.clone()),)
+
         opened = gate > 0.5
         if gate.ndim == 1:
-            (out,) = branch(opened, *_of_images(block, merge), h)
+            (out,) = branch(opened, run, skip, h)
         else:
-            (joined,) = branch(opened, *_of_positions(block, merge), h, block.shortcut(h))
+            (joined,) = branch(opened, run_there, skip_there, h, block.shortcut(h))
             out = block.then(joined)
         return out, _share(block, opened, h)
 
     return step
-
-
-def _of_images(block: Block, merge: Merge) -> tuple[Side, Side]:
-    def run(state: Tensor) -> tuple[Tensor]:
-        return (block(state),)
-
-    def skip(state: Tensor) -> tuple[Tensor]:
-        return (skipped(block, state, merge),)
-
-    return run, skip
-
-
-def _of_positions(block: Block, merge: Merge) -> tuple[Side, Side]:
-    """The two sides up to `then`, which may look beyond a position."""
-
-    def run(state: Tensor, shortcut: Tensor) -> tuple[Tensor]:
-        return (block.after(shortcut + block.residual(state)),)
-
-    def skip(_: Tensor, shortcut: Tensor) -> tuple[Tensor]:
-        return (merge.skipped(block, shortcut.clone()),)
-
-    return run, skip
 
 
 def at_positions(local: LocalResidual, h: Tensor, needed: Sequence[Tensor], merge: Merge) -> Tensor:

@@ -6,15 +6,16 @@ Owns the heads that several methods use and what tells how one is made. Knows no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.cifar_resnet import Head
-from bench.networks.trunk import Shape, pool
+from bench.networks.cifar_resnet import Head, conv_norm_relu
+from bench.networks.trunk import Shape, pool, width_of
 
 HeadKind = Literal["pooled", "grid", "mixed", "convolution"]
 HeadMaker = Callable[[int, Shape, int], nn.Module]
@@ -43,19 +44,13 @@ class GridHead(nn.Module):
         return logits
 
 
-class ConvolutionalHead(nn.Module):
-    """conv3x3, batch norm, ReLU; then pooling and a linear classifier as at the trunk's end."""
-
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        self.head = Head(num_classes, width)
-        nn.init.kaiming_normal_(self.conv.weight)
-
-    def forward(self, h_nchw: Tensor) -> Tensor:
-        logits: Tensor = self.head(F.relu(self.bn(self.conv(h_nchw)), inplace=True))
-        return logits
+def convolutional_head(num_classes: int, width: int) -> nn.Module:
+    """Return conv3x3, batch norm, ReLU; then pooling and a linear classifier as at the trunk's
+    end."""
+    layers = conv_norm_relu(width, width)
+    head = nn.Sequential(layers | {"head": Head(num_classes, width)})
+    nn.init.kaiming_normal_(head.get_parameter("conv.weight"))
+    return head
 
 
 class MixedPooling(nn.Module):
@@ -92,17 +87,11 @@ def _fields(side: int) -> int:
     return max(count for count in range(1, _GRID_SIDE + 1) if side % count == 0)
 
 
-class MixedHead(nn.Module):
-    """Mixed pooling and a linear classifier."""
-
-    def __init__(self, num_classes: int, shape: Shape) -> None:
-        super().__init__()
-        self.pooling = MixedPooling(shape)
-        self.linear = nn.Linear(self.pooling.num_features, num_classes)
-
-    def forward(self, h: Tensor) -> Tensor:
-        logits: Tensor = self.linear(self.pooling(h))
-        return logits
+def mixed_head(num_classes: int, shape: Shape) -> nn.Module:
+    """Return mixed pooling and a linear classifier."""
+    pooling = MixedPooling(shape)
+    linear = nn.Linear(pooling.num_features, num_classes)
+    return nn.Sequential(OrderedDict(pooling=pooling, linear=linear))
 
 
 class CascadingHead(nn.Module):
@@ -113,13 +102,10 @@ class CascadingHead(nn.Module):
     """
 
 
-def maker_of(kind: HeadKind) -> HeadMaker:
-    """Return how the heads of a kind are made."""
-
-    def make(num_classes: int, shape: Shape, _: int) -> nn.Module:
-        if kind == "grid" or kind == "mixed":
-            return (GridHead if kind == "grid" else MixedHead)(num_classes, shape)
-        width = shape[0] if len(shape) == 3 else shape[-1]
-        return (Head if kind == "pooled" else ConvolutionalHead)(num_classes, width)
-
-    return make
+MAKERS: Mapping[HeadKind, HeadMaker] = {
+    "pooled": lambda num_classes, shape, _: Head(num_classes, width_of(shape)),
+    "grid": lambda num_classes, shape, _: GridHead(num_classes, shape),
+    "mixed": lambda num_classes, shape, _: mixed_head(num_classes, shape),
+    "convolution": lambda num_classes, shape, _: convolutional_head(num_classes, width_of(shape)),
+}
+"""How the heads of a kind are made."""

@@ -52,7 +52,6 @@ class ExitRule(nn.Module, ABC):
 
         By default those of this exit's classifier and nothing. `carried` is () at the first exit.
         """
-        del carried, exit_index
         return logits_nk, ()
 
     @abstractmethod
@@ -62,7 +61,6 @@ class ExitRule(nn.Module, ABC):
     def units(self, exit_index: int) -> Sequence[Unit]:
         """Return what asking the rule at one exit, or at the trunk's head, costs: by default
         nothing."""
-        del exit_index
         return ()
 
 

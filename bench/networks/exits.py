@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
-from bench.networks.exit_heads import CascadingHead, HeadKind, HeadMaker, maker_of
+from bench.networks.exit_heads import MAKERS, CascadingHead, HeadKind, HeadMaker
 from bench.networks.exit_rules import Carried, ExitRule
 from bench.networks.gated import has_cost, trunk_units
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
@@ -61,7 +61,7 @@ class ExitResNet(DynamicNet):
         assert rule.num_exits == len(self.starts) - 1
         if head == "convolution":
             backbone.require_maps(f"An exit with a {head} head")
-        make = maker_of(head) if isinstance(head, str) else head
+        make = MAKERS[head] if isinstance(head, str) else head
         states = backbone.layout.states
         self.exits = nn.ModuleList(
             make(backbone.num_classes, states[start], e) for e, start in enumerate(self.starts[1:])
@@ -257,7 +257,7 @@ class ExitResNet(DynamicNet):
         """Remove what lies behind an exit, counted from 0, and let every image leave there."""
         self.last = exit_index
         for block in self.blocks[self.starts[exit_index + 1] :]:
-            block.register_module("residual", RemovedResidual())
+            block.remove()
             for name in ("shortcut", "then"):
                 if has_cost(getattr(block, name)):
                     block.register_module(name, RemovedResidual())

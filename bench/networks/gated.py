@@ -106,7 +106,7 @@ class GatedResNet(DynamicNet):
             return None
         total = x_nchw.new_zeros(len(x_nchw), 1, *size)
         for block, gate, state in zip(self.blocks, own, self.backbone.layout.states, strict=False):
-            if isinstance(block.residual, RemovedResidual):
+            if block.is_removed:
                 continue
             if gate is None or gate.ndim == 1:
                 total += 1 if gate is None else per_image(gate, total)
@@ -124,7 +124,7 @@ class GatedResNet(DynamicNet):
             ValueError: a block that always runs is called dead.
         """
         for b, block in enumerate(self.blocks):
-            runs = self.policy.always_on[b] and not isinstance(block.residual, RemovedResidual)
+            runs = self.policy.always_on[b] and not block.is_removed
             if runs and f"block{b}" in dead_blocks:
                 raise ValueError(f"block{b} runs for every image; it cannot be dead")
         net = copy.deepcopy(self)
@@ -136,7 +136,7 @@ class GatedResNet(DynamicNet):
         """Delete the residuals of the named blocks, for every image, permanently."""
         for b, block in enumerate(self.blocks):
             if f"block{b}" in names:
-                block.register_module("residual", RemovedResidual())
+                block.remove()
 
     def decided(self, x_nchw: Tensor) -> list[Tensor | None]:
         """Return the gates of all blocks, (N,) or (N, 1, h, w), None for one that always runs."""
@@ -179,8 +179,7 @@ def trunk_units(
     layout = backbone.layout
     for b, block in enumerate(blocks_of(trunk)):
         shape = layout.states[b]
-        fixed = always_on is None or always_on[b]
-        runs = fixed and not isinstance(block.residual, RemovedResidual)
+        runs = (always_on is None or always_on[b]) and not block.is_removed
         units.append(Unit(f"block{b}", block.residual, shape, runs, "block"))
         if has_cost(block.shortcut):
             units.append(Unit(f"block{b}.shortcut", block.shortcut, shape, True, "shortcut"))

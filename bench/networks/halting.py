@@ -30,7 +30,7 @@ from bench.networks.gated import trunk_units
 from bench.networks.halting_policy import HaltingPolicy, Needed
 from bench.networks.splitting import Side, joined, split
 from bench.networks.trunk import Backbone, Block, Stage, Trunk, blocks_of
-from bench.networks.unit import Branch, DynamicNet, Output, RemovedResidual, Unit
+from bench.networks.unit import Branch, DynamicNet, Output, Unit
 
 Score = Callable[[int, Tensor], Tensor]
 
@@ -147,7 +147,7 @@ class HaltingResNet(DynamicNet):
             ones = self.policy.ones(x_nchw.new_empty(len(x_nchw), *stage.shape))
             ran = len(first) * ones
             for left, unit in zip(self._lefts(stage, ones, own)[1:], units, strict=True):
-                alive = sum(not is_dead(self.blocks[b]) for b in unit)
+                alive = sum(not self.blocks[b].is_removed for b in unit)
                 ran = ran + alive * self.policy.coverage(self.policy.needed(left > 0))
             total += self.policy.on_pixels(ran, *x_nchw.shape[2:])
         return total[:, 0]
@@ -157,7 +157,10 @@ class HaltingResNet(DynamicNet):
         return Output(*self._run(x_nchw, way), {})
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
-        return self._run(x_nchw, HaltingPath(self._score, self.policy.advance_branching, branch))
+        def score(block: int, state: Tensor, _: Tensor) -> Tensor:
+            return self.policy.score(block, state)
+
+        return self._run(x_nchw, HaltingPath(score, self.policy.advance_branching, branch))
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
         """Return a copy without training-only modules, dead blocks and the scores behind them.
@@ -168,7 +171,7 @@ class HaltingResNet(DynamicNet):
         net.training_only = nn.ModuleDict()
         for b, block in enumerate(net.blocks):
             if f"block{b}" in dead_blocks:
-                block.register_module("residual", RemovedResidual())
+                block.remove()
                 net.policy.remove(b)
         return net
 
@@ -224,7 +227,7 @@ class HaltingResNet(DynamicNet):
         ended, following = units[0][-1], units[1]
         weights = weigh(left, way.score(ended, state, left > 0), eps=self.policy.eps)
         total, left = total + weights * state, left - weights
-        if is_dead(self.blocks[following[0]]):
+        if self.blocks[following[0]].is_removed:
             return total + left * state, none_na
 
         def advance(state: Tensor, total: Tensor, left: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,23 +246,14 @@ class HaltingResNet(DynamicNet):
         out, shares_na = way.branch(active_n, advance, halt, state, total, left, none_na)
         return out, shares_na
 
-    def _score(self, block: int, state_nchw: Tensor, _: Tensor) -> Tensor:
-        return self.policy.score(block, state_nchw)
-
     def _asked(self, units: Sequence[range]) -> list[str]:
         """Return what runs behind the first of these units only if anything is active."""
         found: list[str] = []
         for b in (b for unit in units[1:] for b in unit):
-            scores = self.policy.score_units(b) if self.policy.is_scored(b) else ()
-            found += [f"block{b}", *(name for name, _ in scores)]
+            found += [f"block{b}", *(name for name, _ in self.policy.score_units(b))]
         return found
 
 
 def _means(values: Tensor) -> Tensor:
     """Return means over all but the images, (N, 1)."""
     return values.flatten(1).mean(dim=1, keepdim=True)
-
-
-def is_dead(block: Block) -> bool:
-    """Tell whether the block was removed: everything halts before it."""
-    return isinstance(block.residual, RemovedResidual)

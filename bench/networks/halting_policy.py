@@ -69,9 +69,10 @@ class HaltingPolicy(nn.Module, ABC):
     def ones(self, state_nchw: Tensor) -> Tensor:
         """Return a one for everything that can halt where states have this shape."""
 
-    @abstractmethod
-    def score(self, block: int, state_nchw: Tensor) -> Tensor:
+    def score(self, block: int, state: Tensor) -> Tensor:
         """Return h in [0, 1] behind `block`, in the shape of `ones`; differentiable."""
+        z = self.scores[str(block)](state).float()
+        return per_image(torch.sigmoid(z + self.bias), state)
 
     def needed(self, active: Tensor) -> Needed:
         """Return what of a block runs, for what is active to go on."""
@@ -83,12 +84,10 @@ class HaltingPolicy(nn.Module, ABC):
 
     def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
         """Return `score` where something is active, in every image; elsewhere any number."""
-        del active
         return self.score(block, state_nchw)
 
     def advance_active(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         """Run `block` where something is active, in every image, and nowhere else."""
-        del needed
         out: Tensor = block(state_nchw)
         return out
 
@@ -112,13 +111,15 @@ class HaltingPolicy(nn.Module, ABC):
         """Return values in the shape of `ones` at the pixels they are for, (N, 1, H, W)."""
         return F.interpolate(values, size=(height, width), mode="nearest")
 
-    @abstractmethod
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
-        """Return the parts of the score behind `block` by name, each fed with the state."""
+        """Return the parts of the score behind `block`, if there is one, by name, each fed with the
+        state."""
+        return [(f"score{block}", self.scores[str(block)])] if self.is_scored(block) else []
 
-    @abstractmethod
     def remove(self, block: int) -> None:
         """Drop the score behind a block that never runs."""
+        if self.score_units(block):
+            self.scores[str(block)] = RemovedResidual()
 
     def is_scored(self, block: int) -> bool:
         """Tell whether there is a score behind `block`: not behind the last of a stage."""
@@ -146,22 +147,11 @@ class ImageHalting(HaltingPolicy):
         one_n = torch.ones(state_nchw.shape[0], device=state_nchw.device)
         return per_image(one_n, state_nchw)
 
-    def score(self, block: int, state_nchw: Tensor) -> Tensor:
-        z_n1 = self.scores[str(block)](state_nchw).float()
-        return per_image(torch.sigmoid(z_n1 + self.bias), state_nchw)
-
     def advance(self, block: Block, state_nchw: Tensor, needed: Needed) -> Tensor:
         # Images that have halted run on as well: whatever becomes of them has weight 0.
         return self.advance_active(block, state_nchw, needed)
 
     def shares(self, block: int, needed: Needed) -> Mapping[str, Tensor]:
         runs_n = needed[-1].flatten().float()
-        shares = {f"block{block}": runs_n}
-        return shares | {f"score{block}": runs_n} if self.is_scored(block) else shares
-
-    def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
-        return [(f"score{block}", self.scores[str(block)])]
-
-    def remove(self, block: int) -> None:
-        if self.is_scored(block):
-            self.scores[str(block)] = RemovedResidual()
+        scores = (name for name, _ in self.score_units(block))
+        return dict.fromkeys((f"block{block}", *scores), runs_n)

@@ -228,12 +228,9 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_plain(conv: nn.Conv2d) -> bool:
-    known = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return known and conv.dilation == (1, 1) and _reaches_less_than_its_kernel(conv)
-
-
-def _reaches_less_than_its_kernel(conv: nn.Conv2d) -> bool:
-    return all(p < k for p, k in zip(_pair(conv.padding), conv.kernel_size, strict=True))
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str) or conv.dilation != (1, 1):
+        return False
+    return all(p < k for p, k in zip(conv.padding, conv.kernel_size, strict=True))
 
 
 def _pair(padding: str | tuple[int, ...]) -> tuple[int, int]:

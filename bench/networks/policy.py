@@ -49,7 +49,6 @@ class GivenGates(Decisions):
         self.gates = gates
 
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        del h_nchw
         return self.gates[index]
 
 
@@ -107,7 +106,6 @@ class UpFront(Decisions):
         self._terms = terms or {}
 
     def gate(self, index: int, h_nchw: Tensor) -> Tensor | None:
-        del h_nchw
         return None if self.always_on[index] else self.gates_nb[:, index]
 
     def on_host(self) -> UpFront:

@@ -78,10 +78,6 @@ class PositionHalting(HaltingPolicy):
         n, _, height, width = state_nchw.shape
         return torch.ones(n, 1, height, width, device=state_nchw.device)
 
-    def score(self, block: int, state_nchw: Tensor) -> Tensor:
-        z_n1hw = self.scores[str(block)](state_nchw).float()
-        return torch.sigmoid(z_n1hw + self.bias)
-
     def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
         score = self.scores[str(block)]
         assert isinstance(score, PositionScore) and isinstance(score.local, LocalScore)
@@ -110,6 +106,8 @@ class PositionHalting(HaltingPolicy):
         return found
 
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
+        if not self.is_scored(block):
+            return []
         score = self.scores[str(block)]
         assert isinstance(score, PositionScore)
         return [(f"score{block}", score.local), (f"score{block}.global", score.whole)]

@@ -26,7 +26,6 @@ class TokenResidual(nn.Sequential):
     def among(self, h_ntc: Tensor, live_nt: Tensor) -> Tensor:
         """Return what `forward` gives those tokens that are live, as if the others were not there;
         in place of these any finite numbers. Differentiable."""
-        del live_nt
         out: Tensor = self(h_ntc)
         return out
 

@@ -1,23 +1,19 @@
-"""timm's ViTs, DeiTs and EfficientNets as trunks; weights are random, nothing is downloaded.
+"""timm's ViTs, DeiTs and EfficientNets; weights are random, nothing is downloaded.
 
-The attention and the MLP of a transformer layer are two blocks. Owns how these networks are split
-into blocks, not what they are: timm builds them.
+Owns their names; known.py splits them into blocks.
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from bench.errors import ConfigError, UnknownNameError
-from bench.networks.residuals import AttentionResidual, TokenResidual
-from bench.networks.torchvision import trunk_of_layers
-from bench.networks.trunk import Backbone, Block, Family, Trunk, split_network
+from bench.networks.known import Wrapped
+from bench.networks.trunk import Backbone
 
 _LISTED = (
     *("vit_tiny_patch4_32", "vit_tiny_patch16_224", "vit_small_patch16_224"),
@@ -27,8 +23,8 @@ _PATCHES = re.compile(r"(.+_patch)(\d+)_\d+$")
 _DEPTH = 12  # of the transformers whose ladder is declared: all but the large ones
 
 
-class Timm(Family):
-    """What timm can create and this module can split; behind an @ stands the number of layers.
+class Timm(Wrapped):
+    """What timm can create and known.py can split; behind an @ stands the number of layers.
 
     Where timm has no ViT with such patches, the one of the same size with others is built with
     them: vit_tiny_patch4_32 is vit_tiny_patch16_224 with patches of 4 pixels.
@@ -36,16 +32,6 @@ class Timm(Family):
 
     name = "timm"
     summary = "timm (skipbench[backbones]): any vit_*, deit_*, efficientnet_*"
-
-    def build(self, backbone: Backbone) -> Trunk:
-        net = self.model(backbone)
-        apart = _APART.get(type(net).__name__)
-        if apart is None:
-            raise ConfigError(
-                f"{backbone.name} is a {type(net).__name__}; supported are {', '.join(_APART)}.",
-                hint="docs/adding-a-backbone.md says how to bring any other network.",
-            )
-        return split_network(net, apart)
 
     def model(self, backbone: Backbone) -> nn.Module:
         timm = _timm()
@@ -113,74 +99,3 @@ def _known(name: str, timm: Any) -> tuple[str, dict[str, int]]:
     if found is None or name in timm.list_models():
         return name, {}
     return f"{found[1]}16_224", {"patch_size": int(found[2])}
-
-
-class _Part(nn.Module):
-    """Some of the modules and weights of a network, and what is computed with them."""
-
-    def __init__(self, net: nn.Module, run: Callable[[Any, Tensor], Tensor], *parts: str) -> None:
-        super().__init__()
-        part = copy.copy(net)
-        part._modules = {k: v for k, v in net._modules.items() if k in parts or v is None}
-        part._parameters = {k: v for k, v in net._parameters.items() if k in parts or v is None}
-        self.part = part
-        self.run = run
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.run(self.part, x)
-
-
-def _embed(vit: Any, x: Tensor) -> Tensor:
-    tokens: Tensor = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(x))))
-    return tokens
-
-
-def _classify(vit: Any, h: Tensor) -> Tensor:
-    logits: Tensor = vit.forward_head(vit.norm(h))
-    return logits
-
-
-def vit_trunk(net: Any) -> Trunk:
-    """Return the trunk of a timm VisionTransformer, distilled or not."""
-    tokens = ("cls_token", "reg_token", "dist_token", "pos_embed")
-    stem = _Part(net, _embed, "patch_embed", "pos_drop", "patch_drop", "norm_pre", *tokens)
-    blocks: list[Block] = []
-    for layer in net.blocks:
-        attention = _attention(layer.norm1, layer.attn, layer.ls1, layer.drop_path1)
-        mlp = TokenResidual(layer.norm2, layer.mlp, layer.ls2, layer.drop_path2)
-        blocks += [Block(attention), Block(mlp)]
-    head = _Part(net, _classify, "norm", "fc_norm", "head_drop", "head", "head_dist", "attn_pool")
-    return Trunk(stem, blocks, head)
-
-
-def _attention(norm: nn.Module, attention: Any, *after: nn.Module) -> nn.Module:
-    """Return the residual of an attention; a kind whose tokens cannot be masked or counted here is
-    one in which none can be left out."""
-    takes_mask = "attn_mask" in inspect.signature(attention.forward).parameters
-    if type(attention).__name__ != "Attention" or not takes_mask:
-        return nn.Sequential(norm, attention, *after)
-    layers = [layer for layer in attention.modules() if isinstance(layer, nn.Linear)]
-    # Queries with keys, then weights with values.
-    work = sum(layer.weight.numel() for layer in layers), 2 * attention.proj.in_features
-    return AttentionResidual(norm, attention, *after, work=work)
-
-
-def efficientnet_trunk(net: Any) -> Trunk:
-    """Return the trunk of a timm EfficientNet."""
-    inner = [layer for stage in net.blocks for layer in stage]
-    skips = [bool(getattr(layer, "has_skip", False)) for layer in inner]
-    layers = [(nn.Sequential(net.conv_stem, net.bn1), False), *zip(inner, skips, strict=True)]
-    head = (net.conv_head, net.bn2, net.global_pool, nn.Dropout(net.drop_rate), net.classifier)
-    return trunk_of_layers(layers, _without_shortcut, head=head)
-
-
-def _without_shortcut(layer: Any) -> nn.Module:
-    layer.has_skip = False
-    return nn.Sequential(layer, layer.drop_path)
-
-
-_APART: Mapping[str, Callable[[Any], Trunk]] = {
-    "VisionTransformer": vit_trunk,
-    "VisionTransformerDistilled": vit_trunk,
-    "EfficientNet": efficientnet_trunk,
-}

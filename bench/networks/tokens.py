@@ -17,7 +17,6 @@ from bench.networks.gated import has_cost
 from bench.networks.halting_policy import HaltingPolicy, Needed
 from bench.networks.residuals import TokenResidual
 from bench.networks.trunk import Backbone, Block, blocks_of
-from bench.networks.unit import RemovedResidual
 
 
 class TokenHalting(HaltingPolicy):
@@ -42,10 +41,6 @@ class TokenHalting(HaltingPolicy):
 
     def ones(self, state_ntc: Tensor) -> Tensor:
         return torch.ones(*state_ntc.shape[:2], 1, device=state_ntc.device)
-
-    def score(self, block: int, state_ntc: Tensor) -> Tensor:
-        z_nt1 = self.scores[str(block)](state_ntc).float()
-        return torch.sigmoid(z_nt1 + self.bias)
 
     def score_active(self, block: int, state_ntc: Tensor, active_nt1: Tensor) -> Tensor:
         live_nt = active_nt1[..., 0]
@@ -81,8 +76,7 @@ class TokenHalting(HaltingPolicy):
         token, pair = self.work[block]
         # In whole numbers: both ways to run give the same share, and all tokens exactly 1.
         found = {f"block{block}": live_n * (token + pair * live_n) / (of * (token + pair * of))}
-        scores = self.score_units(block) if self.is_scored(block) else ()
-        return found | {name: live_n / of for name, _ in scores}
+        return found | {name: live_n / of for name, _ in self.score_units(block)}
 
     def on_pixels(self, values_nt1: Tensor, height: int, width: int) -> Tensor:
         side = _side(values_nt1.shape[1], (1, height, width))
@@ -90,12 +84,7 @@ class TokenHalting(HaltingPolicy):
         return super().on_pixels(patches_nchw, height, width)
 
     def score_units(self, block: int) -> Sequence[tuple[str, nn.Module]]:
-        score = self.scores[str(block)]
-        return [(f"score{block}", score)] if has_cost(score) else []
-
-    def remove(self, block: int) -> None:
-        if self.is_scored(block) and has_cost(self.scores[str(block)]):
-            self.scores[str(block)] = RemovedResidual()
+        return [(name, score) for name, score in super().score_units(block) if has_cost(score)]
 
 
 def _work_of(backbone: Backbone) -> list[tuple[int, int]]:

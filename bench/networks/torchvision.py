@@ -1,18 +1,17 @@
-"""torchvision's ResNets and MobileNetV2 as trunks; weights are random.
+"""torchvision's ResNets and MobileNetV2; weights are random.
 
-Owns how these networks are split into blocks, not what they are: torchvision builds them.
+Owns their names; known.py splits them into blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from torch import nn
 
 from bench.errors import UnknownNameError
-from bench.networks.residuals import basic_residual
-from bench.networks.trunk import Backbone, Block, Family, Trunk, split_network
+from bench.networks.known import Wrapped, for_channels
+from bench.networks.trunk import Backbone
 
 _RESNETS = {
     "resnet10": ("BasicBlock", (1, 1, 1, 1)),
@@ -39,16 +38,12 @@ _LADDER: Mapping[str, Mapping[str, float]] = {
 }
 
 
-class Torchvision(Family):
+class Torchvision(Wrapped):
     """ResNets and MobileNetV2, width multipliers behind an @; resnet10 is the small rung that
     torchvision has no name for."""
 
     name = "torchvision"
     summary = "torchvision: ResNets, MobileNetV2"
-
-    def build(self, backbone: Backbone) -> Trunk:
-        apart = resnet_trunk if backbone.member in _RESNETS else mobilenet_trunk
-        return split_network(self.model(backbone), apart)
 
     def model(self, backbone: Backbone) -> nn.Module:
         from torchvision.models import mobilenet_v2, resnet
@@ -56,9 +51,9 @@ class Torchvision(Family):
         if backbone.member in _RESNETS:
             kind, layers = _RESNETS[backbone.member]
             net = resnet.ResNet(getattr(resnet, kind), layers, num_classes=backbone.num_classes)
-            return for_channels(net, backbone.image_shape[0])
-        width = float(backbone.member.partition("@")[2] or 1)
-        net = mobilenet_v2(num_classes=backbone.num_classes, width_mult=width)
+        else:
+            width = float(backbone.member.partition("@")[2] or 1)
+            net = mobilenet_v2(num_classes=backbone.num_classes, width_mult=width)
         return for_channels(net, backbone.image_shape[0])
 
     def members(self) -> tuple[str, ...]:
@@ -72,65 +67,3 @@ class Torchvision(Family):
 
     def ladder(self, member: str) -> Mapping[str, float]:
         return _LADDER.get(member, {})
-
-
-def for_channels(net: nn.Module, channels: int) -> nn.Module:
-    """Return a network of a library with its first convolution, if it reads another number of
-    channels, replaced by an untrained one for `channels`."""
-    name, conv = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
-    if conv.in_channels == channels:
-        return net
-    settings = {"stride": conv.stride, "padding": conv.padding, "bias": conv.bias is not None}
-    own = nn.Conv2d(channels, conv.out_channels, conv.kernel_size, **settings)  # type: ignore[arg-type]
-    nn.init.kaiming_normal_(own.weight, mode="fan_out", nonlinearity="relu")
-    parent, _, last = name.rpartition(".")
-    net.get_submodule(parent).register_module(last, own)
-    return net
-
-
-def resnet_trunk(net: Any) -> Trunk:
-    """Return the trunk of a torchvision ResNet, of basic or bottleneck blocks."""
-    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
-    layers = (net.layer1, net.layer2, net.layer3, net.layer4)
-    blocks = [_resnet_block(block) for layer in layers for block in layer]
-    return Trunk(stem, blocks, nn.Sequential(net.avgpool, nn.Flatten(), net.fc))
-
-
-def _resnet_block(block: Any) -> Block:
-    if hasattr(block, "conv3"):
-        first, second = (block.conv1, block.bn1, block.relu), (block.conv2, block.bn2, block.relu)
-        residual = nn.Sequential(*first, *second, block.conv3, block.bn3)
-    else:
-        residual = basic_residual(block.conv1, block.bn1, block.conv2, block.bn2)
-    return Block(residual, block.downsample, after=block.relu, settled=block.downsample is None)
-
-
-def mobilenet_trunk(net: Any) -> Trunk:
-    """Return the trunk of a torchvision MobileNetV2."""
-    layers = [(layer, getattr(layer, "use_res_connect", False)) for layer in net.features]
-    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.classifier)
-    return trunk_of_layers(layers, lambda layer: layer.conv, head=pooled)
-
-
-def trunk_of_layers(
-    layers: list[tuple[nn.Module, bool]],
-    residual_of: Callable[[Any], nn.Module],
-    *,
-    head: tuple[nn.Module, ...],
-) -> Trunk:
-    """Return the trunk of layers that follow each other, some (True) with a shortcut past them.
-
-    Those without always run, where they stand; behind the last block they belong to the head.
-    """
-    first = next(n for n, (_, skips) in enumerate(layers) if skips)
-    stem = nn.Sequential(*(layer for layer, _ in layers[:first]))
-    blocks: list[Block] = []
-    fixed: list[nn.Module] = []
-    for layer, skips in layers[first:]:
-        if not skips:
-            fixed.append(layer)
-            continue
-        if fixed:
-            blocks[-1].then, fixed = nn.Sequential(*fixed), []
-        blocks.append(Block(residual_of(layer)))
-    return Trunk(stem, blocks, nn.Sequential(*fixed, *head))

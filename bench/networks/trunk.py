@@ -26,7 +26,7 @@ from bench.registry import BACKBONES_GROUP, Registry
 Shortcut = Literal["A", "B"]
 Shape = tuple[int, ...]
 OWN = "cifar"
-"""The family whose members are also known by their bare names, as in older records."""
+"""The family whose members are also known by their bare names."""
 
 
 class Block(nn.Module):
@@ -51,6 +51,15 @@ class Block(nn.Module):
         self.after = after or nn.Identity()
         self.then = then or nn.Identity()
         self.settled = after is None if settled is None else settled
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether its residual was removed: it is skipped whatever is decided."""
+        return isinstance(self.residual, RemovedResidual)
+
+    def remove(self) -> None:
+        """Remove the residual, for every image, permanently."""
+        self.register_module("residual", RemovedResidual())
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.then(self.after(self.shortcut(x) + self.residual(x)))
@@ -138,7 +147,6 @@ class Family(ABC):
         It and `build` draw the same weights from the same random numbers, so that they can be
         compared.
         """
-        del backbone
         return None
 
     def members(self) -> tuple[str, ...]:
@@ -147,7 +155,6 @@ class Family(ABC):
 
     def side(self, member: str) -> int:
         """Return the side, in pixels, of the images that a member is meant for."""
-        del member
         return 224
 
     def check(self, backbone: Backbone) -> None:
@@ -161,13 +168,11 @@ class Family(ABC):
 
     def ladder(self, member: str) -> Mapping[str, float]:
         """Return smaller members, and about how large each is beside `member`, from 0 to 1."""
-        del member
         return {}
 
     def twin(self, member: str) -> str:
         """Return the member with the same tensors that computes something else with them and is the
         usual origin of files without its library's names; "" if there is none."""
-        del member
         return ""
 
 
@@ -218,8 +223,8 @@ class Backbone:
         Raises:
             ConfigError: the trunk does not take images of this shape.
         """
-        images = self.num_classes, self.image_shape
-        return _layout(type(self.family), self.name, *images, self.shortcut)
+        plain = self if self.weights is None else replace(self, weights=None)
+        return _layout(type(self.family), plain)
 
     @property
     def num_blocks(self) -> int:
@@ -238,7 +243,7 @@ class Backbone:
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels C of what each block reads, pooled (N, C)."""
-        return tuple(_width(shape) for shape in self.input_shapes)
+        return tuple(width_of(shape) for shape in self.input_shapes)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -319,20 +324,14 @@ class Backbone:
         return trunk.to(memory_format=torch.channels_last)
 
 
-def _width(shape: Shape) -> int:
+def width_of(shape: Shape) -> int:
+    """Return the channels C of a state (C, h, w) or (T, C)."""
     return shape[0] if len(shape) == 3 else shape[-1]
 
 
 @lru_cache(maxsize=256)
-def _layout(
-    family: type[Family],
-    name: str,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
-    shortcut: Shortcut,
-) -> Layout:
+def _layout(_: type[Family], backbone: Backbone) -> Layout:
     # The family is part of what is remembered: another file may bring one of the same name.
-    backbone = Backbone(name, num_classes, image_shape, shortcut)
     images = "x".join(map(str, backbone.image_shape))
     try:
         with torch.device("meta"), torch.no_grad():

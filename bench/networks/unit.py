@@ -138,7 +138,6 @@ class DynamicNet(nn.Module, ABC):
         The mean over an image is the sum of its blocks' columns in the trace. None: what runs, runs
         everywhere in an image.
         """
-        del x_nchw
         return None
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
@@ -146,7 +145,6 @@ class DynamicNet(nn.Module, ABC):
 
         `dead_blocks` names units that ran on no image of a measured set.
         """
-        del dead_blocks
         return self
 
 

@@ -7,8 +7,8 @@ decision. A network with branches is called image by image; one without takes ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,14 +57,8 @@ class GraphStretch:
     def __init__(self, pool: Any, stream: torch.cuda.Stream) -> None:
         self._graph, self._pool, self._stream = torch.cuda.CUDAGraph(), pool, stream
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        with torch.cuda.stream(self._stream):
-            self._graph.capture_begin(pool=self._pool)
-            try:
-                yield
-            finally:
-                self._graph.capture_end()
+    def recording(self) -> AbstractContextManager[None]:
+        return torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream)
 
     def replay(self) -> None:
         self._graph.replay()

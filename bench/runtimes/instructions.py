@@ -1,13 +1,14 @@
-"""The form of a program: instructions on the tensors of one image, and branches.
+"""The form of a program: instructions on the tensors of one image, and branches; its writer.
 
-Owns no operator (operators.py) and no way of making or running one.
+Owns no operator (operators.py) and no way of running one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,14 @@ class Instruction:
     settings: Mapping[str, Any] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()
 
+    def reads(self) -> Iterator[Value]:
+        """Yield all that it reads, and that its regions read and give."""
+        yield from self.ins
+        for side in self.regions:
+            yield from side.outs
+            for inner in side.code:
+                yield from inner.reads()
+
 
 class Program(NamedTuple):
     """From one image (1, C, H, W) to `logits` (1, K) and `executed` (1, U)."""
@@ -57,8 +66,13 @@ class Program(NamedTuple):
     executed: Value
 
 
-class InstructionWriter(Protocol):
-    """What operators emit instructions to: the Recorder of program.py."""
+class InstructionWriter:
+    """Writes instructions down, each one only once."""
+
+    def __init__(self) -> None:
+        self.code: list[Instruction] = []
+        self._known: dict[object, Value] = {}
+        self._constants: list[Value] = []  # kept: ids must not come again
 
     def emit(
         self,
@@ -67,11 +81,41 @@ class InstructionWriter(Protocol):
         shape: Iterable[int],
         dtype: torch.dtype,
         **settings: Any,
-    ) -> Value: ...
+    ) -> Value:
+        """Add an instruction with one output, or find the same one before."""
+        key = (op, tuple(map(id, ins)), tuple(shape), dtype, repr(sorted(settings.items())))
+        if key not in self._known:
+            self._known[key] = Value(key[2], dtype)
+            self.code.append(Instruction(op, tuple(ins), (self._known[key],), settings))
+        return self._known[key]
 
-    def cast(self, value: Value, dtype: torch.dtype) -> Value: ...
+    def cast(self, value: Value, dtype: torch.dtype) -> Value:
+        """Return a value in another type."""
+        if value.dtype == dtype:
+            return value
+        if value.constant is not None:
+            return self.constant(value.constant.to(dtype))
+        return self.emit("cast", [value], value.shape, dtype)
 
-    def constant(self, numbers: Tensor) -> Value: ...
+    def constant(self, numbers: Tensor) -> Value:
+        """Return a value that never changes."""
+        self._constants.append(Value(tuple(numbers.shape), numbers.dtype, numbers))
+        return self._constants[-1]
+
+    @contextmanager
+    def apart(self) -> Iterator[list[Instruction]]:
+        """Write into a list of its own; what is known there is not known behind it."""
+        before, self.code, known = self.code, [], dict(self._known)
+        yield self.code
+        self.code, self._known = before, known
+
+
+def walk(code: Iterable[Instruction]) -> Iterator[Instruction]:
+    """Yield all instructions, behind a branch those of its sides."""
+    for one in code:
+        yield one
+        for side in one.regions:
+            yield from walk(side.code)
 
 
 def without_dead(code: Sequence[Instruction], outs: Iterable[Value]) -> tuple[Instruction, ...]:
@@ -81,18 +125,7 @@ def without_dead(code: Sequence[Instruction], outs: Iterable[Value]) -> tuple[In
     for one in reversed(code):
         if not any(id(out) in needed for out in one.outs):
             continue
-        if one.regions:
-            sides = [Region(without_dead(side.code, side.outs), side.outs) for side in one.regions]
-            one = Instruction(one.op, one.ins, one.outs, one.settings, tuple(sides))
-            needed |= {id(value) for side in sides for value in _read_by(side)}
-        needed |= {id(value) for value in one.ins}
-        kept.append(one)
+        sides = (Region(without_dead(side.code, side.outs), side.outs) for side in one.regions)
+        kept.append(replace(one, regions=tuple(sides)))
+        needed |= {id(value) for value in kept[-1].reads()}
     return tuple(reversed(kept))
-
-
-def _read_by(region: Region) -> Iterator[Value]:
-    yield from region.outs
-    for one in region.code:
-        yield from one.ins
-        for side in one.regions:
-            yield from _read_by(side)

@@ -103,17 +103,21 @@ class _Writer:
         self._names: dict[int, str] = {id(program.image): "images"}
         self._numbers = itertools.count()
         self._initializers: list[Any] = []
+        self._nodes: list[Any] = []  # of the graph, or of the side of a branch, that is written
         self._opset = _OPSET
 
     def model(self) -> Any:
         """Return the model, checked."""
         helper = self.onnx.helper
         image, ends = self.program.image, (self.program.logits, self.program.executed)
-        nodes = self._nodes(self.program.code)
+        self._write(self.program.code)
         for value, name in zip(ends, OUTPUTS, strict=True):
-            nodes += self._end(value, name)
+            if value.constant is None or self._batch is None:
+                self._node("Identity", [self.name(value)], [name])
+            else:
+                self._for_all(value, name)
         graph = helper.make_graph(
-            nodes,
+            self._nodes,
             "network",
             [self._described("images", image)],
             [self._described(name, value) for value, name in zip(ends, OUTPUTS, strict=True)],
@@ -128,44 +132,27 @@ class _Writer:
         shape = [self._batch or 1, *value.shape[1:]]
         return self.onnx.helper.make_tensor_value_info(name, self._type(value.dtype), shape)
 
-    def _end(self, value: Value, name: str) -> list[Any]:
-        if value.constant is None or self._batch is None:
-            return [self._node("Identity", [self.name(value)], [name])]
-        return self._for_all(value, name)
-
-    def _for_all(self, value: Value, name: str) -> list[Any]:
+    def _for_all(self, value: Value, name: str) -> None:
         """A constant (1, ...), once for every image of a batch."""
         sizes, count, rest = self._fresh(), self._fresh(), self._ints(value.shape[1:])
-        return [
-            self._node("Shape", ["images"], [count], start=0, end=1),
-            self._node("Concat", [count, rest], [sizes], axis=0),
-            self._node("Expand", [self.name(value), sizes], [name]),
-        ]
-
-    def _cat(self, one: Instruction, ins: list[str], outs: list[str]) -> list[Any]:
-        nodes: list[Any] = []
-        for n, value in enumerate(one.ins):
-            if value.constant is not None and self._batch is not None:
-                ins[n] = self._fresh()
-                nodes += self._for_all(value, ins[n])
-        return [*nodes, self._node("Concat", ins, outs, axis=one.settings["dim"])]
+        self._node("Shape", ["images"], [count], start=0, end=1)
+        self._node("Concat", [count, rest], [sizes], axis=0)
+        self._node("Expand", [self.name(value), sizes], [name])
 
     def name(self, value: Value) -> str:
         """Return what a value is called; constants become initializers."""
         if id(value) not in self._names:
-            self._names[id(value)] = self._fresh()
-            if value.constant is not None:
-                self._initializer(self._names[id(value)], value.constant)
+            constant = value.constant
+            self._names[id(value)] = self._fresh() if constant is None else self._constant(constant)
         return self._names[id(value)]
 
-    def _initializer(self, name: str, numbers: Tensor) -> None:
-        array = numbers.detach().cpu().contiguous().numpy()
+    def _constant(self, numbers: Tensor) -> str:
+        name, array = self._fresh(), numbers.detach().cpu().contiguous().numpy()
         self._initializers.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
 
     def _ints(self, numbers: Sequence[int]) -> str:
-        name = self._fresh()
-        self._initializer(name, torch.tensor(list(numbers), dtype=torch.int64))
-        return name
+        return self._constant(torch.tensor(list(numbers), dtype=torch.int64))
 
     def _fresh(self) -> str:
         return f"v{next(self._numbers)}"
@@ -175,70 +162,83 @@ class _Writer:
             self.onnx.helper.np_dtype_to_tensor_dtype(torch.empty(0, dtype=dtype).numpy().dtype)
         )
 
-    def _node(self, op: str, ins: Sequence[str], outs: Sequence[str], **settings: Any) -> Any:
-        return self.onnx.helper.make_node(op, list(ins), list(outs), **settings)
+    def _node(self, op: str, ins: Sequence[str], outs: Sequence[str], **settings: Any) -> None:
+        self._nodes.append(self.onnx.helper.make_node(op, list(ins), list(outs), **settings))
 
-    def _nodes(self, code: Sequence[Instruction]) -> list[Any]:
-        return [node for one in code for node in self._nodes_of(one)]
+    def _write(self, code: Sequence[Instruction]) -> None:
+        for one in code:
+            ins = [self.name(value) for value in one.ins]
+            write = getattr(self, f"_{one.op}", None)
+            if write is None:
+                raise Unsupported(f"ONNX has no operator for {one.op}")
+            write(one, ins, [self.name(out) for out in one.outs])
 
-    def _nodes_of(self, one: Instruction) -> list[Any]:
-        ins, outs = [self.name(value) for value in one.ins], [self.name(out) for out in one.outs]
-        kind, settings = one.settings.get("kind", ""), one.settings
-        if one.op in ("unary", "binary", "reduce", "pool"):
-            return getattr(self, f"_{one.op}")(one, kind, ins, outs)  # type: ignore[no-any-return]
-        match one.op:
-            case "branch":
-                if one.ins[0].shape != (1,):
-                    raise Unsupported("ONNX has no branch for some positions of a map")
-                then, otherwise = (self._side(side) for side in one.regions)
-                return [self._node("If", ins, outs, then_branch=then, else_branch=otherwise)]
-            case "convolution":
-                pads = [*settings["padding"], *settings["padding"]]
-                sizes = {"strides": settings["stride"], "dilations": settings["dilation"]}
-                return [self._node("Conv", ins, outs, pads=pads, group=settings["groups"], **sizes)]
-            case "product":
-                return [self._node("MatMul", ins, outs)]
-            case "where":
-                return [self._node("Where", ins, outs)]
-            case "cast":
-                return [self._node("Cast", ins, outs, to=self._type(one.outs[0].dtype))]
-            case "cat":
-                return self._cat(one, ins, outs)
-            case "top":
-                count = self._ints([settings["count"]])
-                return [self._node("TopK", [*ins, count], [*outs, self._fresh()])]
-            case "pad":
-                return self._pad(one, ins, outs)
-        return self._view(one, ins, outs)
+    def _branch(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        if one.ins[0].shape != (1,):
+            raise Unsupported("ONNX has no branch for some positions of a map")
+        then, otherwise = (self._side(side) for side in one.regions)
+        self._node("If", ins, outs, then_branch=then, else_branch=otherwise)
 
     def _side(self, side: Region) -> Any:
-        nodes = self._nodes(side.code)
-        outs: list[Any] = []
-        for value in side.outs:
-            outs.append(self._described(self._fresh(), value))
-            nodes.append(self._node("Identity", [self.name(value)], [outs[-1].name]))
+        before, self._nodes = self._nodes, []
+        self._write(side.code)
+        outs = [self._described(self._fresh(), value) for value in side.outs]
+        for value, out in zip(side.outs, outs, strict=True):
+            self._node("Identity", [self.name(value)], [out.name])
+        nodes, self._nodes = self._nodes, before
         return self.onnx.helper.make_graph(nodes, self._fresh(), [], outs)
 
-    def _unary(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
+    def _convolution(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        settings = one.settings
+        pads = [*settings["padding"], *settings["padding"]]
+        sizes = {"strides": settings["stride"], "dilations": settings["dilation"]}
+        self._node("Conv", ins, outs, pads=pads, group=settings["groups"], **sizes)
+
+    def _product(self, _: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._node("MatMul", ins, outs)
+
+    def _where(self, _: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._node("Where", ins, outs)
+
+    def _cast(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._node("Cast", ins, outs, to=self._type(one.outs[0].dtype))
+
+    def _top(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._node("TopK", [*ins, self._ints([one.settings["count"]])], [*outs, self._fresh()])
+
+    def _cat(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        for n, value in enumerate(one.ins):
+            if value.constant is not None and self._batch is not None:
+                ins[n] = self._fresh()
+                self._for_all(value, ins[n])
+        self._node("Concat", ins, outs, axis=one.settings["dim"])
+
+    def _unary(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        kind = one.settings["kind"]
         if kind == "rsqrt":
             root = self._fresh()
-            return [self._node("Sqrt", ins, [root]), self._node("Reciprocal", [root], outs)]
-        if kind == "not" and one.ins[0].dtype != torch.bool:
-            return [self._node("BitwiseNot", ins, outs)]
-        slope = {"alpha": one.settings["slope"]} if kind == "leaky_relu" else {}
-        return [self._node(_UNARY.get(kind, kind.title()), ins, outs, **slope)]
+            self._node("Sqrt", ins, [root])
+            self._node("Reciprocal", [root], outs)
+        elif kind == "not" and one.ins[0].dtype != torch.bool:
+            self._node("BitwiseNot", ins, outs)
+        else:
+            slope = {"alpha": one.settings["slope"]} if kind == "leaky_relu" else {}
+            self._node(_UNARY.get(kind, kind.title()), ins, outs, **slope)
 
-    def _binary(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
-        whole = one.ins[0].dtype != torch.bool and kind in ("and", "or", "xor")
+    def _binary(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        kind = one.settings["kind"]
         if kind in ("shl", "shr"):
-            return self._shift(one, kind, ins, outs)
-        op = f"Bitwise{kind.title()}" if whole else _BINARY.get(kind, kind.title())
-        if kind != "ne":
-            return [self._node(op, ins, outs)]
-        equal = self._fresh()
-        return [self._node("Equal", ins, [equal]), self._node("Not", [equal], outs)]
+            self._shift(one, kind, ins, outs)
+        elif kind == "ne":
+            equal = self._fresh()
+            self._node("Equal", ins, [equal])
+            self._node("Not", [equal], outs)
+        elif kind in ("and", "or", "xor") and one.ins[0].dtype != torch.bool:
+            self._node(f"Bitwise{kind.title()}", ins, outs)
+        else:
+            self._node(_BINARY.get(kind, kind.title()), ins, outs)
 
-    def _shift(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
+    def _shift(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> None:
         """ONNX shifts no signed numbers: products and quotients of powers of 2, of what is not
         negative: all bits are turned over where a number is, and once more behind."""
         by = one.ins[1].constant
@@ -246,85 +246,78 @@ class _Writer:
             raise Unsupported("ONNX has no shift of these numbers")
         power, zero, ones = (self._ints([number]) for number in (1 << int(by), 0, -1))
         if kind == "shl":
-            return [self._node("Mul", [ins[0], power], outs)]
+            self._node("Mul", [ins[0], power], outs)
+            return
         below, turned, before, after = (self._fresh() for _ in range(4))
-        return [
-            self._node("Less", [ins[0], zero], [below]),
-            self._node("Where", [below, ones, zero], [turned]),
-            self._node("BitwiseXor", [ins[0], turned], [before]),
-            self._node("Div", [before, power], [after]),
-            self._node("BitwiseXor", [after, turned], outs),
-        ]
+        self._node("Less", [ins[0], zero], [below])
+        self._node("Where", [below, ones, zero], [turned])
+        self._node("BitwiseXor", [ins[0], turned], [before])
+        self._node("Div", [before, power], [after])
+        self._node("BitwiseXor", [after, turned], outs)
 
-    def _reduce(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
-        dims, keep = one.settings["dims"], int(len(one.outs[0].shape) == len(one.ins[0].shape))
+    def _reduce(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        kind, dims = one.settings["kind"], one.settings["dims"]
+        keep = int(len(one.outs[0].shape) == len(one.ins[0].shape))
         if kind == "argmax":
             if len(dims) != 1:
                 raise Unsupported("ONNX has no ArgMax over several dimensions")
-            return [self._node("ArgMax", ins, outs, axis=dims[0], keepdims=keep)]
-        if kind in ("any", "all"):
+            self._node("ArgMax", ins, outs, axis=dims[0], keepdims=keep)
+        elif kind in ("any", "all"):
             number, found = self._fresh(), self._fresh()
             op = "ReduceMax" if kind == "any" else "ReduceMin"
-            to_int = self._node("Cast", ins, [number], to=self._type(torch.int32))
-            reduced = self._node(op, [number, self._ints(dims)], [found], keepdims=keep)
-            return [to_int, reduced, self._node("Cast", [found], outs, to=self._type(torch.bool))]
-        if kind == "sum" and one.outs[0].dtype == torch.int64:
-            return self._whole_sum(one, dims, keep, ins, outs)
-        return [self._node(f"Reduce{kind.title()}", [*ins, self._ints(dims)], outs, keepdims=keep)]
+            self._node("Cast", ins, [number], to=self._type(torch.int32))
+            self._node(op, [number, self._ints(dims)], [found], keepdims=keep)
+            self._node("Cast", [found], outs, to=self._type(torch.bool))
+        elif kind == "sum" and one.outs[0].dtype == torch.int64:
+            # A product with ones: onnxruntime's sum of integers does not wrap around as torch's.
+            if tuple(dims) != (len(one.ins[0].shape) - 1,):
+                raise Unsupported("ONNX has no exact sum of integers but over the last dimension")
+            count = one.ins[0].shape[-1]
+            ones = torch.ones((count, 1) if keep else count, dtype=torch.int64)
+            self._node("MatMul", [*ins, self._constant(ones)], outs)
+        else:
+            self._node(f"Reduce{kind.title()}", [*ins, self._ints(dims)], outs, keepdims=keep)
 
-    def _whole_sum(
-        self, one: Instruction, dims: Sequence[int], keep: int, ins: list[str], outs: list[str]
-    ) -> list[Any]:
-        """A product with ones: onnxruntime's sum of integers does not wrap around as torch's."""
-        last = len(one.ins[0].shape) - 1
-        if tuple(dims) != (last,):
-            raise Unsupported("ONNX has no exact sum of integers but over the last dimension")
-        ones = self._fresh()
-        count = one.ins[0].shape[-1]
-        self._initializer(ones, torch.ones((count, 1) if keep else count, dtype=torch.int64))
-        return [self._node("MatMul", [*ins, ones], outs)]
-
-    def _pool(self, one: Instruction, kind: str, ins: list[str], outs: list[str]) -> list[Any]:
+    def _pool(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
         size, stride, padding = (one.settings[name] for name in ("size", "stride", "padding"))
         # Pads behind as far as the last window reaches: torch may round up.
         sides = zip(one.ins[0].shape[2:], one.outs[0].shape[2:], size, stride, padding, strict=True)
         behind = [max(0, (o - 1) * s + k - p - n) for n, o, k, s, p in sides]
-        op = "MaxPool" if kind == "max" else "AveragePool"
-        sizes = {"kernel_shape": size, "strides": stride, "pads": [*padding, *behind]}
-        return [self._node(op, ins, outs, **sizes)]
+        op = "MaxPool" if one.settings["kind"] == "max" else "AveragePool"
+        self._node(op, ins, outs, kernel_shape=size, strides=stride, pads=[*padding, *behind])
 
-    def _pad(self, one: Instruction, ins: list[str], outs: list[str]) -> list[Any]:
+    def _pad(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
         before = one.settings["before"]
         shapes = zip(one.outs[0].shape, one.ins[0].shape, before, strict=True)
         pads = self._ints([*before, *(out - given - low for out, given, low in shapes)])
-        number = self._fresh()
-        self._initializer(number, torch.tensor(one.settings["number"], dtype=one.ins[0].dtype))
-        return [self._node("Pad", [*ins, pads, number], outs)]
+        number = torch.tensor(one.settings["number"], dtype=one.ins[0].dtype)
+        self._node("Pad", [*ins, pads, self._constant(number)], outs)
 
-    def _view(self, one: Instruction, ins: list[str], outs: list[str]) -> list[Any]:
-        settings, shape = one.settings, one.outs[0].shape
-        match one.op:
-            case "bits":
-                self._opset = _OPSET_OF_BITS
-                return [self._node("BitCast", ins, outs, to=self._type(one.outs[0].dtype))]
-            case "select":
-                index = self._fresh()
-                self._initializer(index, torch.tensor(settings["index"]))
-                return [self._node("Gather", [*ins, index], outs, axis=settings["dim"])]
-            case "slice":
-                dim, start, step = settings["dim"], settings["start"], settings["step"]
-                end = start + (shape[dim] - 1) * step + 1
-                where = [self._ints([number]) for number in (start, end, dim, step)]
-                return [self._node("Slice", [*ins, *where], outs)]
-            case "permute":
-                return [self._node("Transpose", ins, outs, perm=settings["dims"])]
-            case "expand":
-                return [self._node("Expand", [*ins, self._ints(shape)], outs)]
-            case "reshape":
-                # The batch is in the first dimension, alone or with heads of attention.
-                first = list(shape[:1]) if self._batch is None else [-1]
-                return [self._node("Reshape", [*ins, self._ints([*first, *shape[1:]])], outs)]
-        raise Unsupported(f"ONNX has no operator for {one.op}")
+    def _bits(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._opset = _OPSET_OF_BITS
+        self._node("BitCast", ins, outs, to=self._type(one.outs[0].dtype))
+
+    def _select(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        index = self._constant(torch.tensor(one.settings["index"]))
+        self._node("Gather", [*ins, index], outs, axis=one.settings["dim"])
+
+    def _slice(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        dim, start, step = (one.settings[name] for name in ("dim", "start", "step"))
+        end = start + (one.outs[0].shape[dim] - 1) * step + 1
+        where = [self._ints([number]) for number in (start, end, dim, step)]
+        self._node("Slice", [*ins, *where], outs)
+
+    def _permute(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._node("Transpose", ins, outs, perm=one.settings["dims"])
+
+    def _expand(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        self._node("Expand", [*ins, self._ints(one.outs[0].shape)], outs)
+
+    def _reshape(self, one: Instruction, ins: list[str], outs: list[str]) -> None:
+        # The batch is in the first dimension, alone or with heads of attention.
+        shape = one.outs[0].shape
+        first = shape[:1] if self._batch is None else (-1,)
+        self._node("Reshape", [*ins, self._ints([*first, *shape[1:]])], outs)
 
 
 _UNARY = {"relu": "Relu", "leaky_relu": "LeakyRelu"}

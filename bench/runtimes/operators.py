@@ -28,10 +28,10 @@ CONSTANT = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator that was called: what records it, its first argument as it was given, all by
+    """One operator that was called: what writes it down, its first argument as it was given, all by
     name as values, and what torch returned."""
 
-    recorder: InstructionWriter
+    writer: InstructionWriter
     name: str
     first: Any
     given: dict[str, Any]
@@ -43,13 +43,13 @@ class Call:
     def tensor(self, of: Any, dtype: torch.dtype) -> Value:
         """Return an argument, which may be a number, as a value of this type."""
         if isinstance(of, bool | int | float):
-            return self.recorder.constant(torch.tensor(of, dtype=dtype))
-        return self.recorder.cast(of, dtype)
+            return self.writer.constant(torch.tensor(of, dtype=dtype))
+        return self.writer.cast(of, dtype)
 
     def emit(self, op: str, *ins: Value, **settings: Any) -> Value:
         """Add an instruction whose output is that of the operator."""
         out = self.out[0] if isinstance(self.out, list | tuple) else self.out
-        return self.recorder.emit(op, ins, out.shape, out.dtype, **settings)
+        return self.writer.emit(op, ins, out.shape, out.dtype, **settings)
 
     def dim(self, name: str = "dim") -> int:
         """Return a dimension of the first tensor, counted from the front."""
@@ -98,7 +98,7 @@ def _binary(kind: str) -> Operator:
         left, right = (call.tensor(call[name], one) for name in ("self", "other"))
         if call.given.get("alpha", 1) != 1:
             factor = call.tensor(call["alpha"], one)
-            right = call.recorder.emit("binary", [right, factor], right.shape, one, kind="mul")
+            right = call.writer.emit("binary", [right, factor], right.shape, one, kind="mul")
         return call.emit("binary", left, right, kind=kind)
 
     return operator
@@ -126,33 +126,25 @@ def _power(call: Call) -> Value:
     return square if exponent == 2 else call.emit("binary", square, value, kind="mul")
 
 
-def _with_one(before: str, kind: str, then: str) -> Operator:
-    """log1p and expm1: a function and a one, in this order or the other."""
+def _log1p(call: Call) -> Value:
+    total = call.emit("binary", call["self"], call.tensor(1, call.out.dtype), kind="add")
+    return call.emit("unary", total, kind="log")
 
-    def operator(call: Call) -> Value:
-        value, one = call["self"], call.tensor(1, call.out.dtype)
-        if before == "binary":
-            return call.emit("unary", call.emit("binary", value, one, kind=kind), kind=then)
-        return call.emit("binary", call.emit("unary", value, kind=kind), one, kind=then)
 
-    return operator
+def _expm1(call: Call) -> Value:
+    power = call.emit("unary", call["self"], kind="exp")
+    return call.emit("binary", power, call.tensor(1, call.out.dtype), kind="sub")
 
 
 def _broadcast(call: Call) -> Value:
     value, shape = call["a"], [1] * len(call["shape"])
     for size, dim in zip(value.shape, call["broadcast_dimensions"], strict=True):
         shape[dim] = size
-    return call.emit("expand", call.recorder.emit("reshape", [value], shape, value.dtype))
-
-
-def _prims_reduce(kind: str) -> Operator:
-    return lambda call: call.emit(
-        "reduce", call["inp"], kind=kind, dims=tuple(sorted(call["dims"]))
-    )
+    return call.emit("expand", call.writer.emit("reshape", [value], shape, value.dtype))
 
 
 def _variance(call: Call) -> Value:
-    value, emit = call["inp"], call.recorder.emit
+    value, emit = call["inp"], call.writer.emit
     shape, dtype, dims = value.shape, value.dtype, tuple(sorted(call["dims"]))
     kept = tuple(1 if dim in dims else size for dim, size in enumerate(shape))
     mean = emit("reduce", [value], kept, dtype, kind="mean", dims=dims)
@@ -163,16 +155,13 @@ def _variance(call: Call) -> Value:
     return call.emit("binary", total, call.tensor(count, dtype), kind="div")
 
 
-def _clamp(low: str | None, high: str | None) -> Operator:
-    def operator(call: Call) -> Value:
-        value: Value = call["self"]
-        for name, kind in ((low, "maximum"), (high, "minimum")):
-            if name is not None and call[name] is not None:
-                bound = call.tensor(call[name], call.out.dtype)
-                value = call.emit("binary", value, bound, kind=kind)
-        return value
-
-    return operator
+def _clamp(call: Call) -> Value:
+    value: Value = call["self"]
+    for name, kind in (("min", "maximum"), ("max", "minimum")):
+        if call.given.get(name) is not None:
+            bound = call.tensor(call[name], call.out.dtype)
+            value = call.emit("binary", value, bound, kind=kind)
+    return value
 
 
 def _where(call: Call) -> Value:
@@ -201,15 +190,16 @@ def _bits(call: Call) -> Value:
     return call.emit("bits", call["self"])
 
 
-def _reduce(kind: str) -> Operator:
+def _reduce(kind: str, reduced: str = "self", over: str = "dim") -> Operator:
+    """`reduced` and `over` are the names of the tensor and of the dimensions."""
+
     def operator(call: Call) -> Value:
-        value: Value = call["self"]
+        value: Value = call[reduced]
         if kind in ("sum", "mean", "any", "prod"):
             value = call.tensor(value, call.out.dtype)
-        dims = call.given.get("dim")
-        whole = range(len(value.shape))
+        dims, whole = call.given.get(over), range(len(value.shape))
         if dims is None or dims == []:
-            dims = list(whole)
+            dims = whole
         listed = [dims] if isinstance(dims, int) else dims
         places = tuple(sorted(whole[dim] for dim in listed))
         return call.emit("reduce", value, kind=kind, dims=places)
@@ -244,7 +234,7 @@ def _batch_norm(call: Call) -> Value:
     value: Value = call["input"]
     shape = (1, -1, *[1] * (len(value.shape) - 2))
     factor, summand = (
-        call.recorder.constant(part.view(shape).to(value.dtype)) for part in (scale, shift)
+        call.writer.constant(part.view(shape).to(value.dtype)) for part in (scale, shift)
     )
     product = call.emit("binary", value, factor, kind="mul")
     return call.emit("binary", product, summand, kind="add")
@@ -318,13 +308,13 @@ def _parts(call: Call) -> list[Value]:
     ins, dim, found, start = [call["self"]], call.dim(), [], 0
     for part in call.out:
         where = {"dim": dim, "start": start, "step": 1}
-        found.append(call.recorder.emit("slice", ins, part.shape, part.dtype, **where))
+        found.append(call.writer.emit("slice", ins, part.shape, part.dtype, **where))
         start += part.shape[dim]
     return found
 
 
 def _unbind(call: Call) -> list[Value]:
-    ins, dim, emit = [call["self"]], call.dim(), call.recorder.emit
+    ins, dim, emit = [call["self"]], call.dim(), call.writer.emit
     return [
         emit("select", ins, part.shape, part.dtype, dim=dim, index=n)
         for n, part in enumerate(call.out)
@@ -355,11 +345,11 @@ OPERATORS: dict[str, Operator] = {
     "_to_copy": lambda call: call.tensor(call["self"], call.out.dtype),
     "prims::convert_element_type": lambda call: call.tensor(call["a"], call.out.dtype),
     "prims::broadcast_in_dim": _broadcast,
-    "prims::log1p": _with_one("binary", "add", "log"),
-    "prims::expm1": _with_one("unary", "exp", "sub"),
+    "prims::log1p": _log1p,
+    "prims::expm1": _expm1,
     "prims::var": _variance,
-    "prims::sum": _prims_reduce("sum"),
-    "prims::prod": _prims_reduce("prod"),
+    "prims::sum": _reduce("sum", "inp", "dims"),
+    "prims::prod": _reduce("prod", "inp", "dims"),
     **dict.fromkeys(
         ("clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"), _same
     ),
@@ -373,9 +363,7 @@ OPERATORS: dict[str, Operator] = {
     "pow": _power,
     "leaky_relu": _leaky,
     "gelu": _gelu,
-    "clamp": _clamp("min", "max"),
-    "clamp_min": _clamp("min", None),
-    "clamp_max": _clamp(None, "max"),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _clamp),
     "where": _where,
     "copy": lambda call: call.emit("expand", call.tensor(call["src"], call.out.dtype)),
     "as_strided": _as_strided,

@@ -8,7 +8,7 @@ no image becomes a constant. Which instructions there are, operators.py says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,12 +17,19 @@ from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bench.errors import Unsupported
 from bench.networks.splitting import Side
 from bench.networks.unit import DynamicNet
-from bench.runtimes.instructions import Instruction, Program, Region, Value, without_dead
+from bench.runtimes.instructions import (
+    Instruction,
+    InstructionWriter,
+    Program,
+    Region,
+    Value,
+    without_dead,
+)
 from bench.runtimes.operators import CONSTANT, OPERATORS, Call
 
 
@@ -38,10 +45,10 @@ def program_of(net: DynamicNet, example_nchw: Tensor) -> Program:
         image = example_nchw[:1].clone(memory_format=torch.contiguous_format)
         with recorder:
             given = recorder.input(image)
-            logits, executed = net.run(image, recorder.branch)
-        outs = tuple(recorder.cast(recorder.value(t), torch.float32) for t in (logits, executed))
-    code = without_dead(recorder.code, outs)
-    return Program(given, code, *outs)
+            outs = net.run(image, recorder.branch)
+        write = recorder.writer
+        logits, executed = (write.cast(recorder.value(out), torch.float32) for out in outs)
+    return Program(given, without_dead(write.code, (logits, executed)), logits, executed)
 
 
 class _Write(NamedTuple):
@@ -57,11 +64,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.code: list[Instruction] = []
+        self.writer = InstructionWriter()
         self._values: dict[int, Value] = {}
         self._constants: dict[int, Value] = {}
         self._kept: list[Any] = []  # ids and addresses must not come again
-        self._known: dict[object, tuple[Value, ...]] = {}
         self._writes: list[_Write] = []
         self._unreadable: set[int] = set()
 
@@ -86,37 +92,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._constants[id(x)] = Value(tuple(x.shape), x.dtype, x.detach().clone())
         return self._constants[id(x)]
 
-    def emit(
-        self,
-        op: str,
-        ins: Sequence[Value],
-        shape: Iterable[int],
-        dtype: torch.dtype,
-        **settings: Any,
-    ) -> Value:
-        """Add an instruction with one output, or find the same one before."""
-        key = (op, tuple(map(id, ins)), tuple(shape), dtype, repr(sorted(settings.items())))
-        if key not in self._known:
-            out = (Value(key[2], dtype),)
-            self.code.append(Instruction(op, tuple(ins), out, settings))
-            self._known[key] = out
-        return self._known[key][0]
-
-    def cast(self, value: Value, dtype: torch.dtype) -> Value:
-        """Return a value in another type."""
-        if value.dtype == dtype:
-            return value
-        if value.constant is not None:
-            return self.constant(value.constant.to(dtype))
-        return self.emit("cast", [value], value.shape, dtype)
-
-    def constant(self, numbers: Tensor) -> Value:
-        """Return a value that never changes."""
-        self._kept.append(numbers)
-        value = Value(tuple(numbers.shape), numbers.dtype, numbers)
-        self._kept.append(value)
-        return value
-
     def branch(
         self, condition: Tensor, then: Side, otherwise: Side, *given: Tensor
     ) -> tuple[Tensor, ...]:
@@ -132,7 +107,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         joined = tuple(Value(value.shape, value.dtype) for value in regions[0].outs)
         if [(v.shape, v.dtype) for v in joined] != [(v.shape, v.dtype) for v in regions[1].outs]:
             raise Unsupported("both sides of a branch must give tensors of the same shapes")
-        self.code.append(Instruction("branch", (chosen,), joined, {}, tuple(regions)))
+        self.writer.code.append(Instruction("branch", (chosen,), joined, {}, tuple(regions)))
         outs = tuple(torch.zeros_like(tensor) for tensor in found[0])
         for out, value in zip(outs, joined, strict=True):
             self._name(out, value)
@@ -156,7 +131,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if out is not NotImplemented:
                 return out
         # Before it runs: it may write to what it reads.
-        values: Any = tree_map(self._as_value, (args, kwargs)) if depends else None
+        values: Any = tree_map_only(Tensor, self.value, (args, kwargs)) if depends else None
         out = func(*args, **kwargs)
         self._kept += [given, out]
         if values is not None:
@@ -175,7 +150,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator = OPERATORS.get(name)
         if operator is None:
             raise Unsupported(f"no instruction for the operator {func}")
-        call = Call(self, str(func), first, _by_name(func, args, kwargs), out)
+        call = Call(self.writer, str(func), first, _by_name(func, args, kwargs), out)
         found = operator(call)
         outs = out if isinstance(out, list | tuple) else (out,)
         for tensor, value in zip(outs, found if isinstance(found, list) else [found], strict=False):
@@ -184,9 +159,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._name(tensor, value)
         if isinstance(found, Value):  # further outputs, such as places of maxima
             self._unreadable |= {id(tensor) for tensor in outs[1:]}
-
-    def _as_value(self, leaf: Any) -> Any:
-        return self.value(leaf) if isinstance(leaf, Tensor) else leaf
 
     def _name(self, x: Tensor, value: Value) -> Value:
         self._kept.append(x)
@@ -202,14 +174,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def _side(self) -> Iterator[list[Instruction]]:
         """Record into a list of its own; what is known there is not known behind it."""
-        before, self.code = self.code, []
-        known, values = dict(self._known), dict(self._values)
-        yield self.code
+        values = dict(self._values)
+        with self.writer.apart() as code:
+            yield code
         changed = [key for key, value in values.items() if self._values[key] is not value]
         if changed:
             raise Unsupported("no instruction for writing, in a branch, to a tensor outside of it")
         self._unreadable |= self._values.keys() - values.keys()
-        self.code, self._known, self._values = before, known, values
+        self._values = values
 
 
 def _name(func: Any) -> str:

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from bench.errors import EquivalenceError, Unsupported, WeightsError
 from bench.export import load_exported
-from bench.export.exporting import ExportedFile, compare, make
+from bench.export.exporting import ExportedFile, compare
 from bench.export.weights_file import KEY
-from bench.networks.unit import DynamicNet, Output
 
 
 def form_of(made: ExportedFile) -> tuple[str, str]:
@@ -56,30 +55,6 @@ def test_onnx_is_made_in_the_form_that_its_kind_allows(name: str) -> None:
 @pytest.mark.parametrize("name", ["sgad", "skipnet", "convnet_aig", "blockdrop", "cdl", "act"])
 def test_the_networks_of_these_tests_decide_both_ways(name: str) -> None:
     assert both_ways(described_net(name)[0])
-
-
-class OfAnotherKind(DynamicNet):
-    """A network as a plugin may bring it, which does not tell its decisions."""
-
-    def __init__(self, inner: DynamicNet) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def units(self) -> Any:
-        return self.inner.units()
-
-    def forward(self, x_nchw: Tensor) -> Output:
-        return self.inner(x_nchw)  # type: ignore[no-any-return]
-
-    def execute(self, x_nchw: Tensor) -> Output:
-        return self.inner.execute(x_nchw)
-
-
-def test_a_network_that_does_not_tell_its_decisions_is_no_graph() -> None:
-    pytest.importorskip("onnx")
-    inner, described = described_net("convnet_aig")
-    with pytest.raises(Unsupported, match="OfAnotherKind does not tell its decisions"):
-        make(OfAnotherKind(inner), described, x_nchw=images(), file_format="onnx")
 
 
 def test_a_file_that_answers_something_else_is_refused() -> None:

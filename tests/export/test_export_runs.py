@@ -63,7 +63,7 @@ def test_the_examples_of_the_document_run(
 def test_weights_of_a_run_are_loaded_without_the_results(folders: Folders, name: str) -> None:
     exported = export(name, folders, file_format="safetensors")
     assert exported.path.parent == folders.results / "exports"
-    assert exported.agreement.largest_difference == 0
+    assert exported.largest_difference == 0
     net = load_exported(exported.path).net
     with torch.no_grad():
         assert net.execute(torch.zeros(2, 1, 8, 8)).logits.shape == (2, 10)

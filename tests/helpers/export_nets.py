@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.export.exporting import ExportedFile, FileFormat, make
 from bench.export.weights_file import Description, SourceNote, SourcePointNote
-from bench.method import METHODS, DerivedMethod, DynamicNet, Source
+from bench.method import METHODS, DynamicNet, Source
 from bench.networks.trunk import Backbone
 from bench.plugins import code_of
 from bench.testing import synthetic
@@ -44,8 +44,7 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
     return point.net, Description(
         skipbench="0",
         run=f"{name}-synthetic",
-        method=name,
-        method_version=code_of(name).method_version,
+        **code_of(name)._asdict(),
         settings=bench.config.model_dump(mode="json"),
         variant="",
         point=point.name,
@@ -101,11 +100,6 @@ def both_ways(net: DynamicNet) -> bool:
     return bool((executed_nu != executed_nu[0]).any())
 
 
-def names(kind: str = "") -> list[str]:
-    """Return registered methods with a skipping path, all or those that decide so."""
-    found = [name for name in METHODS.names() if name != NOT_EXECUTABLE]
-    return [name for name in found if kind in ("", METHODS.get(name).tags.decision)]
-
-
-def is_derived(name: str) -> bool:
-    return issubclass(METHODS.get(name), DerivedMethod)
+def names() -> list[str]:
+    """Return all registered methods with a skipping path."""
+    return [name for name in METHODS.names() if name != NOT_EXECUTABLE]

@@ -15,7 +15,6 @@ from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
 from bench.networks.trunk import Backbone, Shortcut
 from bench.networks.unit import DynamicNet, Unit
-from methods.convnet_aig import AigConfig, AigGates
 from methods.skipnet import RecurrentGates
 
 Net = TypeVar("Net", bound=DynamicNet)
@@ -74,14 +73,6 @@ class FixedGates(Policy):
 
     def units(self) -> Sequence[Unit]:
         return [Unit("nothing", nn.Identity(), (1,), True, "policy")]
-
-
-def perceptron_gates(base: Backbone) -> Policy:
-    """Return ConvNet-AIG's gates, each open for some images; block 0 has none."""
-    policy = AigGates(base, AigConfig(targets=(1.0, *[0.5] * (BLOCKS - 1))))
-    for gate in policy.gates.values():
-        nn.init.normal_(gate[3].weight, std=2)  # type: ignore[index]
-    return policy
 
 
 def lstm_gates(base: Backbone) -> Policy:
@@ -143,3 +134,15 @@ def per_unit_net(merge: str, shortcut: str) -> GatedResNet:
 def transplant(source: ResNet, target: GatedResNet) -> None:
     """Copy the weights of a plain trunk into a gated network's trunk."""
     target.trunk.load_state_dict(source.state_dict())
+
+
+def noted_shapes(net: DynamicNet) -> dict[str, tuple[int, ...]]:
+    """Return what each unit will have read, without the batch, once the network has run."""
+    seen: dict[str, tuple[int, ...]] = {}
+    for unit in net.units():
+
+        def note(module: nn.Module, args: tuple[Tensor, ...], name: str = unit.name) -> None:
+            seen[name] = tuple(args[0].shape[1:])
+
+        unit.module.register_forward_pre_hook(note)
+    return seen

@@ -51,17 +51,21 @@ def seasoned(kind: str, shortcut: Shortcut = "A") -> HaltingResNet:
     torch.manual_seed(7)
     backbone = Backbone("resnet20", 10, SHAPE, shortcut)
     net = HaltingResNet(backbone, policy_of(kind, backbone, bias=0.0))
-    draws = torch.Generator().manual_seed(2)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.5, generator=draws)
-            module.bias.data.normal_(0, 0.3, generator=draws)
+    draw_norms(net, torch.Generator().manual_seed(2))
     net.train()
     with torch.no_grad():
         for seed in range(3):
             net(images(32, seed))
         spread(net.eval())
     return net
+
+
+def draw_norms(net: nn.Module, draws: torch.Generator) -> None:
+    """Give batch norms weights as training would leave them."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.weight.data.uniform_(0.5, 1.5, generator=draws)
+            module.bias.data.normal_(0, 0.3, generator=draws)
 
 
 def spread(net: HaltingResNet) -> None:

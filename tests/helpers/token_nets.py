@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from halting_nets import EPS, SHAPE
 from torch import Tensor, nn
 
 from bench.backbone import AttentionResidual, Backbone, Block, Family, TokenResidual, Trunk
@@ -12,8 +13,7 @@ from bench.networks.halting_policy import Needed
 from bench.networks.tokens import TokenHalting
 from bench.networks.trunk import BACKBONES
 
-WIDTH, HEADS, LAYERS, EPS = 12, 3, 5, 0.01
-SHAPE = (3, 16, 16)
+WIDTH, HEADS, LAYERS = 12, 3, 5
 TOKENS = 1 + 4 * 4
 
 
@@ -96,12 +96,6 @@ def net_of(kind: str = "learned", *, bias: float = -1.0, seed: int = 3) -> Halti
     torch.manual_seed(seed)
     make = learned if kind == "learned" else lambda width: First()
     return HaltingResNet(BACKBONE, TokenHalting(BACKBONE, make, eps=EPS, bias=bias)).eval()
-
-
-def images(count: int, seed: int = 5) -> Tensor:
-    draws = torch.Generator().manual_seed(seed)
-    contrast = 0.2 + 1.6 * torch.rand(count, 1, 1, 1, generator=draws)
-    return contrast * torch.randn(count, *SHAPE, generator=draws)
 
 
 def live_counts(net: HaltingResNet, x_nchw: Tensor) -> Tensor:

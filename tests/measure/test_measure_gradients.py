@@ -15,7 +15,7 @@ from bench.data.augment import Batch
 from bench.errors import Unsupported
 from bench.measure.gradients import block_gradients
 from bench.networks.gated import GatedResNet
-from bench.networks.unit import DynamicNet, Output, RemovedResidual, Unit
+from bench.networks.unit import DynamicNet, Output, Unit
 from bench.seeding import random_fingerprint
 
 
@@ -86,7 +86,7 @@ def test_a_block_that_no_image_runs_has_no_gradient_at_all() -> None:
 
 def test_a_removed_block_has_no_number() -> None:
     net = GatedResNet(small_backbone("resnet8"))
-    net.blocks[1].register_module("residual", RemovedResidual())
+    net.blocks[1].remove()
     assert list(block_gradients(net, [labelled()])) == ["block0", "block2"]
 
 

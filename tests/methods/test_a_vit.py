@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from halting_nets import SHAPE, images
 from small_runs import digits, digits_backbone, judged, trained
-from token_nets import BACKBONE, LAYERS, SHAPE, TOKENS, WIDTH, images, learned, live_counts
+from token_nets import BACKBONE, LAYERS, TOKENS, WIDTH, learned, live_counts
 
 from bench.data.augment import Batch
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from gated_nets import noted_shapes
+from torch import nn
 
 from bench.errors import ConfigError, UnknownNameError
 from bench.measure.cost import counted_macs
-from bench.networks.cifar_resnet import MEMBERS, Projection, ResNet, depth_of
+from bench.networks.cifar_resnet import MEMBERS, ResNet, depth_of
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone, Shortcut
 
@@ -76,13 +77,7 @@ def test_other_image_shapes_run_and_units_read_what_they_say(
     shape: tuple[int, int, int], shortcut: Shortcut
 ) -> None:
     net = GatedResNet(Backbone("resnet14", 7, shape, shortcut)).eval()
-    seen: dict[str, tuple[int, ...]] = {}
-    for unit in net.units():
-
-        def note(module: nn.Module, args: tuple[Tensor, ...], name: str = unit.name) -> None:
-            seen[name] = tuple(args[0].shape[1:])
-
-        unit.module.register_forward_pre_hook(note)
+    seen = noted_shapes(net)
     with torch.no_grad():
         output = net(torch.randn(2, *shape))
     assert output.logits.shape == (2, 7)
@@ -115,7 +110,7 @@ def test_shortcut_a_takes_every_second_pixel_and_pads_channels_on_both_sides() -
 
 def test_shortcut_b_is_a_projection_at_the_two_borders_only() -> None:
     net = GatedResNet(Backbone("resnet14", 10, CIFAR, "B")).eval()
-    projected = [isinstance(block.shortcut, Projection) for block in net.blocks]
+    projected = [isinstance(block.shortcut, nn.Sequential) for block in net.blocks]
     assert projected == [False, False, True, False, True, False]
     border, x = net.blocks[2], torch.randn(2, 16, 8, 8)
     projection = border.shortcut

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-from exit_nets import BUDGETS, POINTS, RULES, calibrated, fresh
-from gated_nets import BLOCKS, images
+from exit_nets import POINTS, RULES, calibrated, fresh
+from gated_nets import BLOCKS, images, noted_shapes
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
@@ -109,13 +109,7 @@ def test_the_units_are_the_trunk_then_what_deciding_costs(rule: str) -> None:
 def test_units_read_what_they_say(shape: tuple[int, int, int], head: HeadKind) -> None:
     rule = RULES["learned"](1, NUM_EXITS)
     net = ExitResNet(Backbone("resnet14", 7, shape, "B"), rule, head=head).eval()
-    seen: dict[str, tuple[int, ...]] = {}
-    for unit in net.units():
-
-        def note(module: nn.Module, args: tuple[Tensor, ...], name: str = unit.name) -> None:
-            seen[name] = tuple(args[0].shape[1:])
-
-        unit.module.register_forward_pre_hook(note)
+    seen = noted_shapes(net)
     assert net(torch.randn(2, *shape)).logits.shape == (2, 7)
     assert seen == {unit.name: unit.input_shape for unit in net.units()}
 
@@ -242,7 +236,3 @@ def test_an_inference_net_shares_no_memory_and_keeps_the_point() -> None:
     for parameter in shipped.parameters():
         parameter.zero_()
     assert torch.equal(view(x).logits, before.logits)
-
-
-def test_there_is_one_threshold_per_budget() -> None:
-    assert calibrated().get_buffer("rule.thresholds_pe").shape == (len(BUDGETS), NUM_EXITS)

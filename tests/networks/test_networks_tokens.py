@@ -8,19 +8,8 @@ from functools import partial
 
 import pytest
 import torch
-from halting_nets import with_bias
-from token_nets import (
-    BACKBONE,
-    EPS,
-    LAYERS,
-    SHAPE,
-    TOKENS,
-    WIDTH,
-    First,
-    images,
-    live_counts,
-    net_of,
-)
+from halting_nets import EPS, SHAPE, images, with_bias
+from token_nets import BACKBONE, LAYERS, TOKENS, WIDTH, First, live_counts, net_of
 from torch import Tensor, nn
 
 from bench.errors import NotApplicable, Unsupported
@@ -173,17 +162,6 @@ def test_what_becomes_of_a_halted_token_never_reaches_the_logits(kind: str) -> N
     spoilt = net(x)
     assert torch.equal(spoilt.logits, plain.logits)
     assert torch.equal(spoilt.executed, plain.executed)
-
-
-@torch.no_grad()
-def test_nothing_is_left_over_from_the_batch_before() -> None:
-    net, x = net_of(), images(6)
-    for run in (net, net.execute):
-        first = run(x)
-        run(images(11, seed=30))
-        again = run(x)
-        assert torch.equal(first.logits, again.logits)
-        assert torch.equal(first.executed, again.executed)
 
 
 @torch.no_grad()

@@ -172,9 +172,9 @@ def test_a_network_of_unknown_structure_is_refused_with_the_way_out() -> None:
     with pytest.raises(PluginError, match=r"stem, residual blocks and head") as caught:
         trunk_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
     assert "docs/adding-a-backbone.md" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"is a SwinTransformer; supported are Vision") as caught:
+    with pytest.raises(PluginError, match=r"a SwinTransformer splits .* not known") as caught:
         of_library("timm/swin_tiny_patch4_window7_224").layout  # noqa: B018
-    assert "docs/adding-a-backbone.md" in str(caught.value)
+    assert "timm's VisionTransformer" in str(caught.value)
 
 
 def test_what_does_not_take_the_images_is_refused_before_anything_is_trained() -> None:

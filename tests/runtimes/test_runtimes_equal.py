@@ -26,7 +26,7 @@ from bench.networks.trunk import Backbone, pool
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.runtimes.contract import RUNTIMES, Runtime
 from bench.runtimes.eager import folded_copy
-from bench.runtimes.instructions import Instruction
+from bench.runtimes.instructions import walk
 from bench.runtimes.native import Native
 from bench.runtimes.native.build import library
 from bench.runtimes.native.fusing import fused
@@ -97,15 +97,8 @@ def test_masks_of_a_stranger_run_at_their_positions(
     assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
     if where == "native":
         code = fused(program_of(folded_copy(net, x[:2]), x[:2])).code
-        blocks = [one for one in flattened(code) if one.op == "sparse_block"]
+        blocks = [one for one in walk(code) if one.op == "sparse_block"]
         assert len(blocks) == len(net.blocks) - 2  # one without a gate, one gated whole
-
-
-def flattened(code: Sequence[Instruction]) -> Iterator[Instruction]:
-    for one in code:
-        yield one
-        for side in one.regions:
-            yield from flattened(side.code)
 
 
 def test_positions_that_a_runtime_cannot_run_alone_are_refused_with_the_reason() -> None:
@@ -193,16 +186,9 @@ def test_backbones_of_libraries_run_in_every_runtime(name: str, where: str) -> N
 @pytest.mark.parametrize("side", [(5, 9), (7, 4), (33, 17)])
 @pytest.mark.parametrize("where", NAMES)
 def test_odd_sizes_of_images_are_computed(side: tuple[int, int], where: str) -> None:
-    net = season_of(Backbone("resnet8", 7, (1, *side), "B"))
+    net = season(GatedResNet(Backbone("resnet8", 7, (1, *side), "B")), (1, *side))
     x = torch.randn(256, 1, *side).contiguous(memory_format=torch.channels_last)
     assert check_execution(net, x, run=runtime(where).prepare(net, x[:2]))
-
-
-def season_of(base: Backbone) -> GatedResNet:
-    net = GatedResNet(base).train()
-    with torch.no_grad():
-        net(torch.randn(32, *base.image_shape))
-    return net.eval()
 
 
 def in_every_layout(x: Tensor) -> Iterator[Tensor]:
@@ -218,7 +204,7 @@ def in_every_layout(x: Tensor) -> Iterator[Tensor]:
 @pytest.mark.parametrize("where", NAMES)
 @pytest.mark.parametrize("merge", [*sorted(MERGES), "dense"])
 def test_any_number_of_images_in_any_layout_gets_the_right_answer(merge: str, where: str) -> None:
-    net = season_of(backbone()) if merge == "dense" else per_unit_net(merge, "A")
+    net = season(GatedResNet(backbone())) if merge == "dense" else per_unit_net(merge, "A")
     run, x = runtime(where).prepare(net, small_images(2)), small_images(64)
     with torch.no_grad():
         expected = net(x)
@@ -331,7 +317,7 @@ class Silent(DynamicNet):
 
 
 def test_a_network_of_any_class_that_decides_nothing_is_lowered() -> None:
-    inner, x = season_of(backbone()), small_images(256)
+    inner, x = season(GatedResNet(backbone())), small_images(256)
     net = Silent(inner)
     assert check_execution(net, x, run=runtime("native").prepare(net, x[:2]))
     with pytest.raises(Unsupported, match="Silent does not tell its decisions"):
@@ -339,7 +325,7 @@ def test_a_network_of_any_class_that_decides_nothing_is_lowered() -> None:
 
 
 def test_the_native_runtime_refuses_other_devices_and_more_threads() -> None:
-    net = season_of(backbone())
+    net = season(GatedResNet(backbone()))
     assert Native().refuses(net, CPU, 1) is None
     assert "one thread, not 2" in (Native().refuses(net, CPU, 2) or "")
     assert "not on cuda" in (Native().refuses(net, torch.device("cuda"), 1) or "")

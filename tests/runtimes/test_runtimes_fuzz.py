@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from gated_nets import MERGES, PooledGates, lstm_gates
-from halting_nets import policy_of
+from halting_nets import draw_norms, images, policy_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.errors import EquivalenceError, Unsupported
 from bench.measure.equivalence import check_execution
@@ -88,10 +88,7 @@ def made(build: Callable[..., DynamicNet], base: Backbone, seed: int) -> Dynamic
     torch.manual_seed(seed)
     net = build(base)
     draws = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.5, generator=draws)
-            module.bias.data.normal_(0, 0.3, generator=draws)
+    draw_norms(net, draws)
     rule = getattr(net, "rule", None)
     if rule is not None:
         for name, buffer in rule.named_buffers():
@@ -108,12 +105,6 @@ def made(build: Callable[..., DynamicNet], base: Backbone, seed: int) -> Dynamic
     return net.eval()
 
 
-def drawn_images(base: Backbone, count: int, seed: int) -> Tensor:
-    draws = torch.Generator().manual_seed(seed)
-    contrast = 0.2 + 1.6 * torch.rand(count, 1, 1, 1, generator=draws)
-    return contrast * torch.randn(count, *base.image_shape, generator=draws)
-
-
 def others() -> list[Runtime]:
     found: list[Runtime] = [] if library().loaded is None else [Native()]
     runtime = RUNTIMES.get("onnxruntime")()
@@ -126,7 +117,7 @@ def test_random_networks_run_alike_everywhere(
     build: Callable[..., DynamicNet], base: Backbone, seed: int, count: int
 ) -> None:
     net = made(build, base, seed)
-    x = drawn_images(base, count, seed)
+    x = images(count, seed, base.image_shape)
     spoilt = torch.cat([x, x.new_full((1, *base.image_shape), torch.nan), x[:1]])
     with torch.no_grad():
         scale = max(
@@ -150,7 +141,7 @@ def test_random_networks_run_alike_everywhere(
 
 def test_a_wrong_answer_is_noticed() -> None:
     base = Backbone("resnet8", 5, (1, 7, 6))
-    net, x = made(gated(PooledGates, "output"), base, 1), drawn_images(base, 5, 1)
+    net, x = made(gated(PooledGates, "output"), base, 1), images(5, 1, base.image_shape)
     run = Native().prepare(net, x[:1]) if library().loaded else net.execute
 
     def off(x_nchw: Tensor) -> tuple[Tensor, Tensor]:

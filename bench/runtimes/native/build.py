@@ -2,8 +2,8 @@
 
     $XDG_CACHE_HOME/skipbench/native/<what it depends on>.so (or ~/.cache/...), with its .sha256
 
-They need the system's compiler and nothing of torch. A file that is damaged is set aside and made
-again. Owns compiling and loading; programs are handed over in library.py.
+They need the system's compiler and nothing of torch. A file that is damaged is made again. Owns
+compiling and loading.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,22 +79,15 @@ class _Unavailable(Exception):
 def _made(folder: Path) -> Path:
     compiler = _compiler()
     path = _path(compiler, folder)
-    if path.exists() and not _is_whole(path):
-        with suppress(OSError):
-            os.replace(path, path.with_suffix(f".damaged-{os.getpid()}"))
-    if not path.exists():
-        _make(compiler, path)
+    if not _is_whole(path):
+        # Elsewhere until it is whole: several processes may do this at a time.
+        with tempfile.TemporaryDirectory(dir=path.parent) as apart:
+            made = Path(apart) / path.name
+            _compile(compiler, made)
+            content = made.read_bytes()
+        write_atomically(path.with_suffix(".sha256"), _digest(content).encode())
+        write_atomically(path, content)
     return path
-
-
-def _make(compiler: list[str], path: Path) -> None:
-    # Elsewhere until it is whole: several processes may do this at a time.
-    with tempfile.TemporaryDirectory(dir=path.parent) as apart:
-        made = Path(apart) / path.name
-        _compile(compiler, made)
-        content = made.read_bytes()
-    write_atomically(path.with_suffix(".sha256"), _digest(content).encode())
-    write_atomically(path, content)
 
 
 def _is_whole(path: Path) -> bool:

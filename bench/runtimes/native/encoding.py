@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import Unsupported
-from bench.runtimes.instructions import Instruction, Program, Region, Value
+from bench.runtimes.instructions import Instruction, Program, Region, Value, walk
 from bench.runtimes.native.fusing import VECTOR, is_fast
 from bench.runtimes.native.memory import (
     TYPES,
@@ -26,20 +26,7 @@ from bench.runtimes.native.memory import (
     map_layout,
     merged,
     placed,
-    words,
-)
-from bench.runtimes.native.packing import (
-    Operand,
-    check_types,
-    expect,
-    flat,
-    grouped,
-    images,
-    packed,
-    paddings,
-    reshaped,
     split,
-    viewed,
 )
 from bench.runtimes.native.sharing import VIEWS, MemorySharing
 
@@ -58,6 +45,7 @@ KINDS = {
     ),
     "reduce": ("sum", "mean", "max", "min", "any", "all", "prod", "argmax"),
 }
+_INTEGERS = {"and", "or", "xor", "shl", "shr"}
 _MOST_BORDER, _MOST_DIMS = 8, 4
 
 
@@ -74,7 +62,7 @@ class Encoded(NamedTuple):
 @dataclass(slots=True)
 class _Line:
     op: str
-    operands: list[Operand]
+    operands: Sequence[MemoryLayout]
     numbers: list[int] = field(default_factory=list)
     factor: float = 0.0
 
@@ -91,7 +79,8 @@ def encoded(program: Program) -> Encoded:
 class _Encoder:
     def __init__(self, program: Program) -> None:
         self._sharing = MemorySharing(program)
-        self._border = max([1, *paddings(program.code)])
+        convolutions = (one for one in walk(program.code) if one.op == "convolution")
+        self._border = max([1, *(side for one in convolutions for side in one.settings["padding"])])
         if self._border > _MOST_BORDER:
             raise Unsupported(f"a padding of more than {_MOST_BORDER}")
         self._layouts: dict[int, MemoryLayout] = {}
@@ -104,17 +93,17 @@ class _Encoder:
         image = self._new(program.image)
         image.storage.touch(0)
         self._region(program.code)
-        ends = [images(image), *(self._row(out) for out in (program.logits, program.executed))]
+        ends = [image.in_rows(), self._row(program.logits), self._row(program.executed)]
         for end in ends:
-            end[0].storage.touch(len(self._lines))
+            end.storage.touch(len(self._lines))
         used = [storage for storage in self._storages if storage.first >= 0]
         return self._written(ends, placed(used))
 
-    def _written(self, ends: Sequence[Operand], work_bytes: int) -> Encoded:
+    def _written(self, ends: Sequence[MemoryLayout], work_bytes: int) -> Encoded:
         operands: dict[tuple[int, ...], int] = {}
 
-        def number(operand: Operand) -> int:
-            return operands.setdefault(tuple(words(*operand)), len(operands))
+        def number(operand: MemoryLayout) -> int:
+            return operands.setdefault(operand.words(), len(operands))
 
         tail = [number(end) for end in ends]
         for line in self._lines:
@@ -133,41 +122,18 @@ class _Encoder:
         for one in code:
             if one.op in VIEWS:
                 self._layouts[id(one.outs[0])] = self._view(one)
-            elif one.op == "branch":
-                self._branch(one)
             else:
-                _WRITERS.get(one.op, _Encoder._by_number)(self, one)
-
-    def _branch(self, one: Instruction) -> None:
-        if one.ins[0].shape != (1,):
-            raise Unsupported(
-                "a residual at some positions other than two 3x3 convolutions with a ReLU behind"
-                f" each and a multiple of {VECTOR} channels"
-            )
-        chosen = self._read(one.ins[0])
-        jump = self._emit("branch", [(chosen, (1,), (1,))], [0])
-        then, otherwise = one.regions
-        joined = [self._out(out) for out in one.outs]
-        self._side(then, joined)
-        leave = self._emit("jump", [], [0])
-        jump.numbers = [len(self._lines)]
-        self._side(otherwise, joined)
-        leave.numbers = [len(self._lines)]
-
-    def _side(self, side: Region, joined: Sequence[MemoryLayout]) -> None:
-        self._region(side.code)
-        for out, to in zip(side.outs, joined, strict=True):
-            given = self._read(out)
-            if given.storage is not to.storage:
-                self._copy(given, to)
-            else:
-                to.storage.touch(len(self._lines))
+                getattr(self, f"_{one.op}", self._by_number)(one)
 
     def _emit(
-        self, op: str, operands: list[Operand], numbers: Sequence[int] = (), factor: float = 0.0
+        self,
+        op: str,
+        operands: Sequence[MemoryLayout],
+        numbers: Sequence[int] = (),
+        factor: float = 0.0,
     ) -> _Line:
-        for layout, _, _ in operands:
-            layout.storage.touch(len(self._lines))
+        for operand in operands:
+            operand.storage.touch(len(self._lines))
         line = _Line(op, operands, list(numbers), factor)
         self._lines.append(line)
         return line
@@ -186,7 +152,7 @@ class _Encoder:
             raise Unsupported(f"tensors of {len(dims)} dimensions")
         sizes = tuple(size for size, _ in dims)
         operands = [
-            (layout._replace(border=0), sizes, tuple(steps[n] for _, steps in dims))
+            layout._replace(sizes=sizes, strides=tuple(steps[n] for _, steps in dims), border=0)
             for n, layout in enumerate(same)
         ]
         self._emit(op, operands, numbers, factor)
@@ -214,9 +180,10 @@ class _Encoder:
             raise Unsupported(f"numbers of the type {dtype}")
         is_map = len(shape) == 4 and shape[0] == 1 and dtype == torch.float32
         if is_map and shape[2] * shape[3] > 1 and not dense:
-            layout = map_layout(shape, self._border)
-        else:
-            layout = dense_layout(shape, dtype)
+            return self._kept(map_layout(shape, self._border))
+        return self._kept(dense_layout(shape, dtype))
+
+    def _kept(self, layout: MemoryLayout) -> MemoryLayout:
         self._storages.append(layout.storage)
         return layout
 
@@ -241,35 +208,79 @@ class _Encoder:
         layout = self._read(value)
         if layout.border:
             return layout
-        expect(len(value.shape) == 4 and value.dtype == torch.float32, "a convolution", value)
-        copied = map_layout(value.shape, self._border)
-        self._storages.append(copied.storage)
+        _expect(len(value.shape) == 4 and value.dtype == torch.float32, "a convolution", value)
+        copied = self._kept(map_layout(value.shape, self._border))
         self._copy(layout, copied)
         return copied
 
-    def _row(self, value: Value) -> Operand:
-        layout = self._dense(self._read(value))
-        return layout, (int(np.prod(layout.sizes)),), (1,)
+    def _row(self, value: Value) -> MemoryLayout:
+        return self._dense(self._read(value)).flat()
 
     def _view(self, one: Instruction) -> MemoryLayout:
+        settings, shape = one.settings, one.outs[0].shape
         layout = self._read(one.ins[0])
-        return viewed(one, layout) or reshaped(self._dense(layout), one.outs[0].shape)
+        meta = layout.on_meta()
+        match one.op:
+            case "bits":
+                return layout._replace(dtype=one.outs[0].dtype, border=0)
+            case "select":
+                return layout.like(meta.select(settings["dim"], settings["index"]))
+            case "permute":
+                return layout.like(meta.permute(settings["dims"]))
+            case "expand":
+                return layout.expanded(shape)
+            case "slice":
+                dim, start, step = settings["dim"], settings["start"], settings["step"]
+                index = [slice(None)] * len(layout.sizes)
+                index[dim] = slice(start, start + (shape[dim] - 1) * step + 1, step)
+                return layout.like(meta[tuple(index)])
+        if layout.sizes == shape:
+            return layout
+        try:
+            return layout.like(meta.view(shape))
+        except RuntimeError:  # the numbers have to be laid out anew
+            dense = self._dense(layout)
+            return dense.like(dense.on_meta().view(shape))
 
-    # Instructions
+    # Instructions: each by the method of its name, all others number by number
 
     def _by_number(self, one: Instruction) -> None:
         layouts = [self._read(value) for value in one.ins]
         kind = one.settings.get("kind")
         numbers = [] if kind is None else [KINDS[one.op].index(kind)]
         op = "copy" if one.op == "cast" else one.op
-        check_types(one)
+        _check_types(one)
         self._elementwise(
             op, [self._out(one.outs[0]), *layouts], numbers, one.settings.get("slope", 0.0)
         )
 
+    def _branch(self, one: Instruction) -> None:
+        if one.ins[0].shape != (1,):
+            raise Unsupported(
+                "a residual at some positions other than two 3x3 convolutions with a ReLU behind"
+                f" each and a multiple of {VECTOR} channels"
+            )
+        jump = self._emit("branch", [self._read(one.ins[0]).flat()], [0])
+        then, otherwise = one.regions
+        joined = [self._out(out) for out in one.outs]
+        self._side(then, joined)
+        leave = self._emit("jump", [], [0])
+        jump.numbers = [len(self._lines)]
+        self._side(otherwise, joined)
+        leave.numbers = [len(self._lines)]
+
+    def _side(self, side: Region, joined: Sequence[MemoryLayout]) -> None:
+        self._region(side.code)
+        for out, to in zip(side.outs, joined, strict=True):
+            given = self._read(out)
+            if given.storage is not to.storage:
+                self._copy(given, to)
+            else:
+                to.storage.touch(len(self._lines))
+
     def _reduce(self, one: Instruction) -> None:
         value, kind, dims = one.ins[0], one.settings["kind"], one.settings["dims"]
-        expect(value.dtype != torch.int32 and 0 not in value.shape, "a reduction", value)
+        _expect(value.dtype != torch.int32 and 0 not in value.shape, "a reduction", value)
         layout = self._read(value)
         kept, over = split(layout, dims)
         if len(kept) > 1 or len(over) > 3:
@@ -277,12 +288,12 @@ class _Encoder:
             layout = self._dense(layout)
         if len(kept) > 1 or len(over) > 3 or (kind == "argmax" and len(over) > 1):
             raise Unsupported(f"a reduction of dimensions {dims} of {value.shape}")
-        rows = [*(kept or [(1, 0)]), *[(1, 0)] * (3 - len(over)), *over]
-        sizes, strides = zip(*rows, strict=True)
+        rows = [*(kept or [(1, (0,))]), *[(1, (0,))] * (3 - len(over)), *over]
+        sizes, strides = tuple(size for size, _ in rows), tuple(step for _, (step,) in rows)
+        given = layout._replace(sizes=sizes, strides=strides, border=0)
         out = self._out(one.outs[0])
         to = out if out.is_dense else self._fresh(out.sizes, out.dtype, dense=True)
-        operands = [(to, (sizes[0],), (1,)), (layout._replace(border=0), sizes, strides)]
-        self._emit("reduce", operands, [KINDS["reduce"].index(kind)])
+        self._emit("reduce", [to.flat(), given], [KINDS["reduce"].index(kind)])
         if to is not out:
             self._copy(to, out)
 
@@ -293,22 +304,20 @@ class _Encoder:
         right = right if right.strides[-1] == 1 else self._dense(right)
         out = self._out(one.outs[0])
         to = out if out.strides[-1] == 1 else self._fresh(out.sizes, out.dtype, dense=True)
-        check_types(one)
+        _check_types(one)
         stack = out.sizes[:-2]
         parts = [part.expanded((*stack, *part.sizes[-2:])) for part in (to, left, right)]
         for place in np.ndindex(*stack):
-            matrices = [part.like(part.on_meta()[place]) for part in parts]
-            self._emit("product", [(matrix, matrix.sizes, matrix.strides) for matrix in matrices])
+            self._emit("product", [part.like(part.on_meta()[place]) for part in parts])
         if to is not out:
             self._copy(to, out)
 
     def _top(self, one: Instruction) -> None:
-        expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
+        _expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
         if np.prod(one.ins[0].shape[:-1], dtype=int) != 1:
             raise Unsupported("the greatest numbers of several rows")
         given = self._row(one.ins[0])
-        out = self._out(one.outs[0])
-        self._emit("top", [(out, out.sizes[-1:], (1,)), given])
+        self._emit("top", [self._out(one.outs[0]).flat(), given])
 
     def _cat(self, one: Instruction) -> None:
         parts = [self._read(part) for part in one.ins]
@@ -327,11 +336,11 @@ class _Encoder:
         self._copy(given, out.like(inner))
 
     def _pool(self, one: Instruction) -> None:
-        expect(one.ins[0].dtype == torch.float32, "pooling", one.ins[0])
+        _expect(one.ins[0].dtype == torch.float32, "pooling", one.ins[0])
         given, out = self._read(one.ins[0]), self._out(one.outs[0])
         windows = [*one.settings["size"], *one.settings["stride"], *one.settings["padding"], 1, 1]
         numbers = [KINDS["reduce"].index(one.settings["kind"]), *windows]
-        self._emit("pool", [images(out), images(given)], numbers)
+        self._emit("pool", [out.in_rows(), given.in_rows()], numbers)
 
     def _convolution(self, one: Instruction) -> None:
         settings = one.settings
@@ -339,15 +348,15 @@ class _Encoder:
         fast = is_fast(one)
         given = self._map(one.ins[0])
         bias = one.ins[2] if len(one.ins) == 3 + adds else None
-        parts = [given, self._weight(weight, settings["groups"], fast), self._bias(bias, weight)]
-        added = [images(self._read(one.ins[-1]))] if adds else []
-        if added and added[0][2][-1] != 1:
-            added = [images(self._map(one.ins[-1]))]
+        weights = [self._weight(weight, settings["groups"], fast), self._bias(bias, weight)]
+        added = [self._read(one.ins[-1])] if adds else []
+        if added and added[0].strides[1] != 1:
+            added = [self._map(one.ins[-1])]
         out = self._out(one.outs[0])
-        to = out if images(out)[2][-1] == 1 else self._fresh(out.sizes, out.dtype)
+        to = out if out.strides[1] == 1 else self._fresh(out.sizes, out.dtype)
         windows = [*weight.shape[2:], *settings["stride"], *settings["padding"]]
         least = 0.0 if settings.get("relu") else -np.inf
-        operands = [images(to), images(given), *map(flat, parts[1:]), *added]
+        operands = [to.in_rows(), given.in_rows(), *weights, *(part.in_rows() for part in added)]
         op = "convolution3" if fast else "convolution"
         self._emit(op, operands, [0, *windows, *settings["dilation"], settings["groups"]], least)
         if to is not out:
@@ -360,37 +369,56 @@ class _Encoder:
         out = self._out(one.outs[0])
         if out.storage is not given.storage:
             self._copy(given, out)
-        hidden = map_layout((1, w1.shape[0], *mask.shape[2:]), self._border)
-        self._storages.append(hidden.storage)
+        hidden = self._kept(map_layout((1, w1.shape[0], *mask.shape[2:]), self._border))
         weights = [self._weight(w1, 1, True), self._bias(b1, w1)]
         weights += [self._weight(w2, 1, True), self._bias(b2, w2)]
-        maps = [images(part) for part in (out, chosen, hidden, read, added)]
-        self._emit("sparse_block", [*maps, *map(flat, weights)], [one.settings["stride"]])
+        maps = [part.in_rows() for part in (out, chosen, hidden, read, added)]
+        self._emit("sparse_block", [*maps, *weights], [one.settings["stride"]])
 
     def _weight(self, value: Value, groups: int, fast: bool) -> MemoryLayout:
-        return self._once(value, lambda weight: packed(weight) if fast else grouped(weight, groups))
+        return self._once(value, lambda weight: _packed(weight, groups, fast=fast))
 
     def _bias(self, value: Value | None, weight: Value) -> MemoryLayout:
         if value is None:
-            return self._constants.add(torch.zeros(weight.shape[0]))
+            return self._constants.add(torch.zeros(weight.shape[0])).flat()
         return self._once(value, lambda bias: bias)
 
     def _once(self, value: Value, pack: Callable[[Tensor], Tensor]) -> MemoryLayout:
         if id(value) not in self._packed:
-            expect(value.dtype == torch.float32, "a convolution", value)
+            _expect(value.dtype == torch.float32, "a convolution", value)
             assert value.constant is not None
-            self._packed[id(value)] = self._constants.add(pack(value.constant))
+            self._packed[id(value)] = self._constants.add(pack(value.constant)).flat()
         return self._packed[id(value)]
 
 
-_Writer = Callable[[_Encoder, Instruction], None]
-_WRITERS: dict[str, _Writer] = {
-    "reduce": _Encoder._reduce,
-    "product": _Encoder._product,
-    "top": _Encoder._top,
-    "cat": _Encoder._cat,
-    "pad": _Encoder._pad,
-    "pool": _Encoder._pool,
-    "convolution": _Encoder._convolution,
-    "sparse_block": _Encoder._sparse_block,
-}
+def _packed(weight: Tensor, groups: int, *, fast: bool) -> Tensor:
+    """Return (groups, kh, kw, C_in / groups, C_out / groups) of a weight (C_out, C_in / groups, kh,
+    kw); for a fast convolution (C_out / 16, 3, 3, C_in, 16)."""
+    if fast:
+        rows = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0] // VECTOR, VECTOR)
+        return rows.transpose(0, 1)
+    return weight.reshape(groups, -1, *weight.shape[1:]).permute(0, 3, 4, 2, 1)
+
+
+def _check_types(one: Instruction) -> None:
+    """Refuse what C++ has no form of, before it would have to."""
+    kind, types = one.settings.get("kind"), {value.dtype for value in one.ins}
+    floats = all(dtype.is_floating_point for dtype in types)
+    whole = not any(dtype.is_floating_point for dtype in types)
+    fits = True
+    if one.op in ("unary", "product"):
+        fits = floats or (kind == "not" and whole) or (kind == "neg" and types == {torch.int64})
+    elif one.op == "binary":
+        fits = torch.int32 not in types and (
+            whole if kind in _INTEGERS else floats or kind != "div"
+        )
+    elif one.op == "muladd":
+        fits = types == {torch.float32}
+    if not fits:
+        named = " and ".join(sorted(str(dtype) for dtype in types))
+        raise Unsupported(f"the operator {kind or one.op} of numbers of the type {named}")
+
+
+def _expect(holds: bool, what: str, value: Value) -> None:
+    if not holds:
+        raise Unsupported(f"{what} of {value.dtype} of the shape {value.shape}")

@@ -7,7 +7,8 @@ Works on programs; what is left over is dead and removed. Owns no memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -19,9 +20,8 @@ VECTOR = 16  # output channels of a fast convolution are a multiple of this
 def fused(program: Program) -> Program:
     """Return the same program in fewer instructions."""
     outs = program.logits, program.executed
-    uses = Counter(map(id, outs))
-    _count(program.code, uses)
-    code = _Fusing(uses).region(program.code)
+    reads = [value for one in program.code for value in one.reads()]
+    code = _Fusing(Counter(map(id, (*outs, *reads)))).region(program.code)
     return program._replace(code=without_dead(code, outs))
 
 
@@ -34,14 +34,6 @@ def is_fast(convolution: Instruction) -> bool:
     return known and weight[0] % VECTOR == 0
 
 
-def _count(code: Sequence[Instruction], uses: Counter[int]) -> None:
-    for one in code:
-        uses.update(map(id, one.ins))
-        for side in one.regions:
-            uses.update(map(id, side.outs))
-            _count(side.code, uses)
-
-
 class _Fusing:
     def __init__(self, uses: Counter[int]) -> None:
         self._uses = uses
@@ -52,7 +44,7 @@ class _Fusing:
         for one in code:
             if one.regions:
                 sides = tuple(Region(self.region(side.code), side.outs) for side in one.regions)
-                one = Instruction(one.op, one.ins, one.outs, one.settings, sides)
+                one = replace(one, regions=sides)
             found = self._at_positions(one) or [self._better(one) or one]
             made += found
             self._made_by |= {id(out): new for new in found for out in new.outs}
@@ -146,7 +138,7 @@ def _ends(convolution: Instruction) -> bool:
 
 
 def _like(made: Instruction, ins: tuple[Value, ...], out: Value, **settings: bool) -> Instruction:
-    return Instruction(made.op, ins, (out,), {**made.settings, **settings})
+    return replace(made, ins=ins, outs=(out,), settings={**made.settings, **settings})
 
 
 def _stays(convolution: Instruction) -> bool:

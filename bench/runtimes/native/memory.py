@@ -71,6 +71,24 @@ class MemoryLayout(NamedTuple):
         """Whether the numbers lie one after the other, in order."""
         return self.on_meta().is_contiguous()
 
+    def in_rows(self) -> MemoryLayout:
+        """Return a map (1, C, h, w) as rows, columns and channels."""
+        order = (0, 2, 3, 1)
+        sizes, strides = ([of[d] for d in order] for of in (self.sizes, self.strides))
+        return self._replace(sizes=tuple(sizes), strides=(0, *strides[1:]))
+
+    def flat(self) -> MemoryLayout:
+        """Return dense numbers as one row."""
+        return self._replace(sizes=(math.prod(self.sizes),), strides=(1,))
+
+    def words(self) -> tuple[int, ...]:
+        """Return an operand as C++ reads it: four dimensions, or fewer filled up in front."""
+        missing = 4 - len(self.sizes)
+        begin = self.storage.offset_bytes // self.dtype.itemsize + self.offset
+        where = self.storage.space, TYPES.index(self.dtype), begin
+        sizes, strides = (*[1] * missing, *self.sizes), (*[0] * missing, *self.strides)
+        return *where, *sizes, *strides, self.border
+
 
 def map_layout(shape: Sequence[int], border: int) -> MemoryLayout:
     """Return a new map (1, C, h, w) of float32."""
@@ -100,14 +118,12 @@ class Constants:
 
     def add(self, numbers: Tensor) -> MemoryLayout:
         """Return where these numbers will lie, densely."""
-        data = numbers.detach().contiguous().cpu()
-        raw = data.view(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b""
+        raw = numbers.detach().cpu().numpy().tobytes()
         raw += bytes(-len(raw) % _LINE)
         storage = Storage((), len(raw), CONSTANT, offset_bytes=self.size_bytes)
         self.parts.append(raw)
         self.size_bytes += len(raw)
-        strides = torch.empty(data.shape, device="meta").stride()
-        return MemoryLayout(storage, data.dtype, 0, tuple(data.shape), tuple(strides))
+        return dense_layout(numbers.shape, numbers.dtype)._replace(storage=storage)
 
     def add_like_maps(self, numbers: Tensor) -> MemoryLayout:
         """Return where these numbers will lie: a map channels-last, as all maps do."""
@@ -140,10 +156,23 @@ Dims = list[tuple[int, tuple[int, ...]]]  # of each dimension: its size, and eac
 def merged(operands: Sequence[MemoryLayout]) -> Dims:
     """Return the dimensions of operands of one shape, as few as describe them, the outer first."""
     steps = zip(*(operand.strides for operand in operands), strict=True)
-    dims = [pair for pair in zip(operands[0].sizes, steps, strict=True) if pair[0] != 1]
-    dims.sort(key=lambda pair: pair[1], reverse=True)
+    dims = zip(operands[0].sizes, steps, strict=True)
+    return _fewest(sorted(dims, key=lambda pair: pair[1], reverse=True))
+
+
+def split(layout: MemoryLayout, dims: Sequence[int]) -> tuple[Dims, Dims]:
+    """Return the dimensions that stay and those that are reduced, in order, as few as describe
+    them."""
+    pairs: Dims = list(zip(layout.sizes, zip(layout.strides, strict=True), strict=True))
+    kept = [pair for d, pair in enumerate(pairs) if d not in dims]
+    return _fewest(kept), _fewest([pairs[d] for d in dims])
+
+
+def _fewest(dims: Dims) -> Dims:
     found: Dims = []
     for size, strides in dims:
+        if size == 1:
+            continue
         if found and all(
             outer == size * inner for outer, inner in zip(found[-1][1], strides, strict=True)
         ):
@@ -151,13 +180,3 @@ def merged(operands: Sequence[MemoryLayout]) -> Dims:
         else:
             found.append((size, strides))
     return found
-
-
-def words(layout: MemoryLayout, sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Return an operand as C++ reads it: four dimensions, or fewer filled up in front."""
-    pad = [1] * (4 - len(sizes))
-    base = layout.storage.offset_bytes // layout.dtype.itemsize
-    kind = TYPES.index(layout.dtype)
-    front = [0] * len(pad)
-    where = [layout.storage.space, kind, base + layout.offset]
-    return [*where, *pad, *sizes, *front, *strides, layout.border]

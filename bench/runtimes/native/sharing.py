@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.runtimes.instructions import Instruction, Program, Region, Value
+from bench.runtimes.instructions import Instruction, Program, Region, Value, walk
 
 VIEWS = frozenset({"select", "slice", "reshape", "permute", "expand", "bits"})
 _BY_NUMBER = frozenset({"unary", "binary", "muladd", "where"})
@@ -20,7 +20,9 @@ class MemorySharing:
     def __init__(self, program: Program) -> None:
         self._base: dict[int, Value] = {}
         self._home: dict[int, Value] = {}
-        self._note_views(program.code)
+        for one in walk(program.code):
+            if one.op in VIEWS:
+                self._base[id(one.outs[0])] = self._root(one.ins[0])
         self._settle(program.code, (program.logits, program.executed))
 
     def home(self, value: Value) -> Value:
@@ -28,13 +30,6 @@ class MemorySharing:
         while id(value) in self._home:
             value = self._home[id(value)]
         return value
-
-    def _note_views(self, code: Sequence[Instruction]) -> None:
-        for one in code:
-            if one.op in VIEWS:
-                self._base[id(one.outs[0])] = self._root(one.ins[0])
-            for side in one.regions:
-                self._note_views(side.code)
 
     def _root(self, value: Value) -> Value:
         return self._base.get(id(value), value)
@@ -112,9 +107,4 @@ class MemorySharing:
 
     def _reads(self, one: Instruction) -> set[int]:
         """Return the roots of all that an instruction reads, in its regions too."""
-        found = {id(self._root(value)) for value in one.ins}
-        for side in one.regions:
-            found |= {id(self._root(out)) for out in side.outs}
-            for inner in side.code:
-                found |= self._reads(inner)
-        return found
+        return {id(self._root(value)) for value in one.reads()}
