@@ -32,23 +32,13 @@ _ENDS = (1 - 0.95) / 2, (1 + 0.95) / 2
 class Runs:
     """Runs that differ only in the seed: S seeds, P operating points, N test images.
 
-    `correct_spn` holds 0 or 1. Costs are (S, P) where a run has one of each point, or (S, P, N)
-    where each image has its own, which is resampled with the image. `cost_se_p` (P,) is the
+    `correct_spn` holds 0 or 1. Costs are resampled with their images. `cost_se_p` (P,) is the
     standard error of a mean cost that neither seeds nor images account for, as timing has.
     """
 
     correct_spn: Array
-    cost: Array
+    cost_spn: Array
     cost_se_p: Array
-
-    def __post_init__(self) -> None:
-        shape = self.correct_spn.shape
-        if len(shape) != 3 or 0 in shape:
-            raise ValueError(f"correct_spn has shape {shape}, not (seeds, points, images)")
-        if self.cost.shape not in (shape, shape[:2]):
-            raise ValueError(f"costs of shape {self.cost.shape} do not fit {shape}")
-        if self.cost_se_p.shape != shape[1:2]:
-            raise ValueError(f"{self.cost_se_p.shape} standard errors for {shape[1]} points")
 
     @property
     def seeds(self) -> int:
@@ -69,16 +59,20 @@ class Runs:
 
     @property
     def cost_p(self) -> Array:
-        mean_p: Array = self.cost.mean(axis=0 if self.cost.ndim == 2 else (0, 2))
+        mean_p: Array = self.cost_spn.mean(axis=(0, 2))
         return mean_p
 
 
-def runs(correct_spn: Array, cost: Array, *, cost_se_p: Array | None = None) -> Runs:
-    """Return `Runs` of plain arrays; without `cost_se_p` the costs are exact, or sampled."""
+def runs(correct_spn: Array, cost: Array | float, *, cost_se_p: Array | float = 0.0) -> Runs:
+    """Return `Runs` of plain arrays; costs (S, P, 1) or a single one are those of every image.
+
+    Raises:
+        ValueError: costs or their errors do not fit the shape of `correct_spn`.
+    """
     correct = np.asarray(correct_spn, dtype=float)
-    points = correct.shape[1] if correct.ndim == 3 else 0
-    errors = np.zeros(points) if cost_se_p is None else np.asarray(cost_se_p, dtype=float)
-    return Runs(correct, np.asarray(cost, dtype=float), errors)
+    seeds, points, images = correct.shape
+    costs = np.broadcast_to(cost, (seeds, points, images))
+    return Runs(correct, costs, np.broadcast_to(cost_se_p, points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +134,8 @@ class _Parts:
 
 def _parts(group: Runs, by_accuracy_p: Array, by_cost_p: Array) -> _Parts:
     seeds, _, images = group.correct_spn.shape
-    by_cost = by_cost_p if by_cost_p.any() else None
     influence_sn = np.einsum("p,spn->sn", by_accuracy_p, group.correct_spn)
-    if by_cost is not None and group.cost.ndim == 3:
-        influence_sn = influence_sn + np.einsum("p,spn->sn", by_cost, group.cost)
-    elif by_cost is not None:
-        influence_sn = influence_sn + (group.cost @ by_cost)[:, None]
+    influence_sn += np.einsum("p,spn->sn", by_cost_p, group.cost_spn)
     mean_n = influence_sn.mean(axis=0)
     cost_variance = float(((by_cost_p * group.cost_se_p) ** 2).sum())
     used = seeds if by_accuracy_p.any() or by_cost_p.any() else 0
@@ -214,12 +204,9 @@ def difference(a_sn: Array, b_sn: Array) -> Estimate:
     Seeds are not paired: seed 0 of one network has nothing in common with seed 0 of another.
 
     Raises:
-        ValueError: the arrays are not (seeds, images), or not on equally many images.
+        ValueError: the arrays are not on equally many images.
     """
-    for side_sn in (a_sn, b_sn):
-        if side_sn.ndim != 2:
-            raise ValueError(f"shape {side_sn.shape} is not (seeds, images)")
-    groups = [runs(side_sn[:, None, :], np.ones((len(side_sn), 1))) for side_sn in (a_sn, b_sn)]
+    groups = [runs(side_sn[:, None, :], 1.0) for side_sn in (a_sn, b_sn)]
     return estimate(lambda accuracy_p, _: float(accuracy_p[0] - accuracy_p[1]), groups)
 
 
@@ -294,10 +281,7 @@ def front_uncertainty(
 
 def _by_image(group: Runs) -> Array:
     """Return what each image contributes to the accuracies and costs (N, 2P), seeds averaged."""
-    cost_pn = np.broadcast_to(
-        group.cost.mean(axis=0).reshape(group.points, -1), (group.points, group.images)
-    )
-    return np.concatenate([group.correct_spn.mean(axis=0), cost_pn]).T
+    return np.concatenate([group.correct_spn.mean(axis=0), group.cost_spn.mean(axis=0)]).T
 
 
 def _resampled_means(value_nk: Array, *, rounds: int, rng: np.random.Generator) -> Array:
@@ -317,8 +301,7 @@ def _seed_moves(group: Runs, *, rounds: int, rng: np.random.Generator) -> Array:
     seeds = group.seeds
     if seeds == 1:
         return np.zeros((rounds, 2 * group.points))
-    cost_sp = group.cost if group.cost.ndim == 2 else group.cost.mean(axis=2)
-    value_sk = np.concatenate([group.correct_spn.mean(axis=2), cost_sp], axis=1)
+    value_sk = np.concatenate([group.correct_spn, group.cost_spn], axis=1).mean(axis=2)
     centred_sk = (value_sk - value_sk.mean(axis=0)) / np.sqrt(seeds * (seeds - 1))
     normal_rs = rng.standard_normal((rounds, seeds))
     chi_r = rng.chisquare(seeds - 1, size=rounds) / (seeds - 1)

@@ -72,7 +72,7 @@ def test_the_gain_of_one_of_several_points_keeps_the_level() -> None:
         small, large, a, b = networks(
             rng, [0.88, 0.92, 0.89, 0.91], seeds=3, images=500, seed_sd=0.005
         )
-        method = runs(np.stack([a, b], axis=1), np.tile([1.25, 1.75], (3, 1)))
+        method = runs(np.stack([a, b], axis=1), np.array([1.25, 1.75])[:, None])
         found = compare(method, [point(small, 1.0), point(large, 2.0)], point=1)
         assert isinstance(found, Comparison)
         assert found.cost == 1.75
@@ -89,7 +89,7 @@ STATICS = [point(bits(0.8), 1.0), point(bits(0.9), 3.0)]
 
 def compared(*points: tuple[float, float], point: int = 0) -> Comparison | Outside | None:
     correct = np.stack([bits(accuracy)[0] for accuracy, _ in points])
-    method = runs(correct[None], np.array([[cost for _, cost in points]]))
+    method = runs(correct[None], np.array([[cost] for _, cost in points]))
     return compare(method, STATICS, point=point)
 
 

@@ -148,7 +148,7 @@ def _on_test(tried: TriedSettings, index: int, study: Study, axis: Axis) -> Runs
     if runs.points != len(tried.points):
         raise RecordError(f"{tried.method} has other operating points on test images")
     only = slice(index, index + 1)
-    return Runs(runs.correct_spn[:, only], runs.cost[:, only], runs.cost_se_p[only])
+    return Runs(runs.correct_spn[:, only], runs.cost_spn[:, only], runs.cost_se_p[only])
 
 
 def front_lines(found: SweepFront) -> list[str]:

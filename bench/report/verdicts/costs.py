@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.analysis.statistics import Array
-from bench.analysis.uncertainty import Runs
+from bench.analysis.uncertainty import Runs, runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import bits_in, numbers_in
@@ -101,25 +101,24 @@ def costs_on(network: Network, study: Study, *, axis: Axis, of: RunRecord) -> Ru
     if axis == MACS:
         return in_macs(network, study, unit=of.dense_macs)
     correct_spn, _ = _arrays(network, study)
-    seeds, points, _ = correct_spn.shape
     if network.dense and network.record.spec.backbone == of.spec.backbone:
-        return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
+        return runs(correct_spn, 1.0)
     cells = cells_of(network, axis)
     ratios = [[_ratio(cell, network, of.spec.backbone) for cell in row] for row in cells]
     time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
     error_sp = np.array([[(1 / i.low - 1 / i.high) / _HALF_WIDTH for _, i in r] for r in ratios])
-    return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
+    error_p = np.sqrt((error_sp**2).sum(axis=0)) / len(error_sp)
+    return runs(correct_spn, time_sp[:, :, None], cost_se_p=error_p)
 
 
 def in_macs(network: Network, study: Study, *, unit: float) -> Runs:
-    """Return accuracy and MACs, in units of `unit` MACs; those of each image where they differ.
+    """Return accuracy and the MACs of each image, in units of `unit` MACs.
 
     Raises:
         RecordError: arrays are missing or do not fit.
     """
     correct_spn, macs_spn = _arrays(network, study)
-    cost = macs_spn.mean(axis=2) if network.static else macs_spn
-    return Runs(correct_spn, cost / unit, np.zeros(correct_spn.shape[1]))
+    return runs(correct_spn, macs_spn / unit)
 
 
 def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
