@@ -203,16 +203,20 @@ def test_a_line_of_the_first_table_is_of_one_comparison(results: ResultsFolder) 
     lines = [dict(zip(table.titles, line, strict=True)) for line in table.lines]
     assert [line["method"].split()[0] for line in lines] == ["sgad", "cdl", "act"]
     sgad, cdl, act = lines
-    assert (sgad["accuracy, %"], sgad["speed-up"]) == ("91.00", "1.25x")
+    assert (sgad["accuracy, %"], sgad["speed-up, eager"]) == ("91.00", "1.25x")
     assert float(sgad["MACs / dense"]) == pytest.approx(0.8, abs=0.01)
     assert sgad["at equal MACs, points"].startswith("not distinguishable: -0.0")
     # The operating point that held-out images choose; the other is better on the test images.
-    assert (cdl["method"], cdl["accuracy, %"], cdl["speed-up"]) == ("cdl p=0", "85.00", "1.50x")
+    assert (cdl["method"], cdl["accuracy, %"], cdl["speed-up, eager"]) == (
+        "cdl p=0",
+        "85.00",
+        "1.50x",
+    )
     assert cdl["at equal MACs, points"].startswith("worse: -5.")
     assert act["at equal MACs, points"] == (
         "no static network of its cost (0.34x the MACs of resnet20)"
     )
-    assert (act["speed-up"], act["at equal time"]) == ("", "no verdict: not timed")
+    assert (act["speed-up, eager"], act["at equal time, eager"]) == ("", "no verdict: not timed")
 
 
 def test_networks_of_one_name_are_differences_by_their_settings(tmp_path: Path) -> None:
@@ -327,7 +331,7 @@ def test_files_are_written(document: Document, tmp_path: Path) -> None:
     assert files[0].name == "report.html" and all(path.stat().st_size for path in files)
     assert {f"tables/verdicts.{kind}" for kind in ("md", "tex", "csv")} <= names
     assert {f"figures/accuracy-macs.{kind}" for kind in ("pdf", "png")} <= names
-    assert {"tables/results.csv", "tables/published.md", "figures/ranks.pdf"} <= names
+    assert {"tables/results.csv", "tables/published.md", "figures/ranks-eager.pdf"} <= names
     head = (tmp_path / "out" / "tables" / "results.csv").read_text().splitlines()[0]
     assert head.startswith("run,method,variant,dataset")
 

@@ -101,7 +101,7 @@ def test_a_document_names_the_settings_that_differ_and_how_sure_a_speed_up_is(fo
 
 
 def test_a_narrow_terminal_says_which_columns_it_left_out(comparison: list[RunRecord]) -> None:
-    note = "a wider terminal also shows: nFLOPs w/o policy, MMACs, 95 % unknown b=1"
+    note = "a wider terminal also shows: nFLOPs w/o policy, MMACs, 95 % eager b=1"
     narrow = shown(comparison, width=80)
     assert note in narrow and "MMACs" not in narrow.replace(note, "")
     assert "a wider terminal" not in shown(comparison, width=160)
@@ -250,8 +250,8 @@ def test_a_missing_time_has_its_reason_where_it_would_stand() -> None:
     assert "256 needed" in text and "not timed" not in text and "b=256" not in text
     table = results_table(rows(records))
     act, sgad = (dict(zip(table.titles, line, strict=True)) for line in table.lines)
-    assert sgad["speed-up\nunknown\nb=1"] == "[1]" == sgad["ms\nunknown\nb=1"]
-    assert act["speed-up\nunknown\nb=1"] == "1.20x▲" and act["95 %\nunknown\nb=1"] == "1.18 to 1.22"
+    assert sgad["speed-up\neager\nb=1"] == "[1]" == sgad["ms\neager\nb=1"]
+    assert act["speed-up\neager\nb=1"] == "1.20x▲" and act["95 %\neager\nb=1"] == "1.18 to 1.22"
     assert "[1] no time: 255 test images, 256 needed" in table.notes
 
 

@@ -241,13 +241,11 @@ def place_in_words(cell: LatencyCell) -> str:
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:
     """Return the cell of this batch size and runtime to be shown: of those made in the way of the
     newest one (lists grow, clocks may go back), that of the most careful profile, and of these the
-    newest. A quick look after a careful measurement does not take its place; a mean takes that of
-    medians, which older versions recorded.
+    newest. A quick look after a careful measurement does not take its place.
     """
     found = [c for c in cells if (c.batch_size, c.runtime) == (batch_size, runtime)]
     alike = [cell for cell in found if how_measured(cell) == how_measured(found[-1])]
     timed = [cell for cell in alike if cell.latency_ms is not None] or alike
-    timed = [cell for cell in timed if cell.median_ms is not None] or timed
     return max(reversed(timed), key=lambda cell: _CARE.get(cell.profile, 0), default=None)
 
 

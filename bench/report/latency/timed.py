@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bench.errors import RecordError
 from bench.measure.latency.statistics import expected_ms
 from bench.plain_text import one_line
-from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, RunRecord
+from bench.records.record import Interval, LatencyCell, RunRecord
 from bench.report.data.row import Row, runtimes_of
 from bench.report.data.rows import newest_cell, place_in_words
 from bench.report.data.study import Study
@@ -247,11 +247,10 @@ def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
     itself = dict.fromkeys(sizes, (1.0, Interval(low=1.0, high=1.0)))
     dense = Ranked(f"dense {largest.row.backbone}", 1.0, itself, dense=True)
     timed = [network for network in networks if not network.dense and network.sizes]
-    where = "" if first.runtime == UNKNOWN_RUNTIME else f", in {first.runtime}"
     return Ranking(
         (*(_ranked(network, sizes, unit) for network in members), dense),
         sizes,
-        f"{place_in_words(first.cells[sizes[0]])}{where}",
+        f"{place_in_words(first.cells[sizes[0]])}, in {first.runtime}",
         left_out=len(timed) - sum(not network.dense for network in members),
         synthetic=any(network.row.synthetic for network in members),
     )

@@ -16,7 +16,7 @@ from bench.records.sweep import SweepRecord
 from bench.report.behaviour.charts import behaviour_chart
 from bench.report.behaviour.images import Picture, TestImages, pictures
 from bench.report.behaviour.numbers import Behaviour, behaviours_of
-from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
+from bench.report.data.row import NOT_APPLICABLE, Row, runtimes_of
 from bench.report.data.study import Study
 from bench.report.figures.chart import Chart
 from bench.report.latency.charts import latency_charts
@@ -131,7 +131,7 @@ def _charts(
     for runtime in runtimes_of(study.rows):
         by_time = pareto_data(study.rows, x="latency_ms", runtime=runtime)
         if by_time.placed:
-            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(
+            charts[f"accuracy-time-{slug(runtime)}"] = pareto_chart(
                 by_time, title=finding(verdicts, Axis(1, runtime))
             )
     return charts | latency_charts(study)

@@ -19,7 +19,6 @@ from bench.config import ladder_of
 from bench.errors import ConfigError, UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
-from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.data.budgets import TrainingBudget, footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
 from bench.report.data.study import SeedGroup, group_seeds, without_restated
@@ -229,8 +228,8 @@ class ParetoData:
             dense = f"dense {self.reference}".strip()
             return f"MACs per image relative to {dense} (policy included)"
         devices = sorted({cell.device for cell in self.cells})
-        where = [*([] if self.runtime == UNKNOWN_RUNTIME else [self.runtime]), *devices]
-        return f"latency at batch 1, ms per image ({'; '.join(where) or 'not measured'})"
+        where = "; ".join([self.runtime, *devices]) if devices else "not measured"
+        return f"latency at batch 1, ms per image ({where})"
 
     def notes(self) -> Iterator[str]:
         """Yield what must stand below the plot, bars first."""

@@ -7,7 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.records.record import UNKNOWN_RUNTIME, LatencyCell, PointRecord, RunRecord
+from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.gradients import why_no_gradients
@@ -197,8 +197,7 @@ def _missing(point: PointRecord, *, run: str) -> Iterator[tuple[str, str]]:
         yield "latency", "not timed"
     for cell in point.latency:
         if cell.latency_ms is None and (cell.runtime, cell.batch_size) not in timed:
-            where = "" if cell.runtime == UNKNOWN_RUNTIME else f", {cell.runtime}"
-            yield f"latency at batch {cell.batch_size}{where}", cell.reason
+            yield f"latency at batch {cell.batch_size}, {cell.runtime}", cell.reason
     if not point.block_gradients:
         yield "gradients per block", why_no_gradients(point, run=run)
     dynamics = point.dynamics

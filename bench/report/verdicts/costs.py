@@ -16,7 +16,7 @@ from bench.analysis.uncertainty import Runs, runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import bits_in, numbers_in
-from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
+from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
 from bench.report.data.study import Network, Study
@@ -45,8 +45,7 @@ class Axis(NamedTuple):
         """Its name for readers."""
         if not self.batch_size:
             return "MACs"
-        known = self.runtime not in ("", UNKNOWN_RUNTIME)
-        return f"{self.name}, {self.runtime}" if known else self.name
+        return f"{self.name}, {self.runtime}" if self.runtime else self.name
 
 
 MACS = Axis()
@@ -137,8 +136,6 @@ def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
             found[-1].append(cell)
     if len({how_measured(cell) for row in found for cell in row}) > 1:
         raise RecordError("timed on several devices or numbers of threads")
-    if len({cell.median_ms is None for row in found for cell in row}) > 1:
-        raise RecordError("some times are means, others medians of an older version: time it again")
     return found
 
 
