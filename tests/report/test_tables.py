@@ -12,14 +12,12 @@ from rich.console import Console
 from synthetic_records import make_cell, make_point, make_record
 
 from bench.config import InitialWeights
-from bench.errors import UnknownNameError
 from bench.records.record import Dynamics, RunRecord
 from bench.report.data.budgets import spent
 from bench.report.data.row import KEYS
 from bench.report.data.rows import rows
 from bench.report.data.study import group_seeds
 from bench.report.tables.results import (
-    FORMATS,
     render,
     results_table,
     rich_table,
@@ -113,13 +111,6 @@ def test_a_method_is_named_once_among_those_with_reconstructed_settings() -> Non
         make_record("sgad", recipe="finetune", reconstructed=("kappa", "d_max")),
     ]
     assert "with settings that no publication states: sgad\n" in shown(found, width=200)
-
-
-def test_an_unknown_format_lists_the_known(comparison: list[RunRecord]) -> None:
-    assert FORMATS == ("csv", "json", "md", "latex")
-    with pytest.raises(UnknownNameError, match="Unknown format 'latx'") as caught:
-        render(rows(comparison), "latx")
-    assert "latex" in str(caught.value.hint)
 
 
 def test_the_terminal_table_shows_speed_with_its_verdict(comparison: list[RunRecord]) -> None:

@@ -133,7 +133,7 @@ class Row:
         found = (t for t in self.timings if (t.batch_size, t.runtime) == wanted)
         return next(found, None)
 
-    def why_untimed(self, batch_size: int, runtime: str | None = None) -> str:
+    def why_untimed(self, batch_size: int, runtime: str) -> str:
         """Return why there is no speed-up; of a run without operating points, its status."""
         if self.point is None:
             return self.status

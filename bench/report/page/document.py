@@ -84,7 +84,7 @@ def document_of(
     are the test images, or why they are not available.
 
     Raises:
-        ConfigError: the records are of several data sets, or matplotlib is not installed.
+        ConfigError: matplotlib is not installed.
     """
     study = Study(records, store)
     shown, left_out = behaviours_of(study)

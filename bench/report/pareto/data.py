@@ -16,7 +16,7 @@ import numpy as np
 from bench.analysis.pareto import front
 from bench.analysis.verdict import Curve, corners_of, curve_through
 from bench.config import ladder_of
-from bench.errors import ConfigError, UnknownNameError
+from bench.errors import UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.data.budgets import TrainingBudget, footnotes
@@ -282,15 +282,9 @@ def pareto_data(
 
     Raises:
         UnknownNameError: there is no such axis.
-        ConfigError: the rows belong to several data sets, whose accuracies have no common axis.
     """
     if x not in XS:
         raise UnknownNameError("cost axis", x, XS)
-    if len(names := sorted({row.dataset for row in rows})) > 1:
-        raise ConfigError(
-            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
-            hint=f"Choose one, e.g. --dataset {names[0]}.",
-        )
     groups = without_restated(group_seeds(rows))
     largest = max((g.first for g in groups), key=attrgetter("dense_macs"), default=None)
     unit = largest.dense_macs if largest and x == "nflops" else 1e6

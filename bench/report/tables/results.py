@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from bench.errors import UnknownNameError
 from bench.report.data.budgets import footnotes, spent
 from bench.report.data.row import BATCH_SIZES, EXTRAS, KEYS, MAIN_RUNTIME, Row, flat, runtimes_of
 from bench.report.data.study import SeedGroup, group_seeds, without_restated
@@ -23,9 +22,6 @@ from bench.report.tables.cells import ReportTable, number, percent_with_sd, tabl
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-Format = Literal["csv", "json", "md", "latex"]
-FORMATS: tuple[str, ...] = get_args(Format)
 
 _TITLES = ("method", "backbone", "accuracy, %", "seeds", "nFLOPs", "nFLOPs\nw/o policy", "MMACs")
 _MARKS = {
@@ -50,14 +46,8 @@ _GRADIENTS = (
 )
 
 
-def render(all_rows: Sequence[Row], format: str) -> str:
-    """Return the rows as text in one of FORMATS; CSV and JSON hold every key in full precision.
-
-    Raises:
-        UnknownNameError: there is no such format.
-    """
-    if format not in FORMATS:
-        raise UnknownNameError("format", format, FORMATS)
+def render(all_rows: Sequence[Row], format: Literal["csv", "json", "md", "latex"]) -> str:
+    """Return the rows as text; CSV and JSON hold every key in full precision."""
     if format == "json":
         found = list(map(flat, all_rows))
         return json.dumps(found, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
