@@ -10,11 +10,12 @@ import pytest
 from synthetic_records import make_cell, make_point, make_record
 
 from bench.errors import ConfigError
+from bench.records.index import _stamp
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import KEYS, Row, filter_rows, flat
-from bench.report.data.rows import rows, stored_rows
+from bench.report.data.rows import _for_index, rows, stored_rows
 
 STABLE = [
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
@@ -162,3 +163,12 @@ def test_rows_from_the_index_are_the_rows_of_the_records(
             list(map(type, astuple(row))) for row in want
         ]
     assert (tmp_path / ".cache" / "rows.json").exists()
+
+
+def test_an_index_does_not_outlive_the_code_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, other = _stamp(_for_index), tmp_path / "row.py"
+    other.write_text("another row")
+    monkeypatch.setattr("bench.report.data.row.__file__", str(other))
+    assert _stamp(_for_index) != before
