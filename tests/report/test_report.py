@@ -56,15 +56,14 @@ def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(tmp_path: Path) 
     )
     training = record.training.model_copy(update={"phases": phases})
     published = record.model_copy(update={"training": training})
-    (recipes,) = [
-        t
-        for t in provenance_tables(Study([published], RunStore(tmp_path)), [], [])
-        if t.name == "recipes"
-    ]
-    (line,) = [dict(zip(recipes.titles, cells, strict=True)) for cells in recipes.lines]
+    stopped = make_record("skipnet", recipe="paper", status="failed")
+    study = Study([published, stopped], RunStore(tmp_path))
+    (recipes,) = [table for table in provenance_tables(study, [], []) if table.name == "recipes"]
+    line, failed = (dict(zip(recipes.titles, cells, strict=True)) for cells in recipes.lines)
     assert (line["optimizer"], line["batch size"]) == ("adam", "2048, then 256")
     assert line["learning rate"] == "0.001, then 0.0001"
     assert line["schedule"] == "constant, then step"
+    assert failed["optimizer"] == failed["schedule"] == "the paper's"
 
 
 def network(

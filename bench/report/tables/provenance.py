@@ -100,18 +100,14 @@ def _used(record: RunRecord) -> Line:
     if budget.published:
         phases = () if training is None else training.phases
         used = [(p.batch_size, p.optimizer) for p in phases if p.optimizer and p.batch_size]
+    titles = ("batch size", "optimizer", "learning rate", "momentum", "weight decay", "schedule")
     lines = [
-        {
-            "batch size": str(size),
-            "optimizer": optimizer.kind,
-            "learning rate": f"{optimizer.lr:g}",
-            "momentum": f"{optimizer.momentum:g}",
-            "weight decay": f"{optimizer.weight_decay:g}",
-            "schedule": optimizer.schedule,
-        }
-        for size, optimizer in used
-    ] or [dict.fromkeys(("batch size", "optimizer"), "the paper's")]
-    return {key: ", then ".join(dict.fromkeys(line[key] for line in lines)) for key in lines[0]}
+        (str(size), o.kind, f"{o.lr:g}", f"{o.momentum:g}", f"{o.weight_decay:g}", o.schedule)
+        for size, o in used
+    ]
+    columns = zip(*lines, strict=True) if lines else [("the paper's",)] * len(titles)
+    said = (", then ".join(dict.fromkeys(column)) for column in columns)
+    return dict(zip(titles, said, strict=True))
 
 
 def _timing(records: Sequence[RunRecord]) -> Iterator[Line]:
