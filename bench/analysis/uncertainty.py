@@ -99,69 +99,46 @@ class Estimate:
 def estimate(statistic: Statistic, groups: Sequence[Runs], *, level: float = 0.95) -> Estimate:
     """Return `statistic` of `groups`, on the same images in the same order, with its interval.
 
+    The variances add up: of seeds, of images less what both contain, of timing. The degrees of
+    freedom are Welch's and Satterthwaite's; only seeds are few.
+
     Raises:
         ValueError: there are no groups, or they were not evaluated on equally many images.
     """
     _check_same_images(groups)
     accuracy_p = np.concatenate([group.accuracy_p for group in groups])
     cost_p = np.concatenate([group.cost_p for group in groups])
+    value = statistic(accuracy_p, cost_p)
     by_accuracy, by_cost = _slopes(statistic, accuracy_p, cost_p)
     edges = np.cumsum([group.points for group in groups])[:-1]
-    parts = [
-        _parts(group, accuracy, cost)
-        for group, accuracy, cost in zip(
-            groups, np.split(by_accuracy, edges), np.split(by_cost, edges), strict=True
-        )
-    ]
-    return _combined(statistic(accuracy_p, cost_p), parts, level=level)
-
-
-def _check_same_images(groups: Sequence[Runs]) -> None:
-    if not groups or len({group.images for group in groups}) != 1:
-        raise ValueError("groups are compared on the same images")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """What one group contributes: per image, and the variances of the statistic."""
-
-    influence_n: Array
-    seed_variance: float
-    interaction_variance: float
-    cost_variance: float
-    seeds: int
-
-
-def _parts(group: Runs, by_accuracy_p: Array, by_cost_p: Array) -> _Parts:
-    seeds, _, images = group.correct_spn.shape
-    influence_sn = np.einsum("p,spn->sn", by_accuracy_p, group.correct_spn)
-    influence_sn += np.einsum("p,spn->sn", by_cost_p, group.cost_spn)
-    mean_n = influence_sn.mean(axis=0)
-    cost_variance = float(((by_cost_p * group.cost_se_p) ** 2).sum())
-    used = seeds if by_accuracy_p.any() or by_cost_p.any() else 0
-    if seeds == 1:
-        return _Parts(mean_n, 0.0, 0.0, cost_variance, used)
-    mean_s = influence_sn.mean(axis=1)
-    rest_sn = influence_sn - mean_n - mean_s[:, None] + mean_n.mean()
-    interaction = float((rest_sn**2).sum()) / max(1, (seeds - 1) * (images - 1))
-    seed_variance = float(mean_s.var(ddof=1)) / seeds
-    return _Parts(mean_n, seed_variance, interaction / (images * seeds), cost_variance, used)
-
-
-def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimate:
-    """Add the variances: seeds, images less what both contain, timing.
-
-    The degrees of freedom are Welch's and Satterthwaite's; only seeds are few.
-    """
-    total_n = np.sum([part.influence_n for part in parts], axis=0)
-    images = len(total_n)
+    images = groups[0].images
+    total_n = np.zeros(images)
+    of_seeds = of_costs = disagreement = few = 0.0
+    covers_training = True
+    for group, by_accuracy_p, by_cost_p in zip(
+        groups, np.split(by_accuracy, edges), np.split(by_cost, edges), strict=True
+    ):
+        # What each run contributes to the statistic on each image.
+        influence_sn = np.einsum("p,spn->sn", by_accuracy_p, group.correct_spn)
+        influence_sn += np.einsum("p,spn->sn", by_cost_p, group.cost_spn)
+        mean_n = influence_sn.mean(axis=0)
+        total_n += mean_n
+        of_costs += float(((by_cost_p * group.cost_se_p) ** 2).sum())
+        seeds = group.seeds
+        if seeds == 1:
+            covers_training &= not (by_accuracy_p.any() or by_cost_p.any())
+            continue
+        mean_s = influence_sn.mean(axis=1)
+        variance = float(mean_s.var(ddof=1)) / seeds
+        of_seeds += variance
+        few += variance**2 / (seeds - 1)
+        rest_sn = influence_sn - mean_n - mean_s[:, None] + mean_n.mean()
+        interaction = float((rest_sn**2).sum()) / max(1, (seeds - 1) * (images - 1))
+        disagreement += interaction / (images * seeds)
     of_images = float(total_n.var(ddof=1)) / images if images > 1 else 0.0
     # The disagreement of seeds on single images is in both the seed and the image variance.
-    of_images = max(0.0, of_images - sum(part.interaction_variance for part in parts))
-    of_seeds = sum(part.seed_variance for part in parts)
-    of_costs = sum(part.cost_variance for part in parts)
+    of_images = max(0.0, of_images - disagreement)
     variance = of_images + of_seeds + of_costs
-    few = sum(part.seed_variance**2 / (part.seeds - 1) for part in parts if part.seeds > 1)
     degrees = variance**2 / few if few else math.inf
     error = math.sqrt(variance)
     half = critical_value(level, degrees) * error if error else 0.0
@@ -176,8 +153,13 @@ def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimat
         bounds=Bounds(value - half, value + half),
         level=level,
         p_value=two_sided_p(t, degrees),
-        covers_training=all(part.seeds != 1 for part in parts),
+        covers_training=covers_training,
     )
+
+
+def _check_same_images(groups: Sequence[Runs]) -> None:
+    if not groups or len({group.images for group in groups}) != 1:
+        raise ValueError("groups are compared on the same images")
 
 
 def _slopes(statistic: Statistic, accuracy_p: Array, cost_p: Array) -> tuple[Array, Array]:
@@ -255,7 +237,6 @@ def front_uncertainty(
     *,
     worst_cost: float,
     worst_accuracy: float,
-    seed: int,
     rounds: int = 2000,
 ) -> FrontUncertainty:
     """Return the probability of each point to be on the front, and the hypervolume.
@@ -263,7 +244,7 @@ def front_uncertainty(
     The hypervolume's 95 % interval is the basic one (twice the estimate less the quantiles): the
     best of several noisy points is too good in every replicate, and this undoes it.
     """
-    drawn = replicates(groups, seed=seed, rounds=rounds)
+    drawn = replicates(groups, seed=0, rounds=rounds)
     accuracy_p = np.concatenate([group.accuracy_p for group in groups])
     cost_p = np.concatenate([group.cost_p for group in groups])
     counts = np.zeros(len(accuracy_p))

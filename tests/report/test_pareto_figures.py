@@ -20,9 +20,8 @@ from bench.records.record import RunRecord
 from bench.report.behaviour.charts import masks_chart
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
-from bench.report.figures.chart import Marks
+from bench.report.figures.chart import Marks, greyed, styles
 from bench.report.figures.draw import draw, save_figure, wrapped
-from bench.report.figures.style import greyed, styles
 from bench.report.page.html import pareto_page
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data

@@ -15,8 +15,20 @@ from bench.records.arrays import Arrays, numbers_in
 from bench.records.published import canonical_name
 from bench.records.record import PointRecord, RunRecord
 from bench.report.behaviour.numbers import Behaviour, PointBehaviour
-from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Text
-from bench.report.figures.style import GREY, Style, styles
+from bench.report.figures.chart import (
+    GREY,
+    Band,
+    Bars,
+    Chart,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Shade,
+    Style,
+    Text,
+    styles,
+)
 
 _BINS = 40
 

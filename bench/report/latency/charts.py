@@ -10,8 +10,21 @@ from collections.abc import Iterator, Sequence
 from bench.plain_text import counted, slug
 from bench.report.data.rows import place_in_words
 from bench.report.data.study import Study
-from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Text
-from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
+from bench.report.figures.chart import (
+    CONTENDED_NOTE,
+    DAGGER,
+    DENSE,
+    GREY,
+    Align,
+    Chart,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Style,
+    Text,
+    mark_of,
+)
 from bench.report.latency.timed import (
     Ranked,
     Ranking,

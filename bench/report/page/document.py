@@ -24,14 +24,12 @@ from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
-from bench.report.tables.published import published_table
-from bench.report.tables.results import dynamics_table, results_table
+from bench.report.tables.results import dynamics_table, published_table, results_table
 from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
-from bench.report.verdicts.tables import best_table, verdict_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import finding
+from bench.report.verdicts.words import best_table, finding, verdict_table
 
 
 @dataclass(frozen=True, slots=True, eq=False)

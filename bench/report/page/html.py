@@ -27,8 +27,7 @@ from bench.report.page.document import Document
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
-from bench.report.tables.published import published_cells
-from bench.report.tables.results import render, results_table
+from bench.report.tables.results import published_cells, render, results_table
 from bench.report.verdicts.words import gain_words, paragraph, summary, why
 from bench.storage import make_folder, write_atomically
 

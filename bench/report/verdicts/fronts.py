@@ -103,7 +103,7 @@ def _certainty(
 
 
 def _front_of(groups: Sequence[Runs]) -> FrontUncertainty:
-    return front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=0)
+    return front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY)
 
 
 def front_table(found: Sequence[FrontCertainty]) -> ReportTable:
