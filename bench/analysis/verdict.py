@@ -36,14 +36,8 @@ class Corners(NamedTuple):
 
 
 def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Array) -> Corners:
-    """Return the corners of the upper front of some points.
-
-    Raises:
-        ValueError: there are no points.
-    """
+    """Return the corners of the upper front of some points, one at least."""
     points = [(float(c), float(a)) for c, a in zip(cost_p, accuracy_p, strict=True)]
-    if not points:
-        raise ValueError("a curve needs points")
     # Of equal points, which are on the front together, one is enough.
     corners = tuple(next(same) for _, same in groupby(front(points), key=points.__getitem__))
     most_expensive = max(range(len(points)), key=lambda index: points[index][0])

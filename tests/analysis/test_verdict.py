@@ -201,5 +201,3 @@ def test_equal_points_are_one_corner_and_one_point_is_a_curve() -> None:
     one = Curve(np.array([1.0]), np.array([0.9]))
     assert one.covers(1.0)
     assert not one.covers(1.2)
-    with pytest.raises(ValueError, match="needs points"):
-        corners_of([], [])

@@ -102,7 +102,9 @@ def costs_on(network: Network, study: Study, *, axis: Axis, of: RunRecord) -> Ru
     correct_spn, _ = _arrays(network, study)
     if network.dense and network.record.spec.backbone == of.spec.backbone:
         return runs(correct_spn, 1.0)
-    cells = cells_of(network, axis)
+    cells = [[_cell(point, axis) for _, point in of_seed] for of_seed in network.points]
+    if len({how_measured(cell) for row in cells for cell in row}) > 1:
+        raise RecordError("timed on several devices or numbers of threads")
     ratios = [[_ratio(cell, network, of.spec.backbone) for cell in row] for row in cells]
     time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
     error_sp = np.array([[(1 / i.low - 1 / i.high) / _HALF_WIDTH for _, i in r] for r in ratios])
@@ -120,23 +122,12 @@ def in_macs(network: Network, study: Study, *, unit: float) -> Runs:
     return runs(correct_spn, macs_spn / unit)
 
 
-def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
-    """Return the newest cells, by seed and point.
-
-    Raises:
-        RecordError: a point was not timed, or not all in the same way.
-    """
-    found: list[list[LatencyCell]] = []
-    for of_seed in network.points:
-        found.append([])
-        for _, point in of_seed:
-            cell = newest_cell(point.latency, axis.batch_size, axis.runtime)
-            if cell is None or cell.latency_ms is None:
-                raise RecordError(cell.reason if cell is not None and cell.reason else NOT_TIMED)
-            found[-1].append(cell)
-    if len({how_measured(cell) for row in found for cell in row}) > 1:
-        raise RecordError("timed on several devices or numbers of threads")
-    return found
+def _cell(point: PointRecord, axis: Axis) -> LatencyCell:
+    """Return the newest cell; a RecordError where the point was not timed."""
+    cell = newest_cell(point.latency, axis.batch_size, axis.runtime)
+    if cell is None or cell.latency_ms is None:
+        raise RecordError(cell.reason if cell is not None and cell.reason else NOT_TIMED)
+    return cell
 
 
 def _ratio(cell: LatencyCell, network: Network, beside: BackboneSpec) -> tuple[float, Interval]:

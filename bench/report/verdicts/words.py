@@ -14,7 +14,7 @@ from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ, spent_in_words
 from bench.report.data.study import Network, SeedGroup
 from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
-from bench.report.verdicts.costs import MACS, Axis, cells_of
+from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
 
 OTHER_BUDGET = "*"
@@ -205,7 +205,8 @@ def _context(network: Network, answers: Sequence[AxisVerdict]) -> list[str]:
     if others != [mine]:
         sentences.append(f"Trained in {mine}, static in {' and '.join(others)}.")
     timed = [about.axis for about in answers if about.axis != MACS and about.static]
-    if any(cell.contended for axis in timed for row in cells_of(network, axis) for cell in row):
+    cells = (cell for axis in timed for cell in network.timings(axis.batch_size, axis.runtime))
+    if any(cell.contended for cell in cells):
         sentences.append("Other programs ran while it was timed.")
     return sentences
 
