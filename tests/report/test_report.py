@@ -161,12 +161,6 @@ def document(documented: Documented) -> Document:
     return documented(REASON)
 
 
-@pytest.fixture
-def images() -> TestImages:
-    pixels = np.random.default_rng(1).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
-    return TestImages(pixels, np.arange(IMAGES) % 2, ("cat", "dog"))
-
-
 def lines_of(document: Document, name: str) -> list[dict[str, str]]:
     table = document.tables[name]
     return [dict(zip(table.titles, line, strict=True)) for line in table.lines]

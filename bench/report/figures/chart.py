@@ -47,16 +47,15 @@ def styles(
     """
     own = sorted({canonical_name(method) for method in ours})
     foreign = sorted({canonical_name(method) for method in theirs} - {*own, *controls})
-    # 6 colours and 7 marks meet again only after 42 methods.
-    found = {name: Style(_COLOURS[i % len(_COLOURS)], _mark(i)) for i, name in enumerate(own)}
+    found = {name: mark_of(i) for i, name in enumerate(own)}
     judges = sorted({canonical_name(method) for method in controls} - set(own))
-    found |= {name: Style(DENSE.colour, _mark(i)) for i, name in enumerate(judges)}
-    return found | {name: Style(GREY, _mark(len(own) + i)) for i, name in enumerate(foreign)}
+    found |= {name: Style(DENSE.colour, mark_of(i).mark) for i, name in enumerate(judges)}
+    return found | {name: Style(GREY, mark_of(len(own) + i).mark) for i, name in enumerate(foreign)}
 
 
 def mark_of(number: int) -> Style:
-    """Return the style of the `number`-th of several lines that have no name of a method."""
-    return Style(_COLOURS[number % len(_COLOURS)], _mark(number))
+    """Return the `number`-th style: 6 colours and 7 marks meet again only after 42."""
+    return Style(_COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)])
 
 
 def greyed(colour: str) -> str:
@@ -64,10 +63,6 @@ def greyed(colour: str) -> str:
     own, grey = (bytes.fromhex(text.removeprefix("#")) for text in (colour, GREY))
     mixed = bytes(round(0.45 * a + 0.55 * b) for a, b in zip(own, grey, strict=True))
     return f"#{mixed.hex()}"
-
-
-def _mark(index: int) -> str:
-    return _MARKS[index % len(_MARKS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,9 +77,8 @@ def answer_words(answer: AxisVerdict) -> str:
     """Return in short what was found: outcome and gain, or why there is no verdict; marked where
     the static networks had another training budget."""
     mark = f" {OTHER_BUDGET}" if unlike_budgets(answer) else ""
-    if answer.outside is not None:
-        return f"no static network of its cost ({_beside(answer, answer.outside)}){mark}"
-    return f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}{mark}"
+    found = f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}"
+    return f"{_other_cost(answer) or found}{mark}"
 
 
 def gain_words(answer: AxisVerdict) -> str:
@@ -94,10 +93,7 @@ def why(answer: AxisVerdict) -> str:
     """Return in short why there is no verdict, or how budgets differ; or nothing."""
     if answer.verdict is None and answer.outside is None:
         return one_line(answer.reason)
-    parts = [unlike_budgets(answer)]
-    if answer.outside is not None:
-        parts.insert(0, f"no static network of its cost ({_beside(answer, answer.outside)})")
-    return one_line("; ".join(filter(None, parts)))
+    return one_line("; ".join(filter(None, (_other_cost(answer), unlike_budgets(answer)))))
 
 
 def unlike_budgets(about: AxisVerdict) -> str:
@@ -111,9 +107,13 @@ def unlike_budgets(about: AxisVerdict) -> str:
     return f"budgets differ: {own.epochs:g} epochs, {'; '.join(found)}" if found else ""
 
 
-def _beside(answer: AxisVerdict, found: Outside) -> str:
+def _other_cost(answer: AxisVerdict) -> str:
+    """Return that no static network has this cost, beside the one compared with; or nothing."""
+    if answer.outside is None:
+        return ""
     (nearest,) = answer.static_names
-    return f"{_times(found)}x the {answer.axis.kind} of {nearest}"
+    beside = f"{_times(answer.outside)}x the {answer.axis.kind} of {nearest}"
+    return f"no static network of its cost ({beside})"
 
 
 def _times(found: Outside) -> str:
