@@ -160,12 +160,8 @@ class ParetoData:
     @property
     def static_curves(self) -> list[Curve]:
         """The lines through the best dense networks of each budget and ladder."""
-        found = {}
-        for ladder, budget in _by_kind(self.statics):
-            alike = self._statics_of(ladder, budget)
-            if len(alike) > 1:
-                found[tuple(map(id, alike))] = _static_curve(alike)
-        return list(found.values())
+        found = dict.fromkeys(tuple(self._statics_of(*kind)) for kind in _by_kind(self.statics))
+        return [_static_curve(alike) for alike in found if len(alike) > 1]
 
     def _statics_of(self, ladder: str, budget: TrainingBudget) -> list[Placed]:
         """Return the dense networks of a ladder that were trained alike, or with the budget that is
