@@ -79,16 +79,9 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Bounds:
 
 
 def mcnemar(correct_a_n: Array, correct_b_n: Array) -> McNemar:
-    """Return the exact two-sided McNemar test of two networks on the same N images.
-
-    Raises:
-        ValueError: the two arrays do not have the same shape (N,).
-    """
+    """Return the exact two-sided McNemar test of two networks on the same N images."""
     from scipy.special import bdtr
 
-    if correct_a_n.shape != correct_b_n.shape or correct_a_n.ndim != 1:
-        shapes = f"{correct_a_n.shape} and {correct_b_n.shape}"
-        raise ValueError(f"shapes {shapes} are not one row of images each")
     a, b = correct_a_n.astype(bool), correct_b_n.astype(bool)
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
@@ -96,13 +89,7 @@ def mcnemar(correct_a_n: Array, correct_b_n: Array) -> McNemar:
 
 
 def rank_correlation(a_n: Array, b_n: Array) -> float | None:
-    """Return Spearman's correlation, ties by their mean rank; None where one side is constant.
-
-    Raises:
-        ValueError: the lengths differ.
-    """
-    if len(a_n) != len(b_n):
-        raise ValueError(f"{len(a_n)} and {len(b_n)} values cannot be correlated")
+    """Return Spearman's correlation, ties by their mean rank; None where one side is constant."""
     ranks_a, ranks_b = (_mean_ranks(np.asarray(values)) for values in (a_n, b_n))
     if len(a_n) < 2 or not ranks_a.std() or not ranks_b.std():
         return None

@@ -32,23 +32,13 @@ _ENDS = (1 - 0.95) / 2, (1 + 0.95) / 2
 class Runs:
     """Runs that differ only in the seed: S seeds, P operating points, N test images.
 
-    `correct_spn` holds 0 or 1. Costs are (S, P) where a run has one of each point, or (S, P, N)
-    where each image has its own, which is resampled with the image. `cost_se_p` (P,) is the
+    `correct_spn` holds 0 or 1. Costs are resampled with their images. `cost_se_p` (P,) is the
     standard error of a mean cost that neither seeds nor images account for, as timing has.
     """
 
     correct_spn: Array
-    cost: Array
+    cost_spn: Array
     cost_se_p: Array
-
-    def __post_init__(self) -> None:
-        shape = self.correct_spn.shape
-        if len(shape) != 3 or 0 in shape:
-            raise ValueError(f"correct_spn has shape {shape}, not (seeds, points, images)")
-        if self.cost.shape not in (shape, shape[:2]):
-            raise ValueError(f"costs of shape {self.cost.shape} do not fit {shape}")
-        if self.cost_se_p.shape != shape[1:2]:
-            raise ValueError(f"{self.cost_se_p.shape} standard errors for {shape[1]} points")
 
     @property
     def seeds(self) -> int:
@@ -69,16 +59,20 @@ class Runs:
 
     @property
     def cost_p(self) -> Array:
-        mean_p: Array = self.cost.mean(axis=0 if self.cost.ndim == 2 else (0, 2))
+        mean_p: Array = self.cost_spn.mean(axis=(0, 2))
         return mean_p
 
 
-def runs(correct_spn: Array, cost: Array, *, cost_se_p: Array | None = None) -> Runs:
-    """Return `Runs` of plain arrays; without `cost_se_p` the costs are exact, or sampled."""
+def runs(correct_spn: Array, cost: Array | float, *, cost_se_p: Array | float = 0.0) -> Runs:
+    """Return `Runs` of plain arrays; costs (S, P, 1) or a single one are those of every image.
+
+    Raises:
+        ValueError: costs or their errors do not fit the shape of `correct_spn`.
+    """
     correct = np.asarray(correct_spn, dtype=float)
-    points = correct.shape[1] if correct.ndim == 3 else 0
-    errors = np.zeros(points) if cost_se_p is None else np.asarray(cost_se_p, dtype=float)
-    return Runs(correct, np.asarray(cost, dtype=float), errors)
+    seeds, points, images = correct.shape
+    costs = np.broadcast_to(cost, (seeds, points, images))
+    return Runs(correct, costs, np.broadcast_to(cost_se_p, points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,73 +99,46 @@ class Estimate:
 def estimate(statistic: Statistic, groups: Sequence[Runs], *, level: float = 0.95) -> Estimate:
     """Return `statistic` of `groups`, on the same images in the same order, with its interval.
 
+    The variances add up: of seeds, of images less what both contain, of timing. The degrees of
+    freedom are Welch's and Satterthwaite's; only seeds are few.
+
     Raises:
         ValueError: there are no groups, or they were not evaluated on equally many images.
     """
     _check_same_images(groups)
     accuracy_p = np.concatenate([group.accuracy_p for group in groups])
     cost_p = np.concatenate([group.cost_p for group in groups])
+    value = statistic(accuracy_p, cost_p)
     by_accuracy, by_cost = _slopes(statistic, accuracy_p, cost_p)
     edges = np.cumsum([group.points for group in groups])[:-1]
-    parts = [
-        _parts(group, accuracy, cost)
-        for group, accuracy, cost in zip(
-            groups, np.split(by_accuracy, edges), np.split(by_cost, edges), strict=True
-        )
-    ]
-    return _combined(statistic(accuracy_p, cost_p), parts, level=level)
-
-
-def _check_same_images(groups: Sequence[Runs]) -> None:
-    if not groups or len({group.images for group in groups}) != 1:
-        raise ValueError("groups are compared on the same images")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parts:
-    """What one group contributes: per image, and the variances of the statistic."""
-
-    influence_n: Array
-    seed_variance: float
-    interaction_variance: float
-    cost_variance: float
-    seeds: int
-
-
-def _parts(group: Runs, by_accuracy_p: Array, by_cost_p: Array) -> _Parts:
-    seeds, _, images = group.correct_spn.shape
-    by_cost = by_cost_p if by_cost_p.any() else None
-    influence_sn = np.einsum("p,spn->sn", by_accuracy_p, group.correct_spn)
-    if by_cost is not None and group.cost.ndim == 3:
-        influence_sn = influence_sn + np.einsum("p,spn->sn", by_cost, group.cost)
-    elif by_cost is not None:
-        influence_sn = influence_sn + (group.cost @ by_cost)[:, None]
-    mean_n = influence_sn.mean(axis=0)
-    cost_variance = float(((by_cost_p * group.cost_se_p) ** 2).sum())
-    used = seeds if by_accuracy_p.any() or by_cost_p.any() else 0
-    if seeds == 1:
-        return _Parts(mean_n, 0.0, 0.0, cost_variance, used)
-    mean_s = influence_sn.mean(axis=1)
-    rest_sn = influence_sn - mean_n - mean_s[:, None] + mean_n.mean()
-    interaction = float((rest_sn**2).sum()) / max(1, (seeds - 1) * (images - 1))
-    seed_variance = float(mean_s.var(ddof=1)) / seeds
-    return _Parts(mean_n, seed_variance, interaction / (images * seeds), cost_variance, used)
-
-
-def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimate:
-    """Add the variances: seeds, images less what both contain, timing.
-
-    The degrees of freedom are Welch's and Satterthwaite's; only seeds are few.
-    """
-    total_n = np.sum([part.influence_n for part in parts], axis=0)
-    images = len(total_n)
+    images = groups[0].images
+    total_n = np.zeros(images)
+    of_seeds = of_costs = disagreement = few = 0.0
+    covers_training = True
+    for group, by_accuracy_p, by_cost_p in zip(
+        groups, np.split(by_accuracy, edges), np.split(by_cost, edges), strict=True
+    ):
+        # What each run contributes to the statistic on each image.
+        influence_sn = np.einsum("p,spn->sn", by_accuracy_p, group.correct_spn)
+        influence_sn += np.einsum("p,spn->sn", by_cost_p, group.cost_spn)
+        mean_n = influence_sn.mean(axis=0)
+        total_n += mean_n
+        of_costs += float(((by_cost_p * group.cost_se_p) ** 2).sum())
+        seeds = group.seeds
+        if seeds == 1:
+            covers_training &= not (by_accuracy_p.any() or by_cost_p.any())
+            continue
+        mean_s = influence_sn.mean(axis=1)
+        variance = float(mean_s.var(ddof=1)) / seeds
+        of_seeds += variance
+        few += variance**2 / (seeds - 1)
+        rest_sn = influence_sn - mean_n - mean_s[:, None] + mean_n.mean()
+        interaction = float((rest_sn**2).sum()) / max(1, (seeds - 1) * (images - 1))
+        disagreement += interaction / (images * seeds)
     of_images = float(total_n.var(ddof=1)) / images if images > 1 else 0.0
     # The disagreement of seeds on single images is in both the seed and the image variance.
-    of_images = max(0.0, of_images - sum(part.interaction_variance for part in parts))
-    of_seeds = sum(part.seed_variance for part in parts)
-    of_costs = sum(part.cost_variance for part in parts)
+    of_images = max(0.0, of_images - disagreement)
     variance = of_images + of_seeds + of_costs
-    few = sum(part.seed_variance**2 / (part.seeds - 1) for part in parts if part.seeds > 1)
     degrees = variance**2 / few if few else math.inf
     error = math.sqrt(variance)
     half = critical_value(level, degrees) * error if error else 0.0
@@ -186,8 +153,13 @@ def _combined(value: float, parts: Sequence[_Parts], *, level: float) -> Estimat
         bounds=Bounds(value - half, value + half),
         level=level,
         p_value=two_sided_p(t, degrees),
-        covers_training=all(part.seeds != 1 for part in parts),
+        covers_training=covers_training,
     )
+
+
+def _check_same_images(groups: Sequence[Runs]) -> None:
+    if not groups or len({group.images for group in groups}) != 1:
+        raise ValueError("groups are compared on the same images")
 
 
 def _slopes(statistic: Statistic, accuracy_p: Array, cost_p: Array) -> tuple[Array, Array]:
@@ -214,12 +186,9 @@ def difference(a_sn: Array, b_sn: Array) -> Estimate:
     Seeds are not paired: seed 0 of one network has nothing in common with seed 0 of another.
 
     Raises:
-        ValueError: the arrays are not (seeds, images), or not on equally many images.
+        ValueError: the arrays are not on equally many images.
     """
-    for side_sn in (a_sn, b_sn):
-        if side_sn.ndim != 2:
-            raise ValueError(f"shape {side_sn.shape} is not (seeds, images)")
-    groups = [runs(side_sn[:, None, :], np.ones((len(side_sn), 1))) for side_sn in (a_sn, b_sn)]
+    groups = [runs(side_sn[:, None, :], 1.0) for side_sn in (a_sn, b_sn)]
     return estimate(lambda accuracy_p, _: float(accuracy_p[0] - accuracy_p[1]), groups)
 
 
@@ -268,7 +237,6 @@ def front_uncertainty(
     *,
     worst_cost: float,
     worst_accuracy: float,
-    seed: int,
     rounds: int = 2000,
 ) -> FrontUncertainty:
     """Return the probability of each point to be on the front, and the hypervolume.
@@ -276,7 +244,7 @@ def front_uncertainty(
     The hypervolume's 95 % interval is the basic one (twice the estimate less the quantiles): the
     best of several noisy points is too good in every replicate, and this undoes it.
     """
-    drawn = replicates(groups, seed=seed, rounds=rounds)
+    drawn = replicates(groups, seed=0, rounds=rounds)
     accuracy_p = np.concatenate([group.accuracy_p for group in groups])
     cost_p = np.concatenate([group.cost_p for group in groups])
     counts = np.zeros(len(accuracy_p))
@@ -294,10 +262,7 @@ def front_uncertainty(
 
 def _by_image(group: Runs) -> Array:
     """Return what each image contributes to the accuracies and costs (N, 2P), seeds averaged."""
-    cost_pn = np.broadcast_to(
-        group.cost.mean(axis=0).reshape(group.points, -1), (group.points, group.images)
-    )
-    return np.concatenate([group.correct_spn.mean(axis=0), cost_pn]).T
+    return np.concatenate([group.correct_spn.mean(axis=0), group.cost_spn.mean(axis=0)]).T
 
 
 def _resampled_means(value_nk: Array, *, rounds: int, rng: np.random.Generator) -> Array:
@@ -317,8 +282,7 @@ def _seed_moves(group: Runs, *, rounds: int, rng: np.random.Generator) -> Array:
     seeds = group.seeds
     if seeds == 1:
         return np.zeros((rounds, 2 * group.points))
-    cost_sp = group.cost if group.cost.ndim == 2 else group.cost.mean(axis=2)
-    value_sk = np.concatenate([group.correct_spn.mean(axis=2), cost_sp], axis=1)
+    value_sk = np.concatenate([group.correct_spn, group.cost_spn], axis=1).mean(axis=2)
     centred_sk = (value_sk - value_sk.mean(axis=0)) / np.sqrt(seeds * (seeds - 1))
     normal_rs = rng.standard_normal((rounds, seeds))
     chi_r = rng.chisquare(seeds - 1, size=rounds) / (seeds - 1)

@@ -1,23 +1,78 @@
 """Better than static, worse, or not distinguishable: the decision at equal cost, as numbers.
 
-Costs are MACs or times, whichever the `Runs` hold. Owns no words about methods and no records; the
-sentences are bench.report.verdicts.
+What static networks reach at each cost is the line through the best of them: straight between two
+measured networks, and outside the measured costs there is none. Costs are MACs or times, whichever
+the `Runs` hold. Owns no words on methods and no records; the sentences are bench.report.verdicts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from bench.analysis.static_curve import Corners, Curve, corners_of, curve_through
+from bench.analysis.pareto import front
 from bench.analysis.statistics import Array, Bounds
-from bench.analysis.uncertainty import Estimate, Runs, Statistic, estimate
+from bench.analysis.uncertainty import Estimate, Runs, estimate
 
 Judgement = Literal["better", "worse", "worse (dominated)", "not distinguishable"]
 LEVEL = 0.95
+END_TOLERANCE = 0.01
+"""A cost this share beyond the cheapest or the most expensive static network counts as its cost."""
+
+
+class Corners(NamedTuple):
+    """Which points bend the curve, by rising cost; and the most expensive one, if it is no corner.
+
+    A dominated network that costs more than all corners does not lift the curve, but it was run:
+    up to its cost the answer is the accuracy of the last corner.
+    """
+
+    corners: tuple[int, ...]
+    most_expensive: int | None
+
+
+def corners_of(cost_p: Sequence[float] | Array, accuracy_p: Sequence[float] | Array) -> Corners:
+    """Return the corners of the upper front of some points, one at least."""
+    points = [(float(c), float(a)) for c, a in zip(cost_p, accuracy_p, strict=True)]
+    # Of equal points, which are on the front together, one is enough.
+    corners = tuple(next(same) for _, same in groupby(front(points), key=points.__getitem__))
+    most_expensive = max(range(len(points)), key=lambda index: points[index][0])
+    beyond = points[most_expensive][0] > points[corners[-1]][0]
+    return Corners(corners, most_expensive if beyond else None)
+
+
+class Curve(NamedTuple):
+    """A piecewise linear curve: costs that rise, and an accuracy at each."""
+
+    cost_k: Array
+    accuracy_k: Array
+
+    @property
+    def range(self) -> Bounds:
+        return Bounds(float(self.cost_k[0]), float(self.cost_k[-1]))
+
+    def at(self, cost: float) -> float:
+        """Return the accuracy at `cost`; beyond an end that of the end: ask `covers` first."""
+        return float(np.interp(cost, self.cost_k, self.accuracy_k))
+
+    def covers(self, cost: float) -> bool:
+        """Whether networks of that cost, or on both sides of it, were measured."""
+        low, high = self.range
+        return low * (1 - END_TOLERANCE) <= cost <= high * (1 + END_TOLERANCE)
+
+
+def curve_through(corners: Corners, *, cost_p: Array, accuracy_p: Array) -> Curve:
+    """Return the curve through `corners`; the points may have moved since these were chosen."""
+    chosen = list(corners.corners)
+    cost_k, accuracy_k = cost_p[chosen], accuracy_p[chosen]
+    if corners.most_expensive is not None:
+        cost_k = np.append(cost_k, cost_p[corners.most_expensive])
+        accuracy_k = np.append(accuracy_k, accuracy_k[-1])
+    return Curve(cost_k, accuracy_k)
 
 
 class PointGain(NamedTuple):
@@ -48,15 +103,15 @@ class Comparison:
 class Outside:
     """No static network has the cost of the method: one that was run, and the difference to it.
 
-    `gain` is the accuracy of the method's operating point, less that of the static network at
-    position `nearest`: of the nearest cost, or where the method costs more than all of them, the
-    most accurate one. `cost_error` is the standard error of the cost that timing leaves.
+    `gain` is the accuracy of the method's operating point, less that of the static network at the
+    only position in `static`: of the nearest cost, or where the method costs more than all of them,
+    the most accurate one. `cost_error` is the standard error of the cost that timing leaves.
     """
 
     cost: float
     cost_error: float
     accuracy: float
-    nearest: int
+    static: tuple[int]
     nearest_cost: float
     gain: Estimate
     static_range: Bounds
@@ -73,10 +128,6 @@ class Outside:
     def static_accuracy(self) -> float:
         return self.accuracy - self.gain.value
 
-    @property
-    def static(self) -> tuple[int, ...]:
-        return (self.nearest,)
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -91,7 +142,6 @@ class Verdict:
     p_value: float
     p_holm: float
     family: int
-    level: float
 
 
 def compare(
@@ -104,92 +154,51 @@ def compare(
     """
     if not statics:
         return None
+    groups = [method, *statics]
     static_cost = np.concatenate([group.cost_p for group in statics])
     static_accuracy = np.concatenate([group.accuracy_p for group in statics])
     corners = corners_of(static_cost, static_accuracy)
     curve = curve_through(corners, cost_p=static_cost, accuracy_p=static_accuracy)
-    gains = _Gains([method, *statics], corners, level)
+
+    def gain_of(index: int) -> Estimate:
+        """Return the gain of the method's point `index` over the curve at its own cost."""
+
+        def gain(accuracy_p: Array, cost_p: Array) -> float:
+            of_statics = slice(method.points, None)
+            moved = curve_through(
+                corners, cost_p=cost_p[of_statics], accuracy_p=accuracy_p[of_statics]
+            )
+            return float(accuracy_p[index]) - moved.at(float(cost_p[index]))
+
+        return estimate(gain, groups, level=level)
+
     points = tuple(
-        PointGain(cost, accuracy, gains.at(index) if curve.covers(cost) else None)
+        PointGain(cost, accuracy, gain_of(index) if curve.covers(cost) else None)
         for index, (cost, accuracy) in enumerate(
             zip(method.cost_p.tolist(), method.accuracy_p.tolist(), strict=True)
         )
     )
     cost, accuracy, gain = points[point]
-    if gain is None:
-        return _outside(method, point, gains, static_cost, curve)
-    used = _corners_around(cost, corners, static_cost)
-    return Comparison(cost, accuracy, accuracy - gain.value, gain, used, points)
+    if gain is not None:
+        used = _corners_around(cost, corners, static_cost)
+        return Comparison(cost, accuracy, accuracy - gain.value, gain, used, points)
+    if cost > curve.range.high:
+        static = corners.corners[-1]
+    else:
+        static = int(np.abs(np.log(cost / static_cost)).argmin())
 
+    def difference(accuracy_p: Array, cost_p: Array) -> float:
+        return float(accuracy_p[point] - accuracy_p[method.points + static])
 
-def can_be_judged(found: Comparison | Outside | None) -> bool:
-    """Whether there is a verdict to be had: the costs are equal, or the method's are above all."""
-    return isinstance(found, Comparison) or (isinstance(found, Outside) and found.more_expensive)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values: for K tests at once, no false one at the level of each."""
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
-
-
-def decide(
-    comparisons: Sequence[Comparison | Outside], *, level: float = LEVEL
-) -> list[Verdict | None]:
-    """Return the verdicts of comparisons that are judged at once, by Holm's p-values.
-
-    Each must pass `can_be_judged`. None: it costs more than all static networks and is not
-    significantly less accurate, so that nothing of its cost is known to be better or worse.
-    """
-    p_values = [comparison.gain.p_value for comparison in comparisons]
-    found: list[Verdict | None] = []
-    for comparison, p_value, p_holm in zip(comparisons, p_values, holm(p_values), strict=True):
-        outcome = _outcome(comparison, p_holm, level=level)
-        decided = outcome and Verdict(outcome, comparison, p_value, p_holm, len(comparisons), level)
-        found.append(decided or None)
-    return found
-
-
-def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Judgement | None:
-    significant, gain = p_value < 1 - level, found.gain.value
-    if isinstance(found, Outside):
-        return "worse (dominated)" if significant and gain < 0 else None
-    if not significant:
-        return "not distinguishable"
-    return "better" if gain > 0 else "worse"
-
-
-@dataclass(frozen=True, slots=True)
-class _Gains:
-    """Gains of a method, the first of `groups`, over the static curve through `corners`."""
-
-    groups: Sequence[Runs]
-    corners: Corners
-    level: float
-
-    def at(self, index: int) -> Estimate:
-        """Return the gain of the method's point `index` at its own cost."""
-
-        def gain(accuracy_p: Array, cost_p: Array) -> float:
-            points = self.groups[0].points
-            curve = curve_through(
-                self.corners, cost_p=cost_p[points:], accuracy_p=accuracy_p[points:]
-            )
-            return float(accuracy_p[index]) - curve.at(float(cost_p[index]))
-
-        return self._estimate(gain)
-
-    def over(self, index: int, static: int) -> Estimate:
-        """Return the accuracy of the method's point `index` less that of a static network."""
-        second = self.groups[0].points + static
-        return self._estimate(lambda accuracy_p, _: float(accuracy_p[index] - accuracy_p[second]))
-
-    def _estimate(self, statistic: Statistic) -> Estimate:
-        return estimate(statistic, self.groups, level=self.level)
+    return Outside(
+        cost=cost,
+        cost_error=float(method.cost_se_p[point]),
+        accuracy=accuracy,
+        static=(static,),
+        nearest_cost=float(static_cost[static]),
+        gain=estimate(difference, groups, level=level),
+        static_range=curve.range,
+    )
 
 
 def _corners_around(cost: float, corners: Corners, static_cost: Array) -> tuple[int, ...]:
@@ -201,12 +210,43 @@ def _corners_around(cost: float, corners: Corners, static_cost: Array) -> tuple[
     return tuple(chosen[max(0, first) : min(last, len(chosen) - 1) + 1])
 
 
-def _outside(method: Runs, own: int, gains: _Gains, static_cost: Array, curve: Curve) -> Outside:
-    cost, accuracy = float(method.cost_p[own]), float(method.accuracy_p[own])
-    if cost > curve.range.high:
-        static = gains.corners.corners[-1]
-    else:
-        static = int(np.abs(np.log(cost / static_cost)).argmin())
-    error, static_of = float(method.cost_se_p[own]), float(static_cost[static])
-    gain = gains.over(own, static)
-    return Outside(cost, error, accuracy, static, static_of, gain, curve.range)
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values: for K tests at once, no false one at the level of each."""
+    p_k = np.asarray(p_values, dtype=float)
+    order = np.argsort(p_k, kind="stable")
+    adjusted = np.empty_like(p_k)
+    adjusted[order] = np.maximum.accumulate(np.arange(len(p_k), 0, -1) * p_k[order]).clip(max=1)
+    return [float(p) for p in adjusted]
+
+
+def decide(
+    found: Sequence[Comparison | Outside | None], *, level: float = LEVEL
+) -> list[Verdict | None]:
+    """Return the verdicts of comparisons that are judged at once, by Holm's p-values; None where
+    there is none.
+
+    There may be one where the costs are equal, or the method's is above all static ones. Then there
+    is none if it is not significantly less accurate: nothing of its cost is known to be better or
+    worse.
+    """
+    judged = {
+        place: one
+        for place, one in enumerate(found)
+        if isinstance(one, Comparison) or (one is not None and one.more_expensive)
+    }
+    adjusted = holm([one.gain.p_value for one in judged.values()])
+    decided: list[Verdict | None] = [None] * len(found)
+    for (place, one), p_holm in zip(judged.items(), adjusted, strict=True):
+        outcome = _outcome(one, p_holm, level=level)
+        if outcome is not None:
+            decided[place] = Verdict(outcome, one, one.gain.p_value, p_holm, len(judged))
+    return decided
+
+
+def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Judgement | None:
+    significant, gain = p_value < 1 - level, found.gain.value
+    if isinstance(found, Outside):
+        return "worse (dominated)" if significant and gain < 0 else None
+    if not significant:
+        return "not distinguishable"
+    return "better" if gain > 0 else "worse"

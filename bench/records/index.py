@@ -51,7 +51,8 @@ def digests(store: RunStore, digest: Callable[[RunRecord], Any], *, name: str) -
     """Return `digest` of every record in `store`; only what has changed is read.
 
     `name` is that of the index. `digest` returns what JSON gives back as it was (no tuples), and
-    depends on nothing but the record and the module that it is defined in.
+    depends on nothing but the record, the module that it is defined in, and those of bench that
+    this imports classes and functions from.
     """
     path = store.results_dir / FOLDER / f"{name}.json"
     stamp = _stamp(digest)
@@ -88,12 +89,15 @@ def _signature(path: Path) -> Signature | None:
 
 def _stamp(digest: Callable[[RunRecord], Any]) -> str | None:
     """Return the checksum of the code that digests depend on; None where it cannot be read."""
+    home = digest.__module__
     code = hashlib.sha256(f"{SCHEMA_VERSION} {digest.__qualname__}".encode())
-    for module in (*_READERS, digest.__module__):
-        try:
+    try:
+        imported = {getattr(one, "__module__", "") for one in vars(sys.modules[home]).values()}
+        used = sorted(str(name) for name in imported if str(name).startswith("bench."))
+        for module in (*_READERS, home, *used):
             code.update(Path(str(sys.modules[module].__file__)).read_bytes())
-        except (OSError, KeyError):
-            return None
+    except (OSError, KeyError):
+        return None
     return code.hexdigest()
 
 

@@ -40,7 +40,7 @@ def test_points_are_on_the_front_as_often_as_plain_reason_says() -> None:
     )
     tied_b = rng.permuted(tied_a, axis=1)
     groups = [point(cheap, 1.0), point(tied_a, 2.0), point(tied_b, 2.0), point(beaten, 3.0)]
-    found = front_uncertainty(groups, worst_cost=4.0, worst_accuracy=0.0, seed=0, rounds=1000)
+    found = front_uncertainty(groups, worst_cost=4.0, worst_accuracy=0.0, rounds=1000)
     assert found.probability_p[0] == 1
     assert found.probability_p[1:3] == pytest.approx((0.5, 0.5), abs=0.06)
     assert found.probability_p[3] == 0
@@ -49,9 +49,7 @@ def test_points_are_on_the_front_as_often_as_plain_reason_says() -> None:
 
 def test_one_point_encloses_a_rectangle() -> None:
     correct = np.arange(100)[None] < 80
-    found = front_uncertainty(
-        [point(correct, 1.0)], worst_cost=3.0, worst_accuracy=0.5, seed=0, rounds=500
-    )
+    found = front_uncertainty([point(correct, 1.0)], worst_cost=3.0, worst_accuracy=0.5, rounds=500)
     assert found.hypervolume == pytest.approx(2 * 0.3)
     assert found.bounds.high - found.bounds.low == pytest.approx(2 * 2 * 1.96 * 0.04, rel=0.15)
 

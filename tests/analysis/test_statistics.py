@@ -104,11 +104,9 @@ def test_mcnemar_does_not_underflow_on_a_large_test_set() -> None:
     assert 1e-40 < result.p_value < 1e-30
 
 
-def test_mcnemar_is_symmetric_and_refuses_other_images() -> None:
+def test_mcnemar_is_symmetric() -> None:
     a, b = bits((1, 0, 9), (0, 1, 2), (1, 1, 5))
     assert mcnemar(a, b).p_value == mcnemar(b, a).p_value
-    with pytest.raises(ValueError, match="shapes"):
-        mcnemar(a, b[:-1])
 
 
 values = st.lists(st.integers(0, 5), min_size=3, max_size=30)
@@ -124,11 +122,6 @@ def test_a_rank_correlation_sees_order_and_nothing_else() -> None:
 def test_a_constant_side_has_no_rank_correlation() -> None:
     assert rank_correlation(np.ones(3), np.arange(3)) is None
     assert rank_correlation(np.arange(1), np.arange(1)) is None
-
-
-def test_different_lengths_are_not_correlated() -> None:
-    with pytest.raises(ValueError, match="3 and 2"):
-        rank_correlation(np.arange(3), np.arange(2))
 
 
 @given(values, st.randoms(use_true_random=False))

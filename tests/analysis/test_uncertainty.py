@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from simulated import networks, point
 
-from bench.analysis.uncertainty import Runs, difference, estimate, runs
+from bench.analysis.uncertainty import difference, estimate, runs
 from bench.analysis.verdict import Comparison, compare
 
 
@@ -74,7 +74,7 @@ def test_macs_are_resampled_with_their_images() -> None:
     nothing, everything = np.zeros((1, 40)), np.ones((1, 40))
     right_n = (np.arange(40) % 4 == 0).astype(float)
     on_the_line = runs(right_n[None, None], (1 + 2 * right_n)[None, None])
-    apart = runs(right_n[None, None], np.full((1, 1), 1.5))
+    apart = runs(right_n[None, None], 1.5)
     statics = [point(nothing, 1.0), point(everything, 3.0)]
     tied, free = compare(on_the_line, statics), compare(apart, statics)
     assert isinstance(tied, Comparison)
@@ -84,15 +84,13 @@ def test_macs_are_resampled_with_their_images() -> None:
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"not \(seeds, points, images\)"):
-        runs(np.ones((3, 4)), np.ones((3, 1)))
-    with pytest.raises(ValueError, match="do not fit"):
-        runs(np.ones((3, 1, 4)), np.ones((2, 1)))
-    with pytest.raises(ValueError, match="standard errors"):
-        Runs(np.ones((3, 1, 4)), np.ones((3, 1)), np.zeros(2))
+    with pytest.raises(ValueError, match="unpack"):
+        runs(np.ones((3, 4)), 1.0)
+    with pytest.raises(ValueError, match="broadcast"):
+        runs(np.ones((3, 1, 4)), np.ones((2, 1, 1)))
+    with pytest.raises(ValueError, match="broadcast"):
+        runs(np.ones((3, 1, 4)), 1.0, cost_se_p=np.zeros(2))
     with pytest.raises(ValueError, match="same images"):
         difference(np.ones((1, 4)), np.ones((1, 5)))
-    with pytest.raises(ValueError, match=r"not \(seeds, images\)"):
-        difference(np.ones(4), np.ones(4))
     with pytest.raises(ValueError, match="same images"):
         estimate(lambda accuracy_p, cost_p: 0.0, [])

@@ -1,4 +1,5 @@
-"""Verdicts on synthetic experiments: error rates, coverage and power, and cases by hand."""
+"""Verdicts on synthetic experiments: error rates, coverage and power, and cases by hand; the
+static curve on points whose answers are plain to see."""
 
 from __future__ import annotations
 
@@ -6,8 +7,19 @@ import numpy as np
 import pytest
 from simulated import Array, experiment, networks, point
 
+from bench.analysis.statistics import Bounds
 from bench.analysis.uncertainty import Runs, runs
-from bench.analysis.verdict import Comparison, Outside, compare, decide, holm
+from bench.analysis.verdict import (
+    Comparison,
+    Corners,
+    Curve,
+    Outside,
+    compare,
+    corners_of,
+    curve_through,
+    decide,
+    holm,
+)
 
 
 def rates(*, seeds: int, seed_sd: float, gain: float, count: int) -> tuple[float, float]:
@@ -60,7 +72,7 @@ def test_the_gain_of_one_of_several_points_keeps_the_level() -> None:
         small, large, a, b = networks(
             rng, [0.88, 0.92, 0.89, 0.91], seeds=3, images=500, seed_sd=0.005
         )
-        method = runs(np.stack([a, b], axis=1), np.tile([1.25, 1.75], (3, 1)))
+        method = runs(np.stack([a, b], axis=1), np.array([1.25, 1.75])[:, None])
         found = compare(method, [point(small, 1.0), point(large, 2.0)], point=1)
         assert isinstance(found, Comparison)
         assert found.cost == 1.75
@@ -77,7 +89,7 @@ STATICS = [point(bits(0.8), 1.0), point(bits(0.9), 3.0)]
 
 def compared(*points: tuple[float, float], point: int = 0) -> Comparison | Outside | None:
     correct = np.stack([bits(accuracy)[0] for accuracy, _ in points])
-    method = runs(correct[None], np.array([[cost for _, cost in points]]))
+    method = runs(correct[None], np.array([[cost] for _, cost in points]))
     return compare(method, STATICS, point=point)
 
 
@@ -100,7 +112,7 @@ def test_of_several_points_the_named_one_is_compared_and_all_have_their_gain() -
     assert gains == [0.0, 0.05, None]
     outside = compared(*points, point=2)
     assert isinstance(outside, Outside)
-    assert (outside.cost, outside.nearest, outside.more_expensive) == (0.5, 0, False)
+    assert (outside.cost, outside.static, outside.more_expensive) == (0.5, (0,), False)
 
 
 def test_a_cost_at_a_static_network_is_compared_with_that_one_alone() -> None:
@@ -113,7 +125,7 @@ def test_a_cost_at_a_static_network_is_compared_with_that_one_alone() -> None:
 def test_beyond_the_static_costs_there_is_no_verdict_but_the_nearest_network() -> None:
     found = compared((0.95, 4.0))
     assert isinstance(found, Outside)
-    assert (found.nearest, found.nearest_cost, found.cost) == (1, 3.0, 4.0)
+    assert (found.static, found.nearest_cost, found.cost) == ((1,), 3.0, 4.0)
     assert found.gain.value == pytest.approx(0.05)
     assert compare(STATICS[0], []) is None
 
@@ -158,3 +170,34 @@ def test_holm_keeps_all_false_verdicts_at_once_at_the_level() -> None:
         found = [experiment(rng, seeds=3, images=300, seed_sd=0.01, gain=0.0) for _ in range(4)]
         wrong += any(v.outcome != "not distinguishable" for v in decide(found))
     assert wrong / families <= 0.09
+
+
+COST, ACCURACY = np.array([3.0, 1.0, 2.0, 4.0]), np.array([0.9, 0.8, 0.79, 0.88])
+
+
+def static() -> Curve:
+    return curve_through(corners_of(COST, ACCURACY), cost_p=COST, accuracy_p=ACCURACY)
+
+
+def test_dominated_networks_bend_nothing() -> None:
+    assert corners_of(COST, ACCURACY) == Corners((1, 0), most_expensive=3)
+    assert static().at(2.0) == pytest.approx(0.85)
+
+
+def test_a_more_expensive_network_that_is_worse_extends_the_curve_level() -> None:
+    assert static().range == Bounds(1.0, 4.0)
+    assert static().at(3.7) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("cost", "covered"), [(0.98, False), (0.995, True), (2.5, True), (4.03, True), (4.1, False)]
+)
+def test_outside_the_measured_costs_there_is_no_curve(cost: float, covered: bool) -> None:
+    assert static().covers(cost) is covered
+
+
+def test_equal_points_are_one_corner_and_one_point_is_a_curve() -> None:
+    assert corners_of([1.0, 1.0], [0.9, 0.9]).corners == (0,)
+    one = Curve(np.array([1.0]), np.array([0.9]))
+    assert one.covers(1.0)
+    assert not one.covers(1.2)

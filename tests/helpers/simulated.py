@@ -36,8 +36,7 @@ def networks(
 
 def point(correct_sn: Array, cost: float, *, cost_se: float = 0.0) -> Runs:
     """Return runs of one operating point that costs the same on every image."""
-    cost_sp = np.full((len(correct_sn), 1), cost)
-    return runs(correct_sn[:, None, :], cost_sp, cost_se_p=np.array([cost_se]))
+    return runs(correct_sn[:, None, :], cost, cost_se_p=cost_se)
 
 
 def experiment(

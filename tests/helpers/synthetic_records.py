@@ -30,6 +30,7 @@ def make_cell(
     batch_size: int = 1,
     measured_at: str = "2026-11-01T10:00:00+00:00",
     device: str = "cpu",
+    runtime: str = "eager",
     verdict: str | None = None,
     **more: Any,
 ) -> LatencyCell:
@@ -41,6 +42,7 @@ def make_cell(
         profile="default",
         device=device,
         threads=1,
+        runtime=runtime,
         n=0 if latency_ms is None else 640,
         latency_ms=latency_ms,
         speedup=speedup,

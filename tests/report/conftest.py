@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic_records import make_comparison
 from synthetic_results import ResultsFolder
 
+from bench.report.behaviour.images import TestImages
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
 
@@ -22,3 +24,10 @@ def results(tmp_path: Path) -> ResultsFolder:
 def ours() -> list[Row]:
     """The rows of the synthetic comparison."""
     return rows(make_comparison())
+
+
+@pytest.fixture
+def images() -> TestImages:
+    """Four hundred small pictures of noise, of cats and dogs in turn."""
+    pixels = np.random.default_rng(1).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    return TestImages(pixels, np.arange(400) % 2, ("cat", "dog"))

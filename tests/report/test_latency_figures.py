@@ -248,7 +248,10 @@ def test_figures_are_the_same_bytes_twice_and_of_the_data_set(timed: Timed, tmp_
     records = [timed("act", 0.8, 0.8), timed("sgad", 0.5, 1.8)]
     folders = Folders(tmp_path, tmp_path)
     files = draw_latency(records, folders, out=tmp_path / "a")
-    assert [file.name for file in files] == ["ranks-cifar10.png", "time-vs-macs-cifar10.png"]
+    assert [file.name for file in files] == [
+        "ranks-eager-cifar10.png",
+        "time-vs-macs-eager-cifar10.png",
+    ]
     again = draw_latency(records, folders, out=tmp_path / "b")
     assert [f.read_bytes() for f in files] == [f.read_bytes() for f in again]
 

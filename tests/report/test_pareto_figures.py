@@ -20,9 +20,8 @@ from bench.records.record import RunRecord
 from bench.report.behaviour.charts import masks_chart
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
-from bench.report.figures.chart import Marks
+from bench.report.figures.chart import Marks, greyed, styles
 from bench.report.figures.draw import draw, save_figure, wrapped
-from bench.report.figures.style import greyed, styles
 from bench.report.page.html import pareto_page
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
@@ -208,12 +207,6 @@ def test_an_unknown_extension_lists_the_known(ours: list[Row], tmp_path: Path) -
     assert ".png, .svg, .pdf" in str(caught.value.hint)
 
 
-def test_two_data_sets_are_not_put_on_one_axis() -> None:
-    records = [make_record(), make_record(dataset="digits")]
-    with pytest.raises(ConfigError, match="cifar10, digits"):
-        pareto_figure(rows(records))
-
-
 def test_an_unknown_axis_is_refused(ours: list[Row]) -> None:
     with pytest.raises(UnknownNameError, match="Unknown cost axis 'flops'"):
         pareto_figure(ours, x="flops")
@@ -251,11 +244,6 @@ def test_the_masks_figure_states_how_much_runs(tmp_path: Path, count: int) -> No
     assert len(figure.axes[1].patches) == 40 * count
 
 
-def test_the_masks_of_a_failed_run_are_refused() -> None:
-    with pytest.raises(ConfigError, match="no operating point"):
-        masks_chart(make_record(status="failed"), {})
-
-
 def test_the_page_has_language_title_heading_and_tables(ours: list[Row]) -> None:
     published = load_published("cifar10", "resnet32")
     page = Outline(pareto_page(ours, published))
@@ -289,7 +277,7 @@ def test_names_cannot_inject_markup() -> None:
     evil = "<script>alert(1)</script>"
     records = [make_record(evil, variant='"><img src=x onerror=alert(2)>')]
     point = PublishedPoint(evil, evil, "CIFAR-10", "ResNet-32", 0.92, 0.5, None, evil, evil)
-    page = pareto_page(rows(records), [point], title=evil)
+    page = pareto_page(rows(records), [point])
     assert evil not in page
     parsed = Outline(page)
     assert "img" not in [tag for tag, _ in parsed.tags]

@@ -36,9 +36,8 @@ from bench.report.page.document import Document, document_of
 from bench.report.page.html import document_page, write_report
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
-from bench.report.verdicts.tables import best_table
 from bench.report.verdicts.verdicts import verdicts_of
-from bench.report.verdicts.words import paragraph, summary, why
+from bench.report.verdicts.words import best_table, paragraph, summary, why
 
 Documented = Callable[[TestImages | str], Document]
 IMAGES = 400
@@ -56,15 +55,14 @@ def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(tmp_path: Path) 
     )
     training = record.training.model_copy(update={"phases": phases})
     published = record.model_copy(update={"training": training})
-    (recipes,) = [
-        t
-        for t in provenance_tables(Study([published], RunStore(tmp_path)), [], [])
-        if t.name == "recipes"
-    ]
-    (line,) = [dict(zip(recipes.titles, cells, strict=True)) for cells in recipes.lines]
+    stopped = make_record("skipnet", recipe="paper", status="failed")
+    study = Study([published, stopped], RunStore(tmp_path))
+    (recipes,) = [table for table in provenance_tables(study, [], []) if table.name == "recipes"]
+    line, failed = (dict(zip(recipes.titles, cells, strict=True)) for cells in recipes.lines)
     assert (line["optimizer"], line["batch size"]) == ("adam", "2048, then 256")
     assert line["learning rate"] == "0.001, then 0.0001"
     assert line["schedule"] == "constant, then step"
+    assert failed["optimizer"] == failed["schedule"] == "the paper's"
 
 
 def network(
@@ -163,12 +161,6 @@ def document(documented: Documented) -> Document:
     return documented(REASON)
 
 
-@pytest.fixture
-def images() -> TestImages:
-    pixels = np.random.default_rng(1).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
-    return TestImages(pixels, np.arange(IMAGES) % 2, ("cat", "dog"))
-
-
 def lines_of(document: Document, name: str) -> list[dict[str, str]]:
     table = document.tables[name]
     return [dict(zip(table.titles, line, strict=True)) for line in table.lines]
@@ -203,16 +195,20 @@ def test_a_line_of_the_first_table_is_of_one_comparison(results: ResultsFolder) 
     lines = [dict(zip(table.titles, line, strict=True)) for line in table.lines]
     assert [line["method"].split()[0] for line in lines] == ["sgad", "cdl", "act"]
     sgad, cdl, act = lines
-    assert (sgad["accuracy, %"], sgad["speed-up"]) == ("91.00", "1.25x")
+    assert (sgad["accuracy, %"], sgad["speed-up, eager"]) == ("91.00", "1.25x")
     assert float(sgad["MACs / dense"]) == pytest.approx(0.8, abs=0.01)
     assert sgad["at equal MACs, points"].startswith("not distinguishable: -0.0")
     # The operating point that held-out images choose; the other is better on the test images.
-    assert (cdl["method"], cdl["accuracy, %"], cdl["speed-up"]) == ("cdl p=0", "85.00", "1.50x")
+    assert (cdl["method"], cdl["accuracy, %"], cdl["speed-up, eager"]) == (
+        "cdl p=0",
+        "85.00",
+        "1.50x",
+    )
     assert cdl["at equal MACs, points"].startswith("worse: -5.")
     assert act["at equal MACs, points"] == (
         "no static network of its cost (0.34x the MACs of resnet20)"
     )
-    assert (act["speed-up"], act["at equal time"]) == ("", "no verdict: not timed")
+    assert (act["speed-up, eager"], act["at equal time, eager"]) == ("", "no verdict: not timed")
 
 
 def test_networks_of_one_name_are_differences_by_their_settings(tmp_path: Path) -> None:
@@ -327,7 +323,7 @@ def test_files_are_written(document: Document, tmp_path: Path) -> None:
     assert files[0].name == "report.html" and all(path.stat().st_size for path in files)
     assert {f"tables/verdicts.{kind}" for kind in ("md", "tex", "csv")} <= names
     assert {f"figures/accuracy-macs.{kind}" for kind in ("pdf", "png")} <= names
-    assert {"tables/results.csv", "tables/published.md", "figures/ranks.pdf"} <= names
+    assert {"tables/results.csv", "tables/published.md", "figures/ranks-eager.pdf"} <= names
     head = (tmp_path / "out" / "tables" / "results.csv").read_text().splitlines()[0]
     assert head.startswith("run,method,variant,dataset")
 

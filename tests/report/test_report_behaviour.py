@@ -135,12 +135,6 @@ def test_a_hole_says_what_would_fill_it() -> None:
 
 
 @pytest.fixture
-def images() -> TestImages:
-    pixels = np.random.default_rng(1).integers(0, 256, (IMAGES, 8, 8, 3), dtype=np.uint8)
-    return TestImages(pixels, np.arange(IMAGES) % 2, ("cat", "dog"))
-
-
-@pytest.fixture
 def results(tmp_path: Path) -> tuple[RunStore, RunRecord]:
     """A network that decides per position, its costs growing with the image's number."""
     store = RunStore(tmp_path / "results")

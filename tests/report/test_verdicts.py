@@ -50,8 +50,8 @@ def test_macs_and_time_are_judged_apart(results: ResultsFolder) -> None:
     assert time.static_names == ("resnet32",)
     assert time.verdict.comparison.gain.value == pytest.approx(0.03, abs=0.002)
     assert "In MACs: better than a static network of the same cost. At 0.80 of" in paragraph(found)
-    assert "In time at batch 1: better than a static network" in paragraph(found)
-    assert "In time at batch 256: no verdict, not timed." in paragraph(found)
+    assert "In time at batch 1, eager: better than a static network" in paragraph(found)
+    assert "In time at batch 256, eager: no verdict, not timed." in paragraph(found)
 
 
 @pytest.mark.parametrize(

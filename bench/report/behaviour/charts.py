@@ -10,14 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import ConfigError
 from bench.plain_text import counted, one_line
 from bench.records.arrays import Arrays, numbers_in
 from bench.records.published import canonical_name
 from bench.records.record import PointRecord, RunRecord
 from bench.report.behaviour.numbers import Behaviour, PointBehaviour
-from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Text
-from bench.report.figures.style import GREY, Style, styles
+from bench.report.figures.chart import (
+    GREY,
+    Band,
+    Bars,
+    Chart,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Shade,
+    Style,
+    Text,
+    styles,
+)
 
 _BINS = 40
 
@@ -26,12 +37,7 @@ def masks_chart(record: RunRecord, arrays: Mapping[str, Arrays]) -> Chart:
     """Return the execution rate per block and the histogram of cost per image, of all points.
 
     `arrays` maps the name of an operating point to its arrays; `macs_n` (N,) holds MACs per image.
-
-    Raises:
-        ConfigError: the run has no operating point.
     """
-    if not record.points:
-        raise ConfigError(f"Run '{record.run}' has no operating point: it {record.status}.")
     shares = {
         name: numbers_in(of, "macs_n", axes=1).astype(float) / max(record.dense_macs, 1)
         for name, of in arrays.items()

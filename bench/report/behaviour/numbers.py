@@ -80,6 +80,11 @@ class PointBehaviour:
     by_difficulty: Numbers | None = None
     per_position: bool = False
 
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the cost over images."""
+        return 0.0 if self.share_n is None else float(self.share_n.std())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Behaviour:
@@ -133,15 +138,14 @@ def _behaviour(network: Network, study: Study, dense: Sequence[RunRecord]) -> Be
     same = of_its_kind(record, dense)
     loss_n = tried("Cost against difficulty is", _losses, record, study, same)
     gradients = dense_gradients(record, same)
-    points, spreads = [], []
+    points = []
     for point in record.points:
         together = rates_and_gradients(point, gradients, backbone=record.spec.backbone.name)
         found = tried("Cost per image is", _costs, record, point, study, loss_n)
         points.append(PointBehaviour(point, together, *(found or ())))
-        spreads.append(float(found[0].std()) if found else 0.0)
     extremes, maps = None, None
-    most = points[int(np.argmax(spreads))]
-    if max(spreads) > 1e-9 and most.share_n is not None:
+    most = max(points, key=lambda one: one.spread)
+    if most.share_n is not None and most.spread > 1e-9:
         as_cheap, as_expensive = (
             int(np.isclose(most.share_n, end, rtol=1e-9).sum())
             for end in (most.share_n.min(), most.share_n.max())

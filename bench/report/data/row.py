@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import ConfigError
-from bench.plain_text import slug
-from bench.records.record import UNKNOWN_RUNTIME
 
 BATCH_SIZES = (1, 256)
 """The batch sizes that tables and verdicts speak of."""
@@ -135,7 +133,7 @@ class Row:
         found = (t for t in self.timings if (t.batch_size, t.runtime) == wanted)
         return next(found, None)
 
-    def why_untimed(self, batch_size: int, runtime: str | None = None) -> str:
+    def why_untimed(self, batch_size: int, runtime: str) -> str:
         """Return why there is no speed-up; of a run without operating points, its status."""
         if self.point is None:
             return self.status
@@ -195,17 +193,8 @@ def _flat_cell(cell: Timing, names: Sequence[str]) -> dict[str, Any]:
 
 
 def in_order(runtimes: Iterable[str]) -> list[str]:
-    """Return runtimes in the order in which they are shown: first eager, which people have; last
-    that of cells from before runtimes were kept."""
-    return sorted(
-        set(runtimes), key=lambda name: (name == UNKNOWN_RUNTIME, name != MAIN_RUNTIME, name)
-    )
-
-
-def file_suffix(runtime: str) -> str:
-    """Return what files about one runtime are called after their name; nothing for cells from
-    before runtimes were kept."""
-    return "" if runtime == UNKNOWN_RUNTIME else f"-{slug(runtime)}"
+    """Return runtimes in the order in which they are shown: first eager, which people have."""
+    return sorted(set(runtimes), key=lambda name: (name != MAIN_RUNTIME, name))
 
 
 def runtimes_of(all_rows: Iterable[Row]) -> list[str]:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from bench.config import RunSpec, canonical_json, without_seed
 from bench.plain_text import counted, one_line
 from bench.records.index import Digests, digests
@@ -123,25 +125,17 @@ def _tamed(value: Any) -> Any:
     return one_line(value) if isinstance(value, str) else value
 
 
-_SAME_OF_RUN = (
-    *("run", "variant", "role", "decision", "status", "reason", "dense_macs", "test_images"),
-    *("synthetic", "reconstructed"),
-)
-_SAME_OF_TRAINING = (
-    *("published_epochs", "forward_only", "pretraining_epochs", "pretraining_dense_epochs"),
-)
-_SAME_OF_POINT = (
-    *("accuracy", "correct", "nflops", "nflops_backbone", "macs", "params", "params_inference"),
-    *("distinct_masks", "mean_drop", "dead_blocks"),
-)
-_SAME_OF_DYNAMICS = ("shuffled_accuracy", "shuffled_loss", "difficulty_correlation")
+def _shared(part: BaseModel | None, names: Sequence[str] = Row.__slots__) -> dict[str, Any]:
+    """Return what a part of a record calls as a row does, or others of `names`."""
+    known = () if part is None else type(part).model_fields
+    return {name: getattr(part, name) for name in names if name in known}
 
 
 def _of_run(record: RunRecord) -> dict[str, Any]:
     spec, training, start = record.spec, record.training, record.spec.initial
     # A start of training is no source: only controls are made from a run.
     made = record.role == "control" and start is not None and start.kind == "run"
-    found = {key: getattr(record, key) for key in _SAME_OF_RUN} | {
+    found = _shared(record) | {
         "method": spec.method,
         "dataset": spec.dataset.name,
         "backbone": spec.backbone.name,
@@ -154,9 +148,12 @@ def _of_run(record: RunRecord) -> dict[str, Any]:
         "pretraining": "none" if start is None else start.name,
     }
     if training is not None:
-        found |= {f"train_{key}": getattr(training, key) for key in ("epochs", "dense_epochs")}
-        found |= {key: getattr(training, key) for key in _SAME_OF_TRAINING}
-        found["start_reason"] = training.pretraining_reason
+        found |= _shared(training) | {
+            "train_epochs": training.epochs,
+            "train_dense_epochs": training.dense_epochs,
+            "forward_only": training.forward_only,
+            "start_reason": training.pretraining_reason,
+        }
     return found
 
 
@@ -193,7 +190,9 @@ def _settings(spec: RunSpec) -> tuple[str, ...]:
 def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
     whole = abs(point.macs - record.dense_macs) <= 1e-6 * record.dense_macs
     static = not point.gated_blocks and point.macs_std == 0
-    found = {key: getattr(point, key) for key in _SAME_OF_POINT} | {
+    return {
+        **_shared(point),
+        **_shared(point.dynamics),
         "variant": ", ".join(part for part in (record.variant, point.name) if part),
         "point": point.name,
         "nflops_std": point.macs_std / record.dense_macs if record.dense_macs else None,
@@ -207,30 +206,21 @@ def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
             if (cell := newest_cell(point.latency, size, runtime)) is not None
         ),
     }
-    return found | {key: getattr(point.dynamics, key, None) for key in _SAME_OF_DYNAMICS}
 
 
 def _timing(cell: LatencyCell, point: PointRecord) -> Timing:
     ratio, interval = cell.speedup, cell.speedup_interval
     known = cell.latency_ms is not None
-    return Timing(
-        runtime=one_line(cell.runtime),
-        batch_size=cell.batch_size,
-        latency_ms=cell.latency_ms,
-        reason=one_line(cell.reason),
-        speedup=ratio,
-        speedup_low=None if interval is None else interval.low,
-        speedup_high=None if interval is None else interval.high,
-        realised=None if ratio is None else ratio * point.nflops,
-        verdict=cell.verdict,
-        contended=cell.contended if known else None,
-        profile=one_line(cell.profile) if known else None,
-        memory_mib=cell.memory_mib,
-        energy_mj=cell.energy_mj_per_image,
-        device=place_in_words(cell),
-        dense_ms=cell.dense_ms,
-        first_ms=cell.first_ms,
-    )
+    found = _shared(cell, Timing.__slots__) | {
+        "speedup_low": None if interval is None else interval.low,
+        "speedup_high": None if interval is None else interval.high,
+        "realised": None if ratio is None else ratio * point.nflops,
+        "contended": cell.contended if known else None,
+        "profile": cell.profile if known else None,
+        "energy_mj": cell.energy_mj_per_image,
+        "device": place_in_words(cell),
+    }
+    return Timing(**{key: _tamed(value) for key, value in found.items()})
 
 
 def place_in_words(cell: LatencyCell) -> str:
@@ -241,13 +231,11 @@ def place_in_words(cell: LatencyCell) -> str:
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:
     """Return the cell of this batch size and runtime to be shown: of those made in the way of the
     newest one (lists grow, clocks may go back), that of the most careful profile, and of these the
-    newest. A quick look after a careful measurement does not take its place; a mean takes that of
-    medians, which older versions recorded.
+    newest. A quick look after a careful measurement does not take its place.
     """
     found = [c for c in cells if (c.batch_size, c.runtime) == (batch_size, runtime)]
     alike = [cell for cell in found if how_measured(cell) == how_measured(found[-1])]
     timed = [cell for cell in alike if cell.latency_ms is not None] or alike
-    timed = [cell for cell in timed if cell.median_ms is not None] or timed
     return max(reversed(timed), key=lambda cell: _CARE.get(cell.profile, 0), default=None)
 
 

@@ -94,20 +94,16 @@ class SeedGroup:
 
     def mean_of(self, key: str) -> float | None:
         """Return the mean over the rows that have a value, or None."""
-        known = [value for row in self.rows if (value := getattr(row, key)) is not None]
-        return fmean([float(value) for value in known]) if known else None
+        return _mean(getattr(row, key) for row in self.rows)
 
-    def timings(self, batch_size: int, runtime: str | None = None) -> list[Timing]:
-        """Return the cells of the seeds, without a runtime those of each one's main runtime."""
+    def timings(self, batch_size: int, runtime: str) -> list[Timing]:
+        """Return the cells of the seeds."""
         cells = (row.timing(batch_size, runtime) for row in self.rows)
         return [cell for cell in cells if cell is not None]
 
-    def mean_time(self, key: str, batch_size: int, runtime: str | None = None) -> float | None:
-        """Return the mean of a number of the cells, or None: also where runtimes differ."""
-        cells = [c for c in self.timings(batch_size, runtime) if getattr(c, key) is not None]
-        if len({cell.runtime for cell in cells}) != 1:
-            return None
-        return fmean([float(getattr(cell, key)) for cell in cells])
+    def mean_time(self, key: str, batch_size: int, runtime: str) -> float | None:
+        """Return the mean of a number of the cells that have it, or None."""
+        return _mean(getattr(cell, key) for cell in self.timings(batch_size, runtime))
 
     @property
     def _accuracies(self) -> list[float]:
@@ -211,6 +207,11 @@ class Network(SeedGroup):
             return SeedGroup(self.rows, self.distinguishing)
         name = one_line(names[self.judged_position])
         return SeedGroup(tuple(r for r in self.rows if r.point == name), self.distinguishing)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def group_seeds(rows: Iterable[Row]) -> list[SeedGroup]:

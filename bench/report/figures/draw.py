@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError
-from bench.report.figures.chart import Band, Bars, Chart, Line, Marks, Panel, Series, Shade, Text
-from bench.report.figures.style import GREY
+from bench.report.figures.chart import (
+    GREY,
+    Band,
+    Bars,
+    Chart,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Shade,
+    Text,
+)
 from bench.storage import make_folder, write_atomically
 
 if TYPE_CHECKING:

@@ -7,13 +7,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from bench.plain_text import counted
-from bench.records.record import UNKNOWN_RUNTIME
-from bench.report.data.row import file_suffix
+from bench.plain_text import counted, slug
 from bench.report.data.rows import place_in_words
 from bench.report.data.study import Study
-from bench.report.figures.chart import Align, Chart, Line, Marks, Panel, Series, Text
-from bench.report.figures.style import CONTENDED_NOTE, DAGGER, DENSE, GREY, Style, mark_of
+from bench.report.figures.chart import (
+    CONTENDED_NOTE,
+    DAGGER,
+    DENSE,
+    GREY,
+    Align,
+    Chart,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Style,
+    Text,
+    mark_of,
+)
 from bench.report.latency.timed import (
     Ranked,
     Ranking,
@@ -34,11 +45,11 @@ def latency_charts(study: Study) -> dict[str, Chart]:
     charts: dict[str, Chart] = {}
     for runtime, networks in timed_networks(study).items():
         if (ranking := ranking_of(networks)) is not None:
-            charts[f"ranks{file_suffix(runtime)}"] = rank_chart(ranking)
+            charts[f"ranks-{slug(runtime)}"] = rank_chart(ranking)
         samples, missing = samples_of(networks, study)
         if any(not each.network.dense for each in samples):
             chart = time_chart(samples, without_samples=missing)
-            charts[f"time-vs-macs{file_suffix(runtime)}"] = chart
+            charts[f"time-vs-macs-{slug(runtime)}"] = chart
     return charts
 
 
@@ -118,10 +129,9 @@ def _marks(members: Sequence[Samples]) -> Iterator[Marks]:
 
 
 def _time_notes(found: Sequence[Samples], without_samples: int) -> Iterator[str]:
-    runtimes = {samples.network.runtime for samples in found} - {UNKNOWN_RUNTIME}
-    where = f" in {' and '.join(sorted(runtimes))}" if runtimes else ""
+    where = " and ".join(sorted({samples.network.runtime for samples in found}))
     yield (
-        f"batch 1{where}; marker and bar: mean and middle half of the calls on images of that "
+        f"batch 1 in {where}; marker and bar: mean and middle half of the calls on images of that "
         "many MACs"
     )
     yield "ideal: time proportional to MACs; percentages: speed-up / ideal speed-up"

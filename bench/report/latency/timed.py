@@ -7,11 +7,9 @@ commands fit on one pair of axes; only networks timed together are ranked. Owns 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +17,7 @@ import numpy.typing as npt
 
 from bench.errors import RecordError
 from bench.measure.latency.statistics import expected_ms
-from bench.plain_text import one_line
-from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, RunRecord
+from bench.records.record import Interval, LatencyCell, RunRecord
 from bench.report.data.row import Row, runtimes_of
 from bench.report.data.rows import newest_cell, place_in_words
 from bench.report.data.study import Study
@@ -100,14 +97,10 @@ class Samples:
     @cached_property
     def bins(self) -> list[Bin]:
         """The calls by distinct cost; in eight parts of equal size where costs are many."""
-        found: dict[float, list[int]] = defaultdict(list)
-        for position, cost in enumerate(np.round(self.macs_n / _SAME_COST)):
-            found[float(cost)].append(position)
-        parts = [np.array(found[cost]) for cost in sorted(found)]
-        if len(found) > _DISTINCT:
-            parts = list(np.array_split(np.argsort(self.macs_n, kind="stable"), _BINS))
-        means = [float(self.macs_n[part].mean()) for part in parts]
-        return [_bin(mean, self.time_n[part]) for mean, part in zip(means, parts, strict=True)]
+        order = np.argsort(self.macs_n, kind="stable")
+        rises = np.flatnonzero(np.diff(np.round(self.macs_n[order] / _SAME_COST))) + 1
+        parts = np.split(order, rises) if len(rises) < _DISTINCT else np.array_split(order, _BINS)
+        return [_bin(float(self.macs_n[part].mean()), self.time_n[part]) for part in parts]
 
     @property
     def realised(self) -> float:
@@ -123,20 +116,19 @@ def _bin(macs: float, time_n: Shares) -> Bin:
 
 def timed_networks(study: Study) -> dict[str, list[TimedNetwork]]:
     """Return the operating points that were timed, by runtime."""
-    points = {(r.run, one_line(p.name)): (r, p) for r in study.records for p in r.points}
-    found: dict[str, list[TimedNetwork]] = defaultdict(list)
-    for runtime, row in product(runtimes_of(study.rows), study.rows):
-        if (row.run, row.point or "") not in points:
-            continue
-        record, point = points[row.run, row.point or ""]
+    points = [(record, point) for record in study.records for point in record.points]
+    rows = [row for row in study.rows if row.point is not None]
+    found: dict[str, list[TimedNetwork]] = {runtime: [] for runtime in runtimes_of(rows)}
+    for (record, point), row in zip(points, rows, strict=True):
         sizes = sorted({cell.batch_size for cell in point.latency})
-        newest = ((size, newest_cell(point.latency, size, runtime)) for size in sizes)
-        cells = {n: c for n, c in newest if c and None not in (c.latency_ms, c.dense_ms)}
-        if cells:
-            name = study.names.get((row.run, row.point), row.method)
-            network = TimedNetwork(row, name, runtime, record, point.arrays_file, cells)
-            found[runtime].append(network)
-    return dict(found)
+        name = study.names.get((row.run, row.point), row.method)
+        for runtime, networks in found.items():
+            newest = ((size, newest_cell(point.latency, size, runtime)) for size in sizes)
+            cells = {n: c for n, c in newest if c and None not in (c.latency_ms, c.dense_ms)}
+            if cells:
+                network = TimedNetwork(row, name, runtime, record, point.arrays_file, cells)
+                networks.append(network)
+    return {runtime: networks for runtime, networks in found.items() if networks}
 
 
 def samples_of(networks: Sequence[TimedNetwork], study: Study) -> tuple[list[Samples], int]:
@@ -247,11 +239,10 @@ def ranking_of(networks: Sequence[TimedNetwork]) -> Ranking | None:
     itself = dict.fromkeys(sizes, (1.0, Interval(low=1.0, high=1.0)))
     dense = Ranked(f"dense {largest.row.backbone}", 1.0, itself, dense=True)
     timed = [network for network in networks if not network.dense and network.sizes]
-    where = "" if first.runtime == UNKNOWN_RUNTIME else f", in {first.runtime}"
     return Ranking(
         (*(_ranked(network, sizes, unit) for network in members), dense),
         sizes,
-        f"{place_in_words(first.cells[sizes[0]])}{where}",
+        f"{place_in_words(first.cells[sizes[0]])}, in {first.runtime}",
         left_out=len(timed) - sum(not network.dense for network in members),
         synthetic=any(network.row.synthetic for network in members),
     )

@@ -16,7 +16,7 @@ from bench.records.sweep import SweepRecord
 from bench.report.behaviour.charts import behaviour_chart
 from bench.report.behaviour.images import Picture, TestImages, pictures
 from bench.report.behaviour.numbers import Behaviour, behaviours_of
-from bench.report.data.row import NOT_APPLICABLE, Row, file_suffix, runtimes_of
+from bench.report.data.row import NOT_APPLICABLE, Row, runtimes_of
 from bench.report.data.study import Study
 from bench.report.figures.chart import Chart
 from bench.report.latency.charts import latency_charts
@@ -24,14 +24,12 @@ from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
-from bench.report.tables.published import published_table
-from bench.report.tables.results import dynamics_table, results_table
+from bench.report.tables.results import dynamics_table, published_table, results_table
 from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
-from bench.report.verdicts.tables import best_table, verdict_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import finding
+from bench.report.verdicts.words import best_table, finding, verdict_table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +82,7 @@ def document_of(
     are the test images, or why they are not available.
 
     Raises:
-        ConfigError: the records are of several data sets, or matplotlib is not installed.
+        ConfigError: matplotlib is not installed.
     """
     study = Study(records, store)
     shown, left_out = behaviours_of(study)
@@ -131,7 +129,7 @@ def _charts(
     for runtime in runtimes_of(study.rows):
         by_time = pareto_data(study.rows, x="latency_ms", runtime=runtime)
         if by_time.placed:
-            charts[f"accuracy-time{file_suffix(runtime)}"] = pareto_chart(
+            charts[f"accuracy-time-{slug(runtime)}"] = pareto_chart(
                 by_time, title=finding(verdicts, Axis(1, runtime))
             )
     return charts | latency_charts(study)

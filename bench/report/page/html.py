@@ -17,7 +17,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError
 from bench.plain_text import counted, plain
 from bench.records.published import PublishedPoint
 from bench.report.behaviour.numbers import Behaviour
@@ -28,8 +27,7 @@ from bench.report.page.document import Document
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
-from bench.report.tables.published import published_cells
-from bench.report.tables.results import render, results_table
+from bench.report.tables.results import published_cells, render, results_table
 from bench.report.verdicts.words import gain_words, paragraph, summary, why
 from bench.storage import make_folder, write_atomically
 
@@ -41,7 +39,7 @@ def write_report(document: Document, folder: Path) -> list[Path]:
     """Write the report into `folder`; return its files, the page first.
 
     Raises:
-        ConfigError: matplotlib or jinja2 is not installed.
+        ConfigError: matplotlib is not installed.
         StorageError: the folder is read-only, full or gone.
     """
     texts = {PAGE_FILE: document_page(document)}
@@ -74,11 +72,7 @@ def table_files(document: Document) -> dict[str, str]:
 
 
 def document_page(document: Document) -> str:
-    """Return the page.
-
-    Raises:
-        ConfigError: jinja2 is not installed.
-    """
+    """Return the page."""
     kinds = {
         name: [one for one in document.verdicts if one.network.control is control]
         for name, control in (("Methods", False), ("Controls", True))
@@ -107,20 +101,15 @@ def _sentences(behaviour: Behaviour) -> list[str]:
 
 
 def pareto_page(
-    rows: Sequence[Row],
-    published: Sequence[PublishedPoint] = (),
-    *,
-    x: str = "nflops",
-    title: str = "",
+    rows: Sequence[Row], published: Sequence[PublishedPoint] = (), *, x: str = "nflops"
 ) -> str:
     """Return a page of the plot alone: what to know before reading it, and all numbers.
 
     Raises:
-        UnknownNameError: no such axis.
-        ConfigError: several data sets at once, or jinja2 is not installed.
+        UnknownNameError: there is no such axis.
     """
     data = pareto_data(rows, x=x, published=published)
-    chart = pareto_chart(data, title=title)
+    chart = pareto_chart(data)
     ours = results_table(rows)
     if data.crowded:
         ours = results_table([row for placed in data.in_full for row in placed.group.rows])
@@ -142,13 +131,9 @@ def pareto_page(
 
 def _rendered(template: str, charts: Mapping[str, Chart], **values: Any) -> str:
     """Return a page with its charts, style and scripts in it."""
-    try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError:
-        raise ConfigError(
-            "Pages need jinja2, which is not installed.", hint="pip install jinja2"
-        ) from None
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup
+
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

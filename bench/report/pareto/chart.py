@@ -12,11 +12,23 @@ from typing import Any
 
 from bench.records.published import canonical_name
 from bench.report.data.study import SeedGroup
-from bench.report.figures.chart import Chart, Label, Legend, Line, Marks, Panel, Series
-from bench.report.figures.style import DENSE, GREY, Style, greyed, styles
+from bench.report.figures.chart import (
+    DENSE,
+    GREY,
+    Chart,
+    Label,
+    Legend,
+    Line,
+    Marks,
+    Panel,
+    Series,
+    Style,
+    greyed,
+    styles,
+)
 from bench.report.pareto.data import ParetoData, Placed, PlacedPublished
 from bench.report.tables.cells import number, percent_with_sd
-from bench.report.tables.published import published_cells
+from bench.report.tables.results import published_cells
 
 
 def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:

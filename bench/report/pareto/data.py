@@ -14,12 +14,11 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from bench.analysis.pareto import front
-from bench.analysis.static_curve import Curve, corners_of, curve_through
+from bench.analysis.verdict import Curve, corners_of, curve_through
 from bench.config import ladder_of
-from bench.errors import ConfigError, UnknownNameError
+from bench.errors import UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
-from bench.records.record import UNKNOWN_RUNTIME
 from bench.report.data.budgets import TrainingBudget, footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, Timing, runtimes_of
 from bench.report.data.study import SeedGroup, group_seeds, without_restated
@@ -161,12 +160,8 @@ class ParetoData:
     @property
     def static_curves(self) -> list[Curve]:
         """The lines through the best dense networks of each budget and ladder."""
-        found = {}
-        for ladder, budget in _by_kind(self.statics):
-            alike = self._statics_of(ladder, budget)
-            if len(alike) > 1:
-                found[tuple(map(id, alike))] = _static_curve(alike)
-        return list(found.values())
+        found = dict.fromkeys(tuple(self._statics_of(*kind)) for kind in _by_kind(self.statics))
+        return [_static_curve(alike) for alike in found if len(alike) > 1]
 
     def _statics_of(self, ladder: str, budget: TrainingBudget) -> list[Placed]:
         """Return the dense networks of a ladder that were trained alike, or with the budget that is
@@ -229,8 +224,8 @@ class ParetoData:
             dense = f"dense {self.reference}".strip()
             return f"MACs per image relative to {dense} (policy included)"
         devices = sorted({cell.device for cell in self.cells})
-        where = [*([] if self.runtime == UNKNOWN_RUNTIME else [self.runtime]), *devices]
-        return f"latency at batch 1, ms per image ({'; '.join(where) or 'not measured'})"
+        where = "; ".join([self.runtime, *devices]) if devices else "not measured"
+        return f"latency at batch 1, ms per image ({where})"
 
     def notes(self) -> Iterator[str]:
         """Yield what must stand below the plot, bars first."""
@@ -283,15 +278,9 @@ def pareto_data(
 
     Raises:
         UnknownNameError: there is no such axis.
-        ConfigError: the rows belong to several data sets, whose accuracies have no common axis.
     """
     if x not in XS:
         raise UnknownNameError("cost axis", x, XS)
-    if len(names := sorted({row.dataset for row in rows})) > 1:
-        raise ConfigError(
-            f"One plot shows one data set, these runs have {len(names)}: {', '.join(names)}.",
-            hint=f"Choose one, e.g. --dataset {names[0]}.",
-        )
     groups = without_restated(group_seeds(rows))
     largest = max((g.first for g in groups), key=attrgetter("dense_macs"), default=None)
     unit = largest.dense_macs if largest and x == "nflops" else 1e6

@@ -18,8 +18,7 @@ from bench.plain_text import counted
 from bench.records.published import canonical_name
 from bench.records.sweep import SweepRecord, TrialRow
 from bench.report.data.study import Study
-from bench.report.figures.chart import Chart, Legend, Line, Marks, Panel
-from bench.report.figures.style import GREY, Style, styles
+from bench.report.figures.chart import GREY, Chart, Legend, Line, Marks, Panel, Style, styles
 from bench.report.verdicts.costs import MACS, Axis, costs_on
 from bench.spaces import written
 
@@ -103,7 +102,7 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
     on_test: list[Point | None] = [None] * len(chosen)
     try:
         groups = [_on_test(one, index, study, axis) for one, index, _ in chosen]
-        worth = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy, seed=0)
+        worth = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy)
         images = groups[0].images
         on_test = [(float(g.cost_p[0]), float(g.accuracy_p[0])) for g in groups]
     except RecordError as error:
@@ -148,7 +147,7 @@ def _on_test(tried: TriedSettings, index: int, study: Study, axis: Axis) -> Runs
     if runs.points != len(tried.points):
         raise RecordError(f"{tried.method} has other operating points on test images")
     only = slice(index, index + 1)
-    return Runs(runs.correct_spn[:, only], runs.cost[:, only], runs.cost_se_p[only])
+    return Runs(runs.correct_spn[:, only], runs.cost_spn[:, only], runs.cost_se_p[only])
 
 
 def front_lines(found: SweepFront) -> list[str]:

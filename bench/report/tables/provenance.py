@@ -7,7 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.records.record import UNKNOWN_RUNTIME, LatencyCell, PointRecord, RunRecord
+from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.gradients import why_no_gradients
@@ -100,18 +100,14 @@ def _used(record: RunRecord) -> Line:
     if budget.published:
         phases = () if training is None else training.phases
         used = [(p.batch_size, p.optimizer) for p in phases if p.optimizer and p.batch_size]
+    titles = ("batch size", "optimizer", "learning rate", "momentum", "weight decay", "schedule")
     lines = [
-        {
-            "batch size": str(size),
-            "optimizer": optimizer.kind,
-            "learning rate": f"{optimizer.lr:g}",
-            "momentum": f"{optimizer.momentum:g}",
-            "weight decay": f"{optimizer.weight_decay:g}",
-            "schedule": optimizer.schedule,
-        }
-        for size, optimizer in used
-    ] or [dict.fromkeys(("batch size", "optimizer"), "the paper's")]
-    return {key: ", then ".join(dict.fromkeys(line[key] for line in lines)) for key in lines[0]}
+        (str(size), o.kind, f"{o.lr:g}", f"{o.momentum:g}", f"{o.weight_decay:g}", o.schedule)
+        for size, o in used
+    ]
+    columns = zip(*lines, strict=True) if lines else [("the paper's",)] * len(titles)
+    said = (", then ".join(dict.fromkeys(column)) for column in columns)
+    return dict(zip(titles, said, strict=True))
 
 
 def _timing(records: Sequence[RunRecord]) -> Iterator[Line]:
@@ -197,8 +193,7 @@ def _missing(point: PointRecord, *, run: str) -> Iterator[tuple[str, str]]:
         yield "latency", "not timed"
     for cell in point.latency:
         if cell.latency_ms is None and (cell.runtime, cell.batch_size) not in timed:
-            where = "" if cell.runtime == UNKNOWN_RUNTIME else f", {cell.runtime}"
-            yield f"latency at batch {cell.batch_size}{where}", cell.reason
+            yield f"latency at batch {cell.batch_size}, {cell.runtime}", cell.reason
     if not point.block_gradients:
         yield "gradients per block", why_no_gradients(point, run=run)
     dynamics = point.dynamics

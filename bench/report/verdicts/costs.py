@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.analysis.statistics import Array
-from bench.analysis.uncertainty import Runs
+from bench.analysis.uncertainty import Runs, runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
 from bench.records.arrays import bits_in, numbers_in
-from bench.records.record import UNKNOWN_RUNTIME, Interval, LatencyCell, PointRecord, RunRecord
+from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
 from bench.report.data.study import Network, Study
@@ -45,8 +45,7 @@ class Axis(NamedTuple):
         """Its name for readers."""
         if not self.batch_size:
             return "MACs"
-        known = self.runtime not in ("", UNKNOWN_RUNTIME)
-        return f"{self.name}, {self.runtime}" if known else self.name
+        return f"{self.name}, {self.runtime}" if self.runtime else self.name
 
 
 MACS = Axis()
@@ -101,46 +100,34 @@ def costs_on(network: Network, study: Study, *, axis: Axis, of: RunRecord) -> Ru
     if axis == MACS:
         return in_macs(network, study, unit=of.dense_macs)
     correct_spn, _ = _arrays(network, study)
-    seeds, points, _ = correct_spn.shape
     if network.dense and network.record.spec.backbone == of.spec.backbone:
-        return Runs(correct_spn, np.ones((seeds, points)), np.zeros(points))
-    cells = cells_of(network, axis)
+        return runs(correct_spn, 1.0)
+    cells = [[_cell(point, axis) for _, point in of_seed] for of_seed in network.points]
+    if len({how_measured(cell) for row in cells for cell in row}) > 1:
+        raise RecordError("timed on several devices or numbers of threads")
     ratios = [[_ratio(cell, network, of.spec.backbone) for cell in row] for row in cells]
     time_sp = np.array([[1 / ratio for ratio, _ in row] for row in ratios])
     error_sp = np.array([[(1 / i.low - 1 / i.high) / _HALF_WIDTH for _, i in r] for r in ratios])
-    return Runs(correct_spn, time_sp, np.sqrt((error_sp**2).sum(axis=0)) / seeds)
+    error_p = np.sqrt((error_sp**2).sum(axis=0)) / len(error_sp)
+    return runs(correct_spn, time_sp[:, :, None], cost_se_p=error_p)
 
 
 def in_macs(network: Network, study: Study, *, unit: float) -> Runs:
-    """Return accuracy and MACs, in units of `unit` MACs; those of each image where they differ.
+    """Return accuracy and the MACs of each image, in units of `unit` MACs.
 
     Raises:
         RecordError: arrays are missing or do not fit.
     """
     correct_spn, macs_spn = _arrays(network, study)
-    cost = macs_spn.mean(axis=2) if network.static else macs_spn
-    return Runs(correct_spn, cost / unit, np.zeros(correct_spn.shape[1]))
+    return runs(correct_spn, macs_spn / unit)
 
 
-def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
-    """Return the newest cells, by seed and point.
-
-    Raises:
-        RecordError: a point was not timed, or not all in the same way.
-    """
-    found: list[list[LatencyCell]] = []
-    for of_seed in network.points:
-        found.append([])
-        for _, point in of_seed:
-            cell = newest_cell(point.latency, axis.batch_size, axis.runtime)
-            if cell is None or cell.latency_ms is None:
-                raise RecordError(cell.reason if cell is not None and cell.reason else NOT_TIMED)
-            found[-1].append(cell)
-    if len({how_measured(cell) for row in found for cell in row}) > 1:
-        raise RecordError("timed on several devices or numbers of threads")
-    if len({cell.median_ms is None for row in found for cell in row}) > 1:
-        raise RecordError("some times are means, others medians of an older version: time it again")
-    return found
+def _cell(point: PointRecord, axis: Axis) -> LatencyCell:
+    """Return the newest cell; a RecordError where the point was not timed."""
+    cell = newest_cell(point.latency, axis.batch_size, axis.runtime)
+    if cell is None or cell.latency_ms is None:
+        raise RecordError(cell.reason if cell is not None and cell.reason else NOT_TIMED)
+    return cell
 
 
 def _ratio(cell: LatencyCell, network: Network, beside: BackboneSpec) -> tuple[float, Interval]:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.analysis.uncertainty import FrontUncertainty, Runs, front_uncertainty
+from bench.analysis.uncertainty import Runs, front_uncertainty
 from bench.records.record import RunRecord
 from bench.report.data.study import Network, Study
 from bench.report.tables.cells import ReportTable, table_of
@@ -81,7 +81,10 @@ def _certainty(
     every = [runs for _, runs in placed]
     dense = [runs for network, runs in placed if network.dense]
     fronts = {
-        name: (sum(runs.points for runs in groups), _front_of(groups))
+        name: (
+            sum(runs.points for runs in groups),
+            front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY),
+        )
         for name, groups in (("dense networks", dense), ("all networks", every))
         if groups
     }
@@ -100,10 +103,6 @@ def _certainty(
     recipe, backbone = beside.spec.budget.recipe, beside.spec.backbone.name
     areas = (Area(name, n, of.hypervolume, *of.bounds) for name, (n, of) in fronts.items())
     return FrontCertainty(axis, recipe, backbone, tuple(points), tuple(areas))
-
-
-def _front_of(groups: Sequence[Runs]) -> FrontUncertainty:
-    return front_uncertainty(groups, worst_cost=WORST_COST, worst_accuracy=WORST_ACCURACY, seed=0)
 
 
 def front_table(found: Sequence[FrontCertainty]) -> ReportTable:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from bench.analysis.statistics import Array, McNemar, mcnemar
 from bench.analysis.uncertainty import Estimate, difference
 from bench.analysis.verdict import holm
@@ -89,7 +87,7 @@ def _sides(network: Network, study: Study) -> list[Side]:
 def _pair(a: Side, b: Side) -> Pair:
     exact = None
     if a.seeds == b.seeds == 1:
-        exact = mcnemar(a.correct_sn[0].astype(np.bool_), b.correct_sn[0].astype(np.bool_))
+        exact = mcnemar(a.correct_sn[0], b.correct_sn[0])
     return Pair(a, b, difference(a.correct_sn, b.correct_sn), exact)
 
 

@@ -97,25 +97,23 @@ def verdicts_of(
     known = [f for f in study.networks if f.dense or (statics != "dense" and f.static)]
     judged = [network for network in study.networks if not network.dense]
     axes = axes_of(study.rows)
-    answers = [
-        _answer(network, [o for o in known if o is not network], study, axis=axis, level=level)
-        for network in judged
+    answers = {
+        (place, axis): _answer(network, known, study, axis=axis, level=level)
+        for place, network in enumerate(judged)
         for axis in axes
-    ]
-    together: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for place, answer in enumerate(answers):
-        spec = answer.network.record.spec
-        together[answer.axis, spec.dataset, answer.network.control].append(place)
-    for places in together.values():
-        found = {n: one for n in places if (one := answers[n].found) and judging.can_be_judged(one)}
-        verdicts = judging.decide(list(found.values()), level=level)
-        for place, verdict in zip(found, verdicts, strict=True):
+    }
+    together = defaultdict(list)
+    for (place, axis), answer in answers.items():
+        dataset, control = answer.network.record.spec.dataset, answer.network.control
+        together[axis, dataset, control].append((place, axis))
+    for members in together.values():
+        verdicts = judging.decide([answers[one].found for one in members], level=level)
+        for one, verdict in zip(members, verdicts, strict=True):
             if verdict is not None:
-                answers[place] = replace(answers[place], verdict=verdict, reason="")
-    size = len(axes)
+                answers[one] = replace(answers[one], verdict=verdict, reason="")
     return [
-        MethodVerdict(network, tuple(answers[n * size : (n + 1) * size]))
-        for n, network in enumerate(judged)
+        MethodVerdict(network, tuple(answers[place, axis] for axis in axes))
+        for place, network in enumerate(judged)
     ]
 
 
@@ -123,7 +121,7 @@ def _answer(
     network: Network, statics: Sequence[Network], study: Study, *, axis: Axis, level: float
 ) -> AxisVerdict:
     """Return what is known before those that are judged together are decided."""
-    comparable = beside(network, statics)
+    comparable = beside(network, [one for one in statics if one is not network])
     try:
         own = costs_on(network, study, axis=axis, of=network.record)
         if axis == MACS:

@@ -1,6 +1,7 @@
-"""The sentences that verdicts generate: sizes, intervals, p-values, seeds, budgets.
+"""The sentences that verdicts generate: sizes, intervals, p-values, seeds, budgets; and the tables:
+the best settings, which a report and the README begin with, and all.
 
-Owns the words only; every number comes with a verdict.
+Owns the words, and which settings are the best; every number comes with a verdict.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.plain_text import counted, one_line
 from bench.report.data.budgets import budgets_differ, spent_in_words
 from bench.report.data.study import Network, SeedGroup
-from bench.report.verdicts.costs import MACS, Axis, cells_of
+from bench.report.tables.cells import ReportTable, number, percent_with_sd, table_of
+from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.verdicts import NO_VERDICT, AxisVerdict, MethodVerdict
 
 OTHER_BUDGET = "*"
+MOST_SHOWN, CONTROLS_SHOWN, SHOWN_RUNTIMES = 10, 2, 2
+_BEST_FIRST = ("better", "not distinguishable", "worse", NO_VERDICT)
 
 
 def finding(verdicts: Sequence[MethodVerdict], axis: Axis) -> str:
@@ -73,9 +77,8 @@ def answer_words(answer: AxisVerdict) -> str:
     """Return in short what was found: outcome and gain, or why there is no verdict; marked where
     the static networks had another training budget."""
     mark = f" {OTHER_BUDGET}" if unlike_budgets(answer) else ""
-    if answer.outside is not None:
-        return f"no static network of its cost ({_beside(answer, answer.outside)}){mark}"
-    return f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}{mark}"
+    found = f"{answer.outcome}: {gain_words(answer) or one_line(answer.reason)}"
+    return f"{_other_cost(answer) or found}{mark}"
 
 
 def gain_words(answer: AxisVerdict) -> str:
@@ -90,10 +93,7 @@ def why(answer: AxisVerdict) -> str:
     """Return in short why there is no verdict, or how budgets differ; or nothing."""
     if answer.verdict is None and answer.outside is None:
         return one_line(answer.reason)
-    parts = [unlike_budgets(answer)]
-    if answer.outside is not None:
-        parts.insert(0, f"no static network of its cost ({_beside(answer, answer.outside)})")
-    return one_line("; ".join(filter(None, parts)))
+    return one_line("; ".join(filter(None, (_other_cost(answer), unlike_budgets(answer)))))
 
 
 def unlike_budgets(about: AxisVerdict) -> str:
@@ -107,9 +107,13 @@ def unlike_budgets(about: AxisVerdict) -> str:
     return f"budgets differ: {own.epochs:g} epochs, {'; '.join(found)}" if found else ""
 
 
-def _beside(answer: AxisVerdict, found: Outside) -> str:
+def _other_cost(answer: AxisVerdict) -> str:
+    """Return that no static network has this cost, beside the one compared with; or nothing."""
+    if answer.outside is None:
+        return ""
     (nearest,) = answer.static_names
-    return f"{_times(found)}x the {answer.axis.kind} of {nearest}"
+    beside = f"{_times(answer.outside)}x the {answer.axis.kind} of {nearest}"
+    return f"no static network of its cost ({beside})"
 
 
 def _times(found: Outside) -> str:
@@ -201,7 +205,8 @@ def _context(network: Network, answers: Sequence[AxisVerdict]) -> list[str]:
     if others != [mine]:
         sentences.append(f"Trained in {mine}, static in {' and '.join(others)}.")
     timed = [about.axis for about in answers if about.axis != MACS and about.static]
-    if any(cell.contended for axis in timed for row in cells_of(network, axis) for cell in row):
+    cells = (cell for axis in timed for cell in network.timings(axis.batch_size, axis.runtime))
+    if any(cell.contended for cell in cells):
         sentences.append("Other programs ran while it was timed.")
     return sentences
 
@@ -233,3 +238,85 @@ def _budgets(network: Network, static: Sequence[Network]) -> str:
     if len({one.forward_only for one in (network, *static)}) > 1:
         return f"{text} (*: forward passes alone), so they are not comparable."
     return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."
+
+
+def best_settings(verdicts: Sequence[MethodVerdict]) -> list[MethodVerdict]:
+    """Return the best setting of each method and then of the strongest controls, ten at most.
+
+    Best is who has the better verdict at equal MACs, of equal ones the larger gain; without a
+    verdict, the higher accuracy.
+    """
+    best: dict[str, MethodVerdict] = {}
+    for one in sorted(verdicts, key=_rank):
+        best.setdefault(one.method, one)
+    controls = [one for one in best.values() if one.network.control][:CONTROLS_SHOWN]
+    methods = [one for one in best.values() if not one.network.control]
+    return [*methods[: MOST_SHOWN - len(controls)], *controls]
+
+
+def _rank(one: MethodVerdict) -> tuple[int, float]:
+    answer = one.on(MACS.name)
+    decided = answer.verdict
+    reached = one.network.judged.accuracy if decided is None else decided.comparison.gain.value
+    return _BEST_FIRST.index(answer.outcome.removesuffix(" (dominated)")), -reached
+
+
+def rest_in_words(verdicts: Sequence[MethodVerdict]) -> str:
+    """Return how many methods and controls are not among the best settings, and which; or ''."""
+    shown = {one.method for one in best_settings(verdicts)}
+    rest = sorted({one.method for one in verdicts} - shown)
+    return f"{len(rest)} more: {', '.join(rest)}" if rest else ""
+
+
+def best_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
+    """Return a line for each of `best_settings`, at the operating point that verdicts are on."""
+    best = best_settings(verdicts)
+    runtimes = dict.fromkeys(a.axis.runtime for one in best for a in one.axes if a.axis.runtime)
+    lines = []
+    for one in best:
+        judged = one.network.judged
+        line = {
+            "method": f"{judged.label}{' (control)' if judged.control else ''}",
+            "at equal MACs, points": answer_words(one.on(MACS.name)),
+            "accuracy, %": percent_with_sd(judged.accuracy, judged.accuracy_sd),
+            "MACs / dense": number(judged.mean_of("nflops"), ".3f"),
+        }
+        for runtime in list(runtimes)[:SHOWN_RUNTIMES]:
+            answer = one.on("time at batch 1", runtime)
+            where = answer.axis.title.removeprefix("time at batch 1")
+            ratio = number(judged.mean_time("speedup", 1, runtime))
+            line[f"speed-up{where}"] = ratio and f"{ratio}x"
+            line[f"at equal time{where}"] = answer_words(answer)
+        lines.append(line | {"seeds": str(one.seeds)})
+    caption = (
+        "The best setting of each method, and of the two strongest controls, by the verdict at "
+        "equal MACs: its gain in accuracy over static networks of the same cost, with its 95 % "
+        "interval; times at batch 1. Of several operating points the cheapest within a point of "
+        "the most accurate, on held-out images. "
+        f"{OTHER_BUDGET}: static networks of another budget."
+    )
+    more = ", ".join(list(runtimes)[SHOWN_RUNTIMES:])
+    timed = more and f"also timed in {more}: below"
+    return table_of("overview", caption, lines, notes=(rest_in_words(verdicts), timed))
+
+
+def verdict_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
+    """Return one line per method and axis."""
+    lines = []
+    for one, answer in ((found, answer) for found in verdicts for answer in found.axes):
+        gain, low, high = (f"{end:+.2f}" for end in answer.points) if answer.points else ("",) * 3
+        lines.append(
+            {
+                "network": one.network.judged.label,
+                "backbone": one.network.backbone,
+                "kind": "control" if one.network.control else "method",
+                "at equal": answer.axis.title,
+                "verdict": answer.outcome,
+                **{"gain, points": gain, "95 %, low": low, "95 %, high": high},
+                "note": why(answer),
+                "seeds": str(one.seeds),
+                "test images": str(one.network.record.test_images),
+            }
+        )
+    caption = "Each network against the static curve at its own cost; Holm's rule decides."
+    return table_of("verdicts", caption, lines)
