@@ -86,7 +86,7 @@ def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
     if row.train_epochs is None:
         return row
     before, dense_before = row.pretraining_epochs, row.pretraining_dense_epochs
-    forward_only, outside, start = bool(row.forward_only), "", by_run.get(row.pretraining)
+    outside, start = "", by_run.get(row.pretraining)
     if before is None or dense_before is None:
         before, dense_before = 0, 0.0
         outside = row.start_reason or row.pretraining or "unknown"
@@ -94,7 +94,7 @@ def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
             # What the start began with is not known; what was spent here in between is.
             known = _with_whole_cost(start, by_run)
             before, dense_before = known.total_epochs or 0, known.known_dense_epochs or 0.0
-            outside, forward_only = known.outside or "", bool(known.forward_only) or forward_only
+            outside = known.outside or ""
     dense_epochs = (row.train_dense_epochs or 0.0) + dense_before
     return replace(
         row,
@@ -102,7 +102,6 @@ def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
         known_dense_epochs=dense_epochs,
         total_dense_epochs=None if outside else dense_epochs,
         outside=outside,
-        forward_only=forward_only,
     )
 
 
@@ -151,7 +150,6 @@ def _of_run(record: RunRecord) -> dict[str, Any]:
         found |= _shared(training) | {
             "train_epochs": training.epochs,
             "train_dense_epochs": training.dense_epochs,
-            "forward_only": training.forward_only,
             "start_reason": training.pretraining_reason,
         }
     return found
@@ -245,7 +243,7 @@ def how_measured(cell: LatencyCell) -> tuple[object, ...]:
 
 
 def _comparable_by(row: Row) -> tuple[object, ...]:
-    return row.dataset, row.backbone, row.recipe, row.forward_only
+    return row.dataset, row.backbone, row.recipe
 
 
 def _budget_note(row: Row, dense_costs: Mapping[tuple[object, ...], float]) -> str:
