@@ -199,16 +199,14 @@ def _check_units(record: RunRecord, net: DynamicNet) -> None:
 
 
 def _has_changed(record: RunRecord) -> bool:
-    return bool(record.code) and record.code != METHODS.code(record.spec.method)
+    return record.code != METHODS.code(record.spec.method)
 
 
 def _since(record: RunRecord) -> str:
-    what = f"code of '{record.spec.method}'"
-    if not record.code:
-        return f"Which {what} made it is not on record."
+    what = f"The code of '{record.spec.method}'"
     if _has_changed(record):
-        return f"The {what} has changed since {record.run} ({record.created[:10]})."
-    return f"The {what} is the same."
+        return f"{what} has changed since {record.run} ({record.created[:10]})."
+    return f"{what} is the same."
 
 
 def _fresh() -> str:

@@ -240,15 +240,8 @@ def dense_epochs(costs: Sequence[PhaseCost], *, dense: int) -> float:
     """Return the cost of training in epochs of a dense network of `dense` forward MACs.
 
     A step of it counts as 3 times that: forward, and backward to the activations and the weights.
-    Phases from before backward passes were counted are in forward passes of the dense network.
     """
-
-    def of_step(cost: PhaseCost) -> float:
-        if cost.step_macs_per_image is None:
-            return (cost.macs_per_image or 0.0) / dense
-        return cost.step_macs_per_image / (3 * dense)
-
-    return sum(cost.epochs * of_step(cost) for cost in costs)
+    return sum(cost.epochs * (cost.step_macs_per_image / (3 * dense)) for cost in costs)
 
 
 def _spent_before(spec: RunSpec, parent: RunRecord | None, *, brought: str) -> dict[str, Any]:
@@ -261,10 +254,7 @@ def _spent_before(spec: RunSpec, parent: RunRecord | None, *, brought: str) -> d
     spent = parent.training if parent is not None else None
     if spent is None:
         return unknown
-    before = {
-        "pretraining_reason": spent.pretraining_reason,
-        "pretraining_forward_only": spent.forward_only,
-    }
+    before = {"pretraining_reason": spent.pretraining_reason}
     if spent.pretraining_epochs is None or spent.pretraining_dense_epochs is None:
         return unknown | before
     return before | {

@@ -14,7 +14,7 @@ from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import KEYS, Row, filter_rows, flat
-from bench.report.data.rows import newest_cell, rows, stored_rows
+from bench.report.data.rows import rows, stored_rows
 
 STABLE = [
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
@@ -162,12 +162,3 @@ def test_rows_from_the_index_are_the_rows_of_the_records(
             list(map(type, astuple(row))) for row in want
         ]
     assert (tmp_path / ".cache" / "rows.json").exists()
-
-
-def test_a_mean_takes_the_place_of_a_more_careful_median_of_an_older_version() -> None:
-    old = make_cell(latency_ms=1.0, speedup=2.0, profile="publish")
-    new = make_cell(latency_ms=1.5, speedup=1.5, profile="smoke", median_ms=1.0)
-    failed = make_cell(latency_ms=None, profile="smoke", reason="oom")
-    for cells in ((old, new), (new, old), (old, new, failed)):
-        assert newest_cell(cells, 1, old.runtime) is new
-    assert newest_cell((old, failed), 1, old.runtime) is old

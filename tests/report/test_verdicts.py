@@ -18,7 +18,7 @@ from bench.analysis.verdict import Comparison
 from bench.config import InitialWeights
 from bench.errors import ConfigError
 from bench.records.arrays import save_arrays
-from bench.records.record import Interval, OtherDense, PhaseCost, RunRecord
+from bench.records.record import Interval, OtherDense, RunRecord
 from bench.report.data.budgets import TrainingBudget, spent
 from bench.report.data.rows import rows
 from bench.report.data.study import networks_of
@@ -284,18 +284,6 @@ def test_weights_from_outside_as_they_came_belong_to_every_curve_from_there(
     assert not own.matches(scratch)
     assert not scratch.matches(TrainingBudget(5, ("lr=0.2",), False))
     assert TrainingBudget(30, ("lr=0.1",), False).matches(TrainingBudget(33, ("lr=0.1",), False))
-
-
-def test_costs_of_forward_passes_alone_are_marked_and_not_mixed(results: ResultsFolder) -> None:
-    add_static(results)
-    record = results.run("sgad", (0.9, 0.8))
-    assert record.training is not None
-    older = record.training.model_copy(
-        update={"phases": (PhaseCost(name="main", epochs=30, macs_per_image=6e7, wall_s=1),)}
-    )
-    results.store.save(record.model_copy(update={"training": older}))
-    told = "30* against 30 for static (*: forward passes alone), so they are not comparable."
-    assert told in paragraph(results.judged()["sgad"])
 
 
 def test_missing_arrays_are_a_reason_and_not_a_failure(results: ResultsFolder) -> None:

@@ -15,8 +15,6 @@ from bench.report.data.row import Row
 TOLERANCE = 0.1
 """Training costs that differ by less than this share count as equal."""
 
-FORWARD_ONLY = "*"
-
 _APART = ("train.epochs=", "train.held_out=", "train.precision=", "train.start=")
 
 
@@ -84,17 +82,16 @@ def spent(row: Row) -> str:
     """Return the training cost in dense epochs, that of starts and sources included."""
     if row.known_dense_epochs is None:
         return "?"
-    return spent_in_words(row.known_dense_epochs, bool(row.forward_only), bool(row.outside))
+    return spent_in_words(row.known_dense_epochs, bool(row.outside))
 
 
-def spent_in_words(dense_epochs: float, forward_only: bool, more: bool) -> str:
-    """Return a training cost: "+?" where there is `more` that is not known, and a mark where an
-    older record counts forward passes alone."""
+def spent_in_words(dense_epochs: float, more: bool) -> str:
+    """Return a training cost, "+?" behind it where there is `more` that is not known."""
     # As many digits as tell budgets of more than a tenth apart.
     digits = (
         f"{dense_epochs:.1f}".removesuffix(".0") if dense_epochs < 10 else f"{dense_epochs:.0f}"
     )
-    return f"{digits}{'+?' * more}{FORWARD_ONLY * (forward_only and dense_epochs > 0)}"
+    return f"{digits}{'+?' * more}"
 
 
 def footnotes(rows: Sequence[Row]) -> Iterator[str]:
@@ -105,8 +102,6 @@ def footnotes(rows: Sequence[Row]) -> Iterator[str]:
         [row.total_dense_epochs for row in rows]
     ):
         yield f"training budgets differ, in dense epochs: {_budgets(rows)}"
-    if any(row.forward_only for row in rows):
-        yield f"{FORWARD_ONLY} forward passes alone, in an older record: not comparable"
     if shortened := _of_methods(rows, _shortened):
         yield f"epochs, of those of the paper: {shortened}"
     if unchecked := _of_methods(rows, lambda row: ", ".join(row.unchecked)):

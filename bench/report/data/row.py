@@ -82,7 +82,6 @@ class Row:
     train_epochs: int | None = None
     published_epochs: int | None = None
     train_dense_epochs: float | None = None
-    forward_only: bool | None = None
     pretraining_epochs: int | None = None
     pretraining_dense_epochs: float | None = None
     start_reason: str | None = None

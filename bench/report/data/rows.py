@@ -84,7 +84,7 @@ def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
     if row.train_epochs is None:
         return row
     before, dense_before = row.pretraining_epochs, row.pretraining_dense_epochs
-    forward_only, outside, start = bool(row.forward_only), "", by_run.get(row.pretraining)
+    outside, start = "", by_run.get(row.pretraining)
     if before is None or dense_before is None:
         before, dense_before = 0, 0.0
         outside = row.start_reason or row.pretraining or "unknown"
@@ -92,7 +92,7 @@ def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
             # What the start began with is not known; what was spent here in between is.
             known = _with_whole_cost(start, by_run)
             before, dense_before = known.total_epochs or 0, known.known_dense_epochs or 0.0
-            outside, forward_only = known.outside or "", bool(known.forward_only) or forward_only
+            outside = known.outside or ""
     dense_epochs = (row.train_dense_epochs or 0.0) + dense_before
     return replace(
         row,
@@ -100,7 +100,6 @@ def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
         known_dense_epochs=dense_epochs,
         total_dense_epochs=None if outside else dense_epochs,
         outside=outside,
-        forward_only=forward_only,
     )
 
 
@@ -127,9 +126,7 @@ _SAME_OF_RUN = (
     *("run", "variant", "role", "decision", "status", "reason", "dense_macs", "test_images"),
     *("synthetic", "reconstructed"),
 )
-_SAME_OF_TRAINING = (
-    *("published_epochs", "forward_only", "pretraining_epochs", "pretraining_dense_epochs"),
-)
+_SAME_OF_TRAINING = ("published_epochs", "pretraining_epochs", "pretraining_dense_epochs")
 _SAME_OF_POINT = (
     *("accuracy", "correct", "nflops", "nflops_backbone", "macs", "params", "params_inference"),
     *("distinct_masks", "mean_drop", "dead_blocks"),
@@ -241,13 +238,11 @@ def place_in_words(cell: LatencyCell) -> str:
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:
     """Return the cell of this batch size and runtime to be shown: of those made in the way of the
     newest one (lists grow, clocks may go back), that of the most careful profile, and of these the
-    newest. A quick look after a careful measurement does not take its place; a mean takes that of
-    medians, which older versions recorded.
+    newest. A quick look after a careful measurement does not take its place.
     """
     found = [c for c in cells if (c.batch_size, c.runtime) == (batch_size, runtime)]
     alike = [cell for cell in found if how_measured(cell) == how_measured(found[-1])]
     timed = [cell for cell in alike if cell.latency_ms is not None] or alike
-    timed = [cell for cell in timed if cell.median_ms is not None] or timed
     return max(reversed(timed), key=lambda cell: _CARE.get(cell.profile, 0), default=None)
 
 
@@ -257,7 +252,7 @@ def how_measured(cell: LatencyCell) -> tuple[object, ...]:
 
 
 def _comparable_by(row: Row) -> tuple[object, ...]:
-    return row.dataset, row.backbone, row.recipe, row.forward_only
+    return row.dataset, row.backbone, row.recipe
 
 
 def _budget_note(row: Row, dense_costs: Mapping[tuple[object, ...], float]) -> str:

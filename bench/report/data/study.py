@@ -168,10 +168,6 @@ class Network(SeedGroup):
         return None if any(row.total_dense_epochs is None for row in self.rows) else self.known
 
     @property
-    def forward_only(self) -> bool:
-        return any(row.forward_only for row in self.rows)
-
-    @property
     def point_names(self) -> tuple[str, ...]:
         """The operating points that all seeds have, in the first one's order."""
         common = set.intersection(*({p.name for p in r.points} for r in self.records))

@@ -11,7 +11,6 @@ from bench.records.record import UNKNOWN_RUNTIME, LatencyCell, PointRecord, RunR
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.gradients import why_no_gradients
-from bench.report.data.budgets import FORWARD_ONLY
 from bench.report.data.study import Study
 from bench.report.tables.cells import ReportTable, number, table_of
 
@@ -26,8 +25,7 @@ def provenance_tables(
     parts: tuple[tuple[str, str, Iterable[Line]], ...] = (
         (
             "runs",
-            "Every run: what it started from, what it cost in epochs of the dense network, when. "
-            f"{FORWARD_ONLY}: counted by forward passes alone.",
+            "Every run: what it started from, what it cost in epochs of the dense network, when.",
             map(_run, records),
         ),
         ("recipes", "Training budgets.", _recipes(records)),
@@ -56,8 +54,6 @@ def _run(record: RunRecord) -> Line:
     epochs = cost = start = ""
     if training is not None:
         epochs, cost = str(training.epochs), f"{training.dense_epochs:.1f}"
-        if any(phase.step_macs_per_image is None for phase in training.phases):
-            cost += FORWARD_ONLY
         unknown = f"unknown: {training.pretraining_reason}".removesuffix(": ")
         start = number(training.pretraining_dense_epochs, ".1f", none=unknown)
     return {

@@ -138,8 +138,6 @@ def cells_of(network: Network, axis: Axis) -> list[list[LatencyCell]]:
             found[-1].append(cell)
     if len({how_measured(cell) for row in found for cell in row}) > 1:
         raise RecordError("timed on several devices or numbers of threads")
-    if len({cell.median_ms is None for row in found for cell in row}) > 1:
-        raise RecordError("some times are means, others medians of an older version: time it again")
     return found
 
 

@@ -221,15 +221,11 @@ def _sampling(network: Network, static: Sequence[Network], images: str) -> str:
 
 def _budgets(network: Network, static: Sequence[Network]) -> str:
     costs = [network.total, *(one.total for one in static)]
-    own, *others = (
-        spent_in_words(one.known, one.forward_only, one.total is None) for one in (network, *static)
-    )
+    own, *others = (spent_in_words(one.known, one.total is None) for one in (network, *static))
     text = (
         f"Recipe {network.first.recipe}, training in dense epochs: {own} against "
         f"{' and '.join(dict.fromkeys(others))} for static"
     )
     if None in costs:
         return f"{text} (+?: weights of unknown cost), so equal budgets cannot be claimed."
-    if len({one.forward_only for one in (network, *static)}) > 1:
-        return f"{text} (*: forward passes alone), so they are not comparable."
     return f"{text}: budgets differ by more than 10 %." if budgets_differ(costs) else f"{text}."
