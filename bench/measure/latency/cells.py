@@ -75,14 +75,10 @@ class RawLatency:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredCell:
-    """A cell for the record, its raw samples, and the sentence that proves the skipping path.
-
-    `dense` is the name of the dense network that its speed-up is relative to.
-    """
+    """A cell for the record, its raw samples, and the dense network of its speed-up, by name."""
 
     record: LatencyCell
     raw: RawLatency
-    equivalence: str
     dense: str
 
 
@@ -124,7 +120,7 @@ def cell_of(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **_numbers(raw, raws, dense=dense, margin=margin),
     )
-    return MeasuredCell(record, raw, timing.prepared.sentence, dense)
+    return MeasuredCell(record, raw, dense)
 
 
 def merged(
@@ -154,7 +150,7 @@ def merged(
         measured_at=max(part.record.measured_at for part in parts),
         **_numbers(raw, raws, dense=parts[0].dense, margin=max(margins, default=None)),
     )
-    return MeasuredCell(record, raw, parts[0].equivalence, parts[0].dense)
+    return MeasuredCell(record, raw, parts[0].dense)
 
 
 def _numbers(
