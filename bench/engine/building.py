@@ -69,11 +69,16 @@ def _built(spec: RunSpec, place: Workplace, *, start: Callable[[Tensor], Tensor]
     method, config = method_of(spec)
     backbone = backbone_of(spec, place)
     if isinstance(method, DerivedMethod):
-        source = source_of(parent_of(spec, place), place)
-        for point in source.points:
+        parent = parent_of(spec, place)
+        measured = zip(rebuild(parent, place), parent.points, strict=True)
+        points = tuple(
+            SourcePoint(point.name, point.net, found.block_rates, found.nflops)
+            for point, found in measured
+        )
+        for point in points:
             for value in (*point.net.parameters(), *point.net.buffers()):
                 value.data = start(value.data)
-        return method.derive(source, backbone, config)
+        return method.derive(Source(parent.spec.method, points), backbone, config)
     weights = starting_weights(spec, place)
     if weights is not None:
         state = {name: start(value) for name, value in weights.state.items()}
@@ -114,13 +119,6 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
             hint="Run it again with --fresh.",
         )
     return points
-
-
-def source_of(record: RunRecord, place: Workplace) -> Source:
-    """Return what a control is derived from: the networks of a run and what was measured."""
-    pairs = zip(rebuild(record, place), record.points, strict=True)
-    points = (SourcePoint(p.name, p.net, found.block_rates, found.nflops) for p, found in pairs)
-    return Source(record.spec.method, tuple(points))
 
 
 def parent_of(spec: RunSpec, place: Workplace) -> RunRecord:
