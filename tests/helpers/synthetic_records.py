@@ -222,6 +222,7 @@ def make_sweep(*trials: TrialRow) -> SweepRecord:
         name="first",
         options={},
         criterion="hypervolume",
+        corner=(1.1, 0.1),
         held_out=40,
         created="2026-11-01T09:00:00+00:00",
         ended=True,

@@ -215,6 +215,7 @@ def test_a_sweep_is_the_parent_of_its_trials_whoever_logged_them_first(
         options={"methods": ["sgad"], "params": {"sgad.gamma": "0.3"}},
         criterion="highest accuracy on held-out training images",
         held_out=100,
+        corner=(1.1, 0.1),
         created="2026-11-01T10:00:00+00:00",
         ended=True,
         trials=trials,
