@@ -125,17 +125,14 @@ class RunSpec(Keyed):
     @property
     def key(self) -> str:
         """The first 12 hex digits of the hash of the canonical JSON."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
+        text = canonical_json(self.model_dump(mode="json"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def run(self) -> str:
         """The name of the run's folder: readable first, the key last."""
         parts = [self.method, self.dataset.name, self.backbone.name, f"s{self.seed}", self.key]
         return "-".join(slug(part) for part in parts)
-
-    def canonical_json(self) -> str:
-        """Return the spec as JSON that does not depend on the order of keys."""
-        return canonical_json(self.model_dump(mode="json"))
 
 
 def ladder_of(backbone: str) -> str:

@@ -31,21 +31,20 @@ def read_limited(path: Path, *, limit_bytes: int) -> bytes:
     Raises:
         OSError: it is missing, refused by the system, no regular file, or larger.
     """
-    try:
+
+    def open_at_once(name: str, flags: int) -> int:
         # Without O_NONBLOCK the opening of a pipe waits for a writer that never comes.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    try:
+        with open(path, "rb", opener=open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            data = file.read(limit_bytes + 1)
+    except IsADirectoryError:
+        raise IsADirectoryError(errno.EISDIR, "it is a folder") from None
     except ValueError as error:  # a null character in the name
         raise FileNotFoundError(errno.ENOENT, str(error)) from None
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read(limit_bytes + 1)
-    finally:
-        os.close(handle)
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {limit_bytes / MIB:,.0f} MiB")
     return data

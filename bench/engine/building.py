@@ -6,7 +6,7 @@ training cost is unknown; trains and measures nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,15 +60,30 @@ def build(spec: RunSpec, place: Workplace) -> DynamicNet:
         WeightsError: the starting weights are missing or do not fit.
         RecordError: the run it starts from is missing.
     """
+    return _placed(_built(spec, place, start=lambda value: value), place.device)
+
+
+def _built(spec: RunSpec, place: Workplace, *, start: Callable[[Tensor], Tensor]) -> DynamicNet:
+    """Return the network of `spec` as its method builds it, of what `start` makes of each tensor
+    that it starts from."""
     method, config = method_of(spec)
+    backbone = backbone_of(spec, place)
     if isinstance(method, DerivedMethod):
-        source = source_of(parent_of(spec, place), place)
-        return _placed(method.derive(source, backbone_of(spec, place), config), place.device)
+        parent = parent_of(spec, place)
+        measured = zip(rebuild(parent, place), parent.points, strict=True)
+        points = tuple(
+            SourcePoint(point.name, point.net, found.block_rates, found.nflops)
+            for point, found in measured
+        )
+        for point in points:
+            for value in (*point.net.parameters(), *point.net.buffers()):
+                value.data = start(value.data)
+        return method.derive(Source(parent.spec.method, points), backbone, config)
     weights = starting_weights(spec, place)
     if weights is not None:
-        weights = fitted_to(weights, backbone_of(spec, place))
-    state = None if weights is None else weights.state
-    return _placed(method.build(backbone_of(spec, place, state), config), place.device)
+        state = {name: start(value) for name, value in weights.state.items()}
+        backbone = replace(backbone, weights=state)
+    return method.build(backbone, config)
 
 
 def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
@@ -104,13 +119,6 @@ def rebuild(record: RunRecord, place: Workplace) -> list[Point]:
             hint="Run it again with --fresh.",
         )
     return points
-
-
-def source_of(record: RunRecord, place: Workplace) -> Source:
-    """Return what a control is derived from: the networks of a run and what was measured."""
-    pairs = zip(rebuild(record, place), record.points, strict=True)
-    points = (SourcePoint(p.name, p.net, found.block_rates, found.nflops) for p, found in pairs)
-    return Source(record.spec.method, tuple(points))
 
 
 def parent_of(spec: RunSpec, place: Workplace) -> RunRecord:
@@ -157,22 +165,15 @@ def method_of(spec: RunSpec) -> tuple[Method, MethodConfig]:
 
 
 def dense_net(spec: RunSpec, place: Workplace) -> DynamicNet:
-    """Return the dense network that `spec` is compared with, weights from its start if any.
-
-    Its time does not depend on its weights.
-    """
-    weights = _given_weights(spec, place)
-    state = None if weights is None else weights.state
-    return _placed(GatedResNet(backbone_of(spec, place, state)), place.device)
+    """Return the dense network that `spec` is compared with, untrained: weights take no time."""
+    return _placed(GatedResNet(backbone_of(spec, place)), place.device)
 
 
-def backbone_of(
-    spec: RunSpec, place: Workplace, weights: Mapping[str, Tensor] | None = None
-) -> Backbone:
-    """Return the backbone of `spec` on the images at hand."""
+def backbone_of(spec: RunSpec, place: Workplace) -> Backbone:
+    """Return the backbone of `spec` on the images at hand, without weights."""
     info, asked = place.dataset.info, spec.backbone
     shape = (info.channels, info.height, info.width)
-    return Backbone(asked.name, info.num_classes, shape, asked.shortcut, weights)
+    return Backbone(asked.name, info.num_classes, shape, asked.shortcut)
 
 
 def _placed(net: DynamicNet, device: torch.device) -> DynamicNet:
@@ -180,7 +181,7 @@ def _placed(net: DynamicNet, device: torch.device) -> DynamicNet:
 
 
 def starting_weights(spec: RunSpec, place: Workplace) -> Weights | None:
-    """Return the weights that training starts from, or None.
+    """Return the weights that training starts from, fitted to the backbone, or None.
 
     Raises:
         WeightsError: they are missing or do not fit.
@@ -189,20 +190,13 @@ def starting_weights(spec: RunSpec, place: Workplace) -> Weights | None:
     if spec.initial is None:
         return None
     if spec.initial.kind == "run":
-        return read_weights(checked_file(place.store, parent_of(spec, place), TRUNK_FILE))
-    weights = _given_weights(spec, place)
-    if weights is None:
+        own = read_weights(checked_file(place.store, parent_of(spec, place), TRUNK_FILE))
+        return fitted_to(own, backbone_of(spec, place))
+    given = place.weights
+    if given is None or given.sha256 != spec.initial.identity:
         raise WeightsError(f"This run starts from the file {spec.initial.name}.")
-    return weights
-
-
-def _given_weights(spec: RunSpec, place: Workplace) -> Weights | None:
-    """Return the user's weights as `spec` reads them, if they are the ones that it starts from."""
-    given, initial = place.weights, spec.initial
-    if given is None or initial is None or given.sha256 != initial.identity:
-        return None
     fitted = fitted_to(given, backbone_of(spec, place))
-    return with_zeros_at_end(fitted) if initial.zero_channels == "end" else fitted
+    return with_zeros_at_end(fitted) if spec.initial.zero_channels == "end" else fitted
 
 
 _FEWEST_VALUES = 16
@@ -215,7 +209,7 @@ def brought_along(net: DynamicNet, spec: RunSpec, place: Workplace) -> str:
     """Say which weights of `net`, as it was built, come neither from its seed nor from its start;
     '' if all do. The random state is afterwards as it was."""
     with seeded(spec.seed, "twin"):
-        other = _weights(_built_otherwise(spec, place))
+        other = _weights(_built(spec, place, start=_other))
     same = [
         name
         for name, value in _weights(net).items()
@@ -226,19 +220,6 @@ def brought_along(net: DynamicNet, spec: RunSpec, place: Workplace) -> str:
     more = f" and {len(same) - 1} more" if len(same) > 1 else ""
     said = "its build brings weights along that depend neither on the seed nor on the start"
     return f"{said}: {same[0]}{more}" if same else ""
-
-
-def _built_otherwise(spec: RunSpec, place: Workplace) -> DynamicNet:
-    method, config = method_of(spec)
-    if isinstance(method, DerivedMethod):
-        source = source_of(parent_of(spec, place), place)
-        for point in source.points:
-            for value in (*point.net.parameters(), *point.net.buffers()):
-                value.data.copy_(_other(value.data))
-        return method.derive(source, backbone_of(spec, place), config)
-    weights = starting_weights(spec, place)
-    state = None if weights is None else {k: _other(v) for k, v in weights.state.items()}
-    return method.build(replace(backbone_of(spec, place), weights=state), config)
 
 
 def _other(value: Tensor) -> Tensor:

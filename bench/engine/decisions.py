@@ -40,6 +40,7 @@ EXCUSED = 256
 """One image in this many may differ: other hardware rounds otherwise where a decision is near."""
 
 _UNITS_SHOWN = 4
+_FRESH = "run it again with 'bench run --fresh' and its options."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +120,7 @@ def compared(
     index_n = np.arange(len(before.correct_n)) if index_n is None else index_n
     expected = (len(before.correct_n), len(units))
     if before.executed_nu.shape != expected or len(now.correct_n) != len(index_n):
-        raise RecordError("Its arrays have another shape than its network.", hint=_fresh())
+        raise RecordError("Its arrays have another shape than its network.", hint=_FRESH)
     moved_nu = np.abs(before.executed_nu[index_n] - now.executed_nu) > SAME_SHARE
     turned_n = before.correct_n[index_n] != now.correct_n
     count_u = moved_nu.sum(axis=0)
@@ -139,7 +140,7 @@ def check_same(record: RunRecord, found: Difference) -> None:
     raise RecordError(
         f"{record.run} does not come out as recorded: {found}, more than one in {EXCUSED}. "
         f"{_since(record)} Nothing was changed.",
-        hint=f"Go back to the code, device and versions of that run, or {_fresh()}",
+        hint=f"Go back to the code, device and versions of that run, or {_FRESH}",
     )
 
 
@@ -194,30 +195,24 @@ def _check_units(record: RunRecord, net: DynamicNet) -> None:
         raise RecordError(
             f"{record.run} does not come out as recorded: other units or MACs "
             f"({', '.join(names[:_UNITS_SHOWN])}). {_since(record)}",
-            hint=f"Go back to the code of that run, or {_fresh()}",
+            hint=f"Go back to the code of that run, or {_FRESH}",
         )
 
 
 def _has_changed(record: RunRecord) -> bool:
-    return bool(record.code) and record.code != METHODS.code(record.spec.method)
+    return record.code != METHODS.code(record.spec.method)
 
 
 def _since(record: RunRecord) -> str:
-    what = f"code of '{record.spec.method}'"
-    if not record.code:
-        return f"Which {what} made it is not on record."
+    what = f"The code of '{record.spec.method}'"
     if _has_changed(record):
-        return f"The {what} has changed since {record.run} ({record.created[:10]})."
-    return f"The {what} is the same."
-
-
-def _fresh() -> str:
-    return "run it again with 'bench run --fresh' and its options."
+        return f"{what} has changed since {record.run} ({record.created[:10]})."
+    return f"{what} is the same."
 
 
 _FILLED = (
-    *("equivalence", "dynamics", "accuracy_held_out", "nflops_held_out", "block_gradients"),
-    "block_gradients_reason",
+    *("equivalence", "dynamics", "accuracy_held_out", "nflops_held_out"),
+    *("block_gradients", "block_gradients_reason"),
 )
 
 

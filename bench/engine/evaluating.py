@@ -25,7 +25,7 @@ from bench.measure.accuracy import (
     Evaluation,
     evaluate,
     evaluate_permuted,
-    mean_macs,
+    macs_of,
     point_arrays,
     point_record,
 )
@@ -36,7 +36,6 @@ from bench.measure.modes import evaluating
 from bench.method import DynamicNet, Point
 from bench.records.record import Dynamics, PointRecord
 from bench.seeding import generator
-from bench.training.reporter import Reporter
 
 _EVAL_BATCH = 500
 _GRADIENT_IMAGES = 1024
@@ -83,9 +82,7 @@ def measure(number: int, point: Point, context: RunContext) -> Measured:
     """
     spec, place = context.spec, context.place
     test = place.dataset.test.to(place.device)
-    name = f"evaluation {point.name}".strip()
-    place.reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
-    batches = _reported(random_batches(test, spec), place.reporter)
+    batches = _told(f"evaluation {point.name}", random_batches(test, spec), len(test), place)
     evaluation = evaluate(point.net, batches, num_images=len(test))
     measured = point_record(
         point.name,
@@ -101,7 +98,7 @@ def measure(number: int, point: Point, context: RunContext) -> Measured:
     if context.held_out is not None:
         more |= watched(context, point.net)
     if measured.distinct_masks != 1:
-        found = _shuffled(point, evaluation, test, spec=spec, reporter=place.reporter)
+        found = _shuffled(point, evaluation, test, context)
         grades_n = place.dataset.difficulty_n
         if grades_n is not None:
             correlation = rank_correlation(arrays["macs_n"], grades_n.numpy())
@@ -146,8 +143,11 @@ def watched(context: RunContext, net: DynamicNet) -> dict[str, float]:
     assert held_out is not None
     batches = random_batches(held_out, context.spec)
     evaluation = evaluate(net, batches, num_images=len(held_out))
-    nflops = mean_macs(evaluation, net=net, unit_macs=context.unit_macs) / context.dense_macs
-    return {"accuracy_held_out": evaluation.accuracy, "nflops_held_out": nflops}
+    macs = macs_of(evaluation, net, context.unit_macs).mean().item()
+    return {
+        "accuracy_held_out": evaluation.accuracy,
+        "nflops_held_out": macs / context.dense_macs,
+    }
 
 
 def first_images(spec: RunSpec, place: Workplace, *, count: int) -> Tensor:
@@ -191,12 +191,9 @@ def _batch_size(images: Images, most: int) -> int:
     return min(most, max(1, _BATCH_PIXELS // images.pixels))
 
 
-def _shuffled(
-    point: Point, evaluation: Evaluation, test: Images, *, spec: RunSpec, reporter: Reporter
-) -> Dynamics:
-    name = f"masks shuffled {point.name}".strip()
-    reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(test))
-    batches = _reported(random_batches(test, spec), reporter)
+def _shuffled(point: Point, evaluation: Evaluation, test: Images, context: RunContext) -> Dynamics:
+    batches = random_batches(test, context.spec)
+    batches = _told(f"masks shuffled {point.name}", batches, len(test), context.place)
     try:
         accuracy = evaluate_permuted(point.net, batches, num_images=len(test)).accuracy
     except Unsupported as error:
@@ -206,25 +203,25 @@ def _shuffled(
 
 def _gradients(point: Point, context: RunContext) -> dict[str, object]:
     """Return the fields of the record about gradients, on some of the images trained on."""
-    train, reporter = context.train, context.place.reporter
-    mean, std = context.spec.normalisation
+    train, (mean, std) = context.train, context.spec.normalisation
     # Drawn, because a folder's images lie sorted by class; the same ones for every run.
     order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]
-    name = f"gradients {point.name}".strip()
-    reporter.phase_started(name, epochs=1, done=0, images_per_epoch=len(order_n))
     size = _batch_size(train, _GRADIENT_BATCH)
     batches = eval_batches(train, batch_size=size, mean=mean, std=std, order_n=order_n)
+    batches = _told(f"gradients {point.name}", batches, len(order_n), context.place)
     try:
-        found = block_gradients(point.net, _reported(batches, reporter))
+        found = block_gradients(point.net, batches)
     except Unsupported as error:
         return {"block_gradients_reason": error.message}
     return {"block_gradients": found}
 
 
-def _reported(batches: Iterator[Batch], reporter: Reporter) -> Iterator[Batch]:
+def _told(name: str, batches: Iterator[Batch], images: int, place: Workplace) -> Iterator[Batch]:
+    """Yield the batches of a pass over `images`, and let the reporter hear of it."""
+    place.reporter.phase_started(name.strip(), epochs=1, done=0, images_per_epoch=images)
     for batch in batches:
         yield batch
-        reporter.advanced(len(batch))
+        place.reporter.advanced(len(batch))
 
 
 def _proof(net: DynamicNet, x_nchw: Tensor) -> str:

@@ -55,16 +55,9 @@ def _is_open(point: PointRecord) -> bool:
     return point.dynamics is not None and point.dynamics.difficulty_correlation is None
 
 
-def _is_dense(record: RunRecord) -> bool:
-    # Stochastic depth runs everything too, but is here to be judged.
-    return record.role != "control" and any(
-        not point.gated_blocks and point.macs == record.dense_macs for point in record.points
-    )
-
-
 def _as_judge(record: RunRecord) -> Judge:
     """Return what the choice of a judge depends on, and where its losses lie; {} if not dense."""
-    if not _is_dense(record):
+    if record.role != "dense" or not record.points:
         return {}
     spec = record.spec
     return {

@@ -40,7 +40,7 @@ from bench.method import METHODS, DerivedMethod, DynamicNet, Point
 from bench.networks.trunk import Trunk
 from bench.networks.weights import trunk_bytes
 from bench.records.arrays import save_arrays
-from bench.records.record import PhaseCost, PointRecord, RunRecord, TrainingRecord
+from bench.records.record import PhaseCost, PointRecord, RunRecord, Status, TrainingRecord
 from bench.records.store import INFERENCE_FILE, TRUNK_FILE, WEIGHTS_FILE
 from bench.records.upkeep import at_work, fingerprints, sound_record
 from bench.seeding import generator, seed_globally
@@ -85,24 +85,37 @@ def _checkpoint_file(spec: RunSpec, place: Workplace) -> Path:
 
 def _done(spec: RunSpec, place: Workplace) -> RunRecord:
     place.reporter.run_started(spec.run)
-    started = time.perf_counter()
-    try:
-        record = _perform(spec, place, started)
-    except NotApplicable as error:
-        record = _record(
-            spec, place, status="not applicable", reason=error.message, started=started
+    started, info = time.perf_counter(), place.dataset.info
+
+    def record(status: Status, **found: Any) -> RunRecord:
+        return RunRecord(
+            run=spec.run,
+            spec=spec,
+            status=status,
+            dataset_title=info.title,
+            synthetic=info.synthetic,
+            test_images=len(place.dataset.test),
+            environment=describe_environment(place.device),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_s=time.perf_counter() - started,
+            **found,
         )
+
+    try:
+        done = record("finished", **_perform(spec, place))
+    except NotApplicable as error:
+        done = record("not applicable", reason=error.message)
     except Exception as error:
-        failed = _record(spec, place, status="failed", reason=reason_for(error), started=started)
         # Where not even that can be kept, what went wrong first is what has to be said.
         with suppress(StorageError):
-            place.store.save(failed)
+            place.store.save(record("failed", reason=reason_for(error)))
         raise
-    place.store.save(record)
-    return record
+    place.store.save(done)
+    return done
 
 
-def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
+def _perform(spec: RunSpec, place: Workplace) -> dict[str, Any]:
+    """Do the run; return what its record says of it."""
     method, config = method_of(spec)
     parent = None
     if spec.initial is not None and spec.initial.kind == "run":
@@ -137,55 +150,32 @@ def _perform(spec: RunSpec, place: Workplace, started: float) -> RunRecord:
     if isinstance(method, DerivedMethod) and parent is not None:
         label = f"{parent.spec.method} {parent.variant}".strip()
         variant = ", ".join(part for part in (f"of {label}", variant) if part)
-    record = _record(spec, place, status="finished", reason="", started=started)
-    return record.model_copy(
-        update={
-            "code": METHODS.code(spec.method),
-            "variant": variant,
-            "role": method.tags.role,
-            "decision": method.tags.decision,
-            "dense_macs": context.dense_macs,
-            "unit_macs": context.unit_macs,
-            "reconstructed": method.tags.reconstructed,
-            "training": TrainingRecord(
-                train_images=len(place.dataset.train) - spec.held_out,
-                phases=tuple(phases),
-                epochs=sum(phase.epochs for phase in phases),
-                published_epochs=method.published_epochs(config) if spec.budget.published else None,
-                dense_epochs=dense_epochs(phases, dense=context.dense_macs),
-                statistics_images=restated,
-                **_spent_before(spec, parent, brought=brought),
-            ),
-            "history": tuple(history),
-            "points": tuple(points),
-            "conformance": conformance,
-            # Not the maps of positions: they may also be added later, when the record is written.
-            "files": fingerprints(
-                place.store.folder(spec),
-                [*(p.arrays_file for p in points), WEIGHTS_FILE, INFERENCE_FILE, TRUNK_FILE],
-            ),
-        }
-    )
-
-
-def _record(
-    spec: RunSpec, place: Workplace, *, status: str, reason: str, started: float
-) -> RunRecord:
-    info = place.dataset.info
-    return RunRecord.model_validate(
-        {
-            "run": spec.run,
-            "spec": spec,
-            "status": status,
-            "reason": reason,
-            "dataset_title": info.title,
-            "synthetic": info.synthetic,
-            "test_images": len(place.dataset.test),
-            "environment": describe_environment(place.device),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "wall_s": time.perf_counter() - started,
-        }
-    )
+    return {
+        "code": METHODS.code(spec.method),
+        "variant": variant,
+        "role": method.tags.role,
+        "decision": method.tags.decision,
+        "dense_macs": context.dense_macs,
+        "unit_macs": context.unit_macs,
+        "reconstructed": method.tags.reconstructed,
+        "training": TrainingRecord(
+            train_images=len(place.dataset.train) - spec.held_out,
+            phases=tuple(phases),
+            epochs=sum(phase.epochs for phase in phases),
+            published_epochs=method.published_epochs(config) if spec.budget.published else None,
+            dense_epochs=dense_epochs(phases, dense=context.dense_macs),
+            statistics_images=restated,
+            **_spent_before(spec, parent, brought=brought),
+        ),
+        "history": tuple(history),
+        "points": tuple(points),
+        "conformance": conformance,
+        # Not the maps of positions: they may also be added later, when the record is written.
+        "files": fingerprints(
+            place.store.folder(spec),
+            [*(p.arrays_file for p in points), WEIGHTS_FILE, INFERENCE_FILE, TRUNK_FILE],
+        ),
+    }
 
 
 def _restate(net: DynamicNet, context: RunContext) -> int:
@@ -240,15 +230,8 @@ def dense_epochs(costs: Sequence[PhaseCost], *, dense: int) -> float:
     """Return the cost of training in epochs of a dense network of `dense` forward MACs.
 
     A step of it counts as 3 times that: forward, and backward to the activations and the weights.
-    Phases from before backward passes were counted are in forward passes of the dense network.
     """
-
-    def of_step(cost: PhaseCost) -> float:
-        if cost.step_macs_per_image is None:
-            return (cost.macs_per_image or 0.0) / dense
-        return cost.step_macs_per_image / (3 * dense)
-
-    return sum(cost.epochs * of_step(cost) for cost in costs)
+    return sum(cost.epochs * (cost.step_macs_per_image / (3 * dense)) for cost in costs)
 
 
 def _spent_before(spec: RunSpec, parent: RunRecord | None, *, brought: str) -> dict[str, Any]:
@@ -261,13 +244,9 @@ def _spent_before(spec: RunSpec, parent: RunRecord | None, *, brought: str) -> d
     spent = parent.training if parent is not None else None
     if spent is None:
         return unknown
-    before = {
-        "pretraining_reason": spent.pretraining_reason,
-        "pretraining_forward_only": spent.forward_only,
-    }
     if spent.pretraining_epochs is None or spent.pretraining_dense_epochs is None:
-        return unknown | before
-    return before | {
+        return unknown | {"pretraining_reason": spent.pretraining_reason}
+    return {
         "pretraining_epochs": spent.epochs + spent.pretraining_epochs,
         "pretraining_dense_epochs": spent.dense_epochs + spent.pretraining_dense_epochs,
     }

@@ -121,9 +121,9 @@ class Message(NamedTuple):
 
     started: its environment. run: the name of the run that begins. phase: what
     `Reporter.phase_started` takes. images: how many more have been trained on. epoch: a row of the
-    history. note: a message. progress: what is measured, and the share that is done. printed: a
-    line that is none of ours. finished: the points (nFLOPs, accuracy) on held-out images, if any.
-    failed: a `Failure` without the name of the run.
+    history. note: a message. progress: the share that is done. printed: a line that is none of
+    ours. finished: the points (nFLOPs, accuracy) on held-out images, if any. failed: a `Failure`
+    without the name of the run.
     """
 
     kind: Kind

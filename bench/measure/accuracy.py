@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data.augment import Batch
-from bench.measure.cost import backbone_only, macs_per_image
+from bench.measure.cost import macs_per_image
 from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet, Output, Unit, neighbours
 from bench.records.record import PointRecord
@@ -89,11 +89,6 @@ def evaluate(
     return Evaluation(*(column[order] for column in columns[1:]))
 
 
-def pack_bits(correct_n: Tensor) -> npt.NDArray[np.uint8]:
-    """Return (N,) bools as ceil(N / 8) bytes, the first image in the highest bit."""
-    return np.packbits(correct_n.cpu().numpy().astype(bool))
-
-
 def point_record(
     name: str,
     evaluation: Evaluation,
@@ -106,8 +101,9 @@ def point_record(
 ) -> PointRecord:
     """Return the record of the point `name`: `net` as evaluated, against a dense cost in MACs."""
     units, executed_nu = net.units(), evaluation.executed_nu
-    macs_n = _macs_n(evaluation, net, unit_macs)
-    backbone_n = macs_per_image(executed_nu, backbone_only(units, unit_macs))
+    macs_n = macs_of(evaluation, net, unit_macs)
+    without_policy = [0 if u.role == "policy" else unit_macs[u.name] for u in units]
+    backbone_n = macs_per_image(executed_nu, without_policy)
     rates = block_rates(units, executed_nu)
     gated = tuple(unit.name for unit in units if unit.role == "block" and unit.gated)
     dead = tuple(block for block, rate in rates.items() if rate == 0)
@@ -131,23 +127,20 @@ def point_record(
     )
 
 
-def mean_macs(evaluation: Evaluation, *, net: DynamicNet, unit_macs: Mapping[str, int]) -> float:
-    """Return the mean MACs per image, policy included."""
-    return _macs_n(evaluation, net, unit_macs).mean().item()
-
-
-def _macs_n(evaluation: Evaluation, net: DynamicNet, unit_macs: Mapping[str, int]) -> Tensor:
+def macs_of(evaluation: Evaluation, net: DynamicNet, unit_macs: Mapping[str, int]) -> Tensor:
+    """Return the MACs of each image (N,), policy included."""
     return macs_per_image(evaluation.executed_nu, [unit_macs[unit.name] for unit in net.units()])
 
 
 def point_arrays(
     evaluation: Evaluation, *, net: DynamicNet, unit_macs: Mapping[str, int]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return what `arrays_file` holds: correct_bits, executed_nu (N, U), macs_n and loss_n (N,)."""
+    """Return what `arrays_file` holds: executed_nu (N, U), macs_n and loss_n (N,); correct_bits,
+    eight images to a byte, the first in the highest bit."""
     return {
-        "correct_bits": pack_bits(evaluation.correct_n),
+        "correct_bits": np.packbits(evaluation.correct_n.numpy()),
         "executed_nu": evaluation.executed_nu.numpy(),
-        "macs_n": _macs_n(evaluation, net, unit_macs).numpy(),
+        "macs_n": macs_of(evaluation, net, unit_macs).numpy(),
         "loss_n": evaluation.loss_n.numpy(),
     }
 

@@ -170,11 +170,6 @@ def dense_macs(backbone: Backbone) -> int:
     return sum(unit_macs(GatedResNet(backbone)).values())
 
 
-def backbone_only(units: Sequence[Unit], unit_macs: Mapping[str, int]) -> list[int]:
-    """Return the MACs per column of the trace, with those of role `policy` set to 0."""
-    return [0 if unit.role == "policy" else unit_macs[unit.name] for unit in units]
-
-
 def macs_per_image(executed_nu: Tensor, unit_macs: Sequence[int]) -> Tensor:
     """Return the MACs (N,), float64, of images whose trace (N, U) is given."""
     # Not a matrix product: a sum over float64 columns is exact for whole units up to 2^53.

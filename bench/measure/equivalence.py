@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from bench.errors import EquivalenceError
 from bench.measure.modes import evaluating, full_fp32
 from bench.networks.unit import DynamicNet, Output
+from bench.plain_text import counted
 from bench.runtimes.contract import Run
 
 IMAGES = 256
@@ -31,17 +31,6 @@ _IMAGES_PER_EXCUSE = 256
 _RTOL = 1e-5
 # In float64 some numbers are still rounded to float32, as the weights that halting gives.
 _RTOL_DOUBLE = 1e-6
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What has come of the comparison so far; images by their place among those given.
-
-    `other` maps images on which other units ran to the first of these.
-    """
-
-    other: dict[int, str] = field(default_factory=dict)
-    largest: float = 0.0
 
 
 def check_execution(
@@ -58,22 +47,25 @@ def check_execution(
         EquivalenceError: the logits differ by more, or other units ran.
         NotExecutable: the network has no path that really skips.
     """
-    seen, skipping = _Seen(), run or partial(executed, net)
+    other: dict[int, str] = {}
+    largest, skipping = 0.0, run or partial(executed, net)
     with evaluating(net), full_fp32():
         for first, batch_nchw in _portions(x_nchw):
-            _compare(skipping(batch_nchw), net(batch_nchw), net, first, seen, atol=atol)
+            ran = skipping(batch_nchw)
+            differing, difference = _compared(ran, net(batch_nchw), net, atol=atol, rtol=_RTOL)
+            other |= {first + n: unit for n, unit in differing.items()}
+            largest = max(largest, difference)
     allowed = max(1, len(x_nchw) // _IMAGES_PER_EXCUSE)
-    if len(seen.other) > allowed:
+    if len(other) > allowed:
         raise EquivalenceError(
-            f"The skipping path ran other units than the masked path for {len(seen.other)} of"
-            f" {len(x_nchw)} images, first at '{next(iter(seen.other.values()))}'; rounding"
+            f"The skipping path ran other units than the masked path for {len(other)} of"
+            f" {len(x_nchw)} images, first at '{next(iter(other.values()))}'; rounding"
             f" could excuse {allowed}."
         )
-    if seen.other:
-        _prove_in_double(net, x_nchw[sorted(seen.other)])
-    images = f"{len(seen.other)} image" + "s" * (len(seen.other) > 1)
-    but = f" but for {images} within rounding of a threshold" * bool(seen.other)
-    same = f"execute == forward on {len(x_nchw)} images: max |difference| {seen.largest:.1e}"
+    if other:
+        _prove_in_double(net, x_nchw[sorted(other)])
+    but = f" but for {counted(len(other), 'image')} within rounding of a threshold" * bool(other)
+    same = f"execute == forward on {len(x_nchw)} images: max |difference| {largest:.1e}"
     return f"{same}, identical masks{but}"
 
 
@@ -90,15 +82,17 @@ def _portions(x_nchw: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield single, x_nchw[single : single + 1]
 
 
-def _compare(
+def _compared(
     skipping: tuple[Tensor, Tensor],
     masked: Output,
     net: DynamicNet,
-    first: int,
-    seen: _Seen,
     *,
     atol: float,
-) -> None:
+    rtol: float,
+    subject: str = "The logits",
+) -> tuple[dict[int, str], float]:
+    """Return the images of a batch on which other units ran, each with the first of these, and the
+    largest difference of the logits of the others, once it is found small enough."""
     (logits_nk, executed_nu), expected_nu = skipping, masked.executed
     if executed_nu.shape != expected_nu.shape:
         raise EquivalenceError(
@@ -107,39 +101,30 @@ def _compare(
         )
     differs_nu = executed_nu != expected_nu
     other_n = differs_nu.any(dim=1)
-    for n in other_n.nonzero().flatten().tolist():
-        seen.other[first + n] = net.units()[int(differs_nu[n].nonzero()[0])].name
-    same_n = ~other_n
-    difference = _largest_difference(logits_nk[same_n], masked.logits[same_n])
-    allowed = max(atol, _RTOL * float(masked.logits.abs().max()))
+    same_nk = (logits_nk - masked.logits)[~other_n]
+    difference = same_nk.abs().max().item() if len(same_nk) else 0.0
+    allowed = max(atol, rtol * float(masked.logits.abs().max()))
     if not difference <= allowed:  # so that NaN fails too
         raise EquivalenceError(
-            f"The logits of the skipping path and the masked path differ by up to"
+            f"{subject} of the skipping path and the masked path differ by up to"
             f" {difference:.1e}; allowed is {allowed:.0e}.",
             hint="Until both paths agree, no latency of this network is reported.",
         )
-    seen.largest = max(seen.largest, difference)
+    units = net.units()
+    first = {n: int(differs_nu[n].nonzero()[0]) for n in other_n.nonzero().flatten().tolist()}
+    return {n: units[u].name for n, u in first.items()}, difference
 
 
 def _prove_in_double(net: DynamicNet, x_nchw: Tensor) -> None:
     """Require that in float64 both paths agree on these images, which rounding is to excuse."""
     exact, x_nchw = copy.deepcopy(net).double(), x_nchw.double()
+    both = {"atol": _RTOL_DOUBLE, "rtol": _RTOL_DOUBLE}
     with evaluating(exact):
-        ran, expected = exact.execute(x_nchw), exact(x_nchw)
-    differs_nu = ran.executed != expected.executed
-    if differs_nu.any():
-        unit = net.units()[int(differs_nu.any(dim=0).nonzero()[0])].name
+        ran, expected = executed(exact, x_nchw), exact(x_nchw)
+        other, _ = _compared(ran, expected, net, **both, subject="In float64 the logits")
+    if other:
         raise EquivalenceError(
-            f"The skipping path ran other units than the masked path for"
-            f" {int(differs_nu.any(dim=1).sum())} of {len(x_nchw)} images that rounding was to"
-            f" excuse, first at '{unit}': in float64 too."
+            f"The skipping path ran other units than the masked path for {len(other)} of"
+            f" {len(x_nchw)} images that rounding was to excuse, first at"
+            f" '{next(iter(other.values()))}': in float64 too."
         )
-    difference = _largest_difference(ran.logits, expected.logits)
-    if not difference <= _RTOL_DOUBLE * max(1.0, float(expected.logits.abs().max())):
-        raise EquivalenceError(
-            f"In float64 the logits of the two paths differ by up to {difference:.1e}."
-        )
-
-
-def _largest_difference(a_nk: Tensor, b_nk: Tensor) -> float:
-    return (a_nk - b_nk).abs().max().item() if len(a_nk) else 0.0

@@ -47,8 +47,6 @@ def decode(data: bytes) -> RunRecord:
         RecordError: truncated, changed since it was written, or of another schema; the message is
             the reason in a few words.
     """
-    if len(data) > LARGEST_BYTES:
-        raise RecordError(f"larger than {LARGEST_BYTES >> 20} MiB")
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

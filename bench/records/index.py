@@ -1,6 +1,6 @@
 """What a reader needs of every record, kept beside the records so that few are read again.
 
-    <results>/.cache/<name>.json   a line with stamp and checksum, then {run: [signature, digest]}
+    <results>/.cache/<name>.json   a line with a checksum, then {run: [signature, digest]}
 
 The records are the truth and the index never is: an entry counts only while the file it was made
 from has the same signature, and only for the code that made it. An index that is absent, damaged or
@@ -104,8 +104,8 @@ def _stamp(digest: Callable[[RunRecord], Any]) -> str | None:
 def _read(path: Path, stamp: str) -> Entries:
     """Return the entries of an index made by the same code; none if anything is wrong with it."""
     try:
-        head, _, body = path.read_bytes().partition(b"\n")
-        if json.loads(head) != _head(stamp, body):
+        checksum, _, body = path.read_bytes().partition(b"\n")
+        if checksum != _checksum(stamp, body):
             return {}
         return {str(run): (entry[0], entry[1]) for run, entry in json.loads(body).items()}
     except (OSError, ValueError, RecursionError):
@@ -116,8 +116,8 @@ def _write(path: Path, stamp: str, entries: Entries) -> None:
     body = json.dumps(entries, separators=(",", ":")).encode()
     with suppress(StorageError):
         make_folder(path.parent)
-        write_atomically(path, json.dumps(_head(stamp, body)).encode() + b"\n" + body)
+        write_atomically(path, _checksum(stamp, body) + b"\n" + body)
 
 
-def _head(stamp: str, body: bytes) -> dict[str, str]:
-    return {"stamp": stamp, "sha256": hashlib.sha256(body).hexdigest()}
+def _checksum(stamp: str, body: bytes) -> bytes:
+    return hashlib.sha256(stamp.encode() + body).hexdigest().encode()

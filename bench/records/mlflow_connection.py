@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Deleted = Literal["refuse", "restore"]
 EXPERIMENT = "skipbench"
-# Its pages are then about models, not about agents.
-_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 # In any address; one with a @ in it ends at the last.
 _PASSWORD = re.compile(r"(://[^\s/:@'\"]*:)([^\s'\"]+)@")
 _SHORTEST_SECRET = 4
@@ -89,13 +87,12 @@ def connect(uri: str, results_dir: Path, *, deleted: Deleted) -> tuple[MlflowCli
                     "restores it and logs what is missing"
                 )
             client.restore_experiment(experiment.experiment_id)
-        if _KIND_TAG not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, _KIND_TAG, _KIND)
         return client, str(experiment.experiment_id)
     # Without a location, artifacts of a local database land in the current directory.
     remote = uri.startswith(("http:", "https:", "databricks"))
     location = None if remote else (results_dir.absolute() / "mlruns").as_uri()
-    tags = {_KIND_TAG: _KIND}
+    # Its pages are then about models, not about agents.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
     return client, str(client.create_experiment(EXPERIMENT, location, tags=tags))
 
 

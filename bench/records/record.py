@@ -46,33 +46,30 @@ class EpochRow(Frozen):
 class PhaseCost(Frozen):
     """What one phase spent, and how it was trained.
 
-    `step_macs_per_image` are the MACs of one step, forward and backward, per training image. Older
-    records have None, and the MACs of the forward pass alone in `macs_per_image`. Optimizer and
-    batch size are those it used, None in records from before they were kept; those of the spec are
-    what was asked for, and a paper's recipe has its own.
+    `step_macs_per_image` are the MACs of one step, forward and backward, per training image;
+    `macs_per_image` is always None. Optimizer and batch size are those it used; those of the spec
+    are what was asked for, and a paper's recipe has its own.
     """
 
     name: str
     epochs: Count
-    macs_per_image: Amount | None = None
-    step_macs_per_image: Amount | None = None
+    macs_per_image: None = None
+    step_macs_per_image: Amount
     wall_s: float
-    optimizer: OptimizerSpec | None = None
-    batch_size: Count | None = None
+    optimizer: OptimizerSpec
+    batch_size: Count
 
 
 class TrainingRecord(Frozen):
     """Training cost of a run.
 
     `dense_epochs` is that of all phases in epochs of the dense backbone: MACs of all steps over 3
-    times the forward MACs of the dense network on all training images. In older records it counts
-    forward passes alone, on both sides. `pretraining_dense_epochs` is what the run started from had
-    cost before, None where unknown: `pretraining_reason` says why, nothing for a user's
-    weights file. `pretraining_forward_only`: some of that was counted by forward passes alone.
-    `published_epochs` is how long the paper trains, where its schedule was asked for; None
-    elsewhere and in older records. `statistics_images` is on how many training images batch-norm
-    statistics were estimated again at the end, 0 where they are those of training; these passes are
-    not in the cost.
+    times the forward MACs of the dense network on all training images.
+    `pretraining_dense_epochs` is what the run started from had cost before, None where unknown:
+    `pretraining_reason` says why, nothing for a user's weights file; `pretraining_forward_only` is
+    always False. `published_epochs` is how long the paper trains, where its schedule was asked for.
+    `statistics_images` is on how many training images batch-norm statistics were estimated again at
+    the end, 0 where they are those of training; these passes are not in the cost.
     """
 
     train_images: Count
@@ -83,14 +80,8 @@ class TrainingRecord(Frozen):
     pretraining_epochs: Count | None
     pretraining_dense_epochs: Amount | None
     pretraining_reason: str = ""
-    pretraining_forward_only: bool = False
+    pretraining_forward_only: Literal[False] = False
     statistics_images: Count = 0
-
-    @property
-    def forward_only(self) -> bool:
-        """Whether some of its cost, or of its start's, is that of forward passes alone."""
-        own = any(phase.step_macs_per_image is None for phase in self.phases)
-        return own or self.pretraining_forward_only
 
 
 class Environment(Frozen):
@@ -121,17 +112,16 @@ class LatencyCell(Frozen):
     """Latency of one point at one batch size on one machine, by the rules in docs/latency.md.
 
     All times are milliseconds per image, except `batch_*`. `latency_ms` is the expected time, the
-    mean with the slowest hundredth of the calls cut to the others (the median in cells without
-    `median_ms`), None where nothing could be timed; `reason` says why. `interval_ms` is its 95 %
-    interval. `speedup` is the paired ratio dense / this, of the backbone that this network has;
-    `others` has the same for other backbones in the same rounds, by the label of the backbone.
-    `runtime` is how this network and the dense ones were run. `margin` is by how much
-    the dense network, timed against itself in the same rounds, was off 1: what is within it is
-    "indistinguishable", and a wide interval is "uncertain". `memory_mib` is the peak of one call,
-    weights included; energy is that of the whole device. `first_ms` is the very first call on one
-    image in a fresh process, once, prepared and not warm; only at batch 1. They come from passes of
-    their own, None (memory and energy with a reason) where there were none; older cells have none
-    of them.
+    mean with the slowest hundredth of the calls cut to the others, None where nothing could be
+    timed; `reason` says why. `interval_ms` is its 95 % interval. `speedup` is the paired ratio
+    dense / this, of the backbone that this network has; `others` has the same for other backbones
+    in the same rounds, by the label of the backbone. `runtime` is how this network and the dense
+    ones were run. `margin` is by how much the dense network, timed against itself in the same
+    rounds, was off 1: what is within it is "indistinguishable", and a wide interval is "uncertain".
+    `memory_mib` is the peak of one call, weights included; energy is that of the whole device.
+    `first_ms` is the very first call on one image in a fresh process, once, prepared and not warm;
+    only at batch 1. They come from passes of their own, None (memory and energy with a reason)
+    where there were none.
     """
 
     scenario: Literal["stream", "batch"]
@@ -195,7 +185,7 @@ class PointRecord(Frozen):
     `dynamics` is None where all images get the same mask. `accuracy_held_out` and
     `nflops_held_out` are measured on training images that were held out: what settings may be
     chosen by. `block_gradients` is the magnitude of the gradient at each block, as
-    bench.measure.gradients defines it; empty with a reason, or in records older than it.
+    bench.measure.gradients defines it; empty with a reason.
     `positions_file` holds, of networks that decide per position, `image_m` and `blocks_mhw`: the
     blocks that ran at each pixel of the cheapest and most expensive test images.
     """
@@ -240,13 +230,12 @@ class Conformance(Frozen):
 class RunRecord(Frozen):
     """Everything known about one run.
 
-    `role` and `decision` are the method's tags; None and "" in records made before they were kept.
+    `role` and `decision` are the method's tags, None and "" where the run did not finish.
     "stopped" is a trial that a sweep's scheduler ended early: it has a history and no points; "not
     applicable" a control that cannot be made of its source, for the `reason`.
     `files` is the SHA-256 of what lies beside the record by name: arrays of the points and weights,
-    not what is added later. Empty in older records. `code` is the hash of the method's code as it
-    was then, bench.plugin_files; "" in older records and those of runs that did not finish.
-    `conformance` is None in records made before runs were checked, and of runs that did not finish.
+    not what is added later. `code` is the hash of the method's code as it was then,
+    bench.plugin_files; "" of runs that did not finish, as `conformance` is None.
     """
 
     schema_version: int = SCHEMA_VERSION

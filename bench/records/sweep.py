@@ -45,7 +45,7 @@ class SweepRecord(Frozen):
     `chosen` maps a method to the runs, one for each seed, of the settings with the highest mean
     score, or of all settings on the front. Costs are nFLOPs, or where `runtime` is named, time in
     it in units of the dense network's. `corner` is where the hypervolume is measured from, (cost,
-    accuracy); None in older documents. `ended` is False while it runs and where it was interrupted.
+    accuracy). `ended` is False while it runs and where it was interrupted.
     """
 
     version: int = SWEEP_VERSION
@@ -54,7 +54,7 @@ class SweepRecord(Frozen):
     criterion: str
     held_out: int
     runtime: str = ""
-    corner: tuple[float, float] | None = None
+    corner: tuple[float, float]
     created: str
     ended: bool = False
     trials: tuple[TrialRow, ...] = ()

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 RUN_TAG, SHA_TAG = "skipbench.run", "skipbench.sha256"
-LAYOUT_TAG, LAYOUT = "skipbench.layout", "2"
-"""Of what a run has in MLflow. Runs without it are older than models and data sets there."""
 SWEEP_TAG, PARENT_TAG = "skipbench.sweep", "mlflow.parentRunId"
 _LOCK_FILE, _PATIENCE_S = ".mlflow.lock", 120.0
 _PAGE, _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 900, 90
@@ -219,14 +217,13 @@ def _log(record: RunRecord, sink: _Sink, parent: str | None, load: Load) -> Trac
     sha, known = content_sha256(record), sink.known.get(record.run)
     told = {} if known is None else known.data.tags
     orphan = parent is not None and PARENT_TAG not in told
-    if (told.get(SHA_TAG), told.get(LAYOUT_TAG)) == (sha, LAYOUT) and not orphan:
+    if told.get(SHA_TAG) == sha and not orphan:
         return TrackingResult(True, "already logged")
     run = sink.run_of(record.run, RUN_TAG, record.created)
     if orphan:
         sink.client.set_tag(run.info.run_id, PARENT_TAG, parent)
     _write(record, run, sink, load)
     # Last, so that a copy broken off half way is taken up again.
-    sink.client.set_tag(run.info.run_id, LAYOUT_TAG, LAYOUT)
     sink.client.set_tag(run.info.run_id, SHA_TAG, sha)
     return TrackingResult(True, "updated" if known else "logged")
 

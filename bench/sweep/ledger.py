@@ -48,7 +48,7 @@ class Clock:
             UnknownNameError: there is no such runtime.
             ConfigError: it does not; the reason is said.
         """
-        net = GatedResNet(backbone_of(trial.spec, self._place, None)).to(self._place.device).eval()
+        net = GatedResNet(backbone_of(trial.spec, self._place)).to(self._place.device).eval()
         refused = RUNTIMES.get(self._runtime)().refuses(net, self._place.device, self._threads)
         if refused is not None:
             raise ConfigError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +70,3 @@ class Checkpoint:
         if identity != self.identity:
             raise CheckpointError(f"The checkpoint {self.path} belongs to another run.")
         return position
-
-    def set_aside(self) -> Path:
-        """Rename a checkpoint that cannot be used; return its new name."""
-        aside = self.path.with_name(self.path.name + ".broken")
-        os.replace(self.path, aside)
-        return aside

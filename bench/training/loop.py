@@ -26,6 +26,7 @@ from bench.method import DynamicNet, Phase
 from bench.recipes import Precision
 from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import generator, seed_globally
+from bench.storage import set_aside
 from bench.training.checkpoint import Checkpoint, Position
 from bench.training.optimizer import (
     build_optimizer,
@@ -112,7 +113,8 @@ def _resume(checkpoint: Checkpoint, reporter: Reporter) -> Position | None:
     try:
         return checkpoint.load()
     except CheckpointError as error:
-        aside = checkpoint.set_aside()
+        aside = set_aside(checkpoint.path)
+        assert aside is not None, "it was just read"
         reporter.note(f"{error.message} Set aside as {aside.name}; training starts over.")
         return None
 

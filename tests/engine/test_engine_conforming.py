@@ -33,7 +33,6 @@ from bench.method import (
 )
 from bench.networks.gated import GatedResNet
 from bench.networks.policy import Decisions, Policy, UpFront
-from bench.networks.trunk import pool
 from bench.phases import CrossEntropy
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
@@ -102,16 +101,6 @@ class HardGates(Gates):
         return super().decide(index, h_nchw).detach()
 
 
-class NoisyGates(Gates):
-    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
-        return (torch.rand(len(h_nchw), device=h_nchw.device) > 0.5).float()
-
-
-class SoftGates(Gates):
-    def decide(self, index: int, h_nchw: Tensor) -> Tensor:
-        return torch.sigmoid(self.layers[index](pool(h_nchw)).flatten())
-
-
 class Columns(Gates):
     def begin(self, x_nchw: Tensor, stem_nchw: Tensor) -> Decisions:
         gates_nb1 = x_nchw.new_ones(len(x_nchw), len(self.always_on), 1)
@@ -166,8 +155,6 @@ def gated(policy: type[Policy]) -> Callable[[Backbone], DynamicNet]:
         (gated(ByMedian), "batch_independence", "run other units for .* over the batch"),
         (gated(FreeGates), "macs", "64 per image too few.* units.. does not list"),
         (gated(HardGates), "gradient", r"receive no gradient.*policy\..*straight-through"),
-        (gated(NoisyGates), "repeatable", "two calls of forward run other units"),
-        (gated(SoftGates), "outputs", r"runs 0.* of 'block\d' for an image.*soft in eval mode"),
         (gated(Columns), "outputs", r"gates have shape \(1, 3, 1\), not \(N, B\)"),
         (OtherNames, "record", "a record cannot hold block_rates.*block0, block1"),
         (NoUnits, "outputs", r"units\(\) lists 0 of 3 blocks"),
@@ -223,11 +210,6 @@ def test_heads_on_a_trunk_that_was_trained_before_leave_no_check_out(folders: ap
     heads = next(record for record in outcome.records if record.spec.method == "sdn")
     assert not outcome.failures and heads.conformance is not None
     assert set(heads.conformance.passed) == {*IN_RUNS}
-
-
-def test_a_record_from_before_the_checks_has_no_mark(make_record: Callable[..., Any]) -> None:
-    old = make_record("sgad")
-    assert old.conformance is None and rows([old])[0].unchecked == ()
 
 
 def test_the_checks_are_those_of_the_suite() -> None:

@@ -142,7 +142,16 @@ def make_record(
         reconstructed=reconstructed,
         training=TrainingRecord(
             train_images=50_000,
-            phases=(PhaseCost(name="main", epochs=epochs, step_macs_per_image=1.8e8, wall_s=60.0),),
+            phases=(
+                PhaseCost(
+                    name="main",
+                    epochs=epochs,
+                    step_macs_per_image=1.8e8,
+                    wall_s=60.0,
+                    optimizer=spec.budget.optimizer,
+                    batch_size=spec.budget.batch_size,
+                ),
+            ),
             epochs=epochs,
             published_epochs=220 if spec.budget.published else None,
             dense_epochs=float(epochs) if dense_epochs is None else dense_epochs,
@@ -215,6 +224,7 @@ def make_sweep(*trials: TrialRow) -> SweepRecord:
         name="first",
         options={},
         criterion="hypervolume",
+        corner=(1.1, 0.1),
         held_out=40,
         created="2026-11-01T09:00:00+00:00",
         ended=True,

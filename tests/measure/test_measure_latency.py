@@ -59,7 +59,7 @@ def test_a_network_that_skips_four_fifths_of_its_blocks_is_faster_than_the_dense
         assert record.dense_ms == dense.record.latency_ms
         assert record.latency_ms is not None and record.latency_ms < record.dense_ms  # type: ignore[operator]
         assert dense.record.verdict == "baseline" and dense.record.speedup == 1.0
-        assert record.reason == "" and "identical masks" in cell.equivalence
+        assert record.reason == ""
 
 
 def test_every_timed_call_is_kept_with_its_round_and_its_images() -> None:
@@ -104,7 +104,6 @@ def test_what_cannot_be_timed_says_why_and_the_rest_is_measured() -> None:
             assert cell.record.latency_ms is None and reason in cell.record.reason
             assert cell.record.n == len(cell.raw.ms_n) == 0
             assert cell.record.verdict is None and cell.record.speedup is None
-            assert cell.equivalence == ""
     assert all(cell.record.latency_ms is not None for cell in cells["good"] + cells[DENSE])
 
 
@@ -180,19 +179,19 @@ def test_a_failure_at_one_batch_size_leaves_the_other_cells() -> None:
 def test_the_number_of_threads_is_recorded_and_restored_and_modes_are_kept() -> None:
     backbone = small_backbone()
     net = skipping_net(backbone, [1]).train()
-    told: list[tuple[str, float]] = []
+    told: list[float] = []
     cells = measure(
         {"one": net},
         backbone,
         images(256),
         batch_sizes=(1,),
         threads=2,
-        progress=lambda what, share: told.append((what, share)),
+        progress=told.append,
     )
     record = cells["one"][0].record
     assert record.threads == record.environment.values["threads"] == 2
     assert torch.get_num_threads() == 1 and all(m.training for m in net.modules())
-    assert any("round 5" in what for what, _ in told) and all(0 <= s <= 1 for _, s in told)
+    assert len(told) > TINY.rounds and all(0 <= share <= 1 for share in told)
 
 
 class OnlyStatic(Runtime):

@@ -20,13 +20,7 @@ from bench.records.mlflow_content import finals, measured, models_of, params
 from bench.records.record import Dynamics, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
-from bench.records.tracking import (
-    LAYOUT_TAG,
-    TrackingResult,
-    log_records,
-    register_point,
-    sync,
-)
+from bench.records.tracking import TrackingResult, log_records, register_point, sync
 
 
 @pytest.fixture(autouse=True)
@@ -116,25 +110,6 @@ def _numbers(model: LoggedModel) -> dict[str, float]:
     latest = sorted(model.metrics, key=lambda metric: metric.timestamp)
     assert {metric.dataset_name for metric in latest} == {"cifar10 test"}
     return {metric.key: metric.value for metric in latest}
-
-
-def test_a_run_of_a_store_from_before_models_gets_them_and_stays_one_run(
-    shared_results: Path,
-) -> None:
-    store = RunStore(shared_results)
-    record = make_record("convnet_aig", seed=5)
-    store.save(record)
-    log_one(record, shared_results)
-    (run,) = logged(shared_results, record.run)
-    client = MlflowClient(default_uri(shared_results))
-    [model] = models_of(client, run).values()
-    client.delete_logged_model(model.model_id)
-    client.delete_tag(run.info.run_id, LAYOUT_TAG)
-    assert sync(store)[record.run].detail == "updated"
-    (again,) = logged(shared_results, record.run)
-    assert again.info.run_id == run.info.run_id
-    assert list(models_of(client, again)) == [""]
-    assert sync(store)[record.run].detail == "already logged"
 
 
 def test_a_registered_model_is_loaded_by_mlflow_without_skipbench(
@@ -240,6 +215,7 @@ def test_a_sweep_is_the_parent_of_its_trials_whoever_logged_them_first(
         options={"methods": ["sgad"], "params": {"sgad.gamma": "0.3"}},
         criterion="highest accuracy on held-out training images",
         held_out=100,
+        corner=(1.1, 0.1),
         created="2026-11-01T10:00:00+00:00",
         ended=True,
         trials=trials,

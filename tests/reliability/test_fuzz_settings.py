@@ -65,7 +65,7 @@ ITEMS = st.one_of(
 
 def planned(options: RunOptions) -> None:
     for item in make_plan(options, DIGITS, train_size=1297, weights=None):
-        json.loads(item.spec.canonical_json())
+        json.loads(item.spec.model_dump_json())
         assert len(item.spec.run) < 200 and "/" not in item.spec.run
 
 

@@ -140,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_the_work_redone(
     again, _ = _train(Sgad(), SgadConfig(), path, reporter=reporter)
     assert len(notes) == 1
     assert "starts over" in notes[0]
-    assert path.with_name("checkpoint.broken").exists()
+    assert path.with_name("checkpoint.broken-1").exists()
     assert all(
         torch.equal(value, again.state_dict()[key]) for key, value in whole.state_dict().items()
     )

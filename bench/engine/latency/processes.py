@@ -13,17 +13,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.images import Dataset, DatasetInfo, ImageSet
+from bench.data.images import Dataset, ImageSet
 from bench.engine.building import Workplace, dense_net, rebuild
 from bench.engine.supervising import WatchedProcess, say
 from bench.errors import BenchError, PluginError, RunFailed
@@ -50,7 +49,7 @@ Cells = dict[str, list[MeasuredCell]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LatencyJob:
-    """Finished runs that are timed together in a runtime, and how; all a process needs to know.
+    """Finished runs that are timed together in a runtime, and how.
 
     `point`, if given, is the operating point of the only record whose resources are measured.
     """
@@ -61,10 +60,6 @@ class LatencyJob:
     profile: Profile
     threads: int
     runtime: str
-    info: DatasetInfo
-    results_dir: Path
-    device: str
-    plugins: Sequence[Path] = field(default_factory=lambda: plugin_files())
     seed: int = 0
     point: int | None = None
 
@@ -162,7 +157,7 @@ def with_resources(cells: Cells, job: LatencyJob, place: Workplace, *, progress:
     subjects = [(record, number) for record in job.records for number in range(len(record.points))]
     for done, (record, number) in enumerate(subjects):
         name = subject_name(record, record.points[number].name)
-        progress(f"{name}: memory and energy", done / len(subjects))
+        progress(done / len(subjects))
         own = replace(job, records=[record], point=number)
         found[name] = [_with_resources(cell, own, place) for cell in cells.get(name, [])]
     return found
@@ -185,7 +180,7 @@ def _asked(
     place: Workplace,
     *,
     progress: Progress | None = None,
-    variables: Mapping[str, str] = MappingProxyType({}),
+    variables: Mapping[str, str] | None = None,
 ) -> Any:
     """Return what a fresh process, with `variables` in its environment, answers to a job.
 
@@ -194,16 +189,17 @@ def _asked(
     """
     with (
         tempfile.TemporaryDirectory(prefix="bench-latency-") as name,
-        WatchedProcess(__name__, variables) as process,
+        WatchedProcess(__name__, variables or {}) as process,
     ):
         folder = Path(name)
         sent = replace(job, images_nchw=job.images_nchw.cpu())
-        (folder / _JOB_FILE).write_bytes(pickle.dumps(sent))
+        where = (place.dataset.info, place.store.results_dir, place.device, plugin_files())
+        (folder / _JOB_FILE).write_bytes(pickle.dumps((sent, *where)))
         for kind, what in process.ask(name):
             if kind == "note":
                 place.reporter.note(what)
             elif kind == "progress" and progress is not None:
-                progress(*what)
+                progress(what)
             elif kind == "failed":
                 raise RunFailed(
                     f"Latency is not measured: {what['reason']}",
@@ -222,19 +218,18 @@ def main() -> None:
 
 
 def _answer(folder: Path) -> None:
-    job: LatencyJob = pickle.loads((folder / _JOB_FILE).read_bytes())
-    for file in job.plugins:
+    job: LatencyJob
+    job, info, results_dir, device, plugins = pickle.loads((folder / _JOB_FILE).read_bytes())
+    for file in plugins:
         load_plugin(file)
-    info = job.info
     # Networks are rebuilt from the description of the data alone.
     blank = torch.zeros(0, info.height, info.width, info.channels, dtype=torch.uint8)
     none = ImageSet(blank, torch.zeros(0, dtype=torch.int64))
-    device, store = torch.device(job.device), RunStore(job.results_dir)
     reporter = Silent()
     reporter.note = partial(say, "note")  # type: ignore[method-assign]
-    place = Workplace(Dataset(info, none, none), store, device, reporter)
+    place = Workplace(Dataset(info, none, none), RunStore(results_dir), device, reporter)
     if job.point is None:
-        answer: object = measure_here(job, place, progress=lambda *done: say("progress", done))
+        answer: object = measure_here(job, place, progress=partial(say, "progress"))
     else:
         answer = _resources(job, job.point, place)
     (folder / _ANSWER_FILE).write_bytes(pickle.dumps(answer))

@@ -8,7 +8,7 @@ processes.py; how time is taken is bench.measure.latency.protocol's business.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.engine.building import Workplace
@@ -25,6 +25,7 @@ from bench.engine.latency.processes import (
 from bench.errors import BenchError, RecordError
 from bench.measure.latency.cells import MeasuredCell
 from bench.measure.latency.profiles import profile_named
+from bench.measure.latency.rounds import Progress
 from bench.plain_text import counted
 from bench.records.arrays import save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
@@ -70,16 +71,12 @@ def time_records(
         )
         steps = chosen.processes * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
         bar = _bar(place.reporter, steps=steps * len(named))
-        info, results_dir, device = place.dataset.info, place.store.results_dir, str(place.device)
         measure = measure_here if chosen.processes == 1 else measure_in_processes
         for name in named:
             delay = RUNTIMES.get(name)().delay()
             if delay:
                 place.reporter.note(f"{name}: {delay}")
-            how = (sizes, chosen, threads, name)
-            job = LatencyJob(
-                members, images, *how, info=info, results_dir=results_dir, device=device
-            )
+            job = LatencyJob(members, images, sizes, chosen, threads, name)
             cells = measure(job, place, progress=bar)
             if chosen.energy_s:
                 cells = with_resources(cells, job, place, progress=bar)
@@ -105,14 +102,13 @@ def without_broken(
     return sound, broken
 
 
-def _bar(reporter: Reporter, *, steps: int) -> Callable[[str, float], None]:
+def _bar(reporter: Reporter, *, steps: int) -> Progress:
     """Show how much of each step is done, in thousandths: the proof, then per size two steps."""
     step, done = 0, 1000
     reporter.run_started("latency")
 
-    def advance(text: str, share: float) -> None:
+    def advance(share: float) -> None:
         nonlocal step, done
-        del text
         now = round(1000 * share)
         if now < done:
             step, done = step + 1, 0

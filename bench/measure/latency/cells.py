@@ -39,6 +39,12 @@ _WORST: dict[str, Any] = {
 }
 """How numbers that each process has for itself become one."""
 
+_SHARED = {
+    *("scenario", "batch_size", "profile", "device", "threads", "runtime"),
+    *("memory_reason", "energy_reason"),
+}
+"""Fields of a cell that are the same in each process."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RawLatency:
@@ -69,14 +75,10 @@ class RawLatency:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredCell:
-    """A cell for the record, its raw samples, and the sentence that proves the skipping path.
-
-    `dense` is the name of the dense network that its speed-up is relative to.
-    """
+    """A cell for the record, its raw samples, and the dense network of its speed-up, by name."""
 
     record: LatencyCell
     raw: RawLatency
-    equivalence: str
     dense: str
 
 
@@ -118,7 +120,7 @@ def cell_of(
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **_numbers(raw, raws, dense=dense, margin=margin),
     )
-    return MeasuredCell(record, raw, timing.prepared.sentence, dense)
+    return MeasuredCell(record, raw, dense)
 
 
 def merged(
@@ -140,42 +142,26 @@ def merged(
         seen = [part.record.environment.values[key] for part in parts]
         values[key] = None if None in seen else _WORST[key](seen)
     margins = [part.record.margin for part in parts if part.record.margin is not None]
-    update = {
-        "contended": any(part.record.contended for part in parts),
-        "reason": failures[0] if failures else "",
-        "environment": Environment(values=values | {"latency_processes": len(parts)}),
-        "measured_at": max(part.record.measured_at for part in parts),
+    record = LatencyCell(
+        **parts[0].record.model_dump(include=_SHARED),
+        contended=any(part.record.contended for part in parts),
+        reason=failures[0] if failures else "",
+        environment=Environment(values=values | {"latency_processes": len(parts)}),
+        measured_at=max(part.record.measured_at for part in parts),
         **_numbers(raw, raws, dense=parts[0].dense, margin=max(margins, default=None)),
-    }
-    record = parts[0].record.model_copy(update=update)
-    return MeasuredCell(record, raw, parts[0].equivalence, parts[0].dense)
-
-
-_ABSENT = (
-    *(
-        "latency_ms",
-        "median_ms",
-        "mean_ms",
-        "iqr_ms",
-        "p90_ms",
-        "p99_ms",
-        "interval_ms",
-        "dense_ms",
-    ),
-    *("speedup", "speedup_interval", "verdict", "margin"),
-)
+    )
+    return MeasuredCell(record, raw, parts[0].dense)
 
 
 def _numbers(
     raw: RawLatency, baselines: Mapping[str, RawLatency], *, dense: str, margin: float | None
 ) -> dict[str, Any]:
-    """Return what samples say, by the fields of a cell; None where there are none."""
+    """Return what samples say, by the fields of a cell, as far as there are any."""
     ms_n, baseline = raw.ms_n, baselines[dense]
-    numbers: dict[str, Any] = dict.fromkeys(_ABSENT)
-    numbers |= {"n": len(ms_n), "converged": False, "others": {}}
     if not len(ms_n):
-        return numbers
-    numbers |= {
+        return {"n": 0, "latency_ms": None}
+    numbers: dict[str, Any] = {
+        "n": len(ms_n),
         "latency_ms": expected_ms(ms_n),
         "median_ms": float(np.median(ms_n)),
         "mean_ms": float(ms_n.mean()),
@@ -186,29 +172,31 @@ def _numbers(
         "converged": has_converged(ms_n),
         "margin": margin,
         "others": {
-            name: _beside(other, raw)
+            name: OtherDense(**_beside(other, _speedup(other, raw)))
             for name, other in baselines.items()
             if name != dense and len(other.ms_n)
         },
     }
-    if len(baseline.ms_n):
-        numbers["dense_ms"] = expected_ms(baseline.ms_n)
     if raw is baseline:
-        return numbers | {"speedup": 1.0, "verdict": "baseline"}
+        return numbers | {
+            "dense_ms": numbers["latency_ms"],
+            "speedup": 1.0,
+            "verdict": "baseline",
+        }
     if len(baseline.ms_n):
         speedup = _speedup(baseline, raw)
-        numbers |= {"speedup": speedup.ratio, "speedup_interval": speedup.interval}
+        numbers |= _beside(baseline, speedup)
         numbers["verdict"] = verdict_of(speedup, margin=margin or 0.0)
     return numbers
 
 
-def _beside(other: RawLatency, own: RawLatency) -> OtherDense:
-    speedup = _speedup(other, own)
-    return OtherDense(
-        dense_ms=expected_ms(other.ms_n),
-        speedup=speedup.ratio,
-        speedup_interval=speedup.interval,
-    )
+def _beside(dense: RawLatency, speedup: Speedup) -> dict[str, Any]:
+    """Return the time of a dense network and the speed-up over it, by the fields of a record."""
+    return {
+        "dense_ms": expected_ms(dense.ms_n),
+        "speedup": speedup.ratio,
+        "speedup_interval": speedup.interval,
+    }
 
 
 def _speedup(baseline: RawLatency, own: RawLatency) -> Speedup:

@@ -72,7 +72,7 @@ def measure_latency(
     keep_freed_memory()
     where = torch.device(device)
     images_nchw = images_nchw.to(where, memory_format=torch.channels_last)
-    tell = progress or (lambda what, share: None)
+    tell = progress or (lambda share: None)
     beside = {name: name for name in dense} | {name: s.dense for name, s in subjects.items()}
     nets = {**dense, **{name: subject.net for name, subject in subjects.items()}}
     cells: dict[str, list[MeasuredCell]] = {name: [] for name in nets}
@@ -80,8 +80,7 @@ def measure_latency(
         setup = Setup(images_nchw, profile, where, threads, seed, describe_environment(where))
         prepared: list[Prepared] = []
         for name, net in nets.items():
-            share = len(prepared) / len(nets)
-            tell(f"{name}, {runtime.name}: equal to the masked path?", share)
+            tell(len(prepared) / len(nets))
             prepared.append(_prepared(name, net, runtime, setup))
         for size in batch_sizes:
             timings, again = _timed(prepared, size, setup=setup, dense=dense, tell=tell)
@@ -99,7 +98,8 @@ def _prepared(name: str, net: DynamicNet, runtime: Runtime, setup: Setup) -> Pre
             return Prepared(name, runtime.name, failure=refused)
         x_nchw = setup.images_nchw[:IMAGES]
         run = runtime.prepare(net, x_nchw[:_EXAMPLE_IMAGES])
-        return Prepared(name, runtime.name, run, check_execution(net, x_nchw, run=run))
+        check_execution(net, x_nchw, run=run)
+        return Prepared(name, runtime.name, run)
     except Exception as error:
         return Prepared(name, runtime.name, failure=reason_of(error))
 
@@ -123,7 +123,7 @@ def _timed(
             again[one.name] = NetworkTiming(one, batch_size, setup, failure)
     timings = [*first.values(), *again.values()]
     for done, timing in enumerate(timings):
-        tell(f"{timing.prepared.name}, batch {batch_size}: warm-up", done / len(timings))
+        tell(done / len(timings))
         timing.guarded(timing.warm_up)
     run_rounds(timings, setup.profile, tell=tell)
     return first, again

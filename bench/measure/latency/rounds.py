@@ -94,7 +94,9 @@ def time_round(
     return RoundSamples(np.array(took_ns) * _MS / image_nb.shape[1], image_nb)
 
 
-Progress = Callable[[str, float], None]
+Progress = Callable[[float], None]
+"""Hears which share of the current step is done, in [0, 1]."""
+
 _MAX_ROUNDS = 1000
 
 
@@ -111,13 +113,11 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A network in a runtime, and what came of its equivalence check: a sentence, or why there is
-    nothing to be timed."""
+    """A network in a runtime, or why there is nothing to be timed."""
 
     name: str
     runtime: str
     run: Run | None = None
-    sentence: str = ""
     failure: str = ""
 
 
@@ -188,8 +188,7 @@ def run_rounds(timings: Sequence[NetworkTiming], profile: Profile, *, tell: Prog
         if not running or (number >= profile.rounds and (settled or late)):
             return
         for timing in running:
-            share = min(1.0, number / profile.rounds)
-            tell(f"{timing.prepared.name}, batch {timing.batch_size}: round {number + 1}", share)
+            tell(min(1.0, number / profile.rounds))
             timing.guarded(timing.run_round)
 
 

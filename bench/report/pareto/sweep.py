@@ -86,12 +86,12 @@ class SweepFront(NamedTuple):
 
 
 def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
-    """Return the front of a sweep; None where nothing ended well, or in documents without a corner.
+    """Return the front of a sweep; None where nothing ended well.
 
     `study` holds the records of the sweep.
     """
     tried = _tried(sweep.trials)
-    if not tried or sweep.corner is None:
+    if not tried:
         return None
     listed = [(one, index, point) for one in tried for index, point in enumerate(one.points)]
     chosen = [listed[place] for place in front([point for *_, point in listed])]
