@@ -209,7 +209,7 @@ def _timed(
 
     def is_timed(point: PointRecord) -> bool:
         known = {cell.runtime for cell in point.latency if cell.profile == profile}
-        return known >= set(runtimes) if runtimes else bool(known - {"unknown"})
+        return known >= set(runtimes) if runtimes else bool(known)
 
     waiting = [record for record in records if not all(map(is_timed, record.points))]
     sound, broken = without_broken(waiting, place)

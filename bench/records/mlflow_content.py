@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.records.record import UNKNOWN_RUNTIME, PointRecord, RunRecord, leaves
+from bench.records.record import PointRecord, RunRecord, leaves
 from bench.records.sweep import SweepRecord
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def measured(point: PointRecord) -> dict[str, float]:
     for name in ("shuffled_accuracy", "difficulty_correlation"):
         values[name] = getattr(point.dynamics, name, None)
     for cell in point.latency:  # as they were measured, whatever the clock said
-        suffix = f"b{cell.batch_size}" if cell.scenario == "batch" else "b1"
-        suffix = suffix if cell.runtime == UNKNOWN_RUNTIME else f"{cell.runtime}_{suffix}"
+        suffix = f"{cell.runtime}_b{cell.batch_size}"
         newest = {f"latency_ms_{suffix}": cell.latency_ms, f"speedup_{suffix}": cell.speedup}
         values |= {name: value for name, value in newest.items() if value is not None}
     return {name: value for name, value in values.items() if value is not None}
@@ -232,13 +231,12 @@ def _created(client: MlflowClient, run: Run, record: RunRecord, point: PointReco
 
 def _tags(record: RunRecord, point: PointRecord) -> dict[str, str]:
     """Return what may be filtered by and may change: runtimes, and how each cell compares."""
-    cells = [cell for cell in point.latency if cell.runtime != UNKNOWN_RUNTIME]
     verdicts = {
         f"skipbench.verdict.{cell.runtime}_b{cell.batch_size}": cell.verdict
-        for cell in cells
+        for cell in point.latency
         if cell.verdict is not None
     }
-    runtimes = ",".join(dict.fromkeys(cell.runtime for cell in cells))
+    runtimes = ",".join(dict.fromkeys(cell.runtime for cell in point.latency))
     found = {"skipbench.runtime": runtimes} if runtimes else {}
     return {**found, "skipbench.run": record.run, **verdicts}
 

@@ -14,12 +14,10 @@ from pydantic import Field
 from bench.config import Frozen, RunSpec
 from bench.recipes import OptimizerSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Status = Literal["finished", "failed", "stopped", "not applicable"]
 Role = Literal["dense", "dynamic", "control"]
 SpeedVerdict = Literal["faster", "slower", "indistinguishable", "uncertain", "baseline"]
-UNKNOWN_RUNTIME = "unknown"
-"""Of cells from before runtimes were kept; never put together with others."""
 
 # What a number may be: readers of a record compute with it and draw it.
 _ROUNDING = 1e-6
@@ -46,14 +44,13 @@ class EpochRow(Frozen):
 class PhaseCost(Frozen):
     """What one phase spent, and how it was trained.
 
-    `step_macs_per_image` are the MACs of one step, forward and backward, per training image;
-    `macs_per_image` is always None. Optimizer and batch size are those it used; those of the spec
-    are what was asked for, and a paper's recipe has its own.
+    `step_macs_per_image` are the MACs of one step, forward and backward, per training image.
+    Optimizer and batch size are those it used; those of the spec are what was asked for, and a
+    paper's recipe has its own.
     """
 
     name: str
     epochs: Count
-    macs_per_image: None = None
     step_macs_per_image: Amount
     wall_s: float
     optimizer: OptimizerSpec
@@ -66,10 +63,10 @@ class TrainingRecord(Frozen):
     `dense_epochs` is that of all phases in epochs of the dense backbone: MACs of all steps over 3
     times the forward MACs of the dense network on all training images.
     `pretraining_dense_epochs` is what the run started from had cost before, None where unknown:
-    `pretraining_reason` says why, nothing for a user's weights file; `pretraining_forward_only` is
-    always False. `published_epochs` is how long the paper trains, where its schedule was asked for.
-    `statistics_images` is on how many training images batch-norm statistics were estimated again at
-    the end, 0 where they are those of training; these passes are not in the cost.
+    `pretraining_reason` says why, nothing for a user's weights file. `published_epochs` is how long
+    the paper trains, where its schedule was asked for. `statistics_images` is on how many training
+    images batch-norm statistics were estimated again at the end, 0 where they are those of
+    training; these passes are not in the cost.
     """
 
     train_images: Count
@@ -80,7 +77,6 @@ class TrainingRecord(Frozen):
     pretraining_epochs: Count | None
     pretraining_dense_epochs: Amount | None
     pretraining_reason: str = ""
-    pretraining_forward_only: Literal[False] = False
     statistics_images: Count = 0
 
 
@@ -129,7 +125,7 @@ class LatencyCell(Frozen):
     profile: str
     device: str
     threads: Number
-    runtime: str = UNKNOWN_RUNTIME
+    runtime: str
     n: Count
     latency_ms: Amount | None
     median_ms: Amount | None = None
