@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference"
 _ROOM = 8.0
 """Points of accuracy that the figure shows below the static networks."""
+_SLOWEST = 2.2
+"""Times the largest static network's time, up to which the figure reaches."""
 _KINDS = ("methods", "controls")
 
 Place = tuple[float, float]
@@ -31,7 +33,7 @@ def draw_figure(
     rows = timed()
     statics = static_networks(rows)
     labels, floor = dict(statics), min(y for _, y in statics.values()) - _ROOM
-    marks, below, named = [], [], set[str]()
+    marks, below, slower, named = [], [], [], set[str]()
     for one in best_settings(verdicts):
         runs = {record.run for record in one.network.records}
         places = places_of(rows[rows.run.isin(runs)], by="point")
@@ -42,11 +44,17 @@ def draw_figure(
         style, name = mark_of(_KINDS.index(kind)), "" if kind in named else kind
         marks.append(Marks(times, accuracies, style, name, joined=len(times) > 1))
         named.add(kind)
-        shown = [place for place in sorted(places.values()) if place[1] >= floor]
+        inside = [place for place in sorted(places.values()) if place[0] <= _SLOWEST]
+        shown = [place for place in inside if place[1] >= floor]
         if shown:
             labels[one.method] = shown[0]
-        if len(shown) < len(places):
+        if len(shown) < len(inside):
             below.append(one.method)
+        slower += [
+            f"{one.method} ({accuracy:.1f} % at {time:.1f})"
+            for time, accuracy in places.values()
+            if time > _SLOWEST
+        ]
     times, accuracies = zip(*statics.values(), strict=True)
     line = Line(times, accuracies, DENSE.colour)
     static = Marks(times, accuracies, DENSE, "static networks")
@@ -55,13 +63,15 @@ def draw_figure(
         (line, static, *marks),
         x_label=f"time per image at batch 1, {rows.runtime.iloc[0]}, relative to {largest}",
         y_label="test accuracy, %",
+        x_limits=(None, _SLOWEST if slower else None),
         y_limits=(floor if below else None, None),
         labels=tuple(Label(*place, name) for name, place in labels.items()),
     )
     legend = Legend("best setting of each", ("static networks", *sorted(named, reverse=True)))
     title = finding(verdicts, verdicts[0].axes[1].axis)
-    notes = (f"cheaper operating points below the view: {', '.join(below)}",) if below else ()
-    chart = Chart(title, (panel,), notes, legends=(legend,), size_in=(9.6, 5.2))
+    outside = {"cheaper operating points below the view": below, "slower than the view": slower}
+    notes = (f"{where}: {', '.join(names)}" for where, names in outside.items() if names)
+    chart = Chart(title, (panel,), tuple(notes), legends=(legend,), size_in=(9.6, 5.2))
     write_chart(chart, target)
 
 
