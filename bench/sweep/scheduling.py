@@ -13,7 +13,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,6 +177,7 @@ def _check_machines(ray: Any, nodes: Sequence[Mapping[str, Any]], job: str) -> N
     Raises:
         ConfigError: some cannot.
     """
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ask = ray.remote(num_cpus=0, max_calls=1)(lacks)
@@ -186,11 +187,12 @@ def _check_machines(ray: Any, nodes: Sequence[Mapping[str, Any]], job: str) -> N
         ).remote(job)
         for node in nodes
     ]
-    missing = [
-        f"{node['NodeManagerHostname']}: {why}"
-        for node, why in zip(nodes, ray.get(answers), strict=True)
-        if why is not None
-    ]
+    missing = list[str]()
+    for node, answer in zip(nodes, answers, strict=True):
+        # A machine that has gone since it was listed gets no trials.
+        with suppress(NodeDiedError, TaskUnschedulableError):
+            if (why := ray.get(answer)) is not None:
+                missing.append(f"{node['NodeManagerHostname']}: {why}")
     if missing:
         raise ConfigError(
             "Not every machine of the cluster can read the data.\n" + "\n".join(missing),

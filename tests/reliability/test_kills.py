@@ -133,15 +133,15 @@ def test_a_kill_at_any_moment_loses_nothing(
 DURING = """
 import os, signal
 import bench.engine.evaluating as evaluating
-reported, calls = evaluating._reported, 0
-def dying(batches, reporter):
+told, calls = evaluating._told, 0
+def dying(*given):
     global calls
     calls += 1
-    for batch in reported(batches, reporter):
+    for batch in told(*given):
         yield batch
         if calls == {number}:
             os.kill(os.getpid(), signal.SIGKILL)
-evaluating._reported = dying
+evaluating._told = dying
 """
 
 
