@@ -273,14 +273,19 @@ def channel_statistics(images: ImageSet) -> Constants:
 
     Four decimals, as papers print them, so that the numbers do not depend on summation order.
     """
-    in_bytes = images.images_nhwc.dtype == torch.uint8
-    brightest, least = (255, 1 / 255) if in_bytes else (1, 1e-4)
+    if images.images_nhwc.dtype != torch.uint8:
+        values_nc = images.images_nhwc.cpu().double().flatten(0, 2)
+        found = values_nc.mean(0), values_nc.std(0, correction=0).clamp(min=1e-4)
+        mean_c, std_c = (tuple(round(v, 4) for v in values.tolist()) for values in found)
+        return mean_c, std_c
+    values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
-    for channel in images.images_nhwc.cpu().unbind(
-        dim=3
-    ):  # one by one: a copy eight times as large
-        values = channel.double() / brightest
-        means.append(round(values.mean().item(), 4))
-        # A constant channel must not divide by 0.
-        stds.append(round(max(values.std(correction=0).item(), least), 4))
+    for channel in images.images_nhwc.cpu().unbind(dim=3):
+        # A histogram is exact, and needs no floating copy of the whole set.
+        weights = torch.bincount(channel.flatten(), minlength=256).double()
+        weights /= weights.sum()
+        mean = (weights * values).sum()
+        std = (weights * (values - mean) ** 2).sum().sqrt()
+        means.append(round(mean.item(), 4))
+        stds.append(round(max(std.item(), 1 / 255), 4))  # a constant channel must not divide by 0
     return tuple(means), tuple(stds)
