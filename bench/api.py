@@ -115,7 +115,7 @@ def campaign(
                     planned.append(_command(options, folders, listener, loaded=loaded))
                 except BenchError as error:
                     name = f"step {number} of {len(steps)}"
-                    outcome.failures.append(Failure(name, error.message, error.hint or ""))
+                    outcome.failures.append(_failure(name, error))
         with machine_load(listener.note) as load:
             performed = perform_all(planned, listener, until=until)
         for command in planned:
@@ -282,8 +282,7 @@ def latency(
         runs += adopt_reference(store, note=listener.note)
     for members, place in _at_their_data(runs, folders, device, dataset, listener):
         sound, broken = without_broken(members, place)
-        for run, error in broken.items():
-            outcome.failures.append(Failure(run, error.message, error.hint or ""))
+        outcome.failures.extend(_failure(run, error) for run, error in broken.items())
         done = time_records(
             sound,
             place,
@@ -321,7 +320,7 @@ def evaluate(
             try:
                 outcome.records.append(evaluate_again(record, place))
             except BenchError as error:
-                outcome.failures.append(Failure(record.run, error.message, error.hint or ""))
+                outcome.failures.append(_failure(record.run, error))
     judged = judge(outcome.records, store)
     track(judged, store, note=listener.note)
     return replace(outcome, records=judged)
@@ -392,6 +391,10 @@ def _at_their_data(
         for member in members:
             check_same_data(member.spec, data)
         yield members, Workplace(data, store, pick_device(device), reporter)
+
+
+def _failure(run: str, error: BenchError) -> Failure:
+    return Failure(run, error.message, error.hint or "")
 
 
 def rows_of(outcome: CommandResult) -> list[Row]:
