@@ -125,7 +125,7 @@ def _tamed(value: Any) -> Any:
 
 
 def _shared(part: BaseModel | None, names: Sequence[str] = Row.__slots__) -> dict[str, Any]:
-    """Return what a part of a record calls as a row does, or others of `names`."""
+    """Return the fields of a part of a record whose name is one of `names`."""
     known = () if part is None else type(part).model_fields
     return {name: getattr(part, name) for name in names if name in known}
 

@@ -93,6 +93,7 @@ class Samples:
     cell: LatencyCell
     macs_n: Shares
     time_n: Shares
+    realised: float  # the speed-up over the ideal one, as in the tables
 
     @cached_property
     def bins(self) -> list[Bin]:
@@ -101,11 +102,6 @@ class Samples:
         rises = np.flatnonzero(np.diff(np.round(self.macs_n[order] / _SAME_COST))) + 1
         parts = np.split(order, rises) if len(rises) < _DISTINCT else np.array_split(order, _BINS)
         return [_bin(float(self.macs_n[part].mean()), self.time_n[part]) for part in parts]
-
-    @property
-    def realised(self) -> float:
-        """The speed-up over the ideal one, dense MACs / MACs, as in the tables; 1 is ideal."""
-        return (self.cell.speedup or 0.0) * (self.network.row.nflops or 0.0)
 
 
 def _bin(macs: float, time_n: Shares) -> Bin:
@@ -140,7 +136,10 @@ def samples_of(networks: Sequence[TimedNetwork], study: Study) -> tuple[list[Sam
 
 def _samples(network: TimedNetwork, study: Study) -> Samples | None:
     cell, record = network.cells.get(1), network.record
-    if cell is None or not cell.speedup or not cell.dense_ms or not record.dense_macs:
+    timing = network.row.timing(1, network.runtime)
+    if cell is None or not cell.dense_ms or not record.dense_macs:
+        return None
+    if timing is None or timing.realised is None:
         return None
     try:
         macs_n = study.numbers(record, network.arrays_file, "macs_n", axes=1)
@@ -153,7 +152,8 @@ def _samples(network: TimedNetwork, study: Study) -> Samples | None:
     if not named or len(image_n) != len(ms_n) or ms_n.min() <= 0 or macs_n.min() < 0:
         return None
     macs = macs_n[image_n].astype(np.float64) / record.dense_macs
-    return Samples(network, cell, macs, ms_n.astype(np.float64) / cell.dense_ms)
+    times = ms_n.astype(np.float64) / cell.dense_ms
+    return Samples(network, cell, macs, times, timing.realised)
 
 
 @dataclass(frozen=True, slots=True)

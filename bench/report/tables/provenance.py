@@ -95,7 +95,7 @@ def _used(record: RunRecord) -> Line:
     used = [(budget.batch_size, budget.optimizer)]
     if budget.published:
         phases = () if training is None else training.phases
-        used = [(p.batch_size, p.optimizer) for p in phases if p.optimizer and p.batch_size]
+        used = [(p.batch_size, p.optimizer) for p in phases]
     titles = ("batch size", "optimizer", "learning rate", "momentum", "weight decay", "schedule")
     lines = [
         (str(size), o.kind, f"{o.lr:g}", f"{o.momentum:g}", f"{o.weight_decay:g}", o.schedule)
