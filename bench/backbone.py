@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.networks.known import Wrapped, trunk_of
+from bench.networks.library_trunks import Wrapped, trunk_of
 from bench.networks.residuals import AttentionResidual, TokenResidual
 from bench.networks.trunk import Backbone, Block, Family, Pool, Trunk, pool
 

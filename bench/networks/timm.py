@@ -1,6 +1,6 @@
 """timm's ViTs, DeiTs and EfficientNets; weights are random, nothing is downloaded.
 
-Owns their names; known.py splits them into blocks.
+Owns their names; library_trunks.py splits them into blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from bench.errors import ConfigError, UnknownNameError
-from bench.networks.known import Wrapped
+from bench.networks.library_trunks import Wrapped
 from bench.networks.trunk import Backbone
 
 _LISTED = (
@@ -24,7 +24,7 @@ _DEPTH = 12  # of the transformers whose ladder is declared: all but the large o
 
 
 class Timm(Wrapped):
-    """What timm can create and known.py can split; behind an @ stands the number of layers.
+    """What timm can create and library_trunks.py splits; behind an @ stands the number of layers.
 
     Where timm has no ViT with such patches, the one of the same size with others is built with
     them: vit_tiny_patch4_32 is vit_tiny_patch16_224 with patches of 4 pixels.

@@ -1,6 +1,6 @@
 """torchvision's ResNets and MobileNetV2; weights are random.
 
-Owns their names; known.py splits them into blocks.
+Owns their names; library_trunks.py splits them into blocks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from bench.errors import UnknownNameError
-from bench.networks.known import Wrapped, for_channels
+from bench.networks.library_trunks import Wrapped, for_channels
 from bench.networks.trunk import Backbone
 
 _RESNETS = {
