@@ -21,8 +21,8 @@ from bench.records.store import RunStore
 from bench.report.data.study import Study
 from bench.report.tables.cells import markdown_lines
 from bench.report.tables.results import dynamics_table, results_table
+from bench.report.verdicts.tables import best_table, rest_in_words
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import best_table, rest_in_words
 
 ROOT = Path(__file__).parents[2]
 

@@ -36,8 +36,9 @@ from bench.report.page.document import Document, document_of
 from bench.report.page.html import document_page, write_report
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
+from bench.report.verdicts.tables import best_table
 from bench.report.verdicts.verdicts import verdicts_of
-from bench.report.verdicts.words import best_table, paragraph, summary, why
+from bench.report.verdicts.words import paragraph, summary, why
 
 Documented = Callable[[TestImages | str], Document]
 IMAGES = 400

@@ -28,8 +28,9 @@ from bench.report.tables.results import dynamics_table, published_table, results
 from bench.report.verdicts.costs import MACS, Axis
 from bench.report.verdicts.fronts import area_table, front_certainties, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
+from bench.report.verdicts.tables import best_table, verdict_table
 from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
-from bench.report.verdicts.words import best_table, finding, verdict_table
+from bench.report.verdicts.words import finding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
