@@ -7,19 +7,8 @@ import numpy as np
 import pytest
 from simulated import Array, experiment, networks, point
 
-from bench.analysis.statistics import Bounds
 from bench.analysis.uncertainty import Runs, runs
-from bench.analysis.verdict import (
-    Comparison,
-    Corners,
-    Curve,
-    Outside,
-    compare,
-    corners_of,
-    curve_through,
-    decide,
-    holm,
-)
+from bench.analysis.verdict import Comparison, Outside, compare, decide, holm
 
 
 def rates(*, seeds: int, seed_sd: float, gain: float, count: int) -> tuple[float, float]:
@@ -170,34 +159,3 @@ def test_holm_keeps_all_false_verdicts_at_once_at_the_level() -> None:
         found = [experiment(rng, seeds=3, images=300, seed_sd=0.01, gain=0.0) for _ in range(4)]
         wrong += any(v.outcome != "not distinguishable" for v in decide(found))
     assert wrong / families <= 0.09
-
-
-COST, ACCURACY = np.array([3.0, 1.0, 2.0, 4.0]), np.array([0.9, 0.8, 0.79, 0.88])
-
-
-def static() -> Curve:
-    return curve_through(corners_of(COST, ACCURACY), cost_p=COST, accuracy_p=ACCURACY)
-
-
-def test_dominated_networks_bend_nothing() -> None:
-    assert corners_of(COST, ACCURACY) == Corners((1, 0), most_expensive=3)
-    assert static().at(2.0) == pytest.approx(0.85)
-
-
-def test_a_more_expensive_network_that_is_worse_extends_the_curve_level() -> None:
-    assert static().range == Bounds(1.0, 4.0)
-    assert static().at(3.7) == pytest.approx(0.9)
-
-
-@pytest.mark.parametrize(
-    ("cost", "covered"), [(0.98, False), (0.995, True), (2.5, True), (4.03, True), (4.1, False)]
-)
-def test_outside_the_measured_costs_there_is_no_curve(cost: float, covered: bool) -> None:
-    assert static().covers(cost) is covered
-
-
-def test_equal_points_are_one_corner_and_one_point_is_a_curve() -> None:
-    assert corners_of([1.0, 1.0], [0.9, 0.9]).corners == (0,)
-    one = Curve(np.array([1.0]), np.array([0.9]))
-    assert one.covers(1.0)
-    assert not one.covers(1.2)

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 
 from bench.analysis.pareto import front
-from bench.analysis.verdict import Curve, corners_of, curve_through
+from bench.analysis.static_curve import Curve, corners_of, curve_through
 from bench.config import ladder_of
 from bench.errors import UnknownNameError
 from bench.plain_text import counted
