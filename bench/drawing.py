@@ -19,7 +19,7 @@ from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord, load_sweeps
 from bench.report.behaviour.images import TestImages
 from bench.report.data.row import Row, filter_rows, flat
-from bench.report.data.rows import rows, stored_rows
+from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.figures.draw import write_chart
 from bench.report.latency.charts import latency_charts
@@ -44,7 +44,8 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
     Raises:
         ConfigError: `expression` is not KEY=VALUE or names an unknown key.
     """
-    found, problems = stored_rows(RunStore(folders.results))
+    records, problems = RunStore(folders.results).load_all()
+    found = rows(records)
     return found if expression is None else filter_rows(found, expression), problems
 
 

@@ -135,12 +135,11 @@ def _runtimes() -> Table:
 
 def _runs(results_dir: Path) -> RenderableType:
     from bench.records.store import RunStore
-    from bench.report.data.rows import stored_runs
 
     heads = ("run", "status", "variant", "created")
-    found = stored_runs(RunStore(results_dir))
-    lines = [[run, *(flat[key] for key in heads[1:])] for run, flat in found.of.items()]
-    lines += [[problem.name, "not counted", problem.reason, ""] for problem in found.problems]
+    records, problems = RunStore(results_dir).load_all()
+    lines = [[r.run, r.status, r.variant, r.created] for r in records]
+    lines += [[problem.name, "not counted", problem.reason, ""] for problem in problems]
     if not lines:
         missing = "" if results_dir.exists() else ", which does not exist"
         return Text(f"No runs in {results_dir}{missing}. Start with: bench run")

@@ -13,14 +13,10 @@ from typing import Any
 import numpy.typing as npt
 
 from bench.analysis.statistics import rank_correlation
-from bench.config import RunSpec
 from bench.errors import RecordError
 from bench.records.arrays import numbers_in, read_arrays
-from bench.records.index import digests
 from bench.records.record import Dynamics, PointRecord, RunRecord
 from bench.records.store import RunStore
-
-Judge = dict[str, Any]
 
 
 def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
@@ -32,7 +28,7 @@ def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
     waiting = [r for r in records if any(_is_open(point) for point in r.points)]
     if not waiting:
         return list(records)
-    dense = [entry for entry in digests(store, _as_judge, name="dense").of.values() if entry]
+    dense = [r for r in store.load_all().records if r.role == "dense" and r.points]
     judged: dict[str, RunRecord] = {}
     for record in waiting:
         # With damaged arrays, or when another process does the run again, it stays open.
@@ -55,26 +51,7 @@ def _is_open(point: PointRecord) -> bool:
     return point.dynamics is not None and point.dynamics.difficulty_correlation is None
 
 
-def _as_judge(record: RunRecord) -> Judge:
-    """Return what the choice of a judge depends on, and where its losses lie; {} if not dense."""
-    if record.role != "dense" or not record.points:
-        return {}
-    spec = record.spec
-    return {
-        "run": record.run,
-        "of": _subject(spec),
-        "recipe": spec.budget.recipe,
-        "seed": spec.seed,
-        "created": record.created,
-        "arrays_file": record.points[0].arrays_file,
-    }
-
-
-def _subject(spec: RunSpec) -> Judge:
-    return {part: getattr(spec, part).model_dump(mode="json") for part in ("dataset", "backbone")}
-
-
-def _judged(record: RunRecord, dense: Sequence[Judge], store: RunStore) -> dict[str, Dynamics]:
+def _judged(record: RunRecord, dense: Sequence[RunRecord], store: RunStore) -> dict[str, Dynamics]:
     """Return what was found of the operating points that have no correlation yet, by name."""
     folder = store.folder_of(record)
     macs = {
@@ -96,18 +73,26 @@ def _judged(record: RunRecord, dense: Sequence[Judge], store: RunStore) -> dict[
 
 
 def _difficulty(
-    record: RunRecord, dense: Sequence[Judge], store: RunStore, *, images: int
+    record: RunRecord, dense: Sequence[RunRecord], store: RunStore, *, images: int
 ) -> tuple[npt.NDArray[Any] | None, str]:
-    subject = _subject(record.spec)
-    same = [other for other in dense if other["of"] == subject]
-    recipe, seed = record.spec.budget.recipe, record.spec.seed
-    same.sort(key=lambda o: (o["recipe"] == recipe, o["seed"] == seed, o["created"]), reverse=True)
-    for other in same:
+    wanted = record.spec
+
+    def nearness(other: RunRecord) -> tuple[bool, bool, str]:
+        spec = other.spec
+        same_recipe = spec.budget.recipe == wanted.budget.recipe
+        return same_recipe, spec.seed == wanted.seed, other.created
+
+    same = [
+        other
+        for other in dense
+        if (other.spec.dataset, other.spec.backbone) == (wanted.dataset, wanted.backbone)
+    ]
+    for other in sorted(same, key=nearness, reverse=True):
         try:
-            arrays = read_arrays(store.runs_dir / other["run"], other["arrays_file"])
+            arrays = read_arrays(store.folder_of(other), other.points[0].arrays_file)
             loss_n = numbers_in(arrays, "loss_n", axes=1)
         except RecordError:
             continue
         if len(loss_n) == images:
-            return loss_n.astype(float), other["run"]
+            return loss_n.astype(float), other.run
     return None, ""

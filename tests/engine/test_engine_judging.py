@@ -90,22 +90,3 @@ def test_static_networks_are_left_alone(
 ) -> None:
     dense = _dense(make_record, make_point)
     assert judge([dense], store) == [dense]
-
-
-def test_judging_again_reads_no_record_but_the_judged(
-    make_record: MakeRecord,
-    make_point: MakePoint,
-    store: RunStore,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("bench.records.index.FEWEST", 1)
-    monkeypatch.setattr("bench.records.index._SETTLED_S", -60.0)
-    for seed in range(3):
-        _keep(_dense(make_record, make_point, seed=seed), store, loss_n=COSTS)
-    record = _keep(_dynamic(make_record, make_point), store, macs_n=COSTS)
-    first = judge([record], store)
-    store.save(record)
-    load, reads = RunStore.load, []
-    monkeypatch.setattr(RunStore, "load", lambda s, name: reads.append(name) or load(s, name))
-    assert judge([record], store) == first
-    assert set(reads) == {record.run}

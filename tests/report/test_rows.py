@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import astuple
-from pathlib import Path
 
 import pytest
 from synthetic_records import make_cell, make_point, make_record
 
 from bench.errors import ConfigError
-from bench.records.index import _stamp
-from bench.records.record import RunRecord
-from bench.records.store import RunStore
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import KEYS, Row, filter_rows, flat
-from bench.report.data.rows import _for_index, rows, stored_rows
+from bench.report.data.rows import rows
 
 STABLE = [
     *("run", "method", "variant", "dataset", "backbone", "recipe", "seed", "accuracy", "nflops"),
@@ -145,30 +140,3 @@ def test_the_realised_share_is_the_speed_up_over_the_ideal_one() -> None:
     assert row["contended_b1"] is False
     for key in ("speedup", "speedup_low", "speedup_high", "realised", "verdict", "contended"):
         assert row[f"{key}_b256"] is None
-
-
-def test_rows_from_the_index_are_the_rows_of_the_records(
-    tmp_path: Path, comparison: list[RunRecord], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.records.index.FEWEST", 1)
-    monkeypatch.setattr("bench.records.index._SETTLED_S", -60.0)
-    store = RunStore(tmp_path)
-    for record in comparison:
-        store.save(record)
-    want = rows(store.load_all().records)
-    for _ in range(2):
-        found = stored_rows(store)
-        assert found == (want, [])
-        assert [list(map(type, astuple(row))) for row in found.rows] == [
-            list(map(type, astuple(row))) for row in want
-        ]
-    assert (tmp_path / ".cache" / "rows.json").exists()
-
-
-def test_an_index_does_not_outlive_the_code_of_the_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, other = _stamp(_for_index), tmp_path / "row.py"
-    other.write_text("another row")
-    monkeypatch.setattr("bench.report.data.row.__file__", str(other))
-    assert _stamp(_for_index) != before

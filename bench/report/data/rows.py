@@ -1,6 +1,6 @@
 """Records as rows: one per operating point, or one for a run that has none.
 
-Owns how a row is made, what the index keeps of a record for it, and which latency cell counts.
+Owns how a row is made, and which latency cell counts.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import hashlib
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from pydantic import BaseModel
 
 from bench.config import RunSpec, canonical_json, without_seed
 from bench.plain_text import counted, one_line
-from bench.records.index import Digests, digests
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.records.store import Problem, RunStore
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import BATCH_SIZES, Row, Timing, in_order
 
@@ -29,38 +27,6 @@ _CARE = {"smoke": 1, "default": 2, "publish": 3}
 def rows(records: Iterable[RunRecord]) -> list[Row]:
     """Return one row per operating point, and one row for a run that has none."""
     return _together([row for record in records for row in _rows_of(record)])
-
-
-class Stored(NamedTuple):
-    """The rows of all records of a store, and the records that cannot be read."""
-
-    rows: list[Row]
-    problems: list[Problem]
-
-
-def stored_rows(store: RunStore) -> Stored:
-    """Return what `rows` says of all records of `store`; only what has changed is read."""
-    found = stored_runs(store)
-    lists = (values for of_run in found.of.values() for values in of_run["rows"])
-    return Stored(_together(list(map(_from_index, lists))), found.problems)
-
-
-def stored_runs(store: RunStore) -> Digests:
-    """Return `status`, `variant` and `created` of each run in `store`, and what `rows` are made of;
-    only what has changed is read."""
-    return digests(store, _for_index, name="rows")
-
-
-def _for_index(record: RunRecord) -> dict[str, Any]:
-    """Return what tables need of a record; rows without their keys, the same for all."""
-    found = {key: getattr(record, key) for key in ("status", "variant", "created")}
-    return found | {"rows": list(map(astuple, _rows_of(record)))}
-
-
-def _from_index(values: Sequence[Any]) -> Row:
-    plain = (tuple(value) if isinstance(value, list) else value for value in values)
-    found: dict[str, Any] = dict(zip(Row.__slots__, plain, strict=True))
-    return Row(**found | {"timings": tuple(Timing(*cell) for cell in values[-1])})
 
 
 def _together(found: list[Row]) -> list[Row]:
