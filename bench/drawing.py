@@ -44,8 +44,8 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
     Raises:
         ConfigError: `expression` is not KEY=VALUE or names an unknown key.
     """
-    records, problems = RunStore(folders.results).load_all()
-    found = rows(records)
+    problems = list[Problem]()
+    found = rows(RunStore(folders.results).read_each(problems))
     return found if expression is None else filter_rows(found, expression), problems
 
 

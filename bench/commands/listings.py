@@ -134,10 +134,11 @@ def _runtimes() -> Table:
 
 
 def _runs(results_dir: Path) -> RenderableType:
-    from bench.records.store import RunStore
+    from bench.records.store import Problem, RunStore
 
     heads = ("run", "status", "variant", "created")
-    records, problems = RunStore(results_dir).load_all()
+    problems = list[Problem]()
+    records = RunStore(results_dir).read_each(problems)
     lines = [[r.run, r.status, r.variant, r.created] for r in records]
     lines += [[problem.name, "not counted", problem.reason, ""] for problem in problems]
     if not lines:

@@ -28,7 +28,7 @@ def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
     waiting = [r for r in records if any(_is_open(point) for point in r.points)]
     if not waiting:
         return list(records)
-    dense = [r for r in store.load_all().records if r.role == "dense" and r.points]
+    dense = [r for r in store.read_each([]) if r.role == "dense" and r.points]
     judged: dict[str, RunRecord] = {}
     for record in waiting:
         # With damaged arrays, or when another process does the run again, it stays open.
