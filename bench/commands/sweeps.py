@@ -6,15 +6,22 @@ Owns columns and words; the trials come from sweep documents and from the ledger
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
@@ -37,64 +44,65 @@ _STYLES = {
 _WELL = frozenset({"finished", "recorded"})
 _FEW_TRIALS = 3
 _SHOWN = 30
-_OTHER_LINES = 8
 _LONGEST_SETTING = len("side_lr_scale=10.00")
 
 
 class SweepBoard:
-    """Listens to a sweep; use as a context manager."""
+    """Listens to a sweep: a bar for each trial that runs, one for all of them, and a line for each
+    that has ended; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._ledger: Ledger | None = None
-        self._begun = time.monotonic()
-        self._live = Live(
-            console=console, get_renderable=self._draw, refresh_per_second=2, transient=True
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[measured]}", markup=False),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            # Trials side by side begin and end: the time left of all of them is an average.
+            speed_estimate_period=3600,
         )
+        self._all: TaskID | None = None
+        self._running: dict[Progress, TaskID] = {}
 
     def __enter__(self) -> SweepBoard:
-        if self._console.is_terminal:
-            self._live.start()
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
+        self._bars.stop()
 
     def began(self, ledger: Ledger) -> None:
-        self._ledger, self._begun = ledger, time.monotonic()
+        self._all = self._bars.add_task("all trials", total=ledger.total, measured="")
         self.note(f"{counted(ledger.total, 'trial')}; criterion: {ledger.objective.sentence()}")
 
     def changed(self, progress: Progress) -> None:
-        if not self._console.is_terminal and progress.state != "running":
+        if progress.state != "running":
             self._console.print(escape(ended_line(progress)), highlight=False, soft_wrap=True)
+            if progress in self._running:
+                self._bars.remove_task(self._running.pop(progress))
+            if self._all is not None:
+                self._bars.advance(self._all)
+            return
+        if progress not in self._running:
+            name = f"{_name(progress)} seed {progress.seed}"
+            task = self._bars.add_task(name, total=progress.epochs, measured="")
+            self._running[progress] = task
+        accuracy, cost = _measured(progress.points)
+        measured = f"{accuracy} % at {cost} held out" if accuracy else ""
+        done = len(progress.history)
+        self._bars.update(self._running[progress], completed=done, measured=measured)
 
     def note(self, message: str) -> None:
         self._console.print(f"[dim]{escape(message)}[/]", highlight=False, soft_wrap=True)
 
-    def _draw(self) -> RenderableType:
-        """Return all trials that run, the newest that ended, the rest in numbers, the time left."""
-        if self._ledger is None:
-            return Text("Starting ...", "dim")
-        ledger, now = self._ledger, time.monotonic()
-        # A copy: the driver adds trials while this is drawn from another thread.
-        progress = list(ledger.progress)
-        running = [p for p in progress if p.state == "running" and p.begun is not None]
-        ended = [p for p in progress if p.state != "running"]
-        shown = max(1, max(4, self._console.height - _OTHER_LINES) - len(running))
-        table = _trials_table("trial", "epoch", runtime=ledger.objective.runtime)
-        for item in (*ended[-shown:], *running):
-            spent_s = item.wall_s or (0.0 if item.begun is None else now - item.begun)
-            epochs = f"{len(item.history)}/{item.epochs}"
-            measured = (*_measured(item.points), number(item.score, ".4f"), _duration(spent_s))
-            state = Text(item.state, _STYLES[item.state])
-            table.add_row(Text(_name(item)), str(item.seed), state, epochs, *measured)
-        counts = _counts(progress, total=ledger.total, elapsed_s=now - self._begun)
-        return Group(table, Text(counts, "dim"))
-
 
 def ended_line(progress: Progress) -> str:
-    """Return one line about a trial that has ended, for terminals that cannot be redrawn."""
+    """Return one line about a trial that has ended."""
     accuracy, nflops = _measured(progress.points)
     measured = f", {accuracy} % at {nflops} on held-out images" if accuracy else ""
     reason = f" ({progress.reason})" if progress.reason else ""
@@ -123,20 +131,15 @@ def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
     return parts
 
 
-def _trials_table(name: str, *more: str, runtime: str, title: str = "") -> Table:
+def _method_table(sweep: SweepRecord, method: str) -> Table:
+    mine = [trial for trial in sweep.trials if trial.method == method]
     # One column of settings: with a column each, six leave no room for their values.
-    cost = f"{runtime}\n/ dense" if runtime else "nFLOPs"
-    heads = (name, "seed", "state", *more, "acc. %\nheld out", cost, "score", "time")
-    table = folding_table(*heads, title=title)
+    cost = f"{sweep.runtime}\n/ dense" if sweep.runtime else "nFLOPs"
+    heads = ("settings", "seed", "state", "acc. %\nheld out", cost, "score", "time")
+    table = folding_table(*heads, title=method)
     table.columns[0].min_width = _LONGEST_SETTING
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    return table
-
-
-def _method_table(sweep: SweepRecord, method: str) -> Table:
-    mine = [trial for trial in sweep.trials if trial.method == method]
-    table = _trials_table("settings", runtime=sweep.runtime, title=method)
     mine.sort(key=lambda t: math.inf if t.score is None else -t.score)
     for trial in mine[:_SHOWN]:
         settings = [f"{k.removeprefix(f'{method}.')}={v}" for k, v in trial.settings.items()]
@@ -230,19 +233,6 @@ def _measured(points: Sequence[tuple[float, float]]) -> tuple[str, str]:
     ordered = sorted({min(points), max(points)})
     accuracies = "-".join(f"{100 * accuracy:.2f}" for _, accuracy in ordered)
     return accuracies, "-".join(f"{nflops:.3f}" for nflops, _ in ordered)
-
-
-def _counts(progress: Sequence[Progress], *, total: int, elapsed_s: float) -> str:
-    counts = Counter[str](p.state for p in progress if p.state != "running" or p.begun is not None)
-    waiting = total - sum(counts.values())
-    parts = [f"{counts[state]} {state}" for state in _STYLES if counts[state]]
-    parts += [f"{waiting} waiting"] if waiting > 0 else []
-    new = [p for p in progress if p.begun is not None]
-    done = sum(p.share for p in new)
-    left = total - (len(progress) - len(new)) - done
-    if done > 0 and left > 0:
-        parts.append(f"{_duration(elapsed_s * left / done)} left")
-    return f"{', '.join(parts)}; {_duration(elapsed_s)} so far"
 
 
 def _duration(seconds: float) -> str:

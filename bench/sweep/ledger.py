@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from bench.analysis.pareto import Point
+from bench.config import RunSpec
 from bench.engine.building import Workplace, backbone_of
 from bench.engine.latency.timing import time_records
 from bench.engine.plan import Planned
@@ -24,7 +25,7 @@ from bench.errors import ConfigError
 from bench.networks.gated import GatedResNet
 from bench.records.record import Environment, EpochRow, LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
-from bench.records.sweep import SweepRecord, TrialRow, save_sweep
+from bench.records.sweep import SweepRecord, TrialRow, TrialStatus, save_sweep
 from bench.records.upkeep import sound_record
 from bench.runtimes.contract import RUNTIMES
 from bench.sweep.options import Objective, SweepOptions, point_of
@@ -78,7 +79,6 @@ class Clock:
         return [c for c in point.latency if (c.runtime, c.batch_size, c.threads) == wanted]
 
 
-State = Literal["running", "finished", "recorded", "stopped", "failed"]
 _WELL = frozenset({"finished", "recorded"})
 
 
@@ -90,7 +90,7 @@ class Progress:
     tried: Proposal
     seed: int
     trial: Planned | None
-    state: State = "running"
+    state: TrialStatus = "running"
     reason: str = ""
     history: list[EpochRow] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
@@ -109,13 +109,6 @@ class Progress:
         """How many epochs the run has in all."""
         return 0 if self.trial is None else self.trial.spec.budget.epochs
 
-    @property
-    def share(self) -> float:
-        """How much of the training is done, 0 to 1."""
-        if self.state != "running":
-            return 1.0
-        return min(1.0, len(self.history) / self.epochs) if self.epochs else 0.0
-
     def row(self) -> TrialRow:
         """Return what the document of the sweep says of it."""
         return TrialRow(
@@ -129,14 +122,6 @@ class Progress:
             score=self.score,
             wall_s=self.wall_s,
         )
-
-
-class RecordedTrial(NamedTuple):
-    """A trial that was found on record: (percent of the training, score) after each epoch."""
-
-    run: str
-    method: str
-    steps: list[tuple[float, float]]
 
 
 class Listener(Protocol):
@@ -153,7 +138,7 @@ class Listener(Protocol):
 
 
 class Ledger:
-    """All trials of one sweep, in the order in which they were asked for."""
+    """All trials of one sweep, in the order in which they were proposed."""
 
     def __init__(
         self,
@@ -167,62 +152,40 @@ class Ledger:
         listener: Listener,
         clock: Clock | None = None,
     ) -> None:
-        """`clock`: what times trials, where time is an objective."""
+        """`searches`: one for each method. `clock`: what times trials, where time is an
+        objective."""
         self.objective, self.progress = objective, list[Progress]()
         self.total = sum(search.total for search in searches) * len(options.seeds)
+        self._searches = {search.method: search for search in searches}
         self._name, self._planner, self._store, self._options = name, planner, store, options
         self._listener, self._clock = listener, clock
-        # Trials that an earlier sweep stopped early are not taken up again.
-        self._stopped_count = options.scheduler != "fifo"
-        self._turns = deque(searches)
-        self._asked_of = dict[int, tuple[Search, list[Progress]]]()
-        self._waiting = deque[Progress]()
-        self._runs = set[str]()
-        self._recalled = list[RecordedTrial]()
         self._created, self._saved_at = datetime.now(UTC).isoformat(timespec="seconds"), -math.inf
 
     @property
     def results_dir(self) -> Path:
         return self._store.results_dir
 
-    def note(self, progress: Progress, message: str) -> None:
-        """Pass on what a trial says."""
-        self._listener.note(f"{progress.run}: {message}")
-
-    def next_trial(self) -> Progress | None:
-        """Return the next trial that is not recorded yet; None when there are no more.
-
-        Recorded ones on the way are settled at once.
-        """
-        for progress in iter(self._take, None):
-            found = self._recorded(progress)
-            if found is None and progress.trial is not None:
-                return progress
-            if found is not None:
-                self._settle_by(progress, found)
-        return None
-
-    def _take(self) -> Progress | None:
-        while not self._waiting:
-            if not self._turns:
-                return None
-            search = self._turns.popleft()
+    def trials(self) -> Iterator[Progress]:
+        """Yield the trials that are to be run; those that are recorded, or cannot be run, are
+        settled on the way. A search is asked when its turn comes, to learn from those before."""
+        runs = set[str]()
+        turns = deque(self._searches.values())
+        while turns:
+            search = turns.popleft()
             tried = search.ask()
             if tried is None:
                 continue
-            self._turns.append(search)  # the methods take turns
-            trials = self._trials_of(tried)
-            self._asked_of[id(tried)] = search, trials
-            self._waiting.extend(trials)
-        progress = self._waiting.popleft()
-        self.progress.append(progress)
-        twin = progress.run in self._runs
-        self._runs.add(progress.run)
-        if progress.trial is None or twin:
-            reason = progress.reason or "the same run as another trial"
-            progress.trial = None
-            self.settle(progress, "failed", reason)
-        return progress
+            turns.append(search)  # the methods take turns
+            mine = self._trials_of(tried)
+            self.progress.extend(mine)
+            for progress in mine:
+                if progress.trial is not None and progress.run in runs:
+                    progress.trial, progress.reason = None, "the same run as another trial"
+                runs.add(progress.run)
+                if progress.trial is None:
+                    self.settle(progress, "failed", progress.reason)
+                elif not self._is_recorded(progress, progress.trial.spec):
+                    yield progress
 
     def _trials_of(self, tried: Proposal) -> list[Progress]:
         seeds = self._options.seeds
@@ -232,53 +195,43 @@ class Ledger:
             return [Progress(tried, s, None, reason=error.message) for s in seeds]
         return [Progress(tried, trial.spec.seed, trial) for trial in trials]
 
-    def _recorded(self, progress: Progress) -> RunRecord | None:
-        if progress.trial is None:
-            return None
-        found = sound_record(self._store, progress.trial.spec)
-        if found is None and self._stopped_count:
-            found = self._store.find(progress.trial.spec, status="stopped")
-        return found
-
-    def _settle_by(self, progress: Progress, record: RunRecord) -> None:
-        progress.history = list(record.history)
-        progress.points = record.held_out_points or _last_point(progress.history)
-        state: State = "recorded" if record.status == "finished" else "stopped"
-        progress.wall_s = record.wall_s
-        self.settle(progress, state, record.reason)
-        self._recalled.append(
-            RecordedTrial(progress.run, progress.tried.method, self._steps(progress))
-        )
-
-    def _steps(self, progress: Progress) -> list[tuple[float, float]]:
-        judged = (
-            self.objective.after_epoch(row.values, done=done, epochs=progress.epochs)
-            for done, row in enumerate(progress.history, start=1)
-        )
-        steps = [step for step in judged if step is not None]
-        if progress.state == "recorded" and progress.score is not None:
-            steps.append((100.0, progress.score))
-        return steps
-
-    def recalled(self) -> list[RecordedTrial]:
-        """Return the trials found on record since the last call, which no scheduler has seen."""
-        found, self._recalled = self._recalled, []
-        return found
+    def _is_recorded(self, progress: Progress, spec: RunSpec) -> bool:
+        """Settle a trial by its record, if it has one."""
+        found = sound_record(self._store, spec)
+        if found is None and self._options.scheduler != "fifo":
+            # Trials that an earlier sweep stopped early are not taken up again.
+            found = self._store.find(spec, status="stopped")
+        if found is None:
+            return False
+        progress.history, progress.wall_s = list(found.history), found.wall_s
+        progress.points = found.held_out_points or _last_point(progress.history)
+        self.settle(progress, "recorded" if found.status == "finished" else "stopped", found.reason)
+        return True
 
     def begin(self, progress: Progress) -> None:
         """A trial has its resources and starts, or starts again elsewhere from its checkpoint."""
         progress.begun, progress.history = time.monotonic(), []
         self._listener.changed(progress)
 
-    def epoch(self, progress: Progress, row: EpochRow) -> None:
-        """Take an epoch of a trial."""
-        progress.history.append(row)
-        progress.points = [] if self._clock else _last_point(progress.history)
-        if progress.points:
-            progress.score = self.objective.score(progress.points)
-        self._listener.changed(progress)
+    def hear(self, progress: Progress, kind: str, what: Any) -> None:
+        """Take what the process of a trial says, a `bench.engine.supervising.Message`."""
+        if kind == "started":
+            progress.environment = what
+        elif kind == "note":
+            self._listener.note(f"{progress.run}: {what}")
+        elif kind == "epoch":
+            progress.history.append(EpochRow.model_validate(what))
+            progress.points = [] if self._clock else _last_point(progress.history)
+            if progress.points:
+                progress.score = self.objective.score(progress.points)
+            self._listener.changed(progress)
+        elif kind == "finished":
+            progress.points = [(cost, accuracy) for cost, accuracy in what]
+            self.settle(progress, "finished")
+        elif kind == "failed":
+            self.settle(progress, "failed", what["reason"])
 
-    def settle(self, progress: Progress, state: State, reason: str = "") -> None:
+    def settle(self, progress: Progress, state: TrialStatus, reason: str = "") -> None:
         """End a trial; when all seeds of its settings have ended, tell the search."""
         progress.state, progress.reason = state, " ".join(reason.split())
         if progress.begun is not None:
@@ -301,10 +254,11 @@ class Ledger:
             progress.reason = progress.reason or said
 
     def _tell(self, tried: Proposal) -> None:
-        search, mine = self._asked_of[id(tried)]
+        mine = [progress for progress in self.progress if progress.tried is tried]
         if not any(p.state == "running" for p in mine):
             counted = [p for p in mine if p.points and p.state != "failed"]
-            search.tell(tried, self._values(counted) if counted else None)
+            values = self._values(counted) if counted else None
+            self._searches[tried.method].tell(tried, values)
 
     def _values(self, seeds: Sequence[Progress]) -> tuple[float, ...]:
         """Return the means over the seeds of some settings of what the search is told."""
@@ -345,8 +299,7 @@ class Ledger:
         told = self._options.model_dump(mode="json", exclude={"address"}) | {"dataset": dataset}
         if pretrained is not None:
             told["pretrained"] = pretrained.name
-        methods = dict.fromkeys(progress.tried.method for progress in self.progress)
-        best = {method: self.best(method) for method in methods}
+        best = {method: self.best(method) for method in self._searches}
         return SweepRecord(
             name=self._name,
             options=told,
@@ -376,7 +329,7 @@ class Ledger:
         groups: dict[int, list[Progress]] = {}
         for progress in self.progress:
             if progress.tried.method == method:
-                groups.setdefault(id(progress.tried), []).append(progress)
+                groups.setdefault(progress.tried.number, []).append(progress)
         fit = [group for group in groups.values() if all(map(self._counts, group))]
         chosen = self.objective.chosen([self._values(group) for group in fit])
         return [progress for index in chosen for progress in fit[index]]

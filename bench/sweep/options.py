@@ -11,13 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from bench.analysis.pareto import Point, front, hypervolume
 from bench.errors import ConfigError
@@ -96,20 +90,17 @@ class SweepOptions(RunOptions):
     def _as_text(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: _range_of(given) for name, given in value.items()}
+        # A YAML file may have a list.
+        return {
+            name: ",".join(map(str, given)) if isinstance(given, list) else str(given)
+            for name, given in value.items()
+        }
 
     @field_validator("params")
     @classmethod
     def _readable(cls, value: dict[str, str]) -> dict[str, str]:
         spaces = parse_params([f"{name}={text}" for name, text in value.items()])
         return {name: str(space) for name, space in spaces.items()}
-
-
-def _range_of(given: Any) -> Any:
-    """Return what a YAML file says of a range (a list, or text) as text."""
-    if isinstance(given, list):
-        return ",".join(str(item) for item in given)
-    return given if isinstance(given, str) else str(given)
 
 
 WORST_COST = 1.1

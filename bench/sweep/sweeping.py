@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from bench.config import canonical_json
@@ -25,7 +26,7 @@ from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, load_sweep
 from bench.sweep.ledger import Clock, Ledger, Listener, Progress
 from bench.sweep.options import SweepOptions, objective_of
-from bench.sweep.scheduling import schedule
+from bench.sweep.ray_connection import connected
 from bench.sweep.trials import Planner, Search, planner, proposals, spaces_of
 from bench.sweep.worker import TrialJob, sign
 from bench.training.reporter import Silent
@@ -80,21 +81,31 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
         clock=clock,
     )
     listener.began(ledger)
-    with sign(store.results_dir) as shared:
+    try:
+        _run(ledger, options, folders)
+    except BaseException:
+        ledger.save(ended=False)
+        raise
+    ledger.save(ended=True)
+    return Swept(ledger.document(ended=True), list(ledger.records()))
+
+
+def _run(ledger: Ledger, options: SweepOptions, folders: Folders) -> None:
+    """Run what is not recorded; Ray is started only where there is something to run."""
+    trials = ledger.trials()
+    first = next(trials, None)
+    if first is None:
+        return
+    with sign(ledger.results_dir) as shared, connected(options.address) as scratch:
+        from bench.sweep.scheduling import schedule
 
         def job(progress: Progress, device: str) -> TrialJob:
             assert progress.trial is not None
             made = job_of(progress.trial, options, folders, device=device, threads=options.threads)
             made = replace(made, time_limit_s=options.time_limit_s)
-            return TrialJob(made, str(shared), objective.budget, objective.num_classes)
+            return TrialJob(made, ledger.objective, str(shared))
 
-        try:
-            schedule(ledger, options, job)
-        except BaseException:
-            ledger.save(ended=False)
-            raise
-        ledger.save(ended=True)
-    return Swept(ledger.document(ended=True), list(ledger.records()))
+        schedule(ledger, chain([first], trials), options, job, scratch=scratch)
 
 
 def name_of(options: SweepOptions, plan: Planner) -> str:

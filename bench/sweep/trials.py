@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -39,29 +38,23 @@ class Proposal:
     settings: Mapping[str, Any]
 
 
-class Search(ABC):
-    """A search over the settings of one method; `total` is how many proposals there are at most."""
+class Search:
+    """A search over settings of one method that are known from the start; learns nothing.
 
-    total: int
-
-    @abstractmethod
-    def ask(self) -> Proposal | None:
-        """Return the next proposal; None when there are no more."""
-
-    def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:  # noqa: B027
-        """Take what a proposal reached in each objective, the mean over its seeds, more being
-        better; None if it reached nothing."""
-
-
-class ListedSearch(Search):
-    """Settings that are known from the start; learns nothing."""
+    `total` is how many proposals there are at most.
+    """
 
     def __init__(self, method: str, settings: Sequence[Mapping[str, Any]]) -> None:
-        self.total = len(settings)
+        self.method, self.total = method, len(settings)
         self._left = iter([Proposal(method, number, one) for number, one in enumerate(settings)])
 
     def ask(self) -> Proposal | None:
+        """Return the next proposal; None when there are no more."""
         return next(self._left, None)
+
+    def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:
+        """Take what a proposal reached in each objective, the mean over its seeds, more being
+        better; None if it reached nothing."""
 
 
 def _grid(spaces: Mapping[str, Space]) -> list[dict[str, Any]]:
@@ -120,14 +113,13 @@ class OptunaSearch(Search):
                 "--search optuna and pareto need the package optuna.",
                 hint="pip install 'skipbench[search]', or use --search random.",
             ) from None
-        self.total = samples if spaces else 1
-        self._method, self._spaces, self._asked = method, spaces, 0
+        self.method, self.total = method, samples if spaces else 1
+        self._spaces, self._asked = spaces, 0
         self._distributions = {name: _distribution(space) for name, space in spaces.items()}
-        seed = derive(0, "optuna", method) % 2**32
         # Trials run side by side: one that is still running counts as a poor one, so that the next
         # proposal goes elsewhere.
         sampler = optuna.samplers.TPESampler(
-            seed=seed, constant_liar=True, n_startup_trials=_STARTUP
+            seed=derive(0, "optuna", method) % 2**32, constant_liar=True, n_startup_trials=_STARTUP
         )
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         maximize = optuna.study.StudyDirection.MAXIMIZE
@@ -138,25 +130,22 @@ class OptunaSearch(Search):
             lists = {n: space.values for n, space in spaces.items() if isinstance(space, Choice)}
             told = {n: lists[n].index(v) if n in lists else v for n, v in settings.items()}
             self._study.enqueue_trial(told)
-        self._trials: dict[int, Any] = {}
 
     def ask(self) -> Proposal | None:
         if self._asked == self.total:
             return None
-        number, self._asked = self._asked, self._asked + 1
+        self._asked += 1
         trial = self._study.ask(self._distributions)
-        self._trials[number] = trial
         settings = {name: _value(self._spaces[name], told) for name, told in trial.params.items()}
-        return Proposal(self._method, number, settings)
+        return Proposal(self.method, trial.number, settings)
 
     def tell(self, tried: Proposal, values: Sequence[float] | None) -> None:
         import optuna
 
-        trial = self._trials.pop(tried.number)
         if values is None or not all(map(math.isfinite, values)):
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._study.tell(tried.number, state=optuna.trial.TrialState.FAIL)
         else:
-            self._study.tell(trial, values)
+            self._study.tell(tried.number, values)
 
 
 def _value(space: Space, told: Any) -> Any:
@@ -197,10 +186,10 @@ def proposals(
     if chosen == "grid":
         if samples is not None:
             raise ConfigError("A grid has no --samples.", hint="Use --search random.")
-        return ListedSearch(method, _grid(spaces))
+        return Search(method, _grid(spaces))
     count = samples or _DEFAULT_SAMPLES
     if chosen == "random":
-        return ListedSearch(method, list(itertools.islice(_different(method, spaces), count)))
+        return Search(method, list(itertools.islice(_different(method, spaces), count)))
     objectives = 2 if chosen == "pareto" else 1
     return OptunaSearch(method, spaces, samples=count, objectives=objectives, known=known)
 

@@ -1,47 +1,38 @@
 """What a Ray worker does of a trial: watch its process, and tell Tune each epoch and the end.
 
 On a machine that does not see the results folder a trial's files lie in a folder of their own until
-the driver has taken them in. Imports nothing heavy: a worker stays small. The process of a trial
-that finished does the worker's next one, so that torch is loaded once.
+the driver has taken them in. Imports nothing heavy: a worker stays small.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.engine.supervising import RunProcess, TrainingJob
 from bench.errors import RecordError
 from bench.storage import make_folder, write_atomically
 from bench.sweep.options import Objective
 
-Files = dict[str, bytes]
+# The keys of a trial's config, and of its reports.
+METHOD, NUMBER, JOB = "method", "number", "job"
+PERCENT, SCORE, SAID, FILES = "percent", "score", "said", "files"
+_PASSED_ON = frozenset({"started", "note", "epoch", "finished", "failed"})
 
 
-class TrialJob(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TrialJob:
     """The job of a trial, what judges it, and a file by which a machine knows that it sees the
     results folder."""
 
     job: TrainingJob
+    objective: Objective
     shared: str
-    budget: float | None
-    num_classes: int
-
-    def text(self) -> str:
-        """Return all of it as JSON."""
-        return json.dumps(self._replace(job=asdict(self.job)))  # type: ignore[arg-type]
-
-    @classmethod
-    def of(cls, text: str) -> TrialJob:
-        """Return what `text` gave."""
-        job, *rest = json.loads(text)
-        return cls(TrainingJob(**job), *rest)
 
 
 @contextmanager
@@ -56,20 +47,18 @@ def sign(results_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def place_of(trial: TrialJob) -> Iterator[TrialJob]:
-    """Yield the trial as it is done here: in the results folder, or in a folder for now."""
+def place_of(trial: TrialJob) -> Iterator[TrainingJob]:
+    """Yield the job as it is done here: in the results folder, or in a folder for now."""
     if Path(trial.shared).exists():
-        yield trial
+        yield trial.job
         return
     with tempfile.TemporaryDirectory(prefix="bench-trial-") as folder:
-        yield trial._replace(job=replace(trial.job, results_dir=folder))
+        yield replace(trial.job, results_dir=folder)
 
 
-def collect(placed: TrialJob, trial: TrialJob) -> Files | None:
-    """Return what a trial left in its own folder, by name; None where all lies in its place."""
-    if placed.job.results_dir == trial.job.results_dir:
-        return None
-    root = Path(placed.job.results_dir) / "runs"
+def collect(results_dir: Path) -> dict[str, bytes]:
+    """Return the files of all runs in a results folder, by RUN/NAME; hidden ones are left out."""
+    root = results_dir / "runs"
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -91,84 +80,30 @@ def store_files(files: Mapping[str, bytes], results_dir: Path) -> None:
         write_atomically(make_folder(results_dir / "runs" / run) / file, files[name])
 
 
-METHOD, JOB = "method", "job"
-PERCENT, SCORE, TOLD, FILES = "percent", "score", "told", "files"
-_idle: list[RunProcess] = []
-
-
 def run_trial(config: Mapping[str, Any]) -> None:
-    """Do one trial in this worker."""
+    """Do one trial in this worker: report each epoch with its score, then the end."""
     import ray
     from ray import tune
 
-    trial = TrialJob.of(config[JOB])
-    objective = Objective(trial.budget, trial.num_classes)
-    total = int(trial.job.spec["budget"]["epochs"])
-    with place_of(trial) as placed, _process_for(placed.job) as process:
-        told = _nothing()
-        done = 0
-        for said in process.do(placed.job):
-            if said.kind == "started":
-                told["environment"] = said.what
-            elif said.kind == "note":
-                told["notes"].append(said.what)
-            elif said.kind == "epoch":
-                told["rows"].append(said.what)
+    trial: TrialJob = config[JOB]
+    objective, total = trial.objective, int(trial.job.spec["budget"]["epochs"])
+    said: list[tuple[str, Any]] = []
+    done, score = 0, float("-inf")
+    with place_of(trial) as job, RunProcess(job) as process:
+        for message in process.do(job):
+            if message.kind in _PASSED_ON:
+                said.append(tuple(message))
+            if message.kind == "epoch":
                 done += 1
                 # The last epoch is told with the end, so that no finished trial is stopped.
-                step = objective.after_epoch(said.what["values"], done=done, epochs=total)
+                step = objective.after_epoch(message.what["values"], done=done, epochs=total)
                 if step is not None:
-                    percent, score = step
-                    tune.report({PERCENT: percent, SCORE: score, TOLD: json.dumps(told)})
-                    told = _nothing(told["environment"])
-            elif said.kind == "finished":
-                told["end"] = [said.kind, said.what]
-            elif said.kind == "failed":
-                told["end"] = [said.kind, said.what["reason"]]
-        points = told["end"][1] if told["end"][0] == "finished" else []
-        score = objective.score(points) if points else float("-inf")
-        report: dict[str, Any] = {PERCENT: 100, SCORE: score, TOLD: json.dumps(told)}
-        files = collect(placed, trial)
-        if files is not None:
-            report[FILES] = ray.put(files)
+                    percent, so_far = step
+                    tune.report({PERCENT: percent, SCORE: so_far, SAID: said})
+                    said = []
+            elif message.kind == "finished" and message.what:
+                score = objective.score([(cost, accuracy) for cost, accuracy in message.what])
+        report: dict[str, Any] = {PERCENT: 100, SCORE: score, SAID: said}
+        if job is not trial.job:
+            report[FILES] = ray.put(collect(Path(job.results_dir)))
     tune.report(report)
-
-
-def lacks(job: str) -> str | None:
-    """Return why this machine cannot read what a trial needs, or None."""
-    from bench.config import RunSpec
-    from bench.data.load import load_dataset
-    from bench.engine.building import check_same_data
-    from bench.errors import BenchError
-    from bench.plugins import load_plugin
-
-    trial = TrialJob.of(job).job
-    try:
-        for file in map(Path, trial.plugins):
-            load_plugin(file)
-        dataset = load_dataset(trial.dataset, data_dir=Path(trial.data_dir), workers=trial.workers)
-        check_same_data(RunSpec.model_validate(trial.spec), dataset)
-    except BenchError as error:
-        return error.message
-    return None
-
-
-@contextmanager
-def _process_for(job: TrainingJob) -> Iterator[RunProcess]:
-    """Give a process for `job`: that of the trial before, if it waits for another job. The jobs of
-    a worker have the same threads and the same device."""
-    process = _idle.pop() if _idle else RunProcess(job)
-    if not process.waits:
-        process.end()
-        process = RunProcess(job)
-    try:
-        yield process
-    finally:
-        if process.waits:
-            _idle.append(process)
-        else:
-            process.end()
-
-
-def _nothing(environment: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {"environment": environment or {}, "notes": [], "rows": [], "end": None}

@@ -16,9 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("ray")
 
@@ -26,7 +24,6 @@ SMALL = ["--backbone", "resnet8", "--held-out", "100", "--debug"]
 PATIENCE_S = 400.0
 TRIAL, DRIVER = "trial raises, hangs, is killed", "driver of a sweep interrupted, killed"
 MACHINE, FAR = "machine of a cluster killed in the middle", "machine that sees no results folder"
-BARE = "machine of a cluster without the data"
 MISBEHAVES = """
 import os, time
 from baselines.resnet import DenseResNet
@@ -211,38 +208,6 @@ def test_a_sweep_ends_complete_when_one_of_its_machines_dies_in_the_middle(
         _break(other)
     assert process.returncode == 0, said
     assert list(_states(tmp_path).values()) == ["finished"] * 4
-
-
-@pytest.mark.fault(BARE)
-def test_a_machine_without_the_data_is_named_before_the_first_trial(
-    tmp_path: Path, head: str
-) -> None:
-    photos, results = tmp_path / "photos", tmp_path / "results"
-    draws = np.random.default_rng(0)
-    for number in range(80):
-        place = photos / ("train" if number % 2 else "test") / f"class{number // 2 % 2}"
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = draws.integers(0, 255, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / f"{number}.png")
-    _require_hiding(photos)
-    near = _join(head)
-    _wait_for_machines(head, count=2)  # of two that join at once one may be lost
-    bare = _join(head, without=photos)
-    grid = ["--methods", "resnet", "--recipe", "smoke", "--param", "train.lr=0.05,0.1"]
-    options = [*grid, "--dataset", str(photos), "--held-out", "10"]
-    try:
-        _wait_for_machines(head, count=3)
-        said = _end(process := _start(results, "--address", head, *options))
-        assert process.returncode == 1, said  # the error itself: --debug is on
-        assert "Not every machine of the cluster can read the data" in said and str(photos) in said
-        assert not list(results.glob("runs/*"))
-        _break(bare)
-        said = _end(process := _start(results, "--address", head, *options))
-    finally:
-        _break(near)
-        _break(bare)
-    assert process.returncode == 0, said
-    assert list(_states(results).values()) == ["finished"] * 2
 
 
 def _wait_for_machines(address: str, *, count: int) -> None:

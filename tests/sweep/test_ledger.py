@@ -9,7 +9,7 @@ from sweep_parts import Remembering, epoch_row, gammas, small_ledger
 from bench.config import RunSpec
 from bench.records.record import Environment, RunRecord
 from bench.records.store import RunStore
-from bench.sweep.trials import ListedSearch, Proposal
+from bench.sweep.trials import Proposal, Search
 
 
 def _finished(spec: RunSpec) -> RunRecord:
@@ -26,7 +26,7 @@ def test_a_try_is_one_trial_for_each_seed_and_each_has_the_spec_of_an_ordinary_r
     tmp_path: Path,
 ) -> None:
     ledger = small_ledger(tmp_path, [gammas(0.1, 0.5)], seeds=(0, 1))
-    trials = list(iter(ledger.next_trial, None))
+    trials = list(ledger.trials())
     assert ledger.total == len(trials) == 4
     assert [p.seed for p in trials] == [0, 1, 0, 1]
     specs = [p.trial.spec for p in trials if p.trial is not None]
@@ -36,41 +36,20 @@ def test_a_try_is_one_trial_for_each_seed_and_each_has_the_spec_of_an_ordinary_r
 
 def test_a_recorded_trial_is_found_again_and_not_run(tmp_path: Path) -> None:
     first = small_ledger(tmp_path, [gammas(0.1)])
-    progress = first.next_trial()
+    progress = next(first.trials(), None)
     assert progress is not None and progress.trial is not None
     RunStore(tmp_path / "results").save(_finished(progress.trial.spec))
     again = small_ledger(tmp_path, [gammas(0.1, 0.5)])
-    waiting = again.next_trial()
+    waiting = next(again.trials(), None)
     assert waiting is not None
     assert waiting.tried.settings == {"sgad.gamma": 0.5}
     assert [p.state for p in again.progress] == ["recorded", "running"]
 
 
-def test_a_trial_found_on_record_is_shown_once_with_its_score_after_each_epoch(
-    tmp_path: Path,
-) -> None:
-    first = small_ledger(tmp_path, [gammas(0.1)])
-    progress = first.next_trial()
-    assert progress is not None and progress.trial is not None
-    assert first.recalled() == []
-    history = tuple(epoch_row(n, accuracy, 0.5) for n, accuracy in enumerate((0.4, 0.6), start=1))
-    record = _finished(progress.trial.spec)
-    stopped = record.model_copy(update={"status": "stopped", "reason": "x", "history": history})
-    RunStore(tmp_path / "results").save(stopped)
-    again = small_ledger(tmp_path, [gammas(0.1, 0.5)], stopped_count=True)
-    assert again.next_trial() is not None
-    [past] = again.recalled()
-    assert (past.run, past.method) == (progress.run, "sgad")
-    percents, scores = zip(*past.steps, strict=True)
-    assert percents == pytest.approx((100 / 3, 200 / 3))
-    assert scores == (0.4, 0.6)
-    assert again.recalled() == []
-
-
 def test_methods_take_turns(tmp_path: Path) -> None:
-    other = ListedSearch("resnet", [{"train.lr": 0.1}, {"train.lr": 0.2}])
+    other = Search("resnet", [{"train.lr": 0.1}, {"train.lr": 0.2}])
     ledger = small_ledger(tmp_path, [gammas(0.1, 0.5), other])
-    methods = [p.tried.method for p in iter(ledger.next_trial, None)]
+    methods = [p.tried.method for p in ledger.trials()]
     assert methods == ["sgad", "resnet", "sgad", "resnet"]
 
 
@@ -79,7 +58,7 @@ def test_settings_that_are_refused_fail_with_the_reason_and_the_rest_goes_on(
 ) -> None:
     listener = Remembering()
     ledger = small_ledger(tmp_path, [gammas(0.1, -5, 0.5)], listener=listener)
-    ran = list(iter(ledger.next_trial, None))
+    ran = list(ledger.trials())
     assert len(ran) == 2
     [refused] = [p for p in ledger.progress if p.state == "failed"]
     assert "greater than or equal to 0" in refused.reason
@@ -87,12 +66,12 @@ def test_settings_that_are_refused_fail_with_the_reason_and_the_rest_goes_on(
 
 
 def test_the_same_run_is_not_done_twice(tmp_path: Path) -> None:
-    ledger = small_ledger(tmp_path, [ListedSearch("sgad", [{}, {}])])
-    assert len(list(iter(ledger.next_trial, None))) == 1
+    ledger = small_ledger(tmp_path, [Search("sgad", [{}, {}])])
+    assert len(list(ledger.trials())) == 1
     assert ledger.progress[1].reason == "the same run as another trial"
 
 
-class _Search(ListedSearch):
+class _Remembering(Search):
     def __init__(self) -> None:
         super().__init__("sgad", [{"sgad.gamma": 0.2}])
         self.told: list[Sequence[float] | None] = []
@@ -102,9 +81,9 @@ class _Search(ListedSearch):
 
 
 def test_a_search_is_told_the_mean_over_seeds_when_all_have_ended(tmp_path: Path) -> None:
-    search = _Search()
+    search = _Remembering()
     ledger = small_ledger(tmp_path, [search], seeds=(0, 1, 2))
-    trials = list(iter(ledger.next_trial, None))
+    trials = list(ledger.trials())
     for progress, accuracy in zip(trials[:2], (0.7, 0.9), strict=True):
         progress.points = [(0.5, accuracy)]
         ledger.settle(progress, "finished")
@@ -115,34 +94,34 @@ def test_a_search_is_told_the_mean_over_seeds_when_all_have_ended(tmp_path: Path
 
 def test_epochs_give_a_trial_its_score_so_far(tmp_path: Path) -> None:
     ledger = small_ledger(tmp_path, [gammas(0.1)])
-    progress = ledger.next_trial()
+    progress = next(ledger.trials(), None)
     assert progress is not None
     ledger.begin(progress)
-    ledger.epoch(progress, epoch_row(1, 0.6, 0.7))
+    ledger.hear(progress, "epoch", epoch_row(1, 0.6, 0.7).model_dump())
     assert progress.score == 0.6
-    ledger.epoch(progress, epoch_row(2, 0.9, 1.1))
+    ledger.hear(progress, "epoch", epoch_row(2, 0.9, 1.1).model_dump())
     assert progress.score == pytest.approx(0.8 - 1.1)
-    assert progress.share == pytest.approx(2 / 3)
+    assert len(progress.history) == 2
 
 
 def test_a_stopped_trial_is_recorded_with_its_history_and_counts_as_done_where_trials_are_stopped(
     tmp_path: Path,
 ) -> None:
     ledger = small_ledger(tmp_path, [gammas(0.1)])
-    progress = ledger.next_trial()
+    progress = next(ledger.trials(), None)
     assert progress is not None and progress.trial is not None
     ledger.begin(progress)
-    ledger.epoch(progress, epoch_row(1, 0.6, 0.7))
+    ledger.hear(progress, "epoch", epoch_row(1, 0.6, 0.7).model_dump())
     ledger.settle(progress, "stopped", "stopped early at epoch 1 of 3")
     [record] = ledger.records()
     assert (record.status, len(record.history), record.points) == ("stopped", 1, ())
-    assert small_ledger(tmp_path, [gammas(0.1)]).next_trial() is not None
-    assert small_ledger(tmp_path, [gammas(0.1)], stopped_count=True).next_trial() is None
+    assert next(small_ledger(tmp_path, [gammas(0.1)]).trials(), None) is not None
+    assert next(small_ledger(tmp_path, [gammas(0.1)], stopped_count=True).trials(), None) is None
 
 
 def test_a_trial_that_died_has_a_record_and_never_replaces_a_finished_one(tmp_path: Path) -> None:
     ledger = small_ledger(tmp_path, [gammas(0.1, 0.5)])
-    died, done = iter(ledger.next_trial, None)
+    died, done = ledger.trials()
     assert died.trial is not None and done.trial is not None
     store = RunStore(tmp_path / "results")
     store.save(_finished(done.trial.spec))
@@ -160,7 +139,7 @@ def test_the_best_settings_are_those_with_the_highest_mean_within_the_budget(
 ) -> None:
     ledger = small_ledger(tmp_path, [gammas(1, 2, 3, 4)], seeds=(0, 1))
     reached = {1: (0.7, 0.9), 2: (0.85, 0.87), 3: (0.99, 0.99), 4: (0.95, 0.95)}
-    for progress in iter(ledger.next_trial, None):
+    for progress in ledger.trials():
         gamma = progress.tried.settings["sgad.gamma"]
         cost = 0.9 if gamma == 3 else 0.5
         progress.points = [(cost, reached[gamma][progress.seed])]
