@@ -33,10 +33,10 @@ from bench.measure.environment import machine_load
 from bench.networks.weights import Weights
 from bench.options import RunOptions
 from bench.recipes import Precision
+from bench.records.mlflow_content import Load
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import MASKS_FIGURE, RunStore, finished_run, finished_runs
-from bench.records.sweep import SweepRecord
-from bench.records.tracking import Load, log_records, register_point
+from bench.records.tracking import log_records, register_point
 from bench.records.upkeep import adopt_reference
 from bench.records.upkeep import forget as forget_run
 from bench.storage import make_folder
@@ -231,7 +231,7 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
     with machine_load(listener.note) as load:
         swept = perform(options, folders, listener=listener)
     records = judge(swept.records, store)
-    track(records, store, note=listener.note, sweeps=[swept.sweep], load=load)
+    track(records, store, note=listener.note, load=load)
     return replace(swept, records=records)
 
 
@@ -240,11 +240,10 @@ def track(
     store: RunStore,
     *,
     note: Callable[[str], None],
-    sweeps: Sequence[SweepRecord] = (),
     load: Load = (),
 ) -> None:
     """Log records to MLflow; what goes wrong there is said, and loses nothing."""
-    for result in log_records(records, store, sweeps=sweeps, load=load).values():
+    for result in log_records(records, store, load=load).values():
         if not result.logged:
             note(f"MLflow: {result.detail}. Later: bench mlflow sync.")
             return

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,48 +151,13 @@ def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     assert bench("mlflow", "ui", "--port", "99999", results=tmp_path).exit_code == 2
 
 
-_PARENT = """
-import sys
-from bench.commands.mlflow import _until_ended
-child = (
-    "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True);"
-    "time.sleep(60)"
-)
-sys.exit(_until_ended([sys.executable, "-c", child]))
-"""
-
-
-def test_a_server_and_its_children_end_with_the_command() -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert parent.stdout is not None
-    grandchild = int(parent.stdout.readline())
-    parent.terminate()
-    parent.communicate(timeout=20)
-    assert parent.returncode == 128 + signal.SIGTERM
-    status = Path(f"/proc/{grandchild}/stat")
-    deadline = time.monotonic() + 10
-    while _runs(status) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(status)
-
-
-def _runs(status: Path) -> bool:
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_the_status_of_the_server_is_passed_on() -> None:
-    code = "from bench.commands.mlflow import _until_ended as run; import sys; "
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}sys.exit(run([sys.executable, '-c', 'exit(3)']))"],
-        check=False,
-    )
-    assert done.returncode == 3
+def test_mlflow_takes_over_and_hears_the_address_in_its_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db")
+    asked: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda program, command: asked.append(command))
+    assert bench("mlflow", "ui", "--port", "5017", results=tmp_path).exit_code == 0
+    assert asked[0][1:] == ["-m", "mlflow", "ui", "--port", "5017"]
+    assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:secret@host/db"

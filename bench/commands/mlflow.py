@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -76,8 +75,7 @@ def ui(
     uri = default_uri(folders.results)
     # Not as an argument: every user of the machine reads those, and a password may be in it.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
-    command = [sys.executable, "-m", "mlflow", "ui"]
-    raise typer.Exit(_until_ended([*command, "--port", str(port)]))
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--port", str(port)])
 
 
 def _check_free(port: int) -> None:
@@ -93,26 +91,3 @@ def _check_free(port: int) -> None:
             raise ConfigError(
                 f"Port {port} cannot be used: {reason}.", hint="Choose another with --port."
             ) from None
-
-
-def _until_ended(command: list[str]) -> int:
-    """Run `command` until it ends and return its status; all its children end with this process."""
-    import signal
-    import subprocess
-
-    child = subprocess.Popen(command, start_new_session=True)
-
-    def end(number: int = signal.SIGTERM, frame: object = None) -> None:
-        del frame
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-
-    signal.signal(signal.SIGTERM, end)
-    try:
-        status = child.wait()
-    except KeyboardInterrupt:
-        status = 0
-    finally:
-        end()
-        child.wait()
-    return status if status >= 0 else 128 - status

@@ -221,10 +221,8 @@ def _read(folder: Path) -> RunRecord | None:
         data = read_limited(path, limit_bytes=LARGEST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except IsADirectoryError:
-        raise RecordError("a folder stands where the file should be") from None
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.EFBIG}:
+        if error.errno not in {errno.EINVAL, errno.EFBIG, errno.EISDIR}:
             raise
         raise RecordError(reason_of(error)) from None
     record = decode(data)

@@ -16,7 +16,7 @@ from synthetic_records import make_cell, make_point, make_record
 
 from bench.measure.environment import machine_load
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
-from bench.records.mlflow_content import finals, measured, models_of, params
+from bench.records.mlflow_content import measured, models_of, params
 from bench.records.record import Dynamics, RunRecord
 from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
@@ -66,8 +66,6 @@ def test_a_record_arrives_whole_and_only_once(shared_results: Path) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["budget.optimizer.lr"] == "0.1"
     assert run.data.params["seed"] == "0"
-    assert run.data.metrics["t_0.5/accuracy"] == 0.91
-    assert run.data.metrics["t_0.7/accuracy"] == 0.92
     assert {(i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs} == {
         (f"cifar10 {part}", record.spec.dataset.fingerprint) for part in ("train", "test")
     }
@@ -87,7 +85,6 @@ def test_a_record_arrives_whole_and_only_once(shared_results: Path) -> None:
     store.amend(record.run, lambda now: now.model_copy(update={"points": points}))
     assert sync(store)[record.run].detail == "updated"
     (run,) = logged(shared_results, record.run)
-    assert run.data.metrics["t_0.5/latency_ms_native_b1"] == 3.5
     models = models_of(client, run)
     assert {name: model.name for name, model in models.items()} == {
         "t=0.5": "skipnet t=0_5",
@@ -96,6 +93,7 @@ def test_a_record_arrives_whole_and_only_once(shared_results: Path) -> None:
     assert [_numbers(models[name])["accuracy"] for name in ("t=0.5", "t=0.7")] == [0.91, 0.92]
     timed = models["t=0.5"]
     assert _numbers(timed)["speedup_native_b1"] == 1.4
+    assert _numbers(timed)["latency_ms_native_b1"] == 3.5
     assert timed.tags["skipbench.runtime"] == "native"
     assert timed.tags["skipbench.verdict.native_b1"] == "faster"
     assert timed.params["backbone"] == "resnet32"
@@ -233,7 +231,6 @@ def test_a_sweep_is_the_parent_of_its_trials_whoever_logged_them_first(
     )
     assert parent.data.params["params.sgad.gamma"] == "0.3"
     assert parent.data.metrics["trials_finished"] == 2
-    assert parent.data.metrics["best_score/sgad"] == 0.91
     for record in records:
         (child,) = logged(shared_results, record.run)
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -260,7 +257,7 @@ def test_an_unreachable_mlflow_is_told_and_not_raised(tmp_path: Path, uri: str) 
 def test_a_missing_mlflow_is_told_and_not_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     store = RunStore(tmp_path)
     record = make_record()
     store.save(record)
@@ -296,22 +293,22 @@ def test_a_missing_driver_of_a_database_is_called_by_its_name(
     assert "MLflow is not installed" not in result.detail
 
 
-def test_a_deleted_experiment_is_said_and_restored_by_a_sync(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
+def test_a_deleted_experiment_is_restored(tmp_path: Path) -> None:
     records = [make_record(seed=seed) for seed in (1, 2)]
-    for record in records:
-        store.save(record)
     assert log_one(records[0], tmp_path).logged
     client = MlflowClient(default_uri(tmp_path))
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
-    refused = log_one(records[1], tmp_path)
-    assert not refused.logged
-    assert "was deleted in MLflow" in refused.detail and "bench mlflow sync" in refused.detail
-    results = sync(store)
-    assert [results[record.run].logged for record in records] == [True, True]
+    assert log_one(records[1], tmp_path).logged
     assert len(logged(tmp_path, records[0].run)) == len(logged(tmp_path, records[1].run)) == 1
+
+
+def test_a_damaged_database_is_told_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database here" * 100)
+    result = log_one(make_record(), tmp_path)
+    assert not result.logged
+    assert "can be deleted" in result.detail
 
 
 def test_the_environment_names_another_server_or_a_place_that_may_begin_at_home(
@@ -343,9 +340,7 @@ def test_the_latency_measured_last_is_logged_even_if_the_clock_was_set_back() ->
         make_cell(latency_ms=9.0, measured_at="2026-11-02T00:00:00+00:00"),
         make_cell(latency_ms=2.0, measured_at="2026-11-01T00:00:00+00:00"),
     )
-    found = dict(finals(make_record(points=(make_point("p", latency=cells),))))
-    assert found["p/latency_ms_eager_b1"] == 2.0
-    assert found["p/accuracy"] == 0.92
+    assert measured(make_point(latency=cells))["latency_ms_eager_b1"] == 2.0
 
 
 def test_what_shuffling_masks_gives_is_a_metric_where_it_was_measured() -> None:
