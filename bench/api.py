@@ -35,7 +35,7 @@ from bench.options import RunOptions
 from bench.recipes import Precision
 from bench.records.mlflow_content import Load
 from bench.records.record import PointRecord, RunRecord
-from bench.records.store import MASKS_FIGURE, RunStore, finished_run, finished_runs
+from bench.records.store import RunStore, finished_run, finished_runs
 from bench.records.tracking import log_records, register_point
 from bench.records.upkeep import adopt_reference
 from bench.records.upkeep import forget as forget_run
@@ -183,22 +183,8 @@ def _finish(command: Command, performed: RunQueue, load: Load) -> CommandResult:
     records = judge(records, place.store)
     if options.latency != "off":
         records = _timed(records, place, profile=options.latency, runtimes=options.runtimes)
-    for record in records if can_draw() else ():
-        if record.points:
-            _draw_masks(record, place.store)
     track(records, place.store, note=place.reporter.note, load=load)
     return CommandResult(records, failures)
-
-
-def _draw_masks(record: RunRecord, store: RunStore) -> None:
-    from bench.records.arrays import read_arrays
-    from bench.report.behaviour.charts import masks_chart
-    from bench.report.figures.draw import write_chart
-
-    folder = store.folder_of(record)
-    if not (folder / MASKS_FIGURE).exists():
-        arrays = {point.name: read_arrays(folder, point.arrays_file) for point in record.points}
-        write_chart(masks_chart(record, arrays), folder / MASKS_FIGURE)
 
 
 def _timed(

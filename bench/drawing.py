@@ -22,8 +22,8 @@ from bench.report.data.row import Row, filter_rows, flat
 from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.figures.draw import write_chart
-from bench.report.latency.charts import latency_charts
-from bench.report.page.document import Document, document_of
+from bench.report.latency.chart import latency_charts
+from bench.report.page.document import Document
 from bench.report.page.html import pareto_page, write_report
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import X, pareto_data
@@ -142,7 +142,7 @@ def document_in(
     name = _one_dataset(measured, dataset, results_dir, start="bench run")
     chosen = [record for record in records if record.spec.dataset.name == name]
     sweeps, broken = load_sweeps(results_dir)
-    return document_of(
+    return Document(
         chosen,
         store,
         problems=[*problems, *broken],
@@ -177,7 +177,7 @@ def _test_images(records: Sequence[RunRecord], data_dir: Path) -> TestImages | s
 def draw_latency(
     records: Sequence[RunRecord], folders: Folders, *, out: Path | None = None
 ) -> list[Path]:
-    """Draw time against MACs and ranks of timed runs, per data set; return the files drawn."""
+    """Draw time against MACs of timed runs, per data set; return the files drawn."""
     if not can_draw():
         return []
     folder, store = out or folders.results / "figures", RunStore(folders.results)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.records.record import PointRecord, RunRecord, leaves
-from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RECORD_FILE
+from bench.records.store import INFERENCE_FILE, RECORD_FILE
 from bench.records.sweep import SweepRecord
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def log_record(client: MlflowClient, run: Run, record: RunRecord, folder: Path, 
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
     log_params(client, run_id, record.spec.model_dump(mode="json"))
     _set_tags(client, run_id, _tags_of_run(record))
-    for name in (RECORD_FILE, INFERENCE_FILE, MASKS_FIGURE):
+    for name in (RECORD_FILE, INFERENCE_FILE):
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
     inputs = [

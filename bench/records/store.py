@@ -5,7 +5,6 @@
                          weights.safetensors     all of the network, to rebuild it
                          trunk.safetensors       the trunk alone, to start another run from
                          inference.safetensors   what has to be shipped
-                         masks.png               what its decisions look like
                          checkpoint.bin          only while the run is not finished
 
 Owns where things lie and that a damaged record never counts; no schema and no encoding.
@@ -41,7 +40,6 @@ RECORD_FILE = "record.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRUNK_FILE = "trunk.safetensors"
 INFERENCE_FILE = "inference.safetensors"
-MASKS_FIGURE = "masks.png"
 _EDIT_LOCK = ".record.lock"
 _PATIENCE_S = 60.0
 _LISTED = 8

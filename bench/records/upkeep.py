@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.config import RunSpec
 from bench.errors import RecordError
 from bench.records.record import RunRecord
-from bench.records.store import MASKS_FIGURE, RECORD_FILE, WEIGHTS_FILE, RunStore
+from bench.records.store import RECORD_FILE, WEIGHTS_FILE, RunStore
 from bench.storage import locked, remove_leftovers, set_aside, storage_errors
 
 Note = Callable[[str], None]
@@ -123,8 +123,6 @@ def _finished(store: RunStore, spec: RunSpec, *, note: Note) -> RunRecord | None
         moved = set_aside(folder / name)
         if moved is not None and name != RECORD_FILE:
             note(f"{name} of {spec.run} is damaged: set aside as {moved.name}, made again.")
-    with storage_errors(folder):
-        (folder / MASKS_FIGURE).unlink(missing_ok=True)
     return None
 
 

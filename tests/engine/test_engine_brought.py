@@ -99,4 +99,4 @@ def test_its_training_cost_is_unknown_and_not_nothing(
     (row,) = rows(outcome.records)
     assert row.total_dense_epochs is None
     assert row.train_dense_epochs == pytest.approx(1, abs=0.02)
-    assert "brings weights along" in row.budget_note
+    assert "brings weights along" in (row.outside or "")

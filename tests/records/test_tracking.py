@@ -18,7 +18,7 @@ from bench.measure.environment import machine_load
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
 from bench.records.mlflow_content import measured, models_of, params
 from bench.records.record import Dynamics, RunRecord
-from bench.records.store import INFERENCE_FILE, MASKS_FIGURE, RunStore
+from bench.records.store import INFERENCE_FILE, RunStore
 from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.records.tracking import TrackingResult, log_records, register_point, sync
 
@@ -55,7 +55,6 @@ def test_a_record_arrives_whole_and_only_once(shared_results: Path) -> None:
     store.save(record)
     folder = store.folder_of(record)
     (folder / INFERENCE_FILE).write_bytes(b"weights")
-    (folder / MASKS_FIGURE).write_bytes(b"picture")
 
     first, again = log_one(record, shared_results), log_one(record, shared_results)
     assert (first.logged, first.detail) == (True, "logged")
@@ -77,7 +76,7 @@ def test_a_record_arrives_whole_and_only_once(shared_results: Path) -> None:
         (step, row.values["loss"]) for step, row in enumerate(record.history)
     ]
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert names == {"record.json", INFERENCE_FILE, MASKS_FIGURE}
+    assert names == {"record.json", INFERENCE_FILE}
 
     cell = make_cell(latency_ms=3.5, speedup=1.4).model_copy(update={"runtime": "native"})
     cells = (cell,)

@@ -17,10 +17,9 @@ from bench.console import stdout
 from bench.plain_text import one_line, plain, shown
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.report.behaviour.charts import masks_chart
 from bench.report.data.rows import rows
 from bench.report.figures.draw import draw, save_figure
-from bench.report.page.document import document_of
+from bench.report.page.document import Document
 from bench.report.page.html import document_page, pareto_page
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
@@ -107,7 +106,7 @@ def test_a_report_has_the_elements_of_one_without_odd_names(
     what: str, make_record: Callable[..., RunRecord], tmp_path: Path
 ) -> None:
     def report(word: str) -> str:
-        return document_page(document_of(spoken(make_record, word), RunStore(tmp_path)))
+        return document_page(Document(spoken(make_record, word), RunStore(tmp_path)))
 
     page = report(WORDS[what])
     found = elements(page)
@@ -148,7 +147,6 @@ def test_figures_draw_the_words_as_they_are(
     )
     if suffix == ".svg":
         assert "<script" not in target.read_text(encoding="utf-8")
-        save_figure(draw(masks_chart(records[0], {})), tmp_path / "masks.svg")
 
 
 def test_csv_holds_no_formula(make_record: Callable[..., RunRecord]) -> None:

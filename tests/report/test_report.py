@@ -32,7 +32,7 @@ from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.report.behaviour.images import TestImages, image_strip
 from bench.report.behaviour.numbers import by_difficulty
 from bench.report.data.study import Study
-from bench.report.page.document import Document, document_of
+from bench.report.page.document import Document
 from bench.report.page.html import document_page, write_report
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
@@ -145,7 +145,7 @@ def documented(records: list[RunRecord], store: RunStore, sweep: SweepRecord) ->
     """Make the report, with images or why there are none."""
 
     def make(images: TestImages | str) -> Document:
-        return document_of(
+        return Document(
             records,
             store,
             problems=[Problem("odd-run", "it is truncated")],
@@ -218,7 +218,7 @@ def test_networks_of_one_name_are_differences_by_their_settings(tmp_path: Path) 
         make_record("sgad", variant="MF", config={"gamma": gamma}, points=points)
         for gamma in (0.1, 0.3)
     ]
-    document = document_of(made, RunStore(tmp_path))
+    document = Document(made, RunStore(tmp_path))
     assert [one.network.distinguishing for one in document.verdicts] == ["gamma=0.1", "gamma=0.3"]
     assert document.finding.startswith("Of 2 settings of 1 method, none is better")
     assert "2 have no verdict" in document.finding
@@ -265,7 +265,7 @@ def test_cost_by_difficulty_rises_where_it_does(document: Document) -> None:
 def test_without_arrays_the_reason_stands_in_their_place(
     records: list[RunRecord], tmp_path: Path
 ) -> None:
-    bare = document_of(records, RunStore(tmp_path / "nothing"))
+    bare = Document(records, RunStore(tmp_path / "nothing"))
     behaviour = next(iter(bare.behaviours.values()))
     assert any("Cost per image is missing" in text for text in behaviour.missing)
     assert "In MACs: no verdict" in paragraph(bare.verdicts[0])
@@ -324,7 +324,7 @@ def test_files_are_written(document: Document, tmp_path: Path) -> None:
     assert files[0].name == "report.html" and all(path.stat().st_size for path in files)
     assert {f"tables/verdicts.{kind}" for kind in ("md", "tex", "csv")} <= names
     assert {f"figures/accuracy-macs.{kind}" for kind in ("pdf", "png")} <= names
-    assert {"tables/results.csv", "tables/published.md", "figures/ranks-eager.pdf"} <= names
+    assert {"tables/results.csv", "tables/published.md", "figures/accuracy-time-eager.pdf"} <= names
     head = (tmp_path / "out" / "tables" / "results.csv").read_text().splitlines()[0]
     assert head.startswith("run,method,variant,dataset")
 

@@ -29,7 +29,7 @@ from bench.report.behaviour.numbers import (
     position_maps,
 )
 from bench.report.data.study import Study
-from bench.report.page.document import document_of
+from bench.report.page.document import Document
 from bench.report.page.html import document_page, write_report
 
 IMAGES = 60
@@ -47,14 +47,13 @@ def point_with(rates: list[float], gradients: list[float], **fields: Any) -> Poi
 
 
 def dense_with(gradients: list[float]) -> DenseGradients:
-    return DenseGradients("resnet-run", {f"block{b}": g for b, g in enumerate(gradients)})
+    return DenseGradients({f"block{b}": g for b, g in enumerate(gradients)})
 
 
-def words_of(
+def correlated(
     point: PointRecord, gradients: list[float], *, backbone: str = "another"
-) -> tuple[RatesAndGradients, str]:
-    together = rates_and_gradients(point, dense_with(gradients), backbone=backbone)
-    return together, together.sentence
+) -> RatesAndGradients:
+    return rates_and_gradients(point, dense_with(gradients), backbone=backbone)
 
 
 def test_rates_are_correlated_with_the_gradients_of_the_dense_network() -> None:
@@ -62,13 +61,10 @@ def test_rates_are_correlated_with_the_gradients_of_the_dense_network() -> None:
     # rise with the rates exactly, and say nothing.
     rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     point = point_with(rates, rates)
-    found, words = words_of(point, [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
+    found = correlated(point, [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
     assert found.over_all is not None and found.over_all.value == pytest.approx(0.9)
     assert (found.blocks, found.over_all.degrees, found.within_stages) == (5, 3, None)
-    assert words == (
-        "Rank correlation of rates with the gradients of the dense network (resnet-run): "
-        "over all 5 gated blocks +0.90."
-    )
+    assert found.cells["gradient"] == "+0.90 (n = 5)"
     assert found.cells["gradient, within stages"] == "none: one stage, or one rate within each"
 
 
@@ -77,19 +73,19 @@ def test_within_stages_only_the_order_inside_each_counts() -> None:
     rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     gradients = [7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]
     point = point_with(rates, [], gated_blocks=tuple(f"block{b}" for b in range(9)))
-    found, words = words_of(point, gradients, backbone="resnet20")
+    found = correlated(point, gradients, backbone="resnet20")
     assert found.over_all is not None and found.within_stages is not None
     assert found.over_all.value == pytest.approx(-0.8)
     assert found.within_stages.value == pytest.approx(1.0)
     assert found.within_stages.degrees == 9 - 3 - 1
-    assert "over all 9 gated blocks -0.80, within stages +1.00." in words
+    assert list(found.cells.values()) == ["-0.80 (n = 9)", "+1.00 (n = 9)"]
 
 
 @pytest.mark.parametrize("backbone", ["torchvision/resnet18", "timm/vit_tiny_patch4_32@8"])
 def test_stages_are_those_of_any_backbone_that_has_several(backbone: str) -> None:
     rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     point = point_with(rates, [], gated_blocks=tuple(f"block{b}" for b in range(8)))
-    found, _ = words_of(point, [7.0, 8.0, 5.0, 6.0, 3.0, 4.0, 1.0, 2.0], backbone=backbone)
+    found = correlated(point, [7.0, 8.0, 5.0, 6.0, 3.0, 4.0, 1.0, 2.0], backbone=backbone)
     if backbone.startswith("timm"):
         assert found.within_stages is None
     else:
@@ -97,14 +93,12 @@ def test_stages_are_those_of_any_backbone_that_has_several(backbone: str) -> Non
         assert found.within_stages.value == pytest.approx(1.0)
 
 
-def test_the_words_say_where_nothing_is_clear() -> None:
+def test_without_a_correlation_the_cell_says_why() -> None:
     rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    point = point_with(rates, [])
-    assert "blocks -0.9" in words_of(point, [9.0, 0.5, 0.4, 0.3, 0.1, 0.2])[1]
-    assert "+0.30 (within chance)" in words_of(point, [9.0, 0.3, 0.1, 0.5, 0.2, 0.4])[1]
-    flat = point_with([1.0] * 6, [])
-    assert "all have one rate" in words_of(flat, rates)[1]
-    assert "there are only 2" in words_of(point_with(rates[:3], []), rates[:3])[1]
+    flat = correlated(point_with([1.0] * 6, []), rates)
+    assert flat.cells["gradient"] == "none: all have one rate"
+    few = correlated(point_with(rates[:3], []), rates[:3])
+    assert few.cells["gradient"] == "none: there are only 2"
 
 
 def test_the_dense_run_most_like_it_that_has_gradients_is_taken() -> None:
@@ -122,9 +116,10 @@ def test_the_dense_run_most_like_it_that_has_gradients_is_taken() -> None:
     found = dense_gradients(record, of_its_kind(record, [elsewhere, older]))
     assert found.of_block is None and f"bench evaluate {older.run}" in found.reason
     together = rates_and_gradients(record.points[0], found, backbone="resnet32")
-    assert "bench evaluate" in together.sentence
+    assert "bench evaluate" in together.cells["gradient"]
     other_seed, other_recipe = dense([1.0], seed=0), dense([2.0], seed=1, recipe="finetune")
-    assert dense_gradients(record, [older, other_recipe, other_seed]).run == other_seed.run
+    chosen = dense_gradients(record, [older, other_recipe, other_seed]).of_block
+    assert chosen == other_seed.points[0].block_gradients
 
 
 def test_a_hole_says_what_would_fill_it() -> None:
@@ -166,16 +161,16 @@ def test_maps_stand_below_their_images_with_words_for_both(
     results: tuple[RunStore, RunRecord], images: TestImages
 ) -> None:
     store, record = results
-    document = document_of([record], store, images=images)
+    document = Document([record], store, images=images)
     (one,) = document.behaviours.values()
     assert one.maps is not None and one.maps.of == 5 and one.maps.span == (1.0, 5.0)
     assert one.maps.cheapest_mhw[:, 0, 0].tolist() == [2.0] * 10
     page = document_page(document)
     assert "Blocks that run at each pixel, below each image" in page
     assert "10 test images of lowest cost (cat, dog, cat" in page
-    assert "1 to 4.5 at a single pixel" in page and page.count('class="strip"') == 2
-    assert "gradients of the dense network: no dense resnet32 was run on these images" in page
-    alone = document_page(document_of([record], store, images="they are not available."))
+    assert page.count('class="strip"') == 2
+    assert "no dense resnet32 was run on these images" in page
+    alone = document_page(Document([record], store, images="they are not available."))
     assert "Blocks that run at each pixel:" in alone
 
 
@@ -183,7 +178,7 @@ def test_the_figure_of_maps_lies_beside_the_others(
     results: tuple[RunStore, RunRecord], images: TestImages, tmp_path: Path
 ) -> None:
     store, record = results
-    one, same = (document_of([record], store, images=images) for _ in range(2))
+    one, same = (Document([record], store, images=images) for _ in range(2))
     names = {path.name for path in write_report(one, tmp_path / "out")}
     assert {"positions-01-sact-lowest.png", "positions-01-sact-highest.png"} <= names
     assert document_page(one) == document_page(same)
@@ -195,7 +190,7 @@ def test_an_older_record_of_a_network_per_position_says_that_maps_are_missing(
     store, record = results
     older = record.points[0].model_copy(update={"positions_file": ""})
     older_record = record.model_copy(update={"points": (older,)})
-    document = document_of([older_record], store, images=images)
+    document = Document([older_record], store, images=images)
     assert document.behaviours["behaviour-01-sact"].maps is None
     page = document_page(document)
     assert "Maps of where it spends its blocks are missing: the record is older" in page
@@ -220,7 +215,7 @@ def test_odd_files_of_maps_are_refused_in_words(
     images = ExtremeImages("", tuple(range(10)), tuple(range(IMAGES - 10, IMAGES)), 1, 1)
     with pytest.raises(RecordError, match=why):
         position_maps(record, record.points[0], Study([record], store), images)
-    (behaviour,) = document_of([record], store).behaviours.values()
+    (behaviour,) = Document([record], store).behaviours.values()
     assert any("Maps of where" in text for text in behaviour.missing)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from synthetic_records import make_cell, make_point, make_record
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, UnknownNameError
 from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import KEYS, Row, filter_rows, flat
 from bench.report.data.rows import rows
@@ -68,21 +68,9 @@ def test_a_network_that_runs_every_block_is_dense(ours: list[Row]) -> None:
     assert dense == {("resnet", "resnet32"), ("resnet", "resnet20")}
 
 
-def test_an_unequal_training_budget_is_said_beside_the_number(ours: list[Row]) -> None:
-    notes = {row.method: row.budget_note for row in ours}
-    assert notes["blockdrop"] == "trained for 1.9 times the dense network's cost"
-    assert notes["sgad"] == notes["resnet"] == ""
-
-
-def test_unknown_pretraining_is_said() -> None:
+def test_unknown_pretraining_is_no_number() -> None:
     (row,) = rows([make_record(pretraining_dense_epochs=None)])
-    assert row.budget_note == "pretraining of unknown cost: none"
-    assert row.total_dense_epochs is None
-
-
-def test_without_a_dense_run_the_note_says_so() -> None:
-    (row,) = rows([make_record()])
-    assert row.budget_note == "no dense run of the same recipe"
+    assert (row.total_dense_epochs, row.outside) == (None, "none")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +109,7 @@ def test_a_filter_keeps_what_it_names(ours: list[Row], expression: str, count: i
 
 
 def test_an_unknown_filter_key_gets_the_nearest(ours: list[Row]) -> None:
-    with pytest.raises(ConfigError, match="no key 'metod'") as caught:
+    with pytest.raises(UnknownNameError, match="Unknown key 'metod'") as caught:
         filter_rows(ours, "metod=sgad")
     assert "method" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="not KEY=VALUE"):

@@ -12,8 +12,8 @@ from synthetic_results import ResultsFolder
 import bench
 from bench.records.record import RunRecord
 from bench.report.data.rows import rows
-from bench.report.figures.chart import Marks, Text
-from bench.report.page.document import Document, document_of
+from bench.report.figures.chart import Marks
+from bench.report.page.document import Document
 from bench.report.page.html import document_page
 from bench.report.tables.results import results_table, rich_table
 from bench.report.verdicts.words import paragraph
@@ -38,7 +38,7 @@ def records(results: ResultsFolder) -> list[RunRecord]:
 
 @pytest.fixture
 def document(results: ResultsFolder, records: list[RunRecord]) -> Document:
-    return document_of(records, results.store)
+    return Document(records, results.store)
 
 
 def test_each_runtime_has_a_verdict_of_its_own(
@@ -59,16 +59,11 @@ def test_each_runtime_has_a_verdict_of_its_own(
     assert timed.outcome.tolist()[0] == "better"
 
 
-def test_figures_and_ranks_are_of_one_runtime_each(document: Document) -> None:
+def test_figures_are_of_one_runtime_each(document: Document) -> None:
     for runtime, speeds in SPEEDS.items():
         (panel,) = document.charts[f"accuracy-time-{runtime}"].panels
         costs = {s.name: s.x for s in panel.series if isinstance(s, Marks) and s.tips}
         assert costs == {name: (pytest.approx(2 / speed),) for name, speed in speeds.items()}
-        (panel,) = document.charts[f"ranks-{runtime}"].panels
-        by_time = [s for s in panel.series if isinstance(s, Text) and s.x == -1]
-        order = [one.text.split()[0] for one in sorted(by_time, key=lambda one: one.y)][1:]
-        fastest = max(speeds, key=lambda name: speeds[name])
-        assert next(name for name in order if name != "dense") == fastest
     page = document_page(document)
     assert "ms per image (eager; cpu, 1 thread)" in page
     assert "ms per image (native; cpu, 1 thread)" in page
@@ -101,6 +96,6 @@ def test_no_name_of_a_runtime_leads_out_of_the_folder(
         cells = record.points[0].latency[:1]
         odd = (cell.model_copy(update={"runtime": "../../odd"}) for cell in cells)
         results.save_timed(record, *odd)
-    document = document_of(results.store.load_all().records, results.store)
-    assert any(name.startswith("ranks-") for name in document.charts)
+    document = Document(results.store.load_all().records, results.store)
+    assert any(name.startswith("accuracy-time-") for name in document.charts)
     assert not any("/" in name for name in (*document.charts, *document.tables))

@@ -53,7 +53,7 @@ def test_the_front_is_chosen_by_held_out_images_and_measured_on_test_images(
     sweep = _filled(results)
     found = sweep_front(sweep, results.study())
     assert found is not None and found.worth is not None
-    assert [one.tried.settings["sgad.gamma"] for one in found.points] == [0.1, 1.0]
+    assert [one.settings["sgad.gamma"] for one in found.points] == [0.1, 1.0]
     assert found.hypervolume == pytest.approx(0.7 * 0.79 + 0.6 * 0.10)
     test = (1.1 - 0.5) * (0.8 - 0.1) + (1.1 - 0.8) * (0.9 - 0.8)
     assert found.worth.hypervolume == pytest.approx(test, abs=0.01)

@@ -1,19 +1,17 @@
 """What networks do with images as charts: block rates, gradients, cost per image, difficulty.
 
-The numbers come from numbers.py, or from one record and its arrays; owns the panels.
+The numbers come from numbers.py; owns the panels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from bench.plain_text import counted, one_line
-from bench.records.arrays import Arrays, numbers_in
+from bench.plain_text import one_line
 from bench.records.published import canonical_name
-from bench.records.record import PointRecord, RunRecord
+from bench.records.record import PointRecord
 from bench.report.behaviour.numbers import Behaviour, PointBehaviour
 from bench.report.figures.chart import (
     GREY,
@@ -33,54 +31,16 @@ from bench.report.figures.chart import (
 _BINS = 40
 
 
-def masks_chart(record: RunRecord, arrays: Mapping[str, Arrays]) -> Chart:
-    """Return the execution rate per block and the histogram of cost per image, of all points.
-
-    `arrays` maps the name of an operating point to its arrays; `macs_n` (N,) holds MACs per image.
-    """
-    shares = {
-        name: numbers_in(of, "macs_n", axes=1).astype(float) / max(record.dense_macs, 1)
-        for name, of in arrays.items()
-    }
-    costs = [(point, shares.get(point.name)) for point in record.points]
-    finding = _masks_finding(record)
-    return Chart(
-        title=finding,
-        panels=(_rates(record.points), _costs(costs)),
-        columns=2,
-        size_in=(9.0, 4.4),
-        synthetic=record.synthetic,
-        alt=finding,
-    )
-
-
 def behaviour_chart(behaviour: Behaviour) -> Chart:
     """Return four panels: rate and gradient of each block, cost per image, and by difficulty."""
     points = behaviour.points
-    costs = [(shown.point, shown.share_n) for shown in points]
-    rates = _rates([shown.point for shown in points])
     return Chart(
         title=behaviour.label,
-        panels=(rates, _gradients(behaviour), _costs(costs), _difficulty(points)),
+        panels=(_rates(points), _gradients(behaviour), _costs(points), _difficulty(points)),
         columns=2,
         size_in=(11.0, 6.6),
         synthetic=behaviour.record.synthetic,
-        alt=_alt(behaviour),
     )
-
-
-def _masks_finding(record: RunRecord) -> str:
-    """Return in one sentence how much of the network the run executes."""
-    first, *more = record.points
-    ran, *others = (f"{sum(point.block_rates.values()):.1f}" for point in record.points)
-    label = one_line(f"{record.spec.method} {record.variant}")
-    text = f"{label} runs {ran} of {len(first.block_rates)} blocks on average"
-    if more:
-        rest = (f"{n} at {point_label(point)}" for n, point in zip(others, more, strict=True))
-        text += f" at {point_label(first)}, {', '.join(rest)},"
-    else:
-        text += f", in {counted(first.distinct_masks, 'distinct mask')},"
-    return f"{text} over {record.test_images:,} test images"
 
 
 def point_label(point: PointRecord) -> str:
@@ -88,15 +48,16 @@ def point_label(point: PointRecord) -> str:
     return one_line(point.name) or "the network"
 
 
-def _styles(points: Sequence[PointRecord]) -> list[Style]:
-    known = styles(point_label(point) for point in points)
-    return [known[canonical_name(point_label(point))] for point in points]
+def _styled(points: Sequence[PointBehaviour]) -> list[tuple[PointBehaviour, Style]]:
+    known = styles(point_label(shown.point) for shown in points)
+    return [(shown, known[canonical_name(point_label(shown.point))]) for shown in points]
 
 
-def _rates(points: Sequence[PointRecord]) -> Panel:
-    first = points[0]
+def _rates(points: Sequence[PointBehaviour]) -> Panel:
+    first = points[0].point
     series: list[Series] = [*_always_run(first)]
-    for point, style in zip(points, _styles(points), strict=True):
+    for shown, style in _styled(points):
+        point = shown.point
         rates = tuple(point.block_rates.values())
         places = tuple(map(float, range(len(rates))))
         tips = tuple(f"{n}: {100 * r:.1f} % of the images" for n, r in point.block_rates.items())
@@ -104,7 +65,7 @@ def _rates(points: Sequence[PointRecord]) -> Panel:
             series.append(Bars(places, rates, 0.8, style.colour))
             series.append(Marks(places, rates, Style(style.colour, "_"), tips=tips, size=5))
             dead = [n for n, name in enumerate(point.block_rates) if name in point.dead_blocks]
-            series += [Text(n, 0.05, "never", "center") for n in dead]
+            series += [Text(n, 0.05, "never") for n in dead]
         else:
             name = point_label(point)
             series.append(Marks(places, rates, style, name, tips=tips, joined=True, size=6))
@@ -124,19 +85,19 @@ def _always_run(point: PointRecord) -> list[Shade]:
 
 
 def _gradients(behaviour: Behaviour) -> Panel:
-    points = [shown.point for shown in behaviour.points]
+    first = behaviour.points[0].point
     of_dense = behaviour.dense.of_block or {}
-    dense = _by_place(points[0], of_dense)
-    series: list[Series] = [*_always_run(points[0]), Bars(*dense, 0.8, GREY)]
-    for point, style in zip(points, _styles(points), strict=True):
-        own = _by_place(point, point.block_gradients)
+    dense = _by_place(first, of_dense)
+    series: list[Series] = [*_always_run(first), Bars(*dense, 0.8, GREY)]
+    for shown, style in _styled(behaviour.points):
+        own = _by_place(shown.point, shown.point.block_gradients)
         tips = tuple(f"{value:.2e}" for value in own[1])
         series.append(Marks(*own, style, tips=tips, joined=True, size=6))
     return Panel(
         tuple(series),
         x_label="block (bars: the dense network)",
         y_label="gradient, root mean square",
-        x_limits=(-0.7, len(points[0].block_rates) - 0.3),
+        x_limits=(-0.7, len(first.block_rates) - 0.3),
         y_limits=(0, None),
         whole_x=True,
         message="" if of_dense else behaviour.dense.reason or "not on record",
@@ -151,10 +112,11 @@ def _by_place(
     return tuple(places.values()), tuple(gradients[name] for name in places)
 
 
-def _costs(shown: Sequence[tuple[PointRecord, Any]]) -> Panel:
-    """Return the histograms of the cost of single images (N,), and their means."""
+def _costs(points: Sequence[PointBehaviour]) -> Panel:
+    """Return the histograms of the cost of single images, and their means."""
     series: list[Series] = []
-    for (_, share_n), style in zip(shown, _styles([p for p, _ in shown]), strict=True):
+    for shown, style in _styled(points):
+        share_n = shown.share_n
         if share_n is None:
             continue
         edges = np.linspace(0.0, max(1.0, float(share_n.max())), _BINS + 1)
@@ -176,7 +138,7 @@ def _costs(shown: Sequence[tuple[PointRecord, Any]]) -> Panel:
 
 def _difficulty(points: Sequence[PointBehaviour]) -> Panel:
     series: list[Series] = []
-    for shown, style in zip(points, _styles([p.point for p in points]), strict=True):
+    for shown, style in _styled(points):
         if shown.by_difficulty is None:
             continue
         low, _, high, mean = (tuple(column.tolist()) for column in shown.by_difficulty.T)
@@ -195,19 +157,3 @@ def _difficulty(points: Sequence[PointBehaviour]) -> Panel:
         whole_x=True,
         message="" if series else "not on record",
     )
-
-
-def _alt(behaviour: Behaviour) -> str:
-    """Return in words what the figure of a network shows."""
-    parts = []
-    for shown in behaviour.points:
-        rates = ", ".join(f"{100 * rate:.0f}" for rate in shown.point.block_rates.values())
-        text = f"{point_label(shown.point)}: blocks run by {rates} % of the images"
-        if shown.share_n is not None:
-            low, high = float(shown.share_n.min()), float(shown.share_n.max())
-            text += f", cost {low:.2f} to {high:.2f} of the dense network"
-        if shown.by_difficulty is not None:
-            mean = shown.by_difficulty[:, 3]
-            text += f", {mean[0]:.2f} on the easiest tenth, {mean[-1]:.2f} on the hardest"
-        parts.append(text)
-    return f"{behaviour.label}. {'; '.join(parts)}."

@@ -6,7 +6,6 @@ where it seldom runs, so its rates would be compared with themselves.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.analysis.statistics import Correlation, critical_value, rank_correlation_within
+from bench.analysis.statistics import Correlation, rank_correlation_within
 from bench.errors import BenchError
 from bench.records.record import PointRecord, RunRecord
 
@@ -27,7 +26,6 @@ _CLASSES, _SIDE = 2, 224  # stages depend on neither
 class DenseGradients:
     """The gradient at each block of a dense run, by name; none with the reason."""
 
-    run: str = ""
     of_block: Mapping[str, float] | None = None
     reason: str = ""
 
@@ -37,7 +35,6 @@ class RatesAndGradients:
     """Spearman's correlation of rates with the dense network's gradients over `blocks` gated
     blocks: over all of them, and within the stages of the backbone. None: no number, `reason`."""
 
-    dense_run: str
     blocks: int = 0
     over_all: Correlation | None = None
     within_stages: Correlation | None = None
@@ -54,18 +51,6 @@ class RatesAndGradients:
             title: f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
             for title, (found, reason) in pairs.items()
         }
-
-    @property
-    def sentence(self) -> str:
-        if self.over_all is None and not self.dense_run:
-            return f"Rates are not compared with gradients of the dense network: {self.reason}."
-        if self.over_all is None:
-            return f"Rates of the gated blocks cannot be correlated with gradients: {self.reason}."
-        said = f"over all {self.blocks} gated blocks {_said(self.over_all)}"
-        if self.within_stages is not None:
-            said += f", within stages {_said(self.within_stages)}"
-        of = f"the gradients of the dense network ({self.dense_run})"
-        return f"Rank correlation of rates with {of}: {said}."
 
 
 def of_its_kind(record: RunRecord, dense: Sequence[RunRecord]) -> list[RunRecord]:
@@ -91,8 +76,7 @@ def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradi
         own, its = spec.budget, other.spec.budget
         return its.recipe == own.recipe, its.epochs == own.epochs, other.spec.seed == spec.seed
 
-    best = max(known, key=likeness)
-    return DenseGradients(best.run, best.points[0].block_gradients)
+    return DenseGradients(max(known, key=likeness).points[0].block_gradients)
 
 
 def why_no_gradients(point: PointRecord, *, run: str) -> str:
@@ -107,17 +91,17 @@ def rates_and_gradients(
     """Return how rates and the dense network's gradients go together over the gated blocks."""
     of_block = dense.of_block
     if of_block is None:
-        return RatesAndGradients(dense.run, reason=dense.reason)
+        return RatesAndGradients(reason=dense.reason)
     names = [b for b in point.gated_blocks if b in of_block and b in point.block_rates]
     if len(names) < _FEWEST:
-        return RatesAndGradients(dense.run, len(names), reason=f"there are only {len(names)}")
+        return RatesAndGradients(len(names), reason=f"there are only {len(names)}")
     rates = np.array([point.block_rates[name] for name in names])
     gradients = np.array([of_block[name] for name in names])
     stages = _stages(names, backbone=backbone)
     over_all = rank_correlation_within(rates, gradients, np.zeros(len(names), dtype=int))
     within = None if stages is None else rank_correlation_within(rates, gradients, stages)
     reason = "" if over_all is not None else "all have one rate"
-    return RatesAndGradients(dense.run, len(names), over_all, within, reason)
+    return RatesAndGradients(len(names), over_all, within, reason)
 
 
 def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
@@ -135,12 +119,3 @@ def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:
     if len(stages) < 2 or not of.keys() >= set(names):
         return None
     return np.array([of[name] for name in names])
-
-
-def _said(found: Correlation) -> str:
-    """Return a correlation; "within chance" where so many blocks would show one so strong by
-    chance more than once in 20."""
-    rest = 1 - found.value**2
-    t = abs(found.value) * math.sqrt(found.degrees / rest) if rest > 0 else math.inf
-    clear = t > critical_value(0.95, found.degrees)
-    return f"{found.value:+.2f}{'' if clear else ' (within chance)'}"

@@ -41,7 +41,6 @@ class Picture:
 
     end: str
     png: bytes
-    alt: str
     caption: str
 
     @property
@@ -68,18 +67,15 @@ def pictures(behaviour: Behaviour, images: TestImages | str) -> list[Picture]:
     at, made = f" at {found.point}" if found.point else "", []
     for word, positions, alike, maps_mhw in sides:
         names = "" if isinstance(images, str) else f" ({', '.join(images.names(positions))})"
-        alt = f"{len(positions)} test images of {word} cost{names}"
         share = f"; {alike:,} images share the {word}" if alike > 1 else ""
-        caption = f"{len(positions)} images of {word} cost{at}{share}."
+        caption = f"{len(positions)} test images of {word} cost{at}{names}{share}."
         rows = [] if isinstance(images, str) else [image_strip(images, positions)]
         if maps is not None and maps_mhw is not None:
             rows.append(_map_strip(maps, maps_mhw))
-            alt += f" run {maps_mhw.mean():.1f} of {maps.of} blocks on average, "
-            alt += f"{maps_mhw.min():g} to {maps_mhw.max():g} at a single pixel"
             where = "" if isinstance(images, str) else ", below each image"
             caption += f" Blocks that run at each pixel{where}: {maps.span[0]:g} dark, "
             caption += f"{maps.span[1]:g} bright, of {maps.of}."
-        made.append(Picture(word, _stacked(rows), one_line(alt, longest=2000), caption))
+        made.append(Picture(word, _stacked(rows), one_line(caption, longest=2000)))
     return made
 
 

@@ -3,12 +3,11 @@ filters by its keys. How records become rows is rows.py."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, UnknownNameError
 
 BATCH_SIZES = (1, 256)
 """The batch sizes that tables and verdicts speak of."""
@@ -105,7 +104,6 @@ class Row:
     known_dense_epochs: float | None = None
     total_dense_epochs: float | None = None
     outside: str | None = None
-    budget_note: str = ""
     timings: tuple[Timing, ...] = ()
 
     @property
@@ -205,7 +203,8 @@ def filter_rows(all_rows: Sequence[Row], expression: str) -> list[Row]:
     """Return the rows for which `expression` holds, such as "method=sgad,seed=0".
 
     Raises:
-        ConfigError: it is not KEY=VALUE, or names an unknown key (the nearest are given).
+        ConfigError: it is not KEY=VALUE.
+        UnknownNameError: it names an unknown key; the nearest are given.
     """
     wanted = [_condition(part) for part in expression.split(",")]
     texts = ((row, flat(row)) for row in all_rows)
@@ -218,13 +217,8 @@ def _condition(part: str) -> tuple[str, str]:
         raise ConfigError(
             f"The filter '{part}' is not KEY=VALUE.", hint="Example: --filter method=sgad,seed=0"
         )
-    known = (*KEYS, *EXTRAS)
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-        raise ConfigError(
-            f"There is no key '{key}' to filter by.",
-            hint=f"Did you mean {', '.join(near)}?" if near else f"Keys: {', '.join(KEYS)}.",
-        )
+    if key not in (*KEYS, *EXTRAS):
+        raise UnknownNameError("key", key, (*KEYS, *EXTRAS))
     return key, _text(value)
 
 

@@ -6,8 +6,6 @@ Owns how a row is made, and which latency cell counts.
 from __future__ import annotations
 
 import hashlib
-import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +15,6 @@ from pydantic import BaseModel
 from bench.config import RunSpec, canonical_json, without_seed
 from bench.plain_text import counted, one_line
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.report.data.budgets import budgets_differ
 from bench.report.data.row import BATCH_SIZES, Row, Timing, in_order
 
 _CARE = {"smoke": 1, "default": 2, "publish": 3}
@@ -30,18 +27,12 @@ def rows(records: Iterable[RunRecord]) -> list[Row]:
 
 
 def _together(found: list[Row]) -> list[Row]:
-    """Fill in what a row owes to the others: its family, its whole cost, and its budget note."""
+    """Fill in what a row owes to the others: its family and its whole cost."""
     by_run = {row.run: row for row in found}
-    whole = [
+    return [
         replace(_with_whole_cost(row, by_run), family=_family_with_start(row, by_run))
         for row in found
     ]
-    dense: dict[tuple[object, ...], list[float]] = defaultdict(list)
-    for row in whole:
-        if row.dense and row.total_dense_epochs:
-            dense[_comparable_by(row)].append(row.total_dense_epochs)
-    usual = {key: statistics.median(costs) for key, costs in dense.items()}
-    return [replace(row, budget_note=_budget_note(row, usual)) for row in whole]
 
 
 def _with_whole_cost(row: Row, by_run: Mapping[str, Row]) -> Row:
@@ -206,21 +197,3 @@ def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> 
 def how_measured(cell: LatencyCell) -> tuple[object, ...]:
     """Return what two cells must share to stand for each other or be put together."""
     return cell.device, cell.threads, cell.runtime
-
-
-def _comparable_by(row: Row) -> tuple[object, ...]:
-    return row.dataset, row.backbone, row.recipe
-
-
-def _budget_note(row: Row, dense_costs: Mapping[tuple[object, ...], float]) -> str:
-    """Say how the training cost of `row` compares with the dense network's, if it is not equal."""
-    if not row.measured or (row.dense and not row.outside):
-        return ""
-    if row.outside:
-        return f"pretraining of unknown cost: {row.outside}"
-    own, usual = row.total_dense_epochs, dense_costs.get(_comparable_by(row))
-    if usual is None:
-        return "no dense run of the same recipe"
-    if own is None or not budgets_differ([own, usual]):
-        return ""
-    return f"trained for {own / usual:.2g} times the dense network's cost"

@@ -3,7 +3,7 @@ derived from them once: what tables, figures and verdicts speak of."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -296,21 +296,6 @@ class Study:
     @cached_property
     def networks(self) -> list[Network]:
         return networks_of(self.rows, self.records)
-
-    @cached_property
-    def names(self) -> dict[tuple[str, str | None], str]:
-        """What each operating point of a run is called where seeds are not together."""
-        recipes = len({row.recipe for row in self.rows}) > 1
-        found = {}
-        for group in self.groups:
-            name = f"{group.label}, {group.first.recipe}" if recipes else group.label
-            for row in group.rows:
-                found[row.run, row.point] = f"{name} seed={row.seed}" if group.seeds > 1 else name
-        twice = Counter(found.values())
-        return {
-            (run, point): name if twice[name] == 1 else f"{name} {run.rpartition('-')[2]}"
-            for (run, point), name in found.items()
-        }
 
     def arrays(self, record: RunRecord, file: str) -> Arrays:
         """Return the arrays of a file of a run, read once.

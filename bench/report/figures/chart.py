@@ -14,7 +14,6 @@ from bench.records.published import canonical_name
 
 Numbers = tuple[float, ...]
 Limits = tuple[float | None, float | None]
-Align = Literal["left", "center", "right"]
 
 # Okabe and Ito, without the yellow that vanishes on white and the black kept for dense networks.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -129,16 +128,11 @@ class Shade:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text `shift` points to the right of a place."""
+    """A text around a place."""
 
     x: float
     y: float
     text: str
-    align: Align = "left"
-    shift: float = 0.0
-    colour: str = "#333333"
-    bold: bool = False
-    boxed: bool = False
 
 
 Series = Marks | Line | Bars | Band | Shade | Text
@@ -155,8 +149,8 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes. `message` stands where there is nothing to draw. Without `framed` there are
-    no axes, and each whole number of y is a line of text."""
+    """One pair of axes. `message` stands where there is nothing to draw; a panel with a `title` has
+    its own legend below that."""
 
     series: tuple[Series, ...]
     x_label: str = ""
@@ -165,7 +159,6 @@ class Panel:
     x_limits: Limits = (None, None)
     y_limits: Limits = (None, None)
     whole_x: bool = False
-    framed: bool = True
     message: str = ""
     labels: tuple[Label, ...] = ()
 
@@ -180,31 +173,40 @@ class Legend:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure: its finding as a title, panels, and what must stand below. `alt` says in words what
-    it shows. Legends stand beside it, or in or below the panels where there are none."""
+    """A figure: its finding as a title, panels, and what must stand below. Legends stand beside it,
+    or in or below the panels where there are none."""
 
     title: str
     panels: tuple[Panel, ...]
     notes: tuple[str, ...] = ()
-    alt: str = ""
     columns: int = 1
     size_in: tuple[float, float] = (9.6, 6.4)
     synthetic: bool = False
     legends: tuple[Legend, ...] = ()
-    legend_in_panels: bool = False
+
+    @property
+    def legend_in_panels(self) -> bool:
+        return any(panel.title for panel in self.panels)
+
+    @property
+    def alt(self) -> str:
+        """What it shows, in words."""
+        axes = dict.fromkeys(f"{panel.y_label} against {panel.x_label}" for panel in self.panels)
+        return f"{self.title}. {'; '.join(axes)}."
 
 
 def as_json(chart: Chart) -> dict[str, Any]:
     """Return what chart.js draws: only what is not as usual, each series with its kind, numbers
     with as many digits as can be seen."""
-    found = asdict(chart)
-    for panel, own in zip(found["panels"], chart.panels, strict=True):
+    panels = [asdict(panel) for panel in chart.panels]
+    for own, panel in zip(chart.panels, panels, strict=True):
         panel["series"] = [
             {"kind": type(one).__name__}
-            | {key: _short(v) for key, v in dump.items() if key in "xy" or not _usual(v)}
-            for one, dump in zip(own.series, panel["series"], strict=True)
+            | {key: _short(v) for key, v in asdict(one).items() if key in "xy" or not _usual(v)}
+            for one in own.series
         ]
-    return {key: found[key] for key in ("panels", "columns", "legend_in_panels")}
+    legend = {"columns": chart.columns, "legend_in_panels": chart.legend_in_panels}
+    return {"panels": panels} | legend
 
 
 def _usual(value: Any) -> bool:

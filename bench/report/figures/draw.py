@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bench.errors import ConfigError
 from bench.report.figures.chart import (
@@ -28,9 +29,12 @@ from bench.report.figures.chart import (
 from bench.storage import make_folder, write_atomically
 
 if TYPE_CHECKING:
+    from pathlib import Path as FilePath
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.path import Path
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
@@ -40,13 +44,12 @@ _METADATA: Mapping[str, dict[str, Any]] = {
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
-_LEGEND_IN, _LEGEND_LINE, _LEGEND_ROOM = 2.2, 0.165, 23
+_LEGEND_IN, _LEGEND_LINE_IN, _MOST_LINES = 2.2, 0.165, 23
 """Inches that a legend takes across, and a line of it; how many lines fit beside a usual plot."""
 _WIDE = 22
-_LEGEND: Mapping[str, Any] = {
-    **{"frameon": False, "alignment": "left", "labelspacing": 0.25, "borderaxespad": 0.0},
-}
-_ABOVE: Mapping[str, Any] = {
+_LEGEND: Mapping[str, Any] = {"frameon": False, "alignment": "left", "labelspacing": 0.25}
+_LEGEND_ABOVE: Mapping[str, Any] = {
+    **_LEGEND,
     **{"fontsize": 8, "loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2},
     **{"borderpad": 0.1, "handlelength": 1.5, "handletextpad": 0.4, "columnspacing": 1.0},
     "title_fontproperties": {"weight": "bold", "size": 10},
@@ -57,11 +60,9 @@ _PLACES = (
     *((6, 18, "left", "bottom"), (6, -18, "left", "top"), (-6, 18, "right", "bottom")),
     *((-6, -18, "right", "top"), (0, 26, "center", "bottom"), (0, -26, "center", "top")),
 )
-"""Offsets in points with alignments, from the best place to the worst."""
+"""Offsets of a label in points with alignments, from the best place to the worst."""
 
 _LABEL_SIZE = 8.5
-_MOST_HIDDEN = 0.02
-"""A label that would share more of its area with other labels and points says nothing."""
 
 
 def draw(chart: Chart) -> Figure:
@@ -81,7 +82,7 @@ def draw(chart: Chart) -> Figure:
         ) from None
     width, height = chart.size_in
     entries = sum(len(legend.names) for legend in chart.legends) + 5
-    height += _LEGEND_LINE * max(0, entries - _LEGEND_ROOM)
+    height += _LEGEND_LINE_IN * max(0, entries - _MOST_LINES)
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -90,10 +91,9 @@ def draw(chart: Chart) -> Figure:
         every = list(found.flat)[: len(chart.panels)]
         for axes in found.flat[len(chart.panels) :]:
             axes.axis("off")
-        named: dict[str, Artist] = {}
         for axes, panel in zip(every, chart.panels, strict=True):
-            named |= _draw_panel(axes, panel)
-        _legends(figure, every, chart, named)
+            _draw_panel(axes, panel)
+        _legends(figure, every, chart)
         title = wrapped(chart.title, int(10.6 * (width - _LEGEND_IN * bool(chart.legends))))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         if chart.synthetic:
@@ -103,37 +103,33 @@ def draw(chart: Chart) -> Figure:
         return figure
 
 
-def _legends(
-    figure: Figure, every: Sequence[Axes], chart: Chart, named: Mapping[str, Artist]
-) -> None:
+def _legends(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
     """Write the legends: those of the chart at the right, or one above each panel, or one below."""
     if chart.legend_in_panels:
         _legends_above(every, chart)
+        return
+    named: dict[str, Artist] = {}
+    for axes in every:
+        handles, names = axes.get_legend_handles_labels()
+        named |= dict(zip(names, handles, strict=True))
     for legend, place in zip(chart.legends, ("upper", "lower"), strict=False):
         if known := [name for name in legend.names if name in named]:
-            look = {"title": legend.title, "loc": f"outside right {place}", **_LEGEND}
-            handles = [named[name] for name in known]
-            figure.legend(handles, known, fontsize=9, title_fontsize=9, **look)
-    if not chart.legend_in_panels and not chart.legends and len(named) > 1:
+            look = {"title": legend.title, "fontsize": 9, "title_fontsize": 9, **_LEGEND}
+            look |= {"loc": f"outside right {place}", "borderaxespad": 0.0}
+            figure.legend([named[name] for name in known], known, **look)
+    if not chart.legends and len(named) > 1:
         look = {"loc": "outside lower center", "ncols": 6, "frameon": False}
         figure.legend(list(named.values()), list(named), **look)
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
-    """Draw a panel; return one mark for each entry of a legend."""
-    found: dict[str, Artist] = {}
+def _draw_panel(axes: Axes, panel: Panel) -> None:
     for order, series in enumerate(panel.series):
-        drawn = _draw(axes, series, order)
-        if isinstance(series, Marks | Line) and series.name and drawn is not None:
-            found.setdefault(series.name, drawn)
-    if panel.framed:
-        axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(0.08, 0.08)
-    else:
-        axes.axis("off")
+        _draw(axes, series, order)
+    axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(0.08, 0.08)
     axes.set_xlim(*panel.x_limits)
     axes.set_ylim(*panel.y_limits)
     if panel.whole_x:
@@ -141,22 +137,23 @@ def _draw_panel(axes: Axes, panel: Panel) -> dict[str, Artist]:
     if panel.message:
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, textwrap.fill(panel.message, 44), **_centred(axes))
-    return found
 
 
 def _centred(axes: Axes) -> dict[str, Any]:
     return {"transform": axes.transAxes, "ha": "center", "va": "center"}
 
 
-def _draw(axes: Axes, series: Series, order: int) -> Artist | None:
+def _draw(axes: Axes, series: Series, order: int) -> None:
     match series:
         case Marks():
-            return _draw_marks(axes, series, order)
+            _draw_marks(axes, series, order)
         case Line():
-            look: dict[str, Any] = {"drawstyle": "steps-post"} if series.steps else {}
-            look |= {"color": series.colour, "linewidth": series.width, "linestyle": series.dash}
-            (line,) = axes.plot(series.x, series.y, **look, alpha=series.opacity, zorder=1.5)
-            return line
+            x, y = np.array(series.x), np.array(series.y)
+            if series.steps:
+                x, y = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
+            look: dict[str, Any] = {"color": series.colour, "linewidth": series.width}
+            look |= {"linestyle": series.dash, "alpha": series.opacity, "zorder": 1.5}
+            axes.plot(x, y, label=series.name or None, **look)
         case Bars():
             look = {"color": series.colour, "alpha": series.opacity}
             axes.bar(series.x, series.y, width=series.width, **look)
@@ -166,15 +163,11 @@ def _draw(axes: Axes, series: Series, order: int) -> Artist | None:
         case Shade():
             axes.axvspan(series.start, series.end, color=series.colour, alpha=0.15, linewidth=0)
         case Text():
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-            look = {"weight": "bold" if series.bold else "normal", "color": series.colour}
-            look |= {"xytext": (series.shift, 0), "textcoords": "offset points", "fontsize": 8}
-            look |= {"ha": series.align, "va": "center", "bbox": box if series.boxed else None}
-            axes.annotate(series.text, (series.x, series.y), zorder=6, **look)
-    return None
+            look = {"ha": "center", "va": "center", "fontsize": 8, "color": "#333333"}
+            axes.text(series.x, series.y, series.text, **look)
 
 
-def _draw_marks(axes: Axes, marks: Marks, order: int) -> Artist:
+def _draw_marks(axes: Axes, marks: Marks, order: int) -> None:
     style = marks.style
     look: dict[str, Any] = {
         "marker": style.mark,
@@ -183,35 +176,30 @@ def _draw_marks(axes: Axes, marks: Marks, order: int) -> Artist:
         "linestyle": "-" if marks.joined else "none",
         "linewidth": 1.2,
         "zorder": 3 + order / 100,
+        "label": marks.name or None,
     }
     if not marks.filled:
         look |= {"markerfacecolor": "none", "markeredgewidth": 1.3}
     if marks.opacity < 1:
         look |= {"alpha": marks.opacity, "markeredgewidth": 0, "rasterized": True}
-        axes.plot(marks.x, marks.y, **look)
-        (mark,) = axes.plot([], [], color=style.colour, marker=style.mark, linestyle="none")
-        return mark
     if marks.low:
-        below = [y - low for y, low in zip(marks.y, marks.low, strict=True)]
-        above = [high - y for y, high in zip(marks.y, marks.high, strict=True)]
-        look |= {"capsize": 2.5, "elinewidth": 1}
-        found: Artist = axes.errorbar(marks.x, marks.y, yerr=[below, above], **look).lines[0]
-        return found
-    (line,) = axes.plot(marks.x, marks.y, **look)
-    return line
+        ends = np.abs(np.array([marks.low, marks.high]) - marks.y)
+        bars: dict[str, Any] = {
+            "fmt": "none",
+            "ecolor": style.colour,
+            "capsize": 2.5,
+            "elinewidth": 1,
+        }
+        axes.errorbar(marks.x, marks.y, yerr=ends, **bars, zorder=look["zorder"])
+    axes.plot(marks.x, marks.y, **look)
 
 
 def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
     """Write a legend above each panel, its title first; axes are named at the edges only."""
     for number, (axes, panel) in enumerate(zip(every, chart.panels, strict=True)):
-        named = [s for s in panel.series if isinstance(s, Marks) and s.name]
-        wide = max((len(series.name) for series in named), default=0) >= _WIDE
-        keys = [
-            axes.plot([], [], f"{s.style.mark}-", color=s.style.colour, markersize=5)[0]
-            for s in named
-        ]
-        look: dict[str, Any] = {**_LEGEND, **_ABOVE, "ncols": 1 if wide else 2}
-        axes.legend(keys, [series.name for series in named], title=panel.title, **look)
+        names = axes.get_legend_handles_labels()[1]
+        columns = 1 if max(map(len, names), default=0) >= _WIDE else 2
+        axes.legend(title=panel.title, ncols=columns, **_LEGEND_ABOVE)
         if number % chart.columns:
             axes.set_ylabel("")
         if number + chart.columns < len(chart.panels):
@@ -235,71 +223,67 @@ def _write_notes(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
 
 
 def _place_labels(axes: Axes, panel: Panel) -> int:
-    """Write the labels of a panel, the first ones first, each where it covers the least of points,
-    bars, level lines and other labels; return how many found no place."""
+    """Write the labels of a panel, the first ones first, where they cover no mark and no other
+    label, and no line either where that is possible; return how many found no place."""
     if not panel.labels:
         return 0  # a layout of the whole figure takes longer than its drawing
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    marks, lines = (list(_boxes(axes, panel, kind)) for kind in (Marks, Line))
+    taken, lines = _boxes_of_marks(axes, panel), _drawn_lines(axes)
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5}
     left_out = 0
     for label in panel.labels:
         text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
         text.set_in_layout(False)
-        costs = []
-        for rank, place in enumerate(_PLACES):
-            box = _moved(text, *place)
-            hidden = sum(_shared(box, other) for other in (*marks, *lines))
-            outside = float(box.width * box.height) - _shared(box, axes.bbox)
-            costs.append(hidden + 3 * outside + rank)
-        box = _moved(text, *_PLACES[costs.index(min(costs))])
-        if sum(_shared(box, other) for other in marks) > _MOST_HIDDEN * box.width * box.height:
+        free = [p for p in _PLACES if _is_free(_moved(text, p), axes.bbox, taken)]
+        clear = [p for p in free if not _crossed(_moved(text, p), lines)]
+        if free:
+            taken.append(_moved(text, (clear or free)[0]))
+        else:
             text.remove()
             left_out += 1
-        else:
-            marks.append(box)
     return left_out
 
 
-def _moved(text: Annotation, across: float, up: float, ha: str, va: str) -> Bbox:
+def _moved(text: Annotation, place: tuple[float, float, str, str]) -> Bbox:
+    across, up, ha, va = place
     text.set(position=(across, up), ha=ha, va=va)
     return text.get_window_extent()
 
 
-def _boxes(axes: Axes, panel: Panel, kind: type[Marks | Line]) -> Iterator[Bbox]:
-    """Yield the boxes in pixels around the points of all marks, or around bars and level lines."""
+def _is_free(box: Bbox, plot: Bbox, taken: Sequence[Bbox]) -> bool:
+    inside = plot.x0 <= box.x0 and box.x1 <= plot.x1 and plot.y0 <= box.y0 and box.y1 <= plot.y1
+    return inside and not box.count_overlaps(taken)
+
+
+def _crossed(box: Bbox, lines: Sequence[Path]) -> bool:
+    return any(line.intersects_bbox(box, filled=False) for line in lines)
+
+
+def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:
+    """Return the boxes in pixels around the marks of a panel."""
     from matplotlib.transforms import Bbox
 
-    def around(xs: Sequence[float], ys: Sequence[float], reach: float) -> Bbox:
-        corners = axes.transData.transform(list(zip(xs, ys, strict=True)))
-        return Bbox([corners.min(axis=0) - reach, corners.max(axis=0) + reach])
-
-    for one in panel.series:
-        if kind is Marks and isinstance(one, Marks) and one.opacity == 1:
-            reach = _LABEL_SIZE * axes.figure.dpi / 144
-            yield from (around([x], [y], reach) for x, y in zip(one.x, one.y, strict=True))
-        elif kind is Line and isinstance(one, Marks):
-            for x, low, high in zip(one.x, one.low, one.high, strict=False):
-                yield around([x, x], [low, high], 2.0)
-        elif kind is Line and isinstance(one, Line) and (one.steps or one.dash == "dotted"):
-            for n in range(len(one.x) - 1):
-                yield around(one.x[n : n + 2], [one.y[n]] * 2, 2.0)
-                yield around([one.x[n + 1]] * 2, one.y[n : n + 2], 2.0)
+    marks = (one for one in panel.series if isinstance(one, Marks) and one.opacity == 1)
+    places = [place for one in marks for place in zip(one.x, one.y, strict=True)]
+    reach = _LABEL_SIZE * axes.figure.dpi / 144
+    return [Bbox([at - reach, at + reach]) for at in axes.transData.transform(places)]
 
 
-def _shared(a: Bbox, b: Bbox) -> float:
-    """Return the area in square pixels that two boxes share."""
-    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    return float(max(width, 0) * max(height, 0))
+def _drawn_lines(axes: Axes) -> list[Path]:
+    """Return the lines and bars of a panel, in pixels."""
+    lines = (line for line in axes.lines if line.get_linestyle() != "None")
+    found = [line.get_transform().transform_path(line.get_path()) for line in lines]
+    bars = (path for drawn in axes.collections for path in drawn.get_paths())
+    return [*found, *(axes.transData.transform_path(path) for path in bars)]
 
 
-def write_chart(chart: Chart, *paths: Path) -> list[Path]:
+def write_chart(chart: Chart, *paths: FilePath) -> list[FilePath]:
     """Draw a chart once and write it to each of `paths`, as `save_figure` does; return them."""
     figure = draw(chart)
     return [save_figure(figure, path) for path in paths]
 
 
-def save_figure(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: FilePath) -> FilePath:
     """Write the figure to `path`, by its extension: .png, .svg or .pdf; equal input, equal bytes.
 
     Raises:

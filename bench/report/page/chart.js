@@ -37,8 +37,7 @@ function extent(panel, hidden) {
   const xs = [], ys = [];
   for (const s of panel.series) {
     if (hidden.has(s.name)) continue;
-    if (s.kind === "Text") { if (!panel.framed) { xs.push(s.x); ys.push(s.y); } continue; }
-    if (s.kind === "Shade") continue;
+    if (s.kind === "Text" || s.kind === "Shade") continue;
     for (const x of s.x) xs.push(x);
     for (const key of ["y", "low", "high"]) for (const y of s[key] || []) ys.push(y);
   }
@@ -82,9 +81,7 @@ function drawSeries(plot, s, x, y, bounds) {
     put(plot, "rect", { x: x(s.start), width: x(s.end) - x(s.start), y: bounds.top,
       height: bounds.bottom - bounds.top, fill: colour, opacity: .15 });
   } else if (s.kind === "Text") {
-    const anchor = { left: "start", center: "middle", right: "end" }[s.align];
-    const at = { x: x(s.x) + (s.shift || 0), y: y(s.y) + 4, "text-anchor": anchor, fill: colour };
-    put(plot, "text", { ...at, class: `${s.bold ? "bold" : ""} ${s.boxed ? "boxed" : ""}` }, s.text);
+    put(plot, "text", { x: x(s.x), y: y(s.y) + 4, "text-anchor": "middle" }, s.text);
   } else {
     const look = { fill: s.filled && s.style.mark !== "_" ? colour : "none", stroke: colour,
       "stroke-width": s.filled && s.style.mark !== "_" ? 0 : 1.4, opacity: s.opacity };
@@ -124,43 +121,35 @@ function name(plot, panel, x, y, bounds) {
 }
 function drawPanel(host, panel, width, state, number) {
   const [xs, ys] = state.zoom[number] || extent(panel, state.hidden);
-  const framed = panel.framed, words = panel.series.filter((s) => s.kind === "Text");
-  const room = (side) => Math.max(8, ...words.filter((s) => s.align === side)
-    .map((s) => widthOf(s.text) * (s.bold ? 1.08 : 1) + 16));
-  const w = framed ? width : Math.max(width, room("right") + room("left") + 260);
-  const yTicks = ticks(ys, 6, false);
-  const left = framed ? 26 + Math.max(20, ...yTicks.map(([, t]) => widthOf(t))) : room("right");
-  const label = widthOf(panel.x_label) > w - left - 10 ? panel.x_label.split(" (") : [panel.x_label];
-  const height = framed ? Math.min(430, Math.max(230, .62 * w)) : 21 * Math.abs(ys[1] - ys[0]) + 10;
-  const bounds = { left, right: w - (framed ? 8 : room("left")), top: 8,
-    bottom: height - (framed ? 26 + 15 * label.length : 4) };
+  const yTicks = ticks(ys, 6, false), left = 26 + Math.max(20, ...yTicks.map(([, t]) => widthOf(t)));
+  const label = widthOf(panel.x_label) > width - left - 10 ? panel.x_label.split(" (") : [panel.x_label];
+  const height = Math.min(430, Math.max(230, .62 * width));
+  const bounds = { left, right: width - 8, top: 8, bottom: height - 26 - 15 * label.length };
   const x = (v) => bounds.left + (v - xs[0]) / (xs[1] - xs[0]) * (bounds.right - bounds.left);
   const y = (v) => bounds.bottom - (v - ys[0]) / (ys[1] - ys[0]) * (bounds.bottom - bounds.top);
-  const svg = put(host, "svg", { viewBox: `0 0 ${w} ${height}`, width: w, height });
+  const svg = put(host, "svg", { viewBox: `0 0 ${width} ${height}`, width, height });
   const clip = `clip${state.id}-${number}`;
-  put(put(svg, "clipPath", { id: clip }), "rect", framed
-    ? { x: left, y: 0, width: bounds.right - left + 8, height: bounds.bottom } : { width: w, height });
-  if (framed) {
-    for (const [value, text] of ticks(xs, Math.max(3, w / 90), panel.whole_x)) {
-      put(svg, "line", { x1: x(value), x2: x(value), y1: bounds.top, y2: bounds.bottom, class: "grid" });
-      put(svg, "text", { x: x(value), y: bounds.bottom + 16, "text-anchor": "middle" }, text);
-    }
-    for (const [value, text] of yTicks) {
-      put(svg, "line", { x1: left, x2: bounds.right, y1: y(value), y2: y(value), class: "grid" });
-      put(svg, "text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, text);
-    }
-    label.forEach((text, n) => put(svg, "text", { x: (left + bounds.right) / 2,
-      y: bounds.bottom + 34 + 15 * n, "text-anchor": "middle" }, n ? `(${text}` : text));
-    const middle = (bounds.top + bounds.bottom) / 2;
-    put(svg, "text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle" },
-      panel.y_label);
+  put(put(svg, "clipPath", { id: clip }), "rect",
+    { x: left, y: 0, width: bounds.right - left + 8, height: bounds.bottom });
+  for (const [value, text] of ticks(xs, Math.max(3, width / 90), panel.whole_x)) {
+    put(svg, "line", { x1: x(value), x2: x(value), y1: bounds.top, y2: bounds.bottom, class: "grid" });
+    put(svg, "text", { x: x(value), y: bounds.bottom + 16, "text-anchor": "middle" }, text);
   }
+  for (const [value, text] of yTicks) {
+    put(svg, "line", { x1: left, x2: bounds.right, y1: y(value), y2: y(value), class: "grid" });
+    put(svg, "text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, text);
+  }
+  label.forEach((text, n) => put(svg, "text", { x: (left + bounds.right) / 2,
+    y: bounds.bottom + 34 + 15 * n, "text-anchor": "middle" }, n ? `(${text}` : text));
+  const middle = (bounds.top + bounds.bottom) / 2;
+  put(svg, "text", { transform: `translate(12 ${middle}) rotate(-90)`, "text-anchor": "middle" },
+    panel.y_label);
   const plot = put(svg, "g", { "clip-path": `url(#${clip})` });
   for (const s of panel.series) if (!state.hidden.has(s.name)) drawSeries(plot, s, x, y, bounds);
   name(plot, panel, x, y, bounds);
-  if (panel.message) put(svg, "text", { x: w / 2, y: height / 2, "text-anchor": "middle" }, panel.message);
+  if (panel.message) put(svg, "text", { x: width / 2, y: height / 2, "text-anchor": "middle" }, panel.message);
   point(host, svg);
-  if (framed) zoomable(svg, bounds, xs, ys, (view) => { state.zoom[number] = view; state.redraw(); });
+  zoomable(svg, bounds, xs, ys, (view) => { state.zoom[number] = view; state.redraw(); });
 }
 function point(host, svg) {
   const marks = [...svg.querySelectorAll(".mark[aria-label]")];

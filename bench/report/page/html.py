@@ -94,10 +94,9 @@ def document_page(document: Document) -> str:
 
 def _sentences(behaviour: Behaviour) -> list[str]:
     """Return what is said below the figure of a network."""
-    together = dict.fromkeys(shown.together.sentence for shown in behaviour.points)
     known = any(shown.share_n is not None for shown in behaviour.points)
     same = ["All images cost the same."] if known and behaviour.extremes is None else []
-    return [*together, *behaviour.missing, *same]
+    return [*behaviour.missing, *same]
 
 
 def pareto_page(

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from bench.records.published import canonical_name
+from bench.report.data.budgets import spent
 from bench.report.data.study import SeedGroup
 from bench.report.figures.chart import (
     DENSE,
@@ -41,13 +42,11 @@ def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:
     )
     lines, ours = _lines(data, known), _ours(data, known)
     papers = [_paper(foreign, known) for foreign in data.published]
-    finding = title or data.finding
     panel = Panel(
         series=(*lines, *papers, *ours),
         x_label=data.x_label,
         y_label="test accuracy, %",
-        x_limits=data.view.costs if data.view else (None, None),
-        y_limits=data.view.heights if data.view else (None, None),
+        y_limits=data.heights,
         labels=_labels(data),
         message="" if data.placed else "no finished runs",
     )
@@ -55,10 +54,9 @@ def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:
     if papers:
         legends.append(Legend("published (other recipes)", _names(papers)))
     return Chart(
-        title=finding,
+        title=title or data.finding,
         panels=(panel,),
         notes=tuple(data.notes()),
-        alt=f"Test accuracy against {data.x_label}. {finding}.",
         synthetic=data.synthetic,
         legends=tuple(legends),
     )
@@ -75,11 +73,10 @@ def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Series]:
     found: list[Series] = []
     if len(data.front) > 1:
         found.append(Line(*_places(data.front), GREY, name="Pareto front of our runs", steps=True))
-    if data.dense is not None:
+    if (dense := data.best_dense.get(data.reference)) is not None:
         costs = [placed.cost for placed in data.placed]
         room = 0.08 * (max(costs) - min(costs))
-        ends = data.view.costs if data.view else (min(costs) - room, max(costs) + room)
-        heights = (100 * data.dense.accuracy,) * 2
+        ends, heights = (min(costs) - room, max(costs) + room), (100 * dense.accuracy,) * 2
         name = f"dense {data.reference}"
         found.append(Line(ends, heights, DENSE.colour, name, 0.9, "dotted"))
     for curve in data.static_curves:
@@ -147,7 +144,7 @@ def _tip(group: SeedGroup) -> str:
             speed = "" if ratio is None else f", {ratio:.2f}x"
             pairs[f"batch 1, {runtime}"] = f"{took_ms:.2f} ms{speed}"
     pairs["recipe"] = f"{first.recipe}, {first.train_epochs} epochs"
-    pairs["training"] = first.budget_note
+    pairs["training"] = f"{spent(first)} dense epochs in all"
     pairs["seeds"] = ", ".join(str(row.seed) for row in group.runs)
     return "\n".join([group.label, *(f"{name}: {value}" for name, value in pairs.items() if value)])
 
@@ -164,7 +161,7 @@ def _labels(data: ParetoData) -> tuple[Label, ...]:
     if data.crowded:
         named = list({placed.method: placed for placed in named}.values())
     inner = {placed for points in data.curves for placed in points[:-1]}
-    shown = {*named, *data.best_dense.values()} - inner - set(data.below_view)
+    shown = {p for p in {*named, *data.best_dense.values()} if p.accuracy >= data.floor} - inner
     runs: dict[str, set[str]] = defaultdict(set)
     for placed in data.placed:
         runs[placed.method].add(placed.group.first.run)

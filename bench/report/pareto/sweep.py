@@ -25,14 +25,16 @@ from bench.spaces import written
 _WELL = frozenset({"finished", "recorded"})
 
 
-class TriedSettings(NamedTuple):
-    """Settings whose seeds have all ended well; `points` are means over the seeds, on held-out
-    images."""
+class Tried(NamedTuple):
+    """One operating point of settings whose seeds have all ended well: `point` is the mean over the
+    seeds on held-out images, at position `place` among `number` points of these `runs`."""
 
     method: str
     settings: dict[str, Any]
-    runs: tuple[str, ...]
-    points: tuple[Point, ...]
+    runs: frozenset[str]
+    place: int
+    number: int
+    point: Point
 
     def as_options(self) -> str:
         """Return the settings as `bench run` takes them."""
@@ -40,31 +42,24 @@ class TriedSettings(NamedTuple):
         return " ".join([f"--methods {self.method}", *pairs])
 
 
-class OnFront(NamedTuple):
-    """One operating point that no other beats on held-out images, and what it is on test images:
-    None where that is not on record."""
-
-    tried: TriedSettings
-    point: Point
-    on_test: Point | None
-
-
 class SweepFront(NamedTuple):
-    """`hypervolume` is that on held-out images; `worth` that of the same points on `test_images`,
-    or None, with a reason, where those do not tell."""
+    """`points` are those of `tried` that no other beats on held-out images, and `hypervolume` is
+    their area there. `worth` is that of the same points on test images, and `on_test` what they are
+    there; None and nothing, with a reason, where those do not tell."""
 
-    points: tuple[OnFront, ...]
-    tried: tuple[TriedSettings, ...]
+    points: list[Tried]
+    tried: list[Tried]
     corner: Point
     cost: str
     hypervolume: float
+    on_test: list[Runs]
     worth: FrontUncertainty | None
-    test_images: int
     reason: str
 
     def sentence(self) -> str:
         """Say what the front is worth."""
-        of = f"{counted(len(self.points), 'point')} among {len(self.tried)} tried settings"
+        settings = len({one.runs for one in self.tried})
+        of = f"{counted(len(self.points), 'point')} among {settings} tried settings"
         said = f"Front of {of}: hypervolume "
         if self.worth is None:
             return f"{said}{self.hypervolume:.4f} on held-out images"
@@ -79,7 +74,7 @@ class SweepFront(NamedTuple):
         if self.worth is None:
             return [f"{corner}; no interval: {self.reason}"]
         return [
-            f"{corner}, of the same points on {self.test_images:,} test images ({held_out})",
+            f"{corner}, of the same points on {self.on_test[0].images:,} test images ({held_out})",
             "interval: 2,000 repetitions with test images resampled, seeds too where there are "
             "several; with one seed it does not cover training",
         ]
@@ -93,71 +88,71 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
     tried = _tried(sweep.trials)
     if not tried:
         return None
-    listed = [(one, index, point) for one in tried for index, point in enumerate(one.points)]
-    chosen = [listed[place] for place in front([point for *_, point in listed])]
-    points = [point for *_, point in chosen]
+    chosen = [tried[place] for place in front([one.point for one in tried])]
     cost, accuracy = sweep.corner
     axis = Axis(1, sweep.runtime) if sweep.runtime else MACS
-    worth, images, reason = None, 0, ""
-    on_test: list[Point | None] = [None] * len(chosen)
+    on_test: list[Runs] = []
+    worth, reason = None, ""
     try:
-        groups = [_on_test(one, index, study, axis) for one, index, _ in chosen]
-        worth = front_uncertainty(groups, worst_cost=cost, worst_accuracy=accuracy)
-        images = groups[0].images
-        on_test = [(float(g.cost_p[0]), float(g.accuracy_p[0])) for g in groups]
+        on_test = [_on_test(one, study, axis) for one in chosen]
+        worth = front_uncertainty(on_test, worst_cost=cost, worst_accuracy=accuracy)
     except RecordError as error:
         reason = error.message
     return SweepFront(
-        tuple(OnFront(one, point, t) for (one, _, point), t in zip(chosen, on_test, strict=True)),
-        tuple(tried),
+        chosen,
+        tried,
         sweep.corner,
         f"ms in {sweep.runtime} / dense ms" if sweep.runtime else "nFLOPs",
-        hypervolume(points, worst_cost=cost, worst_accuracy=accuracy),
-        *(worth, images, reason),
+        hypervolume([one.point for one in chosen], worst_cost=cost, worst_accuracy=accuracy),
+        on_test,
+        worth,
+        reason,
     )
 
 
-def _tried(trials: Sequence[TrialRow]) -> list[TriedSettings]:
+def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
     by_settings: dict[str, list[TrialRow]] = defaultdict(list)
     for trial in trials:
         by_settings[f"{trial.method} {written(trial.settings)}"].append(trial)
     found = []
-    for same in by_settings.values():
-        if all(trial.status in _WELL and trial.points for trial in same):
-            of_points = (
-                zip(*of, strict=True) for of in zip(*(t.points for t in same), strict=False)
-            )
-            means = tuple((fmean(costs), fmean(accuracies)) for costs, accuracies in of_points)
-            runs = tuple(trial.run for trial in same)
-            found.append(TriedSettings(same[0].method, same[0].settings, runs, means))
+    for first, *others in by_settings.values():
+        same = [first, *others]
+        if not all(trial.status in _WELL and trial.points for trial in same):
+            continue
+        runs, of_seeds = frozenset(trial.run for trial in same), [trial.points for trial in same]
+        number = min(map(len, of_seeds))
+        for place, seeds in enumerate(zip(*of_seeds, strict=False)):
+            costs, accuracies = zip(*seeds, strict=True)
+            point = fmean(costs), fmean(accuracies)
+            found.append(Tried(first.method, first.settings, runs, place, number, point))
     return found
 
 
-def _on_test(tried: TriedSettings, index: int, study: Study, axis: Axis) -> Runs:
+def _on_test(tried: Tried, study: Study, axis: Axis) -> Runs:
     """Return accuracy and cost of one operating point on test images.
 
     Raises:
         RecordError: they are not on record.
     """
-    same = [n for n in study.networks if {record.run for record in n.records} == set(tried.runs)]
+    same = [n for n in study.networks if {record.run for record in n.records} == tried.runs]
     if not same:
         what = f"{tried.method} {written(tried.settings)}"
         raise RecordError(f"the records of {what} are not available")
     runs = costs_on(same[0], study, axis=axis, of=same[0].record)
-    if runs.points != len(tried.points):
+    if runs.points != tried.number:
         raise RecordError(f"{tried.method} has other operating points on test images")
-    only = slice(index, index + 1)
+    only = slice(tried.place, tried.place + 1)
     return Runs(runs.correct_spn[:, only], runs.cost_spn[:, only], runs.cost_se_p[only])
 
 
 def front_lines(found: SweepFront) -> list[str]:
     """Return the points of a front as options to copy, by rising cost, and what they are worth."""
     lines = [found.sentence(), *found.notes()]
-    for one in found.points:
+    tests = [f"; test {100 * float(of.accuracy_p[0]):.2f} %" for of in found.on_test]
+    for place, one in enumerate(found.points):
         cost, accuracy = one.point
-        test = "" if one.on_test is None else f"; test {100 * one.on_test[1]:.2f} %"
-        place = f"{cost:.3f} at {100 * accuracy:.2f} %{test}"
-        lines.append(f"{place}: {one.tried.as_options()}")
+        test = tests[place] if tests else ""
+        lines.append(f"{cost:.3f} at {100 * accuracy:.2f} %{test}: {one.as_options()}")
     return lines
 
 
@@ -165,26 +160,23 @@ def front_chart(sweep: SweepRecord, found: SweepFront) -> Chart:
     """Return all settings of a sweep and its front, on held-out images."""
     methods = tuple(dict.fromkeys(one.method for one in found.tried))
     known, name = styles(methods), "Pareto front"
-    costs, heights = zip(*((p.point[0], 100 * p.point[1]) for p in found.points), strict=True)
+    costs, heights = zip(*((one.point[0], 100 * one.point[1]) for one in found.points), strict=True)
     series: list[Line | Marks] = [Line(costs, heights, GREY, name=name, steps=True)]
-    first = [(one.tried, one.point) for one in found.points]
     for method in methods:
-        mine = [(one, point) for one in found.tried if one.method == method for point in one.points]
+        mine = [one for one in found.tried if one.method == method]
         style = known[canonical_name(method)]
-        series.append(_marks([p for p in mine if p not in first], style, size=6, opacity=0.35))
-        series.append(_marks([p for p in mine if p in first], style, name=method))
+        rest = [one for one in mine if one not in found.points]
+        series.append(_marks(rest, style, size=6, opacity=0.35))
+        series.append(_marks([p for p in mine if p in found.points], style, name=method))
     y_label = "accuracy on held-out images, %"
     return Chart(
         title=found.sentence(),
         panels=(Panel(series=tuple(series), x_label=found.cost, y_label=y_label),),
         notes=tuple(found.notes()),
-        alt=f"Accuracy against {found.cost}. {found.sentence()}.",
         legends=(Legend(sweep.options.get("search") or "sweep", (name, *methods)),),
     )
 
 
-def _marks(placed: Sequence[tuple[TriedSettings, Point]], style: Style, **more: Any) -> Marks:
-    costs = tuple(cost for _, (cost, _) in placed)
-    heights = tuple(100 * accuracy for _, (_, accuracy) in placed)
-    tips = tuple(written(one.settings) for one, _ in placed)
-    return Marks(costs, heights, style, tips=tips, **more)
+def _marks(tried: Sequence[Tried], style: Style, **more: Any) -> Marks:
+    costs, heights = tuple(one.point[0] for one in tried), tuple(100 * o.point[1] for o in tried)
+    return Marks(costs, heights, style, tips=tuple(written(o.settings) for o in tried), **more)

@@ -183,9 +183,7 @@ def _p_values(verdict: Verdict) -> str:
         "< 0.0001" if value < 1e-4 else f"= {value:.2g}"
         for value in (verdict.p_value, verdict.p_holm)
     )
-    if verdict.family == 1:
-        return f"p {alone}, the only one judged here"
-    family = f"by Holm's rule for {verdict.family} comparisons, which decides"
+    family = f"by Holm's rule for {counted(verdict.family, 'comparison')}, which decides"
     return f"p {alone}; {family}, p {holm}"
 
 
@@ -212,12 +210,11 @@ def _sampling(network: Network, static: Sequence[Network], images: str) -> str:
     ends = " to ".join(map(str, dict.fromkeys((other[0], other[-1]))))
     seeds = f"n={own} for the method, n={ends} for static, {images}"
     if min(own, *other) > 1:
-        starts = sorted({one.first.outside for one in (network, *static) if one.first.outside})
-        shared = f", but not other starting weights than {', '.join(starts)}" if starts else ""
-        return f"Seeds: {seeds}; the intervals cover other seeds and other images{shared}."
-    whose = "training" if own == 1 and max(other) == 1 else "training where n=1"
-    warning = f"do not cover the variance of {whose}: another seed may reverse them"
-    return f"Seeds: {seeds}; the intervals cover other images and {warning}."
+        return f"Seeds: {seeds}; the intervals cover other seeds and other images."
+    return (
+        f"Seeds: {seeds}; the intervals cover other images and do not cover the variance of "
+        "training where n=1: another seed may reverse them."
+    )
 
 
 def _budgets(network: Network, static: Sequence[Network]) -> str:
