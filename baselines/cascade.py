@@ -46,7 +46,8 @@ from bench.method import (
 from bench.networks.exit_calibration import ascending, cuts_for_shares
 from bench.networks.exit_rules import EntropyBelow, ProbabilityReaches, ThresholdRule
 from bench.networks.gated import trunk_units
-from bench.networks.unit import Branch, executed_whole
+from bench.networks.splitting import split
+from bench.networks.unit import Branch
 
 _SMALL_SHARE = 0.3  # of the blocks of the large network
 _EPOCHS = 164  # He et al. for each of the two
@@ -93,7 +94,7 @@ class CascadeNet(DynamicNet):
         return self._decided(x_nchw, self._stays(self.small(x_nchw))[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
-        return executed_whole(self, x_nchw)
+        return Output(*self.run(x_nchw, split), {})
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
         logits_nk: Tensor = self.small(x_nchw)

@@ -131,7 +131,7 @@ def _command(
 ) -> Command:
     """Return the runs of a command; its images are taken from `loaded` or put there."""
     store, device = RunStore(folders.results), pick_device(options.device)
-    weights = given_weights(options.pretrained, backbone=options.backbone_name)
+    weights = given_weights(options.pretrained)
     sources = [finished_run(store, name) for name in options.sources]
     if options.dataset not in loaded:
         data = load_dataset(options.dataset, data_dir=folders.data, workers=options.workers)

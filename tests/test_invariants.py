@@ -8,13 +8,12 @@ from copy import deepcopy
 import pytest
 import torch
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, NotApplicable
 from bench.measure.modes import evaluating
 from bench.method import METHODS
 from bench.plugins import method_config
 from bench.runtimes.eager import Eager
 from bench.testing import Check, checks_of
-from bench.testing.outcome import DoesNotApply
 from bench.testing.synthetic import images
 from bench.testing.workbench import Workbench
 
@@ -39,7 +38,7 @@ def test_the_eager_runtime_computes_the_same_also_in_float64(name: str) -> None:
         pytest.skip(f"exempt: {method.tags.exempt['execution']}")
     try:
         subjects = list(Workbench(method, None).train())
-    except DoesNotApply as reason:
+    except NotApplicable as reason:
         pytest.skip(f"does not apply: {reason}")
     for subject in subjects:
         for point in subject.points[:2]:

@@ -153,9 +153,9 @@ def check_same_data(spec: RunSpec, dataset: Dataset) -> None:
         )
 
 
-def given_weights(path: Path | str | None, *, backbone: str) -> Weights | None:
+def given_weights(path: Path | str | None) -> Weights | None:
     """Return the weights in the file that a user named, if there is one."""
-    return None if path is None else read_weights(Path(path), backbone=backbone)
+    return None if path is None else read_weights(Path(path))
 
 
 def method_of(spec: RunSpec) -> tuple[Method, MethodConfig]:

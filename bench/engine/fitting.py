@@ -53,11 +53,6 @@ def fitted(
     """
     backbone = backbone_in(options, dataset.info)
     weights = fitted_to(weights, backbone)
-    if weights.by_order:
-        note(
-            f"{weights.name} has other names of layers than {backbone.name}: its tensors are "
-            "matched by order and shape; see whether the accuracy is what it should be"
-        )
     if weights.normalisation is not None or len(dataset.train) < 2 * _FEWEST:
         return weights
     held = hold_out(dataset.train, min(_IMAGES, len(dataset.train) // 2), seed=0)[1].held(device)

@@ -108,7 +108,7 @@ def do(job: TrainingJob, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRe
         RunStore(Path(job.results_dir)),
         device,
         _Telling(spec.run, orders),
-        given_weights(job.weights, backbone=spec.backbone.name),
+        given_weights(job.weights),
     )
     check_same_data(spec, place.dataset)
     if job.needs is not None:

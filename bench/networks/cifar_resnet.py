@@ -92,9 +92,22 @@ class ResNet(Trunk):
                 blocks.append(block(c_in, width, stride=stride, shortcut=shortcut))
                 c_in = width
         super().__init__(stem, blocks, Head(num_classes))
+        names = self.state_dict().keys()
+        self.library_names = {name: _common_name(name, len(blocks) // 3) for name in names}
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
+
+
+def _common_name(name: str, per_stage: int) -> str:
+    """Return the name that a tensor has where CIFAR ResNets are trained elsewhere."""
+    part, *rest = name.split(".")
+    if part != "blocks":
+        return ".".join(rest).replace("conv.", "conv1.").replace("bn.", "bn1.")
+    stage, place = divmod(int(rest[0]), per_stage)
+    inner = ".".join(rest[1:]).removeprefix("residual.")
+    inner = inner.replace("shortcut.conv", "shortcut.0").replace("shortcut.bn", "shortcut.1")
+    return f"layer{stage + 1}.{place}.{inner}"
 
 
 class CifarResNets(Family):

@@ -15,19 +15,12 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from bench.errors import Unsupported
 from bench.networks.exit_heads import MAKERS, CascadingHead, HeadKind, HeadMaker
 from bench.networks.exit_rules import Carried, ExitRule
-from bench.networks.gated import has_cost, trunk_units
+from bench.networks.gated import trunk_units
+from bench.networks.splitting import split
 from bench.networks.trunk import Backbone, Block, Trunk, blocks_of
-from bench.networks.unit import (
-    Branch,
-    DynamicNet,
-    Output,
-    RemovedResidual,
-    Unit,
-    executed_whole,
-)
+from bench.networks.unit import Branch, DynamicNet, Output, Unit
 
 NUM_EXITS = 2  # where nothing else is said: behind one and two thirds
 
@@ -69,7 +62,6 @@ class ExitResNet(DynamicNet):
         self.rule = rule
         self.training_only = nn.ModuleDict()
         self.point = rule.num_points // 2
-        self.last = rule.num_exits
         passed_u = torch.tensor([passed for _, passed in self._units()])
         self.register_buffer("passed_u", passed_u, persistent=False)
 
@@ -103,8 +95,6 @@ class ExitResNet(DynamicNet):
         return self._leaving(logits_wnk, *self._exits_taken(logits_wnk))
 
     def forward_all_on(self, x_nchw: Tensor) -> Output:
-        if self.last < self.rule.num_exits:
-            raise Unsupported("What lies behind an exit that all images take was removed.")
         logits_wnk = self.exit_logits(x_nchw)
         return self._leaving(logits_wnk, logits_wnk, self._none_leave(logits_wnk))
 
@@ -114,20 +104,10 @@ class ExitResNet(DynamicNet):
         return self._leaving(logits_wnk, answers_wnk, exit_n[order_n])
 
     def execute(self, x_nchw: Tensor) -> Output:
-        return executed_whole(self, x_nchw)
+        return Output(*self.run(x_nchw, split), {})
 
     def run(self, x_nchw: Tensor, branch: Branch) -> tuple[Tensor, Tensor]:
         return self._from(0, self.trunk.stem(x_nchw), branch)
-
-    def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
-        """Return a copy without training-only modules and without all that follows the exit
-        before the first dead block: there every image leaves, whatever the rule says."""
-        net = copy.deepcopy(self)
-        net.training_only = nn.ModuleDict()
-        dead = [name in dead_blocks for name in net._first_behind_exits]
-        if any(dead):
-            net._cut_behind(dead.index(True))
-        return net
 
     def states(self, x_nchw: Tensor) -> Iterator[Tensor]:
         """Yield the state at each classifier, (N, C, h, w); what is not read is not computed."""
@@ -139,7 +119,7 @@ class ExitResNet(DynamicNet):
 
     def exit_logits(self, x_nchw: Tensor) -> Tensor:
         """Return the logits of all classifiers, (W, N, K), none leaving."""
-        return self._classified(islice(self.states(x_nchw), self.last + 1))
+        return self._classified(self.states(x_nchw))
 
     def side_logits(self, x_nchw: Tensor) -> Tensor:
         """Return the logits of the exits alone, (E, N, K); the trunk gets no gradient, and what
@@ -152,11 +132,6 @@ class ExitResNet(DynamicNet):
         """Return the answer at each classifier (W, N, K), from the logits of all."""
         return torch.stack([answer_nk for answer_nk, _ in self._asked(logits_wnk)])
 
-    @property
-    def _first_behind_exits(self) -> list[str]:
-        last = len(self.blocks)
-        return [f"block{start}" if start < last else "head" for start in self.starts[1:]]
-
     def stretches(self) -> list[list[Block]]:
         """Return the blocks up to each classifier, from the one before it."""
         blocks, ends = self.blocks, (*self.starts[1:], None)
@@ -167,7 +142,8 @@ class ExitResNet(DynamicNet):
         listed: list[tuple[Unit, int]] = []
         exits: list[tuple[Unit, int]] = []
         passed = 0
-        first = self._first_behind_exits
+        last = len(self.blocks)
+        first = [f"block{start}" if start < last else "head" for start in self.starts[1:]]
         for unit in trunk_units(self.trunk, self.backbone):
             if unit.name in first:
                 name = f"exit{passed + 1}"
@@ -179,8 +155,8 @@ class ExitResNet(DynamicNet):
         return [(unit._replace(always_on=n == 0), n) for unit, n in (*listed, *exits)]
 
     def _none_leave(self, logits_wnk: Tensor) -> Tensor:
-        count = logits_wnk.shape[1]
-        return torch.full((count,), self.last, dtype=torch.int64, device=logits_wnk.device)
+        last, count = self.rule.num_exits, logits_wnk.shape[1]
+        return torch.full((count,), last, dtype=torch.int64, device=logits_wnk.device)
 
     def _asked(self, logits_wnk: Tensor) -> Iterator[tuple[Tensor, Carried]]:
         """Yield the answer at each classifier (N, K), and what the rule carries on from it."""
@@ -193,7 +169,7 @@ class ExitResNet(DynamicNet):
         """Return the answers (W, N, K), and where each image leaves, (N,) in 0 ... E."""
         asked = list(self._asked(logits_wnk))
         exit_n = self._none_leave(logits_wnk)
-        for exit_index in reversed(range(self.last)):
+        for exit_index in reversed(range(self.rule.num_exits)):
             answer_nk, carried = asked[exit_index]
             exit_n = torch.where(
                 self._leaves(exit_index, answer_nk.detach(), carried), exit_index, exit_n
@@ -245,22 +221,10 @@ class ExitResNet(DynamicNet):
             before, carried = rest[:handed], rest[handed:]
             return self._from(exit_index + 1, h_nchw, branch, before, carried)
 
-        if exit_index == self.last:
+        if exit_index == self.rule.num_exits:
             return leave(answer_nk)
         stays_n = ~self._leaves(exit_index, answer_nk, carried)
         handed = int(isinstance(self.heads[exit_index + 1], CascadingHead))
         rest = (*[logits_nk] * handed, *carried)
         answer_nk, executed_nu = branch(stays_n, continue_, leave, answer_nk, h_nchw, *rest)
         return answer_nk, executed_nu
-
-    def _cut_behind(self, exit_index: int) -> None:
-        """Remove what lies behind an exit, counted from 0, and let every image leave there."""
-        self.last = exit_index
-        for block in self.blocks[self.starts[exit_index + 1] :]:
-            block.remove()
-            for name in ("shortcut", "then"):
-                if has_cost(getattr(block, name)):
-                    block.register_module(name, RemovedResidual())
-        for later in range(exit_index + 1, self.rule.num_exits):
-            self.exits[later] = RemovedResidual()
-        self.trunk.register_module("head", RemovedResidual())

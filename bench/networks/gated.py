@@ -6,7 +6,6 @@ policy; the loop itself lives in execution.py. Owns the list of units and the co
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -127,8 +126,8 @@ class GatedResNet(DynamicNet):
             runs = self.policy.always_on[b] and not block.is_removed
             if runs and f"block{b}" in dead_blocks:
                 raise ValueError(f"block{b} runs for every image; it cannot be dead")
-        net = copy.deepcopy(self)
-        net.training_only = nn.ModuleDict()
+        net = super().inference_net()
+        assert isinstance(net, GatedResNet)
         net.remove_blocks(dead_blocks)
         return net
 

@@ -19,7 +19,6 @@ The published networks have pre-activation units; this trunk is the common post-
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 
 from bench.networks.gated import trunk_units
 from bench.networks.halting_policy import HaltingPolicy, Needed
-from bench.networks.splitting import Side, joined, split
+from bench.networks.splitting import Side, split
 from bench.networks.trunk import Backbone, Block, Stage, Trunk, blocks_of
 from bench.networks.unit import Branch, DynamicNet, Output, Unit
 
@@ -147,8 +146,7 @@ class HaltingResNet(DynamicNet):
             ones = self.policy.ones(x_nchw.new_empty(len(x_nchw), *stage.shape))
             ran = len(first) * ones
             for left, unit in zip(self._lefts(stage, ones, own)[1:], units, strict=True):
-                alive = sum(not self.blocks[b].is_removed for b in unit)
-                ran = ran + alive * self.policy.coverage(self.policy.needed(left > 0))
+                ran = ran + len(unit) * self.policy.coverage(self.policy.needed(left > 0))
             total += self.policy.on_pixels(ran, *x_nchw.shape[2:])
         return total[:, 0]
 
@@ -161,19 +159,6 @@ class HaltingResNet(DynamicNet):
             return self.policy.score(block, state)
 
         return self._run(x_nchw, HaltingPath(score, self.policy.advance_branching, branch))
-
-    def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
-        """Return a copy without training-only modules, dead blocks and the scores behind them.
-
-        Where a block is dead, everything halts before it, also in an image not seen before.
-        """
-        net = copy.deepcopy(self)
-        net.training_only = nn.ModuleDict()
-        for b, block in enumerate(net.blocks):
-            if f"block{b}" in dead_blocks:
-                block.remove()
-                net.policy.remove(b)
-        return net
 
     def _masked(self, x_nchw: Tensor, score: Score, own: dict[int, Tensor]) -> Output:
         """Run masked; note the scores behind the blocks in `own`."""
@@ -210,7 +195,7 @@ class HaltingResNet(DynamicNet):
                 state = self.blocks[b](state)
             given = state, torch.zeros_like(state), self.policy.ones(state)
             state, shares_na = self._behind(units, way, *given)
-            for name, share_n in zip(self._asked(units), joined(shares_na).unbind(1), strict=True):
+            for name, share_n in zip(self._asked(units), shares_na.unbind(1), strict=True):
                 columns_u[self.columns[name]] = share_n
         return self.trunk.head(state), torch.stack(columns_u, dim=1)
 
@@ -227,8 +212,6 @@ class HaltingResNet(DynamicNet):
         ended, following = units[0][-1], units[1]
         weights = weigh(left, way.score(ended, state, left > 0), eps=self.policy.eps)
         total, left = total + weights * state, left - weights
-        if self.blocks[following[0]].is_removed:
-            return total + left * state, none_na
 
         def advance(state: Tensor, total: Tensor, left: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
             own: dict[str, Tensor] = {}

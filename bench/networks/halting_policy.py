@@ -18,7 +18,7 @@ from bench.errors import NotApplicable
 from bench.networks.execution import per_image
 from bench.networks.gated import has_cost
 from bench.networks.trunk import Backbone, Block, Stage
-from bench.networks.unit import RemovedResidual, Unit
+from bench.networks.unit import Unit
 
 Needed = Sequence[Tensor]
 """Where each layer of a residual runs that reads beyond what it writes; the last is what is active,
@@ -115,11 +115,6 @@ class HaltingPolicy(nn.Module, ABC):
         """Return the parts of the score behind `block`, if there is one, by name, each fed with the
         state."""
         return [(f"score{block}", self.scores[str(block)])] if self.is_scored(block) else []
-
-    def remove(self, block: int) -> None:
-        """Drop the score behind a block that never runs."""
-        if self.score_units(block):
-            self.scores[str(block)] = RemovedResidual()
 
     def is_scored(self, block: int) -> bool:
         """Tell whether there is a score behind `block`: not behind the last of a stage."""

@@ -202,20 +202,12 @@ def convolved_at(places: Places, conv: nn.Conv2d, x_nchw: Tensor) -> Tensor:
     near = across * torch.arange(high, device=corner_m.device)
     spans = rows_rc.as_strided((max(0, len(rows_rc) - wide + 1), wide * channels), (channels, 1))
     patches = spans.index_select(0, (corner_m[:, None] + near).flatten())
-    out_mc = _multiplied(patches.view(len(corner_m), high * wide, channels), conv)
+    patches_mpc = patches.view(len(corner_m), high * wide, channels)
+    if conv.groups > 1:
+        patches_mchw = patches_mpc.transpose(1, 2).reshape(-1, channels, high, wide)
+        return F.conv2d(patches_mchw, conv.weight, conv.bias, groups=conv.groups).flatten(1)
+    out_mc: Tensor = patches_mpc.flatten(1) @ conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
     return out_mc if conv.bias is None else out_mc + conv.bias
-
-
-def _multiplied(patches_mpc: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Return the products (M, C_out) of a convolution with patches of P positions each."""
-    if conv.groups == 1:
-        return patches_mpc.flatten(1) @ conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    each = patches_mpc.shape[2] // conv.groups
-    grouped_mpgk = patches_mpc.view(*patches_mpc.shape[:2], conv.groups, each)
-    weight_gochw = conv.weight.reshape(conv.groups, -1, *conv.weight.shape[1:])
-    weight_gko = weight_gochw.permute(0, 3, 4, 2, 1).flatten(1, 3)
-    out_gmo: Tensor = grouped_mpgk.permute(2, 0, 1, 3).flatten(2) @ weight_gko
-    return out_gmo.transpose(0, 1).flatten(1)
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:

@@ -17,7 +17,6 @@ from bench.networks.execution import GateResidual, at_positions
 from bench.networks.halting_policy import HaltingPolicy, Needed
 from bench.networks.local import LocalResidual, convolved_at, places_of
 from bench.networks.trunk import Block
-from bench.networks.unit import RemovedResidual
 
 
 class LocalScore(nn.Module):
@@ -48,8 +47,8 @@ class PositionScore(nn.Module):
 
     def __init__(self, local: LocalScore, whole: nn.Module) -> None:
         super().__init__()
-        self.local: nn.Module = local
-        self.whole: nn.Module = whole
+        self.local = local
+        self.whole = whole
 
     def forward(self, state_nchw: Tensor) -> Tensor:
         z_n1hw: Tensor = self.local(state_nchw) + self.whole(state_nchw)[:, :, None, None]
@@ -80,7 +79,7 @@ class PositionHalting(HaltingPolicy):
 
     def score_active(self, block: int, state_nchw: Tensor, active: Tensor) -> Tensor:
         score = self.scores[str(block)]
-        assert isinstance(score, PositionScore) and isinstance(score.local, LocalScore)
+        assert isinstance(score, PositionScore)
         z_n1hw = score.local.at(active, state_nchw) + score.whole(state_nchw)[:, :, None, None]
         return torch.sigmoid(z_n1hw.float() + self.bias)
 
@@ -111,12 +110,6 @@ class PositionHalting(HaltingPolicy):
         score = self.scores[str(block)]
         assert isinstance(score, PositionScore)
         return [(f"score{block}", score.local), (f"score{block}.global", score.whole)]
-
-    def remove(self, block: int) -> None:
-        if self.is_scored(block):
-            score = self.scores[str(block)]
-            assert isinstance(score, PositionScore)
-            score.local, score.whole = RemovedResidual(), RemovedResidual()
 
 
 def _skips_positions(block: Block) -> bool:

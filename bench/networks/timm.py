@@ -73,10 +73,6 @@ class Timm(Wrapped):
         own = int(layers or _DEPTH)
         return {f"{name}@{n}": n / own for n in range(1, own)}
 
-    def twin(self, member: str) -> str:
-        # TensorFlow pads more behind than before; the tensors are the same.
-        return f"tf_{member}" if f"tf_{member}" in _timm().list_models() else ""
-
 
 def _timm() -> Any:
     try:

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError, ConfigError, NotApplicable, PluginError
-from bench.networks.splitting import pool as pool
 from bench.networks.unit import RemovedResidual
 from bench.registry import BACKBONES_GROUP, Registry
 
@@ -107,6 +106,11 @@ def blocks_of(trunk: Trunk) -> list[Block]:
     return [block for block in trunk.blocks if isinstance(block, Block)]
 
 
+def pool(h: Tensor) -> Tensor:
+    """Return the mean over positions, (N, C): of maps (N, C, H, W) or of tokens (N, T, C)."""
+    return h.mean(dim=(2, 3)) if h.ndim == 4 else h.flatten(1, -2).mean(dim=1)
+
+
 class Pool(nn.Module):
     """`pool` as a module."""
 
@@ -169,11 +173,6 @@ class Family(ABC):
     def ladder(self, member: str) -> Mapping[str, float]:
         """Return smaller members, and about how large each is beside `member`, from 0 to 1."""
         return {}
-
-    def twin(self, member: str) -> str:
-        """Return the member with the same tensors that computes something else with them and is the
-        usual origin of files without its library's names; "" if there is none."""
-        return ""
 
 
 BACKBONES: Registry[Family] = Registry(

@@ -5,6 +5,7 @@ Owns the types every method, measurement and report share; knows no architecture
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import Unsupported
-from bench.networks.splitting import Side, joined, split
+from bench.networks.splitting import Side
 
 Role = Literal["stem", "block", "shortcut", "head", "policy"]
 
@@ -141,17 +142,15 @@ class DynamicNet(nn.Module, ABC):
         return None
 
     def inference_net(self, *, dead_blocks: frozenset[str] = frozenset()) -> DynamicNet:
-        """Return what has to be shipped: nothing that only training needs, no dead blocks.
+        """Return a copy of what has to be shipped: nothing that only training needs, which is what
+        a module called `training_only` holds.
 
-        `dead_blocks` names units that ran on no image of a measured set.
+        `dead_blocks` names units that ran on no image of a measured set; a network may drop them.
         """
-        return self
-
-
-def executed_whole(net: DynamicNet, x_nchw: Tensor) -> Output:
-    """Return what `execute` returns, by way of `run`."""
-    logits_nk, executed_nu = net.run(x_nchw, split)
-    return Output(joined(logits_nk), joined(executed_nu), {})
+        net = copy.deepcopy(self)
+        if hasattr(net, "training_only"):
+            net.training_only = nn.ModuleDict()
+        return net
 
 
 def neighbours(x_nchw: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench.errors import WeightsError
-from bench.networks.cifar_resnet import WIDTHS, CifarResNets, depth_of
-from bench.networks.trunk import OWN, Backbone, Shape, split_name
+from bench.networks.cifar_resnet import WIDTHS, CifarResNets
+from bench.networks.trunk import Backbone, Shape
 from bench.networks.weight_files import LARGEST_BYTES, READABLE, read_tensors
 from bench.plain_text import one_line
 from bench.storage import read_limited, reason_of
@@ -33,16 +33,8 @@ _OF_A_HEAD = 2  # weight and bias
 _FORMAT = "skipbench.trunk.v1"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)*")
-_OURS = {
-    "conv1": "stem.conv",
-    "bn1": "stem.bn",
-    "linear": "head.linear",
-    "fc": "head.linear",
-    "shortcut.0": "shortcut.conv",
-    "downsample.0": "shortcut.conv",
-    "shortcut.1": "shortcut.bn",
-    "downsample.1": "shortcut.bn",
-}
+_ALIASES = (("linear.", "fc."), (".shortcut.", ".downsample."))
+"""Names that trainers of CIFAR ResNets use for the same layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,7 @@ class Weights:
 
     `normalisation` is None where the file does not name the constants of its images.
     `zero_channels` says where shortcut A had them in training; `state` is for zeros on both sides
-    in either case. `by_order`: no name of a tensor was known, they were matched by order and shape.
+    in either case.
     """
 
     state: Mapping[str, Tensor]
@@ -59,23 +51,11 @@ class Weights:
     sha256: str
     name: str
     zero_channels: ZeroChannels = "both sides"
-    by_order: bool = False
-
-    @property
-    def depth(self) -> int:
-        """Depth of the ResNet these weights belong to."""
-        blocks = {key.split(".")[1] for key in self.state if key.startswith("blocks.")}
-        return 2 * len(blocks) + 2
-
-    @property
-    def projects(self) -> bool:
-        """Whether the shortcuts have weights of their own: they are of kind B."""
-        return any(".shortcut." in key for key in self.state)
 
 
-def read_weights(path: Path, *, backbone: str = OWN) -> Weights:
-    """Read the weights of a trunk; `backbone` says whose names of layers a file may have that is
-    not ours: those of CIFAR ResNets are known here, all others wait for `fitted_to`.
+def read_weights(path: Path) -> Weights:
+    """Read the weights of a trunk, under this project's names of layers or a library's, which
+    `fitted_to` knows.
 
     Raises:
         WeightsError: the file is missing, broken, of an unknown layout, or would run code.
@@ -93,8 +73,7 @@ def read_weights(path: Path, *, backbone: str = OWN) -> Weights:
     if metadata.get("format") == _FORMAT:
         normalisation = _normalisation(metadata, path)
     else:
-        of_cifar = split_name(backbone)[0] == OWN
-        state = _renamed(state, path) if of_cifar else _unwrapped(state, path)
+        state = _unwrapped(state, path)
     checked = {key: _checked(key, value, path) for key, value in state.items()}
     return Weights(checked, normalisation, hashlib.sha256(data).hexdigest(), path.name)
 
@@ -104,8 +83,9 @@ def with_zeros_at_end(weights: Weights) -> Weights:
     on both sides: the same network, its channels in another order."""
     order = torch.arange(WIDTHS[0])
     state = dict(weights.state)
-    per_stage = (weights.depth - 2) // 6
-    for block in range(3 * per_stage):
+    count = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    per_stage = count // 3
+    for block in range(count):
         before = order
         if block and block % per_stage == 0:
             pad = len(order) // 2
@@ -122,48 +102,22 @@ def with_zeros_at_end(weights: Weights) -> Weights:
 def fitted_to(weights: Weights, backbone: Backbone) -> Weights:
     """Return the weights under the names of the backbone's trunk, name by name and shape by shape.
 
-    A state dict of the library that the trunk comes from is read by its own names; one in which
-    every tensor has another name, by the order of its tensors, if all kinds and shapes agree.
+    A state dict of the library that the trunk comes from is read by its own names.
 
     Raises:
         WeightsError: they are of another network, shortcut or number of classes.
     """
-    cifar = isinstance(backbone.family, CifarResNets)
-    if cifar and weights.depth != depth_of(backbone.member):
-        raise WeightsError(
-            f"{weights.name} holds a ResNet-{weights.depth}, the backbone is {backbone.name}.",
-            hint=f"Use --backbone resnet{weights.depth} or other weights.",
-        )
     wanted = backbone.without_memory()
     shapes = {key: tuple(value.shape) for key, value in wanted.state_dict().items()}
     theirs = {name: own for own, name in wanted.library_names.items()}
     if theirs and not weights.state.keys() & shapes.keys():
-        state: Mapping[str, Tensor] = {
-            theirs.get(key, key): value for key, value in weights.state.items()
-        }
-        strange = not state.keys() & shapes.keys()
-        state = _by_order(weights.state, shapes) if strange else state
-        weights = replace(weights, state=state, by_order=strange)
+        theirs |= {name.replace(*pair): theirs[name] for name in theirs for pair in _ALIASES}
+        state = {theirs.get(key, key): value for key, value in weights.state.items()}
+        if len(state) < len(weights.state):
+            raise WeightsError(f"{weights.name} names a layer twice.", hint=READABLE)
+        weights = replace(weights, state=state)
     _require_fit(weights, backbone, shapes, wanted.library_names)
-    twin = backbone.family.twin(backbone.member) if weights.by_order else ""
-    if twin:
-        twin = f"{backbone.family.name}/{twin}"
-        raise WeightsError(
-            f"{weights.name} fits {backbone.name} and {twin} alike: its layers have other names"
-            " than theirs, and the two pad differently.",
-            hint=f"Weights from TensorFlow are of {twin}; others need the names of the library.",
-        )
     return weights
-
-
-def _by_order(state: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> Mapping[str, Tensor]:
-    """Return the state under the names of `shapes`, matched by order; as it is where that fails."""
-    pairs = list(zip(_counted(shapes), _counted(state), strict=False))
-    fits = len(_counted(shapes)) == len(_counted(state)) and all(
-        own.rpartition(".")[2] == key.rpartition(".")[2] and shapes[own] == tuple(state[key].shape)
-        for own, key in pairs
-    )
-    return {own: state[key] for own, key in pairs} if fits else state
 
 
 def _counted(names: Iterable[str]) -> list[str]:
@@ -183,7 +137,7 @@ def _require_fit(
         return
     key, others = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     cifar = isinstance(backbone.family, CifarResNets)
-    theirs = "B" if weights.projects else "A"
+    theirs = "B" if any(".shortcut." in key or ".downsample." in key for key in given) else "A"
     hint = "Check the number of classes that they were trained with."
     if cifar and theirs != backbone.shortcut:
         hint = f"They were trained with shortcuts of the kind {theirs}: --shortcut {theirs}"
@@ -264,30 +218,3 @@ def _unwrapped(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     if len(names) < len(state):
         raise WeightsError(f"{path} names a layer twice.", hint=READABLE)
     return names
-
-
-def _renamed(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
-    plain = _unwrapped(state, path)
-    found = [re.match(r"layer([123])\.(\d{1,4})\.", name) for name in plain]
-    pairs = {(int(m[1]), int(m[2])) for m in found if m is not None}
-    blocks_before = [sum(1 for stage, _ in pairs if stage < s) for s in (1, 2, 3)]
-    renamed = {_our_name(name, blocks_before, path): value for name, value in plain.items()}
-    if len(renamed) < len(state):
-        raise WeightsError(f"{path} names a layer twice.", hint=READABLE)
-    return renamed
-
-
-def _our_name(name: str, blocks_before: list[int], path: Path) -> str:
-    block = re.match(r"layer([123])\.(\d{1,4})\.(.+)$", name)
-    layer, _, tensor = (name if block is None else block[3]).rpartition(".")
-    if block is not None:
-        number = blocks_before[int(block[1]) - 1] + int(block[2])
-        inner = _OURS[layer] if layer in _OURS and "." in layer else f"residual.{layer}"
-        return f"blocks.{number}.{inner}.{tensor}"
-    if layer in _OURS and "." not in layer:
-        return f"{_OURS[layer]}.{tensor}"
-    raise WeightsError(
-        f"{path} has a layer '{one_line(name, longest=100)}' that no CIFAR ResNet of depth 6n+2"
-        " has.",
-        hint=READABLE,
-    )

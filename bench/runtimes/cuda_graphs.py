@@ -7,19 +7,22 @@ decision. A network with branches is called image by image; one without takes ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
 
 from bench.errors import Unsupported
 from bench.networks.splitting import Side, split, whole_images_only
-from bench.networks.unit import Branch, DynamicNet
+from bench.networks.unit import DynamicNet
 from bench.runtimes.contract import Run, Runtime
 from bench.runtimes.eager import folded_copy
+
+Replay = Callable[[], None]
+Record = Callable[[], AbstractContextManager[Replay]]
+"""Opens a stretch; what runs inside runs again, on the same memory, when what it gives is called
+after it has been closed."""
 
 
 class CudaGraphs(Runtime):
@@ -34,59 +37,31 @@ class CudaGraphs(Runtime):
         return f"CUDA graphs need a GPU, not {device.type}; they are not yet proven on one"
 
     def prepare(self, net: DynamicNet, example_nchw: Tensor) -> Run:
-        pool = torch.cuda.graph_pool_handle()
+        pool = torch.cuda.graph_pool_handle()  # the memory of all stretches of the network
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+        @contextmanager
+        def stretch() -> Iterator[Replay]:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, stream=stream):
+                yield graph.replay
+
         fast = folded_copy(net, example_nchw)
         with torch.inference_mode(), torch.cuda.stream(stream):
             fast.execute(example_nchw)  # whatever is set up lazily
         torch.cuda.synchronize()
-        return replayed(fast, example_nchw, lambda: GraphStretch(pool, stream))
-
-
-class Stretch(Protocol):
-    """What ran while it was recorded, ready to run again on the same memory."""
-
-    def recording(self) -> AbstractContextManager[None]: ...
-
-    def replay(self) -> None: ...
-
-
-class GraphStretch:
-    """A stretch as a CUDA graph; `pool` is the memory of all stretches of a network."""
-
-    def __init__(self, pool: Any, stream: torch.cuda.Stream) -> None:
-        self._graph, self._pool, self._stream = torch.cuda.CUDAGraph(), pool, stream
-
-    def recording(self) -> AbstractContextManager[None]:
-        return torch.cuda.graph(self._graph, pool=self._pool, stream=self._stream)
-
-    def replay(self) -> None:
-        self._graph.replay()
-
-
-@dataclass(frozen=True, slots=True)
-class GraphChoice:
-    """A decision, and what is replayed behind it where it is true and where not."""
-
-    condition: Tensor
-    then: list[Stretch | GraphChoice]
-    otherwise: list[Stretch | GraphChoice]
+        return replayed(fast, example_nchw, stretch)
 
 
 class Recording:
-    """A network on images of one shape: stretches, choices, and where logits and trace will lie."""
+    """A network on images of one shape: what to replay, and where logits and trace will lie."""
 
-    def __init__(
-        self,
-        run: Callable[[Tensor, Branch], tuple[Tensor, Tensor]],
-        image_nchw: Tensor,
-        new_stretch: Callable[[], Stretch],
-    ) -> None:
-        self._image, self._new = image_nchw.clone(), new_stretch
-        self._steps: list[Stretch | GraphChoice] = []
+    def __init__(self, net: DynamicNet, image_nchw: Tensor, record: Record) -> None:
+        self._image, self._record = image_nchw.clone(), record
+        self._steps: list[Replay] = []
         self._begin()
         try:
-            self._outs = run(self._image, self._branch)
+            self._outs = net.run(self._image, self._branch)
         finally:
             self._end()
 
@@ -98,10 +73,8 @@ class Recording:
         return logits.clone(), executed.clone()
 
     def _begin(self) -> None:
-        stretch = self._new()
-        self._steps.append(stretch)
-        self._open = stretch.recording()
-        self._open.__enter__()
+        self._open = self._record()
+        self._steps.append(self._open.__enter__())
 
     def _end(self) -> None:
         self._open.__exit__(None, None, None)
@@ -123,21 +96,19 @@ class Recording:
                 out.copy_(tensor)
             self._end()
             sides.append(self._steps)
+        first, second = sides
         self._steps = before
-        self._steps.append(GraphChoice(condition, *sides))
+        self._steps.append(lambda: _play(first if bool(condition) else second))
         self._begin()
         return joined
 
 
-def _play(steps: list[Stretch | GraphChoice]) -> None:
+def _play(steps: list[Replay]) -> None:
     for step in steps:
-        if isinstance(step, GraphChoice):
-            _play(step.then if bool(step.condition) else step.otherwise)
-        else:
-            step.replay()
+        step()
 
 
-def replayed(net: DynamicNet, example_nchw: Tensor, new_stretch: Callable[[], Stretch]) -> Run:
+def replayed(net: DynamicNet, example_nchw: Tensor, record: Record) -> Run:
     """Return a network in eval mode that is recorded in stretches at the first call of a size.
 
     Raises:
@@ -149,7 +120,7 @@ def replayed(net: DynamicNet, example_nchw: Tensor, new_stretch: Callable[[], St
     def call(x_nchw: Tensor) -> tuple[Tensor, Tensor]:
         if x_nchw.shape not in recordings:
             try:
-                recordings[x_nchw.shape] = Recording(net.run, x_nchw, new_stretch)
+                recordings[x_nchw.shape] = Recording(net, x_nchw, record)
             except RuntimeError as error:
                 line = str(error).partition("\n")[0]
                 raise Unsupported(f"the network cannot be recorded: {line}") from error

@@ -6,7 +6,6 @@ Owns no operator (operators.py) and no way of running one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -67,12 +66,10 @@ class Program(NamedTuple):
 
 
 class InstructionWriter:
-    """Writes instructions down, each one only once."""
+    """Writes instructions down, into `code`."""
 
     def __init__(self) -> None:
         self.code: list[Instruction] = []
-        self._known: dict[object, Value] = {}
-        self._constants: list[Value] = []  # kept: ids must not come again
 
     def emit(
         self,
@@ -82,12 +79,10 @@ class InstructionWriter:
         dtype: torch.dtype,
         **settings: Any,
     ) -> Value:
-        """Add an instruction with one output, or find the same one before."""
-        key = (op, tuple(map(id, ins)), tuple(shape), dtype, repr(sorted(settings.items())))
-        if key not in self._known:
-            self._known[key] = Value(key[2], dtype)
-            self.code.append(Instruction(op, tuple(ins), (self._known[key],), settings))
-        return self._known[key]
+        """Add an instruction with one output."""
+        out = Value(tuple(shape), dtype)
+        self.code.append(Instruction(op, tuple(ins), (out,), settings))
+        return out
 
     def cast(self, value: Value, dtype: torch.dtype) -> Value:
         """Return a value in another type."""
@@ -99,15 +94,7 @@ class InstructionWriter:
 
     def constant(self, numbers: Tensor) -> Value:
         """Return a value that never changes."""
-        self._constants.append(Value(tuple(numbers.shape), numbers.dtype, numbers))
-        return self._constants[-1]
-
-    @contextmanager
-    def apart(self) -> Iterator[list[Instruction]]:
-        """Write into a list of its own; what is known there is not known behind it."""
-        before, self.code, known = self.code, [], dict(self._known)
-        yield self.code
-        self.code, self._known = before, known
+        return Value(tuple(numbers.shape), numbers.dtype, numbers)
 
 
 def walk(code: Iterable[Instruction]) -> Iterator[Instruction]:

@@ -174,9 +174,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def _side(self) -> Iterator[list[Instruction]]:
         """Record into a list of its own; what is known there is not known behind it."""
-        values = dict(self._values)
-        with self.writer.apart() as code:
-            yield code
+        values, before = dict(self._values), self.writer.code
+        self.writer.code = []
+        yield self.writer.code
+        self.writer.code = before
         changed = [key for key, value in values.items() if self._values[key] is not value]
         if changed:
             raise Unsupported("no instruction for writing, in a branch, to a tensor outside of it")

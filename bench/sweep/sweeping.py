@@ -57,7 +57,7 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
         pick_device(options.device)  # a cluster may have other devices
     store = RunStore(folders.results)
     dataset = load_dataset(options.dataset, data_dir=folders.data)
-    weights = given_weights(options.pretrained, backbone=options.backbone_name)
+    weights = given_weights(options.pretrained)
     plan = planner(options, dataset, weights)
     if weights is not None:
         device = pick_device("auto")

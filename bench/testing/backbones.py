@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from bench.errors import ConfigError, PluginError
+from bench.errors import ConfigError, NotApplicable, PluginError
 from bench.measure.cost import counted_macs, unit_macs
 from bench.measure.modes import evaluating
 from bench.networks.execution import skipped
@@ -25,7 +25,7 @@ from bench.networks.unit import Output
 from bench.seeding import seeded
 from bench.testing import paths, synthetic
 from bench.testing.learning import require_gradient
-from bench.testing.outcome import DoesNotApply, Shortfall, Specimen, require_equal
+from bench.testing.outcome import Shortfall, Specimen, require, require_close
 from bench.testing.suite import Check
 from bench.testing.workbench import with_gradient
 
@@ -96,11 +96,11 @@ def builds(bench: TrunkBench) -> None:
     macs = _meta_macs(own)
     for name, share in own.ladder().items():
         rung = Backbone(name, own.num_classes, own.image_shape)
-        if not 0 < share < 1 or _meta_macs(rung) >= macs:
-            raise Shortfall(
-                f"The ladder calls {name} {share:g} of {own.name}; it is not smaller.",
-                "Family.ladder maps smaller members to their share of this one.",
-            )
+        require(
+            0 < share < 1 and _meta_macs(rung) < macs,
+            f"The ladder calls {name} {share:g} of {own.name}; it is not smaller.",
+            "Family.ladder maps smaller members to their share of this one.",
+        )
 
 
 def _meta_macs(backbone: Backbone) -> int:
@@ -114,7 +114,7 @@ def _compare(backbone: Backbone) -> None:
     with seeded(3, "trunk"):
         theirs = backbone.family.model(backbone)
     if theirs is None:
-        raise DoesNotApply("it names no network of a library that it is made of (Family.model).")
+        raise NotApplicable("it names no network of a library that it is made of (Family.model).")
     with seeded(3, "trunk"):
         trunk = backbone.build()
     if trunk.library_names:
@@ -123,11 +123,11 @@ def _compare(backbone: Backbone) -> None:
     with torch.no_grad():
         found, expected = trunk.eval()(x_nchw), theirs.eval()(x_nchw)
     apart = float((found - expected).abs().max())
-    if not apart <= _ORIGINAL * max(1.0, float(expected.abs().max())):
-        raise Shortfall(
-            f"Its logits differ from those of the {type(theirs).__name__} by up to {apart:.1e}.",
-            "a layer is left out, or stands in another place.",
-        )
+    require(
+        apart <= _ORIGINAL * max(1.0, float(expected.abs().max())),
+        f"Its logits differ from those of the {type(theirs).__name__} by up to {apart:.1e}.",
+        "a layer is left out, or stands in another place.",
+    )
 
 
 def require_original(backbone: Backbone) -> None:
@@ -138,7 +138,7 @@ def require_original(backbone: Backbone) -> None:
     """
     try:
         _compare(backbone)
-    except DoesNotApply:
+    except NotApplicable:
         return
     except Shortfall as found:
         raise PluginError(
@@ -164,9 +164,8 @@ def all_on(bench: TrunkBench) -> None:
             ("execute_with all on", net.execute_with(x_nchw, ones_nb)),
         ):
             what = f"{bench.name}: {name} and the trunk"
-            require_equal(
-                found, plain, what=what, cause="Trunk.forward or Block.forward is overridden."
-            )
+            cause = "Trunk.forward or Block.forward is overridden."
+            require_close(found, plain, what=what, cause=cause, tolerance=0)
 
 
 def blocks(bench: TrunkBench) -> None:
@@ -177,23 +176,23 @@ def blocks(bench: TrunkBench) -> None:
     with torch.no_grad():
         for b, block in enumerate(blocks_of(trunk)):
             shortcut = block.shortcut(h)
-            if block.settled and not torch.equal(block.after(shortcut.clone()), shortcut):
-                raise Shortfall(
-                    f"block{b} is settled, but its `after` changes what its shortcut gives.",
-                    "Block(settled=True) stands where states are never negative.",
-                )
-            if pool(h).shape != (3, bench.backbone.widths[b]):
-                raise Shortfall(
-                    f"The pooled state before block{b} is {tuple(pool(h).shape)}, not (N, C).",
-                    "states are maps (N, C, H, W) or tokens (N, T, C).",
-                )
+            require(
+                not block.settled or torch.equal(block.after(shortcut.clone()), shortcut),
+                f"block{b} is settled, but its `after` changes what its shortcut gives.",
+                "Block(settled=True) stands where states are never negative.",
+            )
+            require(
+                pool(h).shape == (3, bench.backbone.widths[b]),
+                f"The pooled state before block{b} is {tuple(pool(h).shape)}, not (N, C).",
+                "states are maps (N, C, H, W) or tokens (N, T, C).",
+            )
             alone, h = skipped(block, h, net.merge), block(h)
-            if alone.shape != h.shape or tuple(h.shape[1:]) != layout.states[b + 1]:
-                raise Shortfall(
-                    f"block{b} gives {tuple(h.shape)} where it runs, {tuple(alone.shape)} where it "
-                    f"is skipped, and {layout.states[b + 1]} was expected behind the batch.",
-                    "the shape of a state depends on the batch or on the residual.",
-                )
+            require(
+                alone.shape == h.shape and tuple(h.shape[1:]) == layout.states[b + 1],
+                f"block{b} gives {tuple(h.shape)} where it runs, {tuple(alone.shape)} where it "
+                f"is skipped, and {layout.states[b + 1]} was expected behind the batch.",
+                "the shape of a state depends on the batch or on the residual.",
+            )
 
 
 def macs(bench: TrunkBench) -> None:
@@ -201,11 +200,11 @@ def macs(bench: TrunkBench) -> None:
     with evaluating(bench.trunk):
         whole = counted_macs(partial(bench.trunk, bench.images(1, seed=2)))
     units = sum(unit_macs(GatedResNet(bench.backbone)).values())
-    if units != whole:
-        raise Shortfall(
-            f"Its units cost {units:,} MACs, the trunk {whole:,}.",
-            "something is computed between stem, blocks and head.",
-        )
+    require(
+        units == whole,
+        f"Its units cost {units:,} MACs, the trunk {whole:,}.",
+        "something is computed between stem, blocks and head.",
+    )
     paths.macs(bench.gated)
 
 
@@ -225,11 +224,11 @@ def round_trip(bench: TrunkBench) -> None:
     twin.load_state_dict(load(paths.saved(bench.trunk)))
     x_nchw = bench.images(3, seed=4)
     with torch.no_grad():
-        if not torch.equal(twin(x_nchw), bench.trunk(x_nchw)):
-            raise Shortfall(
-                "A newly built trunk with the saved weights computes something else.",
-                "something drawn in build() is a plain attribute; make it a buffer.",
-            )
+        require(
+            torch.equal(twin(x_nchw), bench.trunk(x_nchw)),
+            "A newly built trunk with the saved weights computes something else.",
+            "something drawn in build() is a plain attribute; make it a buffer.",
+        )
 
 
 _CHECKS: tuple[Callable[[Any], None], ...] = (

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -37,10 +35,6 @@ class Shortfall(Exception):
 
 class NotTried(Exception):
     """A check needs what another one failed to make; the message says which."""
-
-
-class DoesNotApply(Exception):
-    """A check has nothing to try on this network; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +97,17 @@ def _place_of(error: Exception) -> str:
 
 
 LOGITS = 1e-4
-ROUNDING = 1e-3
-NEARLY_ONE = (
-    "a straight-through gate is 0.9999999 or 1e-8 after rounding; write it as"
-    " hard + (soft - soft.detach()), which is exactly 0 or 1."
-)
-_NOT_REPEATABLE = "deciding draws random numbers in eval mode; see 'repeatable'."
+"""By how much logits may differ, of the largest or of 1."""
+
+
+def require(holds: object, detail: str, cause: str = "") -> None:
+    """Do nothing if something holds.
+
+    Raises:
+        Shortfall: it does not.
+    """
+    if not holds:
+        raise Shortfall(detail, cause)
 
 
 def require_same_trace(
@@ -120,18 +119,14 @@ def require_same_trace(
         Shortfall: they do not; it names the first unit and counts the images.
     """
     ran_nu, expected_nu = found.executed, expected.executed
-    if ran_nu.shape != expected_nu.shape:
-        shapes = f"{tuple(ran_nu.shape)} and {tuple(expected_nu.shape)}"
-        raise Shortfall(f"{what} give traces of shape {shapes}.", cause)
+    shapes = f"{tuple(ran_nu.shape)} and {tuple(expected_nu.shape)}"
+    require(ran_nu.shape == expected_nu.shape, f"{what} give traces of shape {shapes}.", cause)
     wrong_nu = ran_nu != expected_nu
     if bool(wrong_nu.any()):
-        if float((ran_nu - expected_nu).abs().max()) < ROUNDING:
-            cause = NEARLY_ONE
-        first = int(wrong_nu.any(dim=0).nonzero()[0])
-        count = int(wrong_nu.any(dim=1).sum())
-        name = net.units()[first].name
+        name = net.units()[int(wrong_nu.any(dim=0).nonzero()[0])].name
         raise Shortfall(
-            f"{what} run other units for {count} of {len(wrong_nu)} images, first at '{name}'.",
+            f"{what} run other units for {int(wrong_nu.any(dim=1).sum())} of {len(wrong_nu)}"
+            f" images, first at '{name}'.",
             cause,
         )
 
@@ -145,39 +140,36 @@ def require_close(
         Shortfall: they do not; it says by how much and for how many images.
     """
     found_nk, expected_nk = found.logits, expected.logits
+    shapes = f"{tuple(found_nk.shape)} and {tuple(expected_nk.shape)}"
+    require(found_nk.shape == expected_nk.shape, f"{what} give logits of shape {shapes}.", cause)
     allowed = tolerance * max(1.0, float(expected_nk.abs().max()))
-    if found_nk.shape != expected_nk.shape:
-        shapes = f"{tuple(found_nk.shape)} and {tuple(expected_nk.shape)}"
-        raise Shortfall(f"{what} give logits of shape {shapes}.", cause)
     difference_n = (found_nk.float() - expected_nk.float()).abs().amax(dim=1)
     wrong_n = ~(difference_n <= allowed)  # so that NaN is wrong too
-    if bool(wrong_n.any()):
-        limit = f"allowed is {allowed:.0e}" if allowed else "they must be equal bit for bit"
-        raise Shortfall(
-            f"{what} differ by up to {float(difference_n.max()):.1e} in logits on"
-            f" {int(wrong_n.sum())} of {len(wrong_n)} images; {limit}.",
-            cause,
-        )
+    limit = f"allowed is {allowed:.0e}" if allowed else "they must be equal bit for bit"
+    require(
+        not bool(wrong_n.any()),
+        f"{what} differ by up to {float(difference_n.max()):.1e} in logits on"
+        f" {int(wrong_n.sum())} of {len(wrong_n)} images; {limit}.",
+        cause,
+    )
 
 
-require_equal = partial(require_close, tolerance=0.0)
-"""Check that logits agree bit for bit."""
+def require_same(
+    found: Output,
+    expected: Output,
+    *,
+    net: DynamicNet,
+    what: str,
+    cause: str,
+    tolerance: float = LOGITS,
+) -> None:
+    """Check that traces agree exactly and logits within `tolerance`.
 
-
-@contextmanager
-def explained(net: DynamicNet, x_nchw: Tensor) -> Iterator[None]:
-    """Give a Shortfall that is raised inside another cause where random numbers are behind it."""
-    try:
-        yield
-    except Shortfall as found:
-        random = found.cause != NEARLY_ONE and not _repeats(net, x_nchw)
-        raise Shortfall(found.detail, _NOT_REPEATABLE if random else found.cause) from None
-
-
-def _repeats(net: DynamicNet, x_nchw: Tensor) -> bool:
-    first, second = net(x_nchw), net(x_nchw)
-    same = torch.equal(first.executed, second.executed)
-    return same and torch.equal(first.logits, second.logits)
+    Raises:
+        Shortfall: they do not.
+    """
+    require_same_trace(found, expected, net=net, what=what, cause=cause)
+    require_close(found, expected, what=what, cause=cause, tolerance=tolerance)
 
 
 def joined(outputs: Sequence[Output]) -> Output:

@@ -6,14 +6,14 @@ own network to those that need seconds (engine/conforming.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
+from bench.errors import NotApplicable
 from bench.measure.accuracy import Evaluation, point_record
 from bench.measure.cost import counting, macs_per_image
 from bench.measure.equivalence import check_execution
@@ -24,40 +24,29 @@ from bench.runtimes.eager import Eager
 from bench.seeding import random_fingerprint
 from bench.testing.outcome import (
     LOGITS,
-    NEARLY_ONE,
-    ROUNDING,
-    DoesNotApply,
     Shortfall,
     Specimen,
-    explained,
     joined,
-    require_close,
-    require_equal,
-    require_same_trace,
+    require,
+    require_same,
     runs_of,
 )
 
 _SINGLES = 4
-_OTHER_DECISION = (
-    "the two paths decide on different states: a gate reads its input after it was overwritten,"
-    " or a skipped block leaves another state than a masked one (the Merge rule)."
-)
-_OTHER_STATE = (
-    "the skipping loop sees state that forward does not, such as batch statistics, or a block is"
-    " left out that forward mixes in."
+_OTHERWISE = (
+    "the skipping loop decides on other states than forward, as where a gate reads its input after"
+    " it was overwritten; or a skipped block leaves another state than a masked one (the Merge"
+    " rule)."
 )
 _BATCH = (
     "deciding uses statistics, a ranking or a quota over the batch; in eval mode an image may only"
     " look at itself."
 )
 _RANDOM = "noise or sampling that is not switched off where `self.training` is False."
-
-
 _SOFT = (
-    "a gate is soft in eval mode; there it must be exactly 0 or 1: round it, in training with"
-    " hard + (soft - soft.detach())."
+    "a gate is soft in eval mode, or 0.9999999 or 1e-8 after rounding; there it must be exactly 0"
+    " or 1: round it, in training with hard + (soft - soft.detach())."
 )
-_UNSAVED = "two names in the state dict share one tensor."
 _UNRECORDED = (
     "units of role 'block' are called block0, block1, ... in their order; names and numbers are"
     " what a record can hold."
@@ -69,61 +58,53 @@ def outputs(tried: Specimen) -> None:
     net, where, x = tried.net, tried.where, tried.x_nchw[:6]
     units = net.units()
     names = [unit.name for unit in units]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise Shortfall(f"{where}: several units are called {', '.join(twice)}.")
-    if isinstance(net, GatedResNet) and len(block_columns(units)) != len(net.blocks):
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, f"{where}: several units are called {', '.join(twice)}.")
+    if isinstance(net, GatedResNet):
         listed = f"{len(block_columns(units))} of {len(net.blocks)} blocks"
-        raise Shortfall(f"{where}: units() lists {listed}.", "it leaves out what super() lists.")
+        whole = len(block_columns(units)) == len(net.blocks)
+        require(whole, f"{where}: units() lists {listed}.", "it leaves out what super() lists.")
     fixed = [column for column, unit in enumerate(units) if unit.always_on]
     with evaluating(net):
         for name, run in runs_of(net, tried.x_nchw).items():
             output, what = run(x), f"{where}: {name}"
             _require_output(output, (len(x), tried.classes), units=len(units), what=what)
-            off = [names[c] for c in fixed if bool((output.executed[:, c] != 1).any())]
-            if off:
-                raise Shortfall(f"{what} leaves out '{off[0]}', which units() says always runs.")
+            off = ", ".join(names[c] for c in fixed if bool((output.executed[:, c] != 1).any()))
+            require(not off, f"{what} leaves out {off}, which units() says always runs.")
         if isinstance(net, GatedResNet):
-            _require_hard(net.decided(x), where)
+            _require_hard(net, tried)
     with in_eval_mode(net), torch.enable_grad():
-        if net.forward(x[:2]).executed.requires_grad:
-            raise Shortfall(f"{where}: `executed` carries gradient.", "a detach() is missing.")
+        gradient = net.forward(x[:2]).executed.requires_grad
+    require(not gradient, f"{where}: `executed` carries gradient.", "a detach() is missing.")
 
 
 def _require_output(output: object, shape: tuple[int, int], *, units: int, what: str) -> None:
     if not isinstance(output, Output):
         raise Shortfall(f"{what} returns a {type(output).__name__}, not an Output.")
-    if tuple(output.logits.shape) != shape:
-        found = tuple(output.logits.shape)
-        raise Shortfall(f"{what} gives logits of shape {found}, expected {shape}.")
-    if tuple(output.executed.shape) != (shape[0], units):
-        raise Shortfall(
-            f"{what} gives a trace of shape {tuple(output.executed.shape)} for {shape[0]} images"
-            f" and {units} units.",
-            "units() and the columns of `executed` are not made by the same rule.",
-        )
-    if not bool(torch.isfinite(output.logits).all()):
-        raise Shortfall(f"{what} gives logits that are not finite.")
+    found, columns = tuple(output.logits.shape), tuple(output.executed.shape)
+    require(found == shape, f"{what} gives logits of shape {found}, expected {shape}.")
+    require(
+        columns == (shape[0], units),
+        f"{what} gives a trace of shape {columns} for {shape[0]} images and {units} units.",
+        "units() and the columns of `executed` are not made by the same rule.",
+    )
+    require(torch.isfinite(output.logits).all(), f"{what} gives logits that are not finite.")
     low, high = float(output.executed.min()), float(output.executed.max())
-    if not (low >= 0 and high <= 1):
-        raise Shortfall(
-            f"{what} gives a trace from {low:.3g} to {high:.3g}; a share is from 0 to 1.",
-            "soft gates or scores stand where the decision should.",
-        )
+    require(
+        low >= 0 and high <= 1,
+        f"{what} gives a trace from {low:.3g} to {high:.3g}; a share is from 0 to 1.",
+        "soft gates or scores stand where the decision should.",
+    )
 
 
-def _require_hard(gates: Sequence[Tensor | None], where: str) -> None:
+def _require_hard(net: GatedResNet, tried: Specimen) -> None:
     """Check that the gates of a network that decides by block are 0 or 1."""
-    for b, gate in enumerate(gates):
-        if gate is None:
-            continue
-        away = (gate - gate.round()).abs()
-        if bool(away.any()):
+    for b, gate in enumerate(net.decided(tried.x_nchw[:6])):
+        if gate is not None:
+            away = (gate - gate.round()).abs()
             soft = float(gate.flatten()[int(away.argmax())])
-            raise Shortfall(
-                f"{where}: forward runs {soft:.7g} of 'block{b}' for an image.",
-                NEARLY_ONE if float(away.max()) < ROUNDING else _SOFT,
-            )
+            said = f"{tried.where}: forward runs {soft:.7g} of 'block{b}' for an image."
+            require(not away.any(), said, _SOFT)
 
 
 def execution(tried: Specimen) -> None:
@@ -132,10 +113,7 @@ def execution(tried: Specimen) -> None:
     net, x, what = tried.net, tried.x_nchw, f"{tried.where}: execute and forward"
     with evaluating(net):
         for part in (x, x[:1], x[7:9]):
-            with explained(net, x):
-                masked, skipping = net(part), net.execute(part)
-                require_same_trace(skipping, masked, net=net, what=what, cause=_OTHER_DECISION)
-                require_close(skipping, masked, what=what, cause=_OTHER_STATE)
+            require_same(net.execute(part), net(part), net=net, what=what, cause=_OTHERWISE)
 
 
 def batch_independence(tried: Specimen) -> None:
@@ -152,47 +130,44 @@ def batch_independence(tried: Specimen) -> None:
                 what = (
                     f"{tried.where}: {name} in shuffled batches of {size} and of {count} in order"
                 )
-                require_same_trace(parts, shuffled, net=net, what=what, cause=_BATCH)
-                require_close(parts, shuffled, what=what, cause=_BATCH)
+                require_same(parts, shuffled, net=net, what=what, cause=_BATCH)
 
 
 def repeatable(tried: Specimen) -> None:
     """Two evaluations of the same images agree bit for bit."""
     net, x = tried.net, tried.x_nchw[:8]
     # Sums of an accelerator may come in any order.
-    require = require_equal if x.device.type == "cpu" else require_close
+    tolerance = 0.0 if x.device.type == "cpu" else LOGITS
     with evaluating(net):
         for name, run in runs_of(net, tried.x_nchw).items():
-            first, second = run(x), run(x)
             what = f"{tried.where}: two calls of {name}"
-            require_same_trace(second, first, net=net, what=what, cause=_RANDOM)
-            require(second, first, what=what, cause=_RANDOM)
+            require_same(run(x), run(x), net=net, what=what, cause=_RANDOM, tolerance=tolerance)
 
 
 def side_effects(tried: Specimen) -> None:
     """Evaluating leaves images, weights, modes and global random numbers alone."""
-    net, where, x = tried.net, tried.where, tried.x_nchw[:9]
+    net, x = tried.net, tried.x_nchw[:9]
     images_before, state = x.clone(), {k: v.clone() for k, v in net.state_dict().items()}
     net.eval()
     with torch.no_grad():
         for name, run in runs_of(net, tried.x_nchw).items():
-            drawn = random_fingerprint()
+            what, drawn = f"{tried.where}: {name}", random_fingerprint()
             run(x)
-            if drawn != random_fingerprint():
-                raise Shortfall(f"{where}: {name} draws from the global generators.", _RANDOM)
-            if not torch.equal(x, images_before):
-                raise Shortfall(
-                    f"{where}: {name} changes the images it is given.",
-                    "an operation in place on the input of the stem.",
-                )
-            if any(module.training for module in net.modules()):
-                raise Shortfall(f"{where}: {name} puts parts of the net into training mode.")
+            same = drawn == random_fingerprint()
+            require(same, f"{what} draws from the global generators.", _RANDOM)
+            require(
+                torch.equal(x, images_before),
+                f"{what} changes the images it is given.",
+                "an operation in place on the input of the stem.",
+            )
+            training = any(module.training for module in net.modules())
+            require(not training, f"{what} puts parts of the net into training mode.")
             for key, value in net.state_dict().items():
-                if key not in state or not torch.equal(value, state[key]):
-                    raise Shortfall(
-                        f"{where}: {name} changes '{key}' in eval mode.",
-                        "a running average or a counter that is updated outside of training.",
-                    )
+                require(
+                    key in state and torch.equal(value, state[key]),
+                    f"{what} changes '{key}' in eval mode.",
+                    "a running average or a counter that is updated outside of training.",
+                )
 
 
 def macs(tried: Specimen) -> None:
@@ -207,11 +182,27 @@ def macs(tried: Specimen) -> None:
             _require_same_macs(counted, traced, len(part), where=tried.where)
 
 
+def _require_same_macs(counted: int, traced: float, count: int, *, where: str) -> None:
+    gap = counted - traced
+    # A share of a unit is kept in float32; whole units add up exactly.
+    allowed = 1e-6 * traced * (traced != round(traced))
+    if gap > 0:
+        cause = "something runs that units() does not list: what deciding costs (Policy.units)."
+    else:
+        cause = "a listed unit ran on fewer images than the trace says, or its cost is too high."
+    require(
+        abs(gap) <= allowed,
+        f"{where}: execution of {count} images spends {counted:,} MACs, the trace accounts for"
+        f" {traced:,.0f}: {abs(gap) / count:,.0f} per image too {'few' if gap > 0 else 'many'}.",
+        cause,
+    )
+
+
 def fast_copy(tried: Specimen) -> None:
     """The copy that is timed computes the same."""
     net, x = tried.net, tried.x_nchw
     if "execute" not in runs_of(net, x):
-        raise DoesNotApply("there is no path that really skips, so nothing is timed.")
+        raise NotApplicable("there is no path that really skips, so nothing is timed.")
     with evaluating(net):
         largest = float(net(x).logits.abs().max())
     check_execution(net, x, run=Eager().prepare(net, x[:2]), atol=LOGITS * max(1.0, largest))
@@ -219,26 +210,18 @@ def fast_copy(tried: Specimen) -> None:
 
 def record(tried: Specimen) -> None:
     """Its record and its weights can be written."""
-    net, x = tried.net, tried.x_nchw
+    net, x, costs = tried.net, tried.x_nchw, tried.costs()
     with evaluating(net):
         executed_nu = net.forward(x).executed.cpu()
-    nothing_n = torch.zeros(len(x))
-    evaluation = Evaluation(nothing_n.bool(), executed_nu, nothing_n)
+    evaluation = Evaluation(torch.zeros(len(x)).bool(), executed_nu, torch.zeros(len(x)))
+    dense = max(1, sum(costs.values()))
     try:
-        point_record(
-            "",
-            evaluation,
-            net=net,
-            unit_macs=tried.costs(),
-            dense_macs=max(1, sum(tried.costs().values())),
-            arrays_file="",
-        )
+        point_record("", evaluation, net=net, unit_macs=costs, dense_macs=dense, arrays_file="")
     except ValidationError as error:
         found = error.errors()[0]
-        where = ".".join(str(part) for part in found["loc"] if part != "[key]")
-        raise Shortfall(
-            f"{tried.where}: a record cannot hold {where}: {found['msg']}.", _UNRECORDED
-        ) from error
+        field = ".".join(str(part) for part in found["loc"] if part != "[key]")
+        said = f"{tried.where}: a record cannot hold {field}: {found['msg']}."
+        raise Shortfall(said, _UNRECORDED) from error
     saved(net)
 
 
@@ -252,21 +235,5 @@ def saved(net: nn.Module) -> bytes:
         return save({key: value.contiguous() for key, value in net.state_dict().items()})
     except (RuntimeError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
-        raise Shortfall(f"Its weights cannot be saved: {said}", _UNSAVED) from error
-
-
-def _require_same_macs(counted: int, traced: float, count: int, *, where: str) -> None:
-    gap = counted - traced
-    # A share of a unit is kept in float32; whole units add up exactly.
-    if abs(gap) <= 1e-6 * traced * (traced != round(traced)):
-        return
-    per_image = f"{abs(gap) / count:,.0f} per image"
-    if gap > 0:
-        cause = "something runs that units() does not list: what deciding costs (Policy.units)."
-    else:
-        cause = "a listed unit ran on fewer images than the trace says, or its cost is too high."
-    raise Shortfall(
-        f"{where}: execution of {count} images spends {counted:,} MACs, the trace accounts for"
-        f" {traced:,.0f}: {per_image} too {'few' if gap > 0 else 'many'}.",
-        cause,
-    )
+        cause = "two names in the state dict share one tensor."
+        raise Shortfall(f"Its weights cannot be saved: {said}", cause) from error

@@ -18,7 +18,6 @@ from bench.seeding import seeded
 from bench.testing import learning, paths, states
 from bench.testing.outcome import (
     CheckResult,
-    DoesNotApply,
     NotTried,
     Specimen,
     Status,
@@ -92,8 +91,8 @@ class Check:
             with seeded(0, "check", self.name), using_threads(1), torch.enable_grad():
                 for subject in subjects:
                     self.check(subject)
-        except (DoesNotApply, NotApplicable) as reason:
-            return self._outcome("exempt", str(reason))
+        except NotApplicable as reason:
+            return self._outcome("exempt", reason.message)
         except NotTried as reason:
             return self._outcome("not tried", str(reason))
         except Exception as error:

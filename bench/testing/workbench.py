@@ -30,7 +30,7 @@ from bench.method import (
 from bench.recipes import RECIPES
 from bench.seeding import seeded
 from bench.testing import synthetic
-from bench.testing.outcome import DoesNotApply, NotTried, Shortfall, Specimen, shortfall_of
+from bench.testing.outcome import NotTried, Shortfall, Specimen, require, shortfall_of
 from bench.testing.perturbation import Spread, gated_columns, perturb
 from bench.training.loop import freeze_all_but
 from bench.training.optimizer import build_optimizer
@@ -86,7 +86,7 @@ class Workbench:
 
         Raises:
             Shortfall: one cannot be built or trained.
-            DoesNotApply: the method says that it is for none of the backbones.
+            NotApplicable: the method says that it is for none of the backbones.
         """
         if isinstance(self._trained, Exception):
             raise self._trained
@@ -155,16 +155,17 @@ class Workbench:
         return list(self.method.operating_points(net, config))
 
     @cached_property
-    def _trained(self) -> list[TrainedNetwork] | Shortfall | DoesNotApply:
-        networks, reasons = [], []
+    def _trained(self) -> list[TrainedNetwork] | Shortfall | NotApplicable:
+        networks: list[TrainedNetwork] = []
+        refusal = NotApplicable("there is no backbone to try it on")
         for backbone in self._names:
             try:
                 networks.append(self._network(*backbone))
             except NotApplicable as error:
-                reasons.append(error.message)
+                refusal = error
             except Exception as error:
                 return shortfall_of(error)
-        return networks or DoesNotApply(reasons[0])
+        return networks or refusal
 
     def _network(self, name: str, shortcut: Any) -> TrainedNetwork:
         backbone = Backbone(name, synthetic.CLASSES, synthetic.SHAPE, shortcut)
@@ -239,18 +240,16 @@ def require_descendable(total: Tensor, phase: Phase) -> None:
     Raises:
         Shortfall: it is not.
     """
-    if total.ndim != 0:
-        raise Shortfall(
-            f"The loss of phase '{phase.name}' has shape {tuple(total.shape)}, not ().",
-            "a mean over the batch is missing.",
-        )
-    if not bool(torch.isfinite(total)):
-        raise Shortfall(
-            f"The loss of phase '{phase.name}' is {total.item()} after a few steps.",
-            "a logarithm or a division at 0, or a learning rate that is too large.",
-        )
-    if not total.requires_grad:
-        raise Shortfall(
-            f"The loss of phase '{phase.name}' depends on no parameter that this phase trains.",
-            "the network ran under no_grad, or Phase.groups names other parameters.",
-        )
+    what = f"The loss of phase '{phase.name}'"
+    shape = f"{what} has shape {tuple(total.shape)}, not ()."
+    require(total.ndim == 0, shape, "a mean over the batch is missing.")
+    require(
+        torch.isfinite(total),
+        f"{what} is {total.item()} after a few steps.",
+        "a logarithm or a division at 0, or a learning rate that is too large.",
+    )
+    require(
+        total.requires_grad,
+        f"{what} depends on no parameter that this phase trains.",
+        "the network ran under no_grad, or Phase.groups names other parameters.",
+    )

@@ -9,9 +9,8 @@ import pytest
 import torch
 from exit_nets import POINTS, RULES, calibrated, fresh
 from gated_nets import BLOCKS, images, noted_shapes
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.errors import Unsupported
 from bench.measure.cost import counted_macs, dense_macs, macs_per_image, unit_macs
 from bench.networks.exit_heads import HeadKind
 from bench.networks.exits import NUM_EXITS, ExitResNet
@@ -190,41 +189,6 @@ def test_side_logits_are_those_of_the_exits_and_leave_the_trunk_without_gradient
     macs = unit_macs(net)
     before = sum(macs[f"block{b}"] for b in range(4)) + macs["block2.shortcut"] + macs["stem"]
     assert counted_macs(lambda: net.side_logits(x[:1])) == before + macs["exit1"] + macs["exit2"]
-
-
-@pytest.mark.parametrize("cut", [1, 2])
-@torch.no_grad()
-def test_what_nobody_reaches_is_not_shipped(cut: int) -> None:
-    infinity = float("inf")
-    net = set_thresholds(fresh(), *((infinity, 0) if cut == 1 else (0.0, infinity)))
-    x = images(10)
-    net.training_only["guide"] = nn.Linear(4, 4)
-    blocks = [unit.name for unit in net.units() if unit.role == "block"]
-    shipped = net.inference_net(dead_blocks=frozenset(blocks[2 * cut :]))
-    names = set(shipped.state_dict())
-    assert names < set(net.state_dict())
-    gone = ("training_only", "trunk.head", "trunk.blocks.4", "trunk.blocks.5")
-    gone += ("trunk.blocks.2", "trunk.blocks.3", "exits.1") if cut == 1 else ()
-    assert {name for name in net.state_dict() if name.startswith(gone)} == (
-        set(net.state_dict()) - names
-    )
-    assert [unit.name for unit in shipped.units()] == [unit.name for unit in net.units()]
-    for output in (shipped(x), shipped.execute(x), shipped.execute(x[:1])):
-        assert torch.equal(output.executed, net(x).executed[: len(output.logits)])
-        torch.testing.assert_close(
-            output.logits, net(x).logits[: len(output.logits)], atol=1e-5, rtol=0
-        )
-
-
-@torch.no_grad()
-def test_in_the_shipped_network_everybody_leaves_before_what_was_removed() -> None:
-    net, x = fresh(), images(10)
-    shipped = net.inference_net(dead_blocks=frozenset({"block4", "block5"}))
-    for output in (shipped(x), shipped.execute(x), shipped.execute(x[:1])):
-        expected = net.exit_logits(x)[1][: len(output.logits)]
-        torch.testing.assert_close(output.logits, expected, atol=1e-5, rtol=0)
-    with pytest.raises(Unsupported, match="was removed"):
-        shipped.forward_all_on(x)
 
 
 @torch.no_grad()

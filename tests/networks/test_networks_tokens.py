@@ -218,24 +218,6 @@ def test_a_map_says_at_each_patch_how_many_blocks_run() -> None:
 
 
 @torch.no_grad()
-def test_blocks_that_nobody_runs_are_shipped_without() -> None:
-    net, x = with_bias(net_of(), 4.0), images(9)
-    own = net(x)
-    dead = frozenset(
-        unit.name
-        for column, unit in enumerate(net.units())
-        if unit.role == "block" and not own.executed[:, column].any()
-    )
-    assert {"block8", "block9"} <= dead < {f"block{b}" for b in range(2, 10)}
-    shipped = net.inference_net(dead_blocks=dead)
-    for output in (shipped(x), shipped.execute(x)):
-        torch.testing.assert_close(output.logits, own.logits, atol=1e-5, rtol=1e-5)
-        assert torch.equal(output.executed, own.executed)
-    kept = sum(p.numel() for p in net.parameters()) - sum(p.numel() for p in shipped.parameters())
-    assert kept > 0
-
-
-@torch.no_grad()
 def test_images_can_follow_each_other_s_decisions_token_by_token() -> None:
     net, x = net_of(), images(7)
     order = torch.tensor([3, 0, 1, 2, 6, 4, 5])

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import gzip
 import hashlib
 import io
 import os
 import pickle
-import tarfile
 import warnings
-import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -86,14 +82,7 @@ def saved(tmp_path: Path) -> Callable[[object], Path]:
 
 
 def rebuilt(weights: Weights, backbone: Backbone) -> ResNet:
-    fitted_to(weights, backbone)
-    return Backbone(
-        backbone.name,
-        backbone.num_classes,
-        backbone.image_shape,
-        backbone.shortcut,
-        weights.state,
-    ).build()
+    return replace(backbone, weights=fitted_to(weights, backbone).state).build()
 
 
 def test_a_bare_state_dict_in_half_precision_is_read_as_fp32(
@@ -125,28 +114,25 @@ def test_what_is_written_is_read_back_with_its_normalisation(
     path.write_bytes(trunk_bytes(net.state_dict(), backbone="resnet14", normalisation=HALVES))
     weights = read_weights(path)
     assert weights.normalisation == HALVES
-    assert (weights.depth, weights.name) == (14, "trunk.safetensors")
+    assert weights.name == "trunk.safetensors"
     assert weights.state.keys() == net.state_dict().keys()
     assert all(torch.equal(weights.state[key], value) for key, value in net.state_dict().items())
     x = torch.randn(2, *SMALL)
     assert torch.equal(rebuilt(weights, small_backbone(shortcut)).eval()(x), net(x))
 
 
-def test_weights_of_another_depth_are_refused_and_both_depths_named(
-    saved: Callable[[object], Path],
-) -> None:
+def test_weights_of_another_depth_are_refused(saved: Callable[[object], Path]) -> None:
     weights = read_weights(saved(in_their_layout(trained(name="resnet20"))))
-    with pytest.raises(WeightsError, match=r"ResNet-20.*resnet14") as caught:
+    with pytest.raises(WeightsError, match=r"(?s)does not fit resnet14.*another network"):
         fitted_to(weights, small_backbone())
-    assert "--backbone resnet20" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("backbone", "said"),
     [
-        (Backbone("resnet14", 100, SMALL), r"100 classes.*'head\.linear\.bias' is \(10,\)"),
+        (Backbone("resnet14", 100, SMALL), r"100 classes.*'linear\.bias' is \(10,\)"),
         (Backbone("resnet14", 10, SMALL, "B"), r"shortcut B.*missing, expected"),
-        (Backbone("resnet14", 10, (1, 8, 8)), r"'stem\.conv\.weight' is \(16, 3, 3, 3\)"),
+        (Backbone("resnet14", 10, (1, 8, 8)), r"'conv1\.weight' is \(16, 3, 3, 3\)"),
     ],
 )
 def test_weights_of_another_shape_are_refused_by_name_and_shape(
@@ -214,7 +200,7 @@ def test_all_layouts_of_the_same_weights_give_the_same_logits(
     beside = {"epoch": 199, "acc": torch.tensor(92.9), "optimizer": {"state": {0: torch.ones(1)}}}
     path = saved({container: layout, **beside} if container else layout)
     weights = read_weights(path)
-    assert weights.depth == 14 and weights.normalisation is None, "such a file does not say"
+    assert weights.normalisation is None, "such a file does not say"
     assert weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     x = torch.randn(2, *SMALL)
     assert torch.equal(rebuilt(weights, small_backbone(shortcut)).eval()(x), net(x))
@@ -232,34 +218,13 @@ def test_safetensors_of_other_trainers_are_read_whatever_the_file_is_called(
         assert torch.equal(rebuilt(weights, small_backbone()).eval()(x), net(x))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_settings_and_numpy_numbers_beside_the_weights_stay_unread(
-    zipped: bool, tmp_path: Path
+def test_a_whole_pickled_network_is_refused_with_the_way_out(
+    saved: Callable[[object], Path],
 ) -> None:
-    net, x, path = trained(), torch.randn(2, *SMALL), tmp_path / "beside.pth"
-    beside = {
-        "args": argparse.Namespace(lr=0.1, out=Path("runs")),
-        "best": np.float64(92.9),
-        "curve": np.arange(3.0),
-        "now": datetime.datetime(2026, 1, 1),
-        "kinds": {int, str},
-    }
-    content = {**beside, "net": in_their_layout(net)}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert torch.equal(rebuilt(read_weights(path), small_backbone()).eval()(x), net(x))
-
-
-def test_a_whole_pickled_network_is_called_one(saved: Callable[[object], Path]) -> None:
     for content in (trained(), {"model": trained()}):
         with pytest.raises(WeightsError, match="a whole pickled network") as caught:
             read_weights(saved(content))
         assert "state_dict()" in str(caught.value)
-
-
-def test_weights_that_are_there_twice_are_refused(saved: Callable[[object], Path]) -> None:
-    layout = in_their_layout(trained())
-    with pytest.raises(WeightsError, match="under 'state_dict' and under 'model'"):
-        read_weights(saved({"model": layout, "state_dict": layout}))
 
 
 def _torchscript() -> bytes:
@@ -270,31 +235,17 @@ def _torchscript() -> bytes:
     return buffer.getvalue()
 
 
-def _archive(kind: str) -> bytes:
-    buffer = io.BytesIO()
-    if kind == "tar":
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            tar.addfile(tarfile.TarInfo("resnet20.th"))
-    else:
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("resnet20.th", b"weights")
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize("suffix", [".th", ".safetensors"])
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
         (b"\n<!DOCTYPE html><html><body>Quota exceeded</body></html>", r"is a web page \(HTML"),
-        (gzip.compress(b"weights", mtime=0), r"is an archive \(gzip\)"),
-        (_archive("zip"), r"is an archive \(zip\)"),
-        (_archive("tar"), r"is an archive \(tar\)"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file"),
-        (_torchscript(), "is a TorchScript file"),
+        (gzip.compress(b"weights", mtime=0), "cannot be read as weights"),
+        (_torchscript(), "cannot be read as weights"),
     ],
 )
-def test_what_is_no_weights_file_is_called_by_its_name(
+def test_what_is_no_weights_file_is_refused(
     content: bytes, said: str, suffix: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"weights{suffix}"
@@ -322,7 +273,7 @@ def test_weights_trained_with_zero_channels_at_the_end_compute_the_same(
     weights = read_weights(saved(in_their_layout(net)))
     backbone = small_backbone(name="resnet20")
     misread = rebuilt(weights, backbone).eval().double()
-    read = rebuilt(with_zeros_at_end(weights), backbone).eval().double()
+    read = rebuilt(with_zeros_at_end(fitted_to(weights, backbone)), backbone).eval().double()
     assert not torch.allclose(misread(x), net(x), atol=1e-3)
     torch.testing.assert_close(read(x), net(x), rtol=1e-6, atol=1e-6)
 
@@ -391,21 +342,21 @@ def test_a_file_without_a_state_dict_is_refused(
 
 def test_the_weights_of_another_architecture_are_refused(saved: Callable[[object], Path]) -> None:
     layout = {**in_their_layout(trained()), "module.layer4.0.conv1.weight": torch.zeros(1)}
-    with pytest.raises(WeightsError, match=r"layer 'layer4\.0\.conv1\.weight'"):
-        read_weights(saved(layout))
+    with pytest.raises(
+        WeightsError, match=r"'layer4\.0\.conv1\.weight' is \(1,\), expected nothing"
+    ):
+        fitted_to(read_weights(saved(layout)), small_backbone())
 
 
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        (None, "that no CIFAR ResNet"),
-        ({"format": "pt"}, "that no CIFAR ResNet"),
         ({"format": "skipbench.trunk.v1"}, "how its images are normalised"),
         ({"format": "skipbench.trunk.v1", "normalisation": "7"}, "how its images are normalised"),
     ],
 )
 def test_safetensors_that_do_not_say_what_is_needed_are_refused(
-    metadata: dict[str, str] | None, said: str, tmp_path: Path
+    metadata: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     path, state = tmp_path / "other.safetensors", dict[str, Tensor](trained().state_dict())
     save_file({key: value.contiguous() for key, value in state.items()}, path, metadata)
@@ -423,12 +374,12 @@ def test_the_published_files_load_and_fit(depth: int) -> None:
         pytest.skip(f"{path} is not there")
     weights = read_weights(path)
     assert weights.sha256.startswith(path.stem.partition("-")[2])
-    assert (weights.depth, weights.normalisation) == (depth, None)
+    assert weights.normalisation is None
     backbone = Backbone(f"resnet{depth}", 10, CIFAR)
     net = rebuilt(weights, backbone).eval()
     with torch.no_grad():
         logits = net(torch.zeros(1, *CIFAR))
     assert torch.isfinite(logits).all()
     other = Backbone("resnet32" if depth == 20 else "resnet20", 10, CIFAR)
-    with pytest.raises(WeightsError, match=f"ResNet-{depth}.*{other.name}"):
+    with pytest.raises(WeightsError, match=f"does not fit {other.name}"):
         fitted_to(weights, other)

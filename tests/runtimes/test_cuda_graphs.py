@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from bench.errors import Unsupported
 from bench.measure.equivalence import check_execution
 from bench.networks.gated import GatedResNet
 from bench.networks.unit import Branch, DynamicNet
-from bench.runtimes.cuda_graphs import CudaGraphs, replayed
+from bench.runtimes.cuda_graphs import CudaGraphs, Replay, replayed
 from bench.runtimes.eager import folded_copy
 
 NETS = {
@@ -35,26 +35,24 @@ NETS = {
 every_net = pytest.mark.parametrize("name", NETS)
 
 
-class Calls:
-    """A stretch as the operators that ran, called once more on the same memory."""
+MADE: list[Any] = []
 
-    made: ClassVar[list[Calls]] = []
 
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, Any, Any, Any]] = []
-        self.made.append(self)
+@contextmanager
+def calls_noted() -> Iterator[Replay]:
+    """Record a stretch as the operators that ran, to be called once more on the same memory."""
+    calls: list[tuple[Any, Any, Any, Any]] = []
+    MADE.append(calls)
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        with _Noting(self.calls):
-            yield
-
-    def replay(self) -> None:
-        for func, args, kwargs, out in self.calls:
+    def replay() -> None:
+        for func, args, kwargs, out in calls:
             pairs = zip(tree_leaves(out), tree_leaves(func(*args, **kwargs)), strict=True)
             for tensor, again in pairs:
                 if isinstance(tensor, Tensor) and tensor is not again:
                     tensor.copy_(again)
+
+    with _Noting(calls):
+        yield replay
 
 
 class _Noting(TorchDispatchMode):
@@ -77,14 +75,14 @@ class _Noting(TorchDispatchMode):
 def test_stretches_replayed_one_after_the_other_are_the_network(name: str) -> None:
     make, draw = NETS[name]
     net, x = make(), draw(64)
-    Calls.made.clear()
-    run = replayed(folded_copy(net, x[:2]), x[:2], Calls)
-    stretches = len(Calls.made)
+    MADE.clear()
+    run = replayed(folded_copy(net, x[:2]), x[:2], calls_noted)
+    stretches = len(MADE)
     assert check_execution(net, x, run=run, atol=1e-3)
     if name == "dense":
-        assert stretches == 1 and len({len(x), 8, 1}) == len(Calls.made)  # one for each batch size
+        assert stretches == 1 and len({len(x), 8, 1}) == len(MADE)  # one for each batch size
     else:
-        assert len(Calls.made) == stretches > 3
+        assert len(MADE) == stretches > 3
     assert run(x[:0])[0].shape == (0, 10)
 
 
@@ -96,13 +94,13 @@ def test_what_a_graph_cannot_hold_is_a_reason() -> None:
 
     net = Reading(backbone()).eval()
     with pytest.raises(Unsupported, match="cannot be recorded: operation not permitted"):
-        replayed(net, images(2), Calls)
+        replayed(net, images(2), calls_noted)
 
 
 def test_positions_are_no_stretch() -> None:
     net = position_net()
     with pytest.raises(Unsupported, match="at some positions"):
-        replayed(net, images_for(net, 2), Calls)
+        replayed(net, images_for(net, 2), calls_noted)
 
 
 def test_without_a_gpu_it_is_refused_in_words() -> None:

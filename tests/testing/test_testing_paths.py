@@ -56,7 +56,7 @@ def test_paths_that_decide_differently_are_caught_with_the_unit() -> None:
     said = said_of(with_net(lambda b: OtherwiseWhenSkipping(b, Gates(b))), "execution")
     assert "run other units" in said
     assert "of 24 images, first at 'block" in said
-    assert "decide on different states" in said
+    assert "decides on other states" in said
 
 
 def test_a_cost_that_is_not_counted_is_caught_with_the_macs() -> None:
@@ -72,13 +72,11 @@ class RandomGates(Gates):
         return z_n + torch.randn_like(z_n)
 
 
-def test_random_numbers_in_evaluation_are_caught_and_named_as_the_cause_elsewhere() -> None:
+def test_random_numbers_in_evaluation_are_caught() -> None:
     method = with_policy(RandomGates)
     said = said_of(method, "repeatable")
     assert "two calls of forward run other units" in said
     assert "self.training" in said
-    for check in ("execution", "permuted", "round_trip", "inference_net"):
-        assert "see 'repeatable'" in said_of(method, check)
     assert "global generators" in said_of(method, "side_effects")
 
 
@@ -105,9 +103,8 @@ class Twice(Soft):
 
 
 def test_a_gate_that_is_one_only_up_to_rounding_is_caught_with_the_way_out() -> None:
-    for check in ("execution", "outputs"):
-        said = said_of(with_policy(NearlyOne), check)
-        assert "0.9999999 or 1e-8 after rounding" in said and "hard + (soft - soft.de" in said
+    said = said_of(with_policy(NearlyOne), "outputs")
+    assert "0.9999999 or 1e-8 after rounding" in said and "hard + (soft - soft.de" in said
 
 
 def test_a_gate_of_another_shape_is_named_with_its_block() -> None:

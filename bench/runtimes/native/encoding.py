@@ -28,7 +28,6 @@ from bench.runtimes.native.memory import (
     placed,
     split,
 )
-from bench.runtimes.native.sharing import VIEWS, MemorySharing
 
 OPS = (
     *("copy", "fill", "unary", "binary", "where", "muladd", "reduce", "product", "top", "pool"),
@@ -45,7 +44,7 @@ KINDS = {
     ),
     "reduce": ("sum", "mean", "max", "min", "any", "all", "prod", "argmax"),
 }
-_INTEGERS = {"and", "or", "xor", "shl", "shr"}
+_VIEWS = frozenset({"select", "slice", "reshape", "permute", "expand", "bits"})
 _MOST_BORDER, _MOST_DIMS = 8, 4
 
 
@@ -78,19 +77,19 @@ def encoded(program: Program) -> Encoded:
 
 class _Encoder:
     def __init__(self, program: Program) -> None:
-        self._sharing = MemorySharing(program)
         convolutions = (one for one in walk(program.code) if one.op == "convolution")
         self._border = max([1, *(side for one in convolutions for side in one.settings["padding"])])
         if self._border > _MOST_BORDER:
             raise Unsupported(f"a padding of more than {_MOST_BORDER}")
         self._layouts: dict[int, MemoryLayout] = {}
+        self._wanted: dict[int, MemoryLayout] = {}  # where a side of a branch is to leave a value
         self._constants = Constants()
         self._packed: dict[int, MemoryLayout] = {}
         self._lines: list[_Line] = []
         self._storages: list[Storage] = []
 
     def all(self, program: Program) -> Encoded:
-        image = self._new(program.image)
+        image = self._out(program.image)
         image.storage.touch(0)
         self._region(program.code)
         ends = [image.in_rows(), self._row(program.logits), self._row(program.executed)]
@@ -120,7 +119,7 @@ class _Encoder:
 
     def _region(self, code: Sequence[Instruction]) -> None:
         for one in code:
-            if one.op in VIEWS:
+            if one.op in _VIEWS:
                 self._layouts[id(one.outs[0])] = self._view(one)
             else:
                 getattr(self, f"_{one.op}", self._by_number)(one)
@@ -165,13 +164,15 @@ class _Encoder:
     def _read(self, value: Value) -> MemoryLayout:
         if id(value) not in self._layouts:
             assert value.constant is not None
-            self._layouts[id(value)] = self._constants.add_like_maps(value.constant)
+            self._layouts[id(value)] = self._constants.add(value.constant)
         return self._layouts[id(value)]
 
-    def _new(self, value: Value) -> MemoryLayout:
-        layout = self._fresh(value.shape, value.dtype)
-        self._layouts[id(value)] = layout
-        return layout
+    def _out(self, value: Value, *, dense: bool = False) -> MemoryLayout:
+        wanted = self._wanted.get(id(value))
+        if wanted is None or (dense and not wanted.is_dense):
+            wanted = self._fresh(value.shape, value.dtype, dense=dense)
+        self._layouts[id(value)] = wanted
+        return wanted
 
     def _fresh(
         self, shape: Sequence[int], dtype: torch.dtype, *, dense: bool = False
@@ -186,15 +187,6 @@ class _Encoder:
     def _kept(self, layout: MemoryLayout) -> MemoryLayout:
         self._storages.append(layout.storage)
         return layout
-
-    def _out(self, value: Value) -> MemoryLayout:
-        home = self._sharing.home(value)
-        if home is value:
-            return self._new(value)
-        if id(home) not in self._layouts:  # another side of a branch comes first
-            self._new(home)
-        self._layouts[id(value)] = self._layouts[id(home)]
-        return self._layouts[id(value)]
 
     def _dense(self, layout: MemoryLayout) -> MemoryLayout:
         if layout.is_dense:
@@ -249,7 +241,6 @@ class _Encoder:
         kind = one.settings.get("kind")
         numbers = [] if kind is None else [KINDS[one.op].index(kind)]
         op = "copy" if one.op == "cast" else one.op
-        _check_types(one)
         self._elementwise(
             op, [self._out(one.outs[0]), *layouts], numbers, one.settings.get("slope", 0.0)
         )
@@ -270,6 +261,9 @@ class _Encoder:
         leave.numbers = [len(self._lines)]
 
     def _side(self, side: Region, joined: Sequence[MemoryLayout]) -> None:
+        """Run one side and leave what it gives in `joined`; what it computes, at once."""
+        for out, to in zip(side.outs, joined, strict=True):
+            self._wanted.setdefault(id(out), to)
         self._region(side.code)
         for out, to in zip(side.outs, joined, strict=True):
             given = self._read(out)
@@ -291,26 +285,19 @@ class _Encoder:
         rows = [*(kept or [(1, (0,))]), *[(1, (0,))] * (3 - len(over)), *over]
         sizes, strides = tuple(size for size, _ in rows), tuple(step for _, (step,) in rows)
         given = layout._replace(sizes=sizes, strides=strides, border=0)
-        out = self._out(one.outs[0])
-        to = out if out.is_dense else self._fresh(out.sizes, out.dtype, dense=True)
-        self._emit("reduce", [to.flat(), given], [KINDS["reduce"].index(kind)])
-        if to is not out:
-            self._copy(to, out)
+        out = self._out(one.outs[0], dense=True)
+        self._emit("reduce", [out.flat(), given], [KINDS["reduce"].index(kind)])
 
     def _product(self, one: Instruction) -> None:
         left, right = (self._read(value) for value in one.ins)
         if one.ins[1].constant is not None:
             right = self._constants.add(one.ins[1].constant.contiguous())
         right = right if right.strides[-1] == 1 else self._dense(right)
-        out = self._out(one.outs[0])
-        to = out if out.strides[-1] == 1 else self._fresh(out.sizes, out.dtype, dense=True)
-        _check_types(one)
+        out = self._out(one.outs[0], dense=True)
         stack = out.sizes[:-2]
-        parts = [part.expanded((*stack, *part.sizes[-2:])) for part in (to, left, right)]
+        parts = [part.expanded((*stack, *part.sizes[-2:])) for part in (out, left, right)]
         for place in np.ndindex(*stack):
             self._emit("product", [part.like(part.on_meta()[place]) for part in parts])
-        if to is not out:
-            self._copy(to, out)
 
     def _top(self, one: Instruction) -> None:
         _expect(one.ins[0].dtype.is_floating_point, "the greatest numbers", one.ins[0])
@@ -353,22 +340,18 @@ class _Encoder:
         if added and added[0].strides[1] != 1:
             added = [self._map(one.ins[-1])]
         out = self._out(one.outs[0])
-        to = out if out.strides[1] == 1 else self._fresh(out.sizes, out.dtype)
         windows = [*weight.shape[2:], *settings["stride"], *settings["padding"]]
         least = 0.0 if settings.get("relu") else -np.inf
-        operands = [to.in_rows(), given.in_rows(), *weights, *(part.in_rows() for part in added)]
+        operands = [out.in_rows(), given.in_rows(), *weights, *(part.in_rows() for part in added)]
         op = "convolution3" if fast else "convolution"
         self._emit(op, operands, [0, *windows, *settings["dilation"], settings["groups"]], least)
-        if to is not out:
-            self._copy(to, out)
 
     def _sparse_block(self, one: Instruction) -> None:
         skipped, mask, state, shortcut, w1, b1, w2, b2 = one.ins
         given, chosen, read = self._read(skipped), self._read(mask), self._map(state)
         added = self._map(shortcut)
         out = self._out(one.outs[0])
-        if out.storage is not given.storage:
-            self._copy(given, out)
+        self._copy(given, out)
         hidden = self._kept(map_layout((1, w1.shape[0], *mask.shape[2:]), self._border))
         weights = [self._weight(w1, 1, True), self._bias(b1, w1)]
         weights += [self._weight(w2, 1, True), self._bias(b2, w2)]
@@ -398,25 +381,6 @@ def _packed(weight: Tensor, groups: int, *, fast: bool) -> Tensor:
         rows = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0] // VECTOR, VECTOR)
         return rows.transpose(0, 1)
     return weight.reshape(groups, -1, *weight.shape[1:]).permute(0, 3, 4, 2, 1)
-
-
-def _check_types(one: Instruction) -> None:
-    """Refuse what C++ has no form of, before it would have to."""
-    kind, types = one.settings.get("kind"), {value.dtype for value in one.ins}
-    floats = all(dtype.is_floating_point for dtype in types)
-    whole = not any(dtype.is_floating_point for dtype in types)
-    fits = True
-    if one.op in ("unary", "product"):
-        fits = floats or (kind == "not" and whole) or (kind == "neg" and types == {torch.int64})
-    elif one.op == "binary":
-        fits = torch.int32 not in types and (
-            whole if kind in _INTEGERS else floats or kind != "div"
-        )
-    elif one.op == "muladd":
-        fits = types == {torch.float32}
-    if not fits:
-        named = " and ".join(sorted(str(dtype) for dtype in types))
-        raise Unsupported(f"the operator {kind or one.op} of numbers of the type {named}")
 
 
 def _expect(holds: bool, what: str, value: Value) -> None:

@@ -125,13 +125,6 @@ class Constants:
         self.size_bytes += len(raw)
         return dense_layout(numbers.shape, numbers.dtype)._replace(storage=storage)
 
-    def add_like_maps(self, numbers: Tensor) -> MemoryLayout:
-        """Return where these numbers will lie: a map channels-last, as all maps do."""
-        if numbers.dim() != 4:
-            return self.add(numbers)
-        layout = self.add(numbers.permute(0, 2, 3, 1))
-        return layout.like(layout.on_meta().permute(0, 3, 1, 2))
-
 
 def placed(storages: Sequence[Storage]) -> int:
     """Give each storage its address; return how many bytes they need together."""

@@ -90,8 +90,8 @@ class Checks {
       require(one_.at(0).space == WORK, "an instruction that writes to constants");
     switch (one_.op) {
       case COPY: sizes(); break;
-      case UNARY: sizes(), types(1), kind(FLOOR); break;
-      case BINARY: sizes(), types(one_.number[0] < LT), kind(NE); break;
+      case UNARY: sizes(), types(1), kind(FLOOR), unary(); break;
+      case BINARY: sizes(), types(one_.number[0] < LT), kind(NE), binary(); break;
       case WHERE: sizes(), require(type(1) == BOOL && type(0) == type(2) && type(2) == type(3), TYPE); break;
       case MULADD: sizes(), types(1), require(type(0) == FLOAT, TYPE); break;
       case REDUCE: reduce(); break;
@@ -117,6 +117,15 @@ class Checks {
   void types(bool also_out) const {
     for (int i = 2; i < one_.operands; ++i) require(type(i) == type(1), TYPE);
     require(also_out ? type(0) == type(1) : type(0) == BOOL, TYPE);
+  }
+  void unary() const {
+    const std::int64_t of = type(1), kind = one_.number[0];
+    require(of == FLOAT || of == DOUBLE || (of == LONG && (kind == NOT || kind == NEG)) || (of == BOOL && kind == NOT), TYPE);
+  }
+  void binary() const {
+    const std::int64_t of = type(1), kind = one_.number[0];
+    const bool bits = kind >= AND && kind <= SHR, whole = of == LONG || of == BOOL;
+    require(of != INT && (bits ? whole : kind != DIV || !whole), TYPE);
   }
   // In: (kept, a, b, c), out: (1, 1, 1, kept).
   void reduce() const {
