@@ -210,7 +210,9 @@ def _sampling(network: Network, static: Sequence[Network], images: str) -> str:
     ends = " to ".join(map(str, dict.fromkeys((other[0], other[-1]))))
     seeds = f"n={own} for the method, n={ends} for static, {images}"
     if min(own, *other) > 1:
-        return f"Seeds: {seeds}; the intervals cover other seeds and other images."
+        starts = sorted({one.first.outside for one in (network, *static) if one.first.outside})
+        shared = f", but not other starting weights than {', '.join(starts)}" if starts else ""
+        return f"Seeds: {seeds}; the intervals cover other seeds and other images{shared}."
     return (
         f"Seeds: {seeds}; the intervals cover other images and do not cover the variance of "
         "training where n=1: another seed may reverse them."
