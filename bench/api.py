@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.data.images import Dataset
 from bench.data.load import is_named, load_dataset
-from bench.drawing import can_draw, figures, pareto, report, results  # noqa: F401  public here
+from bench.drawing import draw_masks, figures, pareto, report, results  # noqa: F401  public here
 from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
 from bench.engine.decisions import evaluate_again, rebuilt_as_recorded
 from bench.engine.fitting import faster_precision, fitted, with_finished
@@ -159,13 +159,11 @@ def _command(
         plan = planned(read, options.precision)
     for source in sources:
         rebuilt_as_recorded(source, place)
-    methods = [item.spec.method for item in plan]
-    beside = [name for name in dict.fromkeys(methods) if name not in resolved(options).methods]
-    if beside:
-        reporter.note(
-            f"Controls in this comparison: {', '.join(beside)} (--controls none: without)"
-        )
-    if beside and weights is not None:
+    methods = dict.fromkeys(item.spec.method for item in plan)
+    controls = ", ".join(name for name in methods if name not in resolved(options).methods)
+    if controls:
+        reporter.note(f"Controls in this comparison: {controls} (--controls none: without)")
+    if controls and weights is not None:
         reporter.note(
             f"No smaller static network: {weights.name} does not fit one. "
             "Run one with its own weights: --methods resnet --backbone ... --pretrained ..."

@@ -5,7 +5,7 @@ Owns no drawing itself: report does that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from bench.records.record import RunRecord
 from bench.records.store import Problem, RunStore
 from bench.records.sweep import SweepRecord, load_sweeps
 from bench.report.behaviour.images import TestImages
-from bench.report.data.row import Row, filter_rows, flat
+from bench.report.data.row import Row, filter_rows
 from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.figures.draw import write_chart
@@ -29,8 +29,6 @@ from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import X, pareto_data
 from bench.report.pareto.sweep import front_chart, front_lines, sweep_front
 from bench.storage import chosen_with_out, make_folder, write_atomically
-
-_LISTED = 10
 
 
 def can_draw() -> bool:
@@ -49,24 +47,6 @@ def results(folders: Folders, *, expression: str | None = None) -> tuple[list[Ro
     return found if expression is None else filter_rows(found, expression), problems
 
 
-def why_none(folders: Folders, *, expression: str | None = None) -> str:
-    """Say why `results` has no rows: what is recorded instead, or where there is nothing."""
-    found, _ = results(folders)
-    if not found or expression is None:
-        return f"No runs in {_in_words(folders.results)}. Start with: bench run"
-    keys = dict.fromkeys(part.partition("=")[0].strip() for part in expression.split(","))
-    flats, parts = list(map(flat, found)), []
-    for key in keys:
-        listed = sorted({str(row[key]) for row in flats})
-        more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-        parts.append(f"{key} {', '.join(listed[:_LISTED])}{more}")
-    return f"No run matches '{expression}'. Recorded: {'; '.join(parts)}."
-
-
-def _in_words(folder: Path) -> str:
-    return str(folder) if folder.exists() else f"{folder}, which does not exist"
-
-
 def pareto(
     folders: Folders,
     *,
@@ -82,7 +62,7 @@ def pareto(
     """
     found, _ = results(folders)
     names = [row.dataset for row in found if row.accuracy is not None]
-    name = _one_dataset(names, dataset, folders.results, start="bench run")
+    name = _one_dataset(names, dataset, folders.results)
     chosen = [row for row in found if row.dataset == name]
     target = out or folders.results / "figures" / f"pareto-{slug(name)}-{x}.html"
     backbones = sorted({row.backbone for row in chosen}) if published else []
@@ -108,7 +88,7 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
         if any(cell.latency_ms is not None for p in record.points for cell in p.latency)
     ]
     names = [record.spec.dataset.name for record in records]
-    name = _one_dataset(names, dataset, folders.results, start="bench latency RUN")
+    name = _one_dataset(names, dataset, folders.results)
     chosen = [record for record in records if record.spec.dataset.name == name]
     with chosen_with_out(out):
         return draw_latency(chosen, folders, out=out)
@@ -139,7 +119,7 @@ def document_in(
     store = RunStore(results_dir)
     records, problems = store.load_all()
     measured = [record.spec.dataset.name for record in records if record.points]
-    name = _one_dataset(measured, dataset, results_dir, start="bench run")
+    name = _one_dataset(measured, dataset, results_dir)
     chosen = [record for record in records if record.spec.dataset.name == name]
     sweeps, broken = load_sweeps(results_dir)
     return Document(
@@ -166,10 +146,9 @@ def _test_images(records: Sequence[RunRecord], data_dir: Path) -> TestImages | s
         data = load_dataset(spec.name, data_dir=data_dir, network="forbidden")
     except BenchError:
         return f"the images are not in {data_dir}; fetch them with bench data fetch."
-    if {record.spec.dataset.fingerprint for record in records} != {data.info.fingerprint}:
-        return "the data set at hand is not the one of the runs."
-    if not data.test.held_bytes:
-        return "the images are too many to be held in memory."
+    same = {record.spec.dataset.fingerprint for record in records} == {data.info.fingerprint}
+    if not same or not data.test.held_bytes:
+        return "the data set at hand is not the one of the runs, or too large for memory."
     test = data.test.held("cpu")
     return TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
 
@@ -189,26 +168,25 @@ def draw_latency(
     return drawn
 
 
-def _one_dataset(names: Sequence[str], chosen: str | None, results_dir: Path, *, start: str) -> str:
+def _one_dataset(names: Iterable[str], chosen: str | None, results_dir: Path) -> str:
     """Return the data set to draw: the one chosen, or the only one.
 
     Raises:
         ConfigError: it is not among `names`, or there are several and none is chosen.
     """
     known = sorted(set(names))
-    if chosen is None and len(known) == 1:
-        return known[0]
     if not known:
-        timed = "timed" if "latency" in start else "finished"
-        raise ConfigError(
-            f"There are no {timed} runs in {_in_words(results_dir)}.", hint=f"Start with: {start}"
-        )
-    if chosen is None or chosen not in known:
+        raise ConfigError(no_runs_in(results_dir), hint="Start with: bench run, or bench latency.")
+    if (chosen or known[0]) not in known or (chosen is None and len(known) > 1):
         what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
-        raise ConfigError(
-            f"There are no finished runs {what}.", hint=f"Recorded: {', '.join(known)}."
-        )
-    return chosen
+        raise ConfigError(f"There are no such runs {what}.", hint=f"Recorded: {', '.join(known)}.")
+    return chosen or known[0]
+
+
+def no_runs_in(results_dir: Path) -> str:
+    """Say that nothing is recorded, and whether the folder is there."""
+    missing = "" if results_dir.exists() else ", which does not exist"
+    return f"There are no finished runs in {results_dir}{missing}."
 
 
 def draw_run(records: Sequence[RunRecord], folders: Folders) -> Path | None:

@@ -158,25 +158,19 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
         >>> set(found.columns) >= {"a", "b", "gain", "p_holm", "p_mcnemar"}
         True
     """
+    columns = "a b recipe macs_a macs_b seeds_a seeds_b gain low high p_value p_holm p_mcnemar"
     lines = [
-        {
-            **{"a": pair.a.name, "b": pair.b.name, "recipe": pair.a.network.first.recipe},
-            **{"macs_a": pair.a.macs, "macs_b": pair.b.macs},
-            **{"seeds_a": pair.a.seeds, "seeds_b": pair.b.seeds, "gain": pair.gain.value},
-            **{"low": pair.gain.bounds.low, "high": pair.gain.bounds.high},
-            **{"p_value": pair.gain.p_value, "p_holm": pair.p_holm},
-            "p_mcnemar": None if pair.mcnemar is None else pair.mcnemar.p_value,
-            "covers_training": pair.gain.covers_training,
-        }
+        (
+            *(pair.a.name, pair.b.name, pair.a.network.first.recipe),
+            *(pair.a.macs, pair.b.macs, pair.a.seeds, pair.b.seeds),
+            *(pair.gain.value, pair.gain.bounds.low, pair.gain.bounds.high),
+            *(pair.gain.p_value, pair.p_holm),
+            None if pair.mcnemar is None else pair.mcnemar.p_value,
+            pair.gain.covers_training,
+        )
         for pair in pairs_of(_study_of(df_or_path))
     ]
-    return pd.DataFrame(lines, columns=PAIR_COLUMNS)
-
-
-PAIR_COLUMNS = [
-    *("a", "b", "recipe", "macs_a", "macs_b", "seeds_a", "seeds_b", "gain", "low", "high"),
-    *("p_value", "p_holm", "p_mcnemar", "covers_training"),
-]
+    return pd.DataFrame(lines, columns=[*columns.split(), "covers_training"])
 
 
 def _study_of(df_or_path: pd.DataFrame | str | Path | None) -> Study:
@@ -193,8 +187,7 @@ def _study_of(df_or_path: pd.DataFrame | str | Path | None) -> Study:
 
 VERDICT_COLUMNS = [
     *("method", "variant", "settings", "point", "dataset", "backbone", "recipe", "control", "axis"),
-    *("runtime", "outcome"),
-    *("reason", "gain", "low", "high", "p_value", "p_holm", "family", "cost"),
+    *("runtime", "outcome", "reason", "gain", "low", "high", "p_value", "p_holm", "family", "cost"),
     *("seeds", "static_seeds", "images", "covers_training", "dense_epochs", "static"),
     *("sentence", "paragraph"),
 ]
@@ -219,12 +212,9 @@ def _line(verdict: MethodVerdict, answer: AxisVerdict) -> dict[str, Any]:
         "sentence": sentence(answer),
         "paragraph": paragraph(verdict),
     }
-    if decided is None:
-        return line
-    gain = decided.comparison.gain
-    return line | {
-        **{"outcome": decided.outcome, "gain": gain.value, "low": gain.bounds.low},
-        **{"high": gain.bounds.high, "p_value": decided.p_value, "p_holm": decided.p_holm},
-        **{"family": decided.family, "cost": decided.comparison.cost},
-        "covers_training": gain.covers_training,
-    }
+    if decided is not None:
+        gain = decided.comparison.gain
+        line |= {key: getattr(decided, key) for key in ("outcome", "p_value", "p_holm", "family")}
+        line |= {"gain": gain.value, "low": gain.bounds.low, "high": gain.bounds.high}
+        line |= {"cost": decided.comparison.cost, "covers_training": gain.covers_training}
+    return line

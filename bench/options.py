@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
@@ -16,7 +16,7 @@ from bench.config import Frozen, Seed
 from bench.errors import ConfigError
 from bench.folders import from_home
 from bench.plain_text import one_line, shown
-from bench.plain_yaml import LONGEST_TEXT, UnreadableYamlError, read_yaml
+from bench.plain_yaml import UnreadableYamlError, read_yaml
 from bench.recipes import Precision
 from bench.spaces import setting_in
 from bench.storage import read_limited, reason_of
@@ -24,6 +24,7 @@ from bench.storage import read_limited, reason_of
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
 _SMALL_IMAGES = ("digits", "graded_digits", "synthetic")
 _LONGEST_ERROR = 300
+_LONGEST_FILE = 1 << 20
 _SETTINGS = "Settings stand in a file as  settings: {method: {key: value}}"
 _FLAGS = {
     **{"settings": "--set", "compiled": "--compile", "sources": "--source"},
@@ -115,6 +116,7 @@ class RunOptions(Frozen):
 
 
 Options = TypeVar("Options", bound=Frozen)
+M = TypeVar("M", bound=BaseModel)
 
 
 def flag_of(field: str) -> str:
@@ -130,19 +132,23 @@ def read_options(
     Raises:
         ConfigError: the file cannot be read, or an option is unknown or has a wrong value.
     """
-    merged: dict[str, Any] = {}
-    if file is not None:  # checked by itself, so that an error can name the file
+    told = {key: value for key, value in given.items() if value is not None}
+    if file is not None:
         of_file = _read_yaml(file)
-        checked = _validated(model, of_file, source=f" in {file}")
-        merged = {key: getattr(checked, key) for key in of_file}
-    for key, value in given.items():
-        if value is not None:
-            if key == "settings":
-                value = _laid_over(merged.get("settings", {}), value)
-            if key == "params":
-                value = {**merged.get("params", {}), **value}
-            merged[key] = value
-    return _validated(model, merged, source="")
+        validated(model, of_file, where=f" in {file}")  # by itself: an error can name the file
+        told = _laid_over(of_file, told)
+    return validated(model, told)
+
+
+def _laid_over(under: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options `given` over those `under`; settings and ranges one by one."""
+    groups = dict(under.get("settings", {}))
+    for group, settings in given.get("settings", {}).items():
+        groups[group] = {**groups.get(group, {}), **settings}
+    merged = {**under, **given, "settings": groups}
+    if "params" in merged:
+        merged["params"] = {**under.get("params", {}), **given.get("params", {})}
+    return merged
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -179,95 +185,63 @@ def read_campaign(file: Path, *, weights_dir: Path | None = None) -> list[RunOpt
     Raises:
         ConfigError: the file cannot be read, or a step has an unknown option or a wrong value.
     """
-    campaign = _validated(Campaign, _read_yaml(file), source=f" in {file}")
-    common = _validated(RunOptions, campaign.common, source=f" in common of {file}").settings
+    campaign = validated(Campaign, _read_yaml(file), where=f" in {file}")
+    validated(RunOptions, campaign.common, where=f" in common of {file}")
     steps: list[RunOptions] = []
     for number, step in enumerate(campaign.steps, start=1):
-        source = f" in step {number} of {file}"
-        settings = _laid_over(common, _validated(RunOptions, step, source=source).settings)
-        given = {**campaign.common, **step, "settings": settings}
-        options = _validated(RunOptions, given, source=source)
-        if options.pretrained is not None and not options.pretrained.exists():
-            options = options.model_copy(update={"pretrained": _found(options, weights_dir, file)})
+        where = f" in step {number} of {file}"
+        validated(RunOptions, step, where=where)
+        options = validated(RunOptions, _laid_over(campaign.common, step), where=where)
+        weights = options.pretrained
+        if weights is not None and not weights.exists():
+            weights = (weights_dir or file.parent) / weights.name
+            if not weights.is_file():
+                raise ConfigError(
+                    f"The campaign {file} starts from {weights.name}, which is not here.",
+                    hint="Give the folder in which it lies with --weights-dir.",
+                )
+            options = options.model_copy(update={"pretrained": weights})
         steps.append(options)
     return steps
 
 
-def _found(options: RunOptions, folder: Path | None, file: Path) -> Path:
-    assert options.pretrained is not None
-    name = options.pretrained.name
-    if folder is not None and (folder / name).is_file():
-        return folder / name
-    raise ConfigError(
-        f"The campaign {file} starts from {name}, which is not here.",
-        hint="Give the folder in which it lies with --weights-dir.",
-    )
+def validated(model: type[M], given: Mapping[str, Any], *, owner: str = "", where: str = "") -> M:
+    """Return a model of the values given, with messages for a person.
 
-
-def _laid_over(
-    settings: dict[str, dict[str, Any]], given: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    return {group: settings.get(group, {}) | given.get(group, {}) for group in settings | given}
-
-
-def refuse_truth_values(model: type[BaseModel], given: Mapping[str, Any]) -> None:
-    """Refuse true and false where a field is meant for something else: they would count as 1 and 0.
+    They are options, or the settings of the method `owner`; `where` says in which file they stand.
 
     Raises:
-        ConfigError: there is one; the message begins with the name of the field.
+        ConfigError: a key does not exist or a value is wrong.
     """
-    for key, value in given.items():
-        field = model.model_fields.get(key)
-        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
-        if field is None or bool in kinds or Any in kinds:
-            continue
-        if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
-            raise ConfigError(
-                f"'{one_line(key, longest=80)}': true and false are no value of it.",
-                hint="A word that looks like one goes in quotes.",
-            )
-
-
-def _validated(model: type[Options], given: Mapping[str, Any], *, source: str) -> Options:
-    refuse_truth_values(model, given)
     try:
-        return model.model_validate(given)
+        return model.model_validate(dict(given))
     except ValidationError as error:
-        raise _refusal(model, error, source=source) from None
-
-
-def _refusal(model: type[Frozen], error: ValidationError, *, source: str) -> ConfigError:
-    """Return the first thing that is wrong, in the words of the command line or of a file."""
-    problems = error.errors()
-    if model is not Campaign and any(problem["loc"][:1] == ("steps",) for problem in problems):
-        return ConfigError(
-            f"There are steps{source}: it is a campaign.", hint="Start it with: bench campaign FILE"
-        )
-    first = problems[0]
+        first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
+    kind, known = "setting" if owner else "option", list(model.model_fields)
     if first["type"] == "extra_forbidden":
         key = one_line(".".join(path), longest=_LONGEST_ERROR)
-        return ConfigError(f"There is no option '{key}'{source}.", hint=_hint(model, key))
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+        nearest = f"Did you mean {' or '.join(map(repr, near))}?"
+        raise ConfigError(
+            f"'{owner}' has no setting '{key}'."
+            if owner
+            else f"There is no option '{key}'{where}.",
+            hint=nearest if near else f"The {kind}s: {', '.join(known) or 'none'}.",
+        )
     key = path[0] if path else "options"
-    name = f"'{key}'" if source else flag_of(key)
+    name = f"{owner}.{key}" if owner else f"'{key}'" if where else flag_of(key)
     reason = _SENTENCES.get(first["type"]) or first["msg"].replace("Input should", "it must")
-    return ConfigError(
-        f"{name}{source}: {shown(first.get('input'))} cannot be used:"
+    raise ConfigError(
+        f"{name}{where}: {shown(first.get('input'))} cannot be used:"
         f" {one_line(reason, longest=_LONGEST_ERROR)}.",
         hint=_SETTINGS if key == "settings" else None,
     )
 
 
-def _hint(model: type[Frozen], key: str) -> str:
-    if key in {"set", "--set"}:
-        return _SETTINGS
-    near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.6)
-    return f"Did you mean '{near[0]}'?" if near else f"Options: {', '.join(model.model_fields)}."
-
-
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        loaded = read_yaml(read_limited(file, limit_bytes=LONGEST_TEXT).decode())
+        loaded = read_yaml(read_limited(file, limit_bytes=_LONGEST_FILE).decode())
     except (OSError, UnicodeDecodeError, UnreadableYamlError) as error:
         why = reason_of(error) if isinstance(error, OSError) else str(error)
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else why

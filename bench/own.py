@@ -89,7 +89,7 @@ def evaluate(
         UserError, RunFailed: as `run`.
     """
     given = _given(net, name)
-    METHODS._added.pop(name, None)  # the same name again means what it means now
+    METHODS.remove(name)  # the same name again means what it means now
     METHODS.add(given, source="bench.evaluate")
     fixed = {"epochs": 0, "controls": ("none",), **options}
     return _done((DENSE, name), data, _backbone(dense), results, fixed)
@@ -128,18 +128,21 @@ def _backbone(given: str | type[Family] | nn.Module) -> str:
         return given
     if isinstance(given, type):
         return _known(BACKBONES, given)
-    trunk = given if isinstance(given, Trunk) else _trunk_of(copy.deepcopy(given))
-    digest = _digest(given)
-    name = f"given-{digest}"
-    BACKBONES._added.setdefault(name, type("Given", (_Given,), {"name": name, "trunk": trunk}))
+    name = f"given-{_digest(given)}"
+    if name not in BACKBONES.names():
+        family = type("Given", (_Given,), {"name": name, "trunk": _trunk_of(given)})
+        BACKBONES.add(family, source="Python", code=name)
     return name
 
 
 def _trunk_of(net: nn.Module) -> Trunk:
+    if isinstance(net, Trunk):
+        return net
+    copied = copy.deepcopy(net)
     try:
-        return trunk_of(net)
+        return trunk_of(copied)
     except PluginError:
-        return Trunk(nn.Identity(), (), net)
+        return Trunk(nn.Identity(), (), copied)
 
 
 class _Given(Family):

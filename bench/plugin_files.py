@@ -1,4 +1,4 @@
-"""Plugin files imported, with those beside them; their code as a hash; whose packages are found.
+"""Plugin files imported, with those beside them; their code as a hash.
 
 Comments, docstrings and layout change no hash. Owns which files are a plugin's own, and `sys.path`
 as far as a plugin needs it; knows no registry.
@@ -10,10 +10,9 @@ import ast
 import hashlib
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -106,9 +105,6 @@ def _meaning(file: Path) -> bytes:
         return data
 
 
-_ROOT = Path(__file__).absolute().parents[1]
-
-
 def import_file(path: Path) -> tuple[ModuleType, str]:
     """Return the module of a plugin file, which may import what lies beside it, and its hash.
 
@@ -123,84 +119,52 @@ def import_file(path: Path) -> tuple[ModuleType, str]:
     if not path.is_file() or spec is None or spec.loader is None:
         raise PluginError(f"The plugin {path} is not a Python file.")
     files = own_files(path, module_name)
-    folder = str(path.absolute().parent)
-    if len(files) > 1 and folder not in sys.path:
-        sys.path.append(folder)
+    folder = path.absolute().parent
+    if len(files) > 1 and str(folder) not in sys.path:
+        sys.path.append(str(folder))
         importlib.invalidate_caches()
-    _check_helpers(path, [name for name in files if name != module_name])
+    _check_beside(path, {name.partition(".")[0] for name in files if name != module_name})
     code = code_hash(files, module_name)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        with redirect_stdout(sys.stderr):  # what it prints is no result of ours
+        with foreign_code(
+            f"The plugin {path}", hint=f"It may import what lies in {folder}; --debug shows more."
+        ):
             spec.loader.exec_module(module)
-    # A script that ends in sys.exit() must not end this process without a word.
-    except (Exception, SystemExit) as error:
+    except PluginError:
         del sys.modules[module_name]
-        raise PluginError(
-            f"The plugin {path} cannot be imported: {error_text(error)}", hint=_way_out(path, error)
-        ) from error
+        raise
     return module, code
 
 
-def check_own(package: str) -> None:
-    """Check that Python imports `package`, one of skipbench's, from where skipbench is installed.
+@contextmanager
+def foreign_code(what: str, *, hint: str) -> Iterator[None]:
+    """Import code of others: what it prints is no result of ours, and no error of it ends us.
 
     Raises:
-        PluginError: a folder of the same name stands before it on Python's path.
+        PluginError: it raises something, or ends in sys.exit().
     """
-    place = _place_of(package)
-    own = _ROOT / package
-    if place is None or place == own or place.resolve() == own.resolve():
-        return
-    raise PluginError(
-        f"Python imports '{package}' from {place}, which hides skipbench's own in {own}.",
-        hint=f"Rename {place}, or {_off_the_path(place.parent)}.",
-    )
-
-
-def error_text(error: BaseException) -> str:
-    """Return what an exception of a plugin's code says, in one line."""
     try:
-        return one_line(f"{type(error).__name__}: {error}")
-    except Exception:  # an exception of a plugin's own may fail even at this
-        return type(error).__name__
+        with redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        try:
+            said = one_line(f"{type(error).__name__}: {error}")
+        except Exception:  # an exception of its own may fail even at this
+            said = type(error).__name__
+        raise PluginError(f"{what} cannot be imported: {said}", hint=hint) from error
 
 
-def _check_helpers(path: Path, names: Iterable[str]) -> None:
+def _check_beside(path: Path, names: Iterable[str]) -> None:
+    """Check that Python takes these modules from beside the plugin, not from elsewhere."""
     folder = path.absolute().parent
-    for top in sorted({name.partition(".")[0] for name in names}):
-        place = _place_of(top)
-        if place is not None and place.parent.resolve() != folder.resolve():
+    for name in sorted(names):
+        found = importlib.util.find_spec(name)
+        places = (found.submodule_search_locations or [str(found.origin)]) if found else []
+        if any(Path(place).resolve().parent != folder.resolve() for place in places):
             raise PluginError(
-                f"The plugin {path} imports '{top}', which lies beside it, but Python takes "
-                f"'{top}' from {place}.",
-                hint=f"Give {top} in {folder} another name.",
+                f"The plugin {path} imports '{name}', which lies beside it, but Python takes "
+                f"'{name}' from {', '.join(places)}.",
+                hint=f"Give {name} in {folder} another name.",
             )
-
-
-def _place_of(package: str) -> Path | None:
-    """Return the folder of a package, or the file of a module, as Python finds it."""
-    module = sys.modules.get(package)
-    spec = module.__spec__ if module is not None else importlib.util.find_spec(package)
-    if spec is None:
-        return None
-    found: Iterable[str] = spec.submodule_search_locations or ()
-    return next((Path(one) for one in found), Path(spec.origin) if spec.origin else None)
-
-
-def _off_the_path(folder: Path) -> str:
-    listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if any(Path(entry).resolve() == folder.resolve() for entry in listed if entry):
-        return f"take {folder} out of PYTHONPATH"
-    return f"start from another folder than {folder}"
-
-
-def _way_out(path: Path, error: BaseException) -> str:
-    top = str(getattr(error, "name", "")).partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and top in OWN_PACKAGES:
-        return f"'{top}' is a package of skipbench: give the folder of yours another name."
-    return (
-        "Run it with Python alone to see where; --debug shows the traceback here. "
-        f"It may import what lies in {path.absolute().parent}."
-    )

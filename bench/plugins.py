@@ -6,22 +6,15 @@ Owns no registry: methods are in `bench.method`, backbones in `bench.networks.tr
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, NamedTuple
 
 from bench.config import BackboneSpec
 from bench.data.plugin import PLUGINS as DATASET_PLUGINS
-from bench.errors import ConfigError
 from bench.method import METHODS, Method, MethodConfig
 from bench.networks.trunk import BACKBONES, Shortcut, split_name
-from bench.options import refuse_truth_values
-from bench.plain_text import one_line, shown
-
-M = TypeVar("M", bound=BaseModel)
+from bench.options import validated
 
 
 class MethodCode(NamedTuple):
@@ -71,28 +64,3 @@ def backbone_spec(name: str, shortcut: Shortcut) -> BackboneSpec:
     family = split_name(name)[0]
     code = "" if BACKBONES.is_built_in(family) else BACKBONES.code(family)
     return BackboneSpec(name=name, shortcut=shortcut, code=code)
-
-
-def validated(model: type[M], given: Mapping[str, Any], *, owner: str) -> M:
-    """Return a model of the values given, with messages for a person.
-
-    Raises:
-        ConfigError: a key does not exist or a value is out of range.
-    """
-    refuse_truth_values(model, given)
-    try:
-        return model.model_validate(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = one_line(".".join(str(part) for part in first["loc"]) or "?", longest=80)
-        known = sorted(model.model_fields)
-        if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
-            raise ConfigError(
-                f"'{owner}' has no setting '{key}'.",
-                hint=f"{'Nearest' if near is not known else 'Known'}: {', '.join(near) or 'none'}.",
-            ) from error
-        raise ConfigError(
-            f"{owner}.{key} = {shown(first.get('input'))}: {one_line(first['msg'])}.",
-            hint=f"The settings of {owner}: {', '.join(known)}.",
-        ) from error

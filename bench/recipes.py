@@ -88,7 +88,7 @@ class Recipe(BaseModel):
     summary: str
     epochs: PositiveInt | None
     batch_size: PositiveInt = 128
-    optimizer: OptimizerSpec = OptimizerSpec()
+    optimizer: OptimizerSpec = OptimizerSpec(warmup_steps=100, warmup_from=0.1)
     start: Start = "scratch"
     dense_share: float = Field(1.0, ge=0, le=1)
 
@@ -109,59 +109,47 @@ class Recipe(BaseModel):
         )
 
 
-_SGD = OptimizerSpec(lr=0.1, schedule="cosine", warmup_steps=100, warmup_from=0.1)
-_SHORT_SGD = OptimizerSpec(
-    lr=0.1, weight_decay=5e-4, schedule="cosine", warmup_steps=390, warmup_from=0.1
-)
+_SHORT_SGD = OptimizerSpec(weight_decay=5e-4, warmup_steps=390, warmup_from=0.1)
 _ADAMW = OptimizerSpec(kind="adamw", lr=1e-3, weight_decay=0.05, warmup_steps=1755)
-_GENTLE_SGD = OptimizerSpec(lr=0.02, schedule="cosine")
-
-RECIPES: Mapping[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(name="smoke", summary="1 epoch: does it run at all", epochs=1, optimizer=_SGD),
-        Recipe(
-            name="quick",
-            summary="30 epochs, cosine: a first look, minutes on small data",
-            epochs=30,
-            optimizer=_SGD,
-        ),
-        Recipe(
-            name="scratch",
-            summary="30 epochs in all from scratch, weight decay 5e-4: the reference runs",
-            epochs=30,
-            optimizer=_SHORT_SGD,
-            dense_share=0.5,
-        ),
-        Recipe(
-            name="transformer",
-            summary="30 epochs in all from scratch, AdamW: for vision transformers",
-            epochs=30,
-            optimizer=_ADAMW,
-            dense_share=0.5,
-        ),
-        Recipe(
-            name="finetune",
-            summary="8 epochs from --pretrained weights, small learning rate",
-            epochs=8,
-            optimizer=_GENTLE_SGD,
-            start="pretrained",
-        ),
-        Recipe(
-            name="fair",
-            summary="160 epochs in all for every method, dense pretraining included",
-            epochs=160,
-            optimizer=_SGD,
-            dense_share=0.5,
-        ),
-        Recipe(
-            name="paper",
-            summary="each method's published schedule; budgets differ, and the tables say so",
-            epochs=None,
-            optimizer=_SGD,
-        ),
-    )
-}
+_LIST = (
+    Recipe(name="smoke", summary="1 epoch: does it run at all", epochs=1),
+    Recipe(
+        name="quick", summary="30 epochs, cosine: a first look, minutes on small data", epochs=30
+    ),
+    Recipe(
+        name="scratch",
+        summary="30 epochs in all from scratch, weight decay 5e-4: the reference runs",
+        epochs=30,
+        optimizer=_SHORT_SGD,
+        dense_share=0.5,
+    ),
+    Recipe(
+        name="transformer",
+        summary="30 epochs in all from scratch, AdamW: for vision transformers",
+        epochs=30,
+        optimizer=_ADAMW,
+        dense_share=0.5,
+    ),
+    Recipe(
+        name="finetune",
+        summary="8 epochs from --pretrained weights, small learning rate",
+        epochs=8,
+        optimizer=OptimizerSpec(lr=0.02),
+        start="pretrained",
+    ),
+    Recipe(
+        name="fair",
+        summary="160 epochs in all for every method, dense pretraining included",
+        epochs=160,
+        dense_share=0.5,
+    ),
+    Recipe(
+        name="paper",
+        summary="each method's published schedule; budgets differ, and the tables say so",
+        epochs=None,
+    ),
+)
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _LIST}
 
 
 def recipe_named(name: str) -> Recipe:

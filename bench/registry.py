@@ -6,12 +6,10 @@ when it is asked for. Built-ins are found in the same way as third-party plugins
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pkgutil
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin, get_ty
 
 from bench.errors import PluginError, UnknownNameError
 from bench.plain_text import one_line
-from bench.plugin_files import check_own, code_hash, error_text, import_file, own_files
+from bench.plugin_files import code_hash, foreign_code, import_file, own_files
 
 T = TypeVar("T")
 METHODS_GROUP = "bench.methods"
@@ -31,6 +29,11 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 """What a name may be: it becomes part of folders, of tables and of `--set NAME.KEY=VALUE`."""
 _BUILT_IN = "skipbench"
 _FILE_GIVEN = "Name the method, and give the file beside it: --plugin FILE."
+
+
+def names_in(group: str) -> set[str]:
+    """Return the names of a group of entry points, importing nothing."""
+    return {entry.name for entry in entry_points(group=group)}
 
 
 class Registry(Generic[T]):
@@ -70,40 +73,16 @@ class Registry(Generic[T]):
         """
         if name in self._added:
             return self._added[name]
-        if name in self._loaded:
-            return self._loaded[name]
-        entry = self._entries.get(name)
-        if entry is None:
-            hint = _FILE_GIVEN if name.endswith(".py") else ""
-            raise UnknownNameError(self.kind, name, self.names(), hint=hint)
-        packages = {_origin(one) for one in self._offered if one.name == name}
-        if _is_built_in(entry):
-            check_own(entry.module.partition(".")[0])
-        elif len(packages) > 1:
-            raise PluginError(
-                f"The {self.kind} '{name}' is offered by several packages: "
-                f"{', '.join(sorted(packages))}.",
-                hint="Remove all but one of them; which one is meant cannot be known.",
-            )
-        try:
-            with redirect_stdout(sys.stderr):  # what it prints is no result of ours
-                found = entry.load()
-        # A module that ends in sys.exit() must not end this process without a word.
-        except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"The {self.kind} '{name}' ({entry.value}) cannot be imported: {error_text(error)}",
-                hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
-            ) from error
-        self._check(found, name=name, source=entry.value)
-        if not _is_built_in(entry) and name not in self._codes:
-            self._codes[name] = self._code_of(found)  # now, before the file is edited
-        self._loaded[name] = found
+        if name not in self._loaded:
+            if name not in self._entries:
+                hint = _FILE_GIVEN if name.endswith(".py") else ""
+                raise UnknownNameError(self.kind, name, self.names(), hint=hint)
+            self._loaded[name] = self._load(name)
         return self._loaded[name]
 
     def is_built_in(self, name: str) -> bool:
         """Return whether `name` comes with skipbench."""
-        entry = self._entries.get(name)
-        return name not in self._added and entry is not None and _is_built_in(entry)
+        return name not in self._added and name in self._entries and self._is_ours(name)
 
     def code(self, name: str) -> str:
         """Return the hash of the code of `name`, as it was when it was imported.
@@ -113,7 +92,7 @@ class Registry(Generic[T]):
         """
         item = self.get(name)
         if name not in self._codes:
-            self._codes[name] = self._code_of(item)
+            self._codes[name] = _code_of(item)
         return self._codes[name]
 
     def add(self, item: type[T], *, source: str, code: str = "") -> None:
@@ -135,6 +114,11 @@ class Registry(Generic[T]):
         if code:
             self._codes[name] = code
 
+    def remove(self, name: str) -> None:
+        """Forget a class that was added, if there is one."""
+        for known in (self._added, self._files, self._codes):
+            known.pop(name, None)
+
     def add_file(self, path: Path, *beside: Registry[Any]) -> list[str]:
         """Import a plugin file and register the classes it defines; return their names here.
 
@@ -145,60 +129,65 @@ class Registry(Generic[T]):
         """
         module, code = import_file(path)
         registries = (self, *beside)
-        found = [registry._classes_in(module) for registry in registries]
-        if not any(complete for complete, _ in found):
-            open_ones = [item for _, unfinished in found for item in unfinished]
-            lacking = [f"{c.__name__} lacks {', '.join(_unfinished(c))}" for c in open_ones]
-            what = f": {'; '.join(lacking)}." if lacking else "."
-            kinds = " or ".join(registry.kind for registry in registries)
+        defined = [(one, item) for one in registries for item in one._classes_in(module)]
+        complete = [(one, item) for one, item in defined if not inspect.isabstract(item)]
+        if not complete:
+            kinds = " or ".join(one.kind for one in registries)
+            lacking = "; ".join(f"{item.__name__} lacks {_unfinished(item)}" for _, item in defined)
             raise PluginError(
-                f"The plugin {path} defines no {'complete ' * bool(lacking)}{kinds}{what}",
+                f"The plugin {path} defines no complete {kinds}{lacking and f': {lacking}'}.",
                 hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
             )
-        for registry, (items, _) in zip(registries, found, strict=True):
-            for item in items:
-                registry.add(item, source=str(path))
-                registry._files[item.name], registry._codes[item.name] = path.absolute(), code
-        return [str(item.name) for item in found[0][0]]
+        for registry, item in complete:
+            registry.add(item, source=str(path), code=code)
+            registry._files[item.name] = path.absolute()
+        return [str(item.name) for registry, item in complete if registry is self]
 
-    def _classes_in(self, module: ModuleType) -> tuple[list[type[Any]], list[type[Any]]]:
-        """Return the classes of this kind that a module defines, and those it leaves unfinished."""
-        classes: list[type[Any]] = [
+    def _classes_in(self, module: ModuleType) -> list[type[Any]]:
+        """Return the classes of this kind that a module defines."""
+        return [
             item
             for item in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
-            if item.__module__ == module.__name__ and issubclass(item, self._base())
+            if item.__module__ == module.__name__ and issubclass(item, self._base)
         ]
-        complete = [item for item in classes if not _unfinished(item)]
-        return complete, [item for item in classes if item not in complete]
 
-    def _code_of(self, item: type[T]) -> str:
-        try:
-            file = Path(inspect.getfile(item))
-        except (TypeError, OSError):
+    def _load(self, name: str) -> type[T]:
+        entry, packages = self._entries[name], {_origin(e) for e in self._offered if e.name == name}
+        if not self._is_ours(name) and len(packages) > 1:
             raise PluginError(
-                f"The code of {item.__name__} lies in no file, so a change to it could not be "
-                "noticed later.",
-                hint=_FILE_GIVEN,
-            ) from None
-        return code_hash(own_files(file, item.__module__), item.__module__)
+                f"The {self.kind} '{name}' is offered by several packages: "
+                f"{', '.join(sorted(packages))}.",
+                hint="Remove all but one of them; which one is meant cannot be known.",
+            )
+        with foreign_code(
+            f"The {self.kind} '{name}' ({entry.value})",
+            hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
+        ):
+            found: type[T] = entry.load()
+        self._check(found, name=name, source=entry.value)
+        if not self._is_ours(name):
+            self._codes.setdefault(name, _code_of(found))  # now, before the file is edited
+        return found
 
     @cached_property
     def _offered(self) -> list[EntryPoint]:
         # Built-ins last: a third-party package cannot take a built-in's name.
-        return sorted(entry_points(group=self.group), key=_is_built_in)
+        return sorted(entry_points(group=self.group), key=lambda one: _origin(one) == _BUILT_IN)
 
     @property
     def _entries(self) -> dict[str, EntryPoint]:
         return {entry.name: entry for entry in self._offered}
 
+    def _is_ours(self, name: str) -> bool:
+        return _origin(self._entries[name]) == _BUILT_IN
+
+    @cached_property
     def _base(self) -> type[Any]:
-        module_name, _, class_name = self.base.rpartition(".")
-        base: type[Any] = getattr(importlib.import_module(module_name), class_name)
+        base: type[Any] = pkgutil.resolve_name(self.base)
         return base
 
-    def _check(self, item: object, *, name: str, source: str) -> None:
-        base = self._base()
-        if not isinstance(item, type) or not issubclass(item, base) or _unfinished(item):
+    def _check(self, item: type[Any], *, name: str, source: str) -> None:
+        if not isinstance(item, type) or not issubclass(item, self._base) or _unfinished(item):
             raise PluginError(f"{source} is not a complete subclass of {self.base}.")
         if not NAME.fullmatch(name) or name in RESERVED_NAMES:
             raise PluginError(
@@ -206,47 +195,47 @@ class Registry(Generic[T]):
                 hint="Letters, digits, - and _ only, at most 40, a letter first; "
                 f"and none of {', '.join(RESERVED_NAMES)}.",
             )
-        hints = get_type_hints(base).items()
+        hints = get_type_hints(self._base).items()
         declared = {f: get_args(hint)[0] for f, hint in hints if get_origin(hint) is ClassVar}
-        missing = [field for field in declared if not hasattr(item, field)]
-        if missing:
-            raise PluginError(f"{source}: {item.__name__} lacks {', '.join(missing)}.")
-        wrong = [field for field, kind in declared.items() if not _is_of(item, field, kind)]
-        if wrong:
+        wrong = [field for field, kind in declared.items() if not _has(item, field, kind)]
+        if wrong or getattr(item, "version", 1) < 1:
             raise PluginError(
-                f"{source}: {item.__name__} has another kind of {', '.join(wrong)} than"
-                f" {self.base} declares."
+                f"{source}: {item.__name__} lacks {', '.join(wrong or ['a version above 0'])},"
+                f" of the kind that {self.base} declares."
             )
-        if getattr(item, "version", 1) < 1:
-            raise PluginError(f"{source}: the version of {item.__name__} must be 1 or more.")
-        own = item.name  # type: ignore[attr-defined]
-        if own != name:
-            raise PluginError(f"{source} is registered as '{name}' but calls itself '{own}'.")
+        if item.name != name:
+            raise PluginError(f"{source} is registered as '{name}' but calls itself '{item.name}'.")
 
 
-def _is_of(item: type, field: str, kind: Any) -> bool:
+def _has(item: type, field: str, kind: Any) -> bool:
     value = getattr(item, field, None)
-    if get_origin(kind) is type:  # a class, which must do without arguments
-        return isinstance(value, type) and issubclass(value, get_args(kind)) and _starts(value)
-    return isinstance(value, kind)
-
-
-def _starts(item: type) -> bool:
+    if get_origin(kind) is not type:
+        return isinstance(value, kind)
+    if not (isinstance(value, type) and issubclass(value, get_args(kind))):
+        return False
     try:
-        item()
+        value()  # such as the settings, which must do without arguments
     except Exception:  # it is a plugin's code
         return False
     return True
 
 
-def _unfinished(item: type) -> list[str]:
+def _unfinished(item: type) -> str:
     """Return the abstract methods that `item` leaves open."""
-    return sorted(getattr(item, "__abstractmethods__", ()))
-
-
-def _is_built_in(entry: EntryPoint) -> bool:
-    return _origin(entry) == _BUILT_IN
+    return ", ".join(sorted(getattr(item, "__abstractmethods__", ())))
 
 
 def _origin(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "unknown"
+
+
+def _code_of(item: type) -> str:
+    try:
+        file = Path(inspect.getfile(item))
+    except (TypeError, OSError):
+        raise PluginError(
+            f"The code of {item.__name__} lies in no file, so a change to it could not be "
+            "noticed later.",
+            hint=_FILE_GIVEN,
+        ) from None
+    return code_hash(own_files(file, item.__module__), item.__module__)

@@ -23,7 +23,6 @@ from bench.errors import ConfigError
 from bench.plain_text import one_line, shown
 from bench.plain_yaml import UnreadableYamlError, read_yaml
 
-_LARGEST = 1e15
 _FORMS = "Values with commas, uniform:LOW:HIGH, loguniform:LOW:HIGH or int:LOW:HIGH."
 
 
@@ -121,10 +120,9 @@ def parse_params(items: list[str]) -> dict[str, Space]:
     for item in items:
         group, key, text = setting_in(item, "--param", form="RANGE", like="sgad.gamma=0.1,0.3,1")
         name = f"{group}.{key}"
-        owner = f"--param {one_line(name)}"
         if name in parsed:
-            raise ConfigError(f"{owner} is given twice.", hint=_FORMS)
-        parsed[name] = parse_space(text, owner=owner)
+            raise ConfigError(f"--param {one_line(name)} is given twice.", hint=_FORMS)
+        parsed[name] = parse_space(text, owner=f"--param {one_line(name)}")
     return parsed
 
 
@@ -135,9 +133,13 @@ def parse_space(text: str, *, owner: str) -> Space:
         ConfigError: it is none of the forms, or its ends are not in order.
     """
     kind, colon, ends = text.strip().partition(":")
-    if colon and kind in {"uniform", "loguniform", "int"}:
-        return _between(kind, ends, owner)
-    return Choice(_values(text, owner))
+    try:
+        if colon and kind in {"uniform", "loguniform", "int"}:
+            return _between(kind, *ends.split(":"))
+        return Choice(_values(text))
+    except (ValueError, TypeError, UnreadableYamlError) as error:
+        said = one_line(str(error), longest=80)
+        raise ConfigError(f"{owner}: {shown(text)} is not a range: {said}.", hint=_FORMS) from None
 
 
 def written(settings: Mapping[str, Any]) -> str:
@@ -145,31 +147,21 @@ def written(settings: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in settings.items())
 
 
-def _between(kind: str, ends: str, owner: str) -> Space:
-    try:
-        low, high = (float(part) for part in ends.split(":"))
-    except ValueError:
-        raise ConfigError(f"{owner}: {shown(ends)} is not LOW:HIGH.", hint=_FORMS) from None
-    if not low < high:
-        raise ConfigError(f"{owner}: {low:g} is not below {high:g}.", hint=_FORMS)
-    if max(-low, high) > _LARGEST:
-        raise ConfigError(f"{owner}: a range ends at most at {_LARGEST:g}.", hint=_FORMS)
+def _between(kind: str, low_text: str, high_text: str) -> Space:
+    low, high = float(low_text), float(high_text)
+    if not low < high or not math.isfinite(high - low):
+        raise ValueError(f"{low:g} is not below {high:g}")
+    if kind == "int":
+        return Integers(int(low_text), int(high_text))
     if kind == "loguniform" and low <= 0:
-        raise ConfigError(f"{owner}: a logarithmic range starts above 0, not at {low:g}.")
-    if kind != "int":
-        return Uniform(low, high) if kind == "uniform" else LogUniform(low, high)
-    if low != int(low) or high != int(high):
-        raise ConfigError(f"{owner}: int:{one_line(ends)} has ends that are not whole.")
-    return Integers(int(low), int(high))
+        raise ValueError(f"a logarithmic range starts above 0, not at {low:g}")
+    return Uniform(low, high) if kind == "uniform" else LogUniform(low, high)
 
 
-def _values(text: str, owner: str) -> tuple[Any, ...]:
-    try:
-        values = read_yaml(f"[{text}]")
-    except UnreadableYamlError:
-        values = None
+def _values(text: str) -> tuple[Any, ...]:
+    values = read_yaml(f"[{text}]")
     if not isinstance(values, list) or not values or None in values:
-        raise ConfigError(f"{owner}: {shown(text)} is not a range.", hint=_FORMS)
+        raise ValueError("values are missing")
     if any(value in values[:place] for place, value in enumerate(values)):
-        raise ConfigError(f"{owner}: a value stands twice in {shown(text)}.")
+        raise ValueError("a value stands twice")
     return tuple(values)

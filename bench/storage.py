@@ -7,22 +7,21 @@ killed process leaves of them, the names of files set aside, and locks; knows no
 from __future__ import annotations
 
 import errno
-import glob
-import json
+import fcntl
 import math
 import os
-import platform
 import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
 
 from bench.errors import StorageError
 
 MIB = 1 << 20
+_LEFTOVER_S = 3600
+_LOOK_EVERY_S = 0.1
 
 
 def read_limited(path: Path, *, limit_bytes: int) -> bytes:
@@ -54,11 +53,6 @@ def reason_of(error: OSError) -> str:
     """Return why a file cannot be read, in a few words."""
     return error.strerror or str(error) or type(error).__name__
 
-
-try:
-    import fcntl
-except ImportError:  # not on every system; then there are no locks
-    fcntl = None  # type: ignore[assignment]
 
 _ELSEWHERE = "Choose another folder with --results-dir or $BENCH_RESULTS."
 _FREE = "Free some space and run again."
@@ -114,8 +108,7 @@ def make_folder(path: Path) -> Path:
 def write_atomically(path: Path, content: bytes, *, elsewhere: str = _ELSEWHERE) -> None:
     """Replace `path` by `content` so that every reader sees the old file or the new one, whole.
 
-    Of two writers the last wins. What killed writers left of this file is removed. The folder must
-    exist.
+    Of two writers the last wins. What killed writers left is removed. The folder must exist.
 
     Raises:
         StorageError: the folder is read-only, full or gone; an old file is left as it was.
@@ -123,50 +116,15 @@ def write_atomically(path: Path, content: bytes, *, elsewhere: str = _ELSEWHERE)
     with storage_errors(path, elsewhere=elsewhere):
         _replace(path, content)
         _sync_folder(path.parent)
-    remove_leftovers(path.parent, name=path.name)
+    remove_leftovers(path.parent)
 
 
-def remove_leftovers(folder: Path, *, name: str = "*") -> list[Path]:
-    """Delete the temporary files of killed processes in `folder`, of one file or of all.
-
-    A living writer holds a lock on its temporary file, so that it is left alone. Where the system
-    has no locks nothing is deleted.
-    """
-    removed: list[Path] = []
-    pattern = name if name == "*" else glob.escape(name)
-    for path in sorted(folder.glob(f".{pattern}.{'[0-9a-f]' * 12}.tmp")):
-        # Gone already, or of another user: nothing to clean up.
-        with suppress(OSError), path.open("rb") as file:
-            if try_lock(file.fileno()) == "held":
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of killed processes in `folder`: those older than an hour."""
+    for path in folder.glob(f".*.{'[0-9a-f]' * 12}.tmp"):
+        with suppress(OSError):  # gone already, or of another user: nothing to clean up
+            if time.time() - path.stat().st_mtime > _LEFTOVER_S:
                 path.unlink()
-                removed.append(path)
-    return removed
-
-
-def temporary_beside(path: Path) -> Path:
-    """Return a name for a temporary file that `remove_leftovers` knows as one of `path`."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-
-
-def is_ours(handle: int) -> bool:
-    """Lock a temporary file just created; False if one who removes leftovers was quicker."""
-    return try_lock(handle) != "taken" and os.fstat(handle).st_nlink > 0
-
-
-def try_lock(handle: int) -> Literal["held", "taken", "unknown"]:
-    """Lock an open file for this process without waiting; the kernel frees it with the process.
-
-    "taken": another one has it. "unknown": the system or the file system has no locks.
-    """
-    if fcntl is None:
-        return "unknown"
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "taken"
-    except OSError:
-        return "unknown"
-    return "held"
 
 
 def set_aside(path: Path) -> Path | None:
@@ -187,23 +145,17 @@ def set_aside(path: Path) -> Path | None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    while True:
-        temporary = temporary_beside(path)
-        try:
-            # "x" and not mkstemp: it gets the permissions that the user's umask gives a new file.
-            with temporary.open("xb") as file:
-                if not is_ours(file.fileno()):
-                    continue
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                if fcntl is None:
-                    file.close()  # a system without these locks renames no open file
-                os.replace(temporary, path)
-                return
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        # "x" and not mkstemp: it gets the permissions that the user's umask gives a new file.
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -216,67 +168,44 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-_LOOK_EVERY_S = 0.1
-
-
 @contextmanager
 def locked(
     path: Path, *, note: Callable[[str], None], patience_s: float = math.inf
 ) -> Iterator[None]:
-    """Hold the lock file `path` in an existing folder; it is removed at the end.
+    """Hold the lock file `path` in an existing folder; the kernel frees it with the process.
 
-    `note` hears once who holds it, while that one is waited for, or that there are no locks here.
-    Do not take the same lock again inside: even one's own is waited for.
+    `note` hears once that another one holds it, or that there are no locks here. Do not take the
+    same lock again inside: even one's own is waited for.
 
     Raises:
         StorageError: the folder is read-only or gone, or the holder keeps it beyond `patience_s`.
     """
-    handle = _acquire(path, note=note, patience_s=patience_s)
+    with storage_errors(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        _wait_for(path, handle, note=note, patience_s=patience_s)
         yield
     finally:
-        if handle is not None:
-            # The folder may have been removed and made anew: another one's file is not ours.
-            with suppress(OSError):
-                if _is_there(path, handle):
-                    path.unlink()
-            os.close(handle)
+        os.close(handle)
 
 
-def _acquire(path: Path, *, note: Callable[[str], None], patience_s: float) -> int | None:
+def _wait_for(path: Path, handle: int, *, note: Callable[[str], None], patience_s: float) -> None:
     since, told = time.monotonic(), False
     while True:
-        with storage_errors(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        answer = try_lock(handle)
-        if answer == "held" and _is_there(path, handle):
-            with suppress(OSError):  # a full disk refuses the name; the lock holds all the same
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, json.dumps([platform.node(), os.getpid()]).encode(), 0)
-            return handle
-        holder = "Another process"
-        with suppress(OSError, ValueError, TypeError):
-            host, process = json.loads(os.pread(handle, 1000, 0))
-            holder = f"Process {process} on {host}"
-        os.close(handle)
-        if answer == "unknown":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        except OSError:  # a file system without locks
             note(f"No locks in {path.parent}: start nothing else that writes there.")
-            return None
-        if answer == "held":
-            continue  # of a file that its last holder removed
+            return
         if not told:
-            note(f"{holder} is at work in {path.parent}; waiting for it.")
+            note(f"Another process is at work in {path.parent}; waiting for it.")
             told = True
         if time.monotonic() - since > patience_s:
             raise StorageError(
-                f"{holder} has held {path} for more than {patience_s:.0f} s.",
+                f"Another process has held {path} for more than {patience_s:.0f} s.",
                 hint="Run again when it is done, or end it.",
             )
         time.sleep(_LOOK_EVERY_S)
-
-
-def _is_there(path: Path, handle: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False

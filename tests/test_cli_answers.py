@@ -23,11 +23,10 @@ def results(tmp_path: Path, make_record: Callable[..., RunRecord]) -> Path:
     return store.results_dir
 
 
-def test_a_filter_that_matches_nothing_names_what_is_recorded(results: Path) -> None:
+def test_a_filter_that_matches_nothing_is_said(results: Path) -> None:
     outcome = bench("results", "--filter", "method=act", results=results)
     assert outcome.exit_code == 0
     assert "No run matches 'method=act'" in outcome.stderr
-    assert "method blockdrop, resnet, sgad" in outcome.stderr
     assert "bench run" not in outcome.stderr
 
 
@@ -97,9 +96,8 @@ def test_an_unknown_listing_gets_a_plain_message(results: Path) -> None:
     ("text", "words"),
     [
         ("metods: sgad", "Did you mean 'methods'?"),
-        ("set: {sgad.d_max: 1}", "settings: {method: {key: value}}"),
         ("settings: [sgad.d_max=1]", "settings: {method: {key: value}}"),
-        ("steps: [{methods: sgad}]", "bench campaign"),
+        ("steps: [{methods: sgad}]", "no option 'steps'"),
     ],
 )
 def test_a_wrong_file_of_options_is_refused_with_the_way_out(

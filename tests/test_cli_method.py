@@ -108,7 +108,7 @@ def test_the_class_is_called_like_the_module_and_hides_nothing(name: str, cls: s
         ("2fast", "cannot be the name"),
         ("../evil", "cannot be the name"),
         ("größe", "cannot be the name"),
-        ("x" * 41, "At most 40"),
+        ("x" * 41, "at most 40"),
         ("class", "a reserved name"),
         ("train", "a reserved name"),
         ("sgad", "a method called 'sgad' already"),
@@ -287,13 +287,3 @@ def test_the_summary_counts_what_there_is() -> None:
     table = outcome_table(outcomes)
     assert str(table.title) == "toy: 1 exempt"
     assert table.row_count == 1
-
-
-def test_a_reason_that_several_checks_have_is_told_once() -> None:
-    reasons = ("no path", "no path", "", "no path", "no gates")
-    outcomes = [
-        CheckResult("toy", f"check{n}", "All is well.", "exempt" if reason else "passed", reason)
-        for n, reason in enumerate(reasons)
-    ]
-    told = [str(cell).partition("Exempt: ")[2] for cell in outcome_table(outcomes).columns[2].cells]
-    assert told == ["no path", "as above", "", "as above", "no gates"]

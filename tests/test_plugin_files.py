@@ -13,7 +13,6 @@ from strangers import GOOD, methods
 
 from bench.errors import PluginError
 from bench.method import Method
-from bench.plugin_files import check_own
 from bench.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -71,22 +70,6 @@ def test_two_plugins_cannot_mean_different_files_by_one_name(
     other = plugin("b", "from lengths import EPOCHS", name="other", lengths="EPOCHS = 8\n")
     with pytest.raises(PluginError, match=r"'lengths' from .*a.lengths\.py"):
         methods.add_file(other)
-
-
-def test_a_helper_in_a_folder_called_like_a_package_of_skipbench_is_explained(
-    methods: Registry[Method], plugin: Callable[..., Path]
-) -> None:
-    path = plugin("a", "from methods.lengths import EPOCHS")
-    (path.parent / "methods").mkdir()
-    (path.parent / "methods" / "lengths.py").write_text("EPOCHS = 7\n")
-    with pytest.raises(PluginError, match=r"No module named 'methods\.lengths'") as caught:
-        methods.add_file(path)
-    assert "'methods' is a package of skipbench" in str(caught.value.hint)
-
-
-def test_the_packages_of_skipbench_are_its_own() -> None:
-    for package in ("bench", "methods", "baselines"):
-        check_own(package)
 
 
 @pytest.mark.parametrize("package", ["methods", "baselines", "bench"])

@@ -10,14 +10,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from bench.errors import BenchError, Unsupported
+from bench.errors import BenchError, DataError, Unsupported
 from bench.plain_text import one_line
 from bench.report.tables.cells import folding_table
 from bench.storage import storage_errors
@@ -62,51 +62,43 @@ def probe_table(found: list[Probe]) -> Table:
 
 def checks(results_dir: Path, data_dir: Path) -> list[Probe]:
     """Try everything that a run may need."""
-    needed = [_tried("skipbench", lambda: version("skipbench"))]
-    needed += [_package(name, "needed: pip install skipbench") for name in _CORE]
-    needed += [_tried("skipping path", _skipping), _tried("methods", _methods)]
-    needed.append(_writable("results folder", results_dir))
-    optional = [_package(name, meaning) for name, meaning in _OPTIONAL.items()]
-    optional.append(_device())
-    optional += [replace(check, what=f"runtime {check.what}") for check in runtime_checks()]
-    optional.append(_writable("data folder", data_dir))
-    optional += [_dataset(name, data_dir) for name in ("cifar10", "cifar100")]
+    core = ("skipbench", *_CORE)
+    needed = [
+        *(_tried(name, partial(_version, name), meaning="pip install skipbench") for name in core),
+        _tried("skipping path", _skipping),
+        _tried("methods", _methods),
+        _tried("results folder", partial(_writable, results_dir)),
+    ]
+    optional = [
+        *(_tried(n, partial(_version, n), meaning=means) for n, means in _OPTIONAL.items()),
+        _tried("CUDA", _device),
+        *(replace(check, what=f"runtime {check.what}") for check in runtime_checks()),
+        _tried("data folder", partial(_writable, data_dir)),
+        *(_tried(name, partial(_dataset, name, data_dir)) for name in ("cifar10", "cifar100")),
+    ]
     return [replace(check, needed=True) for check in needed] + optional
 
 
-def _package(name: str, meaning: str) -> Probe:
-    distribution = _DISTRIBUTIONS.get(name, name)
-    try:
-        importlib.import_module(name)
-        return Probe(distribution, True, version(distribution))
-    except PackageNotFoundError:
-        return Probe(distribution, True, "version unknown")
-    except Exception as error:
-        return Probe(distribution, False, f"{type(error).__name__}: {error} ({meaning})")
-
-
-def _tried(what: str, attempt: Callable[[], str]) -> Probe:
+def _tried(what: str, attempt: Callable[[], str], *, meaning: str = "") -> Probe:
+    """Return whether `attempt` works, and what it says; `meaning` is what does not without it."""
     try:
         return Probe(what, True, attempt())
-    except BenchError as error:
-        return Probe(what, False, str(error))
     except Exception as error:
-        return Probe(what, False, f"{type(error).__name__}: {error}")
+        said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        return Probe(what, False, said + (f" ({meaning})" if meaning else ""))
 
 
-def _device() -> Probe:
+def _version(package: str) -> str:
+    importlib.import_module(package)
+    return version(_DISTRIBUTIONS.get(package, package))
+
+
+def _device() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return Probe("CUDA", False, f"none; {torch.get_num_threads()} CPU threads are used")
-    return _tried("CUDA", lambda: torch.cuda.get_device_name())
-
-
-def _small_net() -> GatedResNet:
-    from bench.networks.gated import GatedResNet
-    from bench.networks.trunk import Backbone
-
-    return GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
+        raise Unsupported(f"none; {torch.get_num_threads()} CPU threads are used")
+    return torch.cuda.get_device_name()
 
 
 def runtime_checks() -> list[Probe]:
@@ -128,6 +120,13 @@ def _runtime(name: str) -> str:
     return runtime.summary
 
 
+def _small_net() -> GatedResNet:
+    from bench.networks.gated import GatedResNet
+    from bench.networks.trunk import Backbone
+
+    return GatedResNet(Backbone("resnet8", 10, (3, 32, 32))).eval()
+
+
 def _skipping() -> str:
     import torch
 
@@ -142,18 +141,17 @@ def _methods() -> str:
     return ", ".join(METHODS.get(name).name for name in METHODS.names())
 
 
-def _writable(what: str, folder: Path) -> Probe:
-    def attempt() -> str:
-        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with storage_errors(folder), tempfile.TemporaryFile(dir=nearest):
-            return f"{folder} can be written"
-
-    return _tried(what, attempt)
+def _writable(folder: Path) -> str:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    with storage_errors(folder), tempfile.TemporaryFile(dir=nearest):
+        return f"{folder} can be written"
 
 
-def _dataset(name: str, data_dir: Path) -> Probe:
+def _dataset(name: str, data_dir: Path) -> str:
     from bench.data.load import verify
 
     reports = verify(name, data_dir=data_dir)
-    good = [report for report in reports if report.status == "ok"]
-    return Probe(name, bool(good), (good or list(reports))[0].detail)
+    good = [report.detail for report in reports if report.status == "ok"]
+    if not good:
+        raise DataError(reports[0].detail)
+    return good[0]

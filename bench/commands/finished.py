@@ -20,6 +20,9 @@ from bench.console import stderr, stdout
 from bench.errors import ConfigError
 from bench.folders import Folders
 
+OneDataset = Annotated[str | None, typer.Option(help="Default: the only one recorded.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
 
 @command("results_dir")
 def results(
@@ -40,7 +43,8 @@ def results(
 
     rows, problems = drawing.results(folders, expression=filter)
     if not rows:
-        say(drawing.why_none(folders, expression=filter))
+        none = drawing.no_runs_in(folders.results)
+        say(f"No run matches '{filter}'." if filter else f"{none} Start with: bench run")
     if format != "table":
         from bench.report.tables.results import render
 
@@ -54,7 +58,7 @@ def results(
 @command("results_dir")
 def pareto(
     folders: Folders,
-    dataset: Annotated[str | None, typer.Option(help="Default: the only one recorded.")] = None,
+    dataset: OneDataset = None,
     x: Annotated[
         Literal["nflops", "macs", "latency_ms"], typer.Option(help="The cost axis.")
     ] = "nflops",
@@ -75,7 +79,7 @@ def pareto(
 @command("data_dir", "results_dir")
 def report(
     folders: Folders,
-    dataset: Annotated[str | None, typer.Option(help="Default: the only one recorded.")] = None,
+    dataset: OneDataset = None,
     out: Annotated[
         Path | None, typer.Option(help="A folder. Default: RESULTS/report/DATASET.")
     ] = None,
@@ -105,10 +109,9 @@ def latency(
         Literal["smoke", "default", "publish"], typer.Option(help="How thoroughly.")
     ] = "default",
     runtime: Annotated[
-        str | None,
-        typer.Option(help="With commas, or all. Default: all that fit."),
+        str | None, typer.Option(help="With commas, or all. Default: all that fit.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     dataset: OwnImages = None,
 ) -> None:
@@ -126,7 +129,7 @@ def latency(
         outcome = api.latency(
             runs,
             folders,
-            batch_sizes=() if batch_sizes is None else _whole_numbers(batch_sizes),
+            batch_sizes=_whole_numbers(batch_sizes or ""),
             profile=profile,
             runtimes=[name.strip() for name in (runtime or "").split(",") if name.strip()],
             device=device,
@@ -140,20 +143,17 @@ def latency(
     show_failures(outcome.failures, debug=debug)
 
 
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
+def _whole_numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise ConfigError(f"'{text}' is not a list of batch sizes.", hint="Like 1,32,256.")
-    return numbers
+    return [int(part) for part in parts]
 
 
 @command("results_dir")
 def figures(
     folders: Folders,
-    dataset: Annotated[str | None, typer.Option(help="Default: the only one timed.")] = None,
+    dataset: OneDataset = None,
     out: Annotated[Path | None, typer.Option(help="A folder. Default: RESULTS/figures.")] = None,
 ) -> None:
     """Draw time against MACs, and where their orders disagree, from all runs that were timed.
@@ -171,7 +171,7 @@ def evaluate(
     folders: Folders,
     debug: bool,
     runs: FinishedRuns,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Device = "auto",
     dataset: OwnImages = None,
 ) -> None:
     """Evaluate finished runs again from their weights, and add what their records lack.
@@ -199,12 +199,9 @@ def export(
     point: Point = None,
     out: Annotated[
         str | None,
-        typer.Option(help="File, or folder with a slash at its end. Default: RESULTS/exports/."),
+        typer.Option(help="File, or existing folder. Default: RESULTS/exports/."),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="The folder of images of a run on a folder."),
-    ] = None,
+    dataset: OwnImages = None,
 ) -> None:
     """Write the inference network of a run to a file, after checking it against the run.
 

@@ -5,6 +5,8 @@ Owns no registry; reads each room's own catalogue.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ from rich.text import Text
 
 from bench.errors import UnknownNameError
 from bench.plain_text import one_line
-from bench.report.tables.cells import ReportTable, aligned, folding_table
+from bench.report.tables.cells import aligned, folding_table, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,11 +29,17 @@ def listing(what: str, results_dir: Path) -> RenderableType:
     Raises:
         UnknownNameError: there is no such table.
     """
-    tables = {"methods": _methods, "datasets": _datasets, "backbones": _backbones}
-    tables |= {"recipes": _recipes, "runtimes": _runtimes}
-    if what not in {"runs", *tables}:
-        raise UnknownNameError("listing", what, ["runs", *tables])
-    return _runs(results_dir) if what == "runs" else tables[what]()
+    tables: dict[str, Callable[[], RenderableType]] = {
+        "methods": _methods,
+        "datasets": _datasets,
+        "backbones": _backbones,
+        "recipes": _recipes,
+        "runtimes": _runtimes,
+        "runs": partial(_runs, results_dir),
+    }
+    if what not in tables:
+        raise UnknownNameError("listing", what, tables)
+    return tables[what]()
 
 
 def _add(table: Table, *cells: str, style: str | None = None) -> None:
@@ -44,17 +52,17 @@ def _methods() -> Table:
     from bench.method import METHODS
 
     table = folding_table("method", "decides", "settings (defaults)", "reference")
+    found: list[type[Method]] = []
     broken: list[tuple[str, str]] = []
-    found: dict[str, list[type[Method]]] = {role: [] for role in ("dense", "dynamic", "control")}
-    for name in METHODS.names():
+    for name in METHODS:
         try:
-            method = METHODS.get(name)
-            found[method.tags.role].append(method)
+            found.append(METHODS.get(name))
         except PluginError as error:
             broken.append((name, error.message))
-    for methods in found.values():
-        for method in methods:
-            _add(table, *_described(method))
+    for role in ("dense", "dynamic", "control"):
+        for method in found:
+            if method.tags.role == role:
+                _add(table, *_described(method))
     for name, reason in broken:
         _add(table, name, "broken", reason, "", style="red")
     return table
@@ -134,16 +142,18 @@ def _runtimes() -> Table:
 
 
 def _runs(results_dir: Path) -> RenderableType:
+    from bench.drawing import no_runs_in
     from bench.records.store import Problem, RunStore
 
-    heads = ("run", "status", "variant", "created")
     problems = list[Problem]()
-    records = RunStore(results_dir).read_each(problems)
-    lines = [[r.run, r.status, r.variant, r.created] for r in records]
-    lines += [[problem.name, "not counted", problem.reason, ""] for problem in problems]
+    lines = [
+        {"run": r.run, "status": r.status, "variant": r.variant, "created": r.created}
+        for r in RunStore(results_dir).read_each(problems)
+    ]
+    lines += [
+        {"run": problem.name, "status": "not counted", "variant": problem.reason, "created": ""}
+        for problem in problems
+    ]
     if not lines:
-        missing = "" if results_dir.exists() else ", which does not exist"
-        return Text(f"No runs in {results_dir}{missing}. Start with: bench run")
-    cells = tuple(tuple(one_line(cell) for cell in line) for line in lines)
-    table = ReportTable("runs", "", heads, cells)
-    return aligned(table)
+        return Text(f"{no_runs_in(results_dir)} Start with: bench run")
+    return aligned(table_of("runs", "", lines))

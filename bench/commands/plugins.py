@@ -6,7 +6,7 @@ import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,8 @@ from bench.errors import ConfigError, UnknownNameError
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
-    from bench.method import MethodConfig
+    from bench.method import Method
     from bench.testing import Check, CheckResult
 
 _STYLES = {"passed": "green", "failed": "bold red", "exempt": "yellow", "not tried": "yellow"}
@@ -39,13 +38,11 @@ def new_method(
 
     * `bench method new my_method`
     """
-    from bench.registry import METHODS_GROUP, Registry
+    from bench.registry import METHODS_GROUP, names_in
     from bench.scaffold.package import new_package
 
-    # Names are all that is needed: the other road to them imports torch.
-    known: Registry[Any] = Registry(kind="method", group=METHODS_GROUP, base="")
     folder = out or Path(name)
-    for path in new_package(name, folder, taken=known.names()):
+    for path in new_package(name, folder, taken=names_in(METHODS_GROUP)):
         typer.echo(path)
     say(
         f"Next:  pip install -e {folder}\n"
@@ -64,11 +61,10 @@ def new_backbone(
 
     * `bench backbone new my_backbone`
     """
-    from bench.registry import BACKBONES_GROUP, Registry
+    from bench.registry import BACKBONES_GROUP, names_in
     from bench.scaffold.package import new_backbone
 
-    known: Registry[Any] = Registry(kind="backbone", group=BACKBONES_GROUP, base="")
-    file = new_backbone(name, out or Path(f"{name}.py"), taken=known.names())
+    file = new_backbone(name, out or Path(f"{name}.py"), taken=names_in(BACKBONES_GROUP))
     typer.echo(file)
     say(
         f"Next:  bench backbone check {name} --plugin {file}\n"
@@ -98,15 +94,36 @@ def check_methods(
     * `bench method check --plugin my_method.py --set my_method.cost=0.2`
     * `bench method check all --backbone torchvision/resnet18`
     """
+    from bench.engine.plan import ALL
     from bench.method import METHODS
+    from bench.options import parse_settings
+    from bench.plugins import method_config
     from bench.testing import checks_of
 
-    configs = _configs(_chosen(names or plugged), set_ or [])
+    given = names or plugged
+    if not given:
+        raise ConfigError(
+            "No method is named.", hint="Name some, or all, or give a file with --plugin."
+        )
+    chosen = {name: _known(name) for name in (METHODS if ALL in given else given)}
+    settings = parse_settings(set_ or [])
+    for other in settings.keys() - chosen:
+        raise ConfigError(f"'{other}' is not among what is checked: {', '.join(chosen)}.")
     suites = {
-        name: checks_of(METHODS.get(name), config=config, backbone=backbone)
-        for name, config in configs.items()
+        name: checks_of(kind, config=method_config(kind, settings.get(name, {})), backbone=backbone)
+        for name, kind in chosen.items()
     }
     _attempt(suites, debug=debug)
+
+
+def _known(name: str) -> type[Method]:
+    from bench.method import METHODS
+
+    try:
+        return METHODS.get(name)
+    except UnknownNameError as error:
+        own = "One of your own: pip install -e its folder first, or --plugin FILE."
+        raise ConfigError(error.message, hint=f"{error.hint} {own}") from None
 
 
 @backbone.command("check")
@@ -149,70 +166,27 @@ def _attempt(suites: Mapping[str, Sequence[Check]], *, debug: bool) -> None:
         raise typer.Exit(1)
 
 
-def _configs(names: list[str], given: list[str]) -> dict[str, MethodConfig]:
-    """Return the settings of each method, by its name."""
-    from bench.method import METHODS
-    from bench.options import parse_settings
-    from bench.plugins import method_config
-
-    settings = parse_settings(given)
-    for name in settings:
-        if name not in names:
-            raise ConfigError(
-                f"--set {name}.{next(iter(settings[name]))}: '{name}' is not among what is checked:"
-                f" {', '.join(names)}."
-            )
-    return {name: method_config(METHODS.get(name), settings.get(name, {})) for name in names}
-
-
-def _chosen(names: list[str]) -> list[str]:
-    from bench.engine.plan import ALL
-    from bench.method import METHODS
-
-    if not names:
-        raise ConfigError(
-            "No method is named.", hint="Name some, or all, or give a file with --plugin."
-        )
-    chosen = METHODS.names() if ALL in names else list(dict.fromkeys(names))
-    for name in chosen:
-        try:
-            METHODS.get(name)
-        except UnknownNameError as error:
-            own = "One of your own: pip install -e its folder first, or --plugin FILE."
-            raise ConfigError(error.message, hint=f"{error.hint} {own}") from None
-    return chosen
-
-
 def outcome_table(outcomes: Sequence[CheckResult]) -> Table:
-    """Return one row per check: its name, what came of it, what it proves and what is wrong; a
-    reason that several have in full once."""
+    """Return one row per check: its name, what came of it, what it proves and what is wrong."""
     from rich.text import Text
 
     from bench.report.tables.cells import folding_table
 
     counts = Counter[str](outcome.status for outcome in outcomes)
     said = ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
-    title = f"{outcomes[0].method}: {said}" if outcomes else "nothing checked"
-    table = folding_table("check", "outcome", "what it proves", title=title)
+    table = folding_table(
+        "check", "outcome", "what it proves", title=f"{outcomes[0].method}: {said}"
+    )
     for column in table.columns[:2]:
         column.no_wrap = True
-    before = ""
     for outcome in outcomes:
-        status = Text(outcome.status, style=_STYLES[outcome.status])
-        table.add_row(Text(outcome.check), status, _details(outcome, before))
-        before = outcome.detail or before
+        style = _STYLES[outcome.status]
+        details = Text(outcome.proves)
+        if outcome.status in ("exempt", "not tried"):
+            details.append(f"\n{outcome.status.capitalize()}: {outcome.detail}", style=style)
+        elif outcome.detail:
+            details.append(f"\n{outcome.detail}", style="red")
+        if outcome.cause:
+            details.append(f"\nLikely cause: {outcome.cause}", style="red")
+        table.add_row(Text(outcome.check), Text(outcome.status, style=style), details)
     return table
-
-
-def _details(outcome: CheckResult, before: str) -> Text:
-    from rich.text import Text
-
-    text = Text(outcome.proves)
-    if outcome.status in ("exempt", "not tried"):
-        reason = "as above" if outcome.detail == before else outcome.detail
-        text.append(f"\n{outcome.status.capitalize()}: {reason}", style="yellow")
-    elif outcome.detail:
-        text.append(f"\n{outcome.detail}", style="red")
-    if outcome.cause:
-        text.append(f"\nLikely cause: {outcome.cause}", style="red")
-    return text

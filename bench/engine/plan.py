@@ -18,9 +18,9 @@ from bench.errors import ConfigError, PluginError, UnknownNameError
 from bench.method import METHODS, DerivedMethod, Method
 from bench.networks.trunk import OWN, Backbone
 from bench.networks.weights import Weights, fitted_to
-from bench.options import RunOptions
+from bench.options import RunOptions, validated
 from bench.plain_text import one_line
-from bench.plugins import backbone_spec, code_of, method_config, validated
+from bench.plugins import backbone_spec, code_of, method_config
 from bench.recipes import Budget, OptimizerSpec, Recipe, recipe_named
 
 Options = TypeVar("Options", bound=RunOptions)

@@ -5,7 +5,6 @@ Owns the order of these steps and what is said of them.
 
 from __future__ import annotations
 
-import os
 import re
 from functools import partial
 from pathlib import Path
@@ -76,7 +75,7 @@ def export_record(
 ) -> Exported:
     """Write the inference network of one operating point, the first unless named.
 
-    `out` is a file, or a folder if it is one or ends in a slash.
+    `out` is a file or an existing folder.
 
     Raises:
         ConfigError: there is no such point, a package is missing, or `out` has the suffix of
@@ -85,9 +84,8 @@ def export_record(
         Unsupported: the network cannot be written in this format; the message says why.
     """
     suffix = SUFFIXES[file_format]
-    into_folder = out is None or str(out).endswith(("/", os.sep)) or Path(out).is_dir()
     path = place.store.results_dir / FOLDER if out is None else Path(out)
-    if not into_folder and path.suffix.lower() in {*SUFFIXES.values()} - {suffix}:
+    if path.suffix.lower() in {*SUFFIXES.values()} - {suffix}:
         raise ConfigError(
             f"--out {out} has the suffix of another format than {file_format}.",
             hint=f"A {file_format} file ends in {suffix}.",
@@ -101,9 +99,9 @@ def export_record(
     number = _number_of(record, point)
     x_nchw = first_images(record.spec, place, count=IMAGES)
     run = rebuilt_as_recorded(record, place)[number].net
-    described = describe(record, number, place, [unit.name for unit in run.units()])
+    described = describe(record, number, place.dataset.info, [unit.name for unit in run.units()])
     made, difference = _made(run, described, x_nchw, file_format=file_format)
-    if into_folder:
+    if out is None or path.is_dir():
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
         path = path / f"{name}{suffix}"
     with chosen_with_out(None if out is None else path):
@@ -141,7 +139,7 @@ def _made(
         said = error.message if isinstance(error, BenchError) else said
         raise Unsupported(
             f"The network cannot be exported in this format. {said}",
-            hint="As safetensors any network with a skipping path can be.",
+            hint="The other format may be able to hold it.",
         ) from error
 
 
@@ -188,21 +186,13 @@ def _difference(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:
     expected, (logits_nk, executed_nu) = run.execute(x_nchw), answer(x_nchw)
     if logits_nk.shape != expected.logits.shape or executed_nu.shape != expected.executed.shape:
         raise EquivalenceError("The file would answer in another shape than the run.")
-    other_n = (executed_nu != expected.executed).any(dim=1)
-    if other_n.any():
-        raise EquivalenceError(
-            f"The file would run other units than the run for {int(other_n.sum())} of"
-            f" {len(x_nchw)} images."
-        )
+    units_n = (executed_nu != expected.executed).any(dim=1)
+    class_n = logits_nk.argmax(dim=1) != expected.logits.argmax(dim=1)
     difference = (logits_nk - expected.logits).abs().max().item()
-    if not difference <= ATOL:  # so that NaN fails too
+    if units_n.any() or class_n.any() or not difference <= ATOL:  # so that NaN fails too
         raise EquivalenceError(
-            f"The logits of the file would differ from the run's by {difference:.1e};"
-            f" allowed is {ATOL:.0e}."
-        )
-    other_n = logits_nk.argmax(dim=1) != expected.logits.argmax(dim=1)
-    if other_n.any():
-        raise EquivalenceError(
-            f"The file would choose another class for {int(other_n.sum())} of {len(x_nchw)} images."
+            f"The file would differ from the run on {len(x_nchw)} images: other units for"
+            f" {int(units_n.sum())}, another class for {int(class_n.sum())}, logits by up to"
+            f" {difference:.1e} (allowed is {ATOL:.0e})."
         )
     return difference

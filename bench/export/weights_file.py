@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.config import Frozen, RunSpec
-from bench.engine.building import Workplace, parent_of
+from bench.config import Frozen
+from bench.data.images import DatasetInfo
 from bench.errors import WeightsError
-from bench.method import METHODS, Backbone, DerivedMethod, DynamicNet, Point, Source, SourcePoint
+from bench.method import METHODS, Backbone, DynamicNet
 from bench.plugins import MethodCode, code_of, method_config
 from bench.records.record import Conformance, RunRecord
 
@@ -36,23 +36,6 @@ _FORMS: dict[Form, str] = {
     "branches": "real branches, what an image skips is not computed",
 }
 _BATCHES: dict[Batch, str] = {"any": "batches of any size", "one": "one image at a time"}
-
-
-class SourcePointNote(Frozen):
-    """One operating point of a source: what a control may choose by."""
-
-    name: str
-    block_rates: dict[str, float]
-    nflops: float
-
-
-class SourceNote(Frozen):
-    """The run that a control was derived from, as far as its network depends on it."""
-
-    method: str
-    settings: dict[str, Any]
-    points: tuple[SourcePointNote, ...]
-    source: SourceNote | None = None
 
 
 class Description(Frozen):
@@ -89,7 +72,6 @@ class Description(Frozen):
     batch: Batch = "any"
     folded: bool = False
     conformance: Conformance | None = None
-    source: SourceNote | None = None
 
     def sentence(self) -> str:
         """Say in which form the network lies in the file."""
@@ -97,9 +79,9 @@ class Description(Frozen):
         return f"{_FORMS[self.form]}; {_BATCHES[self.batch]}; {folded}"
 
 
-def describe(record: RunRecord, number: int, place: Workplace, units: list[str]) -> Description:
+def describe(record: RunRecord, number: int, info: DatasetInfo, units: list[str]) -> Description:
     """Return the description of operating point `number` of a run, as weights."""
-    spec, point, info = record.spec, record.points[number], place.dataset.info
+    spec, point = record.spec, record.points[number]
     mean, std = spec.normalisation
     return Description(
         skipbench=importlib.metadata.version("skipbench"),
@@ -120,23 +102,6 @@ def describe(record: RunRecord, number: int, place: Workplace, units: list[str])
         dense_macs=record.dense_macs,
         dead_blocks=point.dead_blocks,
         conformance=record.conformance,
-        source=_source_of(spec, place),
-    )
-
-
-def _source_of(spec: RunSpec, place: Workplace) -> SourceNote | None:
-    if not issubclass(METHODS.get(spec.method), DerivedMethod):
-        return None
-    parent = parent_of(spec, place)
-    points = tuple(
-        SourcePointNote(name=p.name, block_rates=p.block_rates, nflops=p.nflops)
-        for p in parent.points
-    )
-    return SourceNote(
-        method=parent.spec.method,
-        settings=parent.spec.config,
-        points=points,
-        source=_source_of(parent.spec, place),
     )
 
 
@@ -181,6 +146,7 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
 
     Raises:
         WeightsError: the weights are those of another network, or of other code of its method.
+        ConfigError: it is a control that is made from a finished run.
     """
     code = MethodCode(description.method, description.method_version, description.method_code)
     if code != code_of(description.method):
@@ -192,14 +158,16 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
     backbone = Backbone(
         description.backbone, description.num_classes, description.image_shape, description.shortcut
     )
-    points = _points(description, backbone)
-    found = [point.net for point in points if point.name == description.point]
-    if not found:
+    method = METHODS.get(description.method)()
+    config = method_config(type(method), description.settings)
+    built = method.build(backbone, config).to(memory_format=torch.channels_last)
+    points = {point.name: point.net for point in method.operating_points(built, config)}
+    if description.point not in points:
         raise WeightsError(
             f"'{description.method}' has no operating point '{description.point}' here.",
             hint="The file was written by another version of this method.",
         )
-    net = found[0].inference_net(dead_blocks=frozenset(description.dead_blocks))
+    net = points[description.point].inference_net(dead_blocks=frozenset(description.dead_blocks))
     try:
         net.load_state_dict(dict(state))
     except RuntimeError as error:
@@ -207,18 +175,3 @@ def restored(description: Description, state: Mapping[str, Tensor]) -> Shipped:
             f"The weights of {description.run} do not fit '{description.method}': {error}"
         ) from error
     return Shipped(net.eval(), description)
-
-
-def _points(note: Description | SourceNote, backbone: Backbone) -> list[Point]:
-    """Return the operating points of a network with weights of no meaning yet."""
-    kind = METHODS.get(note.method)
-    method, config = kind(), method_config(kind, note.settings)
-    if isinstance(method, DerivedMethod) and note.source is not None:
-        source = note.source
-        pairs = zip(_points(source, backbone), source.points, strict=True)
-        noted = [SourcePoint(p.name, p.net, of.block_rates, of.nflops) for p, of in pairs]
-        net = method.derive(Source(source.method, noted), backbone, config)
-    else:
-        net = method.build(backbone, config)
-    net = net.to(memory_format=torch.channels_last)
-    return list(method.operating_points(net, config))

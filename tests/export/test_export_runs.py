@@ -59,14 +59,20 @@ def test_the_examples_of_the_document_run(
         assert answer.shape[1] == 10
 
 
-@pytest.mark.parametrize("name", ["sgad", "static_projection"])
-def test_weights_of_a_run_are_loaded_without_the_results(folders: Folders, name: str) -> None:
-    exported = export(name, folders, file_format="safetensors")
+def test_weights_of_a_run_are_loaded_without_the_results(folders: Folders) -> None:
+    exported = export("sgad", folders, file_format="safetensors")
     assert exported.path.parent == folders.results / "exports"
     assert exported.largest_difference == 0
     net = load_exported(exported.path).net
     with torch.no_grad():
         assert net.execute(torch.zeros(2, 1, 8, 8)).logits.shape == (2, 10)
+
+
+def test_a_control_made_from_a_run_is_exported_as_onnx_alone(folders: Folders) -> None:
+    pytest.importorskip("onnxruntime")
+    assert export("static_projection", folders, file_format="onnx").path.is_file()
+    with pytest.raises(Unsupported, match="is made from a finished run"):
+        export("static_projection", folders, file_format="safetensors")
 
 
 def test_a_control_that_cannot_run_alone_is_not_exported(folders: Folders) -> None:
@@ -97,10 +103,10 @@ def test_nothing_is_written_where_the_file_does_not_agree(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_slash_at_the_end_means_a_folder_that_is_made(folders: Folders, tmp_path: Path) -> None:
-    done = command(folders, "sgad", "--format", "safetensors", "--out", f"{tmp_path}/new/")
+def test_a_file_in_a_folder_is_called_like_its_run(folders: Folders, tmp_path: Path) -> None:
+    done = command(folders, "sgad", "--format", "safetensors", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
-    assert [path.suffix for path in (tmp_path / "new").iterdir()] == [".safetensors"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_the_suffix_of_another_format_is_refused(folders: Folders, tmp_path: Path) -> None:

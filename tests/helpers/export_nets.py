@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.export.exporting import ExportedFile, FileFormat, make
-from bench.export.weights_file import Description, SourceNote, SourcePointNote
-from bench.method import METHODS, DynamicNet, Source
+from bench.export.weights_file import Description
+from bench.method import METHODS, DerivedMethod, DynamicNet
 from bench.networks.trunk import Backbone
 from bench.plugins import code_of
 from bench.testing import synthetic
@@ -40,7 +40,6 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
     trained = bench._network(backbone.name, backbone.shortcut)
     point = trained.points[0]
     point.net.eval()
-    note = None if trained.source is None else source_note(trained.source)
     return point.net, Description(
         skipbench="0",
         run=f"{name}-synthetic",
@@ -59,16 +58,7 @@ def described_net(name: str) -> tuple[DynamicNet, Description]:
         unit_macs={},
         dense_macs=1,
         dead_blocks=(),
-        source=note,
     )
-
-
-def source_note(source: Source) -> SourceNote:
-    points = tuple(
-        SourcePointNote(name=p.name, block_rates=dict(p.block_rates), nflops=p.nflops)
-        for p in source.points
-    )
-    return SourceNote(method="resnet", settings={}, points=points)
 
 
 def best(name: str, file_format: FileFormat) -> ExportedFile:
@@ -103,3 +93,8 @@ def both_ways(net: DynamicNet) -> bool:
 def names() -> list[str]:
     """Return all registered methods with a skipping path."""
     return [name for name in METHODS.names() if name != NOT_EXECUTABLE]
+
+
+def rebuilt_names() -> list[str]:
+    """Return those whose network is built from settings alone, not from a finished run."""
+    return [name for name in names() if not issubclass(METHODS.get(name), DerivedMethod)]

@@ -32,13 +32,18 @@ def run_folder(results: Path, method: str) -> Path:
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:
-    """Both hold the same files, with the same numbers and the same bytes; nothing is left over."""
-    names = {path.name for path in folder.iterdir() if ".broken" not in path.name}
-    assert names == {path.name for path in reference.iterdir()}
+    """Both hold the same files, with the same numbers and the same bytes."""
+    names = {path.name for path in folder.iterdir() if not _is_apart(path.name)}
+    assert names == {path.name for path in reference.iterdir() if not _is_apart(path.name)}
     for name in sorted(names):
         if name.endswith(_COMPARED):
             assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
     assert without_times(record_in(folder)) == without_times(record_in(reference))
+
+
+def _is_apart(name: str) -> bool:
+    """Whether a file is no result: damaged and set aside, left by a killed writer, or a lock."""
+    return ".broken" in name or name.endswith((".tmp", ".lock"))
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -46,5 +51,5 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not _is_apart(path.name)
     }

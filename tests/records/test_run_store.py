@@ -202,7 +202,7 @@ def test_an_amendment_cannot_make_another_run_of_it(store: RunStore) -> None:
 def test_no_temporary_file_is_left(store: RunStore) -> None:
     record = make_record()
     store.save(record)
-    assert os.listdir(store.folder_of(record)) == [RECORD_FILE]
+    assert not list(store.folder_of(record).glob(".*.tmp"))
 
 
 def test_a_full_disk_is_a_storage_error_and_keeps_the_old_file(

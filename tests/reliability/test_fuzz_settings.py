@@ -195,7 +195,7 @@ def test_what_is_read_is_plain(text: str) -> None:
 
 
 def _check_plain(value: Any, *, depth: int) -> None:
-    assert depth < 25
+    assert depth < 200
     if isinstance(value, list):
         for item in value:
             _check_plain(item, depth=depth + 1)

@@ -52,22 +52,22 @@ def test_an_odd_name_is_refused_and_shown_harmlessly(
             ),
             "imported: E",
         ),
-        ((NAME, NAME + "\n    Config = 5"), "another kind of Config"),
-        ((NAME, NAME + "\n    Config = dict"), "another kind of Config"),
+        ((NAME, NAME + "\n    Config = 5"), "lacks Config"),
+        ((NAME, NAME + "\n    Config = dict"), "lacks Config"),
         (
             (
                 "class Quiet(Method):",
                 "class C(MethodConfig):\n    x: int\n\n\nclass Quiet(Method):\n    Config = C",
             ),
-            "another kind of Config",
+            "lacks Config",
         ),
-        (('tags = Tags(decision="static")', "tags = None"), "another kind of tags"),
+        (('tags = Tags(decision="static")', "tags = None"), "lacks tags"),
         (
             (
                 'reference = Reference("Quiet", "Nobody", 2024, "https://example.org")',
                 "reference = ''",
             ),
-            "another kind of reference",
+            "lacks reference",
         ),
     ],
 )
