@@ -22,7 +22,7 @@ from bench.spaces import setting_in
 from bench.storage import read_limited, reason_of
 
 DEMO_METHODS = ("resnet", "sgad", "blockdrop")
-_SMALL_IMAGES = ("digits", "graded_digits", "synthetic")
+_SMALL_IMAGES = ("digits", "graded_digits")
 _LONGEST_ERROR = 300
 _LONGEST_FILE = 1 << 20
 _SETTINGS = "Settings stand in a file as  settings: {method: {key: value}}"

@@ -118,8 +118,8 @@ def test_an_unknown_method_to_check_may_be_one_that_is_not_installed(tmp_path: P
 
 def test_a_data_set_that_is_not_here_comes_with_the_way_to_it(tmp_path: Path) -> None:
     outcome = bench("data", "verify", "cifar10", "--data-dir", str(tmp_path), results=tmp_path)
-    assert outcome.exit_code == 1
-    assert "not here: bench data fetch cifar10 (163 MiB)" in outcome.stdout
+    assert outcome.exit_code == 2
+    assert "bench data fetch cifar10" in outcome.stderr
 
 
 def test_the_doctor_fails_where_results_cannot_be_kept(tmp_path: Path) -> None:

@@ -19,15 +19,14 @@ def fetch(
     folders: Folders,
     name: str,
 ) -> None:
-    """Download a data set, resumed where it broke off, and check it.
+    """Download a data set and check it.
 
     * `bench data fetch cifar10`
     * `bench data fetch cifar100 --data-dir /data/images`
     """
-    from bench.data.load import load_dataset
+    from bench.data.load import load_dataset, summary
 
-    data = load_dataset(name, data_dir=folders.data)
-    typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
+    typer.echo(summary(load_dataset(name, data_dir=folders.data)))
 
 
 @app.command(name="import")
@@ -42,9 +41,9 @@ def import_(
     * `bench data import cifar10 path/to/folder`
     """
     from bench.data.cifar import import_folder
+    from bench.data.load import summary
 
-    data = import_folder(name, folder, data_dir=folders.data)
-    typer.echo(f"{data.info.title}: {len(data.train)} + {len(data.test)} images")
+    typer.echo(summary(import_folder(name, folder, data_dir=folders.data)))
 
 
 @app.command()
@@ -57,19 +56,14 @@ def verify(
         typer.Option("--skip-broken", help="Leave out images that cannot be read."),
     ] = False,
 ) -> None:
-    """Check the files of a data set.
+    """Check that a data set can be read, without the network.
 
     * `bench data verify cifar10`
     * `bench data verify path/to/folder --skip-broken`
     """
-    from bench.data import load
+    from bench.data.load import folder_named, load_dataset, summary
 
-    data = folders.data
     if skip_broken:
-        broken = load.skip_broken(name, data_dir=data)
+        broken = folder_named(name).leave_out_broken(folders.data)
         typer.echo("\n".join([*broken, f"Left out from now on: {len(broken):,} images"]))
-    reports = load.verify(name, data_dir=data)
-    for report in reports:
-        typer.echo(f"{report.status}: {report.file or name}: {report.detail}")
-    if not any(report.status in {"ok", "embedded"} for report in reports):
-        raise typer.Exit(1)
+    typer.echo(summary(load_dataset(name, data_dir=folders.data, network="forbidden")))

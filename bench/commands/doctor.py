@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from bench.errors import BenchError, DataError, Unsupported
+from bench.errors import BenchError, Unsupported
 from bench.plain_text import one_line
 from bench.report.tables.cells import folding_table
 from bench.storage import storage_errors
@@ -148,10 +148,6 @@ def _writable(folder: Path) -> str:
 
 
 def _dataset(name: str, data_dir: Path) -> str:
-    from bench.data.load import verify
+    from bench.data.load import load_dataset, summary
 
-    reports = verify(name, data_dir=data_dir)
-    good = [report.detail for report in reports if report.status == "ok"]
-    if not good:
-        raise DataError(reports[0].detail)
-    return good[0]
+    return summary(load_dataset(name, data_dir=data_dir, network="forbidden"))

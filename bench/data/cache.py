@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from bench import storage
@@ -24,17 +26,13 @@ FILE_NAME = "decoded-v1.safetensors"  # another layout gets another number, so o
 _SPLITS = ("train", "test")
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 _ELSEWHERE = (
-    "Choose another folder with --data-dir or $BENCH_DATA. The data sets 'digits' and 'synthetic'"
-    " need no data folder."
+    "Choose another folder with --data-dir or $BENCH_DATA. The data sets 'digits' and"
+    " 'graded_digits' need no data folder."
 )
 
 
 class DataWarning(UserWarning):
     """Something about the data on disk was not as it should be, and work goes on."""
-
-
-class BrokenCacheError(Exception):
-    """A decoded file that cannot be trusted; the text says why. Never leaves this room."""
 
 
 def storage_errors(folder: Path) -> AbstractContextManager[None]:
@@ -51,15 +49,13 @@ def write_whole(target: Path, content: bytes) -> None:
 
 def save(dataset: Dataset, path: Path, *, source: str) -> None:
     """Write `dataset` to `path`; `source` tells later what the pixels were made from."""
-    from safetensors import torch as safetensors
-
     train, test = dataset.train.held("cpu"), dataset.test.held("cpu")
     held = (train.images_nhwc, train.labels_n, test.images_nhwc, test.labels_n)
     tensors = dict(zip(TENSORS, held, strict=True))
     info = json.dumps(dataclasses.asdict(dataset.info), sort_keys=True)
     checksum = _checksum(info, source, tensors)
     metadata = {"info": info, "source": source, "sha256": checksum}
-    write_whole(path, safetensors.save(tensors, metadata))
+    write_whole(path, save_tensors(tensors, metadata))
 
 
 def load(path: Path, *, source: str) -> Dataset | None:
@@ -67,49 +63,41 @@ def load(path: Path, *, source: str) -> Dataset | None:
 
     A damaged file is renamed to `*.broken` with a warning, and None is returned.
     """
-    try:
-        return read(path, source=source)
-    except BrokenCacheError as broken:
-        aside = path.with_name(path.name + ".broken")
-        # A read-only folder or another process that was faster: the warning below is enough.
-        with contextlib.suppress(OSError):
-            os.replace(path, aside)
-        warnings.warn(
-            f"The decoded data in {path} is damaged ({broken}); set aside as {aside.name}.",
-            DataWarning,
-            stacklevel=2,
-        )
-        return None
-
-
-def read(path: Path, *, source: str) -> Dataset | None:
-    """As `load`, but a damaged file raises BrokenCacheError and stays where it is."""
-    from safetensors import SafetensorError, safe_open
-
     with storage_errors(path.parent):
         if not path.exists():
             return None
         with path.open("rb"):  # a file that must not be read is no damaged file
             pass
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            if metadata.get("source") != source:
-                return None
-            # Cloned, because a tensor mapped from the file would die with it.
-            tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
-        info = metadata["info"]
-        if _checksum(info, source, tensors) != metadata["sha256"]:
-            raise BrokenCacheError("its checksum does not match")
-        # JSON has lists where the description has tuples.
-        told: dict[str, Any] = json.loads(info)
-        told |= {key: tuple(value) for key, value in told.items() if isinstance(value, list)}
-        train, test = (ImageSet(tensors[f"{s}_images"], tensors[f"{s}_labels"]) for s in _SPLITS)
-        return Dataset(DatasetInfo(**told), train, test)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise BrokenCacheError(str(error)) from error
-    except (KeyError, TypeError) as error:
-        raise BrokenCacheError(f"its description is incomplete: {error}") from error
+        return _read(path, source=source)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        aside = path.with_name(path.name + ".broken")
+        # A read-only folder or another process that was faster: the warning below is enough.
+        with contextlib.suppress(OSError):
+            os.replace(path, aside)
+        warnings.warn(
+            f"The decoded data in {path} is damaged ({error}); set aside as {aside.name}.",
+            DataWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def _read(path: Path, *, source: str) -> Dataset | None:
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        if metadata.get("source") != source:
+            return None
+        # Cloned, because a tensor mapped from the file would die with it.
+        tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
+    info = metadata["info"]
+    if _checksum(info, source, tensors) != metadata["sha256"]:
+        raise ValueError("its checksum does not match")
+    # JSON has lists where the description has tuples.
+    told: dict[str, Any] = json.loads(info)
+    told |= {key: tuple(value) for key, value in told.items() if isinstance(value, list)}
+    train, test = (ImageSet(tensors[f"{s}_images"], tensors[f"{s}_labels"]) for s in _SPLITS)
+    return Dataset(DatasetInfo(**told), train, test)
 
 
 def _checksum(info: str, source: str, tensors: dict[str, Tensor]) -> str:

@@ -37,12 +37,6 @@ _CARDS = (
         "the digits scans, 10x10 grey, damaged by known degrees; 1,297 train, 1,000 test",
         embedded=True,
     ),
-    DatasetCard(
-        "synthetic",
-        "Synthetic glyphs of graded difficulty",
-        "5,000 generated images, 16x16 RGB, each with a known difficulty; not real data",
-        embedded=True,
-    ),
 )
 
 DATASETS: Mapping[str, DatasetCard] = MappingProxyType({card.name: card for card in _CARDS})

@@ -1,16 +1,13 @@
 """CIFAR-10 and CIFAR-100: where they come from, what they must look like, how they get to disk.
 
-Sources in turn: the decoded copy, the official archive, what was unpacked of it, a download; and a
-folder of image files (`bench data import`). torchvision reads the official files, each after its
-md5: of what is not theirs nothing is unpickled. The network is `download`'s.
+torchvision fetches, unpacks and reads the official files, each after its md5: of what is not theirs
+nothing is unpickled. The other source is a folder of image files (`bench data import`).
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import warnings
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,37 +15,22 @@ from typing import Any, Literal
 import torch
 
 from bench.data import cache
-from bench.data.cache import storage_errors
 from bench.data.catalogue import DATASETS
-from bench.data.download import MIRROR_VARIABLE, RemoteFile, download, md5_of, places
-from bench.data.folder import LAYOUT, Listing, decode, list_splits
+from bench.data.image_files import LAYOUT, ImageFiles, Listing, in_one_array, list_splits
 from bench.data.images import Dataset, ImageSet, described, in_canonical_order
 from bench.errors import DataError, UnknownNameError
+from bench.plain_text import one_line
 
 Network = Literal["allowed", "forbidden"]
-OFFICIAL_URL = "https://www.cs.toronto.edu/~kriz"
 SIZE_HW = (32, 32)
-CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
-CIFAR100_CLASSES = """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
-    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
-    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
-    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
-    mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
-    plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
-    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
-    television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-"""
 
 
 @dataclass(frozen=True, slots=True)
-class CifarArchive:
-    """Facts about one CIFAR: the archive, the folder in it, and the customary preparation."""
+class Cifar:
+    """Facts about one CIFAR, and its customary preparation."""
 
     name: str
-    file: RemoteFile
-    folder: str
-    class_names: tuple[str, ...]  # in label order, which for both is alphabetic
+    torchvision_name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str | None = None  # of the official pixels, where it is known
@@ -57,26 +39,18 @@ class CifarArchive:
 
 
 SOURCES = {
-    "cifar10": CifarArchive(
+    "cifar10": Cifar(
         "cifar10",
-        RemoteFile(
-            "cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a", OFFICIAL_URL
-        ),
-        folder="cifar-10-batches-py",
-        class_names=tuple(CIFAR10_CLASSES.split()),
+        "CIFAR10",
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         # Of a lossless copy whose channel means and deviations are the published ones to the
         # last digit (train mean 125.306918, 122.950394, 113.865383).
         fingerprint="da16546c3218b6d8",
     ),
-    "cifar100": CifarArchive(
+    "cifar100": Cifar(
         "cifar100",
-        RemoteFile(
-            "cifar-100-python.tar.gz", 169_001_437, "eb9058c3a382ffc7106e4002c42a8d85", OFFICIAL_URL
-        ),
-        folder="cifar-100-python",
-        class_names=tuple(CIFAR100_CLASSES.split()),
+        "CIFAR100",
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
     ),
@@ -89,91 +63,52 @@ def cache_path(name: str, *, data_dir: Path) -> Path:
 
 
 def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
-    """Return `name` from the first source that has it; keep a decoded copy."""
-    source, decoded = SOURCES[name], cache_path(name, data_dir=data_dir)
+    """Return `name` from its decoded copy, or from the official files, of which one is then kept.
+
+    What is missing of the official files is unpacked and fetched, if the network is allowed.
+
+    Raises:
+        DataError: they are not there, and no place gives them.
+    """
+    from torchvision import datasets
+
+    cifar, decoded = SOURCES[name], cache_path(name, data_dir=data_dir)
     cached = cache.load(decoded, source=name)
     if cached is not None:
         return cached
-    archive = data_dir / source.file.name
-    with storage_errors(data_dir):
-        unpacked = (data_dir / source.folder).is_dir() and not archive.exists()
-    if unpacked:
-        dataset = _official(source, data_dir, of=data_dir / source.folder)
-    else:
-        if not archive.exists():
-            hint, title = by_hand(source, data_dir=data_dir), DATASETS[name].title
-            if network == "forbidden":
-                said = f"{title} is not in {data_dir}, and the network must not be used."
-                raise DataError(said, hint=hint)
-            download(source.file, folder=data_dir, bases=places(source.file), hint=hint)
-        dataset = _of_archive(source, archive)
-    cache.save(dataset, decoded, source=name)
-    return dataset
-
-
-def by_hand(source: CifarArchive, *, data_dir: Path) -> str:
-    """Return what a person can do to get the data where the download fails."""
-    file = source.file
-    return (
-        f"Put {file.name} ({file.size_bytes:,} bytes, md5 {file.md5}) into {data_dir.resolve()},"
-        f" or set ${MIRROR_VARIABLE} to the base URL of a mirror (several with commas),"
-        f" or run `bench data import {source.name} FOLDER` on a folder with train/ and test/,"
-        " one folder of images per class in each."
-    )
-
-
-def archive_problem(source: CifarArchive, *, data_dir: Path) -> str | None:
-    """Return what is wrong with the archive in the data folder, or None."""
-    path, expected = data_dir / source.file.name, source.file
-    with storage_errors(data_dir):
-        size_bytes, md5 = path.stat().st_size, md5_of(path)
-    if md5 == expected.md5:
-        return None
-    return (
-        f"it has {size_bytes:,} bytes and md5 {md5},"
-        f" expected {expected.size_bytes:,} bytes and md5 {expected.md5}"
-    )
-
-
-def _of_archive(source: CifarArchive, path: Path) -> Dataset:
-    problem = archive_problem(source, data_dir=path.parent)
-    if problem is not None:
-        raise DataError(
-            f"{path} is incomplete or damaged: {problem}.",
-            hint=f"Delete it and run `bench data fetch {source.name}` to fetch it again.",
-        )
-    with storage_errors(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        shutil.unpack_archive(path, folder, filter="data")
-        return _official(source, Path(folder), of=path)
-
-
-def _official(source: CifarArchive, root: Path, *, of: Path) -> Dataset:
-    """Return the data set that lies unpacked in `root`, as torchvision checks and reads it."""
-    from torchvision import datasets
-
-    kind: Any = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[source.name]
+    kind: Any = getattr(datasets, cifar.torchvision_name)
     try:
-        train, test = (kind(root, train=split) for split in (True, False))
-    except RuntimeError:  # a file is missing, or has another md5
+        train, test = (
+            kind(data_dir, train=split, download=network == "allowed") for split in (True, False)
+        )
+    except Exception as error:  # also what a server answers
         raise DataError(
-            f"{of} does not hold the official {source.name}.",
-            hint=f"Remove it and run `bench data fetch {source.name}`.",
+            f"The official files of {DATASETS[name].title} are not in {data_dir}:"
+            f" {one_line(str(error))}",
+            hint=f"`bench data fetch {name}` downloads them ({kind.url}). Where it cannot, put"
+            f" {kind.filename} (md5 {kind.tgz_md5}) into {data_dir.resolve()} and run it again, or"
+            f" run `bench data import {name} FOLDER` on a folder with train/ and test/, one folder"
+            " of images per class in each.",
         ) from None
     images = (
         ImageSet(torch.tensor(split.data).contiguous(), torch.tensor(split.targets))
         for split in (train, test)
     )
-    return _described(source, *images)
+    dataset = _described(cifar, *images, class_names=train.classes)
+    cache.save(dataset, decoded, source=name)
+    return dataset
 
 
-def _described(source: CifarArchive, train: ImageSet, test: ImageSet) -> Dataset:
+def _described(
+    cifar: Cifar, train: ImageSet, test: ImageSet, *, class_names: Sequence[str]
+) -> Dataset:
     return described(
         in_canonical_order(train),
         in_canonical_order(test),
-        name=source.name,
-        title=DATASETS[source.name].title,
-        class_names=source.class_names,
-        constants=(source.mean, source.std),
+        name=cifar.name,
+        title=DATASETS[cifar.name].title,
+        class_names=class_names,
+        constants=(cifar.mean, cifar.std),
         pad=4,
         flip=True,
     )
@@ -183,18 +118,24 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
     """Decode `folder` as the data set `name` and keep the decoded copy in `data_dir`.
 
     Lossy files (JPEG) are accepted, with a warning where the official fingerprint is known.
+
+    Raises:
+        DataError: its classes, or the number or size of its images, are not those of `name`.
     """
     if name not in SOURCES:
         raise UnknownNameError("data set to import", name, SOURCES)
-    source, splits = SOURCES[name], list_splits(folder)
-    for listing, count in zip(splits, (source.train_count, source.test_count), strict=True):
-        _check(listing, source, count=count)
-    dataset = _described(source, *map(_decoded, splits))
+    cifar, (train, test) = SOURCES[name], list_splits(folder)
+    dataset = _described(
+        cifar,
+        _decoded(train, cifar, count=cifar.train_count),
+        _decoded(test, cifar, count=cifar.test_count),
+        class_names=train.class_names,
+    )
     found = dataset.info.fingerprint
-    if source.fingerprint not in (None, found):
+    if cifar.fingerprint not in (None, found):
         warnings.warn(
             f"The pixels or labels are not exactly those of the official {name} (fingerprint"
-            f" {found}, official {source.fingerprint}): the images may have been stored with loss."
+            f" {found}, official {cifar.fingerprint}): the images may have been stored with loss."
             " Results will not be comparable to the last digit.",
             cache.DataWarning,
             stacklevel=2,
@@ -203,33 +144,20 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
     return dataset
 
 
-def _check(listing: Listing, source: CifarArchive, *, count: int) -> None:
-    """Refuse a split whose classes or numbers of images are not those of the data set."""
-    found, expected = set(listing.class_names), set(source.class_names)
-    if found != expected:
-        missing, unknown = (
-            ", ".join(sorted(names)[:10]) or "none"
-            for names in (expected - found, found - expected)
-        )
+def _decoded(listing: Listing, cifar: Cifar, *, count: int) -> ImageSet:
+    found, expected = len(listing.files), DATASETS[cifar.name].num_classes
+    if (found, len(listing.class_names)) != (count, expected):
         raise DataError(
-            f"The class folders in {listing.folder} are not those of {source.name}:"
-            f" missing {missing}; unknown {unknown}.",
-            hint=f"The folders must be called {', '.join(source.class_names[:3])} and so on.",
-        )
-    counts = Counter(listing.class_names[label] for label in listing.labels)
-    odd = [f"{name} {counts[name]:,}" for name in counts if counts[name] * len(found) != count]
-    if odd:
-        raise DataError(
-            f"{listing.folder} has {len(listing.files):,} images, expected {count:,},"
-            f" {count // len(expected):,} per class; found {', '.join(odd[:10])}.",
+            f"{listing.folder} has {found:,} images of {len(listing.class_names)} classes, expected"
+            f" {count:,} of {expected}.",
             hint=LAYOUT,
         )
-
-
-def _decoded(listing: Listing) -> ImageSet:
-    images, grey = decode(listing, size_hw=SIZE_HW, title=f"Decoding {listing.folder.name}")
-    if grey:
+    files = ImageFiles(listing.files, listing.labels)
+    images_nhwc, _ = in_one_array(files, title=f"Decoding {listing.folder.name}")
+    height, width = images_nhwc.shape[1:3]
+    if (height, width) != SIZE_HW:
         raise DataError(
-            f"All images in {listing.folder} are grey, expected RGB.", hint="Use the colour images."
+            f"The images in {listing.folder} are {height}x{width}, expected 32x32.",
+            hint="Take images of the original size: nothing is resized here.",
         )
-    return images
+    return ImageSet(images_nhwc, torch.tensor(listing.labels))

@@ -1,6 +1,6 @@
-"""Data sets that come with the program: handwritten digits, the same under graded noise, glyphs.
+"""Data sets that come with the program: handwritten digits, and the same under graded noise.
 
-Of the last two every image has a difficulty that is known, from 0 (easy) to 1 (hard): a shallow
+Of the second every image has a difficulty that is known, from 0 (easy) to 1 (hard): a shallow
 network can tell the easy images and depth pays on the hard ones, which is what dynamic inference is
 about. Owns no files.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import partial
 from math import prod
 
 import numpy as np
@@ -41,16 +40,6 @@ def load_digits() -> Dataset:
     )
 
 
-def _drawn_bytes(*scope: str, shape: tuple[int, ...]) -> Tensor:
-    """Return random integers from 0 to 255, others for every `scope`.
-
-    From a hash, not from a library's generator, and only integers are used from here on: neither
-    a new version nor another processor can change a pixel.
-    """
-    drawn = hashlib.shake_256(str(derive(0, *scope)).encode()).digest(prod(shape))
-    return torch.from_numpy(np.frombuffer(drawn, dtype=np.uint8).astype(np.int64)).view(shape)
-
-
 def _level(ends: tuple[int, int], grades_n: Tensor) -> Tensor:
     """Go from the first to the second end as the grade rises, below nothing nothing: (N, 1, 1)."""
     easy, hard = ends
@@ -71,72 +60,6 @@ def _placed(pieces_nhw: Tensor, top_n: Tensor, left_n: Tensor, *, side: int) -> 
     room = side - pieces_nhw.shape[1]
     padded_nhw = functional.pad(pieces_nhw, (room,) * 4)
     return _window(padded_nhw, room - top_n, room - left_n, side=side)
-
-
-CLASSES = 10
-TRAIN_COUNT, TEST_COUNT = 4_000, 1_000
-SIDE, GLYPH_SIDE, PIECE_SIDE = 16, 8, 4
-CELL = 2  # a glyph is drawn in cells of 2x2 pixels, so that it survives a shift by one
-
-# Amplitudes in grey levels, at grade 0 and at grade 1; the tint is gone at grade 1/2, and the
-# harder half has to be told by its glyphs.
-TINT = (48, -48)
-GLYPH = (72, 28)
-NOISE = (12, 112)
-PIECE = (0, 48)
-
-# Ten directions in colour space, far apart from each other; each sums to about nothing.
-TINTS = (
-    *((2, -1, -1), (-1, 2, -1), (-1, -1, 2), (-2, 1, 1), (1, -2, 1)),
-    *((1, 1, -2), (2, 0, -2), (-2, 0, 2), (0, 2, -2), (-2, 2, 0)),
-)
-
-
-def load_synthetic() -> Dataset:
-    """Return the generated data set: always the same pixels, on every machine."""
-    train, _ = _synthetic_split("train", TRAIN_COUNT)
-    test, grades_n = _synthetic_split("test", TEST_COUNT)
-    return described(
-        train,
-        test,
-        name="synthetic",
-        title=DATASETS["synthetic"].title,
-        class_names=[f"glyph {label}" for label in range(CLASSES)],
-        pad=2,  # never mirrored: that is another glyph
-        difficulty_n=grades_n / (GRADES - 1),
-    )
-
-
-def _glyphs() -> Tensor:
-    """Return one glyph per class, (CLASSES, GLYPH_SIDE, GLYPH_SIDE) of -1 and 1, half of each."""
-    cells = GLYPH_SIDE // CELL
-    drawn = _drawn_bytes("synthetic", "glyphs", shape=(CLASSES, cells * cells))
-    signs = 2 * (drawn.argsort(dim=1, stable=True) >= cells * cells // 2).long() - 1
-    glyphs = signs.view(CLASSES, cells, cells)
-    return glyphs.repeat_interleave(CELL, dim=1).repeat_interleave(CELL, dim=2)
-
-
-def _synthetic_split(split: str, count: int) -> tuple[ImageSet, Tensor]:
-    """Return `count` images, the classes in turn, and their grades from 0 to 255.
-
-    Each has its glyph up to two pixels off the centre, and two corners of random glyphs anywhere.
-    """
-    draws = partial(_drawn_bytes, "synthetic", split)
-    glyphs, labels_n = _glyphs(), torch.arange(count) % CLASSES
-    grades_n = draws("grades", shape=(count,))
-    top_n, left_n = (SIDE - GLYPH_SIDE) // 2 + draws("shifts", shape=(2, count)) % 5 - 2
-    drawing_nhw = _level(GLYPH, grades_n) * _placed(glyphs[labels_n], top_n, left_n, side=SIDE)
-    for label_n, *corner in draws("pieces", shape=(2, 3, count)):
-        pieces_nhw = glyphs[label_n % CLASSES, :PIECE_SIDE, :PIECE_SIDE]
-        top_n, left_n = (place_n % (SIDE - PIECE_SIDE + 1) for place_n in corner)
-        placed_nhw = _placed(pieces_nhw, top_n, left_n, side=SIDE)
-        drawing_nhw += _level(PIECE, grades_n) * placed_nhw
-    noise_nhwc = draws("noise", shape=(2, count, SIDE, SIDE, 3)).sum(0) - 255
-    tints_n11c = torch.tensor(TINTS)[labels_n][:, None, None, :]
-    images_nhwc = 128 + drawing_nhw[..., None]
-    images_nhwc = images_nhwc + _level(TINT, grades_n)[..., None] * tints_n11c // 2
-    images_nhwc += _level(NOISE, grades_n)[..., None] * noise_nhwc // 255
-    return ImageSet(images_nhwc.clamp(0, 255).to(torch.uint8), labels_n), grades_n
 
 
 COPIES = {"train": 1, "test": 2}  # of each scan, each with a grade of its own
@@ -183,7 +106,11 @@ def _graded_split(split: str, scans: ImageSet) -> tuple[ImageSet, Tensor]:
     """Return damaged images of every scan, and their grades from 0 to 255."""
 
     def draws(what: str, shape: tuple[int, ...]) -> Tensor:
-        return _drawn_bytes("graded_digits", split, what, shape=shape)
+        # From a hash, not from a library's generator, and only integers are used from here on:
+        # neither a new version nor another processor can change a pixel.
+        seed = str(derive(0, "graded_digits", split, what)).encode()
+        drawn = np.frombuffer(hashlib.shake_256(seed).digest(prod(shape)), dtype=np.uint8)
+        return torch.from_numpy(drawn.astype(np.int64)).view(shape)
 
     scans_nhwc = scans.images_nhwc.repeat(COPIES[split], 1, 1, 1)
     images_nhwc, grades_n = _damaged(scans_nhwc[..., 0].long(), draws)

@@ -1,292 +1,162 @@
-"""Data sets as folders of image files: train/ and test/ or val/, each with one folder per class.
+"""A folder of images as a data set, and what is kept of it in the data folder.
 
-Owns listing and decoding into memory, where images are as they are stored; photos.py reads them
-later, and resizes. Only formats that Pillow decodes by itself are read, never one that it hands to
-another program.
+Every file is read once: whether it can be, its size, a digest of its content. What was found is
+kept, and so are decoded images that fit into memory, until the folder changes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-
-from bench.console import progress
-from bench.data.cache import DataWarning, storage_errors
-from bench.data.images import Dataset, ImageSet, described, in_canonical_order
-from bench.errors import DataError
-from bench.plain_text import one_line, some
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-LAYOUT = "A data set folder has train/ and test/ (or val/), in each one folder of images per class."
-TEST_NAMES = ("test", "val")
-PAD_SHARE = 8  # training crops move by up to an eighth of the side, as is usual for CIFAR
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI")
-SKIPPING = (
-    f"Formats: {', '.join(FORMATS)}. To leave out what cannot be read:"
-    " bench data verify FOLDER --skip-broken"
+from bench.data import cache
+from bench.data.cache import storage_errors, write_whole
+from bench.data.image_files import (
+    SKIPPING,
+    ImageFiles,
+    Listing,
+    as_text,
+    in_threads,
+    list_splits,
+    read_image,
 )
-GREY_MODES = ("1", "L")
-COLOUR_MODES = ("RGB", "RGBA", "P", "LA", "PA", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa", "RGBX")
+from bench.data.images import Dataset, ImageSet
+from bench.data.photos import Sizes, photos, sizes_of
+from bench.data.plugin import DatasetPlugin
+from bench.errors import DataError
+from bench.plain_text import one_line, slug
 
-Item = TypeVar("Item")
-Found = TypeVar("Found")
-
-
-class Listing(NamedTuple):
-    """The image files of one split, sorted by class and name."""
-
-    folder: Path
-    class_names: tuple[str, ...]
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]  # one per file
+_INDEX = "index-v2.json"
+_SHOWN = 5
 
 
-class DifferentSizesError(DataError):
-    """Images of one folder have different sizes: they do not fit into one tensor."""
+class _Look(NamedTuple):
+    """What a look at a file has found."""
+
+    size_hw: tuple[int, int]
+    digest: bytes
+    problem: str  # "" if it can be read
 
 
-def list_splits(folder: Path, *, without: Collection[Path] = ()) -> tuple[Listing, Listing]:
-    """Return the (train, test) listings of a data set folder, with the same classes in both.
-
-    Images lie in the folder of their class or deeper; one without a suffix, or with an unknown one,
-    is known by its content. What is left out, a DataWarning counts and names, but for the files
-    `without` which it is asked for.
-    """
-    left_out: list[Path] = []
-    places = folder / "train", _test_folder(folder)
-    train, test = (_list_split(place, left_out, frozenset(without)) for place in places)
-    differing = sorted(set(train.class_names) ^ set(test.class_names))
-    if differing:
-        raise DataError(
-            f"train/ and {places[1].name}/ in {folder} do not have the same classes"
-            f" ({len(train.class_names):,} and {len(test.class_names):,}): only one of them has"
-            f" {some(differing)}.",
-            hint=LAYOUT,
-        )
-    if len(train.class_names) < 2:
-        raise DataError(
-            f"{folder} has only the class {_text(train.class_names[0])}; at least two are needed.",
-            hint=LAYOUT,
-        )
-    if left_out:
-        names = [one_line(_text(str(path.relative_to(folder)))) for path in left_out]
-        warnings.warn(
-            f"Left out of {folder}, as no images in a format that is read: {len(names):,}"
-            f" ({some(names)}). Formats: {', '.join(FORMATS)}.",
-            DataWarning,
-            stacklevel=3,
-        )
-    return train, test
-
-
-def _test_folder(folder: Path) -> Path:
-    with storage_errors(folder):
-        if not (folder / "train").is_dir():
-            raise DataError(f"There is no folder {folder / 'train'}.", hint=LAYOUT)
-        for name in TEST_NAMES:
-            if (folder / name).is_dir():
-                return folder / name
-    raise DataError(
-        f"There is neither test/ nor val/ in {folder}: nothing to measure accuracy on.",
-        hint=f"Move some images of each class from train/ to test/. {LAYOUT}",
-    )
-
-
-def _list_split(folder: Path, left_out: list[Path], without: Collection[Path]) -> Listing:
-    """Return the images of a split; add what is none to `left_out`."""
-    entries = _entries(folder)
-    classes = [path for path in entries if path.is_dir()]
-    left_out += [path for path in entries if not path.is_dir()]
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, class_folder in enumerate(classes):
-        listed = [path for path in _files_below(class_folder) if path not in without]
-        images = [path for path in listed if _is_image(path)]
-        if not images:
-            raise DataError(f"There are no images in {class_folder}.", hint=LAYOUT)
-        left_out += sorted({*listed} - {*images})
-        files += images
-        labels += [label] * len(images)
-    if not files:
-        raise DataError(f"There are no class folders in {folder}.", hint=LAYOUT)
-    return Listing(folder, tuple(path.name for path in classes), tuple(files), tuple(labels))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and its subfolders, sorted; links to folders as they are."""
-    for path in _entries(folder):
-        # A link could lead in circles, and what is called an image should be one.
-        if path.is_dir() and not path.is_symlink() and not _called_image(path):
-            yield from _files_below(path)
-        else:
-            yield path
-
-
-def _is_image(path: Path) -> bool:
-    """Whether a file is to be read: its suffix says so, or its content.
-
-    Raises:
-        DataError: it is called an image and is no regular file.
-    """
-    from PIL import Image
-
-    if _called_image(path):
-        if not path.is_file():
-            raise DataError(
-                f"{path} is not a regular file.", hint="A link must lead to an image file."
-            )
-        return True
-    # A file that is no image may raise anything.
-    with suppress(Exception), without_remarks():
-        if path.is_file():
-            with Image.open(path, formats=FORMATS):
-                return True
-    return False
-
-
-def _called_image(path: Path) -> bool:
-    from PIL import Image
-
-    return Image.registered_extensions().get(path.suffix.lower()) in FORMATS
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder, sorted, without hidden names."""
-    with storage_errors(folder):
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def stamp(folder: Path, listings: Sequence[Listing]) -> str:
-    """Return a hash of names, sizes and times of all files: changes when the folder does."""
-    total = hashlib.sha256()
-    for file in (file for listing in listings for file in listing.files):
-        with storage_errors(folder):
-            status = file.stat()
-        name = os.fsencode(file.relative_to(folder).as_posix())
-        total.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return total.hexdigest()
-
-
-def image_size(file: Path) -> tuple[int, int]:
-    """Return (height, width) of an image file."""
-    with without_remarks(), opened(file) as image:
-        return image.height, image.width
-
-
-def in_threads(do: Callable[[Item], Found], items: Sequence[Item], *, title: str) -> list[Found]:
-    """Return what `do` finds of each item, in their order."""
-    from rich.progress import MofNCompleteColumn
-
-    found: list[Found] = []
-    with (
-        without_remarks(),
-        progress(title, MofNCompleteColumn(), total=len(items)) as advance,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-    ):
-        for one in pool.map(do, items):
-            found.append(one)
-            advance(1)
-    return found
-
-
-@contextmanager
-def without_remarks() -> Iterator[None]:
-    """Keep Pillow's remarks on damaged metadata quiet; what counts is whether pixels are read."""
-    with warnings.catch_warnings():  # not in the threads that decode: they share the filters
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def opened(file: Path, *, content: IO[bytes] | None = None) -> Iterator[Image.Image]:
-    """Open an image file of one of FORMATS, of which `content` may have been read before.
-
-    Raises:
-        DataError: it cannot be read, or not all of it; its pixels are no bytes.
-    """
-    from PIL import Image
-
+def _look(file: Path) -> _Look:
     try:
-        with Image.open(content or file, formats=FORMATS) as image:
-            if image.mode not in GREY_MODES + COLOUR_MODES:
+        image = read_image(file)
+        digest = hashlib.sha256(file.read_bytes()).digest()
+    except (DataError, OSError) as error:
+        return _Look((0, 0), b"", str(error).partition("\n")[0])
+    return _Look((image.height, image.width), digest, "")
+
+
+class Folder(DatasetPlugin):
+    """The data set in one folder of images, given as an absolute path."""
+
+    name, title = "folder", "Images in a folder"
+    code = ""  # of its content, once it is loaded
+
+    def __init__(self, path: Path) -> None:
+        self._path, shown = path, one_line(as_text(path.name), longest=100)
+        # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
+        self.name = f"folder-{shown}"  # type: ignore[misc]
+        self.title = f"Images in {shown}/"  # type: ignore[misc]
+
+    def load(self, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
+        """Return it, from what is kept of it in `data_dir` if it has not changed.
+
+        Raises:
+            DataError: it is no data set, or has images that cannot be read; they are named.
+        """
+        kept, splits = self._kept(data_dir), list_splits(self._path)
+        source = self._stamp(splits)
+        cached = cache.load(kept / cache.FILE_NAME, source=source)
+        if cached is not None:
+            return cached
+        index = _known(kept / _INDEX, source=source)
+        if index is None:
+            index, problems = self._indexed(splits, source=source)
+            if problems:
                 raise DataError(
-                    f"{file} has pixels of the kind '{image.mode}', which would lose depth.",
-                    hint="Convert the images to 8 bits per channel, grey or RGB.",
+                    f"{len(problems):,} of {sum(len(split.files) for split in splits):,} images"
+                    " cannot be read.\n" + "\n".join(problems[:_SHOWN]),
+                    hint=SKIPPING.replace("FOLDER", str(self._path)),
                 )
-            yield image
-    except DataError:
-        raise
-    except Exception as error:  # a damaged image may raise anything
-        said = one_line(str(error)) or type(error).__name__
-        raise DataError(f"Cannot read the image {file}: {said}.", hint=SKIPPING) from error
-
-
-def decode(listing: Listing, *, size_hw: tuple[int, int], title: str) -> tuple[ImageSet, bool]:
-    """Decode all files of a split, in threads; every image must have the size `size_hw`.
-
-    Returns them in three channels, and whether all files were grey.
-    """
-    count = len(listing.files)
-    images_nhwc = np.empty((count, *size_hw, 3), dtype=np.uint8)
-
-    def into(place: int) -> bool:
-        file = listing.files[place]
-        with opened(file) as image:
-            if (image.height, image.width) != size_hw:
-                raise DifferentSizesError(
-                    f"{file} is {image.height}x{image.width} pixels (height x width), expected"
-                    f" {size_hw[0]}x{size_hw[1]}.",
-                    hint="Resize the images to one size first; nothing is resized here.",
-                )
-            images_nhwc[place] = np.asarray(image.convert("RGB"))
-            return image.mode in GREY_MODES
-
-    grey = all(in_threads(into, range(count), title=title))
-    labels_n = torch.tensor(listing.labels, dtype=torch.int64)
-    return ImageSet(torch.from_numpy(images_nhwc), labels_n), grey
-
-
-def plain_name(folder: Path) -> str:
-    """Return the name of a folder as text that can be shown and stored, whatever it is called."""
-    return one_line(_text(folder.name), longest=100)
-
-
-def _text(name: str) -> str:
-    # Bytes of a name that are no UTF-8 come as half letters, which no file or hash takes.
-    return name.encode(errors="backslashreplace").decode()
-
-
-def read_folder(folder: Path, splits: tuple[Listing, Listing]) -> Dataset:
-    """Decode a listed data set folder; one channel if every file is grey, else three."""
-    size_hw = image_size(splits[0].files[0])
-    decoded = [
-        decode(listing, size_hw=size_hw, title=f"Decoding {plain_name(folder)}/{split}")
-        for listing, split in zip(splits, ("train", "test"), strict=True)
-    ]
-    channels = 1 if all(grey for _, grey in decoded) else 3
-    train, test = (
-        in_canonical_order(
-            ImageSet(images.images_nhwc[..., :channels].contiguous(), images.labels_n)
+            write_whole(kept / _INDEX, json.dumps(index).encode())
+        self.code = index["content"]
+        train, test = (
+            ImageFiles([split.files[n] for n in order], [split.labels[n] for n in order])
+            for split, order in zip(splits, index["orders"], strict=True)
         )
-        for images, _ in decoded
-    )
-    pad = min(size_hw) // PAD_SHARE
-    return described(train, test, pad=pad, flip=True, **naming(folder, splits[0]))
+        common_hw, median_side = index["sizes"]
+        dataset = photos(
+            self,
+            train=train,
+            test=test,
+            labels=(train.labels, test.labels),
+            sizes=Sizes(common_hw and tuple(common_hw), median_side),
+            class_names=splits[0].class_names,
+            workers=workers,
+            room_bytes=room_bytes,
+        )
+        if isinstance(dataset.train, ImageSet):
+            cache.save(dataset, kept / cache.FILE_NAME, source=source)
+        return dataset
+
+    def leave_out_broken(self, data_dir: Path) -> list[str]:
+        """Leave out what cannot be read, until the folder changes; return what is wrong."""
+        splits = list_splits(self._path)
+        index, problems = self._indexed(splits, source=self._stamp(splits))
+        write_whole(self._kept(data_dir) / _INDEX, json.dumps(index).encode())
+        return problems
+
+    def _kept(self, data_dir: Path) -> Path:
+        # Two folders may have the same last name.
+        place = hashlib.sha256(os.fsencode(self._path)).hexdigest()[:8]
+        return data_dir / f"folder-{slug(self._path.name)}-{place}"
+
+    def _stamp(self, splits: Sequence[Listing]) -> str:
+        """Return a hash of names, sizes and times of all files: changes when the folder does."""
+        total = hashlib.sha256()
+        with storage_errors(self._path):
+            for file in (file for listing in splits for file in listing.files):
+                status = file.stat()
+                name = os.fsencode(file.relative_to(self._path).as_posix())
+                total.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+        return total.hexdigest()
+
+    def _indexed(
+        self, splits: Sequence[Listing], *, source: str
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Look at all files; return what is to be known of those that can be read, and problems."""
+        content, sizes_hw, orders = hashlib.sha256(), [], []
+        problems: list[str] = []
+        for split in splits:
+            looks = in_threads(_look, split.files, title=f"Looking at {self.title}")
+            keys = {
+                place: look.digest + label.to_bytes(8, "little")
+                for place, (look, label) in enumerate(zip(looks, split.labels, strict=True))
+                if not look.problem
+            }
+            sizes_hw += [looks[place].size_hw for place in keys]
+            orders.append(sorted(keys, key=keys.__getitem__))  # which mixes the classes
+            content.update(b"/".join(sorted(keys.values())))
+            problems += [look.problem for look in looks if look.problem]
+        index = {
+            "source": source,
+            "content": content.hexdigest(),
+            "sizes": sizes_of(sizes_hw),
+            "orders": orders,
+        }
+        return index, problems
 
 
-def naming(folder: Path, listing: Listing) -> dict[str, Any]:
-    """Return what the data set in a folder is called: name, title and class names."""
-    # "folder-", so that a folder called cifar10 is not taken for CIFAR-10.
-    name, title = f"folder-{plain_name(folder)}", f"Images in {plain_name(folder)}/"
-    return {"name": name, "title": title, "class_names": list(map(_text, listing.class_names))}
+def _known(index: Path, *, source: str) -> dict[str, Any] | None:
+    """Return what was found of a folder before, if it is still the same."""
+    with suppress(OSError, ValueError):
+        found: dict[str, Any] = json.loads(index.read_text())
+        if found["source"] == source:
+            return found
+    return None

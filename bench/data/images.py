@@ -86,19 +86,6 @@ class ImageSet(Images):
     labels_n: Tensor  # (N,) int64
     origins: Tensor | None = None
 
-    def __post_init__(self) -> None:
-        images, labels = self.images_nhwc, self.labels_n
-        kinds = (torch.uint8, torch.float32)
-        if images.ndim != 4 or images.dtype not in kinds or not images.is_contiguous():
-            raise ValueError(
-                f"images must be contiguous (N, H, W, C) uint8 or float32, not"
-                f" {tuple(images.shape)} {images.dtype}"
-            )
-        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels must be ({len(images)},) int64, not {tuple(labels.shape)} {labels.dtype}"
-            )
-
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.images_nhwc.shape[1], self.images_nhwc.shape[2]

@@ -30,6 +30,8 @@ from bench.data.streaming import ImageSource, Streamed, Views, pixels_of
 from bench.errors import DataError
 from bench.registry import Registry
 
+_KINDS = [(4, kind, torch.int64) for kind in (torch.uint8, torch.float32)]
+
 
 class DatasetPlugin(ABC):
     """A data set by name."""
@@ -75,10 +77,14 @@ def in_memory(
     Raises:
         DataError: shapes, types or labels do not fit.
     """
-    try:
-        splits = [ImageSet(images.contiguous(), labels) for images, labels in (train, test)]
-    except ValueError as error:
-        raise DataError(f"The data set '{plugin.name}': {error}.") from None
+    for images, labels in (train, test):
+        if (images.ndim, images.dtype, labels.dtype) not in _KINDS or len(images) != len(labels):
+            raise DataError(
+                f"The data set '{plugin.name}': images must be (N, H, W, C) uint8 or float32, and"
+                f" labels (N,) int64; these are {tuple(images.shape)} {images.dtype} and"
+                f" {tuple(labels.shape)} {labels.dtype}."
+            )
+    splits = [ImageSet(images.contiguous(), labels) for images, labels in (train, test)]
     _check(plugin, splits, class_names)
     orders = [canonical_order(split) for split in splits]
     held, tested = (split.take(order) for split, order in zip(splits, orders, strict=True))
@@ -133,7 +139,8 @@ def streamed(
         class_names=class_names,
         constants=constants,
         identity=_hashed(fingerprint(looked_at, looked_at), repr(labels), plugin.code),
-        remark=f"{plugin.title} is read while it is used, by {workers} processes",
+        remark=f"{plugin.title}: {len(train) + len(test):,} images are read while they are used, at"
+        f" {height} x {width} pixels; worker processes: {workers}",
     )
 
 

@@ -108,16 +108,23 @@ class Streamed(Images):
         if len(asked) == 1 and len(asked[0]) <= _HELD_BATCH:  # done before a process has started
             with seeded(seed):
                 return iter([done.__getitems__(asked[0])])
-        with warnings.catch_warnings():  # that there are more workers than cores was asked for
-            warnings.simplefilter("ignore")
+        # That there are more workers than cores was asked for.
+        with warnings.catch_warnings(action="ignore"):
             loader: data.DataLoader[Tensor | BenchError] = data.DataLoader(
                 done,
                 batch_sampler=asked,
                 num_workers=min(self.workers, len(asked)),
                 collate_fn=torch.nn.Identity(),
                 pin_memory=self.device.type == "cuda",
+                worker_init_fn=_quiet,
             )
             return iter(loader)
+
+
+def _quiet(worker: int) -> None:
+    """Keep remarks on damaged metadata quiet; what counts is whether the pixels can be read."""
+    del worker
+    warnings.simplefilter("ignore")
 
 
 class _Pass(data.Dataset[Any]):

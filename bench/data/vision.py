@@ -14,15 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from bench.data.cifar import SOURCES
 from bench.data.images import Dataset, spread_over
-from bench.data.normalising import IMAGENET
-from bench.data.photos import size_for, views_for
-from bench.data.plugin import DatasetPlugin, in_memory, streamed
-from bench.data.streaming import Views, pixels_of
+from bench.data.photos import photos, sizes_of
+from bench.data.plugin import DatasetPlugin
 from bench.errors import DataError
 from bench.plain_text import one_line
 
@@ -70,32 +65,20 @@ class Vision(DatasetPlugin):
         return f"torchvision {importlib.metadata.version('torchvision')}"
 
     def load(self, data_dir: Path, *, workers: int, room_bytes: int) -> Dataset:
-        from torchvision.transforms import v2
-
         train, test = self._split(data_dir, "train"), self._split(data_dir, "test", "val")
         labels = _labels(train), _labels(test)
         names = getattr(train, "classes", None) or range(1 + max(map(max, labels)))
-        class_names = [one_line(str(name), longest=100) for name in names]
         few = [split[int(n)][0] for split in (train, test) for n in spread_over(len(split))]
-        sizes = [(image.height, image.width) for image in few]
-        flip = self._kind.__name__ not in _NEVER_FLIPPED
-        if len(set(sizes)) == 1 and few[0].width * few[0].height * 3 * len(train) <= room_bytes:
-            held = [_held(split, given) for split, given in zip((train, test), labels, strict=True)]
-            pad = min(sizes[0]) // 8
-            return in_memory(
-                self, train=held[0], test=held[1], class_names=class_names, pad=pad, flip=flip
-            )
-        size_hw, resize = size_for(sizes)
-        views = views_for(size_hw, resize=resize, flip=flip)
-        return streamed(
+        return photos(
             self,
             train=train,
             test=test,
             labels=labels,
-            views=Views(*(v2.Compose([v2.RGB(), view]) for view in views)),
-            class_names=class_names,
-            constants=IMAGENET,
+            sizes=sizes_of([(image.height, image.width) for image in few]),
+            class_names=[one_line(str(name), longest=100) for name in names],
             workers=workers,
+            room_bytes=room_bytes,
+            flip=self._kind.__name__ not in _NEVER_FLIPPED,
         )
 
     def _split(self, data_dir: Path, *names: str) -> Any:
@@ -118,8 +101,3 @@ def _labels(split: Any) -> Sequence[int]:
         if found is not None and len(found) == len(split):
             return [int(label) for label in found]
     return [int(split[n][1]) for n in range(len(split))]
-
-
-def _held(split: Any, labels: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    images_nhwc = np.stack([pixels_of(split[n][0]) for n in range(len(split))])
-    return torch.from_numpy(images_nhwc), torch.tensor(labels, dtype=torch.int64)

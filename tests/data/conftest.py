@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from tiny_cifar import TinyCifar, checksums, make_tiny_cifar, random_images, source_for
+from tiny_cifar import (
+    TINY_TEST,
+    TINY_TRAIN,
+    TinyCifar,
+    checksums,
+    make_tiny_cifar,
+    random_images,
+)
 from torchvision.datasets import CIFAR10
 
 from bench.data import cifar
-from bench.data.cifar import CifarArchive
 from bench.data.images import Dataset, DatasetInfo
 
 
@@ -19,24 +25,14 @@ def tiny() -> TinyCifar:
 
 
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch, tiny: TinyCifar) -> Callable[[bytes], CifarArchive]:
-    """Return a function that makes `cifar10` mean another archive."""
-    monkeypatch.delenv("BENCH_DATA_MIRROR", raising=False)
-    for name, value in checksums(tiny.members).items():
-        monkeypatch.setattr(CIFAR10, name, value)
-
-    def make(archive: bytes) -> CifarArchive:
-        source = source_for(tiny.source, archive)
-        monkeypatch.setitem(cifar.SOURCES, "cifar10", source)
-        return source
-
-    return make
-
-
-@pytest.fixture
-def cifar10(install: Callable[[bytes], CifarArchive], tiny: TinyCifar) -> TinyCifar:
+def cifar10(monkeypatch: pytest.MonkeyPatch, tiny: TinyCifar) -> TinyCifar:
     """Make `cifar10` mean the tiny one."""
-    install(tiny.archive)
+    for name, value in checksums(tiny.members, tiny.archive).items():
+        monkeypatch.setattr(CIFAR10, name, value)
+    small = replace(
+        cifar.SOURCES["cifar10"], fingerprint=None, train_count=TINY_TRAIN, test_count=TINY_TEST
+    )
+    monkeypatch.setitem(cifar.SOURCES, "cifar10", small)
     return tiny
 
 

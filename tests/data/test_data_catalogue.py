@@ -13,7 +13,7 @@ from bench.data.load import load_dataset
 
 
 def test_the_catalogue_names_the_built_in_data_sets() -> None:
-    assert set(DATASETS) == {"cifar10", "cifar100", "digits", "graded_digits", "synthetic"}
+    assert set(DATASETS) == {"cifar10", "cifar100", "digits", "graded_digits"}
     assert all(card.name == name for name, card in DATASETS.items())
 
 

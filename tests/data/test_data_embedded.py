@@ -1,21 +1,15 @@
-"""The data sets that need no file: real digits, damaged ones and generated glyphs."""
+"""The data sets that need no file: real digits and damaged ones."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
-from bench.data.embedded import load_digits, load_graded_digits, load_synthetic
+from bench.data.embedded import load_digits, load_graded_digits
 from bench.data.images import Dataset, ImageSet
 from bench.data.streaming import trainable
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75)
-
-
-@pytest.fixture(scope="module")
-def synthetic() -> Dataset:
-    return load_synthetic()
 
 
 def test_digits_are_the_1797_scans_in_a_fixed_stratified_split() -> None:
@@ -26,64 +20,6 @@ def test_digits_are_the_1797_scans_in_a_fixed_stratified_split() -> None:
     assert all(45 <= size <= 55 for size in dataset.test.labels_n.bincount().tolist())
     assert torch.equal(dataset.test.images_nhwc, again.test.images_nhwc)
     assert dataset.info.fingerprint == "7e10567c2cc00435"
-
-
-def test_the_generated_pixels_are_the_same_on_every_machine(synthetic: Dataset) -> None:
-    assert synthetic.info.fingerprint == "342bfaa9a04cba1a"
-    assert synthetic.train.images_nhwc.shape == (4000, 16, 16, 3)
-    assert synthetic.test.labels_n.bincount().tolist() == [100] * 10
-
-
-def test_grades_of_the_test_images_cover_the_whole_range(synthetic: Dataset) -> None:
-    grades_n = synthetic.difficulty_n
-    assert grades_n is not None
-    assert grades_n.shape == (1000,)
-    assert grades_n.min() < 0.02
-    assert grades_n.max() > 0.98
-    assert grades_n.histc(bins=5, min=0, max=1).min() > 150
-
-
-def test_only_easy_generated_images_give_themselves_away_by_their_mean_colour(
-    synthetic: Dataset,
-) -> None:
-    correct_n = _nearest_mean_colour(synthetic) == synthetic.test.labels_n
-    grades_n = synthetic.difficulty_n
-    assert grades_n is not None
-    assert correct_n[grades_n < 0.3].float().mean() > 0.95
-    assert correct_n[grades_n > 0.6].float().mean() < 0.25
-
-
-def _nearest_mean_colour(dataset: Dataset) -> Tensor:
-    def colours(images: ImageSet) -> Tensor:
-        return images.images_nhwc.float().mean((1, 2))
-
-    train = colours(dataset.train)
-    centres = torch.stack([train[dataset.train.labels_n == label].mean(0) for label in range(10)])
-    return torch.cdist(colours(dataset.test), centres).argmin(1)
-
-
-def test_hard_generated_images_can_still_be_told_by_their_shape(synthetic: Dataset) -> None:
-    grades_n = synthetic.difficulty_n
-    assert grades_n is not None
-    hard = synthetic.test.take((grades_n > 0.6).nonzero().squeeze(1))
-    correct = (_best_matching_template(synthetic.train, hard) == hard.labels_n).float().mean()
-    assert correct > 0.6
-
-
-def _best_matching_template(train: ImageSet, images: ImageSet) -> Tensor:
-    """Classify by the class's mean picture, shifted to where it fits best."""
-
-    def grey(part: ImageSet) -> Tensor:
-        pixels = part.images_nhwc.float().mean(3)
-        return pixels - pixels.mean((1, 2), keepdim=True)
-
-    pictures, labels_n = grey(train), train.labels_n
-    sharp = torch.stack(
-        [pictures[labels_n == label].mean(0) for label in range(10)]
-    )  # blurred by the shifts, which is good enough
-    sharp = sharp / sharp.flatten(1).norm(dim=1)[:, None, None]
-    fits = torch.nn.functional.conv2d(grey(images)[:, None], sharp[:, None], padding=2)
-    return fits.amax((2, 3)).argmax(1)
 
 
 def test_the_graded_digits_are_the_same_on_every_machine() -> None:

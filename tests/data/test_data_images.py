@@ -57,16 +57,6 @@ def test_hold_out_refuses_to_take_everything_or_less_than_nothing(count: int) ->
         hold_out(_numbered([0] * 10), count, seed=0)
 
 
-def test_an_image_set_refuses_pixels_that_are_neither_bytes_nor_float32() -> None:
-    with pytest.raises(ValueError, match="uint8"):
-        ImageSet(torch.zeros(2, 4, 4, 3, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))
-
-
-def test_an_image_set_refuses_labels_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="labels"):
-        ImageSet(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
-
-
 def _shuffled(images: ImageSet) -> ImageSet:
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(5)))
 

@@ -188,6 +188,21 @@ def test_labels_without_a_class_and_code_that_fails_are_told_in_words(
         load_dataset("table", data_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    "test",
+    [(TABLE.double(), LABELS), (TABLE, LABELS.int()), (TABLE, LABELS[:-1]), (TABLE[0], LABELS)],
+)
+def test_tensors_of_another_kind_or_number_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test: tuple[Tensor, Tensor]
+) -> None:
+    def load(plugin: DatasetPlugin, data_dir: Path, **_: int) -> Dataset:
+        return in_memory(plugin, train=(TABLE, LABELS), test=test, class_names="abc")
+
+    monkeypatch.setattr(Table, "load", load)
+    with pytest.raises(DataError, match=r"'table': images must be \(N, H, W, C\) uint8 or float32"):
+        load_dataset("table", data_dir=tmp_path)
+
+
 def test_a_data_set_of_torchvision_is_read_where_its_files_lie(tmp_path: Path) -> None:
     raw, draws = tmp_path / "FashionMNIST" / "raw", np.random.default_rng(0)
     raw.mkdir(parents=True)

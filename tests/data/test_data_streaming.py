@@ -12,10 +12,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from baselines.resnet import DenseResNet
-from bench.data import load, photos
+from bench.data import folder, load
 from bench.data.augment import eval_batches, train_batches
 from bench.data.images import Dataset, hold_out
-from bench.data.load import load_dataset, skip_broken
+from bench.data.load import folder_named, load_dataset
 from bench.data.streaming import Streamed, trainable
 from bench.errors import DataError
 from bench.method import Backbone, Budget, OptimizerSpec
@@ -92,19 +92,17 @@ def test_what_is_held_out_is_trained_on_no_more(photos_folder: Path) -> None:
     assert not set(rest.place_n.tolist()) & set(held.place_n.tolist())
 
 
-def test_what_does_not_fit_into_memory_is_streamed_and_stays_so(
+def test_what_does_not_fit_into_memory_is_streamed_and_looked_at_once(
     photos_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for file in photos_folder.rglob("*.jpg"):
         Image.open(file).resize((40, 30)).save(file)
-    with monkeypatch.context() as little:
-        little.setattr(load, "available_memory_bytes", lambda: 100_000)
-        first = _load(photos_folder)
+    monkeypatch.setattr(load, "memory_bytes", lambda: 100_000)
+    first = _load(photos_folder)
     assert isinstance(first.train, Streamed) and "33 images" in first.remark
     assert (first.info.height, first.info.width) == (30, 40), "one size: it is kept"
-    monkeypatch.setattr(photos, "in_threads", None)
+    monkeypatch.setattr(folder, "in_threads", None)
     again = _load(photos_folder)
-    assert isinstance(again.train, Streamed), "what a run is may not depend on free memory"
     assert again.info == first.info
     assert torch.equal(again.test.held("cpu").images_nhwc, first.test.held("cpu").images_nhwc)
 
@@ -150,7 +148,7 @@ def test_a_broken_image_is_named_and_left_out_only_if_told_so(photos_folder: Pat
     with pytest.raises(DataError, match=r"1 of 33 images[\s\S]*b.3\.jpg") as refused:
         _load(photos_folder)
     assert refused.value.hint is not None and "--skip-broken" in refused.value.hint
-    (problem,) = skip_broken(str(photos_folder), data_dir=photos_folder.parent / "data")
+    (problem,) = folder_named(str(photos_folder)).leave_out_broken(photos_folder.parent / "data")
     assert "3.jpg" in problem
     assert len(_load(photos_folder).train) == 23
     broken.write_bytes(sound)

@@ -71,7 +71,7 @@ def test_small_images_get_one_thread_and_large_ones_share_the_cores(tmp_path: Pa
     assert _parallelism(tmp_path, **demo) == Parallelism(2, 1, here=False)
     assert _parallelism(tmp_path, methods="resnet", epochs=30) == Parallelism(1, 1, here=True)
     assert _parallelism(tmp_path, **demo, threads=2) == Parallelism(1, 2, here=False)
-    large = {"dataset": "synthetic", "settings": {"train": {"batch_size": 2048}}, "epochs": 30}
+    large = {"dataset": "digits", "settings": {"train": {"batch_size": 8192}}, "epochs": 30}
     assert _parallelism(tmp_path, **large, methods="resnet").threads == 2
     assert _parallelism(tmp_path, **large, methods="resnet,sgad").threads == 1
 

@@ -28,11 +28,11 @@ def test_statistics_are_of_training_images_cropped_as_in_training(
     monkeypatch.setattr(single, "reestimate", keep)
     folders = Folders(tmp_path, tmp_path)
     for seeds in ("0", "1"):
-        asked = {"dataset": "synthetic", "seeds": seeds}
+        asked = {"dataset": "digits", "seeds": seeds}
         (record,) = run(folders, "stochastic_depth", **asked).records
         assert record.training is not None and record.training.statistics_images == len(seen[-1])
     assert torch.equal(seen[0], seen[1]), "the same for every run"
-    data, (mean, std) = load_dataset("synthetic", data_dir=tmp_path), record.spec.normalisation
+    data, (mean, std) = load_dataset("digits", data_dir=tmp_path), record.spec.normalisation
     (plain,) = eval_batches(data.train, batch_size=len(data.train), mean=mean, std=std)
     distance_nm = torch.cdist(seen[0].flatten(1), plain.x_nchw.flatten(1))
     moved_n = distance_nm.amin(dim=1) > 1e-3

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10
 
-from bench.data import cifar
-from bench.data.cifar import CifarArchive
 from bench.data.images import ImageSet
 
+FOLDER, ARCHIVE = CIFAR10.base_folder, CIFAR10.filename
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer")
+CLASSES += ("dog", "frog", "horse", "ship", "truck")
 TINY_TRAIN = 40
 TINY_TEST = 20
 
@@ -35,17 +37,16 @@ def tar_of(members: Mapping[str, bytes]) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class TinyCifar:
-    """A CIFAR-10 of a few random images: its pixels, its archive, its card."""
+    """A CIFAR-10 of a few random images: its pixels, its files, its archive."""
 
     train: ImageSet
     test: ImageSet
     members: dict[str, bytes]
     archive: bytes
-    source: CifarArchive
 
     def put_archive(self, folder: Path, content: bytes | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.source.file.name
+        path = folder / ARCHIVE
         path.write_bytes(self.archive if content is None else content)
         return path
 
@@ -54,7 +55,7 @@ class TinyCifar:
             for i, (pixels, label) in enumerate(
                 zip(images.images_nhwc, images.labels_n.tolist(), strict=True)
             ):
-                place = folder / split / self.source.class_names[label]
+                place = folder / split / CLASSES[label]
                 place.mkdir(parents=True, exist_ok=True)
                 # Names that sort in another order than the archive's.
                 Image.fromarray(pixels.numpy()).save(place / f"{997 * i % 1000:03d}.png")
@@ -76,35 +77,25 @@ def _member(images: ImageSet, span: slice) -> bytes:
 def make_tiny_cifar() -> TinyCifar:
     """Return the tiny data set, its batches split as the official archive splits them."""
     train, test = random_images(TINY_TRAIN, seed=1), random_images(TINY_TEST, seed=2)
-    original = cifar.SOURCES["cifar10"]
-    folder, share = original.folder, TINY_TRAIN // 5
+    folder, share = FOLDER, TINY_TRAIN // 5
     members = {
         f"{folder}/data_batch_{i + 1}": _member(train, slice(i * share, (i + 1) * share))
         for i in range(5)
     }
     members[f"{folder}/test_batch"] = _member(test, slice(None))
-    names = list(original.class_names)
-    members[f"{folder}/batches.meta"] = pickle.dumps({"label_names": names}, protocol=2)
-    archive = tar_of(members)
-    return TinyCifar(train, test, members, archive, source_for(original, archive))
+    members[f"{folder}/batches.meta"] = pickle.dumps({"label_names": list(CLASSES)}, protocol=2)
+    return TinyCifar(train, test, members, tar_of(members))
 
 
-def checksums(members: Mapping[str, bytes]) -> dict[str, Any]:
+def checksums(members: Mapping[str, bytes], archive: bytes) -> dict[str, Any]:
     """Return what torchvision's CIFAR10 has to expect to take these files as the official ones."""
     md5 = {name.rpartition("/")[2]: hashlib.md5(data).hexdigest() for name, data in members.items()}
     meta = {"filename": "batches.meta", "key": "label_names", "md5": md5.pop("batches.meta")}
     test = [["test_batch", md5.pop("test_batch")]]
-    return {"train_list": [list(item) for item in md5.items()], "test_list": test, "meta": meta}
-
-
-def source_for(original: CifarArchive, archive: bytes) -> CifarArchive:
-    """Return a card that expects this archive, and no network."""
-    file = dataclasses.replace(
-        original.file,
-        size_bytes=len(archive),
-        md5=hashlib.md5(archive).hexdigest(),
-        official_url="http://127.0.0.1:9",  # nothing listens there
-    )
-    return dataclasses.replace(
-        original, file=file, train_count=TINY_TRAIN, test_count=TINY_TEST, fingerprint=None
-    )
+    return {
+        "train_list": [list(item) for item in md5.items()],
+        "test_list": test,
+        "meta": meta,
+        "tgz_md5": hashlib.md5(archive).hexdigest(),
+        "url": "http://127.0.0.1:9",  # nothing listens there
+    }

@@ -56,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def streamed(photos: Path) -> Dataset:
     with pytest.MonkeyPatch.context() as little:  # also where the machine has much memory
-        little.setattr(load, "available_memory_bytes", lambda: 0)
+        little.setattr(load, "memory_bytes", lambda: 0)
         started = time.perf_counter()
         found = load_dataset(str(photos), data_dir=photos.parent / "data", workers=WORKERS)
     print(f"\nlooked at {COUNT:,} files in {time.perf_counter() - started:.1f} s (once)")
