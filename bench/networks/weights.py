@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench.errors import WeightsError
-from bench.networks.cifar_resnet import WIDTHS, CifarResNets
+from bench.networks.cifar_resnet import WIDTHS, CifarResNets, depth_of
 from bench.networks.trunk import Backbone, Shape
 from bench.networks.weight_files import LARGEST_BYTES, READABLE, read_tensors
 from bench.plain_text import one_line
@@ -33,6 +33,7 @@ _OF_A_HEAD = 2  # weight and bias
 _FORMAT = "skipbench.trunk.v1"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model)\.)*")
+_BEGINS_BLOCK = re.compile(r"(blocks\.\d+\.residual|layer\d+\.\d+)\.conv1\.weight")
 _ALIASES = (("linear.", "fc."), (".shortcut.", ".downsample."))
 """Names that trainers of CIFAR ResNets use for the same layers."""
 
@@ -138,8 +139,11 @@ def _require_fit(
     key, others = wrong[0], f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     cifar = isinstance(backbone.family, CifarResNets)
     theirs = "B" if any(".shortcut." in key or ".downsample." in key for key in given) else "A"
+    depth = 2 * sum(1 for key in given if _BEGINS_BLOCK.fullmatch(key)) + 2
     hint = "Check the number of classes that they were trained with."
-    if cifar and theirs != backbone.shortcut:
+    if cifar and depth != depth_of(backbone.member):
+        hint = f"They are of a ResNet-{depth}: --backbone resnet{depth}"
+    elif cifar and theirs != backbone.shortcut:
         hint = f"They were trained with shortcuts of the kind {theirs}: --shortcut {theirs}"
     elif len(wrong) > _OF_A_HEAD:
         hint = f"They are of another network than {backbone.name}, or of another version of it."

@@ -16,7 +16,7 @@ from bench.data.load import load_dataset
 from bench.engine.fitting import fitted
 from bench.engine.plan import make_plan
 from bench.networks.trunk import Backbone
-from bench.networks.weights import Normalisation, Weights, read_weights
+from bench.networks.weights import Normalisation, Weights, fitted_to, read_weights
 from bench.options import RunOptions
 
 OPTIONS = RunOptions(methods=("resnet",), backbone="resnet8", recipe="smoke")
@@ -60,7 +60,8 @@ def trained(
             key = key.replace(ours, theirs)
         state[key] = value
     torch.save({"net": state}, folder / "net.pth")
-    return read_weights(folder / "net.pth")
+    backbone = Backbone("resnet8", 10, (1, 8, 8))
+    return fitted_to(read_weights(folder / "net.pth"), backbone)
 
 
 def notes_on(

@@ -123,7 +123,7 @@ def test_what_is_written_is_read_back_with_its_normalisation(
 
 def test_weights_of_another_depth_are_refused(saved: Callable[[object], Path]) -> None:
     weights = read_weights(saved(in_their_layout(trained(name="resnet20"))))
-    with pytest.raises(WeightsError, match=r"(?s)does not fit resnet14.*another network"):
+    with pytest.raises(WeightsError, match=r"(?s)does not fit resnet14.*--backbone resnet20"):
         fitted_to(weights, small_backbone())
 
 

@@ -192,8 +192,7 @@ def test_other_floating_point_numbers_are_read_as_float32(dtype: Any, tmp_path: 
             }
         )
     )
-    weights = read_weights(path)
-    fitted_to(weights, BACKBONE)
+    weights = fitted_to(read_weights(path), BACKBONE)
     assert weights.state["stem.conv.weight"].dtype == torch.float32
 
 
