@@ -135,7 +135,7 @@ def _draw(count: int, *, pad: int, flip: bool, generator: torch.Generator) -> Dr
 def whole_batches(order_n: Tensor, *, batch_size: int) -> list[Tensor]:
     """Return the batches of an epoch: what does not fill one is left out, unless it is all."""
     steps = steps_per_epoch(len(order_n), batch_size=batch_size)
-    return [order_n[step * batch_size : (step + 1) * batch_size] for step in range(steps)]
+    return list(torch.split(order_n, batch_size)[:steps])
 
 
 def train_batches(

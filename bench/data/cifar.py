@@ -30,7 +30,6 @@ class Cifar:
     """Facts about one CIFAR, and its customary preparation."""
 
     name: str
-    torchvision_name: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str | None = None  # of the official pixels, where it is known
@@ -41,25 +40,14 @@ class Cifar:
 SOURCES = {
     "cifar10": Cifar(
         "cifar10",
-        "CIFAR10",
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         # Of a lossless copy whose channel means and deviations are the published ones to the
         # last digit (train mean 125.306918, 122.950394, 113.865383).
         fingerprint="da16546c3218b6d8",
     ),
-    "cifar100": Cifar(
-        "cifar100",
-        "CIFAR100",
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
-    ),
+    "cifar100": Cifar("cifar100", mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
 }
-
-
-def cache_path(name: str, *, data_dir: Path) -> Path:
-    """Return where the decoded copy of a CIFAR lies."""
-    return data_dir / name / cache.FILE_NAME
 
 
 def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
@@ -72,11 +60,11 @@ def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
     """
     from torchvision import datasets
 
-    cifar, decoded = SOURCES[name], cache_path(name, data_dir=data_dir)
+    cifar, decoded = SOURCES[name], data_dir / name / cache.FILE_NAME
     cached = cache.load(decoded, source=name)
     if cached is not None:
         return cached
-    kind: Any = getattr(datasets, cifar.torchvision_name)
+    kind: Any = getattr(datasets, name.upper())
     try:
         train, test = (
             kind(data_dir, train=split, download=network == "allowed") for split in (True, False)
@@ -140,7 +128,7 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
             cache.DataWarning,
             stacklevel=2,
         )
-    cache.save(dataset, cache_path(name, data_dir=data_dir), source=name)
+    cache.save(dataset, data_dir / name / cache.FILE_NAME, source=name)
     return dataset
 
 

@@ -144,6 +144,8 @@ class Folder(DatasetPlugin):
             orders.append(sorted(keys, key=keys.__getitem__))  # which mixes the classes
             content.update(b"/".join(sorted(keys.values())))
             problems += [look.problem for look in looks if look.problem]
+        if not all(orders):
+            raise DataError(f"None of the images of a split can be read.\n{problems[0]}")
         index = {
             "source": source,
             "content": content.hexdigest(),

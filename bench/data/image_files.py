@@ -194,7 +194,7 @@ def in_threads(do: Callable[[Item], Found], items: Sequence[Item], *, title: str
     with (
         warnings.catch_warnings(action="ignore"),
         progress(title, MofNCompleteColumn(), total=len(items)) as advance,
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ThreadPoolExecutor() as pool,
     ):
         for one in pool.map(do, items):
             found.append(one)

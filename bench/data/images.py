@@ -100,7 +100,6 @@ class ImageSet(Images):
         return ImageSet(self.images_nhwc.to(device), self.labels_n.to(device), origins)
 
     def take(self, indices: Tensor) -> ImageSet:
-        """Return the images at `indices`, in that order."""
         places = indices.to(self.labels_n.device)
         origins = None if self.origins is None else self.origins[places]
         return ImageSet(self.images_nhwc[places], self.labels_n[places], origins)
@@ -241,9 +240,9 @@ def fingerprint(train: ImageSet, test: ImageSet) -> str:
     return total.hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def spread_over(count: int, *, some: int = 64) -> Tensor:
-    """Return the places of a few of `count` images, from the first to the last."""
-    return torch.linspace(0, count - 1, min(some, count)).long()
+def spread_over(count: int) -> Tensor:
+    """Return the places of at most 64 of `count` images, from the first to the last."""
+    return torch.linspace(0, count - 1, min(64, count)).long()
 
 
 def _digests(images: ImageSet) -> list[bytes]:

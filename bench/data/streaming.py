@@ -81,7 +81,6 @@ class Streamed(Images):
         return self._read(batches, self.views.training, seed=drawn_seed(generator))
 
     def held(self, device: torch.device | str) -> ImageSet:
-        """Return all images, as evaluation sees them, in the memory of `device`: for a few."""
         found = list(self.to(device).portions(torch.arange(len(self)), batch_size=_HELD_BATCH))
         images_nhwc = torch.cat([portion.images_nhwc for portion in found])
         return ImageSet(images_nhwc, self.labels_n.to(device))
@@ -116,15 +115,8 @@ class Streamed(Images):
                 num_workers=min(self.workers, len(asked)),
                 collate_fn=torch.nn.Identity(),
                 pin_memory=self.device.type == "cuda",
-                worker_init_fn=_quiet,
             )
             return iter(loader)
-
-
-def _quiet(worker: int) -> None:
-    """Keep remarks on damaged metadata quiet; what counts is whether the pixels can be read."""
-    del worker
-    warnings.simplefilter("ignore")
 
 
 class _Pass(data.Dataset[Any]):
@@ -135,7 +127,8 @@ class _Pass(data.Dataset[Any]):
 
     def __getitems__(self, places: Sequence[int]) -> Tensor | BenchError:
         try:
-            return torch.from_numpy(np.stack([self._image(place) for place in places]))
+            with warnings.catch_warnings(action="ignore"):  # Pillow's, of damaged metadata
+                return torch.from_numpy(np.stack([self._image(place) for place in places]))
         except BenchError as error:
             return error
 

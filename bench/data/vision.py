@@ -21,14 +21,13 @@ from bench.data.plugin import DatasetPlugin
 from bench.errors import DataError
 from bench.plain_text import one_line
 
-PREFIX = "torchvision/"
 # A mirrored letter, digit or sign is another one.
 _NEVER_FLIPPED = {"MNIST", "KMNIST", "QMNIST", "EMNIST", "SVHN", "USPS", "GTSRB", "RenderedSST2"}
 
 
 def vision_named(name: str) -> Vision | None:
     """Return the data set of torchvision that `name` means, with or without _ and capitals."""
-    found = _kinds().get(_plain(name.removeprefix(PREFIX)))
+    found = _kinds().get(_plain(name.removeprefix("torchvision/")))
     return None if found is None else Vision(found)
 
 
@@ -36,9 +35,8 @@ def vision_named(name: str) -> Vision | None:
 def _kinds() -> dict[str, Any]:
     from torchvision import datasets
 
-    kinds = [getattr(datasets, name) for name in datasets.__all__]
-    found = {_plain(kind.__name__): kind for kind in kinds if _split_word(kind)}
-    return {name: kind for name, kind in found.items() if name not in SOURCES}
+    kinds = {_plain(name): getattr(datasets, name) for name in datasets.__all__}
+    return {name: kind for name, kind in kinds.items() if _split_word(kind) and name not in SOURCES}
 
 
 def _plain(name: str) -> str:

@@ -21,8 +21,8 @@ from tiny_cifar import ARCHIVE, FOLDER, TinyCifar, tar_of
 from torchvision.datasets import CIFAR10
 
 from bench.data import cifar
-from bench.data.cache import DataWarning
-from bench.data.cifar import Network, cache_path, import_folder, load_cifar
+from bench.data.cache import FILE_NAME, DataWarning
+from bench.data.cifar import Network, import_folder, load_cifar
 from bench.data.images import ImageSet, fingerprint
 from bench.data.load import load_dataset
 from bench.errors import DataError, UnknownNameError
@@ -69,7 +69,7 @@ def test_after_the_first_use_the_archive_is_not_needed(cifar10: TinyCifar, tmp_p
 def test_a_damaged_decoded_copy_is_made_anew(cifar10: TinyCifar, tmp_path: Path) -> None:
     cifar10.put_archive(tmp_path)
     first = _fetch(tmp_path)
-    decoded = cache_path("cifar10", data_dir=tmp_path)
+    decoded = tmp_path / "cifar10" / FILE_NAME
     decoded.write_bytes(decoded.read_bytes()[:-100])
     with pytest.warns(DataWarning, match="set aside"):
         again = _load(tmp_path)

@@ -153,6 +153,10 @@ def test_a_broken_image_is_named_and_left_out_only_if_told_so(photos_folder: Pat
     assert len(_load(photos_folder).train) == 23
     broken.write_bytes(sound)
     assert len(_load(photos_folder).train) == 24, "it was mended"
+    for file in (photos_folder / "val").rglob("*.jpg"):
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match="None of the images of a split can be read"):
+        _load(photos_folder)
 
 
 def test_an_image_that_breaks_later_ends_training_in_words(photos_folder: Path) -> None:
