@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-import pytest
 import torch
 from deciding_nets import disagreeing_net, images, masked_only_net, skipping_net, small_backbone
 from torch import Tensor
@@ -128,20 +127,6 @@ def test_several_dense_networks_are_timed_in_the_same_rounds() -> None:
     rounds = [cell.raw.image_nb[cell.raw.round_n == 0, 0] for cell in (light, dense, other)]
     shortest = min(map(len, rounds))
     assert all((r[:shortest] == rounds[0][:shortest]).all() for r in rounds)
-
-
-def test_a_subject_must_name_a_dense_network_and_not_be_one() -> None:
-    net = GatedResNet(small_backbone())
-    for name, dense, said in ((DENSE, DENSE, "may be named"), ("one", "none", "no dense network")):
-        with pytest.raises(ValueError, match=said):
-            measure_latency(
-                {name: NetworkToTime(net, dense)},
-                {DENSE: net},
-                images_nchw=images(256),
-                runtime=Eager(),
-                profile=TINY,
-                device="cpu",
-            )
 
 
 class OutOfMemoryAbove(GatedResNet):

@@ -60,15 +60,7 @@ def measure_latency(
     more where the data set has as many. Returns the cells by name in the order of `batch_sizes`,
     those of the dense networks too; a cell that could not be measured has no latency and a reason.
     Each also has its ratios to the other dense networks. The number of CPU threads is restored.
-
-    Raises:
-        ValueError: a subject is named like a dense network, or names one that is not there.
     """
-    for name, subject in subjects.items():
-        if name in dense:
-            raise ValueError(f"no subject may be named '{name}': that is a baseline")
-        if subject.dense not in dense:
-            raise ValueError(f"there is no dense network '{subject.dense}' beside '{name}'")
     keep_freed_memory()
     where = torch.device(device)
     images_nchw = images_nchw.to(where, memory_format=torch.channels_last)
