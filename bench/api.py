@@ -29,11 +29,9 @@ from bench.engine.single import recorded
 from bench.engine.supervising import Failure
 from bench.errors import BenchError, DataError
 from bench.folders import Folders
-from bench.measure.environment import machine_load
 from bench.networks.weights import Weights
 from bench.options import RunOptions
 from bench.recipes import Precision
-from bench.records.mlflow_content import Load
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import RunStore, finished_run, finished_runs
 from bench.records.tracking import log_records, register_point
@@ -85,9 +83,7 @@ def run(
     command = replace(_command(options, folders, listener, loaded=loaded), here=data is not None)
     for item in command.plan if forget else ():
         forget_run(command.place.store, item.spec, note=listener.note)
-    with machine_load(listener.note) as load:
-        performed = perform_all([command], listener)
-    return _finish(command, performed, load)
+    return _finish(command, perform_all([command], listener))
 
 
 def campaign(
@@ -116,10 +112,9 @@ def campaign(
                 except BenchError as error:
                     name = f"step {number} of {len(steps)}"
                     outcome.failures.append(_failure(name, error))
-        with machine_load(listener.note) as load:
-            performed = perform_all(planned, listener, until=until)
+        performed = perform_all(planned, listener, until=until)
         for command in planned:
-            done = _finish(command, performed, load)
+            done = _finish(command, performed)
             outcome.records.extend(done.records)
             outcome.failures.extend(done.failures)
         outcome = replace(outcome, left=outcome.left + len(performed.waiting))
@@ -171,7 +166,7 @@ def _command(
     return Command(options, folders, place, plan)
 
 
-def _finish(command: Command, performed: RunQueue, load: Load) -> CommandResult:
+def _finish(command: Command, performed: RunQueue) -> CommandResult:
     """Return what became of a command: judged, timed, drawn and logged."""
     place, options = command.place, command.options
     runs = [item.spec.run for item in command.plan]
@@ -181,7 +176,7 @@ def _finish(command: Command, performed: RunQueue, load: Load) -> CommandResult:
     records = judge(records, place.store)
     if options.latency != "off":
         records = _timed(records, place, profile=options.latency, runtimes=options.runtimes)
-    track(records, place.store, note=place.reporter.note, load=load)
+    track(records, place.store, note=place.reporter.note)
     return CommandResult(records, failures)
 
 
@@ -212,22 +207,15 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
     from bench.sweep.sweeping import sweep as perform
 
     store = RunStore(make_folder(folders.results))
-    with machine_load(listener.note) as load:
-        swept = perform(options, folders, listener=listener)
+    swept = perform(options, folders, listener=listener)
     records = judge(swept.records, store)
-    track(records, store, note=listener.note, load=load)
+    track(records, store, note=listener.note)
     return replace(swept, records=records)
 
 
-def track(
-    records: Sequence[RunRecord],
-    store: RunStore,
-    *,
-    note: Callable[[str], None],
-    load: Load = (),
-) -> None:
+def track(records: Sequence[RunRecord], store: RunStore, *, note: Callable[[str], None]) -> None:
     """Log records to MLflow; what goes wrong there is said, and loses nothing."""
-    for result in log_records(records, store, load=load).values():
+    for result in log_records(records, store).values():
         if not result.logged:
             note(f"MLflow: {result.detail}. Later: bench mlflow sync.")
             return

@@ -12,10 +12,9 @@ import platform
 import re
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -253,58 +252,3 @@ class ContentionMeter:
             asked_s = self.busy_s + self.stolen_s
             steal = self.stolen_s / asked_s if asked_s else 0.0
         return Contention(cpu_share, others, steal, self.highest_load, self.cores)
-
-
-_ASKED = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
-_INTERVAL = "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"
-_EVERY_S = 10.0
-
-
-class Sample(NamedTuple):
-    """One number about the machine: "cpu_utilization_percentage" and the like."""
-
-    at_ms: int
-    name: str
-    value: float
-
-
-@contextmanager
-def machine_load(note: Callable[[str], None]) -> Iterator[list[Sample]]:
-    """Give the samples taken so far, if asked for; a note says why where they cannot be taken."""
-    samples: list[Sample] = []
-    over = threading.Event()
-    if os.environ.get(_ASKED, "").lower() in {"true", "1"}:
-        try:
-            arguments = (_monitors(), samples, over)
-            threading.Thread(target=_sample, args=arguments, daemon=True).start()
-        except ImportError as error:
-            note(f"No system metrics: {error}. They need MLflow and psutil.")
-    try:
-        yield samples
-    finally:
-        over.set()
-
-
-def _sample(monitors: list[Any], samples: list[Sample], over: threading.Event) -> None:
-    while not over.is_set():
-        at_ms = int(time.time() * 1000)
-        for monitor in monitors:
-            monitor.collect_metrics()
-            found: dict[str, float] = monitor.aggregate_metrics()
-            monitor.clear_metrics()
-            samples += [Sample(at_ms, name, float(value)) for name, value in found.items()]
-        over.wait(float(os.environ.get(_INTERVAL) or _EVERY_S))
-
-
-def _monitors() -> list[Any]:
-    from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-    from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-    from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-    kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor]
-    found = [kind() for kind in kinds]
-    with suppress(Exception):  # no GPU, or no way to ask it: each in its own words
-        from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
-
-        found.append(GPUMonitor())  # type: ignore[no-untyped-call]
-    return found

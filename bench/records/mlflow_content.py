@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from datetime import datetime
 from pathlib import Path
@@ -30,11 +30,8 @@ POINT_TAG = "skipbench.point"
 _MODEL_TAG = "skipbench.model"
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 900, 90
 
-Load = Sequence[tuple[int, str, float]]
-"""What was sampled of the machine: when, in ms, by which name, the number."""
 
-
-def log_record(client: MlflowClient, run: Run, record: RunRecord, folder: Path, load: Load) -> None:
+def log_record(client: MlflowClient, run: Run, record: RunRecord, folder: Path) -> None:
     """Log all of a record: curves, parameters, tags, the files in its `folder`, data, models.
 
     Again, what has changed since is brought up to date.
@@ -43,7 +40,7 @@ def log_record(client: MlflowClient, run: Run, record: RunRecord, folder: Path, 
 
     run_id, created = str(run.info.run_id), epoch_ms(record.created)
     ended = created + int(record.wall_s * 1000)
-    metrics = _curves(record, at_ms=created) + _load_metrics(load, created, ended)
+    metrics = _curves(record, at_ms=created)
     for start in range(0, len(metrics), _METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
     log_params(client, run_id, record.spec.model_dump(mode="json"))
@@ -98,15 +95,6 @@ def _curves(record: RunRecord, *, at_ms: int) -> list[Metric]:
         for step, row in enumerate(record.history)
         for name, value in (row.values | {"lr": row.lr, "images_per_s": row.images_per_s}).items()
     ]
-
-
-def _load_metrics(load: Load, begin_ms: int, end_ms: int) -> list[Metric]:
-    """Return what was sampled of the machine between two times."""
-    from mlflow.entities import Metric
-
-    during = [sample for sample in load if begin_ms <= sample[0] <= end_ms]
-    steps = {at_ms: step for step, at_ms in enumerate(sorted({sample[0] for sample in during}))}
-    return [Metric(f"system/{n}", value, at, steps[at]) for at, n, value in during]
 
 
 def params(settings: Mapping[str, Any], *, longest: int = 500) -> dict[str, str]:

@@ -23,7 +23,7 @@ from bench.records.mlflow_connection import (
     session,
     without_password,
 )
-from bench.records.mlflow_content import Load, Registered
+from bench.records.mlflow_content import Registered
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, load_sweeps
@@ -58,18 +58,16 @@ def log_records(
     store: RunStore,
     *,
     tracking_uri: str | None = None,
-    load: Load = (),
 ) -> dict[str, TrackingResult]:
     """Log `records` of `store` over one connection; the rest as `sync`.
 
-    `load` is that of the machine while runs were done. Trials of a sweep in the results folder
-    become children of its run.
+    Trials of a sweep in the results folder become children of its run.
     """
     uri = tracking_uri or default_uri(store.results_dir)
     try:
         # Of two at once both would find a run missing, or the database not made yet.
         with _alone(store.results_dir), session(uri) as client:
-            return _Sink(client, uri, store).log(records, load)
+            return _Sink(client, uri, store).log(records)
     except Exception as error:
         # One answer for all: an absent server is not asked again for every record.
         refused = _refusal(uri, error)
@@ -114,7 +112,7 @@ class _Sink:
             if name is not None:
                 self.known.setdefault(name, run)
 
-    def log(self, records: Sequence[RunRecord], load: Load) -> dict[str, TrackingResult]:
+    def log(self, records: Sequence[RunRecord]) -> dict[str, TrackingResult]:
         sweeps, _ = load_sweeps(self._store.results_dir)
         # Of several sweeps with the same trial the first is its parent.
         sweep_of = {trial.run: sweep for sweep in reversed(sweeps) for trial in sweep.trials}
@@ -126,7 +124,7 @@ class _Sink:
                 if sweep is not None and sweep.name not in parents:
                     parents[sweep.name] = self._log_sweep(sweep)
                 parent = "" if sweep is None else parents[sweep.name]
-                results[record.run] = self._log_one(record, parent, load)
+                results[record.run] = self._log_one(record, parent)
             except Exception as error:
                 # A sink may fail in any way of its own; none of them is worth a finished training.
                 refused = _refusal(self._uri, error)
@@ -135,7 +133,7 @@ class _Sink:
                     return results | {left.run: refused for left in records[number:]}
         return results
 
-    def _log_one(self, record: RunRecord, parent: str, load: Load) -> TrackingResult:
+    def _log_one(self, record: RunRecord, parent: str) -> TrackingResult:
         sha, known = content_sha256(record), self.known.get(record.run)
         told = {} if known is None else known.data.tags
         orphan = bool(parent) and PARENT_TAG not in told
@@ -144,7 +142,7 @@ class _Sink:
         run = self._run_of(record.run, RUN_TAG, record.created)
         if orphan:
             self._client.set_tag(run.info.run_id, PARENT_TAG, parent)
-        content.log_record(self._client, run, record, self._store.folder_of(record), load)
+        content.log_record(self._client, run, record, self._store.folder_of(record))
         # Last, so that a copy broken off half way is taken up again.
         self._client.set_tag(run.info.run_id, SHA_TAG, sha)
         return TrackingResult(True, "updated" if known else "logged")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.tracking import MlflowClient
 from synthetic_records import make_cell, make_point, make_record
 
-from bench.measure.environment import machine_load
 from bench.records.mlflow_connection import EXPERIMENT, default_uri
 from bench.records.mlflow_content import measured, models_of, params
 from bench.records.record import Dynamics, RunRecord
@@ -137,40 +134,6 @@ def test_a_registered_model_is_loaded_by_mlflow_without_skipbench(
     loaded = subprocess.run([sys.executable, "-c", code, *told], capture_output=True, text=True)
     assert loaded.stdout.strip() == "[[-1.0, -1.0, -1.0]]", loaded.stderr
     assert not list(shared_results.rglob("*.pkl"))
-
-
-def test_the_load_of_the_machine_is_logged_with_the_runs_of_that_time_where_it_is_asked_for(
-    shared_results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = make_record("act", seed=8)
-    store = RunStore(shared_results)
-    notes: list[str] = []
-    with machine_load(notes.append) as nothing:
-        pass
-    assert nothing == notes == []
-    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "psutil", None)
-        without.delitem(sys.modules, "mlflow.system_metrics.metrics.cpu_monitor", raising=False)
-        with machine_load(notes.append) as nothing:
-            pass
-    assert nothing == [] and "psutil" in notes[0]
-    pytest.importorskip("psutil")
-    with machine_load(notes.append) as load:
-        end = time.monotonic() + 60
-        while len({sample.at_ms for sample in load}) < 3 and time.monotonic() < end:
-            time.sleep(0.05)
-    first = min(sample.at_ms for sample in load)
-    created = datetime.fromtimestamp(first / 1000, UTC).isoformat()
-    during = record.model_copy(update={"created": created, "wall_s": 0.0})
-    store.save(during)
-    log_records([during], store, load=load)
-    (run,) = logged(shared_results, record.run)
-    assert run.data.metrics["system/system_memory_usage_megabytes"] > 0
-    client = MlflowClient(default_uri(shared_results))
-    history = client.get_metric_history(run.info.run_id, "system/cpu_utilization_percentage")
-    assert [metric.timestamp for metric in history] == [first]
 
 
 def test_sync_logs_failed_runs_too_and_leaves_out_damaged_ones(shared_results: Path) -> None:
