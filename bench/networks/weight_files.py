@@ -1,13 +1,16 @@
 """The bytes of a weights file as named tensors, from any library.
 
 Reads safetensors, and what torch.save writes in the layouts of common trainers, by content and not
-by suffix. Nothing in a file is run. Owns no names of layers.
+by suffix. Nothing in a file is run: of objects beside the weights (settings, numpy scalars) not
+even the class is looked up. Owns no names of layers.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -27,8 +30,11 @@ LARGEST_BYTES = 1 << 30
 READABLE = (
     "Readable: safetensors, and torch.save of a state dict, docs/data.md says in which layouts."
 )
-_DEEPEST = 4
-_SAVE_ALONE = "Where it was made: torch.save(net.state_dict(), 'new.pt')."
+_DEEPEST, _MOST_UNREAD = 4, 32
+_HINT = (
+    "It is broken, or a whole pickled network, which is code and never run. Where it was made:"
+    f" torch.save(net.state_dict(), 'new.pt'). {READABLE}"
+)
 _SIGNS = (
     (b"version https://git-lfs", "a Git LFS pointer, which stands for a file elsewhere"),
     (b"<", "a web page (HTML or XML)"),
@@ -54,8 +60,7 @@ def read_tensors(data: bytes, path: Path) -> tuple[dict[Any, Any], dict[str, str
     except Exception as error:  # a damaged file may raise anything
         raise WeightsError(
             f"{path} cannot be read as weights: {_first_line(error)}",
-            hint="It is broken, or holds more than weights, such as a whole pickled network, which"
-            f" is code and never run. {_SAVE_ALONE} {READABLE}",
+            hint=_HINT,
         ) from None
     return _state_dict(content, path), metadata
 
@@ -70,17 +75,42 @@ def _safetensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     return state, json.loads(data[8 : 8 + length]).get("__metadata__") or {}
 
 
+class _Unread:
+    """Stands where a file has an object of a kind that is not read; takes anything, keeps none."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: object) -> _Unread:
+        return object.__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
 def _unpickled(data: bytes) -> Any:
+    """Return what torch's weights-only reader reads, `_Unread` in place of what it refuses."""
     file = io.BytesIO(data)
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.filelist) > LARGEST_BYTES:
                 raise ValueError(f"it unpacks to more than {LARGEST_BYTES >> 20} MiB")
-    file.seek(0)
-    with warnings.catch_warnings():
-        # torch remarks on old layouts and sparse tensors; here they are read or refused.
-        warnings.simplefilter("ignore")
-        return torch.load(file, map_location="cpu", weights_only=True)
+    unread: list[str] = []
+    while True:
+        file.seek(0)
+        stand_ins: list[Any] = [(_Unread, name) for name in unread]
+        try:
+            with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+                # torch remarks on old layouts and sparse tensors; here they are read or refused.
+                warnings.simplefilter("ignore")
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            name = "" if found is None else found[1]
+            name = name if "." in name else f"builtins.{name}"  # torch leaves that out
+            if found is None or name in unread or len(unread) == _MOST_UNREAD:
+                raise
+            unread.append(name)
 
 
 def _state_dict(content: Any, path: Path) -> dict[Any, Any]:
@@ -90,7 +120,7 @@ def _state_dict(content: Any, path: Path) -> dict[Any, Any]:
         if any(isinstance(v, Tensor) and "." in str(key) for key, v in content.items()):
             return content
         content = next((content[name] for name in LAYOUTS if name in content), None)
-    raise WeightsError(f"{path} holds no state dict.", hint=f"{_SAVE_ALONE} {READABLE}")
+    raise WeightsError(f"{path} holds no state dict.", hint=_HINT)
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 import bench
 from bench.report.figures.chart import DENSE, Chart, Label, Legend, Line, Marks, Panel, mark_of
 from bench.report.figures.draw import write_chart
-from bench.report.verdicts.tables import best_settings
+from bench.report.verdicts.tables import best_settings, fastest_runtime
 from bench.report.verdicts.verdicts import MethodVerdict
 from bench.report.verdicts.words import finding
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import gzip
 import hashlib
 import io
@@ -13,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -216,6 +219,23 @@ def test_safetensors_of_other_trainers_are_read_whatever_the_file_is_called(
         weights = read_weights(tmp_path / name)
         assert weights.normalisation is None
         assert torch.equal(rebuilt(weights, small_backbone()).eval()(x), net(x))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_and_numpy_numbers_beside_the_weights_stay_unread(
+    zipped: bool, tmp_path: Path
+) -> None:
+    net, x, path = trained(), torch.randn(2, *SMALL), tmp_path / "beside.pth"
+    beside = {
+        "args": argparse.Namespace(lr=0.1, out=Path("runs")),
+        "best": np.float64(92.9),
+        "curve": np.arange(3.0),
+        "now": datetime.datetime(2026, 1, 1),
+        "kinds": {int, str},
+    }
+    content = {**beside, "net": in_their_layout(net)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(rebuilt(read_weights(path), small_backbone()).eval()(x), net(x))
 
 
 def test_a_whole_pickled_network_is_refused_with_the_way_out(
