@@ -229,7 +229,11 @@ def _place_labels(axes: Axes, panel: Panel) -> int:
         return 0  # a layout of the whole figure takes longer than its drawing
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
     taken, lines = _boxes_of_marks(axes, panel), _drawn_lines(axes)
-    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5}
+    leader = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
+    look: dict[str, Any] = {
+        **{"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5},
+        "arrowprops": leader,
+    }
     left_out = 0
     for label in panel.labels:
         text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
@@ -246,8 +250,11 @@ def _place_labels(axes: Axes, panel: Panel) -> int:
 
 def _moved(text: Annotation, place: tuple[float, float, str, str]) -> Bbox:
     across, up, ha, va = place
+    from matplotlib.text import Text
+
     text.set(position=(across, up), ha=ha, va=va)
-    return text.get_window_extent()
+    text.get_window_extent()  # moves it
+    return Text.get_window_extent(text)  # without the line that leads to its point
 
 
 def _is_free(box: Bbox, plot: Bbox, taken: Sequence[Bbox]) -> bool:
