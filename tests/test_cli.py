@@ -145,7 +145,7 @@ def test_the_doctor_tries_the_skipping_path(results: Path) -> None:
         (["--controls", "foo"], "Known: all, cascade, none, random_skip"),
         (["--backbone", "resnet21"], "Did you mean 'resnet"),
         (["--backbone", "qqqqqq"], "resnet8, resnet14, resnet20"),
-        (["--dataset", "nope"], "Known: cifar10, cifar100, digits, graded_digits, synthetic"),
+        (["--dataset", "nope"], "Known: cifar10, cifar100, digits, graded_digits"),
     ],
 )
 def test_wrong_input_gets_a_short_message_and_status_2(

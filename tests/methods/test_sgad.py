@@ -322,7 +322,7 @@ def test_the_two_readings_and_the_ablation_have_names_of_their_own() -> None:
         (SgadBeta, "reading", "d_max"),
         (SgadConstant, "guideline", "per image"),
     ):
-        with pytest.raises(ConfigError, match=f"{key} = "):
+        with pytest.raises(ConfigError, match=f"{key}: "):
             method_config(method, {key: value})
     assert SgadBeta().variant(SgadBeta.Config(beta=2.0)) == "beta-MF beta=2"
     assert SgadConstant().variant(SgadConstant.Config()) == "D-MF d_max=0.6"

@@ -195,5 +195,5 @@ def test_the_command_line_starts_and_checks_a_backbone(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_new_backbone_is_that_of_no_other(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="There is a backbone called 'timm' already"):
+    with pytest.raises(Exception, match="there is a backbone called 'timm' already"):
         new_backbone("timm", tmp_path / "x.py", taken=BACKBONES.names())

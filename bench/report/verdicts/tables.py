@@ -3,6 +3,7 @@ all of them. Owns which are the best; the numbers come with the verdicts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -48,12 +49,13 @@ def fastest_runtime(verdicts: Sequence[MethodVerdict]) -> str:
 
     There a speed-up has to be real: nothing is gained from the overhead of the dense network.
     """
-    dense_ms: dict[str, list[float]] = {}
-    for runtime in dict.fromkeys(a.axis.runtime for one in verdicts for a in one.axes):
+
+    def dense_ms(runtime: str) -> float:
         found = (one.network.judged.mean_time("dense_ms", 1, runtime) for one in verdicts)
-        dense_ms[runtime] = [ms for ms in found if ms is not None]
-    timed = [runtime for runtime, found in dense_ms.items() if found]
-    return min(timed, key=lambda runtime: median(dense_ms[runtime]), default="")
+        return median([ms for ms in found if ms is not None] or [math.inf])
+
+    times = (a.axis for one in verdicts for a in one.axes if a.axis.batch_size == 1)
+    return min(dict.fromkeys(axis.runtime for axis in times), key=dense_ms, default="")
 
 
 def best_table(verdicts: Sequence[MethodVerdict]) -> ReportTable:
