@@ -87,6 +87,10 @@ def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = 
         for record in RunStore(folders.results).load_all().records
         if any(cell.latency_ms is not None for p in record.points for cell in p.latency)
     ]
+    if not records:
+        raise ConfigError(
+            f"There are no timed runs in {folders.results}.", hint="Time one: bench latency."
+        )
     names = [record.spec.dataset.name for record in records]
     name = _one_dataset(names, dataset, folders.results)
     chosen = [record for record in records if record.spec.dataset.name == name]
@@ -176,7 +180,7 @@ def _one_dataset(names: Iterable[str], chosen: str | None, results_dir: Path) ->
     """
     known = sorted(set(names))
     if not known:
-        raise ConfigError(no_runs_in(results_dir), hint="Start with: bench run, or bench latency.")
+        raise ConfigError(no_runs_in(results_dir), hint="Start with: bench run.")
     if (chosen or known[0]) not in known or (chosen is None and len(known) > 1):
         what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
         raise ConfigError(f"There are no such runs {what}.", hint=f"Recorded: {', '.join(known)}.")

@@ -128,7 +128,7 @@ def test_no_amendment_of_four_processes_is_lost(
     faults.tried[kind] += 80
     faults.survived[kind] += kept
     assert kept == 80
-    assert not list(folder.glob(".*"))
+    assert not list(folder.glob(".*.tmp"))
 
 
 def test_ten_that_read_while_one_writes_see_whole_records(

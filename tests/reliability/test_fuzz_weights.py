@@ -131,7 +131,7 @@ def test_code_in_a_file_is_never_run(wrap: Any, legacy: bool, tmp_path: Path) ->
     target = tmp_path / "made by the file"
     path = tmp_path / "evil.pth"
     path.write_bytes(saved(wrap(Bomb(target)), _use_new_zipfile_serialization=not legacy))
-    with pytest.raises(WeightsError, match=r"holds no state dict|cannot be read as weights"):
+    with pytest.raises(WeightsError, match=r"no state dict|cannot be read|is not a plain tensor"):
         read_weights(path)
     path.write_bytes(pickle.dumps(wrap(Bomb(target)) if legacy else Bomb(target)))
     with pytest.raises(WeightsError):
