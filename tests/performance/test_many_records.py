@@ -28,7 +28,7 @@ from bench.report.tables.results import render, rich_table
 pytestmark = pytest.mark.perf
 
 COUNT = 10_000
-AIM_S, AIM_NAMES_S = 10.0, 2.0
+AIM_S, AIM_NAMES_S = 20.0, 2.0
 """When all records are read; and when only their names are."""
 AIM_PAGE_MB, AIM_PEAK_MIB = 3.0, 600.0
 
