@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
@@ -213,6 +213,16 @@ def validated(model: type[M], given: Mapping[str, Any], *, owner: str = "", wher
     Raises:
         ConfigError: a key does not exist or a value is wrong.
     """
+    for key, value in given.items():
+        field = model.model_fields.get(key)
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        values = value if isinstance(value, list) else [value]
+        # They would count as 1 and 0.
+        if kinds and not {bool, Any} & {*kinds} and any(isinstance(one, bool) for one in values):
+            raise ConfigError(
+                f"'{one_line(key, longest=80)}': true and false are no value of it.",
+                hint="A word that looks like one goes in quotes.",
+            )
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:
