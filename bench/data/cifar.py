@@ -7,7 +7,7 @@ nothing is unpickled. The other source is a folder of image files (`bench data i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,21 @@ from bench.data.catalogue import DATASETS
 from bench.data.image_files import LAYOUT, ImageFiles, Listing, in_one_array, list_splits
 from bench.data.images import Dataset, ImageSet, described, in_canonical_order
 from bench.errors import DataError, UnknownNameError
-from bench.plain_text import one_line
+from bench.plain_text import one_line, some
 
 Network = Literal["allowed", "forbidden"]
 SIZE_HW = (32, 32)
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100_CLASSES = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+    mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+    plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+    television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,7 @@ class Cifar:
     """Facts about one CIFAR, and its customary preparation."""
 
     name: str
+    class_names: tuple[str, ...]  # in label order, which for both is alphabetic
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str | None = None  # of the official pixels, where it is known
@@ -40,13 +52,19 @@ class Cifar:
 SOURCES = {
     "cifar10": Cifar(
         "cifar10",
+        tuple(CIFAR10_CLASSES.split()),
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         # Of a lossless copy whose channel means and deviations are the published ones to the
         # last digit (train mean 125.306918, 122.950394, 113.865383).
         fingerprint="da16546c3218b6d8",
     ),
-    "cifar100": Cifar("cifar100", mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
+    "cifar100": Cifar(
+        "cifar100",
+        tuple(CIFAR100_CLASSES.split()),
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+    ),
 }
 
 
@@ -82,20 +100,18 @@ def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
         ImageSet(torch.tensor(split.data).contiguous(), torch.tensor(split.targets))
         for split in (train, test)
     )
-    dataset = _described(cifar, *images, class_names=train.classes)
+    dataset = _described(cifar, *images)
     cache.save(dataset, decoded, source=name)
     return dataset
 
 
-def _described(
-    cifar: Cifar, train: ImageSet, test: ImageSet, *, class_names: Sequence[str]
-) -> Dataset:
+def _described(cifar: Cifar, train: ImageSet, test: ImageSet) -> Dataset:
     return described(
         in_canonical_order(train),
         in_canonical_order(test),
         name=cifar.name,
         title=DATASETS[cifar.name].title,
-        class_names=class_names,
+        class_names=cifar.class_names,
         constants=(cifar.mean, cifar.std),
         pad=4,
         flip=True,
@@ -117,7 +133,6 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
         cifar,
         _decoded(train, cifar, count=cifar.train_count),
         _decoded(test, cifar, count=cifar.test_count),
-        class_names=train.class_names,
     )
     found = dataset.info.fingerprint
     if cifar.fingerprint not in (None, found):
@@ -133,11 +148,19 @@ def import_folder(name: str, folder: Path, *, data_dir: Path) -> Dataset:
 
 
 def _decoded(listing: Listing, cifar: Cifar, *, count: int) -> ImageSet:
-    found, expected = len(listing.files), DATASETS[cifar.name].num_classes
-    if (found, len(listing.class_names)) != (count, expected):
+    differing = sorted({*listing.class_names} ^ {*cifar.class_names})
+    if differing:
         raise DataError(
-            f"{listing.folder} has {found:,} images of {len(listing.class_names)} classes, expected"
-            f" {count:,} of {expected}.",
+            f"The class folders in {listing.folder} are not those of {cifar.name}: only one of them"
+            f" has {some(differing)}.",
+            hint=f"The folders must be called {', '.join(cifar.class_names[:3])} and so on.",
+        )
+    counts = Counter(listing.class_names[label] for label in listing.labels)
+    each = count // len(cifar.class_names)
+    odd = [f"{name} {found:,}" for name, found in counts.items() if found != each]
+    if odd:
+        raise DataError(
+            f"{listing.folder} must have {each:,} images of each class; found {some(odd)}.",
             hint=LAYOUT,
         )
     files = ImageFiles(listing.files, listing.labels)
