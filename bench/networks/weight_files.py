@@ -24,7 +24,7 @@ from bench.errors import WeightsError
 from bench.plain_text import one_line
 
 LAYOUTS = ("state_dict", "model_state_dict", "model", "net")
-"""Names under which trainers keep the state dict beside other things; the first that is there."""
+"""Names under which trainers keep the state dict beside other things."""
 LARGEST_BYTES = 1 << 30
 """A ViT of 86 million parameters has a third of that."""
 READABLE = (
@@ -119,7 +119,13 @@ def _state_dict(content: Any, path: Path) -> dict[Any, Any]:
             break
         if any(isinstance(v, Tensor) and "." in str(key) for key, v in content.items()):
             return content
-        content = next((content[name] for name in LAYOUTS if name in content), None)
+        inner = [name for name in LAYOUTS if isinstance(content.get(name), dict)]
+        if len(inner) > 1:
+            raise WeightsError(
+                f"{path} holds weights twice: under '{inner[0]}' and under '{inner[1]}'.",
+                hint="Save the state dict that is meant in a file of its own.",
+            )
+        content = content[inner[0]] if inner else None
     raise WeightsError(f"{path} holds no state dict.", hint=_HINT)
 
 

@@ -247,6 +247,12 @@ def test_a_whole_pickled_network_is_refused_with_the_way_out(
         assert "state_dict()" in str(caught.value)
 
 
+def test_weights_that_are_there_twice_are_refused(saved: Callable[[object], Path]) -> None:
+    layout = in_their_layout(trained())
+    with pytest.raises(WeightsError, match="under 'state_dict' and under 'model'"):
+        read_weights(saved({"model": layout, "state_dict": layout}))
+
+
 def _torchscript() -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
