@@ -152,7 +152,6 @@ class WatchedProcess:
             )
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._busy = False
         threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -160,11 +159,6 @@ class WatchedProcess:
 
     def __exit__(self, *_: object) -> None:
         self.end()
-
-    @property
-    def waits(self) -> bool:
-        """Whether it can do a job: it is alive, and the job before, if any, finished."""
-        return not self._busy and self._process.poll() is None
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -178,7 +172,6 @@ class WatchedProcess:
         That is so also when it says nothing any more (a signal, the time limit). After "epoch" it
         goes on when the next thing is asked for. Only after "finished" it can do another job.
         """
-        self._busy = True
         self._tell(f"{job}\n")
         limit = time_limit_s
         deadline = None if limit is None else time.monotonic() + limit
@@ -196,7 +189,6 @@ class WatchedProcess:
             if not line.strip():
                 continue
             said = _understood(line)
-            self._busy = said.kind != "finished"
             yield said
             if said.kind in {"finished", "failed"}:
                 return
