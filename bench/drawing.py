@@ -150,9 +150,10 @@ def _test_images(records: Sequence[RunRecord], data_dir: Path) -> TestImages | s
         data = load_dataset(spec.name, data_dir=data_dir, network="forbidden")
     except BenchError:
         return f"the images are not in {data_dir}; fetch them with bench data fetch."
-    same = {record.spec.dataset.fingerprint for record in records} == {data.info.fingerprint}
-    if not same or not data.test.held_bytes:
-        return "the data set at hand is not the one of the runs, or too large for memory."
+    if {record.spec.dataset.fingerprint for record in records} != {data.info.fingerprint}:
+        return "the data set at hand is not the one of the runs."
+    if not data.test.held_bytes:
+        return "the images are too many to be held in memory."
     test = data.test.held("cpu")
     return TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
 
@@ -182,8 +183,10 @@ def _one_dataset(names: Iterable[str], chosen: str | None, results_dir: Path) ->
     if not known:
         raise ConfigError(no_runs_in(results_dir), hint="Start with: bench run.")
     if (chosen or known[0]) not in known or (chosen is None and len(known) > 1):
-        what = f"on '{chosen}'" if chosen else "to draw: choose with --dataset"
-        raise ConfigError(f"There are no such runs {what}.", hint=f"Recorded: {', '.join(known)}.")
+        said = "Several data sets are recorded: choose with --dataset."
+        if chosen:
+            said = f"There are no such runs on '{chosen}'."
+        raise ConfigError(said, hint=f"Recorded: {', '.join(known)}.")
     return chosen or known[0]
 
 

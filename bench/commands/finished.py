@@ -117,7 +117,7 @@ def latency(
 ) -> None:
     """Time finished runs on this machine, together, and add the numbers to their records.
 
-    Then show the table and draw time against MACs, and where their orders disagree.
+    Then show the table and draw time against MACs.
 
     * `bench latency sgad-cifar10 --profile publish`
     * `bench latency reference --runtime native`: the networks that the project keeps
@@ -156,7 +156,7 @@ def figures(
     dataset: OneDataset = None,
     out: Annotated[Path | None, typer.Option(help="A folder. Default: RESULTS/figures.")] = None,
 ) -> None:
-    """Draw time against MACs, and where their orders disagree, from all runs that were timed.
+    """Draw time against MACs, from all runs that were timed.
 
     * `bench figures --dataset cifar10 --out paper/`
     """

@@ -17,7 +17,7 @@ NOT_APPLICABLE = "not applicable"
 """The status of a control that cannot be made of its source: no failure."""
 
 MAIN_RUNTIME = "eager"
-"""The runtime that a report of only one shows, where anything was timed in it."""
+"""The runtime whose times a row shows where there is room for one, if it was timed in it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,9 +249,9 @@ def _place_labels(axes: Axes, panel: Panel) -> int:
 
 
 def _moved(text: Annotation, place: tuple[float, float, str, str]) -> Bbox:
-    across, up, ha, va = place
     from matplotlib.text import Text
 
+    across, up, ha, va = place
     text.set(position=(across, up), ha=ha, va=va)
     text.get_window_extent()  # moves it
     return Text.get_window_extent(text)  # without the line that leads to its point
