@@ -179,7 +179,8 @@ class Cascade(Method[CascadeConfig]):
     )
 
     def variant(self, config: CascadeConfig) -> str:
-        return f"{config.small or 'from a small network'}, {config.combine}"
+        combine = "" if config.combine == "last" else config.combine
+        return " ".join(filter(None, (config.small, combine)))
 
     def published_epochs(self, config: CascadeConfig) -> int:
         return _EPOCHS
