@@ -6,53 +6,61 @@ from being read as markup; that no control character gets through is seen to her
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
 
 from bench.plain_text import plain
 
 
+class _Guarded(Console):
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            # Control segments are rich's own: clearing a line, moving the cursor.
+            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+
+
 def stdout() -> Console:
     """Return the console for tables and answers."""
-    return _guarded(Console())
+    return _Guarded()
 
 
 def stderr() -> Console:
     """Return the console for progress, notes and errors."""
-    return _guarded(Console(stderr=True))
+    return _Guarded(stderr=True)
+
+
+def bars() -> Progress:
+    """Return bars on standard error, each with how much is done, times and a `detail`."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=stderr(),
+        refresh_per_second=4,
+        # What goes on side by side begins and ends: the time left of all of it is an average.
+        speed_estimate_period=600,
+    )
 
 
 @contextmanager
-def progress(
-    title: str, *columns: ProgressColumn, total: int, done: int = 0
-) -> Iterator[Callable[[int], None]]:
-    """Show a bar with the time left on standard error; give what advances it."""
-    shown = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
-    with Progress(*shown, console=Console(stderr=True)) as bars:
-        task = bars.add_task(title, total=total, completed=done)
-        yield lambda count: bars.advance(task, count)
-
-
-def _guarded(console: Console) -> Console:
-    console.push_render_hook(_Guard())
-    return console
-
-
-class _Guard(RenderHook):
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Guarded(renderable) for renderable in renderables]
-
-
-class _Guarded:
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for segment in console.render(self._inner, options):
-            # Control segments are rich's own: clearing a line, moving the cursor.
-            yield segment if segment.control else Segment(plain(segment.text), segment.style)
+def progress(title: str, *, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar while the body runs; give what counts one more as done."""
+    with bars() as shown:
+        task = shown.add_task(title, total=total, detail="")
+        yield lambda: shown.advance(task)

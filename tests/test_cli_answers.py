@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,16 +138,6 @@ def test_nothing_to_log_makes_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_taken_port_is_refused(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        outcome = bench("mlflow", "ui", "--port", str(taken.getsockname()[1]), results=tmp_path)
-    assert outcome.exit_code == 2
-    assert "--port" in outcome.stderr
-    assert bench("mlflow", "ui", "--port", "99999", results=tmp_path).exit_code == 2
-
-
 def test_mlflow_takes_over_and_hears_the_address_in_its_environment_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +145,7 @@ def test_mlflow_takes_over_and_hears_the_address_in_its_environment_alone(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db")
     asked: list[list[str]] = []
     monkeypatch.setattr("os.execv", lambda program, command: asked.append(command))
+    assert bench("mlflow", "ui", "--port", "99999", results=tmp_path).exit_code == 2
     assert bench("mlflow", "ui", "--port", "5017", results=tmp_path).exit_code == 0
     assert asked[0][1:] == ["-m", "mlflow", "ui", "--port", "5017"]
     assert os.environ["MLFLOW_BACKEND_STORE_URI"] == "postgresql://me:secret@host/db"

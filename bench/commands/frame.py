@@ -16,6 +16,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from rich.markup import escape
 
 from bench.console import stderr, stdout
 from bench.errors import BenchError
@@ -147,9 +148,8 @@ def _errors_shown(plugins: Sequence[Path] | None, *, debug: bool) -> Iterator[li
     except BenchError as error:
         if debug:
             raise
-        from bench.terminal import show_error
-
-        show_error(error, stderr())
+        said = escape(str(error))
+        stderr().print(f"[bold red]Error:[/] {said}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_status) from error
     except KeyboardInterrupt as error:
         say("Interrupted. Finished runs are kept. Continue with:")

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from bench.commands.frame import OwnImages, Point, command
-from bench.errors import ConfigError
 from bench.folders import Folders
 
 app = typer.Typer(no_args_is_help=True, help="Bring records into MLflow, and look at them.")
@@ -71,23 +70,7 @@ def ui(
     """
     from bench.records.mlflow_connection import default_uri
 
-    _check_free(port)
     uri = default_uri(folders.results)
     # Not as an argument: every user of the machine reads those, and a password may be in it.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = uri
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--port", str(port)])
-
-
-def _check_free(port: int) -> None:
-    import socket
-
-    with socket.socket() as tried:
-        # As the server does it: a port that was in use a moment ago is free.
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            tried.bind(("127.0.0.1", port))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError(
-                f"Port {port} cannot be used: {reason}.", hint="Choose another with --port."
-            ) from None

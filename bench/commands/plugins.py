@@ -148,16 +148,14 @@ def check_backbones(
 def _attempt(suites: Mapping[str, Sequence[Check]], *, debug: bool) -> None:
     """Run the checks of methods or backbones and show what came of them; end with status 1 if one
     failed, with `debug` after the tracebacks."""
-    from rich.progress import MofNCompleteColumn
-
     errors: list[Exception] = []
     for number, (name, checks) in enumerate(suites.items(), start=1):
         outcomes = []
         title = f"{number}/{len(suites)} {name}"
-        with progress(title, MofNCompleteColumn(), total=len(checks)) as advance:
+        with progress(title, total=len(checks)) as advance:
             for check in checks:
                 outcomes.append(check.run())
-                advance(1)
+                advance()
         stdout().print(outcome_table(outcomes))
         errors += [outcome.error for outcome in outcomes if outcome.error is not None]
     for error in errors if debug else ():

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bench.commands.frame import command, say, show_failures, show_table
-from bench.console import stderr, stdout
+from bench.console import stdout
 from bench.folders import Folders
 from bench.options import RunOptions
 from bench.sweep.options import SweepOptions
@@ -56,7 +56,7 @@ def sweep(options: SweepOptions, folders: Folders) -> None:
     from bench import api, drawing
     from bench.commands.sweeps import SweepBoard, sweep_tables
 
-    with SweepBoard(stderr()) as board:
+    with SweepBoard() as board:
         swept = api.sweep(options, folders, listener=board)
     for part in sweep_tables(swept.sweep):
         stdout().print(part)

@@ -1,4 +1,4 @@
-"""Sweeps on a terminal: while they run, what was chosen by what, and what each setting did.
+"""Sweeps on a terminal: while they run, and what was chosen by what.
 
 Owns columns and words; the trials come from sweep documents and from the ledger of a running sweep.
 """
@@ -8,28 +8,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.console import Console, RenderableType
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
+from rich.console import RenderableType
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.statistics import rank_correlation
 from bench.plain_text import counted
-from bench.records.sweep import SweepRecord, TrialRow
+from bench.records.sweep import SweepRecord
 from bench.report.tables.cells import folding_table, number
 from bench.spaces import written
+from bench.terminal import Board
 
 if TYPE_CHECKING:
     from bench.sweep.ledger import Ledger, Progress
@@ -41,64 +31,37 @@ _STYLES = {
     "stopped": "yellow",
     "failed": "red",
 }
-_WELL = frozenset({"finished", "recorded"})
-_FEW_TRIALS = 3
 _SHOWN = 30
 _LONGEST_SETTING = len("side_lr_scale=10.00")
 
 
-class SweepBoard:
+class SweepBoard(Board):
     """Listens to a sweep: a bar for each trial that runs, one for all of them, and a line for each
-    that has ended; use as a context manager."""
+    that has ended."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[measured]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            # Trials side by side begin and end: the time left of all of them is an average.
-            speed_estimate_period=3600,
-        )
-        self._all: TaskID | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self._all = self._bars.add_task("all trials", total=None, detail="")
         self._running: dict[Progress, TaskID] = {}
 
-    def __enter__(self) -> SweepBoard:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
     def began(self, ledger: Ledger) -> None:
-        self._all = self._bars.add_task("all trials", total=ledger.total, measured="")
+        self._bars.update(self._all, total=ledger.total)
         self.note(f"{counted(ledger.total, 'trial')}; criterion: {ledger.objective.sentence()}")
 
     def changed(self, progress: Progress) -> None:
         if progress.state != "running":
-            self._console.print(escape(ended_line(progress)), highlight=False, soft_wrap=True)
+            self.note(ended_line(progress))
             if progress in self._running:
                 self._bars.remove_task(self._running.pop(progress))
-            if self._all is not None:
-                self._bars.advance(self._all)
+            self._bars.advance(self._all)
             return
         if progress not in self._running:
             name = f"{_name(progress)} seed {progress.seed}"
-            task = self._bars.add_task(name, total=progress.epochs, measured="")
-            self._running[progress] = task
+            self._running[progress] = self._bars.add_task(name, total=progress.epochs, detail="")
         accuracy, cost = _measured(progress.points)
-        measured = f"{accuracy} % at {cost} held out" if accuracy else ""
+        detail = f"{accuracy} % at {cost} held out" if accuracy else ""
         done = len(progress.history)
-        self._bars.update(self._running[progress], completed=done, measured=measured)
-
-    def note(self, message: str) -> None:
-        self._console.print(f"[dim]{escape(message)}[/]", highlight=False, soft_wrap=True)
+        self._bars.update(self._running[progress], completed=done, detail=detail)
 
 
 def ended_line(progress: Progress) -> str:
@@ -110,7 +73,7 @@ def ended_line(progress: Progress) -> str:
 
 
 def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
-    """Return the trials of each method by score, what was chosen by what, what settings did."""
+    """Return the trials of each method by score, and what was chosen by what."""
     methods = dict.fromkeys(trial.method for trial in sweep.trials)
     parts: list[RenderableType] = [_method_table(sweep, method) for method in methods]
     # Of a search for a front, the front says more.
@@ -119,16 +82,7 @@ def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
         for trial in chosen[:1]:
             options = " ".join(f"--set {name}={value}" for name, value in trial.settings.items())
             parts.append(Text(f"  chosen: --methods {method} {options}"))
-    parts += [Text(f"  {note}", "dim") for note in notes(sweep)]
-    if found := effects(sweep.trials):
-        heads = ("method", "setting", "trials", "accuracy", "cost")
-        table = folding_table(*heads, title="what each setting did")
-        for one in found:
-            sides = (number(side, "+.2f", none="-") for side in (one.accuracy, one.nflops))
-            table.add_row(one.method, one.setting, str(one.trials), *sides)
-        note = "  Spearman's rank correlation over the trials of a method"
-        parts += [table, Text(note, "dim")]
-    return parts
+    return parts + [Text(f"  {note}", "dim") for note in notes(sweep)]
 
 
 def _method_table(sweep: SweepRecord, method: str) -> Table:
@@ -186,37 +140,6 @@ def notes(sweep: SweepRecord) -> list[str]:
         found.append(f"trials: {listed} ({equal})")
     if not sweep.ended:
         found.append("interrupted: the same command continues it")
-    return found
-
-
-class Effect(NamedTuple):
-    """What a setting of a method did: Spearman's correlation with accuracy and nFLOPs on held-out
-    images over `trials` trials; None where one side never changes."""
-
-    method: str
-    setting: str
-    trials: int
-    accuracy: float | None
-    nflops: float | None
-
-
-def effects(trials: Sequence[TrialRow]) -> list[Effect]:
-    """Return the effect of every setting with numbers that took at least two values."""
-    found: list[Effect] = []
-    for method in dict.fromkeys(trial.method for trial in trials):
-        mine = [t for t in trials if t.method == method and t.status in _WELL and t.points]
-        cheapest = [min(trial.points) for trial in mine]
-        for name in dict.fromkeys(name for trial in mine for name in trial.settings):
-            values = [trial.settings.get(name) for trial in mine]
-            numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-            if len(mine) < _FEW_TRIALS or not numeric or len(set(values)) < 2:
-                continue
-            nflops, accuracy = (
-                rank_correlation(np.array(values, dtype=float), np.array(side))
-                for side in zip(*cheapest, strict=True)
-            )
-            setting = name.removeprefix(f"{method}.")
-            found.append(Effect(method, setting, len(mine), accuracy, nflops))
     return found
 
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from rich.progress import MofNCompleteColumn
 from torch import Tensor
 
 from bench.console import progress
@@ -193,10 +192,10 @@ def in_threads(do: Callable[[Item], Found], items: Sequence[Item], *, title: str
     found: list[Found] = []
     with (
         warnings.catch_warnings(action="ignore"),
-        progress(title, MofNCompleteColumn(), total=len(items)) as advance,
+        progress(title, total=len(items)) as advance,
         ThreadPoolExecutor() as pool,
     ):
         for one in pool.map(do, items):
             found.append(one)
-            advance(1)
+            advance()
     return found
