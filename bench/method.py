@@ -20,7 +20,7 @@ from bench.errors import ConfigError, NotApplicable, NotExecutable
 from bench.networks.trunk import Backbone
 from bench.networks.unit import DynamicNet, Output, Unit
 from bench.recipes import Budget, OptimizerSpec
-from bench.registry import METHODS_GROUP, Registry
+from bench.registry import Registry
 from bench.spaces import Choice, Integers, LogUniform, Uniform
 
 __all__ = [
@@ -277,4 +277,4 @@ class DerivedMethod(Method[C]):
         return 0
 
 
-METHODS: Registry[Method] = Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")
+METHODS: Registry[Method] = Registry(Method, kind="method", group="bench.methods")

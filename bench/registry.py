@@ -7,9 +7,9 @@ when it is asked for. Built-ins are found in the same way as third-party plugins
 from __future__ import annotations
 
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,8 +21,6 @@ from bench.plain_text import one_line
 from bench.plugin_files import code_hash, foreign_code, import_file, own_files
 
 T = TypeVar("T")
-METHODS_GROUP = "bench.methods"
-BACKBONES_GROUP = "bench.backbones"
 RESERVED_NAMES = ("all", "none", "shallower", "train")
 """What no method can be called: words that mean something else where methods are named."""
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
@@ -31,35 +29,42 @@ _BUILT_IN = "skipbench"
 _FILE_GIVEN = "Name the method, and give the file beside it: --plugin FILE."
 
 
-def names_in(group: str) -> set[str]:
-    """Return the names of a group of entry points, importing nothing."""
-    return {entry.name for entry in entry_points(group=group)}
+@dataclass(frozen=True)
+class Registered(Generic[T]):
+    """A class, the hash of its code if it was taken at the import, and its plugin file if any."""
+
+    item: type[T]
+    taken: str = ""
+    file: Path | None = None
+
+    @cached_property
+    def code(self) -> str:
+        """The hash of its code, taken once: the file may be edited later."""
+        return self.taken or _code_of(self.item)
 
 
 class Registry(Generic[T]):
-    """Classes of one kind, by name, loaded when asked for."""
+    """Subclasses of `base`, by name, loaded when asked for."""
 
-    def __init__(self, *, kind: str, group: str, base: str) -> None:
+    def __init__(self, base: type[Any], *, kind: str, group: str) -> None:
+        self.base = base
         self.kind = kind
         self.group = group
-        self.base = base
-        self._added: dict[str, type[T]] = {}
-        self._loaded: dict[str, type[T]] = {}  # of entry points, checked
-        self._files: dict[str, Path] = {}  # by the name of what was added from it
-        self._codes: dict[str, str] = {}  # hashes of code by name, taken as it was imported
+        self._added: dict[str, Registered[T]] = {}
+        self._loaded: dict[str, Registered[T]] = {}
 
     @property
     def files(self) -> list[Path]:
         """The plugin files of what is registered, for processes started from this one."""
-        return list(dict.fromkeys(self._files[name] for name in self._added if name in self._files))
+        return list(dict.fromkeys(one.file for one in self._added.values() if one.file))
 
     def is_only_here(self, name: str) -> bool:
         """Whether other processes cannot find it: it was added, and not from a file."""
-        return name in self._added and name not in self._files
+        return name in self._added and self._added[name].file is None
 
     def names(self) -> list[str]:
         """Return all names, sorted, importing nothing."""
-        return sorted({*self._entries, *self._added})
+        return sorted({*self._offered, *self._added})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -71,18 +76,11 @@ class Registry(Generic[T]):
             UnknownNameError: nothing is registered under that name.
             PluginError: its module cannot be imported, or it breaks the contract.
         """
-        if name in self._added:
-            return self._added[name]
-        if name not in self._loaded:
-            if name not in self._entries:
-                hint = _FILE_GIVEN if name.endswith(".py") else ""
-                raise UnknownNameError(self.kind, name, self.names(), hint=hint)
-            self._loaded[name] = self._load(name)
-        return self._loaded[name]
+        return self._registered(name).item
 
     def is_built_in(self, name: str) -> bool:
         """Return whether `name` comes with skipbench."""
-        return name not in self._added and name in self._entries and self._is_ours(name)
+        return name not in self._added and _BUILT_IN in self._offered.get(name, ())
 
     def code(self, name: str) -> str:
         """Return the hash of the code of `name`, as it was when it was imported.
@@ -90,12 +88,9 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError, PluginError: as `get`, or it has no file.
         """
-        item = self.get(name)
-        if name not in self._codes:
-            self._codes[name] = _code_of(item)
-        return self._codes[name]
+        return self._registered(name).code
 
-    def add(self, item: type[T], *, source: str, code: str = "") -> None:
+    def add(self, item: type[T], *, source: str, code: str = "", file: Path | None = None) -> None:
         """Register a class under its own `name`; `code` is the hash of its code, if it has no file.
 
         Raises:
@@ -105,19 +100,17 @@ class Registry(Generic[T]):
         if not isinstance(name, str):
             raise PluginError(f"{source}: {item.__name__} has no `name`.")
         self._check(item, name=name, source=source)
-        if name in self.names() and self._added.get(name) is not item:
+        known = self._added.get(name)
+        if name in self.names() and (known is None or known.item is not item):
             raise PluginError(
                 f"{source}: the name '{name}' is taken.",
                 hint=f"Give {item.__name__} another `name`.",
             )
-        self._added[name] = item
-        if code:
-            self._codes[name] = code
+        self._added[name] = Registered(item, code, file)
 
     def remove(self, name: str) -> None:
         """Forget a class that was added, if there is one."""
-        for known in (self._added, self._files, self._codes):
-            known.pop(name, None)
+        self._added.pop(name, None)
 
     def add_file(self, path: Path, *beside: Registry[Any]) -> list[str]:
         """Import a plugin file and register the classes it defines; return their names here.
@@ -136,11 +129,10 @@ class Registry(Generic[T]):
             lacking = "; ".join(f"{item.__name__} lacks {_unfinished(item)}" for _, item in defined)
             raise PluginError(
                 f"The plugin {path} defines no complete {kinds}{lacking and f': {lacking}'}.",
-                hint=f"A {self.kind} is a subclass of {self.base} with a `name`.",
+                hint=f"A {self.kind} is a subclass of {_path_of(self.base)} with a `name`.",
             )
         for registry, item in complete:
-            registry.add(item, source=str(path), code=code)
-            registry._files[item.name] = path.absolute()
+            registry.add(item, source=str(path), code=code, file=path.absolute())
         return [str(item.name) for registry, item in complete if registry is self]
 
     def _classes_in(self, module: ModuleType) -> list[type[Any]]:
@@ -148,60 +140,64 @@ class Registry(Generic[T]):
         return [
             item
             for item in dict.fromkeys(v for v in vars(module).values() if isinstance(v, type))
-            if item.__module__ == module.__name__ and issubclass(item, self._base)
+            if item.__module__ == module.__name__ and issubclass(item, self.base)
         ]
 
-    def _load(self, name: str) -> type[T]:
-        entry, packages = self._entries[name], {_origin(e) for e in self._offered if e.name == name}
-        if not self._is_ours(name) and len(packages) > 1:
+    @cached_property
+    def _offered(self) -> dict[str, dict[str, EntryPoint]]:
+        """The entry points of each name, by the package they come from."""
+        found: dict[str, dict[str, EntryPoint]] = {}
+        for entry in entry_points(group=self.group):
+            package = "unknown" if entry.dist is None else entry.dist.name
+            found.setdefault(entry.name, {})[package] = entry
+        return found
+
+    def _registered(self, name: str) -> Registered[T]:
+        if name in self._added:
+            return self._added[name]
+        if name not in self._loaded:
+            if name not in self._offered:
+                hint = _FILE_GIVEN if name.endswith(".py") else ""
+                raise UnknownNameError(self.kind, name, self.names(), hint=hint)
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _load(self, name: str) -> Registered[T]:
+        packages = self._offered[name]
+        # A third-party package cannot take a built-in's name.
+        package = _BUILT_IN if _BUILT_IN in packages else next(iter(packages))
+        if package != _BUILT_IN and len(packages) > 1:
             raise PluginError(
                 f"The {self.kind} '{name}' is offered by several packages: "
                 f"{', '.join(sorted(packages))}.",
                 hint="Remove all but one of them; which one is meant cannot be known.",
             )
+        entry = packages[package]
         with foreign_code(
             f"The {self.kind} '{name}' ({entry.value})",
-            hint=f"It comes from the package '{_origin(entry)}': reinstall or remove it.",
+            hint=f"It comes from the package '{package}': reinstall or remove it.",
         ):
             found: type[T] = entry.load()
         self._check(found, name=name, source=entry.value)
-        if not self._is_ours(name):
-            self._codes.setdefault(name, _code_of(found))  # now, before the file is edited
-        return found
-
-    @cached_property
-    def _offered(self) -> list[EntryPoint]:
-        # Built-ins last: a third-party package cannot take a built-in's name.
-        return sorted(entry_points(group=self.group), key=lambda one: _origin(one) == _BUILT_IN)
-
-    @property
-    def _entries(self) -> dict[str, EntryPoint]:
-        return {entry.name: entry for entry in self._offered}
-
-    def _is_ours(self, name: str) -> bool:
-        return _origin(self._entries[name]) == _BUILT_IN
-
-    @cached_property
-    def _base(self) -> type[Any]:
-        base: type[Any] = pkgutil.resolve_name(self.base)
-        return base
+        return Registered(found, "" if package == _BUILT_IN else _code_of(found))
 
     def _check(self, item: type[Any], *, name: str, source: str) -> None:
-        if not isinstance(item, type) or not issubclass(item, self._base) or _unfinished(item):
-            raise PluginError(f"{source} is not a complete subclass of {self.base}.")
+        base = self.base
+        if not isinstance(item, type) or not issubclass(item, base) or _unfinished(item):
+            raise PluginError(f"{source} is not a complete subclass of {_path_of(base)}.")
         if not NAME.fullmatch(name) or name in RESERVED_NAMES:
             raise PluginError(
                 f"{source}: '{one_line(name, longest=80)}' cannot be the name of a {self.kind}.",
                 hint="Letters, digits, - and _ only, at most 40, a letter first; "
                 f"and none of {', '.join(RESERVED_NAMES)}.",
             )
-        hints = get_type_hints(self._base).items()
+        hints = get_type_hints(base).items()
         declared = {f: get_args(hint)[0] for f, hint in hints if get_origin(hint) is ClassVar}
         wrong = [field for field, kind in declared.items() if not _has(item, field, kind)]
         if wrong or getattr(item, "version", 1) < 1:
             raise PluginError(
                 f"{source}: {item.__name__} lacks {', '.join(wrong or ['a version above 0'])},"
-                f" of the kind that {self.base} declares."
+                f" of the kind that {_path_of(base)} declares."
             )
         if item.name != name:
             raise PluginError(f"{source} is registered as '{name}' but calls itself '{item.name}'.")
@@ -211,13 +207,10 @@ def _has(item: type, field: str, kind: Any) -> bool:
     value = getattr(item, field, None)
     if get_origin(kind) is not type:
         return isinstance(value, kind)
-    if not (isinstance(value, type) and issubclass(value, get_args(kind))):
-        return False
-    try:
-        value()  # such as the settings, which must do without arguments
+    try:  # such as the settings, which must do without arguments
+        return isinstance(value(), get_args(kind))  # type: ignore[misc]
     except Exception:  # it is a plugin's code
         return False
-    return True
 
 
 def _unfinished(item: type) -> str:
@@ -225,8 +218,8 @@ def _unfinished(item: type) -> str:
     return ", ".join(sorted(getattr(item, "__abstractmethods__", ())))
 
 
-def _origin(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else "unknown"
+def _path_of(base: type) -> str:
+    return f"{base.__module__}.{base.__qualname__}"
 
 
 def _code_of(item: type) -> str:

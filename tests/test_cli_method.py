@@ -250,7 +250,7 @@ def test_several_methods_are_checked_each_with_its_table(broken: Path) -> None:
 
 
 def test_all_means_every_registered_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(METHODS, "_offered", [])
+    monkeypatch.setattr(METHODS, "_offered", {})
     METHODS.add(LearnedGates, source="here")
     outcome = bench("check", "all")
     assert outcome.exit_code == 0

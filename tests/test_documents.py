@@ -15,9 +15,9 @@ import typer
 
 import bench.api
 from bench.cli import app
-from bench.method import Method
+from bench.method import METHODS, Method
 from bench.plugins import load_plugin
-from bench.registry import METHODS_GROUP, Registry
+from bench.registry import Registry
 from bench.scaffold.package import package_files
 from bench.testing import backbone_checks, backbones, check_method, suite, workbench
 
@@ -92,9 +92,7 @@ def test_the_method_in_one_file_keeps_the_contract(tmp_path: Path) -> None:
     [source] = [text for text in blocks(GUIDE, "python") if "(Method[ContrastConfig]" in text]
     file = tmp_path / "contrast.py"
     file.write_text(source)
-    methods: Registry[Method] = Registry(
-        kind="method", group=METHODS_GROUP, base="bench.method.Method"
-    )
+    methods: Registry[Method] = Registry(Method, kind="method", group=METHODS.group)
     assert methods.add_file(file) == ["contrast"]
     assert failures(methods.get("contrast")) == []
 

@@ -12,8 +12,8 @@ import pytest
 from strangers import GOOD, Install, entry_point, installed, methods, new_registry
 
 from bench.errors import PluginError, UnknownNameError
-from bench.method import Method, MethodConfig
-from bench.registry import METHODS_GROUP, Registry
+from bench.method import METHODS, Method, MethodConfig
+from bench.registry import Registry
 
 __all__ = ["installed", "methods"]
 BUILT_IN = {"resnet", "sgad", "blockdrop"}
@@ -188,7 +188,7 @@ def test_an_installed_plugin_that_breaks_the_contract_is_refused_when_asked_for(
 def test_an_entry_point_of_no_known_package_still_loads(
     methods: Registry[Method], installed: Install
 ) -> None:
-    installed(EntryPoint("resnet", "baselines.resnet:DenseResNet", METHODS_GROUP))
+    installed(EntryPoint("resnet", "baselines.resnet:DenseResNet", METHODS.group))
     assert methods.get("resnet").name == "resnet"
 
 

@@ -38,11 +38,11 @@ def new_method(
 
     * `bench method new my_method`
     """
-    from bench.registry import METHODS_GROUP, names_in
+    from bench.method import METHODS
     from bench.scaffold.package import new_package
 
     folder = out or Path(name)
-    for path in new_package(name, folder, taken=names_in(METHODS_GROUP)):
+    for path in new_package(name, folder, taken=METHODS.names()):
         typer.echo(path)
     say(
         f"Next:  pip install -e {folder}\n"
@@ -61,10 +61,10 @@ def new_backbone(
 
     * `bench backbone new my_backbone`
     """
-    from bench.registry import BACKBONES_GROUP, names_in
+    from bench.networks.trunk import BACKBONES
     from bench.scaffold.package import new_backbone
 
-    file = new_backbone(name, out or Path(f"{name}.py"), taken=names_in(BACKBONES_GROUP))
+    file = new_backbone(name, out or Path(f"{name}.py"), taken=BACKBONES.names())
     typer.echo(file)
     say(
         f"Next:  bench backbone check {name} --plugin {file}\n"

@@ -52,9 +52,7 @@ class DatasetPlugin(ABC):
         """
 
 
-PLUGINS: Registry[DatasetPlugin] = Registry(
-    kind="data set", group="bench.datasets", base="bench.data.plugin.DatasetPlugin"
-)
+PLUGINS: Registry[DatasetPlugin] = Registry(DatasetPlugin, kind="data set", group="bench.datasets")
 
 
 def in_memory(

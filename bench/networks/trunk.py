@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, ConfigError, NotApplicable, PluginError
 from bench.networks.unit import RemovedResidual
-from bench.registry import BACKBONES_GROUP, Registry
+from bench.registry import Registry
 
 Shortcut = Literal["A", "B"]
 Shape = tuple[int, ...]
@@ -175,9 +175,7 @@ class Family(ABC):
         return {}
 
 
-BACKBONES: Registry[Family] = Registry(
-    kind="backbone", group=BACKBONES_GROUP, base="bench.networks.trunk.Family"
-)
+BACKBONES: Registry[Family] = Registry(Family, kind="backbone", group="bench.backbones")
 
 
 def split_name(name: str) -> tuple[str, str]:

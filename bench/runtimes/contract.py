@@ -54,6 +54,4 @@ class Runtime(ABC):
         """
 
 
-RUNTIMES: Registry[Runtime] = Registry(
-    kind="runtime", group="bench.runtimes", base="bench.runtimes.contract.Runtime"
-)
+RUNTIMES: Registry[Runtime] = Registry(Runtime, kind="runtime", group="bench.runtimes")

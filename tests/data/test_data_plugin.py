@@ -138,7 +138,6 @@ def test_an_augmentation_of_its_own_draws_from_the_seed_and_is_part_of_what_it_i
 def test_one_in_a_plugin_file_is_found_by_its_name_here_and_in_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PLUGINS, "_files", {})
     file = tmp_path / "own_table.py"
     file.write_text(
         """

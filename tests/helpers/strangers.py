@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from bench import registry
-from bench.method import Method
-from bench.registry import METHODS_GROUP, Registry
+from bench.method import METHODS, Method
+from bench.registry import Registry
 
 GOOD = """
 from bench.method import Method, MethodConfig, Reference, Tags
@@ -36,7 +36,7 @@ Install = Callable[..., None]
 
 
 def new_registry() -> Registry[Method]:
-    return Registry(kind="method", group=METHODS_GROUP, base="bench.method.Method")
+    return Registry(Method, kind="method", group=METHODS.group)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def methods() -> Iterator[Registry[Method]]:
 
 
 def entry_point(name: str, value: str, origin: str) -> EntryPoint:
-    entry = EntryPoint(name, value, METHODS_GROUP)
+    entry = EntryPoint(name, value, METHODS.group)
     vars(entry)["dist"] = SimpleNamespace(name=origin)
     return entry
 
