@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.data.images import Dataset
 from bench.data.load import is_named, load_dataset
-from bench.drawing import figures, pareto, report, results  # noqa: F401  public here
+from bench.drawing import pareto, report, results  # noqa: F401  public here
 from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
 from bench.engine.decisions import evaluate_again, rebuilt_as_recorded
 from bench.engine.fitting import faster_precision, fitted, with_finished

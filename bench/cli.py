@@ -12,7 +12,6 @@ from bench.commands.finished import (
     doctor,
     evaluate,
     export,
-    figures,
     latency,
     list_,
     pareto,
@@ -73,7 +72,7 @@ def _without_command(
 # As the help lists them: first what makes runs, then what looks at them, then what serves both.
 for command in (
     *(run, sweep, campaign),
-    *(results, pareto, report, latency, figures, evaluate, export),
+    *(results, pareto, report, latency, evaluate, export),
     *(list_, doctor),
 ):
     app.command(name=command.__name__.rstrip("_"))(command)

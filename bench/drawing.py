@@ -76,28 +76,6 @@ def pareto(
     return target
 
 
-def figures(folders: Folders, *, dataset: str | None = None, out: Path | None = None) -> list[Path]:
-    """Draw the latency figures of all timed runs on one data set; return the files.
-
-    Raises:
-        ConfigError: nothing was timed, or several data sets were and none is chosen.
-    """
-    records = [
-        record
-        for record in RunStore(folders.results).load_all().records
-        if any(cell.latency_ms is not None for p in record.points for cell in p.latency)
-    ]
-    if not records:
-        raise ConfigError(
-            f"There are no timed runs in {folders.results}.", hint="Time one: bench latency."
-        )
-    names = [record.spec.dataset.name for record in records]
-    name = _one_dataset(names, dataset, folders.results)
-    chosen = [record for record in records if record.spec.dataset.name == name]
-    with chosen_with_out(out):
-        return draw_latency(chosen, folders, out=out)
-
-
 def report(folders: Folders, *, dataset: str | None = None, out: Path | None = None) -> list[Path]:
     """Write the report on one data set: the page, its tables and figures; return the files.
 
@@ -158,13 +136,11 @@ def _test_images(records: Sequence[RunRecord], data_dir: Path) -> TestImages | s
     return TestImages(test.images_nhwc.numpy(), test.labels_n.numpy(), data.info.class_names)
 
 
-def draw_latency(
-    records: Sequence[RunRecord], folders: Folders, *, out: Path | None = None
-) -> list[Path]:
+def draw_latency(records: Sequence[RunRecord], folders: Folders) -> list[Path]:
     """Draw time against MACs of timed runs, per data set; return the files drawn."""
     if not can_draw():
         return []
-    folder, store = out or folders.results / "figures", RunStore(folders.results)
+    folder, store = folders.results / "figures", RunStore(folders.results)
     drawn = []
     for dataset in dict.fromkeys(record.spec.dataset.name for record in records):
         chosen = [record for record in records if record.spec.dataset.name == dataset]

@@ -66,15 +66,12 @@ def seeded(seed: int, *scope: str | int) -> Iterator[None]:
 
 def random_fingerprint() -> str:
     """Return a hash of the state of all global generators: the same until one of them is used."""
+    import pickle
     import random
 
     import numpy as np
     import torch
 
-    digest = hashlib.sha256(repr(random.getstate()).encode())
-    numpy_state = np.random.get_state(legacy=False)["state"]
-    digest.update(numpy_state["key"].tobytes() + str(numpy_state["pos"]).encode())
-    digest.update(torch.get_rng_state().numpy().tobytes())
-    for device in range(torch.cuda.device_count()):
-        digest.update(torch.cuda.get_rng_state(device).numpy().tobytes())
-    return digest.hexdigest()
+    on_devices = [state.numpy() for state in torch.cuda.get_rng_state_all()]
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state().numpy(), on_devices
+    return hashlib.sha256(pickle.dumps(states)).hexdigest()

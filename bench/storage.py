@@ -7,6 +7,7 @@ killed process leaves of them, the names of files set aside, and locks; knows no
 from __future__ import annotations
 
 import errno
+import fcntl
 import math
 import os
 import secrets
@@ -17,11 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import StorageError
-
-try:
-    import fcntl
-except ImportError:  # not on every system; then there are no locks
-    fcntl = None  # type: ignore[assignment]
 
 MIB = 1 << 20
 _LEFTOVER_S = 3600
@@ -34,20 +30,15 @@ def read_limited(path: Path, *, limit_bytes: int) -> bytes:
     Raises:
         OSError: it is missing, refused by the system, no regular file, or larger.
     """
-
-    def open_at_once(name: str, flags: int) -> int:
-        # Without O_NONBLOCK the opening of a pipe waits for a writer that never comes.
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
-            data = file.read(limit_bytes + 1)
-    except IsADirectoryError:
-        raise IsADirectoryError(errno.EISDIR, "it is a folder") from None
+        mode = path.stat().st_mode  # before it is opened: a pipe would wait for a writer
     except ValueError as error:  # a null character in the name
         raise FileNotFoundError(errno.ENOENT, str(error)) from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise OSError(errno.EINVAL, f"it is {what}")
+    with path.open("rb") as file:
+        data = file.read(limit_bytes + 1)
     if len(data) > limit_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {limit_bytes / MIB:,.0f} MiB")
     return data
@@ -197,13 +188,11 @@ def _wait_for(path: Path, handle: int, *, note: Callable[[str], None], patience_
     since, told = time.monotonic(), False
     while True:
         try:
-            if fcntl is None:
-                raise OSError
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             pass
-        except OSError:  # a system or a file system without locks
+        except OSError:  # a file system without locks
             note(f"No locks in {path.parent}: start nothing else that writes there.")
             return
         if not told:

@@ -98,19 +98,6 @@ def test_latency_of_a_finished_run_is_added_and_the_old_one_kept(copy: Path) -> 
     assert all(Path(line.removeprefix("Figure: ")).is_file() for line in drawn)
 
 
-def test_the_latency_figures_are_drawn_from_the_records(results: Path, tmp_path: Path) -> None:
-    outcome = bench("figures", "--out", str(tmp_path), results=results)
-    assert outcome.exit_code == 0, outcome.stderr
-    files = [Path(line) for line in outcome.stdout.splitlines()]
-    timed = dict.fromkeys(
-        runtime for row in rows_in(results) for runtime in row["by_runtime"] or {}
-    )
-    assert {f.name for f in files} == {f"time-vs-macs-{r}-graded_digits.png" for r in timed}
-    assert all(file.stat().st_size > 5_000 for file in files)
-    wrong = bench("figures", "--dataset", "cifar10", results=results)
-    assert wrong.exit_code == 2 and "Recorded: graded_digits" in wrong.stderr
-
-
 @pytest.mark.parametrize("what", ["methods", "datasets", "backbones", "recipes", "runs"])
 def test_everything_can_be_listed(what: str, results: Path) -> None:
     outcome = bench("list", what, results=results)

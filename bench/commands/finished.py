@@ -150,22 +150,6 @@ def _whole_numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-@command("results_dir")
-def figures(
-    folders: Folders,
-    dataset: OneDataset = None,
-    out: Annotated[Path | None, typer.Option(help="A folder. Default: RESULTS/figures.")] = None,
-) -> None:
-    """Draw time against MACs, from all runs that were timed.
-
-    * `bench figures --dataset cifar10 --out paper/`
-    """
-    from bench import drawing
-
-    for path in drawing.figures(folders, dataset=dataset, out=out):
-        typer.echo(path)
-
-
 @command("data_dir", "results_dir", "plugin")
 def evaluate(
     folders: Folders,

@@ -26,7 +26,7 @@ _API = {
     ],
     "what the commands do": [
         *(f"bench.api.{name}" for name in ("run", "sweep", "latency", "export", "rows_of")),
-        *(f"bench.drawing.{name}" for name in ("results", "pareto", "figures", "report")),
+        *(f"bench.drawing.{name}" for name in ("results", "pareto", "report")),
         *("bench.api.CommandResult", "bench.api.Failure", "bench.folders.Folders"),
     ],
     "what they can be told": ["bench.options.RunOptions", "bench.sweep.options.SweepOptions"],

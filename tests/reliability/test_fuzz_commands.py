@@ -168,7 +168,6 @@ def test_records_of_strangers_are_shown_and_write_nowhere_else(place: Place) -> 
     ):
         answered(place.inside(*arguments), status=0)
     name = json.loads(place.inside("results", "--format", "json").stdout)[0]["run"]
-    answered(place.inside("figures"), status=0)
     said = answered(place.bench("latency", name), status=2)
     assert "no record keeps" in said
     answered(place.inside("export", name, "--format", "safetensors"), status=2)
