@@ -8,11 +8,10 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from bench.networks.gated import GatedResNet
 
 _CORE = (
-    *("torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
-    *("safetensors", "ptflops", "yaml", "sklearn"),
+    *("skipbench", "torch", "torchvision", "numpy", "pandas", "pydantic", "rich", "typer"),
+    *("safetensors", "ptflops", "pyyaml", "scikit-learn"),
 )
 _OPTIONAL = {
     "mlflow": "records are kept; they are not shown in MLflow",
@@ -37,11 +36,9 @@ _OPTIONAL = {
     "onnxruntime": "no export to ONNX: files could not be checked",
     "optuna": "no sweeps with --search optuna",
 }
-_DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn"}
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """One line: what was tried, whether it works, what that means, and whether runs need it."""
 
     what: str
@@ -62,35 +59,37 @@ def probe_table(found: list[Probe]) -> Table:
 
 def checks(results_dir: Path, data_dir: Path) -> list[Probe]:
     """Try everything that a run may need."""
-    core = ("skipbench", *_CORE)
     needed = [
-        *(_tried(name, partial(_version, name), meaning="pip install skipbench") for name in core),
+        _tried("packages", lambda: ", ".join(f"{name} {version(name)}" for name in _CORE)),
         _tried("skipping path", _skipping),
         _tried("methods", _methods),
         _tried("results folder", partial(_writable, results_dir)),
     ]
     optional = [
-        *(_tried(n, partial(_version, n), meaning=means) for n, means in _OPTIONAL.items()),
+        *(_tried(name, partial(_imported, name)) for name in _OPTIONAL),
         _tried("CUDA", _device),
-        *(replace(check, what=f"runtime {check.what}") for check in runtime_checks()),
+        *(check._replace(what=f"runtime {check.what}") for check in runtime_checks()),
         _tried("data folder", partial(_writable, data_dir)),
         *(_tried(name, partial(_dataset, name, data_dir)) for name in ("cifar10", "cifar100")),
     ]
-    return [replace(check, needed=True) for check in needed] + optional
+    return [check._replace(needed=True) for check in needed] + optional
 
 
-def _tried(what: str, attempt: Callable[[], str], *, meaning: str = "") -> Probe:
-    """Return whether `attempt` works, and what it says; `meaning` is what does not without it."""
+def _tried(what: str, attempt: Callable[[], str]) -> Probe:
+    """Return whether `attempt` works, and what it says."""
     try:
         return Probe(what, True, attempt())
     except Exception as error:
         said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-        return Probe(what, False, said + (f" ({meaning})" if meaning else ""))
+        return Probe(what, False, said)
 
 
-def _version(package: str) -> str:
-    importlib.import_module(package)
-    return version(_DISTRIBUTIONS.get(package, package))
+def _imported(package: str) -> str:
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        raise Unsupported(f"{type(error).__name__}: {error} ({_OPTIONAL[package]})") from error
+    return version(package)
 
 
 def _device() -> str:

@@ -59,10 +59,9 @@ def _methods() -> Table:
             found.append(METHODS.get(name))
         except PluginError as error:
             broken.append((name, error.message))
-    for role in ("dense", "dynamic", "control"):
-        for method in found:
-            if method.tags.role == role:
-                _add(table, *_described(method))
+    roles = ("dense", "dynamic", "control")
+    for method in sorted(found, key=lambda one: roles.index(one.tags.role)):
+        _add(table, *_described(method))
     for name, reason in broken:
         _add(table, name, "broken", reason, "", style="red")
     return table

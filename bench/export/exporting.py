@@ -30,7 +30,6 @@ from bench.runtimes.program import program_of
 from bench.storage import chosen_with_out, make_folder, write_atomically
 
 FileFormat = Literal["onnx", "safetensors"]
-SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "safetensors": ".safetensors"}
 FOLDER = "exports"
 ATOL = 1e-4
 _EXAMPLE_IMAGES = 8
@@ -78,18 +77,11 @@ def export_record(
     `out` is a file or an existing folder.
 
     Raises:
-        ConfigError: there is no such point, a package is missing, or `out` has the suffix of
-            another format.
+        ConfigError: there is no such point, or a package is missing.
         RecordError: today's code does not decide as it did in the run.
         Unsupported: the network cannot be written in this format; the message says why.
     """
-    suffix = SUFFIXES[file_format]
     path = place.store.results_dir / FOLDER if out is None else Path(out)
-    if path.suffix.lower() in {*SUFFIXES.values()} - {suffix}:
-        raise ConfigError(
-            f"--out {out} has the suffix of another format than {file_format}.",
-            hint=f"A {file_format} file ends in {suffix}.",
-        )
     missing = missing_packages() if file_format == "onnx" else []
     if missing:
         raise ConfigError(
@@ -103,7 +95,7 @@ def export_record(
     made, difference = _made(run, described, x_nchw, file_format=file_format)
     if out is None or path.is_dir():
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
-        path = path / f"{name}{suffix}"
+        path = path / f"{name}.{file_format}"
     with chosen_with_out(None if out is None else path):
         make_folder(path.parent)
         write_atomically(path, made.data)
@@ -112,8 +104,6 @@ def export_record(
 
 def _number_of(record: RunRecord, point: str | None) -> int:
     names = [measured.name for measured in record.points]
-    if not names:
-        raise ConfigError(f"{record.run} is not finished.", hint="Run it again.")
     if point is not None and point not in names:
         known = ", ".join(filter(None, names)) or "only one, without a name"
         raise ConfigError(
@@ -128,12 +118,11 @@ def _made(
     try:
         with evaluating(run):
             run.execute(x_nchw[:1])
-    except NotExecutable as error:
-        raise Unsupported(f"{described.run} cannot be exported: {error.message}.") from error
-    try:
         shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
         made = make(shipped, described, x_nchw=x_nchw, file_format=file_format)
         return made, compare(run, made.answer, x_nchw)
+    except NotExecutable as error:
+        raise Unsupported(f"{described.run} cannot be exported: {error.message}.") from error
     except Exception as error:  # a network is foreign code: it may raise any exception
         said = one_line(f"{type(error).__name__}: {error}", longest=200)
         said = error.message if isinstance(error, BenchError) else said
