@@ -177,10 +177,8 @@ class Campaign(Frozen):
     steps: tuple[dict[str, Any], ...] = Field(min_length=1)
 
 
-def read_campaign(file: Path, *, weights_dir: Path | None = None) -> list[RunOptions]:
+def read_campaign(file: Path) -> list[RunOptions]:
     """Return the options of each step of the campaign in `file`, in order.
-
-    Weights that a step names and that do not lie there are looked for in `weights_dir`.
 
     Raises:
         ConfigError: the file cannot be read, or a step has an unknown option or a wrong value.
@@ -191,17 +189,7 @@ def read_campaign(file: Path, *, weights_dir: Path | None = None) -> list[RunOpt
     for number, step in enumerate(campaign.steps, start=1):
         where = f" in step {number} of {file}"
         validated(RunOptions, step, where=where)
-        options = validated(RunOptions, _laid_over(campaign.common, step), where=where)
-        weights = options.pretrained
-        if weights is not None and not weights.exists():
-            weights = (weights_dir or file.parent) / weights.name
-            if not weights.is_file():
-                raise ConfigError(
-                    f"The campaign {file} starts from {weights.name}, which is not here.",
-                    hint="Give the folder in which it lies with --weights-dir.",
-                )
-            options = options.model_copy(update={"pretrained": weights})
-        steps.append(options)
+        steps.append(validated(RunOptions, _laid_over(campaign.common, step), where=where))
     return steps
 
 

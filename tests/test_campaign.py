@@ -8,7 +8,6 @@ import pytest
 from commands import bench
 
 from bench import api
-from bench.errors import ConfigError
 from bench.folders import Folders
 from bench.options import read_campaign
 
@@ -34,17 +33,6 @@ def test_a_step_is_laid_over_what_is_common_setting_by_setting(small: Path) -> N
     assert first.settings == {"train": {"lr": 0.05}}
     assert second.settings == {"train": {"lr": 0.05}, "sgad": {"d_max": 0.9}}
     assert second.backbone == "resnet8"
-
-
-def test_weights_that_steps_start_from_are_found_in_their_folder(tmp_path: Path) -> None:
-    file = tmp_path / "campaign.yaml"
-    file.write_text("steps: [{recipe: finetune, pretrained: resnet32.th}, {seeds: [0, 1]}]")
-    with pytest.raises(ConfigError, match=r"resnet32\.th") as caught:
-        read_campaign(file)
-    assert "--weights-dir" in str(caught.value)
-    (tmp_path / "resnet32.th").write_bytes(b"")
-    first, second = read_campaign(file, weights_dir=tmp_path)
-    assert first.pretrained == tmp_path / "resnet32.th" and second.seeds == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -202,39 +202,20 @@ def test_a_failing_method_does_not_stop_the_others(
     plugin = tmp_path / "failing_plugin.py"
     plugin.write_text(FAILING_PLUGIN)
     monkeypatch.setattr(METHODS, "_added", {})
-    try:
-        outcome = bench(
-            *("run", *SMALL, "--plugin", str(plugin), "--methods", "failing,resnet"),
-            *("--latency", "off"),
-            results=tmp_path / "results",
-        )
-        assert outcome.exit_code == 1
-        said = "RuntimeError: out of luck (failing_plugin.py, line 9)"
-        assert said in outcome.stderr.replace("\n", " ")
-        assert "bench method check failing" in outcome.stderr
-        assert "Traceback" not in outcome.stderr
-        rows = rows_in(tmp_path / "results")
-        statuses = {row["method"]: row["status"] for row in rows}
-    finally:
-        sys.modules.pop("bench_plugin_failing_plugin", None)
-    assert statuses == {"failing": "failed", "resnet": "finished"}
-
-
-def test_debug_shows_where_a_method_fails_and_a_failed_run_starts_no_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plugin = tmp_path / "failing_too.py"
-    plugin.write_text(FAILING_PLUGIN)
-    monkeypatch.setattr(METHODS, "_added", {})
-    outcome = bench(
-        *("run", *SMALL, "--plugin", str(plugin), "--methods", "failing", "--controls", "none"),
-        *("--latency", "off", "--debug"),
-        results=tmp_path / "results",
-    )
-    sys.modules.pop("bench_plugin_failing_too", None)
+    arguments = ["run", *SMALL, "--plugin", str(plugin), "--latency", "off", "--methods"]
+    outcome = bench(*arguments, "failing,resnet", results=tmp_path / "results")
     assert outcome.exit_code == 1
-    assert "Traceback" in outcome.stderr and "in phases" in outcome.stderr
-    assert "No runs" not in outcome.stderr and not outcome.stdout
+    said = "RuntimeError: out of luck (failing_plugin.py, line 9)"
+    assert said in outcome.stderr.replace("\n", " ")
+    assert "bench method check failing" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    statuses = {row["method"]: row["status"] for row in rows_in(tmp_path / "results")}
+    assert statuses == {"failing": "failed", "resnet": "finished"}
+    alone = bench(*arguments, "failing", "--debug", results=tmp_path / "alone")
+    sys.modules.pop("bench_plugin_failing_plugin", None)
+    assert alone.exit_code == 1
+    assert "Traceback" in alone.stderr and "in phases" in alone.stderr
+    assert "No runs" not in alone.stderr and not alone.stdout
 
 
 def test_the_version_is_told_without_a_command(tmp_path: Path) -> None:

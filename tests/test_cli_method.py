@@ -12,14 +12,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
-from bench.commands.plugins import outcome_table
 from bench.engine.plan import ALL, NONE, SHALLOWER, TRAIN_GROUP
 from bench.errors import ConfigError
 from bench.method import METHODS
 from bench.registry import RESERVED_NAMES
 from bench.scaffold.example import LearnedGates
 from bench.scaffold.package import class_name, new_package, package_files
-from bench.testing import CheckResult, suite, workbench
+from bench.testing import suite, workbench
 
 
 @pytest.fixture(autouse=True)
@@ -280,10 +279,3 @@ def test_reserved_names_are_those_that_commands_understand_otherwise() -> None:
     assert set(RESERVED_NAMES) == {ALL, NONE, SHALLOWER, TRAIN_GROUP}
     with pytest.raises(ConfigError):
         new_package(SHALLOWER, Path("nowhere"), taken=())
-
-
-def test_the_summary_counts_what_there_is() -> None:
-    outcomes = [CheckResult("toy", "macs", "Costs are right.", "exempt", "no path")]
-    table = outcome_table(outcomes)
-    assert str(table.title) == "toy: 1 exempt"
-    assert table.row_count == 1

@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from strangers import GOOD, Install, entry_point, installed, methods, new_registry
 
 from bench.errors import PluginError, UnknownNameError
-from bench.method import METHODS, Method, MethodConfig
+from bench.method import Method, MethodConfig
 from bench.registry import Registry
 
 __all__ = ["installed", "methods"]
@@ -135,16 +134,6 @@ def test_what_is_not_a_python_file_is_refused(
         methods.add_file(tmp_path / name)
 
 
-def test_two_plugins_cannot_share_a_name(
-    methods: Registry[Method], plugin: Callable[..., Path]
-) -> None:
-    methods.add_file(plugin(GOOD, "one.py"))
-    first = methods.get("quiet")
-    with pytest.raises(PluginError, match=r"two\.py: the name 'quiet' is taken"):
-        methods.add_file(plugin(GOOD, "two.py"))
-    assert methods.get("quiet") is first
-
-
 @pytest.mark.parametrize("stranger_first", [True, False])
 def test_an_installed_stranger_cannot_take_the_name_of_a_built_in(
     stranger_first: bool,
@@ -183,13 +172,6 @@ def test_an_installed_plugin_that_breaks_the_contract_is_refused_when_asked_for(
     assert said in caught.value.message
     if "imported" in said:
         assert "'third-party'" in (caught.value.hint or "")
-
-
-def test_an_entry_point_of_no_known_package_still_loads(
-    methods: Registry[Method], installed: Install
-) -> None:
-    installed(EntryPoint("resnet", "baselines.resnet:DenseResNet", METHODS.group))
-    assert methods.get("resnet").name == "resnet"
 
 
 def test_a_method_that_is_generic_in_its_settings_has_them_as_its_config() -> None:

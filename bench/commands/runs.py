@@ -77,9 +77,6 @@ def campaign(
     hours: Annotated[
         float | None, typer.Option(min=0, help="Begin no run after this time.")
     ] = None,
-    weights_dir: Annotated[
-        Path | None, typer.Option(help="Where the weights lie that the steps start from.")
-    ] = None,
 ) -> None:
     """Do many run commands from one file, side by side; the same command continues.
 
@@ -91,9 +88,8 @@ def campaign(
     from bench.options import read_campaign
     from bench.terminal import TerminalReporter
 
-    steps = read_campaign(file, weights_dir=weights_dir)
     with TerminalReporter() as reporter:
-        outcome = api.campaign(steps, folders, hours=hours, reporter=reporter)
+        outcome = api.campaign(read_campaign(file), folders, hours=hours, reporter=reporter)
     show_table(api.rows_of(outcome))
     if outcome.left:
         say(f"Not begun: {outcome.left} runs; the same command continues.")
