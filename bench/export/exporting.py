@@ -16,9 +16,9 @@ from torch import Tensor
 from bench.engine.building import Workplace
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
-from bench.errors import BenchError, ConfigError, EquivalenceError, NotExecutable, Unsupported
+from bench.errors import BenchError, ConfigError, NotExecutable, Unsupported
 from bench.export.weights_file import KEY, Description, describe, restored
-from bench.measure.equivalence import IMAGES, executed
+from bench.measure.equivalence import IMAGES, check_execution, executed
 from bench.measure.modes import evaluating
 from bench.networks.unit import DynamicNet
 from bench.plain_text import one_line
@@ -31,10 +31,7 @@ from bench.storage import chosen_with_out, make_folder, write_atomically
 
 FileFormat = Literal["onnx", "safetensors"]
 FOLDER = "exports"
-ATOL = 1e-4
 _EXAMPLE_IMAGES = 8
-_BATCH = 100  # so that the last of 256 is another one: 100, 100, 56
-_SINGLES = 8
 
 
 class ExportedFile(NamedTuple):
@@ -46,22 +43,17 @@ class ExportedFile(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """A file that was written, what it says of itself, and how well it agrees with the run: the
-    largest difference of logits on how many images."""
+    """A file that was written, what it says of itself, and the proof that it equals the run."""
 
     path: Path
     size_bytes: int
     description: Description
-    images: int
-    largest_difference: float
+    proof: str
 
     def sentence(self) -> str:
         """Return all of this in a sentence."""
-        return (
-            f"{self.path} ({self.size_bytes / 1e6:.2f} MB): {self.description.sentence()};"
-            f" largest difference to the run {self.largest_difference:.1e}"
-            f" on {self.images} images."
-        )
+        size_mb = self.size_bytes / 1e6
+        return f"{self.path} ({size_mb:.2f} MB): {self.description.sentence()}; {self.proof}."
 
 
 def export_record(
@@ -92,14 +84,14 @@ def export_record(
     x_nchw = first_images(record.spec, place, count=IMAGES)
     run = rebuilt_as_recorded(record, place)[number].net
     described = describe(record, number, place.dataset.info, [unit.name for unit in run.units()])
-    made, difference = _made(run, described, x_nchw, file_format=file_format)
+    made, proof = _made(run, described, x_nchw, file_format=file_format)
     if out is None or path.is_dir():
         name = re.sub(r"[^A-Za-z0-9_.=-]+", "_", f"{record.run}-{described.point}".rstrip("-"))
         path = path / f"{name}.{file_format}"
     with chosen_with_out(None if out is None else path):
         make_folder(path.parent)
         write_atomically(path, made.data)
-    return Exported(path, len(made.data), made.description, len(x_nchw), difference)
+    return Exported(path, len(made.data), made.description, proof)
 
 
 def _number_of(record: RunRecord, point: str | None) -> int:
@@ -114,13 +106,13 @@ def _number_of(record: RunRecord, point: str | None) -> int:
 
 def _made(
     run: DynamicNet, described: Description, x_nchw: Tensor, *, file_format: FileFormat
-) -> tuple[ExportedFile, float]:
+) -> tuple[ExportedFile, str]:
     try:
         with evaluating(run):
             run.execute(x_nchw[:1])
         shipped = run.inference_net(dead_blocks=frozenset(described.dead_blocks))
         made = make(shipped, described, x_nchw=x_nchw, file_format=file_format)
-        return made, compare(run, made.answer, x_nchw)
+        return made, check_execution(run, x_nchw, run=made.answer)
     except NotExecutable as error:
         raise Unsupported(f"{described.run} cannot be exported: {error.message}.") from error
     except Exception as error:  # a network is foreign code: it may raise any exception
@@ -156,32 +148,3 @@ def make(
     onnx.helper.set_model_props(model, {KEY: own.model_dump_json()})
     data = model.SerializeToString()
     return ExportedFile(own, data, OnnxSession(data))
-
-
-def compare(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:
-    """Return the largest difference between the logits of a file and those of the skipping path of
-    its run: in batches, and some images alone.
-
-    Raises:
-        EquivalenceError: logits differ, another class is chosen, or other units ran.
-        NotExecutable: the run has no skipping path.
-    """
-    portions = [*x_nchw.split(_BATCH), *x_nchw[:_SINGLES].split(1)]  # type: ignore[no-untyped-call]
-    with evaluating(run):
-        return max(_difference(run, answer, portion) for portion in portions)
-
-
-def _difference(run: DynamicNet, answer: Run, x_nchw: Tensor) -> float:
-    expected, (logits_nk, executed_nu) = run.execute(x_nchw), answer(x_nchw)
-    if logits_nk.shape != expected.logits.shape or executed_nu.shape != expected.executed.shape:
-        raise EquivalenceError("The file would answer in another shape than the run.")
-    units_n = (executed_nu != expected.executed).any(dim=1)
-    class_n = logits_nk.argmax(dim=1) != expected.logits.argmax(dim=1)
-    difference = (logits_nk - expected.logits).abs().max().item()
-    if units_n.any() or class_n.any() or not difference <= ATOL:  # so that NaN fails too
-        raise EquivalenceError(
-            f"The file would differ from the run on {len(x_nchw)} images: other units for"
-            f" {int(units_n.sum())}, another class for {int(class_n.sum())}, logits by up to"
-            f" {difference:.1e} (allowed is {ATOL:.0e})."
-        )
-    return difference
