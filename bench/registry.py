@@ -30,7 +30,7 @@ _FILE_GIVEN = "Name the method, and give the file beside it: --plugin FILE."
 
 
 @dataclass(frozen=True)
-class Registered(Generic[T]):
+class Entry(Generic[T]):
     """A class, the hash of its code if it was taken at the import, and its plugin file if any."""
 
     item: type[T]
@@ -50,8 +50,8 @@ class Registry(Generic[T]):
         self.base = base
         self.kind = kind
         self.group = group
-        self._added: dict[str, Registered[T]] = {}
-        self._loaded: dict[str, Registered[T]] = {}
+        self._added: dict[str, Entry[T]] = {}
+        self._loaded: dict[str, Entry[T]] = {}
 
     @property
     def files(self) -> list[Path]:
@@ -106,7 +106,7 @@ class Registry(Generic[T]):
                 f"{source}: the name '{name}' is taken.",
                 hint=f"Give {item.__name__} another `name`.",
             )
-        self._added[name] = Registered(item, code, file)
+        self._added[name] = Entry(item, code, file)
 
     def remove(self, name: str) -> None:
         """Forget a class that was added, if there is one."""
@@ -152,7 +152,7 @@ class Registry(Generic[T]):
             found.setdefault(entry.name, {})[package] = entry
         return found
 
-    def _registered(self, name: str) -> Registered[T]:
+    def _registered(self, name: str) -> Entry[T]:
         if name in self._added:
             return self._added[name]
         if name not in self._loaded:
@@ -162,7 +162,7 @@ class Registry(Generic[T]):
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
-    def _load(self, name: str) -> Registered[T]:
+    def _load(self, name: str) -> Entry[T]:
         packages = self._offered[name]
         # A third-party package cannot take a built-in's name.
         package = _BUILT_IN if _BUILT_IN in packages else next(iter(packages))
@@ -179,7 +179,7 @@ class Registry(Generic[T]):
         ):
             found: type[T] = entry.load()
         self._check(found, name=name, source=entry.value)
-        return Registered(found, "" if package == _BUILT_IN else _code_of(found))
+        return Entry(found, "" if package == _BUILT_IN else _code_of(found))
 
     def _check(self, item: type[Any], *, name: str, source: str) -> None:
         base = self.base

@@ -22,7 +22,7 @@ from bench.measure.latency.profiles import PROFILES, Profile
 from bench.method import METHODS
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
-from bench.registry import Registered
+from bench.registry import Entry
 from methods.sgad import Sgad
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
@@ -99,7 +99,7 @@ def test_a_built_in_is_found_by_its_version_and_other_code_is_noted(
     folders: api.Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener = Heard()
-    monkeypatch.setitem(METHODS._loaded, "sgad", Registered(Sgad, "another"))
+    monkeypatch.setitem(METHODS._loaded, "sgad", Entry(Sgad, "another"))
     (same,) = run(folders, "sgad", listener)
     assert same == RunStore(folders.results).get("sgad")
     (note,) = (note for note in listener.notes if "code" in note)

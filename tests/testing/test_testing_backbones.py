@@ -18,7 +18,7 @@ from bench.cli import app
 from bench.errors import PluginError
 from bench.method import METHODS
 from bench.networks.trunk import BACKBONES
-from bench.registry import Registered
+from bench.registry import Entry
 from bench.scaffold.package import new_backbone
 from bench.testing import backbone_checks, checks_of
 from bench.testing.backbones import TrunkBench, require_original
@@ -144,7 +144,7 @@ def hidden(trunk: Trunk) -> Trunk:
 def test_a_broken_backbone_fails_the_check_that_is_for_it(
     part: Callable[[Trunk], Trunk], check: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(BACKBONES._added, "broken", Registered(with_(part)))
+    monkeypatch.setitem(BACKBONES._added, "broken", Entry(with_(part)))
     [found] = [one.run() for one in backbone_checks("broken") if one.name == check]
     assert found.status == "failed"
     assert said in str(found)
@@ -159,7 +159,7 @@ def test_another_network_than_the_library_s_is_noticed(monkeypatch: pytest.Monke
             trunk.stem = trunk.stem[:-1]  # without its pooling
             return trunk
 
-    monkeypatch.setitem(BACKBONES._added, "forgetful", Registered(Forgetful))
+    monkeypatch.setitem(BACKBONES._added, "forgetful", Entry(Forgetful))
     [found] = [one.run() for one in backbone_checks("forgetful") if one.name == "original"]
     assert found.status == "failed"
     assert "differ from those of the ResNet by up to" in found.detail
