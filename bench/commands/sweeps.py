@@ -88,8 +88,7 @@ def sweep_tables(sweep: SweepRecord) -> list[RenderableType]:
 def _method_table(sweep: SweepRecord, method: str) -> Table:
     mine = [trial for trial in sweep.trials if trial.method == method]
     # One column of settings: with a column each, six leave no room for their values.
-    cost = f"{sweep.runtime}\n/ dense" if sweep.runtime else "nFLOPs"
-    heads = ("settings", "seed", "state", "acc. %\nheld out", cost, "score", "time")
+    heads = ("settings", "seed", "state", "acc. %\nheld out", "nFLOPs", "score", "time")
     table = folding_table(*heads, title=method)
     table.columns[0].min_width = _LONGEST_SETTING
     for column in table.columns[1:]:

@@ -25,8 +25,8 @@ TrialStatus = Literal["running", "finished", "recorded", "stopped", "failed"]
 class TrialRow(Frozen):
     """One trial: settings that were tried ("sgad.gamma" -> 0.3), its run, and what it reached.
 
-    `points` are (cost, accuracy) on held-out images; `score` is None where there is none, `run` is
-    "" where the settings were refused.
+    `points` are (nFLOPs, accuracy) on held-out images; `score` is None where there is none, `run`
+    is "" where the settings were refused.
     """
 
     method: str
@@ -43,9 +43,8 @@ class TrialRow(Frozen):
 class SweepRecord(Frozen):
     """A sweep. `options` are what it was told, `criterion` is what `chosen` was chosen by;
     `chosen` maps a method to the runs, one for each seed, of the settings with the highest mean
-    score, or of all settings on the front. Costs are nFLOPs, or where `runtime` is named, time in
-    it in units of the dense network's. `corner` is where the hypervolume is measured from, (cost,
-    accuracy). `ended` is False while it runs and where it was interrupted.
+    score, or of all settings on the front. `corner` is where the hypervolume is measured from,
+    (nFLOPs, accuracy). `ended` is False while it runs and where it was interrupted.
     """
 
     version: int = SWEEP_VERSION
@@ -53,7 +52,7 @@ class SweepRecord(Frozen):
     options: dict[str, Any]
     criterion: str
     held_out: int
-    runtime: str = ""
+    runtime: Literal[""] = ""  # of development versions, which could also search by time
     corner: tuple[float, float]
     created: str
     ended: bool = False

@@ -1,8 +1,7 @@
 """The state of a sweep: which trials there are, how far each is, and what its search is told.
 
-A trial that is recorded is found again here and not run. Owns the states of trials, a trial's point
-on the axis of time, the document of the sweep, and the records of trials that could not write their
-own; knows no Ray.
+A trial that is recorded is found again here and not run. Owns the states of trials, the document of
+the sweep, and the records of trials that could not write their own; knows no Ray.
 """
 
 from __future__ import annotations
@@ -18,67 +17,16 @@ from typing import Any, Protocol
 
 from bench.analysis.pareto import Point
 from bench.config import RunSpec
-from bench.engine.building import Workplace, backbone_of
-from bench.engine.latency.timing import time_records
 from bench.engine.plan import Planned
 from bench.errors import ConfigError
-from bench.networks.gated import GatedResNet
-from bench.records.record import Environment, EpochRow, LatencyCell, PointRecord, RunRecord
+from bench.records.record import Environment, EpochRow, RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, TrialStatus, save_sweep
 from bench.records.upkeep import sound_record
-from bench.runtimes.contract import RUNTIMES
 from bench.sweep.options import Objective, SweepOptions, point_of
 from bench.sweep.trials import Planner, Proposal, Search
 
-_PROFILE = "smoke"
 _SAVE_EVERY_S = 5.0
-
-
-class Clock:
-    """Times trials at batch 1, each beside the dense network: of trials at different hours only
-    these ratios can be compared. Images are test images, whose labels are not read."""
-
-    def __init__(self, runtime: str, place: Workplace, *, threads: int) -> None:
-        self._runtime, self._place, self._threads = runtime, place, threads
-
-    def check(self, trial: Planned) -> None:
-        """Refuse a runtime that does not run the dense network here.
-
-        Raises:
-            UnknownNameError: there is no such runtime.
-            ConfigError: it does not; the reason is said.
-        """
-        net = GatedResNet(backbone_of(trial.spec, self._place)).to(self._place.device).eval()
-        refused = RUNTIMES.get(self._runtime)().refuses(net, self._place.device, self._threads)
-        if refused is not None:
-            raise ConfigError(
-                f"Nothing can be timed in '{self._runtime}' here: {refused}",
-                hint="See bench list runtimes, or use --objectives accuracy,nflops.",
-            )
-
-    def points(self, record: RunRecord) -> tuple[list[Point], str]:
-        """Return (time / dense time, held-out accuracy) of each operating point that could be
-        timed, and why others could not."""
-        if not all(self._cells(point) for point in record.points):
-            asked = {"profile": _PROFILE, "threads": self._threads, "runtimes": [self._runtime]}
-            timed = time_records([record], self._place, **asked)  # type: ignore[arg-type]
-            record = timed.get(record.run, record)
-        found, reason = list[Point](), ""
-        for point in record.points:
-            cells = self._cells(point)
-            speedup = cells[-1].speedup if cells else None
-            if speedup and point.accuracy_held_out is not None:
-                found.append((1 / speedup, point.accuracy_held_out))
-            else:
-                reason = f"not timed in {self._runtime}: {cells[-1].reason if cells else '?'}"
-        return found, reason
-
-    def _cells(self, point: PointRecord) -> list[LatencyCell]:
-        wanted = (self._runtime, 1, self._threads)
-        return [c for c in point.latency if (c.runtime, c.batch_size, c.threads) == wanted]
-
-
 _WELL = frozenset({"finished", "recorded"})
 
 
@@ -150,15 +98,13 @@ class Ledger:
         options: SweepOptions,
         objective: Objective,
         listener: Listener,
-        clock: Clock | None = None,
     ) -> None:
-        """`searches`: one for each method. `clock`: what times trials, where time is an
-        objective."""
+        """`searches`: one for each method."""
         self.objective, self.progress = objective, list[Progress]()
         self.total = sum(search.total for search in searches) * len(options.seeds)
         self._searches = {search.method: search for search in searches}
         self._name, self._planner, self._store, self._options = name, planner, store, options
-        self._listener, self._clock = listener, clock
+        self._listener = listener
         self._created, self._saved_at = datetime.now(UTC).isoformat(timespec="seconds"), -math.inf
 
     @property
@@ -221,7 +167,7 @@ class Ledger:
             self._listener.note(f"{progress.run}: {what}")
         elif kind == "epoch":
             progress.history.append(EpochRow.model_validate(what))
-            progress.points = [] if self._clock else _last_point(progress.history)
+            progress.points = _last_point(progress.history)
             if progress.points:
                 progress.score = self.objective.score(progress.points)
             self._listener.changed(progress)
@@ -236,8 +182,6 @@ class Ledger:
         progress.state, progress.reason = state, " ".join(reason.split())
         if progress.begun is not None:
             progress.wall_s = time.monotonic() - progress.begun
-        if self._clock is not None:
-            self._time(progress, self._clock)
         progress.score = self.objective.score(progress.points) if progress.points else None
         if state in {"stopped", "failed"}:
             self._write(progress)
@@ -245,13 +189,6 @@ class Ledger:
         self._listener.changed(progress)
         if time.monotonic() - self._saved_at > _SAVE_EVERY_S:
             self.save(ended=False)
-
-    def _time(self, progress: Progress, clock: Clock) -> None:
-        progress.points = []
-        record = progress.trial and self._store.find(progress.trial.spec)
-        if record and progress.state in _WELL:
-            progress.points, said = clock.points(record)
-            progress.reason = progress.reason or said
 
     def _tell(self, tried: Proposal) -> None:
         mine = [progress for progress in self.progress if progress.tried is tried]
@@ -305,7 +242,6 @@ class Ledger:
             options=told,
             criterion=self.objective.sentence(),
             held_out=self._planner.options.held_out,
-            runtime=self.objective.runtime,
             corner=self.objective.corner,
             created=self._created,
             ended=ended,

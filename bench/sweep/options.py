@@ -26,9 +26,8 @@ class SweepOptions(RunOptions):
     `params` maps METHOD.KEY to a range as text; a method that is named in none of them is searched
     over its own ranges. `search` is "" for: a grid where all ranges are lists, else at random.
     `budget` names the objective: held-out accuracy at no more than this nFLOPs; without it, the
-    hypervolume of a trial's points, and with `search` "pareto" both `objectives`: accuracy, and
-    nflops or latency_ms:RUNTIME. Only with the latter trials are timed, one after the other: those
-    that run side by side disturb each other. Nor is their precision chosen by a trial.
+    hypervolume of a trial's points, and with `search` "pareto" both accuracy and nFLOPs. Trials are
+    not timed: those that run side by side disturb each other. Nor is their precision chosen by one.
     """
 
     methods: tuple[str, ...] = Field(
@@ -54,10 +53,6 @@ class SweepOptions(RunOptions):
     search: Literal["", "grid", "random", "optuna", "pareto"] = Field(
         "", description="Default: grid where all ranges are lists, else random."
     )
-    objectives: tuple[Name, ...] = Field(
-        ("accuracy", "nflops"),
-        description="accuracy,nflops or accuracy,latency_ms:RUNTIME. Default: the first.",
-    )
     samples: PositiveInt | None = Field(
         None, description="Settings tried for each method. Default: 8."
     )
@@ -80,11 +75,6 @@ class SweepOptions(RunOptions):
         description="Of a Ray cluster, or auto. Default: this machine.",
     )
 
-    @field_validator("objectives", mode="before")
-    @classmethod
-    def _parts(cls, value: Any) -> Any:
-        return tuple(p.strip() for p in value.split(",")) if isinstance(value, str) else value
-
     @field_validator("params", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
@@ -105,7 +95,6 @@ class SweepOptions(RunOptions):
 
 WORST_COST = 1.1
 """A tenth beyond the dense network, which so counts itself (Ishibuchi et al. 2018)."""
-_TIME = "latency_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +104,11 @@ class Objective:
     With a budget, a trial within it counts by its accuracy and any other by how far it lies beyond,
     always below all that keep to it (Deb 2000: feasibility first). The hypervolume is the area
     between a trial's own points and a corner of no use: more expensive than the dense network, and
-    no better than guessing. With `runtime`, costs are times in it, not MACs; both in units of the
-    dense network.
+    no better than guessing.
     """
 
     budget: float | None
     num_classes: int
-    runtime: str = ""
 
     @property
     def corner(self) -> Point:
@@ -165,18 +152,12 @@ class Objective:
         """Whether a trial with these points keeps to the budget, if there is one."""
         return self.budget is None or any(cost <= self.budget for cost, _ in points)
 
-    @property
-    def pair(self) -> str:
-        """What points are made of, in words."""
-        cost = f"ms in {self.runtime} / dense ms" if self.runtime else "nFLOPs"
-        return f"({cost}, accuracy)"
-
     def sentence(self) -> str:
         """Return what is chosen by, in words."""
         if self.budget is None:
             cost, accuracy = self.corner
             return (
-                f"largest hypervolume of {self.pair} on held-out training images, "
+                "largest hypervolume of (nFLOPs, accuracy) on held-out training images, "
                 f"from the corner ({cost:g}, {accuracy:g})"
             )
         return (
@@ -199,49 +180,24 @@ class BothObjectives(Objective):
         return front([(-cost, accuracy) for accuracy, cost in values])
 
     def sentence(self) -> str:
-        return f"Pareto front of {self.pair} on held-out training images"
+        return "Pareto front of (nFLOPs, accuracy) on held-out training images"
 
 
 def objective_of(options: SweepOptions, num_classes: int) -> Objective:
     """Return what a sweep looks for.
 
     Raises:
-        ConfigError: objectives that are no pair of accuracy and a cost, or that cannot be had with
-            the other options.
+        ConfigError: it cannot be had with the other options.
     """
-    runtime = _runtime_in(options.objectives)
-    if runtime and (options.scheduler != "fifo" or options.budget or options.address):
-        raise ConfigError(
-            f"{_TIME} cannot be had with --scheduler, --budget or a cluster.",
-            hint="Trials are timed on this machine, one after the other, when they are trained.",
-        )
     if options.search != "pareto":
-        return Objective(options.budget, num_classes, runtime)
+        return Objective(options.budget, num_classes)
     if options.scheduler != "fifo" or options.budget:
         raise ConfigError(
             "--search pareto stops no trial early and has no budget.",
             hint="Optuna forbids pruning with several objectives. For one number, with --scheduler "
             "or --budget: --search optuna.",
         )
-    return BothObjectives(None, num_classes, runtime)
-
-
-def _runtime_in(objectives: Sequence[str]) -> str:
-    """Return the runtime whose time is the cost; "" for nFLOPs.
-
-    Raises:
-        ConfigError: these are not accuracy and one cost.
-    """
-    costs = [name for name in objectives if name != "accuracy"]
-    measure, _, runtime = costs[0].partition(":") if costs else ("", "", "")
-    known = (measure == "nflops" and not runtime) or (measure == _TIME and runtime)
-    if len(objectives) != 2 or len(costs) != 1 or not known:
-        given = ",".join(objectives)
-        raise ConfigError(f"--objectives {given}: not accuracy and one cost.", hint=_HINT)
-    return runtime
-
-
-_HINT = f"Give accuracy,nflops or accuracy,{_TIME}:RUNTIME (bench list runtimes)."
+    return BothObjectives(None, num_classes)
 
 
 def point_of(row: Mapping[str, float]) -> Point | None:

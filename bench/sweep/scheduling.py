@@ -69,8 +69,6 @@ def schedule(
         search_alg=_Asking(ledger, trials, lambda progress: job_of(progress, device)),
         scheduler=stopping(options.scheduler),
         num_samples=ledger.total,
-        # Trials that are timed do not run side by side.
-        max_concurrent_trials=1 if ledger.objective.runtime else None,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.config import canonical_json
 from bench.data.load import load_dataset
-from bench.engine.building import Workplace, given_weights, pick_device
+from bench.engine.building import given_weights, pick_device
 from bench.engine.fitting import fitted
 from bench.engine.side_by_side import job_of
 from bench.errors import RecordError
@@ -24,12 +24,11 @@ from bench.plain_text import slug
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.records.sweep import SweepRecord, TrialRow, load_sweep
-from bench.sweep.ledger import Clock, Ledger, Listener, Progress
+from bench.sweep.ledger import Ledger, Listener, Progress
 from bench.sweep.options import SweepOptions, objective_of
 from bench.sweep.ray_connection import connected
 from bench.sweep.trials import Planner, Search, planner, proposals, spaces_of
 from bench.sweep.worker import TrialJob, sign
-from bench.training.reporter import Silent
 
 # What changes where and how fast a sweep runs, and none of its results.
 _NOT_IN_NAME = ("address", "threads", "workers", "gpus_per_trial", "device", "time_limit_s")
@@ -64,21 +63,14 @@ def sweep(options: SweepOptions, folders: Folders, *, listener: Listener) -> Swe
         read = fitted(weights, plan.options, dataset, device=device, note=listener.note)
         plan = replace(plan, weights=read)
     name = name_of(options, plan)
-    objective = objective_of(options, dataset.info.num_classes)
-    clock = None
-    if objective.runtime:
-        place = Workplace(dataset, store, pick_device(options.device), Silent(), plan.weights)
-        clock = Clock(objective.runtime, place, threads=options.threads)
-    searches = _searches(options, plan, clock, known=_known(store.results_dir, name))
     ledger = Ledger(
-        searches,
+        _searches(options, plan, known=_known(store.results_dir, name)),
         plan,
         store,
         name=name,
         options=options,
-        objective=objective,
+        objective=objective_of(options, dataset.info.num_classes),
         listener=listener,
-        clock=clock,
     )
     listener.began(ledger)
     try:
@@ -119,14 +111,11 @@ def name_of(options: SweepOptions, plan: Planner) -> str:
     return "-".join((methods, *about, digest))
 
 
-def _searches(
-    options: SweepOptions, plan: Planner, clock: Clock | None, *, known: Sequence[TrialRow]
-) -> list[Search]:
+def _searches(options: SweepOptions, plan: Planner, *, known: Sequence[TrialRow]) -> list[Search]:
     """Return one search for each method; what cannot run is refused here.
 
     Raises:
-        ConfigError: ranges do not fit the search, or the first settings of a method are refused,
-            or the dense network cannot be timed.
+        ConfigError: ranges do not fit the search, or the first settings of a method are refused.
     """
     found: list[Search] = []
     for method in plan.options.methods:
@@ -135,9 +124,7 @@ def _searches(
         search = partial(proposals, options.search, method, spaces, samples=options.samples)
         again, probe = search(known=before), search().ask()
         if probe is not None:
-            first, *_ = plan.trials(probe, options.seeds)
-            if clock is not None:
-                clock.check(first)
+            plan.trials(probe, options.seeds)
         found.append(again)
     return found
 

@@ -44,7 +44,6 @@ def test_the_criterion_is_said_in_words() -> None:
     assert "0.7 of the dense network's MACs" in Objective(0.7, 10).sentence()
     assert "hypervolume" in Objective(None, 4).sentence()
     assert "(1.1, 0.25)" in Objective(None, 4).sentence()
-    assert "ms in native / dense ms" in BothObjectives(None, 4, "native").sentence()
 
 
 def test_with_both_objectives_a_front_is_chosen_and_the_best_point_of_a_trial_is_told() -> None:
@@ -53,31 +52,14 @@ def test_with_both_objectives_a_front_is_chosen_and_the_best_point_of_a_trial_is
     assert both.chosen([(0.9, -0.5), (0.8, -0.6), (0.7, -0.2)]) == [2, 0]
 
 
-def _options(**given: Any) -> SweepOptions:
-    return SweepOptions.model_validate(given)
-
-
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"objectives": "accuracy,accuracy"}, "not accuracy and one cost"),
-        ({"objectives": "accuracy"}, "not accuracy and one cost"),
-        ({"objectives": "accuracy,latency_ms"}, "latency_ms:RUNTIME"),
-        ({"objectives": "accuracy,watts"}, "accuracy,nflops or"),
         ({"search": "pareto", "scheduler": "asha"}, "forbids pruning"),
         ({"search": "pareto", "budget": 0.7}, "--search optuna"),
-        ({"objectives": "accuracy,latency_ms:eager", "scheduler": "asha"}, "one after the other"),
-        ({"objectives": "accuracy,latency_ms:eager", "address": "auto"}, "on this machine"),
     ],
 )
 def test_objectives_that_cannot_be_had_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        objective_of(_options(**given), 10)
+        objective_of(SweepOptions.model_validate(given), 10)
     assert words in str(caught.value)
-
-
-def test_objectives_are_read_as_the_search_wants_them() -> None:
-    timed = objective_of(_options(objectives="nflops , accuracy", search="pareto"), 10)
-    assert (type(timed), timed.runtime) == (BothObjectives, "")
-    one = objective_of(_options(objectives="accuracy,latency_ms:native", search="optuna"), 10)
-    assert (type(one), one.runtime) == (Objective, "native")

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +30,6 @@ class Five:
     """As much of a ledger as Tune needs; counts who is running."""
 
     total = 5
-    objective = SimpleNamespace(runtime="")
 
     def __init__(self) -> None:
         self.progress = [Progress(Proposal("sgad", n, {}), 0, None) for n in range(self.total)]

@@ -33,7 +33,7 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
     median = ("--scheduler", "median")
     second = bench(*grid, "sgad.gamma=0.1,0.5", *median, results=tmp_path)
     assert second.exit_code == 0, second.output
-    assert "recorded" in second.stdout
+    assert "recorded" in second.stdout and "front" in second.stdout.lower()
     after = _record_times(tmp_path)
     assert len(after) == 2
     document = _document(tmp_path)
@@ -41,15 +41,6 @@ def test_a_sweep_runs_each_trial_once_survives_a_bad_one_and_a_larger_grid_runs_
     assert [t["status"] for t in document["trials"]] == ["recorded", "finished"]
     assert "held-out" in str(document["criterion"])
     assert len(document["chosen"]["sgad"]) == 1
-
-    # Other objectives in the same folder are a sweep of their own, and train nothing again.
-    timed = ("--objectives", "accuracy,latency_ms:eager")
-    third = bench(*grid, "sgad.gamma=0.1,0.5", *timed, results=tmp_path)
-    assert third.exit_code == 0, third.output
-    assert "front" in third.stdout.lower() and "ms" in third.stdout
-    assert len(list(tmp_path.glob("sweeps/*.json"))) == 3
-    assert [t["status"] for t in _document(tmp_path)["trials"]] == ["recorded"] * 2
-    assert _record_times(tmp_path).keys() == after.keys()
 
     # The record is the one that `bench run` writes: it finds it and has nothing to do.
     run = bench(

@@ -19,7 +19,7 @@ from bench.records.published import canonical_name
 from bench.records.sweep import SweepRecord, TrialRow
 from bench.report.data.study import Study
 from bench.report.figures.chart import GREY, Chart, Legend, Line, Marks, Panel, Style, styles
-from bench.report.verdicts.costs import MACS, Axis, costs_on
+from bench.report.verdicts.costs import MACS, costs_on
 from bench.spaces import written
 
 _WELL = frozenset({"finished", "recorded"})
@@ -50,7 +50,6 @@ class SweepFront(NamedTuple):
     points: list[Tried]
     tried: list[Tried]
     corner: Point
-    cost: str
     hypervolume: float
     on_test: list[Runs]
     worth: FrontUncertainty | None
@@ -70,7 +69,7 @@ class SweepFront(NamedTuple):
         """Say how the hypervolume and its interval come about."""
         cost, accuracy = self.corner
         held_out = f"{self.hypervolume:.4f} on the held-out images that chose the front"
-        corner = f"area to the corner ({self.cost} {cost:g}, accuracy {accuracy:g})"
+        corner = f"area to the corner (nFLOPs {cost:g}, accuracy {accuracy:g})"
         if self.worth is None:
             return [f"{corner}; no interval: {self.reason}"]
         return [
@@ -90,11 +89,10 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
         return None
     chosen = [tried[place] for place in front([one.point for one in tried])]
     cost, accuracy = sweep.corner
-    axis = Axis(1, sweep.runtime) if sweep.runtime else MACS
     on_test: list[Runs] = []
     worth, reason = None, ""
     try:
-        on_test = [_on_test(one, study, axis) for one in chosen]
+        on_test = [_on_test(one, study) for one in chosen]
         worth = front_uncertainty(on_test, worst_cost=cost, worst_accuracy=accuracy)
     except RecordError as error:
         reason = error.message
@@ -102,7 +100,6 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
         chosen,
         tried,
         sweep.corner,
-        f"ms in {sweep.runtime} / dense ms" if sweep.runtime else "nFLOPs",
         hypervolume([one.point for one in chosen], worst_cost=cost, worst_accuracy=accuracy),
         on_test,
         worth,
@@ -128,7 +125,7 @@ def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
     return found
 
 
-def _on_test(tried: Tried, study: Study, axis: Axis) -> Runs:
+def _on_test(tried: Tried, study: Study) -> Runs:
     """Return accuracy and cost of one operating point on test images.
 
     Raises:
@@ -138,7 +135,7 @@ def _on_test(tried: Tried, study: Study, axis: Axis) -> Runs:
     if not same:
         what = f"{tried.method} {written(tried.settings)}"
         raise RecordError(f"the records of {what} are not available")
-    runs = costs_on(same[0], study, axis=axis, of=same[0].record)
+    runs = costs_on(same[0], study, axis=MACS, of=same[0].record)
     if runs.points != tried.number:
         raise RecordError(f"{tried.method} has other operating points on test images")
     only = slice(tried.place, tried.place + 1)
@@ -171,7 +168,7 @@ def front_chart(sweep: SweepRecord, found: SweepFront) -> Chart:
     y_label = "accuracy on held-out images, %"
     return Chart(
         title=found.sentence(),
-        panels=(Panel(series=tuple(series), x_label=found.cost, y_label=y_label),),
+        panels=(Panel(series=tuple(series), x_label="nFLOPs", y_label=y_label),),
         notes=tuple(found.notes()),
         legends=(Legend(sweep.options.get("search") or "sweep", (name, *methods)),),
     )
