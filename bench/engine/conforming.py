@@ -22,9 +22,8 @@ from bench.method import DynamicNet, Point
 from bench.records.record import Conformance
 from bench.seeding import generator, seeded
 from bench.testing import paths
-from bench.testing.learning import require_gradient
+from bench.testing.learning import require_gradient, require_points
 from bench.testing.outcome import NetworkCheck, Shortfall, Specimen, shortfall_of
-from bench.testing.states import require_points
 from bench.testing.workbench import train_briefly
 
 _CHECKS = (paths.outputs, paths.repeatable, paths.batch_independence, paths.macs, paths.record)

@@ -1,14 +1,12 @@
 """The conformance suite of backbones: what must hold for a trunk, and for gates on any trunk.
 
-The checks of a network (paths.py) are tried on the trunk gated by a synthetic policy. Owns what is
-asked of a trunk alone.
+The checks of any network are tried on the trunk gated by a synthetic policy. Owns what is asked of
+a trunk alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +19,12 @@ from bench.measure.modes import evaluating
 from bench.networks.execution import skipped
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone, Trunk, blocks_of, pool
-from bench.networks.unit import Output
 from bench.seeding import seeded
-from bench.testing import paths, synthetic
+from bench.testing import synthetic
 from bench.testing.learning import require_gradient
-from bench.testing.outcome import Shortfall, Specimen, require, require_close
-from bench.testing.suite import Check
+from bench.testing.outcome import Shortfall, Specimen, require
+from bench.testing.paths import saved
+from bench.testing.suite import OF_NETWORKS, Check
 from bench.testing.workbench import with_gradient
 
 _SIDES = (16, 32, 64)
@@ -72,10 +70,6 @@ class TrunkBench:
             source = synthetic.source_of("dynamic", self.backbone)
         net, x_nchw = source.points[0].net, self.images(_IMAGES, seed=6)
         return Specimen(self.name, net, x_nchw, synthetic.CLASSES, partial(unit_macs, net))
-
-    def specimens(self) -> Iterator[Specimen]:
-        """Yield the gated network."""
-        yield self.gated
 
 
 @torch.no_grad()
@@ -152,22 +146,6 @@ def original(bench: TrunkBench) -> None:
     _compare(bench.backbone)
 
 
-def all_on(bench: TrunkBench) -> None:
-    """With everything on, gated or skipping, it is the trunk, bit for bit."""
-    net, x_nchw = GatedResNet(bench.backbone), bench.images(9, seed=10)
-    net.trunk.load_state_dict(bench.trunk.state_dict())
-    with evaluating(net):
-        plain = Output(net.trunk(x_nchw), torch.ones(9, 0), {})
-        ones_nb = torch.ones(9, len(net.blocks))
-        for name, found in (
-            ("forward_all_on", net.forward_all_on(x_nchw)),
-            ("execute_with all on", net.execute_with(x_nchw, ones_nb)),
-        ):
-            what = f"{bench.name}: {name} and the trunk"
-            cause = "Trunk.forward or Block.forward is overridden."
-            require_close(found, plain, what=what, cause=cause, tolerance=0)
-
-
 def blocks(bench: TrunkBench) -> None:
     """Run or skipped, a block gives states of one shape; pooled they are (N, C)."""
     net = GatedResNet(bench.backbone)
@@ -195,17 +173,16 @@ def blocks(bench: TrunkBench) -> None:
             )
 
 
-def macs(bench: TrunkBench) -> None:
-    """Two counters agree on its units, which add up to the trunk and to the trace."""
+def units(bench: TrunkBench) -> None:
+    """Two counters agree on its units, which add up to the trunk."""
     with evaluating(bench.trunk):
         whole = counted_macs(partial(bench.trunk, bench.images(1, seed=2)))
-    units = sum(unit_macs(GatedResNet(bench.backbone)).values())
+    found = sum(unit_macs(GatedResNet(bench.backbone)).values())
     require(
-        units == whole,
-        f"Its units cost {units:,} MACs, the trunk {whole:,}.",
+        found == whole,
+        f"Its units cost {found:,} MACs, the trunk {whole:,}.",
         "something is computed between stem, blocks and head.",
     )
-    paths.macs(bench.gated)
 
 
 def gradient(bench: TrunkBench) -> None:
@@ -221,7 +198,7 @@ def round_trip(bench: TrunkBench) -> None:
     """A newly built trunk with the saved weights computes the same."""
     with seeded(5, "twin"):
         twin = bench.backbone.build().eval()
-    twin.load_state_dict(load(paths.saved(bench.trunk)))
+    twin.load_state_dict(load(saved(bench.trunk)))
     x_nchw = bench.images(3, seed=4)
     with torch.no_grad():
         require(
@@ -231,15 +208,12 @@ def round_trip(bench: TrunkBench) -> None:
         )
 
 
-_CHECKS: tuple[Callable[[Any], None], ...] = (
-    *(builds, original, all_on, blocks, macs, gradient, round_trip),
-    *(paths.outputs, paths.execution, paths.batch_independence, paths.repeatable),
-    *(paths.side_effects, paths.record, paths.fast_copy),
-)
+OF_TRUNKS = (builds, original, blocks, units, gradient, round_trip)
 
 
 def backbone_checks(name: str) -> list[Check]:
     """Return the checks of the backbone `name`; they share its networks. Those of any network are
     tried on it gated."""
     bench = TrunkBench(name)
-    return [Check(name, check, bench) for check in _CHECKS]
+    of_trunk = [Check(name, check, lambda: [bench]) for check in OF_TRUNKS]
+    return of_trunk + [Check(name, check, lambda: [bench.gated]) for check in OF_NETWORKS]

@@ -1,6 +1,6 @@
-"""Checks of what a method says of itself, and of how it is trained.
+"""Checks of what a method says of itself, of how it is trained, and of what is kept of that.
 
-Each takes the workbench and raises a Shortfall; what it proves is said in suite.py.
+Each takes the workbench and raises a Shortfall.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from contextlib import suppress
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
+from safetensors.torch import load
 
 from bench.errors import BenchError, NotApplicable
+from bench.measure.modes import evaluating
 from bench.method import (
     CONTRACT,
     DerivedMethod,
@@ -22,13 +24,15 @@ from bench.method import (
     Method,
     MethodConfig,
     Phase,
+    Point,
     Tags,
 )
 from bench.recipes import RECIPES
 from bench.registry import NAME, RESERVED_NAMES
 from bench.seeding import seeded
 from bench.testing import synthetic
-from bench.testing.outcome import Shortfall, require
+from bench.testing.outcome import Shortfall, require, require_same, runs_of
+from bench.testing.paths import saved
 from bench.testing.perturbation import gated_columns
 from bench.testing.workbench import TrainedNetwork, Workbench, require_descendable, state_of
 from bench.training.loop import freeze_all_but
@@ -266,6 +270,63 @@ def choices_of(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [choice for part in get_args(annotation) for choice in choices_of(part)]
     return []
+
+
+def points(bench: Workbench) -> None:
+    """Its operating points have names of their own and the same units."""
+    for trained in bench.networks():
+        require_points(trained.points, trained.net)
+
+
+def require_points(points: Sequence[Point], net: DynamicNet) -> None:
+    """Check that operating points have names of their own and the units of `net`.
+
+    Raises:
+        Shortfall: they do not.
+    """
+    names = [point.name for point in points]
+    require(names, "operating_points returns none.", "a network has at least one.")
+    unique = len(set(names)) == len(names)
+    require(unique, f"Two operating points have the same name: {', '.join(names)}.")
+    own = [unit.name for unit in net.units()]
+    for point in points:
+        require(
+            [unit.name for unit in point.net.units()] == own,
+            f"The units of operating point '{point.name}' are not those of the network.",
+            "points share one network and differ in thresholds only.",
+        )
+
+
+_LOST = (
+    "something set in training or calibration is a plain attribute; make it a buffer"
+    " (register_buffer), so that it travels with the weights."
+)
+
+
+def round_trip(bench: Workbench) -> None:
+    """A newly built network with the saved weights computes the same at every operating point."""
+    x = synthetic.images(24, seed=8)
+    for trained in bench.networks():
+        where, weights = trained.backbone.name, load(saved(trained.net))
+        with seeded(5, "twin"):
+            twin = bench.build(trained.backbone, bench.config, source=trained.source).eval()
+        unlike = sorted(weights.keys() ^ twin.state_dict().keys())
+        require(
+            not unlike,
+            f"{where}: a newly built network does not take the weights back: {unlike[:3]}",
+            "modules or buffers appear or disappear after build().",
+        )
+        twin.load_state_dict(weights)
+        points = list(bench.method.operating_points(twin, bench.config))
+        same = [p.name for p in points] == [p.name for p in trained.points]
+        require(same, f"{where}: other operating points come back.", _LOST)
+        for point, theirs in zip(trained.points, points, strict=True):
+            with evaluating(point.net), evaluating(theirs.net):
+                again = runs_of(theirs.net, x)
+                for name, run in runs_of(point.net, x).items():
+                    back, what = again[name](x), f"{trained.where(point)}: {name} before and after"
+                    what += " saving"
+                    require_same(back, run(x), net=point.net, what=what, cause=_LOST, tolerance=0)
 
 
 def calibration(bench: Workbench) -> None:

@@ -1,7 +1,7 @@
 """Checks of one network: what it computes, reports, costs and leaves behind, on two ways to run it.
 
-Each takes a specimen and raises a Shortfall; what it proves is said in suite.py. A run holds its
-own network to those that need seconds (engine/conforming.py).
+Each takes a specimen and raises a Shortfall. A run holds its own network to those that need seconds
+(engine/conforming.py).
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ Owns how a check is run and exempted; what it does lives beside its kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -16,13 +16,7 @@ from bench.measure.modes import using_threads
 from bench.method import DerivedMethod, Method, MethodConfig
 from bench.seeding import seeded
 from bench.testing import learning, paths, states
-from bench.testing.outcome import (
-    CheckResult,
-    NotTried,
-    Specimen,
-    Status,
-    shortfall_of,
-)
+from bench.testing.outcome import CheckResult, NetworkCheck, NotTried, Status, shortfall_of
 from bench.testing.workbench import Workbench
 
 
@@ -45,30 +39,31 @@ _CONCERNS: dict[str, Callable[[Method], bool]] = {
 """Checks that are not for all methods."""
 
 
-_CHECKS: tuple[Callable[[Any], None], ...] = (
-    *(metadata, learning.settings, learning.budget, learning.options, learning.trains),
-    *(learning.gradient, learning.decisions, states.points, paths.outputs, paths.execution),
-    *(paths.macs, paths.batch_independence, paths.repeatable, paths.record),
-    *(paths.side_effects, states.all_on, states.all_off, states.permuted, states.round_trip),
-    *(states.inference_net, paths.fast_copy, learning.calibration, learning.derivation),
+OF_NETWORKS: tuple[NetworkCheck, ...] = (
+    *(paths.outputs, paths.execution, paths.macs, paths.batch_independence, paths.repeatable),
+    *(paths.record, paths.side_effects, states.all_on, states.all_off, states.permuted),
+    *(states.inference_net, paths.fast_copy),
 )
-CHECKS: tuple[str, ...] = tuple(check.__name__ for check in _CHECKS)
+"""The checks of any network, of a method or of a gated backbone."""
 
-
-class Bench(Protocol):
-    """What the checks of a method or of a backbone share."""
-
-    def specimens(self) -> Iterator[Specimen]:
-        """Yield the networks that the checks of any network (paths.py) are tried on."""
+_OF_METHODS: tuple[Callable[[Workbench], None], ...] = (
+    *(metadata, learning.settings, learning.budget, learning.options, learning.trains),
+    *(learning.gradient, learning.decisions, learning.points, learning.round_trip),
+    *(learning.calibration, learning.derivation),
+)
+CHECKS: tuple[str, ...] = tuple(check.__name__ for check in (*_OF_METHODS, *OF_NETWORKS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """One check of one method or backbone; `exempt` is the reason why it is not tried, if any."""
+    """One check of one method or backbone, tried on each of the subjects that are made for it.
+
+    `exempt` is the reason why it is not tried, if any.
+    """
 
     method: str
     check: Callable[[Any], None]
-    bench: Bench
+    subjects: Callable[[], Iterable[Any]]
     exempt: str | None = None
 
     @property
@@ -85,11 +80,9 @@ class Check:
         """Try it and return what came of it; raises nothing that a method may raise."""
         if self.exempt is not None:
             return self._outcome("exempt", self.exempt)
-        of_networks = self.check.__module__ == paths.__name__
-        subjects: Iterable[Any] = self.bench.specimens() if of_networks else [self.bench]
         try:
             with seeded(0, "check", self.name), using_threads(1), torch.enable_grad():
-                for subject in subjects:
+                for subject in self.subjects():
                     self.check(subject)
         except NotApplicable as reason:
             return self._outcome("exempt", reason.message)
@@ -120,10 +113,12 @@ def checks_of(
     bench = Workbench(method, config, backbone=backbone)
     # What a method is exempt from is itself checked by 'metadata', so nothing is exempt from that.
     exempt = {check: why for check, why in method.tags.exempt.items() if check != "metadata"}
+    found = [Check(method.name, check, lambda: [bench]) for check in _OF_METHODS]
+    found += [Check(method.name, check, bench.specimens) for check in OF_NETWORKS]
     return [
-        Check(method.name, check, bench, exempt.get(check.__name__))
-        for check in _CHECKS
-        if check.__name__ not in _CONCERNS or _CONCERNS[check.__name__](method)
+        replace(check, exempt=exempt.get(check.name))
+        for check in found
+        if check.name not in _CONCERNS or _CONCERNS[check.name](method)
     ]
 
 

@@ -137,7 +137,7 @@ def hidden(trunk: Trunk) -> Trunk:
         (settled, "blocks", "block0 is settled, but its `after` changes"),
         (idle, "gradient", "trunk.nobody_s"),
         (drawing, "repeatable", ""),
-        (hidden, "macs", "computed between stem, blocks and head"),
+        (hidden, "units", "computed between stem, blocks and head"),
         (hidden, "all_on", "is overridden"),
     ],
 )
@@ -190,7 +190,7 @@ def test_the_command_line_starts_and_checks_a_backbone(tmp_path: Path) -> None:
     assert again.exit_code == 2
     checked = runner.invoke(app, ["backbone", "check", "starter/2", "--plugin", str(file)])
     assert checked.exit_code == 0, checked.stdout
-    assert "13 passed, 1 exempt" in checked.stdout
+    assert "17 passed, 1 exempt" in checked.stdout
     unknown = runner.invoke(app, ["backbone", "check", "resnet33"])
     assert unknown.exit_code == 2 and "resnet32" in unknown.stderr
 
