@@ -107,10 +107,6 @@ class Ledger:
         self._listener = listener
         self._created, self._saved_at = datetime.now(UTC).isoformat(timespec="seconds"), -math.inf
 
-    @property
-    def results_dir(self) -> Path:
-        return self._store.results_dir
-
     def trials(self) -> Iterator[Progress]:
         """Yield the trials that are to be run; those that are recorded, or cannot be run, are
         settled on the way. A search is asked when its turn comes, to learn from those before."""
@@ -225,10 +221,10 @@ class Ledger:
         )
         self._store.save(record)
 
-    def save(self, *, ended: bool) -> None:
-        """Write the document of the sweep."""
-        save_sweep(self.document(ended=ended), self.results_dir)
+    def save(self, *, ended: bool) -> Path:
+        """Write the document of the sweep; return its file."""
         self._saved_at = time.monotonic()
+        return save_sweep(self.document(ended=ended), self._store.results_dir)
 
     def document(self, *, ended: bool) -> SweepRecord:
         """Return what the sweep is and how far it is, without the places of this machine."""

@@ -23,18 +23,7 @@ from ray.tune.search import Searcher
 from bench.errors import ConfigError
 from bench.sweep.ledger import Ledger, Progress
 from bench.sweep.options import SweepOptions
-from bench.sweep.worker import (
-    FILES,
-    JOB,
-    METHOD,
-    NUMBER,
-    PERCENT,
-    SAID,
-    SCORE,
-    TrialJob,
-    run_trial,
-    store_files,
-)
+from bench.sweep.worker import JOB, METHOD, NUMBER, PERCENT, SAID, SCORE, TrialJob, run_trial
 
 # Trials are stopped after a ninth and after a third of their training: of three that got there,
 # one goes on.
@@ -165,8 +154,6 @@ class _Listening(_NotKept, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any
     ) -> None:
-        if FILES in result:
-            store_files(ray.get(result[FILES]), self._ledger.results_dir)
         for kind, what in result[SAID]:
             self._ledger.hear(self._progress(trial), kind, what)
 

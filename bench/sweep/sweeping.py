@@ -28,7 +28,7 @@ from bench.sweep.ledger import Ledger, Listener, Progress
 from bench.sweep.options import SweepOptions, objective_of
 from bench.sweep.ray_connection import connected
 from bench.sweep.trials import Planner, Search, planner, proposals, spaces_of
-from bench.sweep.worker import TrialJob, sign
+from bench.sweep.worker import TrialJob
 
 # What changes where and how fast a sweep runs, and none of its results.
 _NOT_IN_NAME = ("address", "threads", "workers", "gpus_per_trial", "device", "time_limit_s")
@@ -88,14 +88,15 @@ def _run(ledger: Ledger, options: SweepOptions, folders: Folders) -> None:
     first = next(trials, None)
     if first is None:
         return
-    with sign(ledger.results_dir) as shared, connected(options.address) as scratch:
+    document = str(ledger.save(ended=False))
+    with connected(options.address) as scratch:
         from bench.sweep.scheduling import schedule
 
         def job(progress: Progress, device: str) -> TrialJob:
             assert progress.trial is not None
             made = job_of(progress.trial, options, folders, device=device, threads=options.threads)
             made = replace(made, time_limit_s=options.time_limit_s)
-            return TrialJob(made, ledger.objective, str(shared))
+            return TrialJob(made, ledger.objective, document)
 
         schedule(ledger, chain([first], trials), options, job, scratch=scratch)
 

@@ -226,7 +226,7 @@ def _require_hiding(folder: Path) -> None:
 
 
 @pytest.mark.fault(FAR)
-def test_a_machine_that_does_not_see_the_results_folder_sends_its_runs_home(
+def test_trials_on_a_machine_that_does_not_see_the_results_folder_fail_with_the_reason(
     tmp_path: Path, head: str
 ) -> None:
     results = tmp_path / "results"
@@ -239,15 +239,6 @@ def test_a_machine_that_does_not_see_the_results_folder_sends_its_runs_home(
         said = _end(process)
     finally:
         _break(far)
-    assert process.returncode == 0, said
-    assert list(_states(results).values()) == ["finished"] * 2
-    for folder in results.glob("runs/*"):
-        names = {path.name for path in folder.iterdir()}
-        assert {"record.json", "weights.safetensors", "point0.npz"} <= names
-    shown = subprocess.run(
-        [sys.executable, "-c", "from bench.cli import main; main()", "results"],
-        env={**os.environ, "BENCH_RESULTS": str(results)},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.stdout.count("resnet8") >= 2
+    assert process.returncode == 1, said
+    assert list(_states(results).values()) == ["failed"] * 2
+    assert "does not see the results folder" in said
