@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -51,19 +50,12 @@ def import_(
 def verify(
     folders: Folders,
     name: str,
-    skip_broken: Annotated[
-        bool,
-        typer.Option("--skip-broken", help="Leave out images that cannot be read."),
-    ] = False,
 ) -> None:
     """Check that a data set can be read, without the network.
 
     * `bench data verify cifar10`
-    * `bench data verify path/to/folder --skip-broken`
+    * `bench data verify path/to/folder`
     """
-    from bench.data.load import folder_named, load_dataset, summary
+    from bench.data.load import load_dataset, summary
 
-    if skip_broken:
-        broken = folder_named(name).leave_out_broken(folders.data)
-        typer.echo("\n".join([*broken, f"Left out from now on: {len(broken):,} images"]))
     typer.echo(summary(load_dataset(name, data_dir=folders.data, network="forbidden")))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from bench.data import cache
 from bench.data.cache import storage_errors, write_whole
 from bench.data.image_files import (
-    SKIPPING,
+    REPLACE,
     ImageFiles,
     Listing,
     as_text,
@@ -32,7 +32,7 @@ from bench.errors import DataError
 from bench.plain_text import one_line, slug
 
 _INDEX = "index-v2.json"
-_SHOWN = 5
+_SHOWN = 20
 
 
 class _Look(NamedTuple):
@@ -77,13 +77,7 @@ class Folder(DatasetPlugin):
             return cached
         index = _known(kept / _INDEX, source=source)
         if index is None:
-            index, problems = self._indexed(splits, source=source)
-            if problems:
-                raise DataError(
-                    f"{len(problems):,} of {sum(len(split.files) for split in splits):,} images"
-                    " cannot be read.\n" + "\n".join(problems[:_SHOWN]),
-                    hint=SKIPPING.replace("FOLDER", str(self._path)),
-                )
+            index = self._indexed(splits, source=source)
             write_whole(kept / _INDEX, json.dumps(index).encode())
         self.code = index["content"]
         train, test = (
@@ -105,13 +99,6 @@ class Folder(DatasetPlugin):
             cache.save(dataset, kept / cache.FILE_NAME, source=source)
         return dataset
 
-    def leave_out_broken(self, data_dir: Path) -> list[str]:
-        """Leave out what cannot be read, until the folder changes; return what is wrong."""
-        splits = list_splits(self._path)
-        index, problems = self._indexed(splits, source=self._stamp(splits))
-        write_whole(self._kept(data_dir) / _INDEX, json.dumps(index).encode())
-        return problems
-
     def _kept(self, data_dir: Path) -> Path:
         # Two folders may have the same last name.
         place = hashlib.sha256(os.fsencode(self._path)).hexdigest()[:8]
@@ -127,32 +114,35 @@ class Folder(DatasetPlugin):
                 total.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
         return total.hexdigest()
 
-    def _indexed(
-        self, splits: Sequence[Listing], *, source: str
-    ) -> tuple[dict[str, Any], list[str]]:
-        """Look at all files; return what is to be known of those that can be read, and problems."""
-        content, sizes_hw, orders = hashlib.sha256(), [], []
-        problems: list[str] = []
-        for split in splits:
-            looks = in_threads(_look, split.files, title=f"Looking at {self.title}")
-            keys = {
-                place: look.digest + label.to_bytes(8, "little")
-                for place, (look, label) in enumerate(zip(looks, split.labels, strict=True))
-                if not look.problem
-            }
-            sizes_hw += [looks[place].size_hw for place in keys]
-            orders.append(sorted(keys, key=keys.__getitem__))  # which mixes the classes
-            content.update(b"/".join(sorted(keys.values())))
-            problems += [look.problem for look in looks if look.problem]
-        if not all(orders):
-            raise DataError(f"None of the images of a split can be read.\n{problems[0]}")
-        index = {
+    def _indexed(self, splits: Sequence[Listing], *, source: str) -> dict[str, Any]:
+        """Look at all files; return what is to be known of them.
+
+        Raises:
+            DataError: some cannot be read; the first are named.
+        """
+        looks = [in_threads(_look, s.files, title=f"Looking at {self.title}") for s in splits]
+        every = [look for found in looks for look in found]
+        problems = [look.problem for look in every if look.problem]
+        if problems:
+            raise DataError(
+                f"{len(problems):,} of {len(every):,} images cannot be read.\n"
+                + "\n".join(problems[:_SHOWN]),
+                hint=REPLACE,
+            )
+        content, orders = hashlib.sha256(), []
+        for split, found in zip(splits, looks, strict=True):
+            keys = [
+                look.digest + label.to_bytes(8, "little")
+                for look, label in zip(found, split.labels, strict=True)
+            ]
+            orders.append(sorted(range(len(keys)), key=keys.__getitem__))  # which mixes the classes
+            content.update(b"/".join(sorted(keys)))
+        return {
             "source": source,
             "content": content.hexdigest(),
-            "sizes": sizes_of(sizes_hw),
+            "sizes": sizes_of([look.size_hw for look in every]),
             "orders": orders,
         }
-        return index, problems
 
 
 def _known(index: Path, *, source: str) -> dict[str, Any] | None:

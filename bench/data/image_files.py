@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LAYOUT = "A data set folder has train/ and test/ (or val/), in each one folder of images per class."
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "SGI")
-SKIPPING = "Replace it, or leave it out: bench data verify FOLDER --skip-broken"
+REPLACE = "Replace what cannot be read, or delete it."
 _GREY_MODES = ("1", "L")
 _DEEP_MODES = ("I", "F")  # the beginnings of all modes of more than 8 bits per channel
 
@@ -143,11 +143,11 @@ def read_image(file: Path) -> Image.Image:
             image.load()
     except Exception as error:  # a damaged image may raise anything
         said = one_line(str(error)) or type(error).__name__
-        raise DataError(f"Cannot read the image {file}: {said}.", hint=SKIPPING) from error
+        raise DataError(f"Cannot read the image {file}: {said}.", hint=REPLACE) from error
     if image.mode.startswith(_DEEP_MODES):
         raise DataError(
             f"{file} has pixels of the kind '{image.mode}': convert it to 8 bits per channel.",
-            hint=SKIPPING,
+            hint=REPLACE,
         )
     return image
 

@@ -43,7 +43,7 @@ def load_dataset(
         return _EMBEDDED[name]()
     if name in cifar.SOURCES:
         return cifar.load_cifar(name, data_dir=data_dir, network=network)
-    plugin = _named(name) or folder_named(name)
+    plugin = _named(name) or _folder_named(name)
     workers = workers or max(1, int(usable_cores()))
     try:
         dataset = plugin.load(data_dir, workers=workers, room_bytes=memory_bytes() // _SHARE)
@@ -77,7 +77,7 @@ def _named(name: str) -> DatasetPlugin | None:
     return None if found is None or Path(name).exists() else found
 
 
-def folder_named(name: str) -> Folder:
+def _folder_named(name: str) -> Folder:
     """Return the data set in the folder at the path `name`.
 
     Raises:
