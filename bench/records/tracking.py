@@ -53,17 +53,12 @@ def sync(store: RunStore) -> dict[str, TrackingResult]:
     return log_records(store.load_all().records, store)
 
 
-def log_records(
-    records: Sequence[RunRecord],
-    store: RunStore,
-    *,
-    tracking_uri: str | None = None,
-) -> dict[str, TrackingResult]:
+def log_records(records: Sequence[RunRecord], store: RunStore) -> dict[str, TrackingResult]:
     """Log `records` of `store` over one connection; the rest as `sync`.
 
     Trials of a sweep in the results folder become children of its run.
     """
-    uri = tracking_uri or default_uri(store.results_dir)
+    uri = default_uri(store.results_dir)
     try:
         # Of two at once both would find a run missing, or the database not made yet.
         with _alone(store.results_dir), session(uri) as client:

@@ -136,18 +136,6 @@ class Objective:
         """Return which of several settings are chosen by their mean values."""
         return [max(range(len(values)), key=lambda index: values[index])] if values else []
 
-    def after_epoch(
-        self, values: Mapping[str, float], *, done: int, epochs: int
-    ) -> tuple[float, float] | None:
-        """Return percent of the training and score after `done` epochs, from the values of a row.
-
-        None where nothing was measured, and after the last epoch: that one is judged with the end.
-        """
-        point = point_of(values)
-        if point is None or done >= epochs:
-            return None
-        return 100 * done / epochs, self.score([point])
-
     def allows(self, points: Iterable[Point]) -> bool:
         """Whether a trial with these points keeps to the budget, if there is one."""
         return self.budget is None or any(cost <= self.budget for cost, _ in points)

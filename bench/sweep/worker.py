@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.engine.supervising import RunProcess, TrainingJob
-from bench.sweep.options import Objective
+from bench.sweep.options import Objective, point_of
 
 # The keys of a trial's config, and of its reports.
 METHOD, NUMBER, JOB = "method", "number", "job"
@@ -48,11 +48,11 @@ def run_trial(config: Mapping[str, Any]) -> None:
                 said.append(tuple(message))
             if message.kind == "epoch":
                 done += 1
+                point = point_of(message.what["values"])
                 # The last epoch is told with the end, so that no finished trial is stopped.
-                step = objective.after_epoch(message.what["values"], done=done, epochs=total)
-                if step is not None:
-                    percent, so_far = step
-                    tune.report({PERCENT: percent, SCORE: so_far, SAID: said})
+                if point is not None and done < total:
+                    so_far = objective.score([point])
+                    tune.report({PERCENT: 100 * done / total, SCORE: so_far, SAID: said})
                     said = []
             elif message.kind == "finished" and message.what:
                 score = objective.score([(cost, accuracy) for cost, accuracy in message.what])

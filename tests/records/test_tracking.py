@@ -34,8 +34,11 @@ def shared_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
-def log_one(record: RunRecord, results: Path, uri: str | None = None) -> TrackingResult:
-    return log_records([record], RunStore(results), tracking_uri=uri)[record.run]
+def log_one(record: RunRecord, results: Path, uri: str = "") -> TrackingResult:
+    with pytest.MonkeyPatch.context() as patch:
+        if uri:
+            patch.setenv("MLFLOW_TRACKING_URI", uri)
+        return log_records([record], RunStore(results))[record.run]
 
 
 def logged(results: Path, name: str) -> list[Run]:
