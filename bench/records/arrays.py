@@ -32,16 +32,11 @@ def save_arrays(folder: Path, name: str, arrays: Arrays) -> Path:
         RecordError: an array holds Python objects, or `name` is not a plain file name.
         StorageError: the folder is read-only, full or gone.
     """
+    for key, array in arrays.items():
+        if array.dtype.hasobject:
+            raise RecordError(f"Array '{key}' holds Python objects; only numbers are stored.")
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key, array in arrays.items():
-            if array.dtype.hasobject:
-                raise RecordError(f"Array '{key}' holds Python objects; only numbers are stored.")
-            # A ZipInfo has a fixed date; a bare name would store the time of day.
-            member = zipfile.ZipInfo(f"{key}.npy")
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # no array is an option
     target = folder / plain_name(name)
     write_atomically(target, buffer.getvalue())
     return target

@@ -268,7 +268,7 @@ def test_arrays_come_back_equal_and_their_bytes_repeat(tmp_path: Path) -> None:
     arrays = {
         "correct_bits": np.packbits(np.arange(20) % 3 == 0),
         "executed_nu": np.linspace(0, 1, 12, dtype=np.float32).reshape(4, 3),
-        "file": np.array(3),
+        "one": np.array(3),
     }
     first = save_arrays(tmp_path, "a.npz", arrays).read_bytes()
     back = read_arrays(tmp_path, "a.npz")
