@@ -170,20 +170,13 @@ def require_gradient(
         names = [name for name in names if name not in trunk]
     missing = [name for name in names if name not in reached]
     shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    cause = (
-        "no loss depends on it, Phase.groups leaves it out of every phase, or the gate of its block"
-        " was closed for every image that was tried."
-    )
-    if missing and missing[0].startswith("policy."):
-        cause = (
-            "the gate is rounded without a straight-through estimator, was detached, or no loss"
-            " depends on it."
-        )
     require(
         not missing,
         f"{where}: {len(missing)} of {len(names)} parameters receive no gradient in any phase:"
         f" {shown}",
-        cause,
+        "no loss depends on it, Phase.groups leaves it out of every phase, the gate of its block was"
+        " closed for every image that was tried, or a gate is rounded without a straight-through"
+        " estimator or was detached.",
     )
 
 
