@@ -34,7 +34,7 @@ from bench.testing import synthetic
 from bench.testing.outcome import Shortfall, require, require_same, runs_of
 from bench.testing.paths import saved
 from bench.testing.perturbation import gated_columns
-from bench.testing.workbench import TrainedNetwork, Workbench, require_descendable, state_of
+from bench.testing.workbench import TrainedNetwork, Workbench, require_descendable
 from bench.training.loop import freeze_all_but
 
 
@@ -174,9 +174,9 @@ def require_gradient(
         not missing,
         f"{where}: {len(missing)} of {len(names)} parameters receive no gradient in any phase:"
         f" {shown}",
-        "no loss depends on it, Phase.groups leaves it out of every phase, the gate of its block was"
-        " closed for every image that was tried, or a gate is rounded without a straight-through"
-        " estimator or was detached.",
+        "no loss depends on it, Phase.groups leaves it out of every phase, the gate of its block"
+        " was closed for every image that was tried, or a gate was detached or is rounded without a"
+        " straight-through estimator.",
     )
 
 
@@ -341,17 +341,4 @@ def calibration(bench: Workbench) -> None:
                 torch.equal(value, first[key]),
                 f"{where} chooses otherwise a second time on the same images, at '{key}'.",
                 "it draws random numbers, or starts from what it chose before.",
-            )
-
-
-def derivation(bench: Workbench) -> None:
-    """Making and training the control leaves the run it is made from alone."""
-    for trained in bench.networks():
-        now = state_of(trained.source)
-        for key, before in trained.source_before.items():
-            require(
-                torch.equal(now[key], before),
-                f"{trained.backbone.name}: '{key}' of the source has changed.",
-                "derive() keeps the source's own modules; copy them (copy.deepcopy) or load their"
-                " state into a new network.",
             )

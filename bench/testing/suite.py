@@ -34,7 +34,6 @@ _CONCERNS: dict[str, Callable[[Method], bool]] = {
     "gradient": _is_trained,
     "permuted": lambda method: method.tags.decision != "static",
     "calibration": lambda method: method.tags.calibrates,
-    "derivation": lambda method: isinstance(method, DerivedMethod),
 }
 """Checks that are not for all methods."""
 
@@ -49,7 +48,7 @@ OF_NETWORKS: tuple[NetworkCheck, ...] = (
 _OF_METHODS: tuple[Callable[[Workbench], None], ...] = (
     *(metadata, learning.settings, learning.budget, learning.options, learning.trains),
     *(learning.gradient, learning.decisions, learning.points, learning.round_trip),
-    *(learning.calibration, learning.derivation),
+    learning.calibration,
 )
 CHECKS: tuple[str, ...] = tuple(check.__name__ for check in (*_OF_METHODS, *OF_NETWORKS))
 

@@ -5,8 +5,8 @@ Owns how a method is brought into a state worth checking; knows no check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -55,7 +55,6 @@ class TrainedNetwork:
     reached: frozenset[str]
     spread: Spread
     source: Source | None
-    source_before: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def costs(self) -> dict[str, int]:
@@ -171,7 +170,6 @@ class Workbench:
         backbone = Backbone(name, synthetic.CLASSES, synthetic.SHAPE, shortcut)
         with seeded(4, "check", name):
             source = self.source(backbone)
-            before = state_of(source)
             net = self.build(backbone, self.config, source=source)
             reached: set[str] = set()
             for phase in self.phases(self.config):
@@ -183,19 +181,7 @@ class Workbench:
             if gated_columns(net):
                 spread = perturb(net, lambda: [p.net for p in self.settled(net, self.config)])
                 points = self.settled(net, self.config)
-        return TrainedNetwork(
-            backbone, net, tuple(points), frozenset(reached), spread, source, before
-        )
-
-
-def state_of(source: Source | None) -> dict[str, Tensor]:
-    """Return a copy of the weights of all points of a source."""
-    points = source.points if source is not None else ()
-    return {
-        f"{number}.{key}": value.detach().clone()
-        for number, point in enumerate(points)
-        for key, value in point.net.state_dict().items()
-    }
+        return TrainedNetwork(backbone, net, tuple(points), frozenset(reached), spread, source)
 
 
 @torch.enable_grad()

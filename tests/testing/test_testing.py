@@ -41,9 +41,8 @@ def test_the_checks_are_those_that_concern_the_method() -> None:
     def names(method: type[Method]) -> set[str]:
         return {check.name for check in checks_of(method)}
 
-    assert names(PerUnit) == {*CHECKS} - {"calibration", "derivation"}
+    assert names(PerUnit) == {*CHECKS} - {"calibration"}
     assert "calibration" in names(Exit)
-    assert "derivation" in names(StaticHalf)
     assert "permuted" not in names(StaticHalf)
     assert all(check.proves.endswith(".") for check in checks_of(PerUnit))
     assert len(set(CHECKS)) == len(CHECKS)

@@ -16,12 +16,10 @@ from toy_methods import (
     Exit,
     Gates,
     PerUnit,
-    StaticHalf,
     made,
 )
 
 from bench.method import (
-    Backbone,
     Batch,
     Budget,
     DynamicNet,
@@ -29,7 +27,6 @@ from bench.method import (
     Method,
     MethodConfig,
     Phase,
-    Source,
     Tags,
 )
 from bench.networks.gated import GatedResNet
@@ -180,15 +177,3 @@ def test_a_calibration_that_draws_lots_or_trains_is_caught() -> None:
     assert "changes the weights, at 'exit.weight'" in said_of(
         made(Exit, calibrate=training), "calibration"
     )
-
-
-def test_a_control_that_trains_the_run_it_is_made_from_is_caught() -> None:
-    def derive(
-        self: Method, source: Source, backbone: Backbone, config: MethodConfig
-    ) -> DynamicNet:
-        return source.points[0].net
-
-    method = made(StaticHalf, derive=derive, tags=Tags(decision="up front", role="control"))
-    said = said_of(method, "derivation")
-    assert "of the source has changed" in said
-    assert "deepcopy" in said
