@@ -170,17 +170,12 @@ class RunStore:
         No other process changes it meanwhile: of two that add something at once both are kept.
 
         Raises:
-            RecordError: the run has no readable record, or `change` makes that of another spec.
+            RecordError: the run has no readable record.
         """
         folder = self._folder_named(run)
-        if not folder.is_dir():
-            raise RecordError(f"There is no run '{run}' in {self.runs_dir}.")
         with _edited(folder):
             remove_leftovers(folder)
-            before = self.load(run)
-            after = change(before)
-            if (after.run, after.spec.key) != (run, before.spec.key):
-                raise RecordError(f"The record of run '{run}' belongs to another spec.")
+            after = change(self.load(run))
             write_atomically(folder / RECORD_FILE, encode(after))
         return after
 
