@@ -10,8 +10,9 @@ from bench.data.load import load_dataset
 from bench.engine.building import Workplace
 from bench.engine.plan import make_plan
 from bench.engine.single import perform
+from bench.measure.latency.cells import measure_latency
 from bench.measure.latency.profiles import profile_named
-from bench.measure.latency.protocol import NetworkToTime, measure_latency
+from bench.measure.latency.rounds import NetworkToTime, Setup
 from bench.method import METHODS
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
@@ -49,14 +50,11 @@ def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path)
     method = METHODS.get(name)()
     net = method.build(backbone, method.Config()).cuda().eval()
     x_nchw = images(256, seed=1, shape=(3, 16, 16)).cuda()
+    dense = GatedResNet(backbone).cuda().eval()
     cells = measure_latency(
-        {"subject": NetworkToTime(net, "dense")},
-        {"dense": GatedResNet(backbone).cuda().eval()},
-        images_nchw=x_nchw,
-        runtime=Eager(),
-        batch_sizes=(1, 8, 128),
-        profile=profile_named("smoke"),
-        device="cuda",
+        {"dense": NetworkToTime(dense, "dense"), "subject": NetworkToTime(net, "dense")},
+        Eager(),
+        Setup(x_nchw, profile_named("smoke"), torch.device("cuda"), (1, 8, 128)),
     )
     for cell in cells["subject"]:
         assert cell.record.reason == "" and cell.record.latency_ms is not None

@@ -90,9 +90,9 @@ def test_what_one_runtime_gave_is_kept_when_the_next_is_interrupted(
     def until_the_second(job: processes.LatencyJob, place: Any, **how: Any) -> processes.Cells:
         if job.runtime == "onnxruntime":
             raise KeyboardInterrupt
-        return processes.measure_here(job, place, **how)
+        return processes.measure(job, place, **how)
 
-    monkeypatch.setattr(timing, "measure_here", until_the_second)
+    monkeypatch.setattr(timing, "measure", until_the_second)
     how: dict[str, Any] = {"runtimes": ["eager", "onnxruntime"], "batch_sizes": (1,)}
     with pytest.raises(KeyboardInterrupt):
         api.latency(["sgad"], api.Folders(tmp_path, folders.data), device="cpu", **how)

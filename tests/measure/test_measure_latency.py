@@ -10,9 +10,9 @@ import torch
 from deciding_nets import disagreeing_net, images, masked_only_net, skipping_net, small_backbone
 from torch import Tensor
 
-from bench.measure.latency.cells import MeasuredCell
+from bench.measure.latency.cells import MeasuredCell, measure_latency
 from bench.measure.latency.profiles import Profile
-from bench.measure.latency.protocol import NetworkToTime, measure_latency
+from bench.measure.latency.rounds import NetworkToTime, Setup
 from bench.measure.latency.statistics import expected_ms
 from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
@@ -29,17 +29,22 @@ DENSE = "dense"
 
 
 def measure(
-    subjects: Mapping[str, DynamicNet], backbone: Backbone, x_nchw: Tensor, **more: object
+    subjects: Mapping[str, DynamicNet],
+    backbone: Backbone,
+    x_nchw: Tensor,
+    *,
+    profile: Profile = TINY,
+    batch_sizes: tuple[int, ...] = (1, 32),
+    runtime: Runtime | None = None,
+    told: list[float] | None = None,
+    **more: int,
 ) -> dict[str, list[MeasuredCell]]:
-    options: dict[str, object] = {
-        **{"batch_sizes": (1, 32), "profile": TINY, "device": "cpu"},
-        "runtime": Eager(),
-    }
+    networks = {DENSE: GatedResNet(backbone), **subjects}
     return measure_latency(
-        {name: NetworkToTime(net, DENSE) for name, net in subjects.items()},
-        {DENSE: GatedResNet(backbone)},
-        images_nchw=x_nchw,
-        **(options | more),  # type: ignore[arg-type]
+        {name: NetworkToTime(net, DENSE) for name, net in networks.items()},
+        runtime or Eager(),
+        Setup(x_nchw, profile, torch.device("cpu"), batch_sizes, **more),
+        progress=([] if told is None else told).append,
     )
 
 
@@ -66,29 +71,29 @@ def test_every_timed_call_is_kept_with_its_round_and_its_images() -> None:
     cells = measure({"one": skipping_net(backbone, [1])}, backbone, images(256))
     for stream_or_batch, size in ((0, 1), (1, 32)):
         ours, dense = cells["one"][stream_or_batch], cells[DENSE][stream_or_batch]
-        record, raw = ours.record, ours.raw
+        record, raw = ours.record, ours.arrays
         assert record.scenario == ("stream" if size == 1 else "batch")
         assert (record.batch_size, record.profile, record.device) == (size, "tiny", "cpu")
-        assert record.n == len(raw.ms_n) == len(raw.round_n) == len(raw.image_nb)
-        assert record.median_ms == np.median(raw.ms_n) and (raw.ms_n > 0).all()
-        assert record.latency_ms == expected_ms(raw.ms_n)
-        assert raw.image_nb.shape[1] == size and raw.image_nb.max() < 256
-        assert set(raw.round_n) == set(range(record.environment.values["latency_rounds"]))
+        assert record.n == len(raw["ms_n"]) == len(raw["round_n"]) == len(raw["image_nb"])
+        assert record.median_ms == np.median(raw["ms_n"]) and (raw["ms_n"] > 0).all()
+        assert record.latency_ms == expected_ms(raw["ms_n"])
+        assert raw["image_nb"].shape[1] == size and raw["image_nb"].max() < 256
+        assert set(raw["round_n"]) == set(range(record.environment.values["latency_rounds"]))
         for number in range(TINY.rounds):
-            mine = raw.image_nb[raw.round_n == number]
-            theirs = dense.raw.image_nb[dense.raw.round_n == number]
+            mine = raw["image_nb"][raw["round_n"] == number]
+            theirs = dense.arrays["image_nb"][dense.arrays["round_n"] == number]
             both = min(len(mine), len(theirs))
             assert both >= TINY.round_calls and (mine[:both] == theirs[:both]).all()
-        assert raw.arrays().keys() == {"round_n", "image_nb", "ms_n", "process_n"}
-        assert not raw.process_n.any()
+        assert raw.keys() == {"round_n", "image_nb", "ms_n", "process_n"}
+        assert not raw["process_n"].any()
 
 
 def test_the_order_of_images_differs_between_rounds_and_repeats_with_the_seed() -> None:
     backbone = small_backbone()
     orders = []
     for seed in (1, 1, 2):
-        raw = measure({}, backbone, images(256), batch_sizes=(1,), seed=seed)[DENSE][0].raw
-        orders.append([tuple(raw.image_nb[raw.round_n == r][:2, 0]) for r in range(5)])
+        raw = measure({}, backbone, images(256), batch_sizes=(1,), seed=seed)[DENSE][0].arrays
+        orders.append([tuple(raw["image_nb"][raw["round_n"] == r][:2, 0]) for r in range(5)])
     assert orders[0] == orders[1] != orders[2]
     assert len(set(orders[0])) > 1
 
@@ -101,30 +106,29 @@ def test_what_cannot_be_timed_says_why_and_the_rest_is_measured() -> None:
     for name, reason in (("masked", "positions cannot be skipped"), ("wrong", "up to 5.0e-01")):
         for cell in cells[name]:
             assert cell.record.latency_ms is None and reason in cell.record.reason
-            assert cell.record.n == len(cell.raw.ms_n) == 0
+            assert cell.record.n == len(cell.arrays["ms_n"]) == 0
             assert cell.record.verdict is None and cell.record.speedup is None
     assert all(cell.record.latency_ms is not None for cell in cells["good"] + cells[DENSE])
 
 
 def test_several_dense_networks_are_timed_in_the_same_rounds() -> None:
     large, small = (small_backbone(name, side=16) for name in ("resnet32", "resnet8"))
-    cells = measure_latency(
-        {"light": NetworkToTime(skipping_net(large, range(1, 15)), "large")},
-        {"large": GatedResNet(large), "small": GatedResNet(small)},
-        images_nchw=images(256, side=16),
-        runtime=Eager(),
-        batch_sizes=(1,),
-        profile=STEADY,
-        device="cpu",
-    )
+    networks = {
+        "light": NetworkToTime(skipping_net(large, range(1, 15)), "large"),
+        "large": NetworkToTime(GatedResNet(large), "large"),
+        "small": NetworkToTime(GatedResNet(small), "small"),
+    }
+    setup = Setup(images(256, side=16), STEADY, torch.device("cpu"), (1,))
+    cells = measure_latency(networks, Eager(), setup)
     (light,), (dense,), (other,) = (cells[name] for name in ("light", "large", "small"))
-    assert light.dense == "large" and other.dense == "small"
     assert other.record.verdict == dense.record.verdict == "baseline"
     assert set(light.record.others) == {"small"} and set(other.record.others) == {"large"}
     beside = other.record.others["large"]
     assert beside.speedup > 2 and beside.dense_ms == light.record.dense_ms
     assert light.record.others["small"].dense_ms == other.record.latency_ms
-    rounds = [cell.raw.image_nb[cell.raw.round_n == 0, 0] for cell in (light, dense, other)]
+    rounds = [
+        cell.arrays["image_nb"][cell.arrays["round_n"] == 0, 0] for cell in (light, dense, other)
+    ]
     shortest = min(map(len, rounds))
     assert all((r[:shortest] == rounds[0][:shortest]).all() for r in rounds)
 
@@ -171,7 +175,7 @@ def test_the_number_of_threads_is_recorded_and_restored_and_modes_are_kept() -> 
         images(256),
         batch_sizes=(1,),
         threads=2,
-        progress=told.append,
+        told=told,
     )
     record = cells["one"][0].record
     assert record.threads == record.environment.values["threads"] == 2

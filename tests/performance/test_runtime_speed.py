@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from bench.data.augment import eval_batches
 from bench.data.images import Dataset
 from bench.measure.cost import dense_macs, macs_per_image, unit_macs
+from bench.measure.latency.cells import measure_latency
 from bench.measure.latency.profiles import Profile
-from bench.measure.latency.protocol import NetworkToTime, measure_latency
+from bench.measure.latency.rounds import NetworkToTime, Setup
 from bench.measure.modes import using_threads
 from bench.networks.execution import GateOutput, GateResidual
 from bench.networks.gated import GatedResNet
@@ -151,14 +152,11 @@ def measured(
 ) -> Iterator[tuple[str, int, float]]:
     """Yield the speed-up of each network at each batch size over the dense one."""
     backbone = Backbone(name, 10, (3, 32, 32))
+    networks = {"dense": last_channels(GatedResNet(backbone).eval()), **nets}
     cells = measure_latency(
-        {what: NetworkToTime(net, "dense") for what, net in nets.items()},
-        {"dense": last_channels(GatedResNet(backbone).eval())},
-        images_nchw=x_nchw,
-        runtime=RUNTIMES.get(runtime)(),
-        batch_sizes=sizes,
-        profile=PROFILE,
-        device="cpu",
+        {what: NetworkToTime(net, "dense") for what, net in networks.items()},
+        RUNTIMES.get(runtime)(),
+        Setup(x_nchw, PROFILE, torch.device("cpu"), sizes),
     )
     for what in nets:
         for cell in cells[what]:

@@ -1,8 +1,8 @@
 """Latency of finished runs: networks rebuilt, timed together, cells added to their records.
 
 Owns which networks meet in one measurement: all operating points that share data and normalisation,
-each against the dense network of its backbone. Who measures is
-processes.py; how time is taken is bench.measure.latency.protocol's business.
+each against the dense network of its backbone. Who measures is processes.py; how time is taken is
+bench.measure.latency's business.
 """
 
 from __future__ import annotations
@@ -11,21 +11,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.engine.building import Workplace
+from bench.engine.building import Workplace, dense_net
 from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
-from bench.engine.latency.processes import (
-    LatencyJob,
-    measure_here,
-    measure_in_processes,
-    runtimes_for,
-    subject_name,
-    with_resources,
-)
-from bench.errors import BenchError, RecordError
-from bench.measure.latency.cells import MeasuredCell
+from bench.engine.latency.processes import Cells, LatencyJob, measure, subject_name
+from bench.errors import BenchError, PluginError, RecordError
 from bench.measure.latency.profiles import profile_named
-from bench.measure.latency.rounds import Progress
+from bench.measure.latency.rounds import Progress, Setup
 from bench.plain_text import counted
 from bench.records.arrays import save_arrays
 from bench.records.record import LatencyCell, PointRecord, RunRecord
@@ -59,10 +51,10 @@ def time_records(
         groups[record.spec.dataset.fingerprint, record.spec.normalisation].append(record)
     timed: dict[str, RunRecord] = {}
     for members in groups.values():
-        spec = members[0].spec
-        images = first_images(spec, place, count=LATENCY_IMAGES)
+        images = first_images(members[0].spec, place, count=LATENCY_IMAGES)
+        setup = Setup(images, chosen, place.device, sizes, threads)
         count = sum(len(record.points) for record in members)
-        named = runtimes_for(runtimes, members[0], place, threads=threads)
+        named = _runtimes_for(runtimes, members[0], place, threads=threads)
         backbones = sorted({record.spec.backbone.name for record in members})
         place.reporter.note(
             f"Timing {counted(count, 'network')} against the dense {' and '.join(backbones)} "
@@ -71,18 +63,33 @@ def time_records(
         )
         steps = chosen.processes * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
         bar = _bar(place.reporter, steps=steps * len(named))
-        measure = measure_here if chosen.processes == 1 else measure_in_processes
         for name in named:
             delay = RUNTIMES.get(name)().delay()
             if delay:
                 place.reporter.note(f"{name}: {delay}")
-            job = LatencyJob(members, images, sizes, chosen, threads, name)
-            cells = measure(job, place, progress=bar)
-            if chosen.energy_s:
-                cells = with_resources(cells, job, place, progress=bar)
+            cells = measure(LatencyJob(members, name, setup), place, progress=bar)
             for record in members:
                 timed[record.run] = _with_cells(record, cells, place)
     return timed
+
+
+def _runtimes_for(
+    names: Sequence[str], record: RunRecord, place: Workplace, *, threads: int
+) -> tuple[str, ...]:
+    """Return the runtimes named, or all that take the dense network of a record here."""
+    if tuple(names) == ("all",):
+        return tuple(RUNTIMES.names())
+    if names:
+        return tuple(dict.fromkeys(name for name in names if RUNTIMES.get(name)))
+    net = dense_net(record.spec, place)
+    found: list[str] = []
+    for name in RUNTIMES.names():
+        try:
+            if RUNTIMES.get(name)().refuses(net, place.device, threads) is None:
+                found.append(name)
+        except PluginError as error:
+            place.reporter.note(error.message)
+    return tuple(found)
 
 
 def without_broken(
@@ -120,9 +127,7 @@ def _bar(reporter: Reporter, *, steps: int) -> Progress:
     return advance
 
 
-def _with_cells(
-    record: RunRecord, cells: dict[str, list[MeasuredCell]], place: Workplace
-) -> RunRecord:
+def _with_cells(record: RunRecord, cells: Cells, place: Workplace) -> RunRecord:
     folder = place.store.folder_of(record)
 
     def change(now: RunRecord) -> RunRecord:
@@ -131,7 +136,7 @@ def _with_cells(
             kept: list[LatencyCell] = list(point.latency)
             for cell in cells.get(subject_name(now, point.name), []):
                 file = _free_name(folder, number, cell.record)
-                save_arrays(folder, file, cell.raw.arrays())
+                save_arrays(folder, file, cell.arrays)
                 kept.append(cell.record.model_copy(update={"raw_file": file}))
             points.append(point.model_copy(update={"latency": tuple(kept)}))
         return now.model_copy(update={"points": tuple(points)})

@@ -1,19 +1,27 @@
-"""From the samples of a network to a cell of the record, beside the dense networks.
+"""From timed rounds, of one process or several, to cells of records beside the dense networks.
 
-Also puts the cells of several processes together. Owns no clock; the numbers are statistics.py.
+Owns no clock; the numbers are statistics.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.measure.latency.rounds import Index, NetworkTiming
+from bench.measure.environment import describe_environment
+from bench.measure.latency.rounds import (
+    NetworkToTime,
+    Progress,
+    RoundSamples,
+    Setup,
+    Timed,
+    Timing,
+    time_networks,
+)
 from bench.measure.latency.statistics import (
     Ms,
     Speedup,
@@ -26,140 +34,135 @@ from bench.measure.latency.statistics import (
     tail_ms,
     verdict_of,
 )
+from bench.measure.modes import using_threads
 from bench.records.record import Environment, LatencyCell, OtherDense
+from bench.runtimes.contract import Runtime
 
-Count = npt.NDArray[np.int32]
 _NO_PASS = "not measured with this profile"
-_WORST: dict[str, Any] = {
-    "cpu_time_per_wall_time": min,
-    "others_cpu_share": max,
-    "steal_share": max,
-    "load_average_1min": max,
-    "latency_rounds": sum,
-}
-"""How numbers that each process has for itself become one."""
-
-_SHARED = {
-    *("scenario", "batch_size", "profile", "device", "threads", "runtime"),
-    *("memory_reason", "energy_reason"),
-}
-"""Fields of a cell that are the same in each process."""
+Parts = Sequence[Timing]
+"""One network at one batch size as each process measured it. All rounds count alike; one that
+failed in a process has none."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RawLatency:
-    """Every timed call of a cell: its round, the images it saw, its milliseconds per image.
+class MeasuredCell(NamedTuple):
+    """A cell for the record, and every timed call.
 
-    `image_nb` are positions among the images given to `measure_latency`; `process_n` tells the
-    processes apart where several measured.
+    Of the arrays `round_n` is its round, `process_n` its process, `image_nb` the positions of the
+    images it saw, `ms_n` its milliseconds per image.
     """
-
-    round_n: Count
-    image_nb: Index
-    ms_n: Ms
-    process_n: Count
-
-    def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the arrays by name, for an .npz file."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def rounds(self) -> list[Ms]:
-        """Return the milliseconds of each round, in order."""
-        return [self.ms_n[self.round_n == number] for number in np.unique(self.round_n)]
-
-    def process_of_rounds(self) -> list[int]:
-        """Return the process of each round, in the same order."""
-        first_n = np.unique(self.round_n, return_index=True)[1]
-        return [int(process) for process in self.process_n[first_n]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MeasuredCell:
-    """A cell for the record, its raw samples, and the dense network of its speed-up, by name."""
 
     record: LatencyCell
-    raw: RawLatency
-    dense: str
+    arrays: Mapping[str, npt.NDArray[Any]]
 
 
-def cell_of(
-    timing: NetworkTiming,
-    baselines: Mapping[str, NetworkTiming],
+def measure_latency(
+    networks: Mapping[str, NetworkToTime],
+    runtime: Runtime,
+    setup: Setup,
     *,
-    dense: str,
-    again: NetworkTiming,
-) -> MeasuredCell:
-    """Return the cell of a network that has been measured or has failed.
+    progress: Progress = lambda share: None,
+) -> dict[str, list[MeasuredCell]]:
+    """Time networks in this process; return the cells by name, in the order of batch sizes."""
+    timed = time_networks(networks, runtime, setup, progress=progress)
+    dense_of = {name: network.dense for name, network in networks.items()}
+    return cells_of([timed], dense_of, runtime=runtime.name, setup=setup)
 
-    `baselines` are the dense networks by name, `dense` the name of its own, `again` the second
-    timing of that one.
+
+def cells_of(
+    processes: Sequence[Sequence[Timed]],
+    dense_of: Mapping[str, str],
+    *,
+    runtime: str,
+    setup: Setup,
+) -> dict[str, list[MeasuredCell]]:
+    """Return the cells of all networks by name, in the order of batch sizes.
+
+    `processes` holds what each process found at each batch size, `dense_of` the name of each
+    network's dense one. A network that a process did not have is left out.
     """
-    setup, contention = timing.setup, timing.meter.contention
-    values = setup.environment.values | {
+    with using_threads(setup.threads):
+        environment = describe_environment(setup.device)
+    cells: dict[str, list[MeasuredCell]] = {}
+    for size, found in zip(setup.batch_sizes, zip(*processes, strict=True), strict=True):
+        known = [name for name in dense_of if all(name in one.timings for one in found)]
+        parts = {name: [one.timings[name] for one in found] for name in known}
+        dense = {name: parts[name] for name in dict.fromkeys(dense_of.values())}
+        margins = {name: _margin(found, name) for name in dense}
+        for name in known:
+            own = dense_of[name]
+            numbers = _numbers(parts[name], dense, own=own, margin=margins[own])
+            record = _cell(parts[name], numbers, environment, runtime, size, setup)
+            cells.setdefault(name, []).append(MeasuredCell(record, _arrays(parts[name], size)))
+    return cells
+
+
+def _margin(found: Sequence[Timed], dense: str) -> float | None:
+    """Return the largest margin that a process saw of a dense network."""
+    pairs = [(one.timings[dense], one.again[dense]) for one in found]
+    margins = [margin_of(_speedup([a], [b])) for a, b in pairs if a.rounds and b.rounds]
+    return max(margins, default=None)
+
+
+def _cell(
+    parts: Parts,
+    numbers: Mapping[str, Any],
+    environment: Environment,
+    runtime: str,
+    batch_size: int,
+    setup: Setup,
+) -> LatencyCell:
+    contentions = [part.meter.contention for part in parts]
+    values = environment.values | {
         "latency_images": len(setup.images_nchw),
-        "latency_rounds": len(timing.rounds),
-        **contention.values(),
+        "latency_rounds": sum(len(part.rounds) for part in parts),
+        "latency_processes": len(parts),
     }
-    raw = _raw(timing)
-    raws = {name: raw if other is timing else _raw(other) for name, other in baselines.items()}
-    twice = _raw(again)
-    both = len(raws[dense].ms_n) and len(twice.ms_n)
-    margin = margin_of(_speedup(raws[dense], twice)) if both else None
-    record = LatencyCell(
-        scenario="stream" if timing.batch_size == 1 else "batch",
-        batch_size=timing.batch_size,
+    for key in contentions[0].values():
+        worst = min if key == "cpu_time_per_wall_time" else max
+        seen = [contention.values()[key] for contention in contentions]
+        told = [value for value in seen if value is not None]
+        values[key] = worst(told) if len(told) == len(seen) else None
+    failures = [part.failure for part in parts if part.failure]
+    return LatencyCell(
+        scenario="stream" if batch_size == 1 else "batch",
+        batch_size=batch_size,
         profile=setup.profile.name,
         device=str(setup.device),
         threads=setup.threads,
-        runtime=timing.prepared.runtime,
-        contended=bool(timing.rounds) and contention.contended(threads=setup.threads),
-        reason=timing.failure,
+        runtime=runtime,
+        contended=any(
+            bool(part.rounds) and seen.contended(threads=setup.threads)
+            for part, seen in zip(parts, contentions, strict=True)
+        ),
+        reason=failures[0] if failures else "",
         memory_reason=_NO_PASS,
         energy_reason=_NO_PASS,
         environment=Environment(values=values),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        **_numbers(raw, raws, dense=dense, margin=margin),
+        **numbers,
     )
-    return MeasuredCell(record, raw, dense)
-
-
-def merged(
-    parts: Sequence[MeasuredCell], baselines: Mapping[str, Sequence[MeasuredCell]]
-) -> MeasuredCell:
-    """Return one cell of what several processes measured, beside the dense networks of the same.
-
-    All rounds count alike; the mark of contention and what was seen of it are the worst of all. A
-    cell that failed in one process has no latency.
-    """
-    raw = _joined(parts)
-    raws = {
-        name: raw if parts[0] is others[0] else _joined(others)
-        for name, others in baselines.items()
-    }
-    failures = [part.record.reason for part in parts if part.record.latency_ms is None]
-    values = dict(parts[0].record.environment.values)
-    for key in _WORST.keys() & values:
-        seen = [part.record.environment.values[key] for part in parts]
-        values[key] = None if None in seen else _WORST[key](seen)
-    margins = [part.record.margin for part in parts if part.record.margin is not None]
-    record = LatencyCell(
-        **parts[0].record.model_dump(include=_SHARED),
-        contended=any(part.record.contended for part in parts),
-        reason=failures[0] if failures else "",
-        environment=Environment(values=values | {"latency_processes": len(parts)}),
-        measured_at=max(part.record.measured_at for part in parts),
-        **_numbers(raw, raws, dense=parts[0].dense, margin=max(margins, default=None)),
-    )
-    return MeasuredCell(record, raw, parts[0].dense)
 
 
 def _numbers(
-    raw: RawLatency, baselines: Mapping[str, RawLatency], *, dense: str, margin: float | None
+    parts: Parts, dense: Mapping[str, Parts], *, own: str, margin: float | None
 ) -> dict[str, Any]:
     """Return what samples say, by the fields of a cell, as far as there are any."""
-    ms_n, baseline = raw.ms_n, baselines[dense]
+    ms_n = _ms(parts)
     if not len(ms_n):
         return {"n": 0, "latency_ms": None}
+    speedups = {
+        name: _speedup(other, parts)
+        for name, other in dense.items()
+        if other is not parts and len(_ms(other))
+    }
+    others = {
+        name: OtherDense(
+            dense_ms=expected_ms(_ms(dense[name])),
+            speedup=speedup.ratio,
+            speedup_interval=speedup.interval,
+        )
+        for name, speedup in speedups.items()
+    }
     numbers: dict[str, Any] = {
         "n": len(ms_n),
         "latency_ms": expected_ms(ms_n),
@@ -171,68 +174,46 @@ def _numbers(
         "interval_ms": mean_interval(ms_n),
         "converged": has_converged(ms_n),
         "margin": margin,
-        "others": {
-            name: OtherDense(**_beside(other, _speedup(other, raw)))
-            for name, other in baselines.items()
-            if name != dense and len(other.ms_n)
-        },
+        "others": {name: other for name, other in others.items() if name != own},
     }
-    if raw is baseline:
-        return numbers | {
-            "dense_ms": numbers["latency_ms"],
-            "speedup": 1.0,
-            "verdict": "baseline",
-        }
-    if len(baseline.ms_n):
-        speedup = _speedup(baseline, raw)
-        numbers |= _beside(baseline, speedup)
-        numbers["verdict"] = verdict_of(speedup, margin=margin or 0.0)
+    if parts is dense[own]:
+        dense_ms = numbers["latency_ms"]
+        return numbers | {"dense_ms": dense_ms, "speedup": 1.0, "verdict": "baseline"}
+    if own in speedups:
+        numbers |= dict(others[own])
+        numbers["verdict"] = verdict_of(speedups[own], margin=margin or 0.0)
     return numbers
 
 
-def _beside(dense: RawLatency, speedup: Speedup) -> dict[str, Any]:
-    """Return the time of a dense network and the speed-up over it, by the fields of a record."""
-    return {
-        "dense_ms": expected_ms(dense.ms_n),
-        "speedup": speedup.ratio,
-        "speedup_interval": speedup.interval,
-    }
-
-
-def _speedup(baseline: RawLatency, own: RawLatency) -> Speedup:
+def _speedup(dense: Parts, own: Parts) -> Speedup:
     # Of each round, the calls both made: the slower network has seen fewer of the same images.
-    pairs: list[tuple[Ms, Ms]] = []
-    for base, mine in zip(baseline.rounds(), own.rounds(), strict=False):
-        both = min(len(base), len(mine))
-        pairs.append((base[:both], mine[:both]))
-    return paired_speedup(pairs, processes=own.process_of_rounds()[: len(pairs)])
+    pairs, processes = list[tuple[Ms, Ms]](), list[int]()
+    for (process, base), (_, mine) in zip(_rounds(dense), _rounds(own), strict=False):
+        both = min(len(base.ms_n), len(mine.ms_n))
+        pairs.append((base.ms_n[:both], mine.ms_n[:both]))
+        processes.append(process)
+    return paired_speedup(pairs, processes=processes)
 
 
-def _raw(timing: NetworkTiming) -> RawLatency:
-    lengths = [len(samples.ms_n) for samples in timing.rounds]
-    images = [samples.image_nb for samples in timing.rounds]
-    return RawLatency(
-        np.repeat(np.arange(len(lengths), dtype=np.int32), lengths),
-        np.concatenate(images or [np.empty((0, timing.batch_size), dtype=np.int32)]),
-        timing.ms_n,
-        np.zeros(sum(lengths), dtype=np.int32),
-    )
+def _rounds(parts: Parts) -> list[tuple[int, RoundSamples]]:
+    """Return all rounds, each with its process; none where a process has none."""
+    if not all(part.rounds for part in parts):
+        return []
+    return [(number, samples) for number, part in enumerate(parts) for samples in part.rounds]
 
 
-def _joined(parts: Sequence[MeasuredCell]) -> RawLatency:
-    """Put the calls of processes 0, 1, ... one after the other, rounds numbered on.
+def _ms(parts: Parts) -> Ms:
+    return np.concatenate([samples.ms_n for _, samples in _rounds(parts)] or [np.empty(0)])
 
-    None at all where a process has none: its rounds would be missing beside the others'.
-    """
-    raws = [part.raw for part in parts]
-    if not all(len(raw.ms_n) for raw in raws):
-        raws = [RawLatency(*(array[:0] for array in raws[0].arrays().values()))]
-    starts = np.cumsum([0, *(len(raw.rounds()) for raw in raws)])
-    rounds = [raw.round_n + start for raw, start in zip(raws, starts[:-1], strict=True)]
-    processes = [np.full(len(raw.ms_n), number) for number, raw in enumerate(raws)]
-    return RawLatency(
-        np.concatenate(rounds).astype(np.int32),
-        np.concatenate([raw.image_nb for raw in raws]),
-        np.concatenate([raw.ms_n for raw in raws]),
-        np.concatenate(processes).astype(np.int32),
-    )
+
+def _arrays(parts: Parts, batch_size: int) -> dict[str, npt.NDArray[Any]]:
+    rounds = _rounds(parts)
+    lengths = [len(samples.ms_n) for _, samples in rounds]
+    none = np.empty((0, batch_size), dtype=np.int32)
+    processes = np.array([process for process, _ in rounds], dtype=np.int32)
+    return {
+        "round_n": np.repeat(np.arange(len(rounds), dtype=np.int32), lengths),
+        "image_nb": np.concatenate([samples.image_nb for _, samples in rounds] or [none]),
+        "ms_n": _ms(parts),
+        "process_n": np.repeat(processes, lengths),
+    }

@@ -13,11 +13,19 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from bench.errors import Unsupported
+from bench.measure.latency.rounds import Setup, queries, synchronise
+from bench.measure.modes import using_threads
+from bench.networks.unit import DynamicNet
+from bench.runtimes.contract import Runtime
 
 _MIB = 2**20
 _STATUS = Path("/proc/self/status")
@@ -25,31 +33,80 @@ _RESET = Path("/proc/self/clear_refs")
 _PEAK_TO_NOW = "5"
 
 
-class Reading(NamedTuple):
-    """A number, or the reason why there is none."""
+def measure_resources(
+    net: DynamicNet, runtime: Runtime, setup: Setup
+) -> dict[str, float | str | None]:
+    """Return first call, memory and energy at the only batch size, by the fields of a cell."""
+    images_nchw, device = setup.images_nchw.to(setup.device), setup.device
+    (size,) = setup.batch_sizes
+    order = np.arange(len(images_nchw), dtype=np.int32)
+    inputs = queries(images_nchw, order, batch_size=size)
+    with using_threads(setup.threads), torch.inference_mode():
+        run = runtime.prepare(net, images_nchw[:2])
 
-    value: float | None
-    reason: str = ""
+        def one_batch() -> int:
+            x_nchw, image_b = next(inputs)
+            run(x_nchw)
+            synchronise(device)
+            return len(image_b)
+
+        synchronise(device)
+        started = time.perf_counter_ns()
+        run(images_nchw[:1])
+        synchronise(device)
+        first_ms = (time.perf_counter_ns() - started) / 1e6
+        memory = partial(peak_memory_mib, run, next(inputs).x_nchw, net=net)
+        seconds = setup.profile.energy_s
+        return {
+            "first_ms": first_ms if size == 1 else None,  # only where single images are the task
+            **_attempt("memory_mib", "memory_reason", memory),
+            **_attempt(
+                "energy_mj_per_image",
+                "energy_reason",
+                lambda: energy_mj_per_image(one_batch, counter_of(device), seconds=seconds),
+            ),
+        }
 
 
-def peak_memory_mib(call: Callable[[Tensor], object], x_nchw: Tensor, *, net: nn.Module) -> Reading:
+def _attempt(
+    field: str, reason: str, measure: Callable[[], float]
+) -> dict[str, float | str | None]:
+    try:
+        return {field: measure(), reason: ""}
+    except Unsupported as error:
+        return {field: None, reason: error.message}
+
+
+def peak_memory_mib(call: Callable[[Tensor], object], x_nchw: Tensor, *, net: nn.Module) -> float:
     """Return the weights of `net` and what one call needs beyond them at its peak.
 
-    Does one call on the first image before, so that lazy initialisation is over. What `call` keeps
-    for its calls (`work_bytes`) and no call allocates is added. The input is not counted.
+    Not the first call: that initialises what is lazy. What `call` keeps for its calls
+    (`work_bytes`) and no call allocates is added. The input is not counted.
+
+    Raises:
+        Unsupported: the runtime or this system does not tell.
     """
     kept = getattr(call, "work_bytes", 0)
     if kept is None:
-        return Reading(None, "the runtime does not say what memory it keeps between calls")
-    call(x_nchw[:1])
-    weights = kept + sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
-    if x_nchw.device.type == "cuda":
-        grown: int | None = _allocated_bytes(call, x_nchw)
-    else:
-        grown = _grown_bytes(call, x_nchw)
-    if grown is None:
-        return Reading(None, "this system does not tell the peak of a single call")
-    return Reading((weights + grown) / _MIB)
+        raise Unsupported("the runtime does not say what memory it keeps between calls")
+    weights = sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
+    on_gpu = x_nchw.device.type == "cuda"
+    grown = _allocated_bytes(call, x_nchw) if on_gpu else _grown_bytes(call, x_nchw)
+    return float(kept + weights + grown) / _MIB
+
+
+def _grown_bytes(call: Callable[[Tensor], object], x_nchw: Tensor) -> int:
+    """Return by how much the resident set grew at its peak, by Linux's counters."""
+    # What the C library keeps of earlier calls would be used again and not seen.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    try:
+        _RESET.write_text(_PEAK_TO_NOW)
+        before = _kib("VmRSS")
+        call(x_nchw)
+        return max(0, _kib("VmHWM") - before) * 1024
+    except (OSError, ValueError) as error:
+        raise Unsupported("this system does not tell the peak of a single call") from error
 
 
 def _allocated_bytes(call: Callable[[Tensor], object], x_nchw: Tensor) -> int:
@@ -59,20 +116,6 @@ def _allocated_bytes(call: Callable[[Tensor], object], x_nchw: Tensor) -> int:
     call(x_nchw)
     torch.cuda.synchronize(x_nchw.device)
     return torch.cuda.max_memory_allocated(x_nchw.device) - before
-
-
-def _grown_bytes(call: Callable[[Tensor], object], x_nchw: Tensor) -> int | None:
-    """Return by how much the resident set grew at its peak; None without Linux's counters."""
-    # What the C library keeps of earlier calls would be used again and not seen.
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    try:
-        _RESET.write_text(_PEAK_TO_NOW)
-        before = _kib("VmRSS")
-        call(x_nchw)
-        return max(0, _kib("VmHWM") - before) * 1024
-    except (OSError, ValueError):
-        return None
 
 
 def _kib(name: str) -> int:
@@ -99,22 +142,27 @@ def energy_mj_per_image(
     return (counter() - begin_j) / images * 1e3
 
 
-def counter_of(device: torch.device) -> tuple[Counter | None, str]:
-    """Return the energy counter of `device` in joules, or None and the reason."""
+def counter_of(device: torch.device) -> Counter:
+    """Return the energy counter of `device` in joules.
+
+    Raises:
+        Unsupported: there is none that can be read.
+    """
     return _nvml_counter(device) if device.type == "cuda" else rapl_counter(_POWERCAP)
 
 
-def rapl_counter(powercap: Path) -> tuple[Counter | None, str]:
+def rapl_counter(powercap: Path) -> Counter:
     """Return the sum over the processor packages under `powercap`, which never wraps around."""
     # Packages have one colon, intel-rapl:0; their parts, with two, are counted in them.
     domains = [path for path in sorted(powercap.glob("intel-rapl:*")) if path.name.count(":") == 1]
     try:
         counters = [_Package(domain) for domain in domains]
     except (OSError, ValueError) as error:
-        return None, f"the processor's energy counter cannot be read: {type(error).__name__}"
+        said = f"the processor's energy counter cannot be read: {type(error).__name__}"
+        raise Unsupported(said) from error
     if not counters:
-        return None, "this system has no energy counter of the processor"
-    return lambda: sum(counter.joules() for counter in counters), ""
+        raise Unsupported("this system has no energy counter of the processor")
+    return lambda: sum(counter.joules() for counter in counters)
 
 
 class _Package:
@@ -135,11 +183,11 @@ class _Package:
         return int(self._file.read_text())
 
 
-def _nvml_counter(device: torch.device) -> tuple[Counter | None, str]:
+def _nvml_counter(device: torch.device) -> Counter:
     try:
         nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        return None, "pynvml is not installed (pip install nvidia-ml-py)"
+    except ImportError as error:
+        raise Unsupported("pynvml is not installed (pip install nvidia-ml-py)") from error
     try:
         nvml.nvmlInit()
         # By UUID: the visible devices of a process may be numbered otherwise than the machine's.
@@ -147,7 +195,5 @@ def _nvml_counter(device: torch.device) -> tuple[Counter | None, str]:
         handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except Exception as error:
-        with suppress(Exception):
-            nvml.nvmlShutdown()
-        return None, f"the GPU's energy counter cannot be read: {error}"
-    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3, ""
+        raise Unsupported(f"the GPU's energy counter cannot be read: {error}") from error
+    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3

@@ -1,14 +1,19 @@
-"""The clock, one network at one batch size while it is timed, and the rounds all take turns in.
+"""The clock: networks proved, warmed up and timed in turns, in one process.
 
-Timed is a call from the input on the device to the logits ready, synchronised on both sides. A
-failure ends its own measurement and nothing else. Owns no statistics but the stop rule.
+All networks take turns in rounds in one runtime, the dense ones first, on the same real images in
+the same order: both sides of a speed-up run in the same way. A network is timed once what the
+runtime made of it was proved equal to the masked path of the network as it was trained. Timed is a
+call from the input on the device to the logits ready, synchronised on both sides. A failure ends
+its own measurement and nothing else. Owns no statistics but the stop rule.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,15 +22,46 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.machine import keep_freed_memory
 from bench.measure.environment import ContentionMeter
+from bench.measure.equivalence import IMAGES, check_execution
 from bench.measure.latency.profiles import Profile
 from bench.measure.latency.statistics import Ms, has_converged
-from bench.records.record import Environment
-from bench.runtimes.contract import Run
+from bench.measure.modes import using_threads
+from bench.networks.unit import DynamicNet
+from bench.runtimes.contract import Run, Runtime
 from bench.seeding import derive
 
 Index = npt.NDArray[np.int32]
+Progress = Callable[[float], None]
+"""Hears which share of the current step is done, in [0, 1]."""
+
 _MS = 1e-6  # milliseconds in a nanosecond
+_MAX_ROUNDS = 1000
+_EXAMPLE_IMAGES = 2
+
+
+class NetworkToTime(NamedTuple):
+    """A network on the device, and the name of the dense network that its speed-up is relative to:
+    of a dense one its own."""
+
+    net: DynamicNet
+    dense: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """How networks are timed, whatever the runtime.
+
+    `images_nchw` are real, normalised test images, 1,024 or more where the data set has as many.
+    """
+
+    images_nchw: Tensor
+    profile: Profile
+    device: torch.device
+    batch_sizes: tuple[int, ...] = (1, 256)
+    threads: int = 1
+    seed: int = 0
 
 
 class Query(NamedTuple):
@@ -40,6 +76,138 @@ class RoundSamples(NamedTuple):
 
     ms_n: Ms
     image_nb: Index
+
+
+@dataclass(slots=True)
+class Timing:
+    """What one process measures of one network at one batch size; without rounds it has failed."""
+
+    failure: str = ""
+    rounds: list[RoundSamples] = field(default_factory=list)
+    meter: ContentionMeter = field(default_factory=ContentionMeter)
+
+    @property
+    def ms_n(self) -> Ms:
+        """Milliseconds per image of all calls so far."""
+        return np.concatenate([samples.ms_n for samples in self.rounds] or [np.empty(0)])
+
+
+class Timed(NamedTuple):
+    """All networks by name in the same rounds at one batch size, and the dense ones once more."""
+
+    timings: dict[str, Timing]
+    again: dict[str, Timing]
+
+
+def time_networks(
+    networks: Mapping[str, NetworkToTime], runtime: Runtime, setup: Setup, *, progress: Progress
+) -> list[Timed]:
+    """Time all networks in a runtime, in this process; return what was found at each batch size.
+
+    The number of CPU threads is restored.
+    """
+    keep_freed_memory()
+    images_nchw = setup.images_nchw.to(setup.device, memory_format=torch.channels_last)
+    setup = replace(setup, images_nchw=images_nchw)
+    runs: dict[str, Run | str] = {}
+    with using_threads(setup.threads):
+        for name in sorted(networks, key=lambda name: networks[name].dense != name):
+            progress(len(runs) / len(networks))
+            runs[name] = _prepared(networks[name].net, runtime, setup)
+        dense = [name for name in runs if networks[name].dense == name]
+        return [_timed(runs, dense, size, setup, progress) for size in setup.batch_sizes]
+
+
+def _prepared(net: DynamicNet, runtime: Runtime, setup: Setup) -> Run | str:
+    """Return the network in a runtime, proved, or why there is nothing to be timed."""
+    try:
+        refused = runtime.refuses(net, setup.device, setup.threads)
+        if refused is not None:
+            return refused
+        x_nchw = setup.images_nchw[:IMAGES]
+        run = runtime.prepare(net, x_nchw[:_EXAMPLE_IMAGES])
+        check_execution(net, x_nchw, run=run)
+        return run
+    except Exception as error:
+        return _reason_of(error)
+
+
+def _timed(
+    runs: Mapping[str, Run | str],
+    dense: Sequence[str],
+    batch_size: int,
+    setup: Setup,
+    progress: Progress,
+) -> Timed:
+    timed, running = Timed({}, {}), list[tuple[Run, Timing]]()
+    few = len(setup.images_nchw)
+    for timings, names in ((timed.timings, runs), (timed.again, dense)):
+        for name in names:
+            run = runs[name]
+            if not isinstance(run, str) and batch_size > few:
+                run = f"batches of {batch_size} need as many images; there are {few}"
+            timings[name] = Timing(run if isinstance(run, str) else "")
+            if not isinstance(run, str):
+                running.append((run, timings[name]))
+    inputs = partial(_inputs, setup, batch_size)
+    for done, (run, timing) in enumerate(running):
+        progress(done / len(running))
+        with _noting_failure(timing, batch_size):
+            warm_up(run, inputs("warm-up"), profile=setup.profile, device=setup.device)
+    _run_rounds(running, inputs, batch_size, setup, progress)
+    return timed
+
+
+def _run_rounds(
+    running: Sequence[tuple[Run, Timing]],
+    inputs: Callable[[int], Iterator[Query]],
+    batch_size: int,
+    setup: Setup,
+    progress: Progress,
+) -> None:
+    """Let the networks that have not failed take turns, until the profile's stop rule is met."""
+    profile = setup.profile
+    for number in range(_MAX_ROUNDS):
+        running = [(run, timing) for run, timing in running if not timing.failure]
+        found = [timing.ms_n for _, timing in running]
+        late = any(ms_n.sum() * batch_size >= 1e3 * profile.max_time_s for ms_n in found)
+        if not running or (number >= profile.rounds and (late or all(map(has_converged, found)))):
+            return
+        for run, timing in running:
+            progress(min(1.0, number / profile.rounds))
+            with _noting_failure(timing, batch_size), timing.meter:
+                samples = time_round(run, inputs(number), profile=profile, device=setup.device)
+                timing.rounds.append(samples)
+
+
+@contextmanager
+def _noting_failure(timing: Timing, batch_size: int) -> Iterator[None]:
+    """Let an error end the measurement of one network and nothing else."""
+    try:
+        with torch.inference_mode():
+            yield
+    except Exception as error:
+        timing.failure = _reason_of(error, f" at batch size {batch_size}")
+        timing.rounds.clear()
+        torch.cuda.empty_cache()
+
+
+def _reason_of(error: Exception, tried: str = "") -> str:
+    """Say in one line why there is no number."""
+    text = str(error)
+    if isinstance(error, BenchError):
+        return error.message
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return f"oom{tried}"
+    first_line = text.partition("\n")[0]
+    return f"failed{tried}: {type(error).__name__}: {first_line}"
+
+
+def _inputs(setup: Setup, batch_size: int, round_: int | str) -> Iterator[Query]:
+    """Yield the images in an order that only seed, batch size and round determine."""
+    rng = np.random.default_rng(derive(setup.seed, "latency", batch_size, round_))
+    order = rng.permutation(len(setup.images_nchw)).astype(np.int32)
+    return queries(setup.images_nchw, order, batch_size=batch_size)
 
 
 def queries(images_nchw: Tensor, order: Index, *, batch_size: int) -> Iterator[Query]:
@@ -92,113 +260,3 @@ def time_round(
         images.append(query.image_b)
     image_nb = np.stack(images)
     return RoundSamples(np.array(took_ns) * _MS / image_nb.shape[1], image_nb)
-
-
-Progress = Callable[[float], None]
-"""Hears which share of the current step is done, in [0, 1]."""
-
-_MAX_ROUNDS = 1000
-
-
-class Setup(NamedTuple):
-    """What all cells of one measurement share."""
-
-    images_nchw: Tensor
-    profile: Profile
-    device: torch.device
-    threads: int
-    seed: int
-    environment: Environment
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A network in a runtime, or why there is nothing to be timed."""
-
-    name: str
-    runtime: str
-    run: Run | None = None
-    failure: str = ""
-
-
-@dataclass(slots=True)
-class NetworkTiming:
-    """A prepared network at one batch size while it is being measured."""
-
-    prepared: Prepared
-    batch_size: int
-    setup: Setup
-    failure: str = ""
-    rounds: list[RoundSamples] = field(default_factory=list)
-    meter: ContentionMeter = field(default_factory=ContentionMeter)
-
-    @property
-    def ms_n(self) -> Ms:
-        """Milliseconds per image of all calls so far."""
-        return np.concatenate([samples.ms_n for samples in self.rounds] or [np.empty(0)])
-
-    @property
-    def spent_s(self) -> float:
-        """Seconds of timed work so far."""
-        return float(self.ms_n.sum()) * self.batch_size / 1e3
-
-    def guarded(self, step: Callable[[], None]) -> None:
-        """Run `step` unless this network has failed; a failure ends its timing and nothing else."""
-        if self.failure:
-            return
-        try:
-            step()
-        except Exception as error:
-            self.failure = reason_of(error, batch_size=self.batch_size)
-            self.rounds.clear()
-            if self.setup.device.type == "cuda":
-                torch.cuda.empty_cache()
-
-    def warm_up(self) -> None:
-        """Run until lazy work is over."""
-        inputs, setup = self._inputs("warm-up"), self.setup
-        with torch.inference_mode():
-            warm_up(self._run, inputs, profile=setup.profile, device=setup.device)
-
-    def run_round(self) -> None:
-        """Time one round, on an order of the images that only round and batch size determine."""
-        inputs, setup = self._inputs(len(self.rounds)), self.setup
-        with torch.inference_mode(), self.meter:
-            samples = time_round(self._run, inputs, profile=setup.profile, device=setup.device)
-        self.rounds.append(samples)
-
-    @property
-    def _run(self) -> Run:
-        assert self.prepared.run is not None
-        return self.prepared.run
-
-    def _inputs(self, round_: int | str) -> Iterator[Query]:
-        images_nchw = self.setup.images_nchw
-        rng = np.random.default_rng(derive(self.setup.seed, "latency", self.batch_size, round_))
-        order = rng.permutation(len(images_nchw)).astype(np.int32)
-        return queries(images_nchw, order, batch_size=self.batch_size)
-
-
-def run_rounds(timings: Sequence[NetworkTiming], profile: Profile, *, tell: Progress) -> None:
-    """Let the networks that have not failed take turns, until the profile's stop rule is met."""
-    for number in range(_MAX_ROUNDS):
-        running = [timing for timing in timings if not timing.failure]
-        settled = all(has_converged(timing.ms_n) for timing in running)
-        late = any(timing.spent_s >= profile.max_time_s for timing in running)
-        if not running or (number >= profile.rounds and (settled or late)):
-            return
-        for timing in running:
-            tell(min(1.0, number / profile.rounds))
-            timing.guarded(timing.run_round)
-
-
-def reason_of(error: Exception, *, batch_size: int | None = None) -> str:
-    """Say in one line why there is no number."""
-    tried = "" if batch_size is None else f" at batch size {batch_size}"
-    text = str(error)
-    if isinstance(error, BenchError):
-        return error.message
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
-        return f"oom{tried}"
-    first_line = text.partition("\n")[0]
-    return f"failed{tried}: {type(error).__name__}: {first_line}"
