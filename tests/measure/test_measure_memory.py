@@ -1,10 +1,9 @@
-"""Memory of one call and energy of many: numbers on synthetic counters, reasons without any."""
+"""Memory of one call: numbers on synthetic counters, reasons without any."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,7 @@ from torch import Tensor, nn
 from bench.errors import Unsupported
 from bench.measure.latency import resources
 from bench.measure.latency.resources import (
-    counter_of,
-    energy_mj_per_image,
     peak_memory_mib,
-    rapl_counter,
 )
 
 ALLOCATING = """
@@ -94,51 +90,3 @@ def test_a_runtime_that_cannot_say_what_it_keeps_has_no_number() -> None:
 
     with pytest.raises(Unsupported, match="does not say"):
         peak_memory_mib(Arena(), torch.zeros(2, 1), net=nn.Identity())
-
-
-def package(powercap: Path, name: str, energy_uj: int) -> Callable[[int], None]:
-    folder = powercap / name
-    folder.mkdir()
-    (folder / "max_energy_range_uj").write_text("1000000\n")
-    write = (folder / "energy_uj").write_text
-    write(f"{energy_uj}\n")
-    return lambda value: print(write(f"{value}\n"))
-
-
-def test_packages_are_added_up_and_their_parts_are_not(tmp_path: Path) -> None:
-    first, second = package(tmp_path, "intel-rapl:0", 900_000), package(tmp_path, "intel-rapl:1", 0)
-    package(tmp_path, "intel-rapl:0:0", 5)
-    counter = rapl_counter(tmp_path)
-    assert counter() == 0.0
-    first(100_000)  # begun again: 0.2 J
-    second(300_000)
-    assert counter() == pytest.approx(0.5)
-    first(400_000)
-    assert counter() == pytest.approx(0.8)
-
-
-def test_without_a_counter_there_is_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="has no energy counter"):
-        rapl_counter(tmp_path / "none")
-    (tmp_path / "intel-rapl:0").mkdir()
-    with pytest.raises(Unsupported, match="cannot be read: FileNotFoundError"):
-        rapl_counter(tmp_path)
-
-
-def test_a_gpu_without_pynvml_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    with pytest.raises(Unsupported, match="pynvml is not installed"):
-        counter_of(torch.device("cuda"))
-
-
-def test_energy_is_divided_by_the_images_of_the_whole_time() -> None:
-    now_s = 0.0
-
-    def call() -> int:
-        nonlocal now_s
-        now_s += 4.0
-        return 8
-
-    # 20 W for three calls until 10 s have passed: 240 J for 24 images.
-    energy = energy_mj_per_image(call, lambda: 7.0 + 20 * now_s, seconds=10, clock=lambda: now_s)
-    assert energy == pytest.approx(10_000)

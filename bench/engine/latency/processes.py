@@ -1,4 +1,4 @@
-"""Finished runs timed in this process or in fresh ones: rounds over several, memory, energy.
+"""Finished runs timed in this process or in fresh ones: rounds over several, memory.
 
 Of processes run minutes apart one can be a third slower than the others although nothing disturbs
 it, and no statistic within it shows that. Memory means something only in a process that has done
@@ -64,20 +64,17 @@ def measure(job: LatencyJob, place: Workplace, *, progress: Progress) -> Cells:
         RunFailed: a process ended early; what is recorded already stays.
     """
     setup, profile = job.setup, job.setup.profile
-    if profile.processes == 1:
-        found = [time_here(job, place, progress=progress)]
-    else:
-        found = []
-        for number in range(profile.processes):
-            part = replace(setup, profile=profile.part, seed=setup.seed + number)
-            own = replace(job, setup=part)
-            found.append(_asked(time_here, own, place, progress=progress))
+    apart = profile.processes > 1
+    found: list[list[Timed]] = [] if apart else [time_here(job, place, progress=progress)]
+    for number in range(profile.processes if apart else 0):
+        part = replace(setup, profile=profile.part, seed=setup.seed + number)
+        found.append(_asked(time_here, replace(job, setup=part), place, progress=progress))
     dense_of = {record.spec.backbone.label: record.spec.backbone.label for record in job.records}
     for record in job.records:
         for point in record.points:
             dense_of[subject_name(record, point.name)] = record.spec.backbone.label
     cells = cells_of(found, dense_of, runtime=job.runtime, setup=setup)
-    return _with_resources(cells, job, place, progress=progress) if profile.energy_s else cells
+    return _with_resources(cells, job, place, progress=progress) if apart else cells
 
 
 def time_here(job: LatencyJob, place: Workplace, *, progress: Progress) -> list[Timed]:
@@ -101,8 +98,8 @@ def time_here(job: LatencyJob, place: Workplace, *, progress: Progress) -> list[
 def _with_resources(
     cells: Cells, job: LatencyJob, place: Workplace, *, progress: Progress
 ) -> Cells:
-    """Return the cells with first call, memory and energy, or why there is none, each measured in
-    a process of its own; cells of dense baselines stay as they are."""
+    """Return the cells with first call and memory, or why there is none, each measured in a process
+    of its own; cells of dense baselines stay as they are."""
     found = dict(cells)
     subjects = [(record, number) for record in job.records for number in range(len(record.points))]
     for done, (record, number) in enumerate(subjects):
@@ -119,9 +116,8 @@ def _with_resources(
 def _resources_apart(
     cell: MeasuredCell, record: RunRecord, number: int, job: LatencyJob, place: Workplace
 ) -> Mapping[str, Any]:
-    why = ("memory_reason", "energy_reason")
     if cell.record.latency_ms is None:
-        return dict.fromkeys(why, "not timed")
+        return {"memory_reason": "not timed"}
     setup = replace(job.setup, batch_sizes=(cell.record.batch_size,))
     own = replace(job, records=[record], setup=setup)
     try:
@@ -129,7 +125,7 @@ def _resources_apart(
         found: Mapping[str, Any] = _asked(ask, own, place, variables=_ALLOCATION)
         return found
     except RunFailed as error:
-        return dict.fromkeys(why, error.message)
+        return {"memory_reason": error.message}
 
 
 def _resources_here(

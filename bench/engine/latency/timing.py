@@ -61,7 +61,7 @@ def time_records(
             f"in {' and '.join(named)} ({chosen.name} profile, {counted(threads, 'thread')}, "
             f"processes: {chosen.processes})"
         )
-        steps = chosen.processes * (1 + 2 * len(sizes)) + bool(chosen.energy_s)
+        steps = chosen.processes * (1 + 2 * len(sizes)) + (chosen.processes > 1)
         bar = _bar(place.reporter, steps=steps * len(named))
         for name in named:
             delay = RUNTIMES.get(name)().delay()

@@ -136,7 +136,6 @@ def _cell(
         ),
         reason=failures[0] if failures else "",
         memory_reason=_NO_PASS,
-        energy_reason=_NO_PASS,
         environment=Environment(values=values),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **numbers,

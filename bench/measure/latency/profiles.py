@@ -17,9 +17,9 @@ class Profile:
     calls each. More rounds follow until every cell has converged or one has spent `max_time_s`.
     Warm-up lasts at least `warmup_calls` calls and `warmup_s` seconds, then on until every unit has
     run or `coverage_images` images have been seen. With several `processes` each is a fresh one
-    that proves, warms up and times its part of the rounds: drift between processes is seen by no
-    statistic within one. `energy_s` seconds go to a pass for energy, after one for memory; 0: there
-    is neither. `batch_sizes` are timed where none are asked for.
+    that proves, warms up and times its part of the rounds, and memory is measured in others: drift
+    between processes is seen by no statistic within one. `batch_sizes` are timed where none are
+    asked for.
     """
 
     name: str
@@ -31,7 +31,6 @@ class Profile:
     warmup_s: float = 1.0
     coverage_images: int = 1024
     processes: int = 1
-    energy_s: float = 0.0
     batch_sizes: tuple[int, ...] = (1, 256)
 
     @property
@@ -58,7 +57,7 @@ PROFILES: Mapping[str, Profile] = {
             batch_sizes=(1,),
         ),
         Profile("default", round_s=0.4, max_time_s=8.0),
-        Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3, energy_s=10.0),
+        Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3),
     )
 }
 
