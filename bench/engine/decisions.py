@@ -265,10 +265,8 @@ def _again(
 
 def _filled(record: RunRecord, found: Sequence[Mapping[str, object]]) -> RunRecord:
     """Return the record with those fields filled in that hold nothing yet."""
-    kinds = PointRecord.model_fields
-    nothing = {name: kinds[name].get_default(call_default_factory=True) for name in found[0]}
-    points = []
-    for point, fields in zip(record.points, found, strict=True):
-        missing = {n: v for n, v in fields.items() if getattr(point, n) == nothing.get(n, "")}
-        points.append(point.model_copy(update=missing))
+    points = [
+        point.model_copy(update={n: v for n, v in fields.items() if not getattr(point, n)})
+        for point, fields in zip(record.points, found, strict=True)
+    ]
     return record.model_copy(update={"points": tuple(points)})

@@ -29,9 +29,9 @@ from bench.networks.weights import Weights, fitted_to, with_zeros_at_end
 from bench.options import RunOptions
 from bench.recipes import Precision
 
-_IMAGES, _FIRST, _FEWEST, _BATCH = 2000, 250, 10, 250
+_IMAGES, _FEWEST, _BATCH = 1000, 10, 250
 # Of paired differences of the loss, in standard errors: some choices are compared with each other.
-_BETTER, _WORSE = 3.0, -3.0
+_BETTER = 3.0
 
 
 def fitted(
@@ -51,87 +51,57 @@ def fitted(
         ConfigError: `--normalise` cannot be used.
         WeightsError: the weights do not fit the backbone.
     """
-    backbone = backbone_in(options, dataset.info)
+    info = dataset.info
+    backbone = backbone_in(options, info)
     weights = fitted_to(weights, backbone)
     if weights.normalisation is not None or len(dataset.train) < 2 * _FEWEST:
         return weights
     held = hold_out(dataset.train, min(_IMAGES, len(dataset.train) // 2), seed=0)[1].held(device)
-    used = normalisation_of(options, dataset.info, weights)
-    trial = _Trial(backbone, held, device)
+    used = normalisation_of(options, info, weights)
+    ours = _tried(weights, used, backbone, held)
     if isinstance(backbone.family, CifarResNets) and backbone.shortcut == "A":
-        weights = _laid_out(weights, used, trial, note)
-    _remark(weights, used, usual_constants(dataset.info), trial, note)
+        at_end = with_zeros_at_end(weights)
+        theirs = _tried(at_end, used, backbone, held)
+        if _is_better(theirs, ours, backbone):
+            note(
+                f"{weights.name} is read with the zero channels of shortcut A behind the others: "
+                f"accuracy {theirs.accuracy:.3f} on {len(held)} training images, "
+                f"{ours.accuracy:.3f} with them on both sides"
+            )
+            weights, ours = at_end, theirs
+    others = {
+        name: _tried(weights, constants, backbone, held)
+        for name, constants in usual_constants(info).items()
+        if constants != used
+    }
+    best = min(others, key=lambda name: float(others[name].loss_n.mean()), default="")
+    if best and _is_better(others[best], ours, backbone):
+        note(
+            f"{weights.name} fits other constants of the images better: --normalise {best} (loss "
+            f"{others[best].loss_n.mean():.4f} on {len(held)} training images, "
+            f"{ours.loss_n.mean():.4f} with those used)"
+        )
     return weights
 
 
-class _Trial:
-    """Weights on images: the same ones for every choice, so that losses can be paired."""
-
-    def __init__(self, backbone: Backbone, images: ImageSet, device: torch.device) -> None:
-        self._backbone, self._images, self._device = backbone, images, device
-
-    def of(self, weights: Weights, constants: Constants, *, count: int) -> Evaluation:
-        """Return what becomes of the first `count` images, fewer where there are fewer."""
-        net = GatedResNet(replace(self._backbone, weights=weights.state)).to(self._device)
-        images = self._images.take(torch.arange(min(count, len(self._images))))
-        mean, std = constants
-        batches = eval_batches(images, batch_size=_BATCH, mean=mean, std=std)
-        return evaluate(net, batches, num_images=len(images))
-
-    def tells_classes(self, evaluation: Evaluation) -> bool:
-        """Whether more is right than by guessing: losses of random weights mean nothing."""
-        chance = 1 / self._backbone.num_classes
-        error = math.sqrt(chance * (1 - chance) / len(evaluation.correct_n))
-        return evaluation.accuracy > chance + _BETTER * error
+def _tried(
+    weights: Weights, constants: Constants, backbone: Backbone, images: ImageSet
+) -> Evaluation:
+    """Return what becomes of the images, on their device."""
+    mean, std = constants
+    net = GatedResNet(replace(backbone, weights=weights.state)).to(images.labels_n.device)
+    batches = eval_batches(images, batch_size=_BATCH, mean=mean, std=std)
+    return evaluate(net, batches, num_images=len(images))
 
 
-def _laid_out(
-    weights: Weights, used: Constants, trial: _Trial, note: Callable[[str], None]
-) -> Weights:
-    at_end = with_zeros_at_end(weights)
-    theirs, ours = (trial.of(w, used, count=_FIRST) for w in (at_end, weights))
-    if _standard_errors(ours, theirs) < _BETTER or not trial.tells_classes(theirs):
-        return weights
-    note(
-        f"{weights.name} is read with the zero channels of shortcut A behind the others: accuracy "
-        f"{theirs.accuracy:.3f} on {len(ours.loss_n)} training images, {ours.accuracy:.3f} with "
-        "them on both sides"
-    )
-    return at_end
-
-
-def _remark(
-    weights: Weights,
-    used: Constants,
-    others: dict[str, Constants],
-    trial: _Trial,
-    note: Callable[[str], None],
-) -> None:
-    first = trial.of(weights, used, count=_FIRST)
-    hopeful = {
-        name: constants
-        for name, constants in others.items()
-        if constants != used
-        and _standard_errors(first, trial.of(weights, constants, count=_FIRST)) > _WORSE
-    }
-    if not hopeful:
-        return
-    ours = trial.of(weights, used, count=_IMAGES)
-    found = {name: trial.of(weights, c, count=_IMAGES) for name, c in hopeful.items()}
-    best = min(found, key=lambda name: float(found[name].loss_n.mean()))
-    if _standard_errors(ours, found[best]) > _BETTER and trial.tells_classes(found[best]):
-        note(
-            f"{weights.name} fits other constants of the images better: --normalise {best} (loss "
-            f"{found[best].loss_n.mean():.4f} on {len(ours.loss_n)} training images, "
-            f"{ours.loss_n.mean():.4f} with those used)"
-        )
-
-
-def _standard_errors(one: Evaluation, other: Evaluation) -> float:
-    """Return by how many standard errors the loss of `other` is lower, image by image."""
-    lower_n = (one.loss_n - other.loss_n).double()
-    error = float(lower_n.std()) / math.sqrt(len(lower_n))
-    return float(lower_n.mean()) / error if error > 0 else 0.0
+def _is_better(one: Evaluation, other: Evaluation, backbone: Backbone) -> bool:
+    """Whether the loss of `one` is surely lower, image by image, and more is right than by
+    guessing: losses of random weights mean nothing."""
+    lower_n, images = (other.loss_n - one.loss_n).double(), len(one.loss_n)
+    chance = 1 / backbone.num_classes
+    error = math.sqrt(chance * (1 - chance) / images)
+    surely_lower = float(lower_n.mean()) * math.sqrt(images) > _BETTER * float(lower_n.std())
+    return surely_lower and one.accuracy > chance + _BETTER * error
 
 
 _WARM_UP, _STEPS = 2, 5

@@ -5,7 +5,7 @@ Needs no network: both lie in the arrays of finished runs. Owns which dense run 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bench.analysis.statistics import rank_correlation
 from bench.errors import RecordError
 from bench.records.arrays import numbers_in, read_arrays
-from bench.records.record import Dynamics, PointRecord, RunRecord
+from bench.records.record import PointRecord, RunRecord
 from bench.records.store import RunStore
 
 
@@ -33,43 +33,33 @@ def judge(records: Sequence[RunRecord], store: RunStore) -> list[RunRecord]:
     for record in waiting:
         # With damaged arrays, or when another process does the run again, it stays open.
         with suppress(RecordError):
-            found = _judged(record, dense, store)
-            judged[record.run] = store.amend(record.run, partial(_with, found))
+            judged[record.run] = store.amend(record.run, partial(_judged, dense, store))
     return [judged.get(record.run, record) for record in records]
-
-
-def _with(found: Mapping[str, Dynamics], record: RunRecord) -> RunRecord:
-    """Return a record with what was found, beside whatever others have added meanwhile."""
-    points = (
-        p.model_copy(update={"dynamics": found.get(p.name, p.dynamics)}) if _is_open(p) else p
-        for p in record.points
-    )
-    return record.model_copy(update={"points": tuple(points)})
 
 
 def _is_open(point: PointRecord) -> bool:
     return point.dynamics is not None and point.dynamics.difficulty_correlation is None
 
 
-def _judged(record: RunRecord, dense: Sequence[RunRecord], store: RunStore) -> dict[str, Dynamics]:
-    """Return what was found of the operating points that have no correlation yet, by name."""
-    folder = store.folder_of(record)
-    macs = {
-        point.name: numbers_in(read_arrays(folder, point.arrays_file), "macs_n", axes=1)
-        for point in record.points
-        if _is_open(point)
-    }
-    images = max(map(len, macs.values()))
-    loss_n, name = _difficulty(record, dense, store, images=images)
-    found: dict[str, Dynamics] = {}
-    for point in record.points:
-        if point.dynamics is not None and point.name in macs:
-            value = None if loss_n is None else rank_correlation(macs[point.name], loss_n)
-            why = "every image costs the same" if name else "no dense run of this data and backbone"
-            told = {"difficulty_of": name, "difficulty_reason": why if value is None else ""}
-            told_all = {"difficulty_correlation": value, **told}
-            found[point.name] = point.dynamics.model_copy(update=told_all)
-    return found
+def _judged(dense: Sequence[RunRecord], store: RunStore, record: RunRecord) -> RunRecord:
+    """Return a record with the correlation of those operating points that have none yet."""
+    points = list(record.points)
+    for number, point in enumerate(points):
+        if not _is_open(point) or point.dynamics is None:
+            continue
+        arrays = read_arrays(store.folder_of(record), point.arrays_file)
+        macs_n = numbers_in(arrays, "macs_n", axes=1)
+        loss_n, name = _difficulty(record, dense, store, images=len(macs_n))
+        value = None if loss_n is None else rank_correlation(macs_n, loss_n)
+        why = "every image costs the same" if name else "no dense run of this data and backbone"
+        found = {
+            "difficulty_correlation": value,
+            "difficulty_of": name,
+            "difficulty_reason": why if value is None else "",
+        }
+        dynamics = point.dynamics.model_copy(update=found)
+        points[number] = point.model_copy(update={"dynamics": dynamics})
+    return record.model_copy(update={"points": tuple(points)})
 
 
 def _difficulty(

@@ -6,9 +6,7 @@ that a run that is stopped is stopped there. Ends when its parent has ended.
 
 from __future__ import annotations
 
-import faulthandler
 import functools
-import json
 import os
 import queue
 import signal
@@ -20,19 +18,17 @@ from pathlib import Path
 
 import torch
 
-from bench.config import RunSpec
 from bench.data.images import Dataset
 from bench.data.load import load_dataset
 from bench.engine.building import Workplace, check_same_data, given_weights, pick_device
 from bench.engine.single import perform
-from bench.engine.supervising import TrainingJob, failure_of, say
+from bench.engine.supervising import TrainingJob, failure_of, say, unpacked
 from bench.measure.environment import describe_environment
 from bench.plugins import load_plugin
 from bench.records.record import EpochRow, RunRecord
 from bench.records.store import RunStore
 from bench.training.reporter import Silent
 
-_GRACE_S = 30.0
 _TELL_EVERY_S = 0.2
 
 
@@ -78,21 +74,16 @@ def main() -> None:
     orders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while True:
-        job = TrainingJob(**json.loads(orders.get()))
-        if job.time_limit_s is not None:
-            # For a hang that no other thread survives, when the watcher is gone too.
-            faulthandler.dump_traceback_later(job.time_limit_s + _GRACE_S, exit=True)
-        spec = RunSpec.model_validate(job.spec)
+        job: TrainingJob = unpacked(orders.get())
         try:
-            record = do(job, spec, orders)
+            record = do(job, orders)
         except Exception as error:
-            say("failed", asdict(failure_of(spec, error)))
+            say("failed", asdict(failure_of(job.spec, error)))
         else:
             say("finished", record.held_out_points)
-        faulthandler.cancel_dump_traceback_later()
 
 
-def do(job: TrainingJob, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRecord:
+def do(job: TrainingJob, orders: queue.SimpleQueue[str]) -> RunRecord:
     """Return the record of the run of `job`, done after the run that it starts from.
 
     Raises:
@@ -101,19 +92,19 @@ def do(job: TrainingJob, spec: RunSpec, orders: queue.SimpleQueue[str]) -> RunRe
     device = pick_device(job.device)
     torch.set_num_threads(job.threads)
     say("started", describe_environment(device).values)
-    for file in map(Path, job.plugins):
+    for file in job.plugins:
         load_plugin(file)
     place = Workplace(
-        _dataset(job.dataset, Path(job.data_dir), job.workers),
-        RunStore(Path(job.results_dir)),
+        _dataset(job.dataset, job.data_dir, job.workers),
+        RunStore(job.results_dir),
         device,
-        _Telling(spec.run, orders),
+        _Telling(job.spec.run, orders),
         given_weights(job.weights),
     )
-    check_same_data(spec, place.dataset)
+    check_same_data(job.spec, place.dataset)
     if job.needs is not None:
-        perform(RunSpec.model_validate(job.needs), place)
-    return perform(spec, place)
+        perform(job.needs, place)
+    return perform(job.spec, place)
 
 
 @functools.lru_cache(maxsize=1)

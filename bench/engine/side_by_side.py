@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -36,8 +35,6 @@ from bench.plugins import plugin_files
 from bench.records.record import EpochRow, RunRecord
 from bench.training.reporter import Overall, Reporter
 
-_FIRST_ESTIMATE_S = 60.0
-
 
 class OverallProgress:
     """All runs that are to be done, by name with the images that each will see."""
@@ -45,9 +42,8 @@ class OverallProgress:
     def __init__(self, images: Mapping[str, int], reporter: Reporter) -> None:
         self._images, self._reporter = dict(images), reporter
         self._seen = dict.fromkeys(images, 0)
-        self._found, self._done = 0, 0
-        self._begun, self._lock = time.monotonic(), threading.Lock()
-        self._estimated = False
+        self._done = 0
+        self._lock = threading.Lock()
 
     def listener(self) -> Reporter:
         """Return who listens to one run after the other; each has a place of its own."""
@@ -55,40 +51,20 @@ class OverallProgress:
 
     def seen(self, run: str, images: int) -> None:
         """Count images of a run, from any thread."""
+        runs = len(self._images)
         with self._lock:
             if run in self._seen:
                 self._seen[run] = min(self._seen[run] + images, self._images[run])
-            self._tell()
-
-    def found(self, run: str, images: int) -> None:
-        """Count images that a run had seen before it was interrupted."""
-        self._found += images
-        self.seen(run, images)
+            if runs > 1:
+                seen, total = sum(self._seen.values()), sum(self._images.values())
+                self._reporter.overall(Overall(self._done, runs, seen, total))
 
     def ended(self, run: str) -> None:
         """A run is finished, or has failed."""
         self._done += 1
         self.seen(run, self._images[run])
-        runs = len(self._images)
-        if runs > 1:
-            left = f", about {self._left()} left" if self._done < runs else ""
-            self._reporter.note(f"{run}: {self._done} of {runs} runs done{left}")
-
-    def _tell(self) -> None:
-        runs = len(self._images)
-        if runs > 1:
-            if not self._estimated and time.monotonic() - self._begun > _FIRST_ESTIMATE_S:
-                self._estimated = True
-                self._reporter.note(f"{runs} runs: about {self._left()} in all at this rate")
-            seen, total = sum(self._seen.values()), sum(self._images.values())
-            self._reporter.overall(Overall(self._done, runs, seen, total))
-
-    def _left(self) -> str:
-        """Return how long the rest takes at this rate: hours, minutes, seconds."""
-        seen, total = sum(self._seen.values()), sum(self._images.values())
-        spent_s = time.monotonic() - self._begun
-        left_s = spent_s * (total - seen) / max(1, seen - self._found)
-        return str(timedelta(seconds=round(left_s))).removeprefix("0:")
+        if len(self._images) > 1:
+            self._reporter.note(f"{run}: {self._done} of {len(self._images)} runs done")
 
 
 class _CountingReporter:
@@ -105,7 +81,7 @@ class _CountingReporter:
         self._reporter.run_started(run)
 
     def phase_started(self, name: str, **counts: int) -> None:
-        self._progress.found(self._run, counts["done"] * counts["images_per_epoch"])
+        self._progress.seen(self._run, counts["done"] * counts["images_per_epoch"])
         self._reporter.phase_started(name, **counts)
 
     def advanced(self, images: int) -> None:
@@ -182,7 +158,9 @@ def parallelism_of(tasks: Sequence[_Task]) -> Parallelism:
     streamed = any(not task.command.place.dataset.train.held_bytes for task in tasks)
     width = 1 if streamed else min(_width(tasks), cores)
     given = max((task.command.options.threads or 0 for task in tasks), default=0)
-    threads = given or _threads_of_environment()
+    # A list has a number for each level of nesting.
+    of_environment = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    threads = given or (int(of_environment) if of_environment.isdigit() else 0)
     if not threads:
         pixels = [t.spec.budget.batch_size * t.command.place.dataset.train.pixels for t in tasks]
         large = max(pixels, default=0) >= _WORTH_THREADS_PIXELS
@@ -204,14 +182,14 @@ def job_of(
     """Return the job of a run for a process of its own."""
     images, weights = Path(from_home(options.dataset)), options.pretrained
     return TrainingJob(
-        spec=run.spec.model_dump(mode="json"),
-        needs=None if run.needs is None else run.needs.model_dump(mode="json"),
+        run.spec,
+        run.needs,
         # The name, or the folder as it is found from anywhere.
         dataset=str(images.absolute()) if images.exists() else options.dataset,
-        data_dir=str(folders.data.absolute()),
-        results_dir=str(folders.results.absolute()),
-        weights=None if weights is None else str(weights.absolute()),
-        plugins=[str(path) for path in plugin_files()],
+        data_dir=folders.data.absolute(),
+        results_dir=folders.results.absolute(),
+        weights=weights and weights.absolute(),
+        plugins=plugin_files(),
         device=device,
         threads=threads,
         workers=options.workers,
@@ -266,12 +244,6 @@ def _tasks(commands: Sequence[Command]) -> dict[str, _Task]:
     for spec, needs, command in planned:
         runs.setdefault(spec.run, _Task(spec, None if needs is None else needs.run, command))
     return runs
-
-
-def _threads_of_environment() -> int:
-    """Return $OMP_NUM_THREADS, of which a list has a number for each level of nesting; else 0."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdigit() else 0
 
 
 def _width(tasks: Sequence[_Task]) -> int:

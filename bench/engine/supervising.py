@@ -2,18 +2,20 @@
 
 What crashes, hangs or eats all memory takes only that process along. Imports nothing heavy, as
 workers of a sweep use it too; what a process does is run_process.py and latency/processes.py. Both
-sides exchange lines of JSON:
+sides exchange lines:
 
-    to the process:    a job, then one line after each epoch that is to be followed by another
-    from the process:  [kind, what], see `Message`
+    to the process:    a job, `packed`, and a line after each epoch that another is to follow
+    from the process:  JSON of [kind, what], see `Message`
 
 Owns the protocol, the time limit and the messages for sudden ends; knows no run and no schedule.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import pickle
 import queue
 import signal
 import subprocess
@@ -22,18 +24,16 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
+from typing import IO, Any, NamedTuple, Self
 
+from bench.config import RunSpec
 from bench.errors import BenchError
 from bench.plain_text import one_line
-
-if TYPE_CHECKING:
-    from bench.config import RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +79,38 @@ def _place(error: Exception) -> str:
 
 
 GO_ON = "go on\n"
-Kind = Literal[
-    "started",
-    "run",
-    "phase",
-    "images",
-    "epoch",
-    "note",
-    "progress",
-    "printed",
-    "finished",
-    "failed",
-]
-KINDS = frozenset(get_args(Kind))
+KINDS = frozenset(
+    [
+        "started",
+        "run",
+        "phase",
+        "images",
+        "epoch",
+        "note",
+        "progress",
+        "printed",
+        "finished",
+        "failed",
+    ]
+)
 _LAST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What a process needs to know to do a run; everything in it is JSON.
+    """What a process needs to know to do a run.
 
     `needs` is a run to do first if it is not finished, `dataset` what the user named, `weights` the
     user's file.
     """
 
-    spec: dict[str, Any]
-    needs: dict[str, Any] | None
+    spec: RunSpec
+    needs: RunSpec | None
     dataset: str
-    data_dir: str
-    results_dir: str
-    weights: str | None
-    plugins: list[str]
+    data_dir: Path
+    results_dir: Path
+    weights: Path | None
+    plugins: Sequence[Path]
     device: str
     threads: int
     workers: int | None = None
@@ -122,11 +123,11 @@ class Message(NamedTuple):
     started: its environment. run: the name of the run that begins. phase: what
     `Reporter.phase_started` takes. images: how many more have been trained on. epoch: a row of the
     history. note: a message. progress: the share that is done. printed: a line that is none of
-    ours. finished: the points (nFLOPs, accuracy) on held-out images, if any. failed: a `Failure`
-    without the name of the run.
+    ours. finished: of a run the points (nFLOPs, accuracy) on held-out images, if any; else the
+    answer, `packed`. failed: a `Failure` without the name of the run.
     """
 
-    kind: Kind
+    kind: str
     what: Any
 
 
@@ -166,22 +167,21 @@ class WatchedProcess:
         with suppress(BrokenPipeError):
             self._open.close()
 
-    def ask(self, job: str, *, time_limit_s: float | None = None) -> Iterator[Message]:
+    def ask(self, job: object, *, time_limit_s: float | None = None) -> Iterator[Message]:
         """Do a job; yields what the process says, always closed by "finished" or "failed".
 
         That is so also when it says nothing any more (a signal, the time limit). After "epoch" it
         goes on when the next thing is asked for. Only after "finished" it can do another job.
         """
-        self._tell(f"{job}\n")
-        limit = time_limit_s
-        deadline = None if limit is None else time.monotonic() + limit
+        self._tell(f"{packed(job)}\n")
+        deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 line = self._lines.get(timeout=left)
             except queue.Empty:
                 self._process.kill()
-                yield _failed(f"not done within the time limit of {limit:g} s")
+                yield _failed(f"not done within the time limit of {time_limit_s:g} s")
                 return
             if not line:
                 yield _failed(self._sudden_end())
@@ -232,12 +232,22 @@ class RunProcess(WatchedProcess):
 
     def do(self, job: TrainingJob) -> Iterator[Message]:
         """Do the run of `job`."""
-        return self.ask(json.dumps(asdict(job)), time_limit_s=job.time_limit_s)
+        return self.ask(job, time_limit_s=job.time_limit_s)
 
 
-def say(kind: Kind, what: object) -> None:
+def say(kind: str, what: object) -> None:
     """Say something to the parent, on a line of its own."""
     print(f"\n{json.dumps([kind, what])}", flush=True)
+
+
+def packed(what: object) -> str:
+    """Return anything that can be pickled as one word, for the other side of a pipe."""
+    return base64.b64encode(pickle.dumps(what)).decode()
+
+
+def unpacked(word: str) -> Any:
+    """Return what `packed` was given."""
+    return pickle.loads(base64.b64decode(word))
 
 
 def _understood(line: str) -> Message:

@@ -164,19 +164,57 @@ def machine_times() -> MachineTimes | None:
     return MachineTimes((user + nice + system + irq + softirq) * tick_s, steal * tick_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Contention:
-    """What was seen while something was timed; None where the system does not tell.
+@dataclass(slots=True)
+class ContentionMeter:
+    """What was seen over the spans that it is entered for; before the first, an idle machine.
 
-    `cpu_share` is CPU time of this process / wall time; `others_cpu_share` CPU time of all other
-    processes / (wall time x cores); `steal_share` what the host took of all CPU time asked for.
+    `busy_s` and `stolen_s` are CPU time over all cores, None once a counter was missing.
     """
 
-    cpu_share: float
-    others_cpu_share: float | None
-    steal_share: float | None
-    load: float | None
-    cores: int | None
+    cores: int | None = field(default_factory=os.cpu_count)
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    busy_s: float | None = 0.0
+    stolen_s: float | None = 0.0
+    load: float | None = None
+    _before: MachineTimes | None = None
+
+    def __enter__(self) -> None:
+        self._before = machine_times()
+        self.cpu_s -= time.process_time()
+        self.wall_s -= time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.wall_s += time.perf_counter()
+        self.cpu_s += time.process_time()
+        before, after, load = self._before, machine_times(), load_average()
+        if before is None or after is None or self.busy_s is None or self.stolen_s is None:
+            self.busy_s = self.stolen_s = None
+        else:
+            self.busy_s += after.busy_s - before.busy_s
+            self.stolen_s += after.steal_s - before.steal_s
+        if load is not None:
+            self.load = max(load, self.load or 0.0)
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU time of this process / wall time."""
+        return self.cpu_s / self.wall_s if self.wall_s else 1.0
+
+    @property
+    def others_cpu_share(self) -> float | None:
+        """CPU time of all other processes / (wall time x cores)."""
+        if self.busy_s is None or not self.wall_s or not self.cores:
+            return None
+        return max(0.0, self.busy_s - self.cpu_s) / (self.wall_s * self.cores)
+
+    @property
+    def steal_share(self) -> float | None:
+        """What the host took of all CPU time asked for."""
+        if self.busy_s is None or self.stolen_s is None or not self.wall_s:
+            return None
+        asked_s = self.busy_s + self.stolen_s
+        return self.stolen_s / asked_s if asked_s else 0.0
 
     def contended(self, *, threads: int) -> bool:
         """Whether others took so much that the times may be theirs.
@@ -186,11 +224,12 @@ class Contention:
         """
         starved = threads == 1 and self.cpu_share < LEAST_CPU_SHARE
         stolen = (self.steal_share or 0.0) > MOST_STEAL_SHARE
+        others = self.others_cpu_share
         if self.cores is None or starved or stolen:
             return starved or stolen
-        if self.others_cpu_share is None:
+        if others is None:
             return (self.load or 0.0) > self.cores
-        return self.cores * (1 - self.others_cpu_share) < LEAST_CPU_SHARE * threads
+        return self.cores * (1 - others) < LEAST_CPU_SHARE * threads
 
     def values(self) -> dict[str, float | None]:
         """Return the numbers under the names they have in a record."""
@@ -201,54 +240,3 @@ class Contention:
         }
         rounded = {k: None if share is None else round(share, 3) for k, share in shares.items()}
         return {**rounded, "load_average_1min": self.load}
-
-
-@dataclass(slots=True)
-class ContentionMeter:
-    """CPU time, wall time, what others took and the highest load over the spans it is entered for.
-
-    `others_cpu_s` and `stolen_s` are over all cores; None once a counter was missing.
-    """
-
-    wall_ns: Callable[[], int] = time.perf_counter_ns
-    cpu_ns: Callable[[], int] = time.process_time_ns
-    machine: Callable[[], MachineTimes | None] = machine_times
-    load: Callable[[], float | None] = load_average
-    cores: int | None = field(default_factory=os.cpu_count)
-    cpu_spent_ns: int = 0
-    wall_spent_ns: int = 0
-    busy_s: float = 0.0
-    stolen_s: float = 0.0
-    uncounted: bool = False
-    highest_load: float | None = None
-    _before: MachineTimes | None = None
-
-    def __enter__(self) -> ContentionMeter:
-        self._before = self.machine()
-        self.cpu_spent_ns -= self.cpu_ns()
-        self.wall_spent_ns -= self.wall_ns()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.wall_spent_ns += self.wall_ns()
-        self.cpu_spent_ns += self.cpu_ns()
-        before, after, load = self._before, self.machine(), self.load()
-        if before is None or after is None:
-            self.uncounted = True
-        else:
-            self.busy_s += after.busy_s - before.busy_s
-            self.stolen_s += after.steal_s - before.steal_s
-        if load is not None:
-            self.highest_load = max(load, self.highest_load or 0.0)
-
-    @property
-    def contention(self) -> Contention:
-        """What was seen so far; before anything was measured, an idle machine."""
-        wall_s, cpu_s = self.wall_spent_ns / 1e9, self.cpu_spent_ns / 1e9
-        cpu_share = cpu_s / wall_s if wall_s else 1.0
-        others = steal = None
-        if wall_s and self.cores and not self.uncounted:
-            others = max(0.0, self.busy_s - cpu_s) / (wall_s * self.cores)
-            asked_s = self.busy_s + self.stolen_s
-            steal = self.stolen_s / asked_s if asked_s else 0.0
-        return Contention(cpu_share, others, steal, self.highest_load, self.cores)

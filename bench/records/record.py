@@ -116,8 +116,8 @@ class LatencyCell(Frozen):
     rounds, was off 1: what is within it is "indistinguishable", and a wide interval is "uncertain".
     `memory_mib` is the peak of one call, weights included; energy is in older records alone.
     `first_ms` is the very first call on one image in a fresh process, once, prepared and not warm;
-    only at batch 1. They come from passes of their own, None (memory with a reason) where there were
-    none.
+    only at batch 1. They come from passes of their own, None (memory with a reason) where
+    there were none.
     """
 
     scenario: Literal["stream", "batch"]

@@ -35,7 +35,7 @@ def run_trial(config: Mapping[str, Any]) -> None:
     from ray import tune
 
     trial: TrialJob = config[JOB]
-    objective, total = trial.objective, int(trial.job.spec["budget"]["epochs"])
+    objective, total = trial.objective, trial.job.spec.budget.epochs
     said: list[tuple[str, Any]] = []
     done, score = 0, float("-inf")
     if not Path(trial.document).exists():

@@ -6,8 +6,8 @@ never takes, and of images that skip the block. Owns no choice of images.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,28 +20,29 @@ from bench.measure.modes import in_eval_mode
 from bench.method import DynamicNet
 
 
-class _Average:
-    """Lets one norm average the statistics of its inputs, each weighing as much as it has images.
+@contextmanager
+def _averaging(norm: _BatchNorm) -> Iterator[None]:
+    """Let a norm average the statistics of its inputs, each weighing as much as it has images.
 
     Everything else of the network stays in eval mode, so decisions are those of inference.
     """
+    momentum, seen = norm.momentum, 0
 
-    def __init__(self, norm: _BatchNorm) -> None:
-        self.norm, self.momentum, self.seen = norm, norm.momentum, 0
-        self._hook = norm.register_forward_pre_hook(self._before)
-
-    def _before(self, norm: Any, inputs: tuple[Tensor, ...]) -> None:
+    def before(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal seen
         x = inputs[0]
         # One value per channel has no variance: it passes by the statistics that there are.
         norm.training = x.numel() > x.shape[1]
         if norm.training:
-            self.seen += len(x)
-            norm.momentum = len(x) / self.seen
+            seen += len(x)
+            norm.momentum = len(x) / seen
 
-    def close(self) -> None:
-        """Leave the norm as it was found, but for its statistics."""
-        self._hook.remove()
-        self.norm.momentum = self.momentum
+    hook = norm.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        hook.remove()
+        norm.momentum = momentum
 
 
 def reestimate(net: DynamicNet, batches: Iterable[Batch]) -> int:
@@ -54,7 +55,7 @@ def reestimate(net: DynamicNet, batches: Iterable[Batch]) -> int:
     with in_eval_mode(net), torch.no_grad(), ExitStack() as stack:
         for module in net.modules():
             if isinstance(module, _BatchNorm) and module.track_running_stats:
-                stack.callback(_Average(module).close)
+                stack.enter_context(_averaging(module))
         for batch in batches:
             try:
                 net.execute(batch.x_nchw)

@@ -40,7 +40,7 @@ def _trial(
     dataset = load_dataset("digits", data_dir=tmp_path)
     asked = {"backbone": "resnet8", "epochs": epochs, "held_out": 100, "controls": "none"}
     [trial] = Planner(run_options(asked), dataset, None).trials(Proposal(method, 0, {}), [0])
-    return trial, job_of(trial.spec.model_dump(mode="json"), tmp_path / "results")
+    return trial, job_of(trial.spec, tmp_path / "results")
 
 
 def _bad(tmp_path: Path, name: str, deed: str) -> TrainingJob:
@@ -49,7 +49,7 @@ def _bad(tmp_path: Path, name: str, deed: str) -> TrainingJob:
     file.write_text(SLEEPER.format(name=name, deed=deed))
     METHODS.add_file(file)
     _, job = _trial(tmp_path, name)
-    return replace(job, plugins=[str(file)])
+    return replace(job, plugins=[file])
 
 
 def _last(job: TrainingJob) -> Message:
@@ -190,7 +190,8 @@ def test_a_process_does_one_job_after_the_other_and_what_a_method_prints_breaks_
 ) -> None:
     _, job = _trial(tmp_path, epochs=1)
     talker = _bad(tmp_path, "talks", "print('half a line', end='')")
-    talker = replace(talker, spec=talker.spec | {"budget": job.spec["budget"]})
+    budget = {"budget": job.spec.budget}
+    talker = replace(talker, spec=talker.spec.model_copy(update=budget))
     with RunProcess(job) as process:
         first, second = list(process.do(talker)), list(process.do(job))
         # The network may be built, and so printed about, more than once before a line ends.

@@ -36,14 +36,14 @@ class Remembering:
         self.notes.append(message)
 
 
-def job_of(spec: dict[str, Any], results: Path) -> TrainingJob:
+def job_of(spec: Any, results: Path) -> TrainingJob:
     """Return the job of a run on the digits."""
     return TrainingJob(
         spec=spec,
         needs=None,
         dataset="digits",
-        data_dir="",
-        results_dir=str(results),
+        data_dir=Path(),
+        results_dir=results,
         weights=None,
         plugins=[],
         device="cpu",

@@ -19,7 +19,7 @@ SETUP = Setup(torch.zeros(4, 1, 8, 8), PROFILES["publish"], torch.device("cpu"),
 
 def part(rounds: Sequence[Sequence[float]], **seen: Any) -> Timing:
     """What one process measured at batch 1; without rounds it has failed."""
-    meter = ContentionMeter(wall_spent_ns=10**9, cores=2, **seen)
+    meter = ContentionMeter(2, wall_s=1.0, **seen)
     samples = [
         RoundSamples(np.array(times), np.arange(len(times), dtype=np.int32)[:, None])
         for times in rounds
@@ -64,8 +64,8 @@ def test_the_baseline_stays_the_baseline() -> None:
 
 def test_the_worst_of_what_was_seen_is_kept() -> None:
     parts = [
-        part([[1.0]], cpu_spent_ns=990_000_000, busy_s=1.6),
-        part([[1.0], [1.0]], cpu_spent_ns=900_000_000, busy_s=1.2, uncounted=True),
+        part([[1.0]], cpu_s=0.99, busy_s=1.6),
+        part([[1.0], [1.0]], cpu_s=0.90, busy_s=None),
     ]
     cell = cell_of(parts, {"dense": parts}, "dense").record
     values = cell.environment.values

@@ -2,26 +2,22 @@
 
 Of processes run minutes apart one can be a third slower than the others although nothing disturbs
 it, and no statistic within it shows that. Memory means something only in a process that has done
-nothing else. Job and answer are pickles in a folder that the parent made for them; notes and
-progress are lines of JSON on standard output.
+nothing else.
 """
 
 from __future__ import annotations
 
-import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.data.images import Dataset, ImageSet
 from bench.engine.building import Workplace, dense_net, rebuild
-from bench.engine.supervising import WatchedProcess, say
+from bench.engine.supervising import WatchedProcess, packed, say, unpacked
 from bench.errors import BenchError, RunFailed
 from bench.measure.latency.cells import MeasuredCell, cells_of
 from bench.measure.latency.resources import measure_resources
@@ -32,7 +28,6 @@ from bench.records.store import RunStore
 from bench.runtimes.contract import RUNTIMES
 from bench.training.reporter import Silent
 
-_JOB_FILE, _ANSWER_FILE = "job.pickle", "answer.pickle"
 # Every larger tensor gets pages of its own, given back when it is freed: the resident set is then
 # what is alive, not what the C library kept.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -151,16 +146,10 @@ def _asked(
     Raises:
         RunFailed: it ended with an error.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-latency-") as name,
-        WatchedProcess(__name__, variables or {}) as process,
-    ):
-        folder = Path(name)
-        setup = replace(job.setup, images_nchw=job.setup.images_nchw.cpu())
-        where = (place.dataset.info, place.store.results_dir, plugin_files())
-        sent = (*where, task, replace(job, setup=setup))
-        (folder / _JOB_FILE).write_bytes(pickle.dumps(sent))
-        for kind, what in process.ask(name):
+    setup = replace(job.setup, images_nchw=job.setup.images_nchw.cpu())
+    where = (place.dataset.info, place.store.results_dir, plugin_files())
+    with WatchedProcess(__name__, variables or {}) as process:
+        for kind, what in process.ask((*where, packed((task, replace(job, setup=setup))))):
             if kind == "note":
                 place.reporter.note(what)
             elif kind == "progress" and progress is not None:
@@ -170,25 +159,24 @@ def _asked(
                     f"Latency is not measured: {what['reason']}",
                     hint="--profile default measures in one process.",
                 )
-        return pickle.loads((folder / _ANSWER_FILE).read_bytes())
+    return unpacked(what)
 
 
 def main() -> None:
-    """Do the job in the folder that the parent names, and leave the answer there."""
-    folder = Path(input())
-    info, results_dir, plugins, task, job = pickle.loads((folder / _JOB_FILE).read_bytes())
+    """Do the job on standard input."""
+    info, results_dir, plugins, what = unpacked(sys.stdin.readline())
     # Networks are rebuilt from the description of the data alone.
     blank = torch.zeros(0, info.height, info.width, info.channels, dtype=torch.uint8)
     none = ImageSet(blank, torch.zeros(0, dtype=torch.int64))
     reporter = Silent()
     reporter.note = partial(say, "note")  # type: ignore[method-assign]
     dataset, store = Dataset(info, none, none), RunStore(results_dir)
-    place = Workplace(dataset, store, job.setup.device, reporter)
     try:
         for file in plugins:
             load_plugin(file)
+        task, job = unpacked(what)
+        place = Workplace(dataset, store, job.setup.device, reporter)
         answer = task(job, place, progress=partial(say, "progress"))
     except BenchError as error:
         sys.exit(error.message)
-    (folder / _ANSWER_FILE).write_bytes(pickle.dumps(answer))
-    say("finished", None)
+    say("finished", packed(answer))

@@ -111,15 +111,15 @@ def _cell(
     batch_size: int,
     setup: Setup,
 ) -> LatencyCell:
-    contentions = [part.meter.contention for part in parts]
+    meters = [part.meter for part in parts]
     values = environment.values | {
         "latency_images": len(setup.images_nchw),
         "latency_rounds": sum(len(part.rounds) for part in parts),
         "latency_processes": len(parts),
     }
-    for key in contentions[0].values():
+    for key in meters[0].values():
         worst = min if key == "cpu_time_per_wall_time" else max
-        seen = [contention.values()[key] for contention in contentions]
+        seen = [meter.values()[key] for meter in meters]
         told = [value for value in seen if value is not None]
         values[key] = worst(told) if len(told) == len(seen) else None
     failures = [part.failure for part in parts if part.failure]
@@ -131,8 +131,7 @@ def _cell(
         threads=setup.threads,
         runtime=runtime,
         contended=any(
-            bool(part.rounds) and seen.contended(threads=setup.threads)
-            for part, seen in zip(parts, contentions, strict=True)
+            part.rounds and part.meter.contended(threads=setup.threads) for part in parts
         ),
         reason=failures[0] if failures else "",
         memory_reason=_NO_PASS,
