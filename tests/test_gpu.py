@@ -11,7 +11,7 @@ from bench.engine.building import Workplace
 from bench.engine.plan import make_plan
 from bench.engine.single import perform
 from bench.measure.latency.cells import measure_latency
-from bench.measure.latency.profiles import profile_named
+from bench.measure.latency.profiles import PROFILES
 from bench.measure.latency.rounds import NetworkToTime, Setup
 from bench.method import METHODS
 from bench.networks.gated import GatedResNet
@@ -54,7 +54,7 @@ def test_networks_are_timed_on_cuda_after_their_proof(name: str, tmp_path: Path)
     cells = measure_latency(
         {"dense": NetworkToTime(dense, "dense"), "subject": NetworkToTime(net, "dense")},
         Eager(),
-        Setup(x_nchw, profile_named("smoke"), torch.device("cuda"), (1, 8, 128)),
+        Setup(x_nchw, PROFILES["smoke"], torch.device("cuda"), (1, 8, 128)),
     )
     for cell in cells["subject"]:
         assert cell.record.reason == "" and cell.record.latency_ms is not None

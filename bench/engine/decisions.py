@@ -17,19 +17,18 @@ import numpy.typing as npt
 from bench.config import RunSpec
 from bench.engine.building import Workplace, rebuild
 from bench.engine.evaluating import (
+    RandomBatches,
     RunContext,
     context_of,
     measure,
-    position_arrays,
-    positions_file,
-    random_batches,
+    save_positions,
 )
 from bench.errors import RecordError, RunFailed
 from bench.measure.cost import unit_macs
 from bench.measure.modes import evaluating
 from bench.method import METHODS, DynamicNet, Point
 from bench.plugins import code_of
-from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays, save_arrays
+from bench.records.arrays import Arrays, bits_in, numbers_in, read_arrays
 from bench.records.record import PointRecord, RunRecord
 
 SAME_SHARE = 0.1
@@ -82,7 +81,7 @@ def rebuilt_as_recorded(record: RunRecord, place: Workplace) -> list[Point]:
     """
     points = rebuild(record, place)
     _check_units(record, points[0].net)
-    batch = next(random_batches(place.dataset.test.to(place.device), record.spec))
+    batch = next(iter(RandomBatches(place.dataset.test.to(place.device), record.spec)))
     index_n = batch.index_n.cpu().numpy()
     units = [unit.name for unit in points[0].net.units()]
     different = 0
@@ -210,10 +209,10 @@ def _since(record: RunRecord) -> str:
     return f"{what} is the same."
 
 
-_FILLED = (
+_FILLED = {
     *("equivalence", "dynamics", "accuracy_held_out", "nflops_held_out"),
     *("block_gradients", "block_gradients_reason"),
-)
+}
 
 
 def evaluate_again(record: RunRecord, place: Workplace) -> RunRecord:
@@ -241,25 +240,21 @@ def _again(
     """Return the fields found of one operating point; maps of positions are written already."""
     folder = context.place.store.folder_of(record)
     arrays = read_arrays(folder, before.arrays_file)
-    measured = measure(number, point, context)
+    measured, now = measure(number, point, context)
     units = [unit.name for unit in point.net.units()]
-    found = compared(answers_in(arrays), answers_in(measured.arrays), units)
+    found = compared(answers_in(arrays), answers_in(now), units)
     check_same(record, found)
     if found.different:
         context.place.reporter.note(
             f"{record.run}: {found} here, as decisions near a threshold do on other hardware; "
             "the numbers on record stay."
         )
-    fields: dict[str, object] = {name: getattr(measured.record, name) for name in _FILLED}
+    fields: dict[str, object] = {name: getattr(measured, name) for name in _FILLED}
     if not before.positions_file:
         # By the costs on record, so that these are the images that a report shows.
         macs_n = numbers_in(arrays, "macs_n", axes=1)
-        positions = position_arrays(point.net, macs_n, context)
-        if positions:
-            file = positions_file(number)
-            # First, so that a kill in between leaves a file that no record names.
-            save_arrays(folder, file, positions)
-            fields["positions_file"] = file
+        # First, so that a kill in between leaves a file that no record names.
+        fields["positions_file"] = save_positions(number, point.net, macs_n, context)
     return fields
 
 

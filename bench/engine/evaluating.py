@@ -6,7 +6,7 @@ pass measures is bench.measure's business; what becomes of the numbers, the call
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ from bench.measure.equivalence import IMAGES, check_execution
 from bench.measure.gradients import block_gradients
 from bench.measure.modes import evaluating
 from bench.method import DynamicNet, Point
+from bench.records.arrays import save_arrays
 from bench.records.record import Dynamics, PointRecord
 from bench.seeding import generator
 
@@ -56,12 +57,20 @@ class RunContext:
     dense_macs: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """One operating point: its record, and the arrays that belong into `record.arrays_file`."""
+@dataclass(frozen=True, slots=True)
+class RandomBatches:
+    """All images in a random order that is always the same, not augmented; read each time anew.
 
-    record: PointRecord
-    arrays: Mapping[str, npt.NDArray[Any]]
+    Random, because shuffling masks within batches of sorted images would swap them among images
+    of one class.
+    """
+
+    images: Images
+    spec: RunSpec
+
+    def __iter__(self) -> Iterator[Batch]:
+        order_n = torch.randperm(len(self.images), generator=generator(0, "evaluation"))
+        return _batches(self.images, self.spec, order_n, most=_EVAL_BATCH)
 
 
 def context_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> RunContext:
@@ -74,16 +83,23 @@ def context_of(spec: RunSpec, place: Workplace, net: DynamicNet) -> RunContext:
     return RunContext(spec, place, train.to(place.device), held_out, *macs)
 
 
-def measure(number: int, point: Point, context: RunContext) -> Measured:
-    """Return what is found of operating point `number`: on test, held-out and training images.
+def measure(
+    number: int, point: Point, context: RunContext
+) -> tuple[PointRecord, Mapping[str, npt.NDArray[Any]]]:
+    """Return what is found of operating point `number` on test, held-out and training images: its
+    record, and the arrays that belong into `arrays_file`.
 
     Gradients are taken at the first point, the default one, alone: each time costs as much as
     training on a few thousand images.
     """
     spec, place = context.spec, context.place
     test = place.dataset.test.to(place.device)
-    batches = _told(f"evaluation {point.name}", random_batches(test, spec), len(test), place)
+    batches = _told(f"evaluation {point.name}", RandomBatches(test, spec), len(test), place)
     evaluation = evaluate(point.net, batches, num_images=len(test))
+    try:
+        proof = check_execution(point.net, first_images(spec, place, count=IMAGES))
+    except NotExecutable as error:
+        proof = f"no skipping path: {error.message}"
     measured = point_record(
         point.name,
         evaluation,
@@ -91,7 +107,7 @@ def measure(number: int, point: Point, context: RunContext) -> Measured:
         unit_macs=context.unit_macs,
         dense_macs=context.dense_macs,
         arrays_file=f"point{number}.npz",
-        equivalence=_proof(point.net, first_images(spec, place, count=IMAGES)),
+        equivalence=proof,
     )
     arrays = point_arrays(evaluation, net=point.net, unit_macs=context.unit_macs)
     more: dict[str, object] = {}
@@ -108,40 +124,37 @@ def measure(number: int, point: Point, context: RunContext) -> Measured:
         more |= _gradients(point, context)
     else:
         more["block_gradients_reason"] = "taken at the first operating point only"
-    return Measured(measured.model_copy(update=more), arrays)
+    return measured.model_copy(update=more), arrays
 
 
-def positions_file(number: int) -> str:
-    """Return the file of `position_arrays` of operating point `number`."""
-    return f"positions{number}.npz"
-
-
-def position_arrays(
-    net: DynamicNet, macs_n: npt.NDArray[Any], context: RunContext
-) -> dict[str, npt.NDArray[Any]]:
-    """Return where in the cheapest and most expensive test images `net` spends its blocks.
+def save_positions(
+    number: int, net: DynamicNet, macs_n: npt.NDArray[Any], context: RunContext
+) -> str:
+    """Save where in the cheapest and most expensive test images `net` spends its blocks; return
+    the name of the file, '' where the network does not decide per position.
 
     `image_m` are their places in the test set, `blocks_mhw` the blocks that run at each pixel.
-    Empty where the network does not decide per position.
     """
     found = extremes_of(macs_n / max(context.dense_macs, 1))
     image_m = np.array([*found.cheapest, *found.most_expensive], dtype=np.int64)
     if not len(image_m):
-        return {}
+        return ""
     spec, place = context.spec, context.place
     batch = few_images(place.dataset.test, torch.from_numpy(image_m), spec, place.device)
     with evaluating(net):
         blocks_mhw = net.position_costs(batch.x_nchw)
     if blocks_mhw is None:
-        return {}
-    return {"image_m": image_m, "blocks_mhw": blocks_mhw.half().cpu().numpy()}
+        return ""
+    file, blocks = f"positions{number}.npz", blocks_mhw.half().cpu().numpy()
+    save_arrays(place.store.folder(spec), file, {"image_m": image_m, "blocks_mhw": blocks})
+    return file
 
 
 def watched(context: RunContext, net: DynamicNet) -> dict[str, float]:
     """Return accuracy and nFLOPs of `net` on the held-out images."""
     held_out = context.held_out
     assert held_out is not None
-    batches = random_batches(held_out, context.spec)
+    batches = RandomBatches(held_out, context.spec)
     evaluation = evaluate(net, batches, num_images=len(held_out))
     macs = macs_of(evaluation, net, context.unit_macs).mean().item()
     return {
@@ -163,37 +176,16 @@ def few_images(images: Images, order_n: Tensor, spec: RunSpec, device: torch.dev
     return next(eval_batches(held, batch_size=len(order_n), mean=mean, std=std))
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Images in batches, as `random_batches` has them: read, and normalised, each time anew."""
-
-    images: Images
-    spec: RunSpec
-
-    def __iter__(self) -> Iterator[Batch]:
-        return random_batches(self.images, self.spec)
-
-
-def random_batches(images: Images, spec: RunSpec) -> Iterator[Batch]:
-    """Yield all images in a random order that is always the same, not augmented.
-
-    Random, because shuffling masks within batches of sorted images would swap them among images
-    of one class.
-    """
+def _batches(images: Images, spec: RunSpec, order_n: Tensor, *, most: int) -> Iterator[Batch]:
+    """Yield batches, of fewer than `most` images where these are large."""
     mean, std = spec.normalisation
-    order_n = torch.randperm(len(images), generator=generator(0, "evaluation"))
-    size = _batch_size(images, _EVAL_BATCH)
+    size = min(most, max(1, _BATCH_PIXELS // images.pixels))
     return eval_batches(images, batch_size=size, mean=mean, std=std, order_n=order_n)
 
 
-def _batch_size(images: Images, most: int) -> int:
-    """Return how many images go through a network at once: fewer than `most` where large."""
-    return min(most, max(1, _BATCH_PIXELS // images.pixels))
-
-
 def _shuffled(point: Point, evaluation: Evaluation, test: Images, context: RunContext) -> Dynamics:
-    batches = random_batches(test, context.spec)
-    batches = _told(f"masks shuffled {point.name}", batches, len(test), context.place)
+    shuffled = RandomBatches(test, context.spec)
+    batches = _told(f"masks shuffled {point.name}", shuffled, len(test), context.place)
     try:
         accuracy = evaluate_permuted(point.net, batches, num_images=len(test)).accuracy
     except Unsupported as error:
@@ -203,11 +195,10 @@ def _shuffled(point: Point, evaluation: Evaluation, test: Images, context: RunCo
 
 def _gradients(point: Point, context: RunContext) -> dict[str, object]:
     """Return the fields of the record about gradients, on some of the images trained on."""
-    train, (mean, std) = context.train, context.spec.normalisation
+    train = context.train
     # Drawn, because a folder's images lie sorted by class; the same ones for every run.
     order_n = torch.randperm(len(train), generator=generator(0, "gradients"))[:_GRADIENT_IMAGES]
-    size = _batch_size(train, _GRADIENT_BATCH)
-    batches = eval_batches(train, batch_size=size, mean=mean, std=std, order_n=order_n)
+    batches = _batches(train, context.spec, order_n, most=_GRADIENT_BATCH)
     batches = _told(f"gradients {point.name}", batches, len(order_n), context.place)
     try:
         found = block_gradients(point.net, batches)
@@ -216,16 +207,9 @@ def _gradients(point: Point, context: RunContext) -> dict[str, object]:
     return {"block_gradients": found}
 
 
-def _told(name: str, batches: Iterator[Batch], images: int, place: Workplace) -> Iterator[Batch]:
+def _told(name: str, batches: Iterable[Batch], images: int, place: Workplace) -> Iterator[Batch]:
     """Yield the batches of a pass over `images`, and let the reporter hear of it."""
     place.reporter.phase_started(name.strip(), epochs=1, done=0, images_per_epoch=images)
     for batch in batches:
         yield batch
         place.reporter.advanced(len(batch))
-
-
-def _proof(net: DynamicNet, x_nchw: Tensor) -> str:
-    try:
-        return check_execution(net, x_nchw)
-    except NotExecutable as error:
-        return f"no skipping path: {error.message}"

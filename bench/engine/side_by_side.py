@@ -233,16 +233,13 @@ class RunQueue:
 
 def _tasks(commands: Sequence[Command]) -> dict[str, _Task]:
     """Return the runs of all commands, each once, after those that they start from."""
-    planned = [
-        (spec, item.needs if spec is item.spec else None, command)
-        for command in commands
-        for item in command.plan
-        for spec in (item.needs, item.spec)
-        if spec is not None
-    ]
     runs: dict[str, _Task] = {}
-    for spec, needs, command in planned:
-        runs.setdefault(spec.run, _Task(spec, None if needs is None else needs.run, command))
+    for command in commands:
+        for item in command.plan:
+            if item.needs is not None:
+                runs.setdefault(item.needs.run, _Task(item.needs, None, command))
+            after = None if item.needs is None else item.needs.run
+            runs.setdefault(item.spec.run, _Task(item.spec, after, command))
     return runs
 
 
@@ -292,9 +289,13 @@ def _side_by_side(
         while True:
             while idle and time.monotonic() < until and (task := runs.next()) is not None:
                 command, worker = task.command, idle.pop()
-                alone, device = Planned(task.spec), str(command.place.device)
-                asked = command.options, command.folders
-                job = job_of(alone, *asked, device=device, threads=parallel.threads)
+                job = job_of(
+                    Planned(task.spec),
+                    command.options,
+                    command.folders,
+                    device=str(command.place.device),
+                    threads=parallel.threads,
+                )
                 worker.start(job)
                 running[pool.submit(worker.do, job)] = task, worker
             if not running:

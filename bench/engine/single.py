@@ -24,12 +24,11 @@ from bench.engine.building import Workplace, brought_along, build, method_of, pa
 from bench.engine.conforming import check_trained, check_untrained
 from bench.engine.decisions import check_code, note_changes
 from bench.engine.evaluating import (
-    HeldOut,
+    RandomBatches,
     RunContext,
     context_of,
     measure,
-    position_arrays,
-    positions_file,
+    save_positions,
     watched,
 )
 from bench.engine.supervising import reason_for
@@ -46,7 +45,7 @@ from bench.records.upkeep import at_work, fingerprints, sound_record
 from bench.seeding import generator, seed_globally
 from bench.storage import write_atomically
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
+from bench.training.loop import Training, train
 from bench.training.statistics import reestimate
 
 CHECKPOINT_FILE = "checkpoint.bin"
@@ -130,16 +129,21 @@ def _perform(spec: RunSpec, place: Workplace) -> dict[str, Any]:
     history, phases = train(
         net,
         method.phases(config, spec.budget),
-        images=TrainingImages(trainable(context.train, place.dataset), *spec.normalisation),
-        settings=Settings(spec.seed, place.device, spec.precision),
-        checkpoint=Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
-        reporter=place.reporter,
-        watch=None if context.held_out is None else partial(watched, context),
+        Training(
+            trainable(context.train, place.dataset),
+            *spec.normalisation,
+            Checkpoint(place.store.folder(spec) / CHECKPOINT_FILE, identity=spec.key),
+            spec.seed,
+            place.device,
+            spec.precision,
+            place.reporter,
+            None if context.held_out is None else partial(watched, context),
+        ),
     )
     restated = _restate(net, context) if method.tags.samples and phases else 0
     if method.tags.calibrates and context.held_out is not None:
         with evaluating(net):
-            method.calibrate(net, config, HeldOut(context.held_out, spec))
+            method.calibrate(net, config, RandomBatches(context.held_out, spec))
     conformance = check_trained(net, context)
     points = [
         _measure(number, point, context)
@@ -199,15 +203,11 @@ def _restate(net: DynamicNet, context: RunContext) -> int:
 
 
 def _measure(number: int, point: Point, context: RunContext) -> PointRecord:
-    measured = measure(number, point, context)
+    record, arrays = measure(number, point, context)
     folder = context.place.store.folder(context.spec)
-    save_arrays(folder, measured.record.arrays_file, measured.arrays)
-    positions = position_arrays(point.net, measured.arrays["macs_n"], context)
-    if not positions:
-        return measured.record
-    file = positions_file(number)
-    save_arrays(folder, file, positions)
-    return measured.record.model_copy(update={"positions_file": file})
+    save_arrays(folder, record.arrays_file, arrays)
+    file = save_positions(number, point.net, arrays["macs_n"], context)
+    return record.model_copy(update={"positions_file": file})
 
 
 def _keep_weights(net: DynamicNet, point: PointRecord, spec: RunSpec, place: Workplace) -> None:

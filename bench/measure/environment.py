@@ -10,7 +10,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -114,31 +113,25 @@ def _onednn_version() -> str | None:
 
 
 def _cuda_probes(device: torch.device) -> dict[str, Callable[[], Any]]:
-    known = torch.cuda.get_device_properties
-    asked = {
-        "gpu_driver": "driver_version",
-        "gpu_temperature_c": "temperature.gpu",
-        "gpu_clock_mhz": "clocks.sm",
-        "gpu_throttle_reasons": "clocks_throttle_reasons.active",
-    }
+    known, asked = partial(torch.cuda.get_device_properties, device), partial(_nvidia_smi, device)
     return {
-        "gpu": lambda: known(device).name,
-        "gpu_memory_gib": lambda: round(known(device).total_memory / _GIB, 1),
+        "gpu": lambda: known().name,
+        "gpu_memory_gib": lambda: round(known().total_memory / _GIB, 1),
         "cuda": lambda: torch.version.cuda,
         "cudnn": torch.backends.cudnn.version,
-        **{name: partial(_nvidia_smi, device, "gpu", field) for name, field in asked.items()},
-        "gpu_processes": lambda: len(_nvidia_smi(device, "compute-apps", "pid").splitlines()),
+        "gpu_driver": lambda: asked("gpu", "driver_version"),
+        "gpu_temperature_c": lambda: asked("gpu", "temperature.gpu"),
+        "gpu_clock_mhz": lambda: asked("gpu", "clocks.sm"),
+        "gpu_throttle_reasons": lambda: asked("gpu", "clocks_throttle_reasons.active"),
+        "gpu_processes": lambda: len(asked("compute-apps", "pid").splitlines()),
     }
 
 
 def _nvidia_smi(device: torch.device, topic: str, field: str) -> str:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        raise FileNotFoundError("nvidia-smi")
     # By UUID: the visible devices of a process may be numbered otherwise than the machine's.
     uuid = torch.cuda.get_device_properties(device).uuid
     query = [f"--query-{topic}={field}", "--format=csv,noheader,nounits", f"--id=GPU-{uuid}"]
-    return _output([program, *query])
+    return _output(["nvidia-smi", *query])
 
 
 LEAST_CPU_SHARE = 0.95

@@ -12,6 +12,7 @@ known, so the numbers are not the paper's. Owns no choice of images; changes not
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 
 from bench.data.augment import Batch
 from bench.errors import Unsupported
-from bench.measure.modes import differentiating_only, in_eval_mode
 from bench.networks.unit import DynamicNet
 from bench.seeding import seeded
 
@@ -29,12 +29,13 @@ from bench.seeding import seeded
 def block_gradients(net: DynamicNet, batches: Iterable[Batch]) -> dict[str, float]:
     """Return g of each block that has convolutions, by the block's name; 0 where no image runs it.
 
-    Modes, `requires_grad`, `grad` and the random state are afterwards as they were.
+    On a copy; the random state is afterwards as it was.
 
     Raises:
         Unsupported: no gradient reaches the blocks, or it is not finite.
         ValueError: there is no batch.
     """
+    net = copy.deepcopy(net).eval().requires_grad_(True)
     blocks = {
         unit.name: [m.weight for m in unit.module.modules() if isinstance(m, nn.Conv2d)]
         for unit in net.units()
@@ -44,7 +45,7 @@ def block_gradients(net: DynamicNet, batches: Iterable[Batch]) -> dict[str, floa
     if not weights:
         return {}
     try:
-        with seeded(0, "gradients"), in_eval_mode(net), differentiating_only(net, weights):
+        with seeded(0, "gradients"), torch.enable_grad():
             squares = iter(_mean_squares(net, batches, weights))
     except RuntimeError as error:  # a forward that autograd cannot follow fails in many ways
         reason = str(error).partition("\n")[0]

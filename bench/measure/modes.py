@@ -5,12 +5,12 @@ Owns the switching and nothing that is measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -31,21 +31,6 @@ def in_eval_mode(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def differentiating_only(net: nn.Module, weights: Sequence[Tensor]) -> Iterator[None]:
-    """Ask for gradients of `weights` and of nothing else in `net`; then as it was before."""
-    before = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
-    chosen = {id(weight) for weight in weights}
-    for parameter, _ in before:
-        parameter.requires_grad_(id(parameter) in chosen)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter, required in before:
-            parameter.requires_grad_(required)
 
 
 @contextmanager

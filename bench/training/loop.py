@@ -11,7 +11,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -39,27 +39,25 @@ from bench.training.reporter import Reporter
 _CHECKPOINT_EVERY_S = 20.0
 _LOOK_EVERY_STEPS = 64
 _COUNTED_IMAGES = 8
+_CPU = torch.device("cpu")
 
 Watch = Callable[[DynamicNet], Mapping[str, float]]
 """What is measured of the network after each epoch, on images that are not trained on."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingImages:
-    """What is trained on, and the constants that its images are normalised with."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """What is trained on and how, apart from what the phases say; `mean` and `std` normalise."""
 
     images: Trainable
     mean: tuple[float, ...]
     std: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How it is trained, apart from what the phases say."""
-
-    seed: int
-    device: torch.device
+    checkpoint: Checkpoint
+    seed: int = 0
+    device: torch.device = _CPU
     precision: Precision = "fp32"
+    reporter: Reporter = field(default_factory=Reporter)
+    watch: Watch | None = None
 
 
 class _Log(BaseModel):
@@ -70,14 +68,7 @@ class _Log(BaseModel):
 
 
 def train(
-    net: DynamicNet,
-    phases: Sequence[Phase],
-    *,
-    images: TrainingImages,
-    settings: Settings,
-    checkpoint: Checkpoint,
-    reporter: Reporter,
-    watch: Watch | None = None,
+    net: DynamicNet, phases: Sequence[Phase], training: Training
 ) -> tuple[list[EpochRow], list[PhaseCost]]:
     """Train `net` in place through all phases; return the history and what each phase spent.
 
@@ -87,23 +78,21 @@ def train(
         DivergedError: a loss is not finite.
     """
     keep_freed_memory()
-    position = _resume(checkpoint, reporter)
+    position = _resume(training.checkpoint, training.reporter)
     log = _Log(rows=[], costs=[])
-    start_phase, start_epoch = 0, 0
     if position is not None:
         net.load_state_dict(position.net)
         log = _Log.model_validate_json(position.log)
-        start_phase, start_epoch = position.phase, position.epoch
         for row in log.rows:
-            reporter.epoch_finished(row)
+            training.reporter.epoch_finished(row)
     for number, phase in enumerate(phases):
-        if number < start_phase or phase.epochs == 0:
+        if phase.epochs == 0 or (position is not None and number < position.phase):
             continue
-        under_way = PhaseRun(number, phase, net, images, settings, reporter, watch)
-        if position is not None and number == start_phase:
+        under_way, first = PhaseRun(number, phase, net, training), 0
+        if position is not None and number == position.phase:
             restore_optimizer(under_way.optimizer, position.optimizer)
-        first = start_epoch if number == start_phase else 0
-        under_way.run(first, log, checkpoint)
+            first = position.epoch
+        under_way.run(first, log)
     for parameter in net.parameters():
         parameter.requires_grad_(True)
     return log.rows, log.costs
@@ -119,29 +108,23 @@ def _resume(checkpoint: Checkpoint, reporter: Reporter) -> Position | None:
         return None
 
 
-@dataclass(eq=False)
 class PhaseRun:
     """One phase under way."""
 
-    number: int
-    phase: Phase
-    net: DynamicNet
-    images: TrainingImages
-    settings: Settings
-    reporter: Reporter
-    watch: Watch | None
-
-    def __post_init__(self) -> None:
-        self.batch_size = min(self.phase.batch_size, len(self.images.images))
-        self.steps = steps_per_epoch(len(self.images.images), batch_size=self.batch_size)
-        freeze_all_but(self.phase, self.net)
-        self.optimizer = build_optimizer(self.phase.groups(self.net), self.phase.optimizer)
-        zero = partial(torch.zeros, (), device=self.settings.device)
+    def __init__(self, number: int, phase: Phase, net: DynamicNet, training: Training) -> None:
+        self.number, self.phase, self.net, self.training = number, phase, net, training
+        self.batch_size = min(phase.batch_size, len(training.images))
+        self.steps = steps_per_epoch(len(training.images), batch_size=self.batch_size)
+        self.total_steps = self.steps * phase.epochs
+        freeze_all_but(phase, net)
+        self.optimizer = build_optimizer(phase.groups(net), phase.optimizer)
+        zero = partial(torch.zeros, (), device=training.device)
         self.sums: dict[str, Tensor] = defaultdict(zero)  # of what is logged, since the epoch began
 
-    def run(self, first_epoch: int, log: _Log, checkpoint: Checkpoint) -> None:
-        phase, saved_at = self.phase, time.monotonic()
-        self.reporter.phase_started(
+    def run(self, first_epoch: int, log: _Log) -> None:
+        """Train from an epoch on, counted from 0; the log grows by what is done."""
+        phase, training, saved_at = self.phase, self.training, time.monotonic()
+        training.reporter.phase_started(
             phase.name,
             epochs=phase.epochs,
             done=first_epoch,
@@ -165,37 +148,30 @@ class PhaseRun:
             log.costs[-1] = spent.model_copy(update={"wall_s": spent.wall_s + row.wall_s})
             last = epoch + 1 == phase.epochs
             if last or time.monotonic() - saved_at > _CHECKPOINT_EVERY_S:
-                checkpoint.save(self._position(epoch + 1, log))
+                states = self.net.state_dict(), self.optimizer.state_dict()
+                position = Position(self.number, epoch + 1, *states, log.model_dump_json())
+                training.checkpoint.save(position)
                 saved_at = time.monotonic()
             # Last: a listener may end the process here.
-            self.reporter.epoch_finished(row)
-
-    def _position(self, next_epoch: int, log: _Log) -> Position:
-        return Position(
-            self.number,
-            next_epoch,
-            net=self.net.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            log=log.model_dump_json(),
-        )
+            training.reporter.epoch_finished(row)
 
     def _epoch(self, epoch: int) -> EpochRow:
         started = time.perf_counter()
-        seed_globally(self.settings.seed, "train", self.number, epoch)
+        seed_globally(self.training.seed, "train", self.number, epoch)
         self.phase.set_modes(self.net)
         for total in self.sums.values():
             total.zero_()
         first_step = epoch * self.steps
         for step, batch in enumerate(self._batches("order", epoch), start=first_step):
             self.step(batch, step)
-            self.reporter.advanced(len(batch))
+            self.training.reporter.advanced(len(batch))
             # An epoch may take an hour; a look at every step would hold up the device.
             if (step + 1 - first_step) % _LOOK_EVERY_STEPS == 0:
                 self._finite_means(epoch)
         values = self._finite_means(epoch)
         wall_s = time.perf_counter() - started
-        if self.watch is not None:
-            values |= self.watch(self.net)
+        if self.training.watch is not None:
+            values |= self.training.watch(self.net)
         return EpochRow(
             phase=self.phase.name,
             epoch=epoch + 1,
@@ -208,9 +184,9 @@ class PhaseRun:
     def step(self, batch: Batch, step: int) -> None:
         """Do one step, `step` counted from the beginning of the phase."""
         set_learning_rate(self.optimizer, self._lr(step))
-        bf16 = self.settings.precision == "bf16"
-        with torch.autocast(self.settings.device.type, torch.bfloat16, enabled=bf16):
-            terms = self.phase.loss(self.net, batch, step / self._total)
+        bf16 = self.training.precision == "bf16"
+        with torch.autocast(self.training.device.type, torch.bfloat16, enabled=bf16):
+            terms = self.phase.loss(self.net, batch, step / self.total_steps)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -221,19 +197,15 @@ class PhaseRun:
             self.sums["accuracy_train"] += right.float().mean()
 
     def _lr(self, step: int) -> float:
-        return learning_rate(self.phase.optimizer, step=step, total_steps=self._total)
-
-    @property
-    def _total(self) -> int:
-        return self.steps * self.phase.epochs
+        return learning_rate(self.phase.optimizer, step=step, total_steps=self.total_steps)
 
     def _batches(self, purpose: str, epoch: int) -> Iterator[Batch]:
         return train_batches(
-            self.images.images,
+            self.training.images,
             batch_size=self.batch_size,
-            mean=self.images.mean,
-            std=self.images.std,
-            generator=generator(self.settings.seed, purpose, self.number, epoch),
+            mean=self.training.mean,
+            std=self.training.std,
+            generator=generator(self.training.seed, purpose, self.number, epoch),
         )
 
     def _finite_means(self, epoch: int) -> dict[str, float]:
@@ -250,7 +222,7 @@ class PhaseRun:
         return values
 
     def _step_macs_per_image(self) -> float:
-        seed_globally(self.settings.seed, "count", self.number)
+        seed_globally(self.training.seed, "count", self.number)
         batch = next(iter(self._batches("count", 0)))
         return step_macs_per_image(self.phase, self.net, batch)
 

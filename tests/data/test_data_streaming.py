@@ -21,7 +21,7 @@ from bench.errors import DataError
 from bench.method import Backbone, Budget, OptimizerSpec
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
+from bench.training.loop import Training, train
 from bench.training.reporter import Silent
 
 ZEROS, ONES = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -121,15 +121,9 @@ def test_a_killed_training_on_streamed_images_ends_in_the_same_weights(
         net = method.build(Backbone("resnet8", 3, (3, 24, 24), "A", None), method.Config())
         budget = Budget(recipe="t", epochs=2, batch_size=8, optimizer=OptimizerSpec(lr=0.05))
         checkpoint = Checkpoint(tmp_path / name, identity="x")
-        images = TrainingImages(trainable(data.train, data), data.info.mean, data.info.std)
-        train(
-            net,
-            method.phases(method.Config(), budget),
-            images=images,
-            settings=Settings(0, torch.device("cpu")),
-            checkpoint=checkpoint,
-            reporter=reporter,
-        )
+        info, images = data.info, trainable(data.train, data)
+        training = Training(images, info.mean, info.std, checkpoint, reporter=reporter)
+        train(net, method.phases(method.Config(), budget), training)
         return list(net.state_dict().values())
 
     whole = trained("whole", Silent(), workers=1)

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from baselines.resnet import DenseResNet
@@ -28,8 +27,7 @@ from bench.method import (
 from bench.networks.gated import GatedResNet
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
-from bench.training.reporter import Silent
+from bench.training.loop import Training, train
 
 
 @functools.cache
@@ -70,10 +68,12 @@ def taught(
         train(
             net,
             phases,
-            images=TrainingImages(pad_images(images, pad), info.mean, info.std),
-            settings=Settings(0, torch.device("cpu")),
-            checkpoint=Checkpoint(Path(folder) / "checkpoint.bin", identity="test"),
-            reporter=Silent(),
+            Training(
+                pad_images(images, pad),
+                info.mean,
+                info.std,
+                Checkpoint(Path(folder) / "checkpoint.bin", identity="test"),
+            ),
         )
     return net
 

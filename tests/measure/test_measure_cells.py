@@ -12,7 +12,7 @@ import torch
 from bench.measure.environment import ContentionMeter
 from bench.measure.latency.cells import MeasuredCell, cells_of
 from bench.measure.latency.profiles import PROFILES
-from bench.measure.latency.rounds import RoundSamples, Setup, Timed, Timing
+from bench.measure.latency.rounds import RoundSamples, Setup, Timing, again
 
 SETUP = Setup(torch.zeros(4, 1, 8, 8), PROFILES["publish"], torch.device("cpu"), (1,))
 
@@ -34,7 +34,7 @@ def cell_of(
     own, *_ = dense
     every = {**dense, name: parts}
     processes = [
-        [Timed({one: every[one][number] for one in every}, {one: part([]) for one in dense})]
+        [{one: every[one][number] for one in every} | {again(one): part([]) for one in dense}]
         for number in range(len(parts))
     ]
     dense_of = {one: one for one in dense} | ({} if name in dense else {name: own})

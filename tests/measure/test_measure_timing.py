@@ -12,8 +12,7 @@ import torch
 from deciding_nets import images
 from torch import Tensor
 
-from bench.errors import UnknownNameError
-from bench.measure.latency.profiles import PROFILES, Profile, profile_named
+from bench.measure.latency.profiles import PROFILES, Profile
 from bench.measure.latency.rounds import Query, queries, time_round, warm_up
 from bench.measure.modes import full_fp32, using_threads
 from bench.runtimes.contract import Run
@@ -108,11 +107,9 @@ def test_switches_are_put_back_even_after_an_error() -> None:
     assert torch.backends.cudnn.allow_tf32 == tf32
 
 
-def test_profiles_are_found_by_name() -> None:
-    assert profile_named("publish").round_s == 60 and profile_named("publish").rounds == 6
-    assert profile_named("publish").processes == 3
-    part = profile_named("publish").part
+def test_the_careful_profile_spreads_its_rounds_over_processes() -> None:
+    whole = PROFILES["publish"]
+    assert (whole.round_s, whole.rounds, whole.processes) == (60, 6, 3)
+    part = whole.part
     assert (part.rounds, part.max_time_s, part.round_s, part.processes) == (2, 200, 60, 1)
     assert all(profile.rounds >= 5 for profile in PROFILES.values())
-    with pytest.raises(UnknownNameError, match="Did you mean 'publish'"):
-        profile_named("publsh")

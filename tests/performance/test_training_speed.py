@@ -25,8 +25,7 @@ from bench.networks.gated import GatedResNet
 from bench.networks.trunk import Backbone
 from bench.phases import CrossEntropy
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, train
-from bench.training.reporter import Silent
+from bench.training.loop import Training, train
 
 pytestmark = pytest.mark.perf
 
@@ -77,6 +76,9 @@ def _batches(padded: PaddedImages) -> Iterator[object]:
     )
 
 
+CONSTANTS = ((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+
+
 def _some(cifar10: Dataset, steps: int) -> PaddedImages:
     return pad_images(cifar10.train.take(torch.arange(steps * BATCH)), 4, flip=True)
 
@@ -84,14 +86,8 @@ def _some(cifar10: Dataset, steps: int) -> PaddedImages:
 def _bench_images_per_s(padded: PaddedImages, folder: Path) -> float:
     """This project's loop, over one epoch of the same number of images, after a warm-up epoch."""
     phase = CrossEntropy("supervised", epochs=2, batch_size=BATCH, optimizer=OPTIMIZER)
-    rows, _ = train(
-        GatedResNet(RESNET32),
-        [phase],
-        images=TrainingImages(padded, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
-        settings=Settings(0, torch.device("cpu")),
-        checkpoint=Checkpoint(folder / "checkpoint", identity=str(time.time_ns())),
-        reporter=Silent(),
-    )
+    checkpoint = Checkpoint(folder / "checkpoint", identity=str(time.time_ns()))
+    rows, _ = train(GatedResNet(RESNET32), [phase], Training(padded, *CONSTANTS, checkpoint))
     (folder / "checkpoint").unlink()
     return rows[-1].images_per_s
 
@@ -158,14 +154,9 @@ def test_an_epoch_on_a_gpu_takes_a_second(name: str, cifar10: Dataset, tmp_path:
     net = method.build(RESNET32, method.Config()).to(device, memory_format=torch.channels_last)
     budget = Budget(recipe="perf", epochs=6, batch_size=BATCH, optimizer=OPTIMIZER)
     padded = pad_images(cifar10.train.to(device), 4, flip=True)
-    rows, _ = train(
-        net,
-        method.phases(method.Config(), budget),
-        images=TrainingImages(padded, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
-        settings=Settings(0, device, "bf16"),
-        checkpoint=Checkpoint(tmp_path / "checkpoint", identity="perf"),
-        reporter=Silent(),
-    )
+    checkpoint = Checkpoint(tmp_path / "checkpoint", identity="perf")
+    training = Training(padded, *CONSTANTS, checkpoint, device=device, precision="bf16")
+    rows, _ = train(net, method.phases(method.Config(), budget), training)
     print(f"\n{name}, {torch.cuda.get_device_name()}, bf16, images/s; aim {AIM_ON_A_GPU:,}:")
     print("  " + ", ".join(f"{row.phase} {row.images_per_s:,.0f}" for row in rows))
     assert rows[-1].images_per_s > AIM_ON_A_GPU / 10

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from bench.data.augment import Batch, pad_images
+from bench.data.augment import Batch, PaddedImages, pad_images
 from bench.data.images import ImageSet
 from bench.errors import CheckpointError, DivergedError
 from bench.measure.cost import unit_macs
@@ -28,7 +28,7 @@ from bench.recipes import Precision
 from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
-from bench.training.loop import Settings, TrainingImages, Watch, step_macs_per_image, train
+from bench.training.loop import Training, Watch, step_macs_per_image, train
 from bench.training.reporter import Reporter, Silent
 from methods.blockdrop import BlockDrop, BlockDropConfig
 from methods.sgad import Sgad, SgadConfig
@@ -39,14 +39,14 @@ BUDGET = Budget(
 )
 
 
-def _images() -> TrainingImages:
+def _images() -> PaddedImages:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(64) % 4
     pixels = torch.randint(0, 60, (64, 8, 8, 1), generator=generator)
     for label in range(4):
         pixels[labels == label, 2 * label : 2 * label + 2] += 150
     images = ImageSet(pixels.to(torch.uint8), labels)
-    return TrainingImages(pad_images(images, 0), (0.3,), (0.3,))
+    return pad_images(images, 0)
 
 
 class _KilledError(Exception):
@@ -74,15 +74,16 @@ def _train_phases(
     watch: Watch | None = None,
     precision: Precision = "fp32",
 ) -> tuple[list[EpochRow], list[PhaseCost]]:
-    return train(
-        net,
-        phases,
-        images=_images(),
-        settings=Settings(0, torch.device("cpu"), precision),
-        checkpoint=Checkpoint(path, identity="x"),
+    training = Training(
+        _images(),
+        (0.3,),
+        (0.3,),
+        Checkpoint(path, identity="x"),
+        precision=precision,
         reporter=reporter or Silent(),
         watch=watch,
     )
+    return train(net, phases, training)
 
 
 def _train(

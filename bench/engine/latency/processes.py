@@ -21,7 +21,7 @@ from bench.engine.supervising import WatchedProcess, packed, say, unpacked
 from bench.errors import BenchError, RunFailed
 from bench.measure.latency.cells import MeasuredCell, cells_of
 from bench.measure.latency.resources import measure_resources
-from bench.measure.latency.rounds import NetworkToTime, Progress, Setup, Timed, time_networks
+from bench.measure.latency.rounds import NetworkToTime, Progress, Setup, Timings, time_networks
 from bench.plugins import load_plugin, plugin_files
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
@@ -60,7 +60,7 @@ def measure(job: LatencyJob, place: Workplace, *, progress: Progress) -> Cells:
     """
     setup, profile = job.setup, job.setup.profile
     apart = profile.processes > 1
-    found: list[list[Timed]] = [] if apart else [time_here(job, place, progress=progress)]
+    found: list[list[Timings]] = [] if apart else [time_here(job, place, progress=progress)]
     for number in range(profile.processes if apart else 0):
         part = replace(setup, profile=profile.part, seed=setup.seed + number)
         found.append(_asked(time_here, replace(job, setup=part), place, progress=progress))
@@ -72,7 +72,7 @@ def measure(job: LatencyJob, place: Workplace, *, progress: Progress) -> Cells:
     return _with_resources(cells, job, place, progress=progress) if apart else cells
 
 
-def time_here(job: LatencyJob, place: Workplace, *, progress: Progress) -> list[Timed]:
+def time_here(job: LatencyJob, place: Workplace, *, progress: Progress) -> list[Timings]:
     """Time the networks of a job in this process, each against the dense one of its backbone."""
     networks: dict[str, NetworkToTime] = {}
     for record in job.records:

@@ -16,7 +16,7 @@ from bench.engine.decisions import rebuilt_as_recorded
 from bench.engine.evaluating import first_images
 from bench.engine.latency.processes import Cells, LatencyJob, measure, subject_name
 from bench.errors import BenchError, PluginError, RecordError
-from bench.measure.latency.profiles import profile_named
+from bench.measure.latency.profiles import PROFILES
 from bench.measure.latency.rounds import Progress, Setup
 from bench.plain_text import counted
 from bench.records.arrays import save_arrays
@@ -42,9 +42,9 @@ def time_records(
     on this machine are measured, and without `batch_sizes` those of the profile.
 
     Raises:
-        UnknownNameError: there is no such profile or runtime.
+        UnknownNameError: there is no such runtime.
     """
-    chosen = profile_named(profile)
+    chosen = PROFILES[profile]
     sizes = tuple(batch_sizes) or chosen.batch_sizes
     groups: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
     for record in records:

@@ -18,8 +18,9 @@ from bench.measure.latency.rounds import (
     Progress,
     RoundSamples,
     Setup,
-    Timed,
     Timing,
+    Timings,
+    again,
     time_networks,
 )
 from bench.measure.latency.statistics import (
@@ -69,7 +70,7 @@ def measure_latency(
 
 
 def cells_of(
-    processes: Sequence[Sequence[Timed]],
+    processes: Sequence[Sequence[Timings]],
     dense_of: Mapping[str, str],
     *,
     runtime: str,
@@ -84,8 +85,8 @@ def cells_of(
         environment = describe_environment(setup.device)
     cells: dict[str, list[MeasuredCell]] = {}
     for size, found in zip(setup.batch_sizes, zip(*processes, strict=True), strict=True):
-        known = [name for name in dense_of if all(name in one.timings for one in found)]
-        parts = {name: [one.timings[name] for one in found] for name in known}
+        known = [name for name in dense_of if all(name in one for one in found)]
+        parts = {name: [one[name] for one in found] for name in known}
         dense = {name: parts[name] for name in dict.fromkeys(dense_of.values())}
         margins = {name: _margin(found, name) for name in dense}
         for name in known:
@@ -96,9 +97,9 @@ def cells_of(
     return cells
 
 
-def _margin(found: Sequence[Timed], dense: str) -> float | None:
+def _margin(found: Sequence[Timings], dense: str) -> float | None:
     """Return the largest margin that a process saw of a dense network."""
-    pairs = [(one.timings[dense], one.again[dense]) for one in found]
+    pairs = [(one[dense], one[again(dense)]) for one in found]
     margins = [margin_of(_speedup([a], [b])) for a, b in pairs if a.rounds and b.rounds]
     return max(margins, default=None)
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from bench.errors import UnknownNameError
-
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -45,29 +43,15 @@ class Profile:
 
 
 PROFILES: Mapping[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "smoke",
-            round_s=0.04,
-            max_time_s=0.25,
-            warmup_calls=3,
-            warmup_s=0.05,
-            coverage_images=128,
-            batch_sizes=(1,),
-        ),
-        Profile("default", round_s=0.4, max_time_s=8.0),
-        Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3),
-    )
+    "smoke": Profile(
+        "smoke",
+        round_s=0.04,
+        max_time_s=0.25,
+        warmup_calls=3,
+        warmup_s=0.05,
+        coverage_images=128,
+        batch_sizes=(1,),
+    ),
+    "default": Profile("default", round_s=0.4, max_time_s=8.0),
+    "publish": Profile("publish", round_s=60.0, max_time_s=600.0, rounds=6, processes=3),
 }
-
-
-def profile_named(name: str) -> Profile:
-    """Return the profile called `name`.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    if name not in PROFILES:
-        raise UnknownNameError("latency profile", name, PROFILES)
-    return PROFILES[name]

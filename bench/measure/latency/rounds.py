@@ -92,16 +92,18 @@ class Timing:
         return np.concatenate([samples.ms_n for samples in self.rounds] or [np.empty(0)])
 
 
-class Timed(NamedTuple):
-    """All networks by name in the same rounds at one batch size, and the dense ones once more."""
+Timings = dict[str, Timing]
+"""Networks by name in the same rounds at one batch size; the dense ones twice, also as `again`."""
 
-    timings: dict[str, Timing]
-    again: dict[str, Timing]
+
+def again(dense: str) -> str:
+    """Return what the second timing of a dense network is called."""
+    return f"{dense}, again"
 
 
 def time_networks(
     networks: Mapping[str, NetworkToTime], runtime: Runtime, setup: Setup, *, progress: Progress
-) -> list[Timed]:
+) -> list[Timings]:
     """Time all networks in a runtime, in this process; return what was found at each batch size.
 
     The number of CPU threads is restored.
@@ -114,8 +116,8 @@ def time_networks(
         for name in sorted(networks, key=lambda name: networks[name].dense != name):
             progress(len(runs) / len(networks))
             runs[name] = _prepared(networks[name].net, runtime, setup)
-        dense = [name for name in runs if networks[name].dense == name]
-        return [_timed(runs, dense, size, setup, progress) for size in setup.batch_sizes]
+        runs |= {again(name): runs[name] for name in networks if networks[name].dense == name}
+        return [_timed(runs, size, setup, progress) for size in setup.batch_sizes]
 
 
 def _prepared(net: DynamicNet, runtime: Runtime, setup: Setup) -> Run | str:
@@ -133,29 +135,26 @@ def _prepared(net: DynamicNet, runtime: Runtime, setup: Setup) -> Run | str:
 
 
 def _timed(
-    runs: Mapping[str, Run | str],
-    dense: Sequence[str],
-    batch_size: int,
-    setup: Setup,
-    progress: Progress,
-) -> Timed:
-    timed, running = Timed({}, {}), list[tuple[Run, Timing]]()
+    runs: Mapping[str, Run | str], batch_size: int, setup: Setup, progress: Progress
+) -> Timings:
+    timings, running = dict[str, Timing](), list[tuple[Run, Timing]]()
     few = len(setup.images_nchw)
-    for timings, names in ((timed.timings, runs), (timed.again, dense)):
-        for name in names:
-            run = runs[name]
-            if not isinstance(run, str) and batch_size > few:
-                run = f"batches of {batch_size} need as many images; there are {few}"
-            timings[name] = Timing(run if isinstance(run, str) else "")
-            if not isinstance(run, str):
-                running.append((run, timings[name]))
+    for name, run in runs.items():
+        if isinstance(run, str):
+            timings[name] = Timing(run)
+        elif batch_size > few:
+            said = f"batches of {batch_size} need as many images; there are {few}"
+            timings[name] = Timing(said)
+        else:
+            timings[name] = Timing()
+            running.append((run, timings[name]))
     inputs = partial(_inputs, setup, batch_size)
     for done, (run, timing) in enumerate(running):
         progress(done / len(running))
         with _noting_failure(timing, batch_size):
             warm_up(run, inputs("warm-up"), profile=setup.profile, device=setup.device)
     _run_rounds(running, inputs, batch_size, setup, progress)
-    return timed
+    return timings
 
 
 def _run_rounds(
