@@ -163,13 +163,9 @@ def note_changes(spec: RunSpec, found: RunRecord | None, place: Workplace) -> No
             place.reporter.note(f"{_since(found)} Its version has not: the run counts.")
         return
     earlier = _of_other_code(spec, place)
-    if earlier is None:
-        return
-    version = earlier.spec.method_version
-    what = f"The code of '{spec.method}' has changed since the run {earlier.run}"
-    if version != spec.method_version:
-        what = f"'{spec.method}' is version {spec.method_version}, {earlier.run} is of {version}"
-    place.reporter.note(f"{what}: it is run anew.")
+    if earlier is not None:
+        what = f"The code of '{spec.method}' has changed since the run {earlier.run}"
+        place.reporter.note(f"{what}: it is run anew.")
 
 
 def _of_other_code(spec: RunSpec, place: Workplace) -> RunRecord | None:

@@ -108,7 +108,7 @@ def test_a_built_in_is_found_by_its_version_and_other_code_is_noted(
     monkeypatch.setattr(Sgad, "version", now)
     (anew,) = run(folders, "sgad", listener)
     assert anew.spec.method_version == now and anew.run != same.run
-    told_so = f"'sgad' is version {now}, {same.run} is of {Sgad.version - 1}: it is run anew."
+    told_so = f"The code of 'sgad' has changed since the run {same.run}: it is run anew."
     assert told_so in listener.notes
 
 

@@ -26,7 +26,7 @@ BUSY = "print(flush=True)\nwhile True: pass"
         (0.94, 0.10, 0.00, 1.0, 2, True),  # 1.8 of 2 cores are free
         (1.80, 0.04, 0.00, 1.0, 2, False),
         (0.99, 0.10, 0.06, 1.0, 1, True),  # the host took more than 5 %
-        (0.99, 0.10, 0.05, 1.0, 1, False),
+        (0.99, 0.10, 0.049, 1.0, 1, False),
         (0.99, 0.50, 0.00, 1.0, 1, False),  # a core is free
         (0.99, 0.53, 0.00, 1.0, 1, True),
         (0.99, 0.10, 0.00, 9.0, 1, False),  # a load of the last minute that is over
