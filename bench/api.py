@@ -38,7 +38,7 @@ from bench.records.tracking import log_records, register_point
 from bench.records.upkeep import adopt_reference
 from bench.records.upkeep import forget as forget_run
 from bench.storage import make_folder
-from bench.training.reporter import Reporter, Silent
+from bench.training.reporter import Reporter
 
 if TYPE_CHECKING:
     from bench.export.exporting import Exported, FileFormat
@@ -78,7 +78,7 @@ def run(
     Raises:
         UserError: the request cannot be served as given; nothing has been started.
     """
-    listener = reporter or Silent()
+    listener = reporter or Reporter()
     loaded = {} if data is None else {options.dataset: data}
     command = replace(_command(options, folders, listener, loaded=loaded), here=data is not None)
     for item in command.plan if forget else ():
@@ -99,7 +99,7 @@ def campaign(
     measured when all have ended. A step that cannot be served as given is a failure like any other:
     a campaign does not end at its first step.
     """
-    listener = reporter or Silent()
+    listener = reporter or Reporter()
     until = math.inf if hours is None else time.monotonic() + hours * 3600
     outcome, loaded = CommandResult(), dict[str, Dataset]()
     # The sources that a step names may be runs of the others.
@@ -245,7 +245,7 @@ def latency(
         RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
-    listener, outcome = reporter or Silent(), CommandResult()
+    listener, outcome = reporter or Reporter(), CommandResult()
     store = RunStore(folders.results)
     runs = list(runs)
     if "reference" in runs:
@@ -284,7 +284,7 @@ def evaluate(
         RecordError: a name is no finished run.
         DataError: the data set at hand is not the one a run was trained on.
     """
-    listener, outcome = reporter or Silent(), CommandResult()
+    listener, outcome = reporter or Reporter(), CommandResult()
     store = RunStore(folders.results)
     for members, place in _at_their_data(runs, folders, device, dataset, listener):
         for record in members:
@@ -317,7 +317,7 @@ def export(
     from bench.export.exporting import export_record
 
     name = finished_run(RunStore(folders.results), run).run
-    found = _at_their_data([name], folders, "cpu", dataset, reporter or Silent())
+    found = _at_their_data([name], folders, "cpu", dataset, reporter or Reporter())
     (((record,), place),) = found
     return export_record(record, place, file_format=file_format, point=point, out=out)
 

@@ -19,7 +19,7 @@ from bench.networks.trunk import Backbone
 from bench.records.store import RunStore
 from bench.runtimes.eager import Eager
 from bench.testing.synthetic import images
-from bench.training.reporter import Silent
+from bench.training.reporter import Reporter
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +35,7 @@ def test_every_method_trains_and_really_skips_on_cuda(
     data = load_dataset("digits", data_dir=tmp_path)
     asked = {"methods": (name,), "backbone": "resnet14", "recipe": "smoke", "controls": "none"}
     options = run_options({**asked, "epochs": 2, "precision": precision})
-    place = Workplace(data, RunStore(tmp_path), torch.device("cuda"), Silent())
+    place = Workplace(data, RunStore(tmp_path), torch.device("cuda"), Reporter())
     for item in make_plan(options, data.info, train_size=len(data.train), weights=None):
         if item.needs is not None:
             perform(item.needs, place)

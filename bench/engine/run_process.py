@@ -27,12 +27,12 @@ from bench.measure.environment import describe_environment
 from bench.plugins import load_plugin
 from bench.records.record import EpochRow, RunRecord
 from bench.records.store import RunStore
-from bench.training.reporter import Silent
+from bench.training.reporter import Reporter
 
 _TELL_EVERY_S = 0.2
 
 
-class _Telling(Silent):
+class _Telling(Reporter):
     """Tells its parent all of a run; of the run that it starts from, no epochs."""
 
     def __init__(self, run: str, orders: queue.SimpleQueue[str]) -> None:

@@ -1,4 +1,4 @@
-"""Who is told how a training goes: the interface, and the listener that says nothing.
+"""Who is told how a training goes: the interface, which says nothing itself.
 
 Owns no terminal; the command line brings its own reporter.
 """
@@ -44,7 +44,3 @@ class Reporter:
     def beside(self) -> Reporter:
         """Return who listens to trainings that go on at the same time as those told here."""
         return self
-
-
-class Silent(Reporter):
-    """A reporter that says nothing."""

@@ -22,7 +22,7 @@ from bench.method import Backbone, Budget, OptimizerSpec
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Training, train
-from bench.training.reporter import Silent
+from bench.training.reporter import Reporter
 
 ZEROS, ONES = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -110,11 +110,11 @@ def test_what_does_not_fit_into_memory_is_streamed_and_looked_at_once(
 def test_a_killed_training_on_streamed_images_ends_in_the_same_weights(
     photos_folder: Path, tmp_path: Path
 ) -> None:
-    class Killed(Silent):
+    class Killed(Reporter):
         def epoch_finished(self, row: object) -> None:
             raise KeyboardInterrupt
 
-    def trained(name: str, reporter: Silent, *, workers: int) -> list[Tensor]:
+    def trained(name: str, reporter: Reporter, *, workers: int) -> list[Tensor]:
         data = _load(photos_folder, workers=workers)
         seed_globally(0, "build")
         method = DenseResNet()
@@ -126,12 +126,12 @@ def test_a_killed_training_on_streamed_images_ends_in_the_same_weights(
         train(net, method.phases(method.Config(), budget), training)
         return list(net.state_dict().values())
 
-    whole = trained("whole", Silent(), workers=1)
+    whole = trained("whole", Reporter(), workers=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.training.loop._CHECKPOINT_EVERY_S", -1.0)
         with pytest.raises(KeyboardInterrupt):
             trained("killed", Killed(), workers=3)
-    continued = trained("killed", Silent(), workers=2)
+    continued = trained("killed", Reporter(), workers=2)
     assert all(torch.equal(a, b) for a, b in zip(whole, continued, strict=True))
 
 

@@ -20,7 +20,7 @@ from bench.networks.weights import Weights
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
 from bench.seeding import random_fingerprint, seed_globally
-from bench.training.reporter import Silent
+from bench.training.reporter import Reporter
 
 DIGITS = load_dataset("digits", data_dir=Path("unused"))
 FILE = "trained.safetensors"
@@ -56,7 +56,7 @@ def _brought(name: str, folder: Path, *, weights: Weights | None = None) -> str:
     spec = make_plan(run_options(asked), DIGITS.info, train_size=1000, weights=weights)[-1].spec
     if weights is None:
         spec = spec.model_copy(update={"initial": None})
-    place = Workplace(DIGITS, RunStore(folder), torch.device("cpu"), Silent(), weights)
+    place = Workplace(DIGITS, RunStore(folder), torch.device("cpu"), Reporter(), weights)
     seed_globally(spec.seed, "build")
     net = build(spec, place)
     before = random_fingerprint()

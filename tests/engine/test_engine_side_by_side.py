@@ -20,7 +20,7 @@ from bench.engine.side_by_side import Parallelism, parallelism_of
 from bench.folders import Folders
 from bench.method import METHODS
 from bench.records.store import RunStore
-from bench.training.reporter import Overall, Silent
+from bench.training.reporter import Overall, Reporter
 
 FAILS = """
 import os, signal
@@ -51,7 +51,7 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _parallelism(tmp_path: Path, **given: Any) -> Parallelism:
     options = run_options({**QUICK, **given})
-    command = api._command(options, Folders(tmp_path, tmp_path), Silent(), loaded={})
+    command = api._command(options, Folders(tmp_path, tmp_path), Reporter(), loaded={})
     return parallelism_of(list(side_by_side._tasks([command]).values()))
 
 

@@ -14,7 +14,7 @@ from bench import api
 from bench.cli import app
 from bench.folders import Folders
 from bench.options import RunOptions, read_options
-from bench.training.reporter import Reporter, Silent
+from bench.training.reporter import Reporter
 
 QUICK = {"backbone": "resnet8", "recipe": "smoke", "controls": "none"} | {
     "latency": "off",
@@ -22,7 +22,7 @@ QUICK = {"backbone": "resnet8", "recipe": "smoke", "controls": "none"} | {
 }
 
 
-class Heard(Silent):
+class Heard(Reporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
 

@@ -29,7 +29,7 @@ from bench.records.record import EpochRow, PhaseCost
 from bench.seeding import seed_globally
 from bench.training.checkpoint import Checkpoint
 from bench.training.loop import Training, Watch, step_macs_per_image, train
-from bench.training.reporter import Reporter, Silent
+from bench.training.reporter import Reporter
 from methods.blockdrop import BlockDrop, BlockDropConfig
 from methods.sgad import Sgad, SgadConfig
 
@@ -53,7 +53,7 @@ class _KilledError(Exception):
     pass
 
 
-class _KillAfter(Silent):
+class _KillAfter(Reporter):
     def __init__(self, epochs: int) -> None:
         self.left = epochs
 
@@ -80,7 +80,7 @@ def _train_phases(
         (0.3,),
         Checkpoint(path, identity="x"),
         precision=precision,
-        reporter=reporter or Silent(),
+        reporter=reporter or Reporter(),
         watch=watch,
     )
     return train(net, phases, training)
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_the_work_redone(
         assert position is not None
         Checkpoint(path, identity="y").save(position)
     notes: list[str] = []
-    reporter = Silent()
+    reporter = Reporter()
     reporter.note = notes.append  # type: ignore[method-assign]
     again, _ = _train(Sgad(), SgadConfig(), path, reporter=reporter)
     assert len(notes) == 1

@@ -26,7 +26,7 @@ from bench.plugins import load_plugin, plugin_files
 from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.runtimes.contract import RUNTIMES
-from bench.training.reporter import Silent
+from bench.training.reporter import Reporter
 
 # Every larger tensor gets pages of its own, given back when it is freed: the resident set is then
 # what is alive, not what the C library kept.
@@ -100,27 +100,22 @@ def _with_resources(
     for done, (record, number) in enumerate(subjects):
         progress(done / len(subjects))
         name = subject_name(record, record.points[number].name)
-        found[name] = [
-            cell._replace(record=cell.record.model_copy(update=values))
-            for cell in cells.get(name, [])
-            for values in [_resources_apart(cell, record, number, job, place)]
-        ]
+        own = replace(job, records=[record])
+        found[name] = [_with_own(cell, number, own, place) for cell in cells.get(name, [])]
     return found
 
 
-def _resources_apart(
-    cell: MeasuredCell, record: RunRecord, number: int, job: LatencyJob, place: Workplace
-) -> Mapping[str, Any]:
-    if cell.record.latency_ms is None:
-        return {"memory_reason": "not timed"}
-    setup = replace(job.setup, batch_sizes=(cell.record.batch_size,))
-    own = replace(job, records=[record], setup=setup)
-    try:
-        ask = partial(_resources_here, number=number)
-        found: Mapping[str, Any] = _asked(ask, own, place, variables=_ALLOCATION)
-        return found
-    except RunFailed as error:
-        return {"memory_reason": error.message}
+def _with_own(cell: MeasuredCell, number: int, job: LatencyJob, place: Workplace) -> MeasuredCell:
+    """Return the cell of operating point `number` of the only record with its resources."""
+    values: Mapping[str, Any] = {"memory_reason": "not timed"}
+    if cell.record.latency_ms is not None:
+        setup = replace(job.setup, batch_sizes=(cell.record.batch_size,))
+        task = partial(_resources_here, number=number)
+        try:
+            values = _asked(task, replace(job, setup=setup), place, variables=_ALLOCATION)
+        except RunFailed as error:
+            values = {"memory_reason": error.message}
+    return cell._replace(record=cell.record.model_copy(update=values))
 
 
 def _resources_here(
@@ -168,7 +163,7 @@ def main() -> None:
     # Networks are rebuilt from the description of the data alone.
     blank = torch.zeros(0, info.height, info.width, info.channels, dtype=torch.uint8)
     none = ImageSet(blank, torch.zeros(0, dtype=torch.int64))
-    reporter = Silent()
+    reporter = Reporter()
     reporter.note = partial(say, "note")  # type: ignore[method-assign]
     dataset, store = Dataset(info, none, none), RunStore(results_dir)
     try:
