@@ -12,23 +12,23 @@ import torch
 from bench.measure.environment import ContentionMeter
 from bench.measure.latency.cells import MeasuredCell, cells_of
 from bench.measure.latency.profiles import PROFILES
-from bench.measure.latency.rounds import RoundSamples, Setup, Timing, again
+from bench.measure.latency.rounds import NetworkTiming, RoundSamples, Setup, again
 
 SETUP = Setup(torch.zeros(4, 1, 8, 8), PROFILES["publish"], torch.device("cpu"), (1,))
 
 
-def part(rounds: Sequence[Sequence[float]], **seen: Any) -> Timing:
+def part(rounds: Sequence[Sequence[float]], **seen: Any) -> NetworkTiming:
     """What one process measured at batch 1; without rounds it has failed."""
     meter = ContentionMeter(2, wall_s=1.0, **seen)
     samples = [
         RoundSamples(np.array(times), np.arange(len(times), dtype=np.int32)[:, None])
         for times in rounds
     ]
-    return Timing("" if rounds else "oom at batch size 1", samples, meter)
+    return NetworkTiming("" if rounds else "oom at batch size 1", samples, meter)
 
 
 def cell_of(
-    parts: Sequence[Timing], dense: dict[str, Sequence[Timing]], name: str = "own"
+    parts: Sequence[NetworkTiming], dense: dict[str, Sequence[NetworkTiming]], name: str = "own"
 ) -> MeasuredCell:
     """The cell of `name`, whose dense network is the first."""
     own, *_ = dense
@@ -97,7 +97,7 @@ def test_without_a_baseline_there_is_a_time_and_no_ratio() -> None:
 
 def test_ratios_to_other_dense_networks_stand_beside_the_own_one() -> None:
     own = [part([[2.0, 2.0]]), part([[3.0]])]
-    dense: dict[str, Sequence[Timing]] = {
+    dense: dict[str, Sequence[NetworkTiming]] = {
         "resnet32-A": [part([[4.0, 4.0]]), part([[6.0]])],
         "resnet20-A": [part([[3.0, 3.0]]), part([[4.5]])],
         "failed": [part([[3.0, 3.0]]), part([])],

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from bench.measure.environment import describe_environment
 from bench.measure.latency.rounds import (
+    NetworkTiming,
     NetworkToTime,
     Progress,
     RoundSamples,
     Setup,
-    Timing,
     Timings,
     again,
     time_networks,
@@ -40,7 +40,7 @@ from bench.records.record import Environment, LatencyCell, OtherDense
 from bench.runtimes.contract import Runtime
 
 _NO_PASS = "not measured with this profile"
-Parts = Sequence[Timing]
+Parts = Sequence[NetworkTiming]
 """One network at one batch size as each process measured it. All rounds count alike; one that
 failed in a process has none."""
 

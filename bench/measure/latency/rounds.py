@@ -79,7 +79,7 @@ class RoundSamples(NamedTuple):
 
 
 @dataclass(slots=True)
-class Timing:
+class NetworkTiming:
     """What one process measures of one network at one batch size; without rounds it has failed."""
 
     failure: str = ""
@@ -92,7 +92,7 @@ class Timing:
         return np.concatenate([samples.ms_n for samples in self.rounds] or [np.empty(0)])
 
 
-Timings = dict[str, Timing]
+Timings = dict[str, NetworkTiming]
 """Networks by name in the same rounds at one batch size; the dense ones twice, also as `again`."""
 
 
@@ -137,16 +137,16 @@ def _prepared(net: DynamicNet, runtime: Runtime, setup: Setup) -> Run | str:
 def _timed(
     runs: Mapping[str, Run | str], batch_size: int, setup: Setup, progress: Progress
 ) -> Timings:
-    timings, running = dict[str, Timing](), list[tuple[Run, Timing]]()
+    timings, running = dict[str, NetworkTiming](), list[tuple[Run, NetworkTiming]]()
     few = len(setup.images_nchw)
     for name, run in runs.items():
         if isinstance(run, str):
-            timings[name] = Timing(run)
+            timings[name] = NetworkTiming(run)
         elif batch_size > few:
             said = f"batches of {batch_size} need as many images; there are {few}"
-            timings[name] = Timing(said)
+            timings[name] = NetworkTiming(said)
         else:
-            timings[name] = Timing()
+            timings[name] = NetworkTiming()
             running.append((run, timings[name]))
     inputs = partial(_inputs, setup, batch_size)
     for done, (run, timing) in enumerate(running):
@@ -158,7 +158,7 @@ def _timed(
 
 
 def _run_rounds(
-    running: Sequence[tuple[Run, Timing]],
+    running: Sequence[tuple[Run, NetworkTiming]],
     inputs: Callable[[int], Iterator[Query]],
     batch_size: int,
     setup: Setup,
@@ -180,7 +180,7 @@ def _run_rounds(
 
 
 @contextmanager
-def _noting_failure(timing: Timing, batch_size: int) -> Iterator[None]:
+def _noting_failure(timing: NetworkTiming, batch_size: int) -> Iterator[None]:
     """Let an error end the measurement of one network and nothing else."""
     try:
         with torch.inference_mode():
