@@ -209,9 +209,10 @@ def _measured_row(row: Row) -> tuple[str, ...]:
 
 def _speedup(row: Row, size: int) -> str:
     cell = row.timing(size)
-    if cell is None or cell.speedup is None:
+    if cell is None or cell.speedup is None or cell.speedup_interval is None:
         return ""
-    return f"{cell.speedup:.2f} ({cell.speedup_low:.2f} to {cell.speedup_high:.2f})"
+    ends = cell.speedup_interval
+    return f"{cell.speedup:.2f} ({ends.low:.2f} to {ends.high:.2f})"
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.errors import ConfigError, UnknownNameError
+from bench.plain_text import counted, one_line
+from bench.records.record import LatencyCell
 
 BATCH_SIZES = (1, 256)
 """The batch sizes that tables and verdicts speak of."""
@@ -21,39 +23,14 @@ MAIN_RUNTIME = "eager"
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """One latency cell as tables need it: milliseconds per image, ratios to the dense network.
-
-    `realised` is the speed-up over the ideal one, 1 / nFLOPs. `reason` says why there is no time.
-    """
-
-    runtime: str
-    batch_size: int
-    latency_ms: float | None
-    reason: str
-    speedup: float | None
-    speedup_low: float | None
-    speedup_high: float | None
-    realised: float | None
-    verdict: str | None
-    contended: bool | None
-    profile: str | None
-    memory_mib: float | None
-    energy_mj: float | None
-    device: str
-    dense_ms: float | None
-    first_ms: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """One operating point of a run. None where a value was not measured; texts are on one line.
 
     Fractions are 0-1, `macs` per image. `static`: every image runs the same and nothing decides;
     `dense`: it is a static network that runs all of its backbone, and no control. `gated_blocks` is
     their number. `total_*` contain what a run started from; `known_dense_epochs` is what is known
-    of that, and `outside` where it began if the rest is not. `timings` has each runtime and batch
-    size, the main runtime first.
+    of that, and `outside` where it began if the rest is not. `timings` has the latency cell of each
+    runtime and batch size, the main runtime first.
     """
 
     run: str
@@ -104,7 +81,7 @@ class Row:
     known_dense_epochs: float | None = None
     total_dense_epochs: float | None = None
     outside: str | None = None
-    timings: tuple[Timing, ...] = ()
+    timings: tuple[LatencyCell, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -124,7 +101,7 @@ class Row:
         """The runtime that is shown where there is room for one."""
         return self.timings[0].runtime if self.timings else None
 
-    def timing(self, batch_size: int, runtime: str | None = None) -> Timing | None:
+    def timing(self, batch_size: int, runtime: str | None = None) -> LatencyCell | None:
         """Return the cell of this batch size in a runtime, without one in the main runtime."""
         wanted = (batch_size, runtime or self.runtime)
         found = (t for t in self.timings if (t.batch_size, t.runtime) == wanted)
@@ -136,7 +113,7 @@ class Row:
             return self.status
         cell = self.timing(batch_size, runtime)
         alone = "timed without a dense network in the same rounds"
-        return NOT_TIMED if cell is None else cell.reason or alone
+        return NOT_TIMED if cell is None else one_line(cell.reason) or alone
 
 
 KEYS = (
@@ -173,20 +150,36 @@ def flat(row: Row) -> dict[str, Any]:
     for size, suffix in zip(BATCH_SIZES, ("", "_b256"), strict=True):
         cell = row.timing(size)
         if cell is not None:
-            values |= _flat_cell(cell, _OF_MAIN)
+            values |= _flat_cell(cell, row, _OF_MAIN)
         if row.point is not None:
-            values[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else cell.reason
+            values[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else one_line(cell.reason)
     if (alone := row.timing(1)) is not None:
-        values |= {"latency_device": alone.device, "latency_dense_ms": alone.dense_ms}
+        values |= {"latency_device": place_in_words(alone), "latency_dense_ms": alone.dense_ms}
         values["first_ms"] = alone.first_ms
     for cell in row.timings:
         values["by_runtime"] = values["by_runtime"] or {}
-        values["by_runtime"].setdefault(cell.runtime, {}).update(_flat_cell(cell, _OF_EACH))
+        values["by_runtime"].setdefault(cell.runtime, {}).update(_flat_cell(cell, row, _OF_EACH))
     return {k: list(value) if isinstance(value, tuple) else value for k, value in values.items()}
 
 
-def _flat_cell(cell: Timing, names: Sequence[str]) -> dict[str, Any]:
-    return {f"{name}_b{cell.batch_size}": getattr(cell, name) for name in names}
+def _flat_cell(cell: LatencyCell, row: Row, names: Sequence[str]) -> dict[str, Any]:
+    """Return `names` of a cell; `realised` is the speed-up over the ideal one, 1 / nFLOPs."""
+    interval, timed = cell.speedup_interval, cell.latency_ms is not None
+    derived = {
+        "speedup_low": interval and interval.low,
+        "speedup_high": interval and interval.high,
+        "realised": cell.speedup and cell.speedup * (row.nflops or 0.0),
+        "contended": cell.contended if timed else None,
+        "profile": one_line(cell.profile) if timed else None,
+        "energy_mj": cell.energy_mj_per_image,
+    }
+    found = {name: derived[name] if name in derived else getattr(cell, name) for name in names}
+    return {f"{name}_b{cell.batch_size}": value for name, value in found.items()}
+
+
+def place_in_words(cell: LatencyCell) -> str:
+    """Return where a cell was measured, such as "cpu, 1 thread"."""
+    return one_line(f"{cell.device}, {counted(cell.threads, 'thread')}")
 
 
 def in_order(runtimes: Iterable[str]) -> list[str]:

@@ -13,9 +13,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from bench.config import RunSpec, canonical_json, without_seed
-from bench.plain_text import counted, one_line
+from bench.plain_text import one_line
 from bench.records.record import LatencyCell, PointRecord, RunRecord
-from bench.report.data.row import BATCH_SIZES, Row, Timing, in_order
+from bench.report.data.row import BATCH_SIZES, Row, in_order
 
 _CARE = {"smoke": 1, "default": 2, "publish": 3}
 """How careful a profile of latency is."""
@@ -81,10 +81,10 @@ def _tamed(value: Any) -> Any:
     return one_line(value) if isinstance(value, str) else value
 
 
-def _shared(part: BaseModel | None, names: Sequence[str] = Row.__slots__) -> dict[str, Any]:
-    """Return the fields of a part of a record whose name is one of `names`."""
+def _shared(part: BaseModel | None) -> dict[str, Any]:
+    """Return the fields of a part of a record that a row has by the same name."""
     known = () if part is None else type(part).model_fields
-    return {name: getattr(part, name) for name in names if name in known}
+    return {name: getattr(part, name) for name in Row.__slots__ if name in known}
 
 
 def _of_run(record: RunRecord) -> dict[str, Any]:
@@ -155,32 +155,12 @@ def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
         "static": static,
         "dense": static and whole and record.role != "control",
         "timings": tuple(
-            _timing(cell, point)
+            cell
             for runtime in in_order({cell.runtime for cell in point.latency})
             for size in BATCH_SIZES
             if (cell := newest_cell(point.latency, size, runtime)) is not None
         ),
     }
-
-
-def _timing(cell: LatencyCell, point: PointRecord) -> Timing:
-    ratio, interval = cell.speedup, cell.speedup_interval
-    known = cell.latency_ms is not None
-    found = _shared(cell, Timing.__slots__) | {
-        "speedup_low": None if interval is None else interval.low,
-        "speedup_high": None if interval is None else interval.high,
-        "realised": None if ratio is None else ratio * point.nflops,
-        "contended": cell.contended if known else None,
-        "profile": cell.profile if known else None,
-        "energy_mj": cell.energy_mj_per_image,
-        "device": place_in_words(cell),
-    }
-    return Timing(**{key: _tamed(value) for key, value in found.items()})
-
-
-def place_in_words(cell: LatencyCell) -> str:
-    """Return where a cell was measured, such as "cpu, 1 thread"."""
-    return one_line(f"{cell.device}, {counted(cell.threads, 'thread')}")
 
 
 def newest_cell(cells: Sequence[LatencyCell], batch_size: int, runtime: str) -> LatencyCell | None:

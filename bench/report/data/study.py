@@ -17,10 +17,10 @@ import numpy.typing as npt
 from bench.analysis.statistics import Bounds, sample_sd, t_interval, wilson_interval
 from bench.plain_text import one_line
 from bench.records.arrays import Arrays, numbers_in, read_arrays
-from bench.records.record import PointRecord, RunRecord
+from bench.records.record import LatencyCell, PointRecord, RunRecord
 from bench.records.store import RunStore
 from bench.report.data.budgets import TrainingBudget
-from bench.report.data.row import Row, Timing
+from bench.report.data.row import Row
 from bench.report.data.rows import rows
 
 G = TypeVar("G", bound="SeedGroup")
@@ -96,7 +96,7 @@ class SeedGroup:
         """Return the mean over the rows that have a value, or None."""
         return _mean(getattr(row, key) for row in self.rows)
 
-    def timings(self, batch_size: int, runtime: str) -> list[Timing]:
+    def timings(self, batch_size: int, runtime: str) -> list[LatencyCell]:
         """Return the cells of the seeds."""
         cells = (row.timing(batch_size, runtime) for row in self.rows)
         return [cell for cell in cells if cell is not None]

@@ -7,8 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from bench.plain_text import slug
-from bench.report.data.row import runtimes_of
-from bench.report.data.rows import place_in_words
+from bench.report.data.row import place_in_words, runtimes_of
 from bench.report.data.study import Study
 from bench.report.figures.chart import (
     CONTENDED_NOTE,

@@ -20,7 +20,7 @@ from bench.errors import UnknownNameError
 from bench.plain_text import counted
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.data.budgets import footnotes
-from bench.report.data.row import NOT_APPLICABLE, Row, runtimes_of
+from bench.report.data.row import NOT_APPLICABLE, Row, place_in_words, runtimes_of
 from bench.report.data.study import SeedGroup, group_seeds, without_restated
 
 X = Literal["nflops", "macs", "latency_ms"]
@@ -185,7 +185,8 @@ class ParetoData:
     def devices(self) -> list[str]:
         """Where the times were measured."""
         groups = (placed.group for placed in self.placed)
-        return sorted({cell.device for of in groups for cell in of.timings(1, self.runtime)})
+        cells = (cell for of in groups for cell in of.timings(1, self.runtime))
+        return sorted(set(map(place_in_words, cells)))
 
     @property
     def x_label(self) -> str:

@@ -15,10 +15,19 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
-from bench.plain_text import counted
+from bench.plain_text import counted, one_line
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.data.budgets import footnotes, spent
-from bench.report.data.row import BATCH_SIZES, EXTRAS, KEYS, MAIN_RUNTIME, Row, flat, runtimes_of
+from bench.report.data.row import (
+    BATCH_SIZES,
+    EXTRAS,
+    KEYS,
+    MAIN_RUNTIME,
+    Row,
+    flat,
+    place_in_words,
+    runtimes_of,
+)
 from bench.report.data.study import SeedGroup, group_seeds, without_restated
 from bench.report.figures.chart import CONTENDED_NOTE, DAGGER
 from bench.report.tables import cells
@@ -171,7 +180,8 @@ def _speed(group: SeedGroup, runtime: str, size: int) -> str:
 def _interval(group: SeedGroup, runtime: str, size: int) -> str:
     """Return the interval of a speed-up; of several seeds, from the lowest end to the highest."""
     timings = group.timings(size, runtime)
-    ends = [e for c in timings for e in (c.speedup_low, c.speedup_high) if e is not None]
+    found = [cell.speedup_interval for cell in timings if cell.speedup_interval is not None]
+    ends = [end for interval in found for end in (interval.low, interval.high)]
     return f"{min(ends):.2f} to {max(ends):.2f}" if ends else ""
 
 
@@ -185,11 +195,11 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     yield _MARK_NOTE
     if any(cell.contended for cell in timings):
         yield CONTENDED_NOTE
-    profiles = sorted({cell.profile for cell in timings if cell.profile})
+    profiles = sorted({cell.profile for cell in timings})
     for profile in profiles if len(profiles) > 1 else ():
         of = {row.method for row in rows for cell in row.timings if cell.profile == profile}
-        yield f"latency profile {profile}: {', '.join(sorted(of))}"
-    devices = sorted({cell.device for cell in timings})
+        yield f"latency profile {one_line(profile)}: {', '.join(sorted(of))}"
+    devices = sorted(set(map(place_in_words, timings)))
     alone = "" if len(devices) == 1 else " (compare within one machine only)"
     yield f"latency on {'; '.join(devices)}{alone}"
 
