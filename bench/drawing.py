@@ -196,5 +196,5 @@ def draw_sweep(sweep: SweepRecord, records: Sequence[RunRecord], folders: Folder
         return DrawnFront([], None)
     target = folders.results / "figures" / f"sweep-{slug(sweep.name)}.png"
     if can_draw():
-        write_chart(front_chart(sweep, found), target)
+        write_chart(front_chart(found), target)
     return DrawnFront(front_lines(found), target if can_draw() else None)

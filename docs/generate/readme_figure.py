@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.records.store import RunStore
 from bench.report.data.rows import rows as rows_of
-from bench.report.figures.chart import DENSE, Chart, Label, Legend, Line, Marks, Panel, mark_of
+from bench.report.figures.chart import DENSE, Chart, Label, Line, Marks, Panel, mark_of
 from bench.report.figures.draw import write_chart
 from bench.report.verdicts.tables import best_settings, fastest_runtime
 from bench.report.verdicts.verdicts import MethodVerdict
@@ -70,11 +70,10 @@ def draw_figure(
         y_limits=(floor if below else None, None),
         labels=tuple(Label(*place, name) for name, place in labels.items()),
     )
-    legend = Legend("best setting of each", ("static networks", *sorted(named, reverse=True)))
     title = finding(verdicts, verdicts[0].on("time at batch 1", runtime).axis)
     outside = {"cheaper operating points below the view": below, "slower than the view": slower}
     notes = (f"{where}: {', '.join(names)}" for where, names in outside.items() if names)
-    chart = Chart(title, (panel,), tuple(notes), legends=(legend,), size_in=(9.6, 5.2))
+    chart = Chart(title, (panel,), tuple(notes), size_in=(9.6, 5.2))
     write_chart(chart, target)
 
 

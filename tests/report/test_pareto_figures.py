@@ -19,7 +19,7 @@ from bench.records.published import PublishedPoint, load_published
 from bench.records.record import RunRecord
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
-from bench.report.figures.chart import Marks, greyed, styles
+from bench.report.figures.chart import Marks, styles
 from bench.report.figures.draw import draw, save_figure, wrapped
 from bench.report.page.html import pareto_page
 from bench.report.pareto.chart import pareto_chart
@@ -97,11 +97,11 @@ def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it() -> 
     assert pareto_data(rows(made), x="nflops").heights == (None, None)
     bad = run("cdl", 0.60, 0.3, "resnet32")
     data = pareto_data(rows([*made, bad]), x="nflops")
-    assert data.below_view == ["cdl (60.0 %)"]
+    assert data.below_view == ["cdl"]
     figure = pareto_figure(rows([*made, bad]))
     low, high = figure.axes[0].get_ylim()
     assert 85 < low < 91 and 93 < high < 97
-    assert "below the view: cdl (60.0 %)" in words(figure)
+    assert "below the view: cdl" in words(figure)
     many = [run(f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
     assert pareto_data(rows([*made, *many]), x="nflops").heights == (None, None), (
         "they are the picture"
@@ -114,11 +114,11 @@ def test_synthetic_data_is_stamped() -> None:
     assert "Synthetic data: not a result" in pareto_page(rows([record]))
 
 
-def test_published_points_have_a_legend_of_their_own(ours: list[Row]) -> None:
+def test_published_points_are_hollow_and_named_as_such(ours: list[Row]) -> None:
     published = load_published("cifar10", "resnet32")
     figure = pareto_figure(ours, published=published)
-    titles = [legend.get_title().get_text() for legend in figure.legends]
-    assert titles == ["our runs", "published (other recipes)"]
+    (legend,) = figure.legends
+    assert "published: SGAD" in [text.get_text() for text in legend.get_texts()]
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert len(hollow) == sum(point.plottable for point in published)
 
@@ -161,13 +161,13 @@ def test_labels_and_legends_cover_neither_each_other_nor_data(ours: list[Row]) -
     for i, one in enumerate(labels):
         assert not any(one.overlaps(other) for other in labels[i + 1 :])
     title = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
-    assert len(figure.legends) == 2
+    assert len(figure.legends) == 1
     for legend in (legend.get_window_extent() for legend in figure.legends):
         assert not legend.overlaps(figure.axes[0].bbox) and not legend.overlaps(title)
         assert figure.bbox.x1 >= legend.x1
 
 
-def test_names_without_room_are_left_out_and_counted() -> None:
+def test_names_without_room_are_left_out() -> None:
     made = [run(f"method{n:02d}", 0.9 + n / 1e5, 0.7, "resnet32") for n in range(20)]
     figure = pareto_figure(rows(made))
     labels = boxes(figure)
@@ -176,7 +176,6 @@ def test_names_without_room_are_left_out_and_counted() -> None:
         across = min(a.x1, b.x1) - max(a.x0, b.x0)
         up = min(a.y1, b.y1) - max(a.y0, b.y0)
         assert max(across, 0) * max(up, 0) <= 0.03 * a.width * a.height
-    assert f"names left out for lack of room: {20 - len(labels)}; see the table" in words(figure)
 
 
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
@@ -215,7 +214,6 @@ def test_methods_differ_in_colour_and_mark() -> None:
     found = styles(names, theirs=["Method-0", "foreign"])
     assert len({(s.colour, s.mark) for s in found.values()}) == 13
     assert all(a.mark != b.mark for a, b in itertools.pairwise(found.values()))
-    assert greyed("#000000") != "#000000"
 
 
 def test_the_page_has_language_title_heading_and_tables(ours: list[Row]) -> None:
@@ -264,27 +262,8 @@ def test_latencies_of_two_machines_are_not_compared_silently() -> None:
         make_record(m, points=(make_point(latency=(make_cell(latency_ms=1.0, device=d),)),))
         for m, d in (("sgad", "cpu"), ("skipnet", "cuda"))
     ]
-    notes = notes_of(records)
+    notes = list(pareto_data(rows(records), x="latency_ms").notes())
     assert "latencies come from different machines: compare within one only" in notes
-
-
-def test_latencies_of_two_measurements_come_with_how_far_their_clocks_were_apart() -> None:
-    def timed(method: str, backbone: str, dense_ms: float) -> RunRecord:
-        cell = make_cell(latency_ms=1.0, speedup=1.5, dense_ms=dense_ms)
-        return make_record(method, backbone=backbone, points=(make_point(latency=(cell,)),))
-
-    # The smaller dense network has a time of its own in the same rounds.
-    together = [timed("sgad", "resnet32", 2.04), timed("skipnet", "resnet20", 1.31)]
-    assert not any("measurements" in note for note in notes_of(together))
-    apart = [*together, timed("act", "resnet32", 2.31)]
-    assert (
-        "timed in 2 measurements, in which the dense resnet32 took 2.04 to 2.31 ms: where that"
-        " differs, compare speed-ups" in notes_of(apart)
-    )
-
-
-def notes_of(records: list[RunRecord]) -> list[str]:
-    return list(pareto_data(rows(records), x="latency_ms").notes())
 
 
 def crowd() -> list[Row]:
@@ -311,9 +290,7 @@ def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full() -> 
     figure = pareto_figure(many)
     text = words(figure).replace("\n", " ")
     assert "11 of 102 networks in full" in text
-    # One name of a method, its most accurate; the legend has both methods.
-    assert "v90" in text
-    assert not re.search(r"v[1-8]0\b", text)
+    assert "v90" in text and not re.search(r"v[1-9][1-9]\b", text)
     assert {"sgad", "blockdrop", "dense networks"} <= set(words(figure).split("\n"))
 
 
@@ -347,13 +324,3 @@ def test_points_of_one_entry_keep_their_own_bars_and_words(ours: list[Row]) -> N
 
 def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
     assert wrapped("it keeps 99.0 % of it", 13) == "it keeps\n99.0 % of it"
-
-
-def test_legends_of_many_methods_do_not_meet() -> None:
-    names = [f"method{number}" for number in range(18)]
-    found = [run("resnet", 0.92, 1.0, "resnet32")]
-    found += [run(name, 0.9, 0.5, "resnet32") for name in names]
-    figure = pareto_figure(rows(found), published=load_published("cifar10", "resnet32"))
-    figure.draw_without_rendering()
-    ours, theirs = (legend.get_window_extent() for legend in figure.legends)
-    assert theirs.y1 < ours.y0

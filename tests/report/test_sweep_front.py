@@ -59,7 +59,7 @@ def test_the_front_is_chosen_by_held_out_images_and_measured_on_test_images(
     assert found.worth.hypervolume == pytest.approx(test, abs=0.01)
     assert found.worth.bounds.low < found.worth.hypervolume < found.worth.bounds.high
     assert "--methods sgad --set sgad.gamma=0.1" in "\n".join(front_lines(found))
-    assert front_chart(sweep, found).title.startswith("Front of 2 points among 3 tried settings")
+    assert front_chart(found).title.startswith("Front of 2 points among 3 tried settings")
 
 
 def test_without_records_a_front_has_no_interval_and_says_why(results: ResultsFolder) -> None:

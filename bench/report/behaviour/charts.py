@@ -13,20 +13,7 @@ from bench.plain_text import one_line
 from bench.records.published import canonical_name
 from bench.records.record import PointRecord
 from bench.report.behaviour.numbers import Behaviour, PointBehaviour
-from bench.report.figures.chart import (
-    GREY,
-    Band,
-    Bars,
-    Chart,
-    Line,
-    Marks,
-    Panel,
-    Series,
-    Shade,
-    Style,
-    Text,
-    styles,
-)
+from bench.report.figures.chart import GREY, Bars, Chart, Line, Marks, Panel, Series, Style, styles
 
 _BINS = 40
 
@@ -55,40 +42,27 @@ def _styled(points: Sequence[PointBehaviour]) -> list[tuple[PointBehaviour, Styl
 
 def _rates(points: Sequence[PointBehaviour]) -> Panel:
     first = points[0].point
-    series: list[Series] = [*_always_run(first)]
+    names = list(first.block_rates)
+    fixed = tuple(float(n) for n, name in enumerate(names) if name not in first.gated_blocks)
+    series: list[Series] = [Bars(fixed, (1.0,) * len(fixed), 1.0, GREY, 0.2)]
     for shown, style in _styled(points):
-        point = shown.point
-        rates = tuple(point.block_rates.values())
+        rates, label = tuple(shown.point.block_rates.values()), point_label(shown.point)
         places = tuple(map(float, range(len(rates))))
-        tips = tuple(f"{n}: {100 * r:.1f} % of the images" for n, r in point.block_rates.items())
-        if len(points) == 1:
-            series.append(Bars(places, rates, 0.8, style.colour))
-            series.append(Marks(places, rates, Style(style.colour, "_"), tips=tips, size=5))
-            dead = [n for n, name in enumerate(point.block_rates) if name in point.dead_blocks]
-            series += [Text(n, 0.05, "never") for n in dead]
-        else:
-            name = point_label(point)
-            series.append(Marks(places, rates, style, name, tips=tips, joined=True, size=6))
+        tips = tuple(f"{n}: {100 * r:.1f} %" for n, r in shown.point.block_rates.items())
+        series.append(Marks(places, rates, style, label, tips=tips, joined=True, size=6))
     return Panel(
         tuple(series),
         x_label="block, in order of execution (grey: always runs)",
         y_label="share of images that run it",
-        x_limits=(-0.7, len(first.block_rates) - 0.3),
+        x_limits=(-0.7, len(names) - 0.3),
         y_limits=(-0.04, 1.06),
         whole_x=True,
     )
 
 
-def _always_run(point: PointRecord) -> list[Shade]:
-    fixed = [n for n, name in enumerate(point.block_rates) if name not in point.gated_blocks]
-    return [Shade(n - 0.5, n + 0.5) for n in fixed]
-
-
 def _gradients(behaviour: Behaviour) -> Panel:
-    first = behaviour.points[0].point
-    of_dense = behaviour.dense.of_block or {}
-    dense = _by_place(first, of_dense)
-    series: list[Series] = [*_always_run(first), Bars(*dense, 0.8, GREY)]
+    first, of_dense = behaviour.points[0].point, behaviour.dense.of_block or {}
+    series: list[Series] = [Bars(*_by_place(first, of_dense), 0.8, GREY)]
     for shown, style in _styled(behaviour.points):
         own = _by_place(shown.point, shown.point.block_gradients)
         tips = tuple(f"{value:.2e}" for value in own[1])
@@ -125,7 +99,7 @@ def _costs(points: Sequence[PointBehaviour]) -> Panel:
         heights = tuple((counts / len(share_n)).tolist())
         series.append(Bars(tuple(middles.tolist()), heights, width, style.colour, 0.6))
         mean = float(share_n.mean())
-        series.append(Line((mean, mean), (0, max(heights)), style.colour, "", 1.5, "dashed"))
+        series.append(Line((mean, mean), (0, max(heights)), style.colour, dash="dashed"))
     return Panel(
         tuple(series),
         x_label="MACs per image / dense network",
@@ -141,12 +115,12 @@ def _difficulty(points: Sequence[PointBehaviour]) -> Panel:
     for shown, style in _styled(points):
         if shown.by_difficulty is None:
             continue
-        low, _, high, mean = (tuple(column.tolist()) for column in shown.by_difficulty.T)
+        low, high, mean = (tuple(column.tolist()) for column in shown.by_difficulty.T)
         tenths = tuple(float(n) for n in range(1, len(mean) + 1))
         tips = tuple(f"tenth {n:.0f}: {value:.3f}" for n, value in zip(tenths, mean, strict=True))
-        if len(points) == 1:
-            series.append(Band(tenths, low, high, style.colour))
-        series.append(Marks(tenths, mean, style, tips=tips, joined=True, size=6))
+        # The bars of several networks would cover each other.
+        bars = {"low": low, "high": high} if len(points) == 1 else {}
+        series.append(Marks(tenths, mean, style, tips=tips, joined=True, size=6, **bars))
     largest = [float(shown.share_n.max()) for shown in points if shown.share_n is not None]
     return Panel(
         tuple(series),

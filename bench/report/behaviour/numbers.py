@@ -28,7 +28,7 @@ from bench.report.data.study import Network, Study
 
 Numbers = npt.NDArray[Any]
 T = TypeVar("T")
-DIFFICULTY_BINS = 10
+TENTHS = 10
 LARGEST_SIDE = 512
 MOST_SHOWN = 24
 """More networks than this are not drawn one by one."""
@@ -70,7 +70,7 @@ class PositionMaps:
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBehaviour:
     """One operating point; `share_n` is the MACs of each image over those of the dense network,
-    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 4),
+    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 3),
     `together` how its rates go with the dense network's gradients.
     `per_position`: images run parts of a block."""
 
@@ -196,12 +196,14 @@ def _costs(
 
 
 def by_difficulty(share_n: Numbers, loss_n: Numbers) -> Numbers:
-    """Return lower quartile, median, upper quartile and mean of the cost in each tenth of the
-    images by their loss, easy first, (10, 4)."""
-    parts = np.array_split(np.argsort(loss_n, kind="stable"), min(DIFFICULTY_BINS, len(loss_n)))
-    return np.array(
-        [[*np.quantile(share_n[part], (0.25, 0.5, 0.75)), share_n[part].mean()] for part in parts]
-    )
+    """Return the quartiles, or the mean where that lies outside, and the mean of the cost in each
+    tenth of the images by their loss, easy first, (10, 3)."""
+    found = []
+    for part in np.array_split(np.argsort(loss_n, kind="stable"), min(TENTHS, len(loss_n))):
+        low, high = np.quantile(share_n[part], (0.25, 0.75))
+        mean = share_n[part].mean()
+        found.append((min(low, mean), max(high, mean), mean))
+    return np.array(found)
 
 
 def decides_per_position(arrays: Arrays) -> bool:

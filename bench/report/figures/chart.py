@@ -44,24 +44,15 @@ def styles(
 
     Spelling such as "ConvNet-AIG" and "convnet_aig" is one method.
     """
-    own = sorted({canonical_name(method) for method in ours})
-    foreign = sorted({canonical_name(method) for method in theirs} - {*own, *controls})
-    found = {name: mark_of(i) for i, name in enumerate(own)}
-    judges = sorted({canonical_name(method) for method in controls} - set(own))
+    own, judges, foreign = (sorted(set(map(canonical_name, of))) for of in (ours, controls, theirs))
+    found = {name: Style(GREY, mark_of(len(own) + i).mark) for i, name in enumerate(foreign)}
     found |= {name: Style(DENSE.colour, mark_of(i).mark) for i, name in enumerate(judges)}
-    return found | {name: Style(GREY, mark_of(len(own) + i).mark) for i, name in enumerate(foreign)}
+    return found | {name: mark_of(i) for i, name in enumerate(own)}
 
 
 def mark_of(number: int) -> Style:
     """Return the `number`-th style: 6 colours and 7 marks meet again only after 42."""
     return Style(_COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)])
-
-
-def greyed(colour: str) -> str:
-    """Return `colour` (#rrggbb) mixed with grey, for numbers that are not ours."""
-    own, grey = (bytes.fromhex(text.removeprefix("#")) for text in (colour, GREY))
-    mixed = bytes(round(0.45 * a + 0.55 * b) for a, b in zip(own, grey, strict=True))
-    return f"#{mixed.hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +81,7 @@ class Line:
     y: Numbers
     colour: str
     name: str = ""
-    width: float = 1.2
-    dash: Literal["solid", "dashed", "dotted"] = "solid"
+    dash: Literal["solid", "dashed"] = "solid"
     opacity: float = 1.0
     steps: bool = False
 
@@ -107,35 +97,7 @@ class Bars:
     opacity: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
-    """What lies between two lines."""
-
-    x: Numbers
-    low: Numbers
-    high: Numbers
-    colour: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shade:
-    """A grey strip from one x to another, behind everything."""
-
-    start: float
-    end: float
-    colour: str = GREY
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text around a place."""
-
-    x: float
-    y: float
-    text: str
-
-
-Series = Marks | Line | Bars | Band | Shade | Text
+Series = Marks | Line | Bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +126,9 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Legend:
-    """The entries of a legend beside the plot, by their names."""
-
-    title: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure: its finding as a title, panels, and what must stand below. Legends stand beside it,
-    or in or below the panels where there are none."""
+    """A figure: its finding as a title, panels, and what must stand below. One legend stands beside
+    it, or one above each panel that has a title."""
 
     title: str
     panels: tuple[Panel, ...]
@@ -182,11 +136,17 @@ class Chart:
     columns: int = 1
     size_in: tuple[float, float] = (9.6, 6.4)
     synthetic: bool = False
-    legends: tuple[Legend, ...] = ()
 
     @property
     def legend_in_panels(self) -> bool:
         return any(panel.title for panel in self.panels)
+
+    @property
+    def names(self) -> list[str]:
+        """The entries of the legend beside it."""
+        series = (one for panel in self.panels for one in panel.series)
+        named = dict.fromkeys(s.name for s in series if not isinstance(s, Bars) and s.name)
+        return [] if self.legend_in_panels or len(named) == 1 else list(named)
 
     @property
     def alt(self) -> str:

@@ -14,28 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.errors import ConfigError
-from bench.report.figures.chart import (
-    GREY,
-    Band,
-    Bars,
-    Chart,
-    Line,
-    Marks,
-    Panel,
-    Series,
-    Shade,
-    Text,
-)
+from bench.report.figures.chart import GREY, Bars, Chart, Line, Marks, Panel, Series
 from bench.storage import make_folder, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.path import Path
-    from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 _GLUED = "\N{NO-BREAK SPACE}%"
@@ -57,8 +43,7 @@ _LEGEND_ABOVE: Mapping[str, Any] = {
 _PLACES = (
     *((8, 6, "left", "bottom"), (9, 0, "left", "center"), (8, -6, "left", "top")),
     *((-8, 6, "right", "bottom"), (-9, 0, "right", "center"), (-8, -6, "right", "top")),
-    *((6, 18, "left", "bottom"), (6, -18, "left", "top"), (-6, 18, "right", "bottom")),
-    *((-6, -18, "right", "top"), (0, 26, "center", "bottom"), (0, -26, "center", "top")),
+    *((0, 8, "center", "bottom"), (0, -8, "center", "top")),
 )
 """Offsets of a label in points with alignments, from the best place to the worst."""
 
@@ -81,8 +66,7 @@ def draw(chart: Chart) -> Figure:
             "Figures need matplotlib, which is not installed.", hint="pip install matplotlib"
         ) from None
     width, height = chart.size_in
-    entries = sum(len(legend.names) for legend in chart.legends) + 5
-    height += _LEGEND_LINE_IN * max(0, entries - _MOST_LINES)
+    height += _LEGEND_LINE_IN * max(0, len(chart.names) - _MOST_LINES)
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
@@ -94,32 +78,28 @@ def draw(chart: Chart) -> Figure:
         for axes, panel in zip(every, chart.panels, strict=True):
             _draw_panel(axes, panel)
         _legends(figure, every, chart)
-        title = wrapped(chart.title, int(10.6 * (width - _LEGEND_IN * bool(chart.legends))))
+        title = wrapped(chart.title, int(10.6 * (width - _LEGEND_IN * bool(chart.names))))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         if chart.synthetic:
             look = {"fontsize": 30, "color": GREY, "alpha": 0.3, "rotation": 20, "zorder": 0}
             every[0].text(0.5, 0.5, "synthetic data", **_centred(every[0]), **look)
-        _write_notes(figure, every, chart)
+        notes = "\n".join(wrapped(note, 130) for note in chart.notes)
+        figure.supxlabel(notes, x=0.01, ha="left", fontsize=8, color="#444444")
+        for axes, panel in zip(every, chart.panels, strict=True):
+            _place_labels(axes, panel)
         return figure
 
 
 def _legends(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
-    """Write the legends: those of the chart at the right, or one above each panel, or one below."""
+    """Write the legend of the chart at its right, or one above each panel."""
     if chart.legend_in_panels:
         _legends_above(every, chart)
-        return
-    named: dict[str, Artist] = {}
-    for axes in every:
-        handles, names = axes.get_legend_handles_labels()
-        named |= dict(zip(names, handles, strict=True))
-    for legend, place in zip(chart.legends, ("upper", "lower"), strict=False):
-        if known := [name for name in legend.names if name in named]:
-            look = {"title": legend.title, "fontsize": 9, "title_fontsize": 9, **_LEGEND}
-            look |= {"loc": f"outside right {place}", "borderaxespad": 0.0}
-            figure.legend([named[name] for name in known], known, **look)
-    if not chart.legends and len(named) > 1:
-        look = {"loc": "outside lower center", "ncols": 6, "frameon": False}
-        figure.legend(list(named.values()), list(named), **look)
+    elif chart.names:
+        entries = [axes.get_legend_handles_labels() for axes in every]
+        named = {n: h for hs, ns in entries for n, h in zip(ns, hs, strict=True)}
+        handles = [named[name] for name in chart.names]
+        look = {"loc": "outside right upper", "borderaxespad": 0.0, "fontsize": 9, **_LEGEND}
+        figure.legend(handles, chart.names, **look)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
@@ -148,23 +128,13 @@ def _draw(axes: Axes, series: Series, order: int) -> None:
         case Marks():
             _draw_marks(axes, series, order)
         case Line():
-            x, y = np.array(series.x), np.array(series.y)
-            if series.steps:
-                x, y = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
-            look: dict[str, Any] = {"color": series.colour, "linewidth": series.width}
-            look |= {"linestyle": series.dash, "alpha": series.opacity, "zorder": 1.5}
-            axes.plot(x, y, label=series.name or None, **look)
+            look: dict[str, Any] = {"color": series.colour, "linestyle": series.dash}
+            look |= {"linewidth": 1.3, "alpha": series.opacity, "zorder": 1.5}
+            look |= {"drawstyle": "steps-post" if series.steps else "default"}
+            axes.plot(series.x, series.y, label=series.name or None, **look)
         case Bars():
             look = {"color": series.colour, "alpha": series.opacity}
             axes.bar(series.x, series.y, width=series.width, **look)
-        case Band():
-            look = {"color": series.colour, "alpha": 0.2, "linewidth": 0}
-            axes.fill_between(series.x, series.low, series.high, **look)
-        case Shade():
-            axes.axvspan(series.start, series.end, color=series.colour, alpha=0.15, linewidth=0)
-        case Text():
-            look = {"ha": "center", "va": "center", "fontsize": 8, "color": "#333333"}
-            axes.text(series.x, series.y, series.text, **look)
 
 
 def _draw_marks(axes: Axes, marks: Marks, order: int) -> None:
@@ -184,13 +154,8 @@ def _draw_marks(axes: Axes, marks: Marks, order: int) -> None:
         look |= {"alpha": marks.opacity, "markeredgewidth": 0, "rasterized": True}
     if marks.low:
         ends = np.abs(np.array([marks.low, marks.high]) - marks.y)
-        bars: dict[str, Any] = {
-            "fmt": "none",
-            "ecolor": style.colour,
-            "capsize": 2.5,
-            "elinewidth": 1,
-        }
-        axes.errorbar(marks.x, marks.y, yerr=ends, **bars, zorder=look["zorder"])
+        bars: dict[str, Any] = {"fmt": "none", "ecolor": style.colour, "zorder": look["zorder"]}
+        axes.errorbar(marks.x, marks.y, yerr=ends, capsize=2.5, elinewidth=1, **bars)
     axes.plot(marks.x, marks.y, **look)
 
 
@@ -208,62 +173,30 @@ def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
             axes.tick_params(labelbottom=True)
 
 
-def _write_notes(figure: Figure, every: Sequence[Axes], chart: Chart) -> None:
-    """Write notes and names; those that found no room are counted in a note."""
-
-    def write(without_room: int) -> None:
-        said = f"names left out for lack of room: {without_room}; see the table"
-        notes = [*chart.notes, *([said] if without_room else [])]
-        text = "\n".join(wrapped(note, 130) for note in notes)
-        figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="#444444")
-
-    # With the line that may be needed: a lower plot would push names into each other.
-    write(sum(len(panel.labels) for panel in chart.panels))
-    write(sum(_place_labels(*one) for one in zip(every, chart.panels, strict=True)))
-
-
-def _place_labels(axes: Axes, panel: Panel) -> int:
+def _place_labels(axes: Axes, panel: Panel) -> None:
     """Write the labels of a panel, the first ones first, where they cover no mark and no other
-    label, and no line either where that is possible; return how many found no place."""
+    label; without such a place one is left out."""
     if not panel.labels:
-        return 0  # a layout of the whole figure takes longer than its drawing
+        return  # a layout of the whole figure takes longer than its drawing
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    taken, lines = _boxes_of_marks(axes, panel), _drawn_lines(axes)
-    leader = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
-    look: dict[str, Any] = {
-        **{"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5},
-        "arrowprops": leader,
-    }
-    left_out = 0
+    taken = _boxes_of_marks(axes, panel)
+    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5}
     for label in panel.labels:
         text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
         text.set_in_layout(False)
-        free = [p for p in _PLACES if _is_free(_moved(text, p), axes.bbox, taken)]
-        clear = [p for p in free if not _crossed(_moved(text, p), lines)]
-        if free:
-            taken.append(_moved(text, (clear or free)[0]))
+        for across, up, ha, va in _PLACES:
+            text.set(position=(across, up), ha=ha, va=va)
+            box = text.get_window_extent()
+            if _inside(box, axes.bbox) and not box.count_overlaps(taken):
+                taken.append(box)
+                break
         else:
             text.remove()
-            left_out += 1
-    return left_out
 
 
-def _moved(text: Annotation, place: tuple[float, float, str, str]) -> Bbox:
-    from matplotlib.text import Text
-
-    across, up, ha, va = place
-    text.set(position=(across, up), ha=ha, va=va)
-    text.get_window_extent()  # moves it
-    return Text.get_window_extent(text)  # without the line that leads to its point
-
-
-def _is_free(box: Bbox, plot: Bbox, taken: Sequence[Bbox]) -> bool:
-    inside = plot.x0 <= box.x0 and box.x1 <= plot.x1 and plot.y0 <= box.y0 and box.y1 <= plot.y1
-    return inside and not box.count_overlaps(taken)
-
-
-def _crossed(box: Bbox, lines: Sequence[Path]) -> bool:
-    return any(line.intersects_bbox(box, filled=False) for line in lines)
+def _inside(box: Bbox, plot: Bbox) -> bool:
+    across = plot.x0 <= box.x0 and box.x1 <= plot.x1
+    return across and plot.y0 <= box.y0 and box.y1 <= plot.y1
 
 
 def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:
@@ -274,14 +207,6 @@ def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:
     places = [place for one in marks for place in zip(one.x, one.y, strict=True)]
     reach = _LABEL_SIZE * axes.figure.dpi / 144
     return [Bbox([at - reach, at + reach]) for at in axes.transData.transform(places)]
-
-
-def _drawn_lines(axes: Axes) -> list[Path]:
-    """Return the lines and bars of a panel, in pixels."""
-    lines = (line for line in axes.lines if line.get_linestyle() != "None")
-    found = [line.get_transform().transform_path(line.get_path()) for line in lines]
-    bars = (path for drawn in axes.collections for path in drawn.get_paths())
-    return [*found, *(axes.transData.transform_path(path) for path in bars)]
 
 
 def write_chart(chart: Chart, *paths: FilePath) -> list[FilePath]:

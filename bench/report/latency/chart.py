@@ -19,7 +19,6 @@ from bench.report.figures.chart import (
     Marks,
     Panel,
     Series,
-    Text,
     mark_of,
 )
 from bench.report.latency.calls import TimedCalls, finding, timed_calls
@@ -52,8 +51,6 @@ def time_chart(found: Sequence[TimedCalls], *, without_calls: int = 0) -> Chart:
     ideal: list[Series] = [
         Line((0, 9), (0, 9), GREY, dash="dashed"),
         Marks((1.0,), (1.0,), DENSE, size=6, tips=("the dense network",)),
-        # Below the line there is room: hardly a network is faster than that.
-        Text(0.58, 0.41, "ideal"),
     ]
     panels = [
         Panel(
@@ -99,7 +96,7 @@ def _notes(found: Sequence[TimedCalls], without_calls: int) -> Iterator[str]:
         f"batch 1 in {where}; marker and bar: mean and middle half of the calls on images of that "
         "many MACs"
     )
-    yield "ideal: time proportional to MACs; percentages: speed-up / ideal speed-up"
+    yield "dashed: time proportional to MACs, the ideal; percentages: speed-up / ideal speed-up"
     spans: dict[tuple[str, float, str], list[float]] = defaultdict(list)
     for one in found:
         row = one.network.first

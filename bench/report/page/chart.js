@@ -6,7 +6,7 @@ const charts = JSON.parse(document.getElementById("charts").textContent);
 const pen = document.createElement("canvas").getContext("2d");
 pen.font = "12px system-ui, sans-serif";
 const widthOf = (text) => pen.measureText(text).width;
-const ink = (colour) => ({ "#000000": "var(--ink)", "#333333": "var(--soft)" })[colour] || colour;
+const ink = (colour) => colour === "#000000" ? "var(--ink)" : colour;
 const put = (parent, name, attributes = {}, text = "") => {
   const svg = ["svg", "g", "path", "rect", "text", "line", "clipPath"].includes(name);
   const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name)
@@ -29,7 +29,6 @@ const SHAPES = {
   "*": star(5, .5),
 };
 const shape = (mark, x, y, r) => {
-  if (mark === "_") return `M${x - r},${y}h${2 * r}`;
   if (mark === "o") return `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0Z`;
   return `M${SHAPES[mark].map(([a, b]) => `${x + a * r},${y + b * r}`).join("L")}Z`;
 };
@@ -37,7 +36,6 @@ function extent(panel, hidden) {
   const xs = [], ys = [];
   for (const s of panel.series) {
     if (hidden.has(s.name)) continue;
-    if (s.kind === "Text" || s.kind === "Shade") continue;
     for (const x of s.x) xs.push(x);
     for (const key of ["y", "low", "high"]) for (const y of s[key] || []) ys.push(y);
   }
@@ -69,22 +67,14 @@ function path(s, x, y) {
 function drawSeries(plot, s, x, y, bounds) {
   const colour = ink(s.colour || (s.style && s.style.colour));
   if (s.kind === "Line") {
-    put(plot, "path", { d: path(s, x, y), fill: "none", stroke: colour, "stroke-width": s.width,
-      opacity: s.opacity, "stroke-dasharray": { dashed: "6 4", dotted: "2 3" }[s.dash] || "none" });
+    put(plot, "path", { d: path(s, x, y), fill: "none", stroke: colour, "stroke-width": 1.3,
+      opacity: s.opacity, "stroke-dasharray": s.dash ? "6 4" : "none" });
   } else if (s.kind === "Bars") {
     s.x.forEach((v, n) => put(plot, "rect", { x: x(v - s.width / 2), y: y(s.y[n]), fill: colour,
       width: x(s.width) - x(0), height: Math.max(0, y(0) - y(s.y[n])), opacity: s.opacity }));
-  } else if (s.kind === "Band") {
-    const back = [...s.x.keys()].reverse().map((n) => `L${x(s.x[n])},${y(s.low[n])}`).join("");
-    put(plot, "path", { d: path({ x: s.x, y: s.high }, x, y) + back + "Z", fill: colour, opacity: .2 });
-  } else if (s.kind === "Shade") {
-    put(plot, "rect", { x: x(s.start), width: x(s.end) - x(s.start), y: bounds.top,
-      height: bounds.bottom - bounds.top, fill: colour, opacity: .15 });
-  } else if (s.kind === "Text") {
-    put(plot, "text", { x: x(s.x), y: y(s.y) + 4, "text-anchor": "middle" }, s.text);
   } else {
-    const look = { fill: s.filled && s.style.mark !== "_" ? colour : "none", stroke: colour,
-      "stroke-width": s.filled && s.style.mark !== "_" ? 0 : 1.4, opacity: s.opacity };
+    const look = { fill: s.filled ? colour : "none", stroke: colour,
+      "stroke-width": s.filled ? 0 : 1.4, opacity: s.opacity };
     if (s.joined) put(plot, "path", { d: path(s, x, y), fill: "none", stroke: colour });
     s.x.forEach((v, n) => {
       const tip = (s.tips || [])[n], at = { "class": "mark" };
@@ -219,7 +209,7 @@ function entry(host, series, tag, attributes = {}) {
   const key = put(made, "svg", { width: 20, height: 12, "aria-hidden": "true" });
   const colour = ink(series.colour || series.style.colour);
   if (series.kind === "Line") put(key, "path", { d: "M0,6H20", stroke: colour, "stroke-width": 2,
-    "stroke-dasharray": series.dash === "dotted" ? "2 3" : "none" });
+    "stroke-dasharray": series.dash ? "6 4" : "none" });
   else put(key, "path", { d: shape(series.style.mark, 10, 6, 4.5), stroke: colour, "stroke-width": 1.3,
     fill: series.filled ? colour : "none" });
   put(made, "span", {}, series.name);

@@ -5,28 +5,14 @@ Owns what of the data is drawn, how, and named; where things lie is data.py's bu
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.records.published import canonical_name
 from bench.report.data.budgets import spent
 from bench.report.data.study import SeedGroup
-from bench.report.figures.chart import (
-    DENSE,
-    GREY,
-    Chart,
-    Label,
-    Legend,
-    Line,
-    Marks,
-    Panel,
-    Series,
-    Style,
-    greyed,
-    styles,
-)
+from bench.report.figures.chart import DENSE, GREY, Chart, Label, Line, Marks, Panel, Style, styles
 from bench.report.pareto.data import ParetoData, Placed, PlacedPublished
 from bench.report.tables.cells import number, percent_with_sd
 from bench.report.tables.results import published_cells
@@ -40,51 +26,34 @@ def pareto_chart(data: ParetoData, *, title: str = "") -> Chart:
         controls={row.method for row in data.rows if row.control},
         theirs=[foreign.point.method for foreign in data.published],
     )
-    lines, ours = _lines(data, known), _ours(data, known)
-    papers = [_paper(foreign, known) for foreign in data.published]
+    papers = (_paper(foreign, known) for foreign in data.published)
     panel = Panel(
-        series=(*lines, *papers, *ours),
+        series=(*_lines(data, known), *papers, *_ours(data, known)),
         x_label=data.x_label,
         y_label="test accuracy, %",
         y_limits=data.heights,
         labels=_labels(data),
         message="" if data.placed else "no finished runs",
     )
-    legends = [Legend("our runs", _names([*ours, *lines]))]
-    if papers:
-        legends.append(Legend("published (other recipes)", _names(papers)))
     return Chart(
         title=title or data.finding,
         panels=(panel,),
         notes=tuple(data.notes()),
         synthetic=data.synthetic,
-        legends=tuple(legends),
     )
 
 
-def _names(series: Iterable[Series]) -> tuple[str, ...]:
-    named = (one.name for one in series if isinstance(one, Marks | Line) and one.name)
-    return tuple(dict.fromkeys(named))
-
-
-def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Series]:
-    """Return the front, the dense network, what static networks reach at each cost, and what joins
-    the operating points of one training, between which lie all thresholds not tried."""
-    found: list[Series] = []
+def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Line]:
+    """Return the front, what static networks reach at each cost, and what joins the operating
+    points of one training, between which lie all thresholds not tried."""
+    found: list[Line] = []
     if len(data.front) > 1:
         found.append(Line(*_places(data.front), GREY, name="Pareto front of our runs", steps=True))
-    if (dense := data.best_dense.get(data.reference)) is not None:
-        costs = [placed.cost for placed in data.placed]
-        room = 0.08 * (max(costs) - min(costs))
-        ends, heights = (min(costs) - room, max(costs) + room), (100 * dense.accuracy,) * 2
-        name = f"dense {data.reference}"
-        found.append(Line(ends, heights, DENSE.colour, name, 0.9, "dotted"))
     for curve in data.static_curves:
         places = tuple(curve.cost_k.tolist()), tuple((100 * curve.accuracy_k).tolist())
-        found.append(Line(*places, DENSE.colour, "static curve", 1.6, opacity=0.8))
+        found.append(Line(*places, DENSE.colour, "static curve", opacity=0.8))
     for points in () if data.crowded else data.curves:
-        colour = _style(points[0], known).colour
-        found.append(Line(*_places(points), colour, width=1.0, opacity=0.7))
+        found.append(Line(*_places(points), _style(points[0], known).colour, opacity=0.7))
     return found
 
 
@@ -121,7 +90,7 @@ def _paper(foreign: PlacedPublished, known: Mapping[str, Style]) -> Marks:
     return Marks(
         (foreign.cost,),
         (100 * foreign.accuracy,),
-        Style(greyed(style.colour), style.mark),
+        style,
         name=name,
         tips=("\n".join([name, *(f"{title}: {text}" for title, text in cells if text)]),),
         filled=False,
@@ -132,44 +101,31 @@ def _paper(foreign: PlacedPublished, known: Mapping[str, Style]) -> Marks:
 def _tip(group: SeedGroup) -> str:
     """Return what is said of a network where a reader points at it: the rest is in the tables."""
     first = group.first
-    pairs = {
-        "backbone": first.backbone,
-        "accuracy": f"{percent_with_sd(group.accuracy, group.accuracy_sd)} %",
-        "nFLOPs": f"{number(group.mean_of('nflops'), '.3f')}, policy included",
-        "MACs": f"{number(group.mean_of('macs'), scale=1e-6)} M per image",
-    }
-    for runtime in first.runtimes:
-        took_ms, ratio = (group.mean_time(k, 1, runtime) for k in ("latency_ms", "speedup"))
-        if took_ms is not None:
-            speed = "" if ratio is None else f", {ratio:.2f}x"
-            pairs[f"batch 1, {runtime}"] = f"{took_ms:.2f} ms{speed}"
-    pairs["recipe"] = f"{first.recipe}, {first.train_epochs} epochs"
-    pairs["training"] = f"{spent(first)} dense epochs in all"
-    pairs["seeds"] = ", ".join(str(row.seed) for row in group.runs)
-    return "\n".join([group.label, *(f"{name}: {value}" for name, value in pairs.items() if value)])
+    times = ((name, group.mean_time("latency_ms", 1, name)) for name in first.runtimes)
+    lines = (
+        group.label,
+        f"backbone: {first.backbone}",
+        f"accuracy: {percent_with_sd(group.accuracy, group.accuracy_sd)} %",
+        f"nFLOPs: {number(group.mean_of('nflops'), '.3f')}, policy included",
+        f"MACs: {number(group.mean_of('macs'), scale=1e-6)} M per image",
+        *(f"batch 1, {name}: {took_ms:.2f} ms" for name, took_ms in times if took_ms is not None),
+        f"training: {first.recipe}, {spent(first)} dense epochs in all",
+        f"seeds: {', '.join(str(row.seed) for row in group.runs)}",
+    )
+    return "\n".join(lines)
 
 
 def _labels(data: ParetoData) -> tuple[Label, ...]:
-    """Return the names of points, those on the front first; some are spoken for by others.
-
-    Controls, because the legend names them and names would cover the plot; all points of a curve
-    but its last; all dense networks of a backbone but the most accurate; in a crowd, all of a
-    method but its most accurate.
-    """
-    by_accuracy = sorted(data.in_full, key=attrgetter("by_accuracy"))
-    named = [p for p in by_accuracy if not (p.group.dense or p.group.control)]
-    if data.crowded:
-        named = list({placed.method: placed for placed in named}.values())
-    inner = {placed for points in data.curves for placed in points[:-1]}
-    shown = {p for p in {*named, *data.best_dense.values()} if p.accuracy >= data.floor} - inner
-    runs: dict[str, set[str]] = defaultdict(set)
-    for placed in data.placed:
-        runs[placed.method].add(placed.group.first.run)
-    front = set(data.front)
+    """Return the names of points, those on the front first. Controls have none, because the legend
+    names them; of a curve its last point has, of a backbone its most accurate dense network."""
+    unnamed = {placed for points in data.curves for placed in points[:-1]}
+    runs = Counter(method for method, _ in {(p.method, p.group.first.run) for p in data.placed})
+    best = set(data.best_dense.values())
     return tuple(
-        Label(p.cost, 100 * p.accuracy, _label(p, data.reference, len(runs[p.method])))
-        for p in sorted(data.in_full, key=lambda placed: placed not in front)
-        if p in shown
+        Label(p.cost, 100 * p.accuracy, _label(p, data.reference, runs[p.method]))
+        for p in sorted(data.in_full, key=lambda placed: placed not in data.front)
+        if p in best or not (p.group.dense or p.group.control or p in unnamed)
+        if p.accuracy >= data.floor
     )
 
 

@@ -17,7 +17,7 @@ from bench.analysis.pareto import front
 from bench.analysis.static_curve import Curve, corners_of, curve_through
 from bench.config import ladder_of
 from bench.errors import UnknownNameError
-from bench.plain_text import counted
+from bench.plain_text import counted, some
 from bench.records.published import PublishedPoint, canonical_name
 from bench.report.data.budgets import footnotes
 from bench.report.data.row import NOT_APPLICABLE, Row, place_in_words, runtimes_of
@@ -31,7 +31,6 @@ MOST_IN_FULL = 80
 
 _SHOWN, _MOSTLY = 0.08, 0.6
 """Where this share of the networks is within 8 points of the best, the rest is below the view."""
-_MOST_NAMED, _ROOM = 6, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +93,10 @@ class ParetoData:
         return any(row.synthetic for row in self.rows)
 
     @cached_property
-    def statics(self) -> list[Placed]:
-        """The dense networks."""
-        return [placed for placed in self.placed if placed.group.dense]
-
-    @cached_property
     def best_dense(self) -> dict[str, Placed]:
         """The most accurate dense network of each backbone."""
-        by_accuracy = sorted(self.statics, key=attrgetter("by_accuracy"))
-        return {placed.group.backbone: placed for placed in by_accuracy}
+        by_accuracy = sorted(self.placed, key=attrgetter("by_accuracy"))
+        return {one.group.backbone: one for one in by_accuracy if one.group.dense}
 
     @cached_property
     def floor(self) -> float:
@@ -114,23 +108,17 @@ class ParetoData:
 
     @cached_property
     def below_view(self) -> list[str]:
-        """What is below the view, best first."""
-        hidden = [placed for placed in self.placed if placed.accuracy < self.floor]
-        hidden.sort(key=attrgetter("by_accuracy"), reverse=True)
-        named = [f"{p.group.label} ({100 * p.accuracy:.1f} %)" for p in hidden[:_MOST_NAMED]]
-        if len(hidden) > _MOST_NAMED:
-            named.append(f"{len(hidden) - _MOST_NAMED} more")
+        """What is below the view."""
         theirs = sum(foreign.accuracy < self.floor for foreign in self.published)
-        return [*named, *([counted(theirs, "published point")] if theirs else [])]
+        hidden = [placed.group.label for placed in self.placed if placed.accuracy < self.floor]
+        return [*hidden, *([counted(theirs, "published point")] if theirs else [])]
 
     @property
     def heights(self) -> tuple[float | None, float | None]:
-        """The ends of the axis of accuracies, in percent; None: where all are in view."""
+        """The ends of the axis of accuracies, in percent; None: as all are in view."""
         if not self.below_view:
             return None, None
-        ends = [end for p in self.placed if p.accuracy >= self.floor for end in p.bar]
-        highest = max([*ends, *(foreign.accuracy for foreign in self.published)])
-        return 100 * min(ends) - _ROOM, 100 * highest + _ROOM
+        return 100 * min(p.bar[0] for p in self.placed if p.accuracy >= self.floor) - 0.5, None
 
     @cached_property
     def front(self) -> list[Placed]:
@@ -141,9 +129,10 @@ class ParetoData:
     def static_curves(self) -> list[Curve]:
         """The lines through the dense networks of each ladder that were trained alike."""
         found: dict[tuple[Placed, ...], None] = {}
-        for one in self.statics:
+        statics = [placed for placed in self.placed if placed.group.dense]
+        for one in statics:
             ladder, budget = ladder_of(one.group.backbone), one.group.budget
-            same = [p for p in self.statics if ladder_of(p.group.backbone) == ladder]
+            same = [p for p in statics if ladder_of(p.group.backbone) == ladder]
             found[tuple(p for p in same if budget.matches(p.group.budget))] = None
         return [_static_curve(alike) for alike in found if len(alike) > 1]
 
@@ -184,8 +173,7 @@ class ParetoData:
     @property
     def devices(self) -> list[str]:
         """Where the times were measured."""
-        groups = (placed.group for placed in self.placed)
-        cells = (cell for of in groups for cell in of.timings(1, self.runtime))
+        cells = (cell for of in self.placed for cell in of.group.timings(1, self.runtime))
         return sorted(set(map(place_in_words, cells)))
 
     @property
@@ -208,30 +196,15 @@ class ParetoData:
             yield f"{few}: the front and the best dense one of each backbone"
         yield from footnotes([row for placed in self.placed for row in placed.group.rows])
         if self.below_view:
-            yield f"below the view: {', '.join(self.below_view)}"
+            yield f"below the view: {some(self.below_view)}"
         if self.x == "latency_ms":
-            yield from self._measurements()
+            yield "times of different rounds are not paired: compare speed-ups"
+        if len(self.devices) > 1:
+            yield "latencies come from different machines: compare within one only"
         if self.published:
             yield "published: as their sources print them, counted and trained otherwise"
         if self.left_out:
             yield f"left out: {', '.join(self.left_out)}"
-
-    def _measurements(self) -> Iterator[str]:
-        """Say where times are not of one measurement, and which runtimes are not shown."""
-        if len(self.devices) > 1:
-            yield "latencies come from different machines: compare within one only"
-        took_ms: dict[str, set[float]] = defaultdict(set)
-        for placed in self.placed:
-            cells = placed.group.timings(1, self.runtime)
-            took_ms[placed.group.backbone] |= {c.dense_ms for c in cells if c.dense_ms is not None}
-        backbone, known = max(took_ms.items(), key=lambda one: len(one[1]), default=("", set()))
-        if len(known) > 1:
-            yield (
-                f"timed in {len(known)} measurements, in which the dense {backbone} took "
-                f"{min(known):.2f} to {max(known):.2f} ms: where that differs, compare speed-ups"
-            )
-        if others := [name for name in runtimes_of(self.rows) if name != self.runtime]:
-            yield f"also timed in {', '.join(others)}: bench report"
 
 
 def pareto_data(

@@ -18,7 +18,7 @@ from bench.plain_text import counted
 from bench.records.published import canonical_name
 from bench.records.sweep import SweepRecord, TrialRow
 from bench.report.data.study import Study
-from bench.report.figures.chart import GREY, Chart, Legend, Line, Marks, Panel, Style, styles
+from bench.report.figures.chart import GREY, Chart, Line, Marks, Panel, styles
 from bench.report.verdicts.costs import MACS, costs_on
 from bench.spaces import written
 
@@ -50,10 +50,14 @@ class SweepFront(NamedTuple):
     points: list[Tried]
     tried: list[Tried]
     corner: Point
-    hypervolume: float
     on_test: list[Runs]
     worth: FrontUncertainty | None
     reason: str
+
+    @property
+    def hypervolume(self) -> float:
+        cost, accuracy = self.corner
+        return hypervolume([o.point for o in self.points], worst_cost=cost, worst_accuracy=accuracy)
 
     def sentence(self) -> str:
         """Say what the front is worth."""
@@ -96,15 +100,7 @@ def sweep_front(sweep: SweepRecord, study: Study) -> SweepFront | None:
         worth = front_uncertainty(on_test, worst_cost=cost, worst_accuracy=accuracy)
     except RecordError as error:
         reason = error.message
-    return SweepFront(
-        chosen,
-        tried,
-        sweep.corner,
-        hypervolume([one.point for one in chosen], worst_cost=cost, worst_accuracy=accuracy),
-        on_test,
-        worth,
-        reason,
-    )
+    return SweepFront(chosen, tried, sweep.corner, on_test, worth, reason)
 
 
 def _tried(trials: Sequence[TrialRow]) -> list[Tried]:
@@ -153,27 +149,25 @@ def front_lines(found: SweepFront) -> list[str]:
     return lines
 
 
-def front_chart(sweep: SweepRecord, found: SweepFront) -> Chart:
+def front_chart(found: SweepFront) -> Chart:
     """Return all settings of a sweep and its front, on held-out images."""
-    methods = tuple(dict.fromkeys(one.method for one in found.tried))
-    known, name = styles(methods), "Pareto front"
-    costs, heights = zip(*((one.point[0], 100 * one.point[1]) for one in found.points), strict=True)
-    series: list[Line | Marks] = [Line(costs, heights, GREY, name=name, steps=True)]
-    for method in methods:
-        mine = [one for one in found.tried if one.method == method]
-        style = known[canonical_name(method)]
-        rest = [one for one in mine if one not in found.points]
-        series.append(_marks(rest, style, size=6, opacity=0.35))
-        series.append(_marks([p for p in mine if p in found.points], style, name=method))
+    known = styles(one.method for one in found.tried)
+    series: list[Line | Marks] = [
+        Line(*_places(found.points), GREY, name="Pareto front", steps=True)
+    ]
+    for method in dict.fromkeys(one.method for one in found.tried):
+        mine, style = [o for o in found.tried if o.method == method], known[canonical_name(method)]
+        rest, best = ([o for o in mine if (o in found.points) is on] for on in (False, True))
+        series.append(Marks(*_places(rest), style, tips=_tips(rest), size=6, opacity=0.35))
+        series.append(Marks(*_places(best), style, method, tips=_tips(best)))
     y_label = "accuracy on held-out images, %"
-    return Chart(
-        title=found.sentence(),
-        panels=(Panel(series=tuple(series), x_label="nFLOPs", y_label=y_label),),
-        notes=tuple(found.notes()),
-        legends=(Legend(sweep.options.get("search") or "sweep", (name, *methods)),),
-    )
+    panel = Panel(series=tuple(series), x_label="nFLOPs", y_label=y_label)
+    return Chart(title=found.sentence(), panels=(panel,), notes=tuple(found.notes()))
 
 
-def _marks(tried: Sequence[Tried], style: Style, **more: Any) -> Marks:
-    costs, heights = tuple(one.point[0] for one in tried), tuple(100 * o.point[1] for o in tried)
-    return Marks(costs, heights, style, tips=tuple(written(o.settings) for o in tried), **more)
+def _places(tried: Sequence[Tried]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return tuple(one.point[0] for one in tried), tuple(100 * one.point[1] for one in tried)
+
+
+def _tips(tried: Sequence[Tried]) -> tuple[str, ...]:
+    return tuple(written(one.settings) for one in tried)
