@@ -96,14 +96,7 @@ def rank_correlation(a_n: Array, b_n: Array) -> float | None:
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
-class Correlation(NamedTuple):
-    """A correlation and the degrees of freedom of its t-test."""
-
-    value: float
-    degrees: int
-
-
-def rank_correlation_within(a_n: Array, b_n: Array, group_n: Array) -> Correlation | None:
+def rank_correlation_within(a_n: Array, b_n: Array, group_n: Array) -> float | None:
     """Return Spearman's correlation within groups: ranks within each group, less their mean there,
     all groups together. With one group it is `rank_correlation`.
 
@@ -116,10 +109,9 @@ def rank_correlation_within(a_n: Array, b_n: Array, group_n: Array) -> Correlati
         for ranks, values in ((ranks_a, a_n), (ranks_b, b_n)):
             found = _mean_ranks(values[members])
             ranks[members] = found - found.mean()
-    degrees = len(a_n) - len(groups) - 1
-    if degrees < 1 or not ranks_a.any() or not ranks_b.any():
+    if len(a_n) - len(groups) < 2 or not ranks_a.any() or not ranks_b.any():
         return None
-    return Correlation(float(np.corrcoef(ranks_a, ranks_b)[0, 1]), degrees)
+    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
 def _mean_ranks(values: Array) -> Array:

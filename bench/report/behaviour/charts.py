@@ -118,9 +118,9 @@ def _difficulty(points: Sequence[PointBehaviour]) -> Panel:
         low, high, mean = (tuple(column.tolist()) for column in shown.by_difficulty.T)
         tenths = tuple(float(n) for n in range(1, len(mean) + 1))
         tips = tuple(f"tenth {n:.0f}: {value:.3f}" for n, value in zip(tenths, mean, strict=True))
-        # The bars of several networks would cover each other.
-        bars = {"low": low, "high": high} if len(points) == 1 else {}
-        series.append(Marks(tenths, mean, style, tips=tips, joined=True, size=6, **bars))
+        if len(points) > 1:  # their bars would cover each other
+            low = high = ()
+        series.append(Marks(tenths, mean, style, "", low, high, tips, joined=True, size=6))
     largest = [float(shown.share_n.max()) for shown in points if shown.share_n is not None]
     return Panel(
         tuple(series),

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.analysis.statistics import Correlation, rank_correlation_within
+from bench.analysis.statistics import rank_correlation_within
 from bench.errors import BenchError
 from bench.records.record import PointRecord, RunRecord
 
+OVER_ALL, WITHIN = "gradient", "gradient, within stages"
+"""The titles of the two correlations in tables."""
 _FEWEST = 4
-_NONE_WITHIN = "one stage, or one rate within each"
 _CLASSES, _SIDE = 2, 224  # stages depend on neither
 
 
@@ -28,35 +29,6 @@ class DenseGradients:
 
     of_block: Mapping[str, float] | None = None
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RatesAndGradients:
-    """Spearman's correlation of rates with the dense network's gradients over `blocks` gated
-    blocks: over all of them, and within the stages of the backbone. None: no number, `reason`."""
-
-    blocks: int = 0
-    over_all: Correlation | None = None
-    within_stages: Correlation | None = None
-    reason: str = ""
-
-    @property
-    def cells(self) -> dict[str, str]:
-        """Both correlations, for a table."""
-        pairs = {
-            "gradient": (self.over_all, self.reason),
-            "gradient, within stages": (self.within_stages, self.reason or _NONE_WITHIN),
-        }
-        return {
-            title: f"none: {reason}" if found is None else f"{found.value:+.2f} (n = {self.blocks})"
-            for title, (found, reason) in pairs.items()
-        }
-
-
-def of_its_kind(record: RunRecord, dense: Sequence[RunRecord]) -> list[RunRecord]:
-    """Return the dense runs of the backbone of `record` on its images."""
-    spec = record.spec
-    return [o for o in dense if o.spec.backbone == spec.backbone and o.spec.dataset == spec.dataset]
 
 
 def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> DenseGradients:
@@ -87,21 +59,24 @@ def why_no_gradients(point: PointRecord, *, run: str) -> str:
 
 def rates_and_gradients(
     point: PointRecord, dense: DenseGradients, *, backbone: str
-) -> RatesAndGradients:
-    """Return how rates and the dense network's gradients go together over the gated blocks."""
-    of_block = dense.of_block
-    if of_block is None:
-        return RatesAndGradients(reason=dense.reason)
+) -> dict[str, str]:
+    """Return, as cells of a table, Spearman's correlation of rates with the dense network's
+    gradients over the gated blocks, and that within the stages of the backbone; or why there is
+    none."""
+    of_block = dense.of_block or {}
     names = [b for b in point.gated_blocks if b in of_block and b in point.block_rates]
-    if len(names) < _FEWEST:
-        return RatesAndGradients(len(names), reason=f"there are only {len(names)}")
-    rates = np.array([point.block_rates[name] for name in names])
-    gradients = np.array([of_block[name] for name in names])
-    stages = _stages(names, backbone=backbone)
-    over_all = rank_correlation_within(rates, gradients, np.zeros(len(names), dtype=int))
-    within = None if stages is None else rank_correlation_within(rates, gradients, stages)
-    reason = "" if over_all is not None else "all have one rate"
-    return RatesAndGradients(len(names), over_all, within, reason)
+    few = f"there are only {len(names)}" if len(names) < _FEWEST else ""
+    if reason := dense.reason or few:
+        return dict.fromkeys((OVER_ALL, WITHIN), f"none: {reason}")
+    rates, gradients = (np.array([of[n] for n in names]) for of in (point.block_rates, of_block))
+    cells = {}
+    for title, stages, without in (
+        (OVER_ALL, np.zeros(len(names), dtype=int), "all have one rate"),
+        (WITHIN, _stages(names, backbone=backbone), "one stage, or one rate within each"),
+    ):
+        found = None if stages is None else rank_correlation_within(rates, gradients, stages)
+        cells[title] = f"none: {without}" if found is None else f"{found:+.2f} (n = {len(names)})"
+    return cells
 
 
 def _stages(names: Sequence[str], *, backbone: str) -> npt.NDArray[Any] | None:

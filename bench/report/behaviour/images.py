@@ -7,13 +7,12 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.plain_text import one_line
-from bench.report.behaviour.numbers import Behaviour, PositionMaps
+from bench.report.behaviour.numbers import Behaviour, Numbers
 
 Pixels = npt.NDArray[np.uint8]
 _GAP_PX = 2
@@ -59,24 +58,25 @@ def pictures(behaviour: Behaviour, images: TestImages | str) -> list[Picture]:
     found, maps = behaviour.extremes, behaviour.maps
     if found is None or (isinstance(images, str) and maps is None):
         return []
-    low, high = (None, None) if maps is None else (maps.cheapest_mhw, maps.most_expensive_mhw)
-    sides = (
-        ("lowest", found.cheapest, found.as_cheap, low),
-        ("highest", found.most_expensive, found.as_expensive, high),
-    )
-    at, made = f" at {found.point}" if found.point else "", []
-    for word, positions, alike, maps_mhw in sides:
-        names = "" if isinstance(images, str) else f" ({', '.join(images.names(positions))})"
-        share = f"; {alike:,} images share the {word}" if alike > 1 else ""
-        caption = f"{len(positions)} test images of {word} cost{at}{names}{share}."
-        rows = [] if isinstance(images, str) else [image_strip(images, positions)]
-        if maps is not None and maps_mhw is not None:
-            rows.append(_map_strip(maps, maps_mhw))
-            where = "" if isinstance(images, str) else ", below each image"
-            caption += f" Blocks that run at each pixel{where}: {maps.span[0]:g} dark, "
-            caption += f"{maps.span[1]:g} bright, of {maps.of}."
-        made.append(Picture(word, _stacked(rows), one_line(caption, longest=2000)))
+    at, made = f" at {behaviour.widest.name}" if behaviour.widest.name else "", []
+    for place, (end, positions) in enumerate(zip(("lowest", "highest"), found, strict=True)):
+        rows, caption = [], f"{len(positions)} test images of {end} cost{at}"
+        if not isinstance(images, str):
+            rows.append(image_strip(images, positions))
+            caption += f" ({', '.join(images.names(positions))})"
+        if maps is not None:
+            low, high = span_of(maps)
+            rows.append(_map_strip(maps[place], low, high))
+            of = len(behaviour.widest.block_rates)
+            caption += f". Blocks that run at each pixel: {low:g} dark, {high:g} bright, of {of}"
+        made.append(Picture(end, _stacked(rows), one_line(f"{caption}.", longest=2000)))
     return made
+
+
+def span_of(maps: Sequence[Numbers]) -> tuple[float, float]:
+    """Return the scale that maps share: whole blocks, below the least and above the most."""
+    low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
+    return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
 
 
 def image_strip(images: TestImages, positions: Sequence[int]) -> Pixels:
@@ -86,11 +86,10 @@ def image_strip(images: TestImages, positions: Sequence[int]) -> Pixels:
     return _side_by_side(np.pad(rgb, [(0, 0)] * 3 + [(0, 1)], constant_values=255))
 
 
-def _map_strip(maps: PositionMaps, maps_mhw: Any) -> Pixels:
+def _map_strip(maps_mhw: Numbers, low: float, high: float) -> Pixels:
     """Return maps (M, H, W) side by side, in the colours of the figure."""
     from matplotlib import colormaps
 
-    low, high = maps.span
     return _side_by_side(colormaps[_COLOURS]((maps_mhw - low) / (high - low), bytes=True))
 
 

@@ -195,8 +195,7 @@ def _place_labels(axes: Axes, panel: Panel) -> None:
 
 
 def _inside(box: Bbox, plot: Bbox) -> bool:
-    across = plot.x0 <= box.x0 and box.x1 <= plot.x1
-    return across and plot.y0 <= box.y0 and box.y1 <= plot.y1
+    return bool((box.min >= plot.min).all() and (box.max <= plot.max).all())
 
 
 def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:

@@ -115,7 +115,7 @@ class Document:
         """Return all tables but those of provenance, in the order of the page."""
         groups, fronts = self.study.groups, front_certainties(self.study)
         gradients = {
-            (one.record.run, one_line(point.point.name)): point.together.cells
+            (one.record.run, one_line(point.point.name)): point.together
             for one in self.behaviours.values()
             for point in one.points
         }

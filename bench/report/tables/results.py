@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.plain_text import counted, one_line
 from bench.records.published import PublishedPoint, canonical_name
+from bench.report.behaviour.gradients import OVER_ALL, WITHIN
 from bench.report.data.budgets import footnotes, spent
 from bench.report.data.row import (
     BATCH_SIZES,
@@ -223,7 +224,7 @@ def dynamics_table(
             "never run": ", ".join(map(str, sorted(dead))),
         }
         if gradients is not None:
-            unknown = dict.fromkeys(("gradient", "gradient, within stages"), "none: not compared")
+            unknown = dict.fromkeys((OVER_ALL, WITHIN), "none: not compared")
             line |= gradients.get((group.first.run, group.first.point or ""), unknown)
         lines.append(line)
     notes = (*_EXPLAINED, *(() if gradients is None else (_GRADIENTS,)))
