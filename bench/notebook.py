@@ -18,7 +18,7 @@ from bench.records.store import RunStore
 from bench.report.data.row import EXTRAS, KEYS, flat
 from bench.report.data.rows import rows
 from bench.report.data.study import Study
-from bench.report.verdicts.fronts import FrontPoint, front_certainties
+from bench.report.verdicts.fronts import FrontPoint, front_points
 from bench.report.verdicts.pairs import pairs_of
 from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, Statics, verdicts_of
 from bench.report.verdicts.words import paragraph, sentence
@@ -117,8 +117,7 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
 
     What is read is chosen as by `verdicts`. `cost` is a share of that of the largest backbone,
     `beside`; `probability` is the share of 2,000 resampled repetitions in which no other network of
-    the recipe is both cheaper and better (docs/statistics.md). `DataFrame.attrs["areas"]` lists the
-    hypervolumes with their 95 % intervals.
+    the recipe is both cheaper and better (docs/statistics.md).
 
     Raises:
         ConfigError: the table does not say where it was read, or there is no such folder.
@@ -129,17 +128,11 @@ def front_certainty(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.D
         >>> found[(found.backbone == "resnet20") & (found.axis == "macs")].probability.max() > 0.9
         True
     """
-    points: list[dict[str, Any]] = []
-    areas: list[dict[str, Any]] = []
-    for one in front_certainties(_study_of(df_or_path)):
-        axis = {"axis": one.axis.name, "runtime": one.axis.runtime or None}
-        known = axis | {"recipe": one.recipe}
-        points += [known | {"beside": one.beside} | point._asdict() for point in one.points]
-        areas += [known | area._asdict() for area in one.areas]
-    columns = ["axis", "runtime", "recipe", "beside", *FrontPoint._fields]
-    frame = pd.DataFrame(points, columns=columns)
-    frame.attrs["areas"] = areas
-    return frame
+    lines = [
+        one._asdict() | {"axis": one.axis.name, "runtime": one.axis.runtime or None}
+        for one in front_points(_study_of(df_or_path))
+    ]
+    return pd.DataFrame(lines, columns=["axis", "runtime", *FrontPoint._fields[1:]])
 
 
 def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:

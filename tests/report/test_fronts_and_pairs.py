@@ -8,7 +8,7 @@ import pytest
 from synthetic_results import ResultsFolder
 
 import bench
-from bench.report.verdicts.fronts import area_table, front_certainties, front_table
+from bench.report.verdicts.fronts import front_points, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
 
 
@@ -25,38 +25,25 @@ def test_a_point_that_nothing_beats_is_on_the_front_for_sure_and_a_tie_is_not(
     results: ResultsFolder,
 ) -> None:
     filled(results)
-    fronts = front_certainties(results.study())
-    assert [front.axis.name for front in fronts] == ["macs", "time at batch 1"]
-    macs = {(one.label, one.backbone): one for one in fronts[0].points}
+    found = front_points(results.study())
+    assert [*dict.fromkeys(one.axis.name for one in found)] == ["macs", "time at batch 1"]
+    macs = {(one.label, one.backbone): one for one in found if one.axis.name == "macs"}
     assert macs["resnet", "resnet20"].probability == 1.0
     assert macs["resnet", "resnet20"].cost == pytest.approx(40_551_040 / 68_862_592)
     assert macs["act", "resnet32"].probability < 0.01
     assert macs["resnet", "resnet32"].probability < 0.01
     tied = [macs[name, "resnet32"].probability for name in ("sgad", "cdl")]
     assert all(0.1 < probability < 1 for probability in tied) and sum(tied) > 0.95
-    time = {one.label: one for one in fronts[1].points}
+    time = {one.label: one for one in found if one.axis.name != "macs"}
     assert set(time) == {"resnet", "sgad", "cdl"}, "without a time a network is on no front in time"
     assert time["sgad"].cost == pytest.approx(1 / 1.2) and time["sgad"].probability > 0.9
 
 
-def test_the_area_grows_with_a_method_above_the_curve_and_not_with_one_below(
-    results: ResultsFolder,
-) -> None:
-    filled(results)
-    records = results.store.load_all().records
-    dense, everything = front_certainties(results.study(records))[0].areas
-    assert (dense.points, everything.points) == (2, 5)
-    assert dense.low < dense.value < dense.high < everything.low
-    below = [record for record in records if record.spec.method in ("resnet", "act")]
-    (dense_again, with_act) = front_certainties(results.study(below))[0].areas
-    assert with_act.value == dense_again.value == dense.value
-
-
 def test_recipes_do_not_meet_on_a_front_and_one_network_makes_none(results: ResultsFolder) -> None:
     results.run("resnet", (0.92, 1.0))
-    assert front_certainties(results.study()) == []
+    assert front_points(results.study()) == []
     results.run("resnet", (0.93, 1.0), recipe="paper")
-    assert front_certainties(results.study()) == []
+    assert front_points(results.study()) == []
 
 
 def test_only_networks_of_about_the_same_cost_are_paired_the_more_expensive_first(
@@ -94,15 +81,10 @@ def test_points_of_one_run_are_not_paired(results: ResultsFolder) -> None:
 
 def test_tables_and_frames_say_the_same(results: ResultsFolder, tmp_path: Path) -> None:
     filled(results)
-    fronts = front_certainties(results.study())
-    table = front_table(fronts)
+    points = front_points(results.study())
+    table = front_table(points)
     assert "dense resnet32" in table.caption
     assert not any("act" in line for line in table.lines), "below 1 % is left out"
-    assert len(area_table(fronts).lines) == 4
-    frame = bench.front_certainty(tmp_path)
-    assert len(frame) == sum(len(front.points) for front in fronts)
-    assert [area["networks"] for area in frame.attrs["areas"]] == [
-        *("dense networks", "all networks") * 2,
-    ]
+    assert len(bench.front_certainty(tmp_path)) == len(points)
     pairs = bench.pairs(bench.load_results(tmp_path))
     assert len(pairs) == 3 and pairs.p_mcnemar.notna().all() and not pairs.covers_training.any()

@@ -25,7 +25,7 @@ from bench.report.tables.cells import ReportTable
 from bench.report.tables.provenance import provenance_tables
 from bench.report.tables.results import dynamics_table, published_table, results_table
 from bench.report.verdicts.costs import MACS, Axis
-from bench.report.verdicts.fronts import area_table, front_certainties, front_table
+from bench.report.verdicts.fronts import front_points, front_table
 from bench.report.verdicts.pairs import pairs_of, pairs_table
 from bench.report.verdicts.tables import best_table, verdict_table
 from bench.report.verdicts.verdicts import verdicts_of
@@ -113,7 +113,7 @@ class Document:
 
     def _results(self, published: Sequence[PublishedPoint]) -> list[ReportTable]:
         """Return all tables but those of provenance, in the order of the page."""
-        groups, fronts = self.study.groups, front_certainties(self.study)
+        groups = self.study.groups
         gradients = {
             (one.record.run, one_line(point.point.name)): point.together
             for one in self.behaviours.values()
@@ -122,8 +122,7 @@ class Document:
         return [
             best_table(self.verdicts),
             verdict_table(self.verdicts),
-            front_table(fronts),
-            area_table(fronts),
+            front_table(front_points(self.study)),
             pairs_table(pairs_of(self.study)),
             results_table(self.rows),
             published_table(published, groups),

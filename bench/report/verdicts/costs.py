@@ -15,7 +15,7 @@ from bench.analysis.statistics import Array
 from bench.analysis.uncertainty import Runs, runs
 from bench.config import BackboneSpec
 from bench.errors import RecordError
-from bench.records.arrays import bits_in, numbers_in
+from bench.records.arrays import bits_in
 from bench.records.record import Interval, LatencyCell, PointRecord, RunRecord
 from bench.report.data.row import BATCH_SIZES, NOT_TIMED, Row, runtimes_of
 from bench.report.data.rows import how_measured, newest_cell
@@ -149,17 +149,9 @@ def _arrays(network: Network, study: Study) -> tuple[Array, Array]:
 
 
 def _of_images(record: RunRecord, point: PointRecord, study: Study) -> tuple[Array, Array]:
-    arrays, images = study.arrays(record, point.arrays_file), record.test_images
-    try:
-        right_n = bits_in(arrays, "correct_bits", count=images).astype(float)
-    except RecordError:
-        raise RecordError("which images were right is not on record") from None
-    if "macs_n" not in arrays:
-        return right_n, np.full(images, point.macs)
-    try:
-        macs_n = numbers_in(arrays, "macs_n", axes=1)
-    except RecordError:
-        raise RecordError("the MACs on record are no finite numbers") from None
+    file, images = point.arrays_file, record.test_images
+    right_n = bits_in(study.arrays(record, file), "correct_bits", count=images).astype(float)
+    macs_n = study.numbers(record, file, "macs_n", axes=1)
     if len(macs_n) != images:
         raise RecordError("the MACs on record are of other images")
     return right_n, macs_n

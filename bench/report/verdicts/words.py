@@ -117,14 +117,18 @@ def _times(found: Outside) -> str:
 
 
 def _accuracy(judged: SeedGroup) -> str:
-    """Return the accuracy of an operating point over seeds, or that one seed has no interval."""
-    spread, bounds = judged.accuracy_sd, judged.accuracy_bounds
-    text = f"{100 * judged.accuracy:.2f} %"
-    ends = "" if bounds is None else f"{100 * bounds.low:.2f} to {100 * bounds.high:.2f} %"
-    if spread is None:
-        images = f"from the sampling of test images alone {ends}"
-        return f"{text} (n=1, no interval over seeds; {images}, Wilson)"
-    return f"{text} (n={judged.seeds}, sd {100 * spread:.2f}, 95 % t-interval over seeds {ends})"
+    """Return the accuracy of an operating point, and its interval over seeds or, of one seed, over
+    test images."""
+    bounds = judged.accuracy_bounds
+    over = "over seeds" if judged.seeds > 1 else "over test images alone"
+    ends = (
+        "" if bounds is None else f", 95 % {over} {_percent(bounds.low)} to {_percent(bounds.high)}"
+    )
+    return f"{_percent(judged.accuracy)} % (n={judged.seeds}{ends})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
 
 
 def _verdict(about: AxisVerdict, verdict: Verdict) -> str:
@@ -166,7 +170,7 @@ def _outside(about: AxisVerdict, found: Outside) -> str:
 
 
 def _reached(found: Comparison | Outside) -> str:
-    return f"{100 * found.accuracy:.2f} % against {100 * found.static_accuracy:.2f} %"
+    return f"{_percent(found.accuracy)} % against {_percent(found.static_accuracy)} %"
 
 
 def _points(gain: Estimate) -> str:
