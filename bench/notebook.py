@@ -140,7 +140,7 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
 
     What is read is chosen as by `verdicts`. `gain` is the accuracy of `a`, the more expensive, less
     that of `b`, from 0 to 1, with the ends of its 95 % interval; `p_holm` is corrected for all
-    pairs; `p_mcnemar` is exact and there where both sides have one seed.
+    pairs.
 
     Raises:
         ConfigError: the table does not say where it was read, or there is no such folder.
@@ -148,17 +148,16 @@ def pairs(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
     Examples:
         >>> import bench
         >>> found = bench.pairs("results/reference")
-        >>> set(found.columns) >= {"a", "b", "gain", "p_holm", "p_mcnemar"}
+        >>> set(found.columns) >= {"a", "b", "gain", "p_holm"}
         True
     """
-    columns = "a b recipe macs_a macs_b seeds_a seeds_b gain low high p_value p_holm p_mcnemar"
+    columns = "a b recipe macs_a macs_b seeds_a seeds_b gain low high p_value p_holm"
     lines = [
         (
             *(pair.a.name, pair.b.name, pair.a.network.first.recipe),
-            *(pair.a.macs, pair.b.macs, pair.a.seeds, pair.b.seeds),
+            *(pair.a.macs, pair.b.macs, pair.a.network.seeds, pair.b.network.seeds),
             *(pair.gain.value, pair.gain.bounds.low, pair.gain.bounds.high),
             *(pair.gain.p_value, pair.p_holm),
-            None if pair.mcnemar is None else pair.mcnemar.p_value,
             pair.gain.covers_training,
         )
         for pair in pairs_of(_study_of(df_or_path))

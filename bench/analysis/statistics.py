@@ -23,14 +23,6 @@ class Bounds(NamedTuple):
     high: float
 
 
-class McNemar(NamedTuple):
-    """Exact McNemar test: images that only one of two networks got right, and the p-value."""
-
-    only_a: int
-    only_b: int
-    p_value: float
-
-
 def two_sided_p(t: float, degrees: float) -> float:
     """Return P(|T| >= |t|) of Student's t; degrees may be fractions, or infinitely many."""
     from scipy.special import stdtr
@@ -76,16 +68,6 @@ def wilson_interval(correct: int, total: int, z: float = 1.959964) -> Bounds:
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == total else min(1.0, centre + half)
     return Bounds(low, high)
-
-
-def mcnemar(correct_a_n: Array, correct_b_n: Array) -> McNemar:
-    """Return the exact two-sided McNemar test of two networks on the same N images."""
-    from scipy.special import bdtr
-
-    a, b = correct_a_n.astype(bool), correct_b_n.astype(bool)
-    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))
-    return McNemar(only_a, only_b, min(1.0, 2 * tail))
 
 
 def rank_correlation(a_n: Array, b_n: Array) -> float | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from bench.analysis.statistics import (
     SHOWN_IMAGES,
     critical_value,
     extremes_of,
-    mcnemar,
     rank_correlation,
     rank_correlation_within,
     sample_sd,
@@ -81,32 +78,6 @@ def test_the_wilson_interval_holds_the_share_and_stays_inside(correct: int, tota
         distance = abs(correct / total - bound)
         deviation = math.sqrt(bound * (1 - bound) / total)
         assert distance == pytest.approx(1.959964 * deviation, abs=1e-9)
-
-
-def bits(*groups: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    rows = [(a, b) for a, b, count in groups for _ in range(count)]
-    both = np.array(rows, dtype=bool)
-    return both[:, 0], both[:, 1]
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 7), (5, 5), (0, 11)])
-def test_mcnemar_agrees_with_counting_all_outcomes(only_a: int, only_b: int) -> None:
-    n = only_a + only_b
-    far = abs(only_a - only_b)
-    extreme = sum(abs(2 * sum(coins) - n) >= far for coins in itertools.product((0, 1), repeat=n))
-    result = mcnemar(*bits((1, 0, only_a), (0, 1, only_b), (1, 1, 20), (0, 0, 4)))
-    assert result[:2] == (only_a, only_b)
-    assert result.p_value == pytest.approx(float(Fraction(extreme, 2**n)))
-
-
-def test_mcnemar_does_not_underflow_on_a_large_test_set() -> None:
-    result = mcnemar(*bits((1, 0, 4000), (0, 1, 3000), (1, 1, 3000)))
-    assert 1e-40 < result.p_value < 1e-30
-
-
-def test_mcnemar_is_symmetric() -> None:
-    a, b = bits((1, 0, 9), (0, 1, 2), (1, 1, 5))
-    assert mcnemar(a, b).p_value == mcnemar(b, a).p_value
 
 
 values = st.lists(st.integers(0, 5), min_size=3, max_size=30)

@@ -96,7 +96,7 @@ def test_one_seed_is_warned_about_and_three_are_not(results: ResultsFolder) -> N
         "do not cover the variance of training where n=1: another seed may reverse them" in warned
     )
     # Wilson's interval of 1,760 of 2,000.
-    assert "88.00 % (n=1, 95 % over test images alone 86.50 to 89.35)" in warned
+    assert "88.00 % (n=1, 95 % over test images alone (Wilson) 86.50 to 89.35)" in warned
 
 
 def test_seeds_are_one_group_and_their_spread_counts(results: ResultsFolder) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.analysis.statistics import Array, McNemar, mcnemar
+from bench.analysis.statistics import Array
 from bench.analysis.uncertainty import Estimate, difference
 from bench.analysis.verdict import holm
 from bench.errors import RecordError
 from bench.report.data.study import Network, Study
-from bench.report.tables.cells import ReportTable, number, table_of
+from bench.report.tables.cells import ReportTable, table_of
 from bench.report.verdicts.costs import in_macs, same_images
 
 SAME_COST = 1.1
@@ -29,20 +29,15 @@ class Side:
     macs: float
     correct_sn: Array
 
-    @property
-    def seeds(self) -> int:
-        return self.network.seeds
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Accuracy of `a` less that of `b`, the more expensive first; `p_holm` is corrected for all
-    pairs. `mcnemar` is the exact test on single images, None where a side has several seeds."""
+    """Accuracy of `a` less that of `b`, the more expensive first, image by image; `p_holm` is
+    corrected for all pairs."""
 
     a: Side
     b: Side
     gain: Estimate
-    mcnemar: McNemar | None
     p_holm: float = 1.0
 
 
@@ -62,7 +57,7 @@ def pairs_of(study: Study) -> list[Pair]:
             one, other = a.network, b.network
             alike = one.first.recipe == other.first.recipe and same_images(one, other)
             if alike and one is not other:
-                found.append(_pair(a, b))
+                found.append(Pair(a, b, difference(a.correct_sn, b.correct_sn)))
     adjusted = holm([pair.gain.p_value for pair in found])
     return [replace(pair, p_holm=p) for pair, p in zip(found, adjusted, strict=True)]
 
@@ -84,35 +79,24 @@ def _sides(network: Network, study: Study) -> list[Side]:
     ]
 
 
-def _pair(a: Side, b: Side) -> Pair:
-    exact = None
-    if a.seeds == b.seeds == 1:
-        exact = mcnemar(a.correct_sn[0], b.correct_sn[0])
-    return Pair(a, b, difference(a.correct_sn, b.correct_sn), exact)
-
-
 def pairs_table(found: Sequence[Pair]) -> ReportTable:
     """Return one line per pair."""
-    lines = []
-    for pair in found:
-        exact, gain = pair.mcnemar, pair.gain
-        lines.append(
-            {
-                "network": pair.a.name,
-                "beside": pair.b.name,
-                "MACs, ratio": f"{pair.a.macs / pair.b.macs:.3f}",
-                "seeds": f"{pair.a.seeds} and {pair.b.seeds}",
-                "difference, points": f"{100 * gain.value:+.2f}",
-                "95 %, low": f"{100 * gain.bounds.low:+.2f}",
-                "95 %, high": f"{100 * gain.bounds.high:+.2f}",
-                "p, Holm": f"{pair.p_holm:.2g}",
-                "only one right": "" if exact is None else f"{exact.only_a} and {exact.only_b}",
-                "p, McNemar": number(exact and exact.p_value, ".2g"),
-            }
-        )
+    lines = [
+        {
+            "network": pair.a.name,
+            "beside": pair.b.name,
+            "MACs, ratio": f"{pair.a.macs / pair.b.macs:.3f}",
+            "seeds": f"{pair.a.network.seeds} and {pair.b.network.seeds}",
+            "difference, points": f"{100 * pair.gain.value:+.2f}",
+            "95 %, low": f"{100 * pair.gain.bounds.low:+.2f}",
+            "95 %, high": f"{100 * pair.gain.bounds.high:+.2f}",
+            "p, Holm": f"{pair.p_holm:.2g}",
+        }
+        for pair in found
+    ]
     caption = (
         f"Networks whose MACs differ by less than {SAME_COST - 1:.0%}. The difference is the "
-        "accuracy of the first, more expensive one less that of the second; with one seed on a "
-        "side its interval covers images only. McNemar's test is exact, for one seed on both sides."
+        "accuracy of the first, more expensive one less that of the second, on the same images; "
+        "with one seed on a side its interval covers images only."
     )
     return table_of("pairs", caption, lines)

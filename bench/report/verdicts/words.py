@@ -119,12 +119,11 @@ def _times(found: Outside) -> str:
 def _accuracy(judged: SeedGroup) -> str:
     """Return the accuracy of an operating point, and its interval over seeds or, of one seed, over
     test images."""
-    bounds = judged.accuracy_bounds
-    over = "over seeds" if judged.seeds > 1 else "over test images alone"
-    ends = (
-        "" if bounds is None else f", 95 % {over} {_percent(bounds.low)} to {_percent(bounds.high)}"
-    )
-    return f"{_percent(judged.accuracy)} % (n={judged.seeds}{ends})"
+    bounds, known = judged.accuracy_bounds, f"{_percent(judged.accuracy)} % (n={judged.seeds}"
+    if bounds is None:
+        return f"{known})"
+    over = "over seeds" if judged.seeds > 1 else "over test images alone (Wilson)"
+    return f"{known}, 95 % {over} {_percent(bounds.low)} to {_percent(bounds.high)})"
 
 
 def _percent(share: float) -> str:
