@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from bench.plain_text import one_line
@@ -132,23 +133,14 @@ LONGEST_NAME = len("static_projection")
 """A longer name in the first column folds where a terminal is narrow."""
 
 
-def fitting(
-    table: ReportTable, *, width: int, order: Sequence[str]
-) -> tuple[ReportTable, list[str]]:
-    """Return the table with the columns that a terminal has room for, and the titles left out.
-
-    The first column stays; `order` names the others, the most important first.
-    """
-    widths = dict(zip(table.titles, _widths(table), strict=True))
-    kept, room = {table.titles[0]}, width - 2 - min(LONGEST_NAME, widths[table.titles[0]])
-    for title in (title for title in order if title in widths):
-        room -= 2 + widths[title]
-        if room < 0:
-            break
-        kept.add(title)
-    places = [place for place, title in enumerate(table.titles) if title in kept]
-    titles, *lines = (tuple(one[p] for p in places) for one in (table.titles, *table.lines))
-    left_out = [title.replace("\n", " ") for title in table.titles if title not in kept]
+def fitting(table: ReportTable, *, width: int) -> tuple[ReportTable, list[str]]:
+    """Return the table with as many of its first columns as a terminal has room for, and the titles
+    left out."""
+    first, *others = _widths(table)
+    taken = accumulate((2 + other for other in others), initial=2 + min(LONGEST_NAME, first))
+    kept = max(1, sum(so_far <= width for so_far in taken))
+    titles, *lines = (line[:kept] for line in (table.titles, *table.lines))
+    left_out = [title.replace("\n", " ") for title in table.titles[kept:]]
     return replace(table, titles=titles, lines=tuple(lines)), left_out
 
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.records.record import LatencyCell, PointRecord, RunRecord
+from bench.records.record import PointRecord, RunRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
 from bench.report.behaviour.gradients import why_no_gradients
@@ -20,32 +20,20 @@ Line = dict[str, str]
 def provenance_tables(
     study: Study, problems: Sequence[Problem], sweeps: Sequence[SweepRecord]
 ) -> list[ReportTable]:
-    """Return the tables of how it was done, those without a line left out."""
+    """Return the tables of how it was done; some may have no line."""
     records = sorted(study.records, key=lambda record: record.run)
-    parts: tuple[tuple[str, str, Iterable[Line]], ...] = (
-        (
-            "runs",
-            "Every run: what it started from, what it cost in epochs of the dense network, when.",
-            map(_run, records),
-        ),
-        ("recipes", "Training budgets.", _recipes(records)),
-        ("timing", "What was timed, by machine, threads and batch size.", _timing(records)),
-        (
-            "resources",
-            "The first call of a process, peak memory of one call, energy of the device.",
-            _resources(records),
-        ),
-        (
-            "reconstructed",
-            "Settings that no publication states, filled in here.",
-            _reconstructed(records),
-        ),
-        ("sweeps", "Sweeps, and by which criterion one trial was chosen.", map(_sweep, sweeps)),
-        ("holes", "What failed or is missing, and why.", _holes(study, problems)),
-        ("environment", "Machine and versions, as the records state them.", _environment(records)),
-    )
-    tables = [table_of(name, caption, list(lines)) for name, caption, lines in parts]
-    return [table for table in tables if table.lines]
+    begun = "Every run: what it started from, what it cost in epochs of the dense network, when."
+    calls = "The first call of a process, peak memory of one call, energy of the device."
+    guessed = "Settings that no publication states, filled in here."
+    return [
+        table_of("runs", begun, list(map(_run, records))),
+        table_of("recipes", "Training budgets.", list(_recipes(records))),
+        table_of("resources", calls, list(_resources(records))),
+        table_of("reconstructed", guessed, list(_reconstructed(records))),
+        table_of("sweeps", "Sweeps, and how a trial was chosen.", list(map(_sweep, sweeps))),
+        table_of("holes", "What failed or is missing, and why.", list(_holes(study, problems))),
+        table_of("environment", "Machine and versions.", list(_environment(records))),
+    ]
 
 
 def _run(record: RunRecord) -> Line:
@@ -106,23 +94,6 @@ def _used(record: RunRecord) -> Line:
     return dict(zip(titles, said, strict=True))
 
 
-def _timing(records: Sequence[RunRecord]) -> Iterator[Line]:
-    found: dict[tuple[str, ...], list[LatencyCell]] = defaultdict(list)
-    for _, point in _points(records):
-        for cell in point.latency:
-            size, threads = str(cell.batch_size), str(cell.threads)
-            found[cell.device, threads, size, cell.runtime, cell.profile].append(cell)
-    titles = ("device", "threads", "batch size", "runtime", "profile")
-    for key, cells in sorted(found.items()):
-        timed = sum(cell.latency_ms is not None for cell in cells)
-        yield dict(zip(titles, key, strict=True)) | {
-            "networks timed": str(timed),
-            "without a time": str(len(cells) - timed),
-            "while others ran": str(sum(cell.contended for cell in cells)),
-            "sets of rounds": str(len({cell.dense_ms for cell in cells if cell.dense_ms})),
-        }
-
-
 def _resources(records: Sequence[RunRecord]) -> Iterator[Line]:
     for record, point in _points(records):
         for cell in point.latency:
@@ -165,14 +136,9 @@ def _sweep(sweep: SweepRecord) -> Line:
 
 
 def _holes(study: Study, problems: Sequence[Problem]) -> Iterator[Line]:
-    holes = [
-        *(
-            (r.run, f"the run {r.status}", r.reason)
-            for r in study.records
-            if r.status != "finished"
-        ),
-        *((one.name, "its record is not counted", one.reason) for one in problems),
-    ]
+    unfinished = [record for record in study.records if record.status != "finished"]
+    holes = [(record.run, f"the run {record.status}", record.reason) for record in unfinished]
+    holes += [(one.name, "its record is not counted", one.reason) for one in problems]
     for record, point in _points(study.records):
         name = f"{record.run} {point.name}".strip()
         holes += [(name, what, reason) for what, reason in _missing(point, run=record.run)]

@@ -37,7 +37,8 @@ from bench.report.tables.cells import ReportTable, number, percent_with_sd, tabl
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_TITLES = ("method", "backbone", "accuracy, %", "seeds", "nFLOPs", "nFLOPs\nw/o policy", "MMACs")
+_TITLES = ("method", "accuracy, %", "nFLOPs", "backbone", "seeds", "train")
+_POLICY = "nFLOPs\nw/o policy"
 _MARKS = {
     **{"faster": "▲", "slower": "▼", "indistinguishable": "≈", "uncertain": "?", "baseline": "="}
 }
@@ -46,8 +47,6 @@ _MARK_NOTE = (
     "runtime, ? the interval is too wide to say; without a mark seeds disagree"
 )
 _NOT_RUN = "not run"
-_DYNAMICS_ORDER = ("dropped", "masks", "cost ±", "shuffled", "difficulty", "never run")
-"""The columns of the second table, the most important first."""
 _EXPLAINED = (
     "dropped: mean share of gated blocks that an image does not run",
     "cost ±: spread of nFLOPs over images",
@@ -81,14 +80,14 @@ def _cell(value: object) -> object:
 
 def rich_table(all_rows: Sequence[Row], *, width: int = 100) -> RenderableType:
     """Return two tables per data set for a terminal: the results, and of networks with gates
-    whether they follow the image. Where it is narrow the least important columns are left out,
-    which a note says."""
+    whether they follow the image. Where it is narrow the last columns are left out, which a note
+    says."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Text] = []
     for table in _by_dataset(all_rows):
-        shown, left_out = cells.fitting(table, width=width, order=_order(table.titles))
+        shown, left_out = cells.fitting(table, width=width)
         if left_out:
             more = f"a wider terminal also shows: {', '.join(left_out)}"
             shown = replace(shown, notes=(*shown.notes, more))
@@ -108,16 +107,9 @@ def _by_dataset(all_rows: Sequence[Row]) -> list[ReportTable]:
     return tables
 
 
-def _order(titles: Sequence[str]) -> list[str]:
-    """Return the titles of columns, the most important first."""
-    speeds = [title for title in titles if title.startswith("speed-up")]
-    alone = [title for title in speeds if title.endswith(f"\nb={BATCH_SIZES[0]}")]
-    before = ["accuracy, %", "nFLOPs", "backbone", *alone[:1], "train", "seeds", *alone[1:]]
-    return list(dict.fromkeys([*before, *_DYNAMICS_ORDER, *speeds, *reversed(titles)]))
-
-
 def results_table(all_rows: Sequence[Row]) -> ReportTable:
-    """Return the results on one data set: a line per network and operating point."""
+    """Return the results on one data set: a line per network and operating point, the columns that
+    matter most first."""
     return _results_table(all_rows, without_restated(group_seeds(all_rows)))
 
 
@@ -126,34 +118,22 @@ def _results_table(all_rows: Sequence[Row], groups: Sequence[SeedGroup]) -> Repo
     recipes = sorted({row.recipe for row in rows})
     tried = {cell.batch_size for row in rows for cell in row.timings}
     sizes = [size for size in BATCH_SIZES if size in tried] or BATCH_SIZES[:1]
-    timed = [(name, size) for name in runtimes_of(rows) or [MAIN_RUNTIME] for size in sizes]
+    timed = [(name, size) for size in sizes for name in runtimes_of(rows) or [MAIN_RUNTIME]]
     reasons: dict[str, str] = {}
-
-    def line(group: SeedGroup) -> dict[str, str]:
+    lines = []
+    for group in groups:
         first = group.first
         values = (
             group.label + (f", {first.recipe}" if len(recipes) > 1 else ""),
-            group.backbone,
             percent_with_sd(group.accuracy, group.accuracy_sd),
-            str(group.seeds),
             number(group.mean_of("nflops"), ".3f"),
-            number(group.mean_of("nflops_backbone"), ".3f"),
-            number(group.mean_of("macs"), ".1f", scale=1e-6),
+            group.backbone,
+            str(group.seeds),
+            spent(first),
         )
-        found = dict(zip(_TITLES, values, strict=True))
-        for runtime, size in timed:
-            at, took_ms = f"{runtime}\nb={size}", group.mean_time("latency_ms", size, runtime)
-            speed, ms = _speed(group, runtime, size), number(took_ms)
-            if not (speed and ms):
-                why = first.why_untimed(size, runtime)
-                mark = reasons.setdefault(why, f"[{len(reasons) + 1}]")
-                speed, ms = speed or mark, ms or mark
-            found[f"speed-up\n{at}"] = speed
-            found[f"95 %\n{at}"] = _interval(group, runtime, size)
-            found[f"ms\n{at}"] = ms
-        return found | {"train": spent(first)}
-
-    lines = list(map(line, groups))
+        policy = number(group.mean_of("nflops_backbone"), ".3f")
+        rest = {_POLICY: policy, "MMACs": number(group.mean_of("macs"), ".1f", scale=1e-6)}
+        lines.append(dict(zip(_TITLES, values, strict=True)) | _times(group, timed, reasons) | rest)
     caption = "No finished runs."
     if rows:
         kind = " (synthetic data)" if any(row.synthetic for row in rows) else ""
@@ -165,6 +145,25 @@ def _results_table(all_rows: Sequence[Row], groups: Sequence[SeedGroup]) -> Repo
             notes.append(f"{name} (seed {row.seed}) {row.status}: {row.reason}")
     notes += [f"{mark} no time: {reason}" for reason, mark in reasons.items()]
     return table_of("results", caption, lines, titles=_TITLES, notes=notes)
+
+
+def _times(
+    group: SeedGroup, timed: Sequence[tuple[str, int]], reasons: dict[str, str]
+) -> dict[str, str]:
+    """Return the cells of times: all speed-ups, intervals, milliseconds. What is missing gets the
+    mark of its reason, which is added to `reasons` where it is new."""
+    speeds, intervals, times = {}, {}, {}
+    for runtime, size in timed:
+        at = f"{runtime}\nb={size}"
+        speed = _speed(group, runtime, size)
+        took_ms = number(group.mean_time("latency_ms", size, runtime))
+        if not (speed and took_ms):
+            why = group.first.why_untimed(size, runtime)
+            mark = reasons.setdefault(why, f"[{len(reasons) + 1}]")
+            speed, took_ms = speed or mark, took_ms or mark
+        speeds[f"speed-up\n{at}"], times[f"ms\n{at}"] = speed, took_ms
+        intervals[f"95 %\n{at}"] = _interval(group, runtime, size)
+    return speeds | intervals | times
 
 
 def _speed(group: SeedGroup, runtime: str, size: int) -> str:
@@ -243,16 +242,16 @@ def published_table(
     methods = {canonical_name(group.first.method) for group in groups}
     backbones = {canonical_name(group.backbone) for group in groups}
     lines = [
-        _beside_line(point, group)
+        published_cells(point) | _beside(point, group)
         for point in published
         if canonical_name(point.method) in methods or canonical_name(point.backbone) in backbones
         for group in _ours(point, groups) or [None]
     ]
+    lines.sort(key=lambda line: line["our network"] == _NOT_RUN)
     caption = "As their sources print them, and our runs of the same kind."
     notes = (
-        "differences: measured - published; recipes differ, and so does what a difference means",
+        "difference: measured - published; recipes differ, and so does what a difference means",
     )
-    lines.sort(key=lambda line: line["our network"] == _NOT_RUN)
     return table_of("published", caption, lines, notes=notes)
 
 
@@ -287,28 +286,20 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]+", text.lower()))
 
 
-def _beside_line(point: PublishedPoint, group: SeedGroup | None) -> dict[str, str]:
-    measured = recipe = ""
-    gain = nflops = more = None
+def _beside(point: PublishedPoint, group: SeedGroup | None) -> dict[str, str]:
+    """Return what is to be said of our runs beside a published point."""
+    titles = ("our network", "measured", "difference, points", "our nFLOPs", "our recipe")
+    values = (_NOT_RUN, "", "", "", "")
     if group is not None:
-        first, nflops = group.first, group.mean_of("nflops")
-        measured = percent_with_sd(group.accuracy, group.accuracy_sd)
+        first = group.first
+        gain = None if point.accuracy is None else group.accuracy - point.accuracy
         begun = "" if first.pretraining == "none" else f" from {first.pretraining}"
         epochs = counted(first.train_epochs or 0, "epoch")
-        recipe = f"{first.recipe}, {epochs}{begun}, n={group.seeds}"
-        gain = None if point.accuracy is None else group.accuracy - point.accuracy
-        more = None if nflops is None or point.nflops is None else nflops - point.nflops
-    return {
-        "network": f"{point.method} {point.variant}".strip(),
-        "backbone": point.backbone,
-        "accuracy %, published": number(point.accuracy, scale=100),
-        "measured": measured,
-        "difference, points": number(gain, "+.2f", scale=100),
-        "nFLOPs, published": number(point.nflops),
-        "nFLOPs, measured": number(nflops, ".3f"),
-        "nFLOPs, difference": number(more, "+.3f"),
-        "our network": _NOT_RUN if group is None else group.label,
-        "our recipe": recipe,
-        "source": point.source,
-        "note": point.note,
-    }
+        values = (
+            group.label,
+            percent_with_sd(group.accuracy, group.accuracy_sd),
+            number(gain, "+.2f", scale=100),
+            number(group.mean_of("nflops"), ".3f"),
+            f"{first.recipe}, {epochs}{begun}, n={group.seeds}",
+        )
+    return dict(zip(titles, values, strict=True))
