@@ -22,7 +22,7 @@ from bench.report.data.row import Row, filter_rows
 from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.figures.draw import write_chart
-from bench.report.latency.chart import latency_charts
+from bench.report.latency import latency_charts
 from bench.report.page.document import Document
 from bench.report.page.html import pareto_page, write_report
 from bench.report.pareto.chart import pareto_chart

@@ -19,8 +19,7 @@ from bench.records.store import RunStore
 from bench.report.data.row import flat
 from bench.report.data.study import Study
 from bench.report.figures.draw import draw
-from bench.report.latency.calls import TimedCalls, finding, timed_calls
-from bench.report.latency.chart import time_chart
+from bench.report.latency import TimedCalls, finding, time_chart, timed_calls
 
 DENSE_MS = 4.0
 Timed = Callable[..., RunRecord]
@@ -114,20 +113,20 @@ def test_the_title_states_the_span_and_who_loses(timed: Timed, tmp_path: Path) -
         " 1 of 2 that save MACs is slower than the dense network"
     )
     assert finding(found) == sentence
-    text = words(draw(time_chart(found))).replace("\n", " ")
-    assert sentence in text and "dense resnet32: 68.9 M MACs, 4.00 ms (cpu, 1 thread)" in text
+    text = words(draw(time_chart(found, without_calls=0))).replace("\n", " ")
+    assert sentence in text and "by round: resnet32 (cpu, 1 thread) 4.00 to 4.00 ms" in text
 
 
 def test_a_shared_machine_is_marked(timed: Timed, tmp_path: Path) -> None:
     records = [timed("act", 0.8, 0.8, contended=True), timed("sgad", 0.5, 1.8)]
-    time = words(draw(time_chart(calls(records, tmp_path)[0])))
+    time = words(draw(time_chart(calls(records, tmp_path)[0], without_calls=0)))
     assert "64 %†" in time and "90 %\n" in time and "† timed while" in time
 
 
 def test_legends_cover_no_data(timed: Timed, tmp_path: Path) -> None:
     records = [timed(m, 0.9, 0.5, costs=[0.05] * 6) for m in ("act", "sgad", "cdl", "skipnet")]
     found, _ = calls(records, tmp_path)
-    figure = draw(time_chart(found))
+    figure = draw(time_chart(found, without_calls=0))
     figure.canvas.draw()
     boxes = [a.get_legend().get_window_extent() for a in figure.axes if a.get_legend()]  # type: ignore[union-attr]
     plots = [a.bbox for a in figure.axes if a.get_legend()]
@@ -140,7 +139,7 @@ def test_lines_of_a_panel_are_named_by_what_differs(timed: Timed, tmp_path: Path
     record = timed("cdl", 0.5, 1.8, costs=[0.5] * 6)
     points = tuple(record.points[0].model_copy(update={"name": f"p={n}"}) for n in (1, 2))
     record = record.model_copy(update={"points": points, "variant": "grid"})
-    text = words(draw(time_chart(calls([record], tmp_path)[0])))
+    text = words(draw(time_chart(calls([record], tmp_path)[0], without_calls=0)))
     assert "p=1: 90 %" in text and "p=2: 90 %" in text and "grid" not in text
 
 

@@ -18,7 +18,7 @@ from bench.report.behaviour.numbers import behaviours_of
 from bench.report.data.row import NOT_APPLICABLE, runtimes_of
 from bench.report.data.study import Study
 from bench.report.figures.chart import Chart
-from bench.report.latency.chart import latency_charts
+from bench.report.latency import latency_charts
 from bench.report.pareto.chart import pareto_chart
 from bench.report.pareto.data import pareto_data
 from bench.report.tables.cells import ReportTable
