@@ -20,7 +20,7 @@ from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.verdicts.fronts import FrontPoint, front_points
 from bench.report.verdicts.pairs import pairs_of
-from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, Statics, verdicts_of
+from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, verdicts_of
 from bench.report.verdicts.words import paragraph, sentence
 
 FOLDER = "results_dir"
@@ -84,12 +84,7 @@ def pareto(df: pd.DataFrame, *, cost: str = "macs") -> pd.DataFrame:
     return df.iloc[kept]
 
 
-def verdicts(
-    df_or_path: pd.DataFrame | str | Path | None = None,
-    *,
-    statics: Statics = "dense",
-    level: float = 0.95,
-) -> pd.DataFrame:
+def verdicts(df_or_path: pd.DataFrame | str | Path | None = None) -> pd.DataFrame:
     """Return one row per method and axis of cost: is it better than a static network of that cost?
 
     Given a table of `load_results`, only runs in it count, read again where it came from; given a
@@ -107,7 +102,7 @@ def verdicts(
         >>> found[(found.method == "sact") & (found.axis == "macs")].outcome.item()
         'worse'
     """
-    found = verdicts_of(_study_of(df_or_path), statics=statics, level=level)
+    found = verdicts_of(_study_of(df_or_path))
     lines = [_line(verdict, answer) for verdict in found for answer in verdict.axes]
     return pd.DataFrame(lines, columns=VERDICT_COLUMNS)
 

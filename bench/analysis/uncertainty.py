@@ -77,7 +77,7 @@ def runs(correct_spn: Array, cost: Array | float, *, cost_se_p: Array | float = 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number, its standard error and its parts, its t-interval and the p-value against 0.
+    """A number, its standard error and its parts, its 95 % t-interval and the p-value against 0.
 
     `degrees` is that of the t distribution, infinite where no seed variance enters.
     `covers_training` is False where a side has one seed: then the interval knows nothing of how
@@ -91,12 +91,11 @@ class Estimate:
     cost_error: float
     degrees: float
     bounds: Bounds
-    level: float
     p_value: float
     covers_training: bool
 
 
-def estimate(statistic: Statistic, groups: Sequence[Runs], *, level: float = 0.95) -> Estimate:
+def estimate(statistic: Statistic, groups: Sequence[Runs]) -> Estimate:
     """Return `statistic` of `groups`, on the same images in the same order, with its interval.
 
     The variances add up: of seeds, of images less what both contain, of timing. The degrees of
@@ -141,7 +140,7 @@ def estimate(statistic: Statistic, groups: Sequence[Runs], *, level: float = 0.9
     variance = of_images + of_seeds + of_costs
     degrees = variance**2 / few if few else math.inf
     error = math.sqrt(variance)
-    half = critical_value(level, degrees) * error if error else 0.0
+    half = critical_value(0.95, degrees) * error if error else 0.0
     t = value / error if error else math.copysign(math.inf, value) if value else 0.0
     return Estimate(
         value=value,
@@ -151,7 +150,6 @@ def estimate(statistic: Statistic, groups: Sequence[Runs], *, level: float = 0.9
         cost_error=math.sqrt(of_costs),
         degrees=degrees,
         bounds=Bounds(value - half, value + half),
-        level=level,
         p_value=two_sided_p(t, degrees),
         covers_training=covers_training,
     )

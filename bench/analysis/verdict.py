@@ -17,7 +17,7 @@ from bench.analysis.statistics import Array, Bounds
 from bench.analysis.uncertainty import Estimate, Runs, estimate
 
 Judgement = Literal["better", "worse", "worse (dominated)", "not distinguishable"]
-LEVEL = 0.95
+_SIGNIFICANT = 0.05
 
 
 class PointGain(NamedTuple):
@@ -90,7 +90,7 @@ class Verdict:
 
 
 def compare(
-    method: Runs, statics: Sequence[Runs], *, point: int = 0, level: float = LEVEL
+    method: Runs, statics: Sequence[Runs], *, point: int = 0
 ) -> Comparison | Outside | None:
     """Return how operating point `point` of `method` does against static networks of its cost; None
     if there are none.
@@ -115,7 +115,7 @@ def compare(
             )
             return float(accuracy_p[index]) - moved.at(float(cost_p[index]))
 
-        return estimate(gain, groups, level=level)
+        return estimate(gain, groups)
 
     points = tuple(
         PointGain(cost, accuracy, gain_of(index) if curve.covers(cost) else None)
@@ -141,7 +141,7 @@ def compare(
         accuracy=accuracy,
         static=(static,),
         nearest_cost=float(static_cost[static]),
-        gain=estimate(difference, groups, level=level),
+        gain=estimate(difference, groups),
         static_range=curve.range,
     )
 
@@ -164,9 +164,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def decide(
-    found: Sequence[Comparison | Outside | None], *, level: float = LEVEL
-) -> list[Verdict | None]:
+def decide(found: Sequence[Comparison | Outside | None]) -> list[Verdict | None]:
     """Return the verdicts of comparisons that are judged at once, by Holm's p-values; None where
     there is none.
 
@@ -182,14 +180,14 @@ def decide(
     adjusted = holm([one.gain.p_value for one in judged.values()])
     decided: list[Verdict | None] = [None] * len(found)
     for (place, one), p_holm in zip(judged.items(), adjusted, strict=True):
-        outcome = _outcome(one, p_holm, level=level)
+        outcome = _outcome(one, p_holm)
         if outcome is not None:
             decided[place] = Verdict(outcome, one, one.gain.p_value, p_holm, len(judged))
     return decided
 
 
-def _outcome(found: Comparison | Outside, p_value: float, *, level: float) -> Judgement | None:
-    significant, gain = p_value < 1 - level, found.gain.value
+def _outcome(found: Comparison | Outside, p_value: float) -> Judgement | None:
+    significant, gain = p_value < _SIGNIFICANT, found.gain.value
     if isinstance(found, Outside):
         return "worse (dominated)" if significant and gain < 0 else None
     if not significant:

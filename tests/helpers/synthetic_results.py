@@ -77,8 +77,8 @@ class ResultsFolder:
         timed = point.model_copy(update={"latency": cells})
         self.store.save(record.model_copy(update={"points": (timed,)}))
 
-    def judged(self, **options: Any) -> dict[str, MethodVerdict]:
-        return {found.method: found for found in verdicts_of(self.study(), **options)}
+    def judged(self) -> dict[str, MethodVerdict]:
+        return {found.method: found for found in verdicts_of(self.study())}
 
     def study(self, records: Sequence[RunRecord] | None = None) -> Study:
         """Return what is under study: all runs, or these."""

@@ -335,21 +335,6 @@ def test_methods_are_corrected_together_and_controls_among_themselves(
     )
 
 
-def test_static_controls_are_in_the_curve_on_request(results: ResultsFolder) -> None:
-    add_static(results)
-    projection = results.run("static_projection", (0.93, 1.0), role="control")
-    point = projection.points[0].model_copy(update={"macs": 0.7 * projection.dense_macs})
-    results.save(projection.model_copy(update={"points": (point,)}))
-    results.run("sgad", (0.92, 0.7))
-    plain = results.judged()["sgad"].on("macs")
-    with_control = results.judged(statics="dense and static controls")["sgad"].on("macs")
-    assert plain.verdict is not None
-    assert with_control.verdict is not None
-    assert plain.verdict.outcome == "better"
-    assert "static_projection" in with_control.static_names
-    assert with_control.verdict.comparison.gain.value < 0
-
-
 def test_other_backbones_have_a_time_where_they_were_timed_in_the_same_rounds(
     results: ResultsFolder,
 ) -> None:

@@ -26,8 +26,8 @@ MAIN_RUNTIME = "eager"
 class Row:
     """One operating point of a run. None where a value was not measured; texts are on one line.
 
-    Fractions are 0-1, `macs` per image. `static`: every image runs the same and nothing decides;
-    `dense`: it is a static network that runs all of its backbone, and no control. `gated_blocks` is
+    Fractions are 0-1, `macs` per image. `dense`: nothing decides, every image runs all of the
+    backbone, and it is no control. `gated_blocks` is
     their number. `total_*` contain what a run started from; `known_dense_epochs` is what is known
     of that, and `outside` where it began if the rest is not. `timings` has the latency cell of each
     runtime and batch size, the main runtime first.
@@ -75,7 +75,6 @@ class Row:
     shuffled_accuracy: float | None = None
     shuffled_loss: float | None = None
     difficulty_correlation: float | None = None
-    static: bool = False
     dense: bool | None = None
     total_epochs: int | None = None
     known_dense_epochs: float | None = None
@@ -131,7 +130,7 @@ _OF_MAIN = (*_OF_EACH, "profile", "memory_mib", "energy_mj")
 EXTRAS = tuple(
     name
     for name in (
-        *(name for name in Row.__slots__ if name not in ("static", "timings")),
+        *(name for name in Row.__slots__ if name != "timings"),
         *(f"{name}_b{size}" for size in BATCH_SIZES for name in _OF_MAIN),
         *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256"),
         *("first_ms", "by_runtime"),

@@ -152,7 +152,6 @@ def _of_point(record: RunRecord, point: PointRecord) -> dict[str, Any]:
         "point": point.name,
         "nflops_std": point.macs_std / record.dense_macs if record.dense_macs else None,
         "gated_blocks": len(point.gated_blocks),
-        "static": static,
         "dense": static and whole and record.role != "control",
         "timings": tuple(
             cell

@@ -144,16 +144,6 @@ class Network(SeedGroup):
         return one_line(self.record.variant)
 
     @property
-    def static_name(self) -> str:
-        """What it is called as a part of the static curve: its backbone, or the control."""
-        return self.label if self.control else self.backbone
-
-    @property
-    def static(self) -> bool:
-        """Whether every image runs the same, and nothing decides."""
-        return all(row.static for row in self.rows)
-
-    @property
     def known(self) -> float:
         """Mean training cost in dense epochs with starts and sources, as far as it is known."""
         return fmean([row.known_dense_epochs or 0.0 for row in self.runs])

@@ -195,7 +195,7 @@ def _place_labels(axes: Axes, panel: Panel) -> None:
 
 
 def _inside(box: Bbox, plot: Bbox) -> bool:
-    return bool((box.min >= plot.min).all() and (box.max <= plot.max).all())
+    return bool(np.all(box.min >= plot.min) and np.all(box.max <= plot.max))
 
 
 def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from bench.analysis import verdict as judging
-from bench.analysis.verdict import LEVEL, Comparison, Outside, Verdict
+from bench.analysis.verdict import Comparison, Outside, Verdict
 from bench.errors import RecordError
 from bench.report.data.study import Network, Study
 from bench.report.verdicts.costs import MACS, Axis, axes_of, beside, costs_on, with_costs
 
-Statics = Literal["dense", "dense and static controls"]
 NO_VERDICT = "no verdict"
 
 
@@ -46,8 +44,8 @@ class AxisVerdict:
 
     @property
     def static_names(self) -> tuple[str, ...]:
-        """The backbones of static networks, the names of controls."""
-        return tuple(one.static_name for one in self.static)
+        """The backbones of the static networks."""
+        return tuple(one.backbone for one in self.static)
 
     @property
     def points(self) -> tuple[float, float, float] | None:
@@ -85,20 +83,17 @@ class MethodVerdict:
         raise KeyError(f"{name} in {runtime}")
 
 
-def verdicts_of(
-    study: Study, *, statics: Statics = "dense", level: float = LEVEL
-) -> list[MethodVerdict]:
+def verdicts_of(study: Study) -> list[MethodVerdict]:
     """Return a verdict on every method of the study that is no dense network.
 
     Methods on one data set are judged together on each axis, and their p-values are corrected for
-    that by Holm's rule; controls are corrected among themselves. With `statics` "dense and static
-    controls", networks such as the static projection are part of the static curve as well.
+    that by Holm's rule; controls are corrected among themselves.
     """
-    known = [f for f in study.networks if f.dense or (statics != "dense" and f.static)]
+    dense = [network for network in study.networks if network.dense]
     judged = [network for network in study.networks if not network.dense]
     axes = axes_of(study.rows)
     answers = {
-        (place, axis): _answer(network, known, study, axis=axis, level=level)
+        (place, axis): _answer(network, dense, study, axis)
         for place, network in enumerate(judged)
         for axis in axes
     }
@@ -107,7 +102,7 @@ def verdicts_of(
         dataset, control = answer.network.record.spec.dataset, answer.network.control
         together[axis, dataset, control].append((place, axis))
     for members in together.values():
-        verdicts = judging.decide([answers[one].found for one in members], level=level)
+        verdicts = judging.decide([answers[one].found for one in members])
         for one, verdict in zip(members, verdicts, strict=True):
             if verdict is not None:
                 answers[one] = replace(answers[one], verdict=verdict, reason="")
@@ -117,21 +112,19 @@ def verdicts_of(
     ]
 
 
-def _answer(
-    network: Network, statics: Sequence[Network], study: Study, *, axis: Axis, level: float
-) -> AxisVerdict:
+def _answer(network: Network, dense: Sequence[Network], study: Study, axis: Axis) -> AxisVerdict:
     """Return what is known before those that are judged together are decided."""
-    comparable = beside(network, [one for one in statics if one is not network])
+    comparable, of = beside(network, dense), network.record
     try:
-        own = costs_on(network, study, axis=axis, of=network.record)
+        own = costs_on(network, study, axis=axis, of=of)
         if axis == MACS:
-            placed = [(o, costs_on(o, study, axis=axis, of=network.record)) for o in comparable]
+            placed = [(one, costs_on(one, study, axis=axis, of=of)) for one in comparable]
         else:
-            placed = with_costs(comparable, study, axis=axis, of=network.record)
+            placed = with_costs(comparable, study, axis=axis, of=of)
     except RecordError as error:
         return AxisVerdict(axis, network, reason=error.message)
     static = [runs for _, runs in placed]
-    found = judging.compare(own, static, point=network.judged_position, level=level)
+    found = judging.compare(own, static, point=network.judged_position)
     if found is None:
         timed = axis != MACS and comparable
         reason = f"no static network was {'timed in the same rounds' if timed else 'run here'}"

@@ -96,7 +96,7 @@ def unlike_budgets(about: AxisVerdict) -> str:
     """Return how the static networks used were trained if not as the method was; else ''."""
     own = about.network
     found = dict.fromkeys(
-        f"{one.static_name}: {one.budget.words_beside(own.budget)}"
+        f"{one.backbone}: {one.budget.words_beside(own.budget)}"
         for one in about.static
         if not own.budget.matches(one.budget) or budgets_differ([one.epochs, own.epochs])
     )
@@ -174,7 +174,7 @@ def _reached(found: Comparison | Outside) -> str:
 
 def _points(gain: Estimate) -> str:
     size = f"a difference of {100 * gain.value:+.2f} points"
-    return f"{size} ({100 * gain.level:.0f} % interval {_ends(gain)})"
+    return f"{size} (95 % interval {_ends(gain)})"
 
 
 def _ends(gain: Estimate) -> str:
