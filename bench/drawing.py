@@ -23,10 +23,8 @@ from bench.report.data.rows import rows
 from bench.report.data.study import Study
 from bench.report.figures.draw import write_chart
 from bench.report.latency import latency_charts
-from bench.report.page.document import Document
-from bench.report.page.html import pareto_page, write_report
-from bench.report.pareto.chart import pareto_chart
-from bench.report.pareto.data import X, pareto_data
+from bench.report.page.document import Document, pareto_page, write_report
+from bench.report.pareto.chart import X, pareto_chart, pareto_data
 from bench.report.pareto.sweep import front_chart, front_lines, sweep_front
 from bench.storage import chosen_with_out, make_folder, write_atomically
 

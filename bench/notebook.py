@@ -18,8 +18,7 @@ from bench.records.store import RunStore
 from bench.report.data.row import EXTRAS, KEYS, flat
 from bench.report.data.rows import rows
 from bench.report.data.study import Study
-from bench.report.verdicts.fronts import FrontPoint, front_points
-from bench.report.verdicts.pairs import pairs_of
+from bench.report.verdicts.fronts import FrontPoint, front_points, pairs_of
 from bench.report.verdicts.verdicts import AxisVerdict, MethodVerdict, verdicts_of
 from bench.report.verdicts.words import paragraph, sentence
 

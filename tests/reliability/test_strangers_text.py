@@ -19,10 +19,8 @@ from bench.records.record import RunRecord
 from bench.records.store import RunStore
 from bench.report.data.rows import rows
 from bench.report.figures.draw import draw, save_figure
-from bench.report.page.document import Document
-from bench.report.page.html import document_page, pareto_page
-from bench.report.pareto.chart import pareto_chart
-from bench.report.pareto.data import pareto_data
+from bench.report.page.document import Document, document_page, pareto_page
+from bench.report.pareto.chart import pareto_chart, pareto_data
 from bench.report.tables.cells import markdown_lines
 from bench.report.tables.results import render, results_table, rich_table
 

@@ -5,7 +5,7 @@ from synthetic_records import make_point, make_record, start_of
 from bench.records.record import Dynamics
 from bench.report.data.rows import rows
 from bench.report.data.study import group_seeds, without_restated
-from bench.report.pareto.data import pareto_data
+from bench.report.pareto.chart import pareto_data
 
 
 def test_a_control_that_restates_its_source_is_left_out() -> None:
@@ -46,7 +46,7 @@ def test_a_control_far_below_is_named_below_the_view() -> None:
     data = pareto_data(
         rows([own, make_record("coins", points=(point,), role="control")]), x="nflops"
     )
-    assert (data.heights[0] or 0) > 60
+    assert (data.lowest or 0) > 60
     assert "below the view: coins" in list(data.notes())
 
 

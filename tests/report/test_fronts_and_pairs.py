@@ -8,8 +8,7 @@ import pytest
 from synthetic_results import ResultsFolder
 
 import bench
-from bench.report.verdicts.fronts import front_points, front_table
-from bench.report.verdicts.pairs import pairs_of, pairs_table
+from bench.report.verdicts.fronts import front_points, front_table, pairs_of, pairs_table
 
 
 def filled(results: ResultsFolder) -> None:

@@ -21,9 +21,8 @@ from bench.report.data.row import Row
 from bench.report.data.rows import rows
 from bench.report.figures.chart import Marks, styles
 from bench.report.figures.draw import draw, save_figure, wrapped
-from bench.report.page.html import pareto_page
-from bench.report.pareto.chart import pareto_chart
-from bench.report.pareto.data import pareto_data
+from bench.report.page.document import pareto_page
+from bench.report.pareto.chart import pareto_chart, pareto_data
 
 
 def pareto_figure(found: Sequence[Row], *, x: str = "nflops", **options: Any) -> Figure:
@@ -94,7 +93,7 @@ def test_the_notes_tell_what_the_bars_are(ours: list[Row]) -> None:
 def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it() -> None:
     good = [("resnet", 0.93, 1.0), ("act", 0.92, 0.9), ("sact", 0.91, 0.8), ("skipnet", 0.92, 0.7)]
     made = [run(*numbers, "resnet32") for numbers in good]
-    assert pareto_data(rows(made), x="nflops").heights == (None, None)
+    assert pareto_data(rows(made), x="nflops").lowest is None
     bad = run("cdl", 0.60, 0.3, "resnet32")
     data = pareto_data(rows([*made, bad]), x="nflops")
     assert data.below_view == ["cdl"]
@@ -103,9 +102,7 @@ def test_a_few_bad_networks_do_not_flatten_the_view_and_are_named_below_it() -> 
     assert 85 < low < 91 and 93 < high < 97
     assert "below the view: cdl" in words(figure)
     many = [run(f"cdl{n}", 0.5, 0.3, "resnet32") for n in range(4)]
-    assert pareto_data(rows([*made, *many]), x="nflops").heights == (None, None), (
-        "they are the picture"
-    )
+    assert pareto_data(rows([*made, *many]), x="nflops").lowest is None, "they are the picture"
 
 
 def test_synthetic_data_is_stamped() -> None:
@@ -126,7 +123,7 @@ def test_published_points_are_hollow_and_named_as_such(ours: list[Row]) -> None:
 def test_a_collapsed_published_network_is_counted_and_not_in_view(ours: list[Row]) -> None:
     low = PublishedPoint("X", "", "CIFAR-10", "ResNet-32", 0.23, 0.5, None, "s", "")
     data = pareto_data(ours, x="nflops", published=[low])
-    assert (data.heights[0] or 0) > 23
+    assert (data.lowest or 0) > 23
     assert "below the view: 1 published point" in list(data.notes())
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from bench.drawing import document_in
 from bench.records.store import RunStore
-from bench.report.page.document import Document
-from bench.report.page.html import table_files
+from bench.report.page.document import Document, table_files
 from bench.report.verdicts.words import paragraph, summary
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"

@@ -32,8 +32,7 @@ from bench.records.sweep import SweepRecord, TrialRow, save_sweep
 from bench.report.behaviour.images import TestImages, image_strip
 from bench.report.behaviour.numbers import by_difficulty
 from bench.report.data.study import Study
-from bench.report.page.document import Document
-from bench.report.page.html import document_page, write_report
+from bench.report.page.document import Document, document_page, write_report
 from bench.report.tables.cells import csv_text, latex, markdown, table_of
 from bench.report.tables.provenance import provenance_tables
 from bench.report.verdicts.tables import best_table

@@ -25,8 +25,7 @@ from bench.report.behaviour.gradients import (
 from bench.report.behaviour.images import TestImages, span_of
 from bench.report.behaviour.numbers import position_maps
 from bench.report.data.study import Study
-from bench.report.page.document import Document
-from bench.report.page.html import document_page, write_report
+from bench.report.page.document import Document, document_page, write_report
 
 IMAGES = 60
 

@@ -13,8 +13,7 @@ import bench
 from bench.records.record import RunRecord
 from bench.report.data.rows import rows
 from bench.report.figures.chart import Marks
-from bench.report.page.document import Document
-from bench.report.page.html import document_page
+from bench.report.page.document import Document, document_page
 from bench.report.tables.results import results_table, rich_table
 from bench.report.verdicts.words import paragraph
 
