@@ -78,24 +78,6 @@ def rank_correlation(a_n: Array, b_n: Array) -> float | None:
     return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
 
 
-def rank_correlation_within(a_n: Array, b_n: Array, group_n: Array) -> float | None:
-    """Return Spearman's correlation within groups: ranks within each group, less their mean there,
-    all groups together. With one group it is `rank_correlation`.
-
-    None where one side is constant within every group, or nothing is left to test it by.
-    """
-    ranks_a, ranks_b = np.zeros(len(a_n)), np.zeros(len(b_n))
-    groups = np.unique(group_n)
-    for group in groups:
-        members = group_n == group
-        for ranks, values in ((ranks_a, a_n), (ranks_b, b_n)):
-            found = _mean_ranks(values[members])
-            ranks[members] = found - found.mean()
-    if len(a_n) - len(groups) < 2 or not ranks_a.any() or not ranks_b.any():
-        return None
-    return float(np.corrcoef(ranks_a, ranks_b)[0, 1])
-
-
 def _mean_ranks(values: Array) -> Array:
     _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

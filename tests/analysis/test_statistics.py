@@ -15,7 +15,6 @@ from bench.analysis.statistics import (
     critical_value,
     extremes_of,
     rank_correlation,
-    rank_correlation_within,
     sample_sd,
     t_interval,
     two_sided_p,
@@ -103,26 +102,6 @@ def test_a_rank_correlation_with_ties_is_what_scipy_says(a: list[int], draws: ob
         assert found is None
     else:
         assert found == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
-
-
-def test_within_groups_an_order_between_groups_does_not_count() -> None:
-    group_n = np.array([0, 0, 0, 1, 1, 1])
-    rising = rank_correlation_within(
-        np.array([1, 2, 3, 11, 12, 13]), np.array([7, 8, 9, 1, 2, 3]), group_n
-    )
-    assert rising == pytest.approx(1)
-    assert rank_correlation(np.array([1, 2, 3, 11, 12, 13]), np.array([7, 8, 9, 1, 2, 3])) < 0  # type: ignore[operator]
-    assert rank_correlation_within(group_n, np.arange(6), group_n) is None
-
-
-@given(values, st.randoms(use_true_random=False))
-def test_within_one_group_a_rank_correlation_is_the_plain_one(a: list[int], draws: object) -> None:
-    b = sorted(a, key=lambda value: draws.random())  # type: ignore[attr-defined]
-    found = rank_correlation_within(np.array(a), np.array(b), np.zeros(len(a)))
-    plain = rank_correlation(np.array(a), np.array(b))
-    assert (found is None) is (plain is None)
-    if found is not None:
-        assert found == pytest.approx(plain)
 
 
 def test_the_most_extreme_images_come_first_and_equal_costs_keep_their_order() -> None:

@@ -59,10 +59,9 @@ def test_a_paper_recipe_is_told_by_the_optimizers_of_its_phases(tmp_path: Path) 
     study = Study([published, stopped], RunStore(tmp_path))
     (recipes,) = [table for table in provenance_tables(study, [], []) if table.name == "recipes"]
     line, failed = (dict(zip(recipes.titles, cells, strict=True)) for cells in recipes.lines)
-    assert (line["optimizer"], line["batch size"]) == ("adam", "2048, then 256")
-    assert line["learning rate"] == "0.001, then 0.0001"
-    assert line["schedule"] == "constant, then step"
-    assert failed["optimizer"] == failed["schedule"] == "the paper's"
+    assert line["optimizer"].startswith("adam, rate 0.001 constant, ")
+    assert "; then adam, rate 0.0001 step, " in line["optimizer"]
+    assert failed["optimizer"] == "the paper's"
 
 
 def network(

@@ -14,16 +14,8 @@ from bench.errors import RecordError
 from bench.records.arrays import save_arrays
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import RunStore
-from bench.report.behaviour.gradients import (
-    OVER_ALL,
-    WITHIN,
-    DenseGradients,
-    dense_gradients,
-    rates_and_gradients,
-    why_no_gradients,
-)
 from bench.report.behaviour.images import TestImages, span_of
-from bench.report.behaviour.numbers import position_maps
+from bench.report.behaviour.numbers import dense_gradients, position_maps, why_no_gradients
 from bench.report.data.study import Study
 from bench.report.page.document import Document, document_page, write_report
 
@@ -41,65 +33,19 @@ def point_with(rates: list[float], gradients: list[float], **fields: Any) -> Poi
     return make_point(accuracy=0.9, nflops=0.7, **given | fields)
 
 
-def dense_with(gradients: list[float]) -> DenseGradients:
-    return DenseGradients({f"block{b}": g for b, g in enumerate(gradients)})
-
-
-def correlated(
-    point: PointRecord, gradients: list[float], *, backbone: str = "another"
-) -> dict[str, str]:
-    return rates_and_gradients(point, dense_with(gradients), backbone=backbone)
-
-
-def test_rates_are_correlated_with_the_gradients_of_the_dense_network() -> None:
-    # Without block0, ranks are 1 2 3 4 5 and 2 1 3 4 5: 1 - 6 * 2 / (5 * 24). Its own gradients
-    # rise with the rates exactly, and say nothing.
-    rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    point = point_with(rates, rates)
-    found = correlated(point, [9.0, 0.2, 0.1, 0.3, 0.4, 0.5])
-    assert found[OVER_ALL] == "+0.90 (n = 5)"
-    assert found[WITHIN] == "none: one stage, or one rate within each"
-
-
-def test_within_stages_only_the_order_inside_each_counts() -> None:
-    # Over all blocks the gradient falls with depth; within each stage of three it rises.
-    rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    gradients = [7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]
-    point = point_with(rates, [], gated_blocks=tuple(f"block{b}" for b in range(9)))
-    found = correlated(point, gradients, backbone="resnet20")
-    assert list(found.values()) == ["-0.80 (n = 9)", "+1.00 (n = 9)"]
-
-
-@pytest.mark.parametrize("backbone", ["torchvision/resnet18", "timm/vit_tiny_patch4_32@8"])
-def test_stages_are_those_of_any_backbone_that_has_several(backbone: str) -> None:
-    rates = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
-    point = point_with(rates, [], gated_blocks=tuple(f"block{b}" for b in range(8)))
-    found = correlated(point, [7.0, 8.0, 5.0, 6.0, 3.0, 4.0, 1.0, 2.0], backbone=backbone)
-    assert found[WITHIN].startswith("none" if backbone.startswith("timm") else "+1.00")
-
-
-def test_without_a_correlation_the_cell_says_why() -> None:
-    rates = [1.0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    flat = correlated(point_with([1.0] * 6, []), rates)
-    assert flat[OVER_ALL] == "none: all have one rate"
-    few = correlated(point_with(rates[:3], []), rates[:3])
-    assert few[OVER_ALL] == "none: there are only 2"
-
-
 def test_the_dense_run_most_like_it_that_has_gradients_is_taken() -> None:
     record = make_record("sgad", seed=1)
 
     def dense(gradients: list[float], **given: Any) -> RunRecord:
         return make_record("resnet", points=(point_with([1.0], gradients),), **given)
 
-    assert "no dense resnet32 was run" in dense_gradients(record, []).reason
+    with pytest.raises(RecordError, match="no dense resnet32 was run"):
+        dense_gradients(record, [])
     older = dense([], seed=1)
-    found = dense_gradients(record, [older])
-    assert found.of_block is None and f"bench evaluate {older.run}" in found.reason
-    together = rates_and_gradients(record.points[0], found, backbone="resnet32")
-    assert "bench evaluate" in together[OVER_ALL]
+    with pytest.raises(RecordError, match=f"bench evaluate {older.run}"):
+        dense_gradients(record, [older])
     other_seed, other_recipe = dense([1.0], seed=0), dense([2.0], seed=1, recipe="finetune")
-    chosen = dense_gradients(record, [older, other_recipe, other_seed]).of_block
+    chosen = dense_gradients(record, [older, other_recipe, other_seed])
     assert chosen == other_seed.points[0].block_gradients
 
 

@@ -61,7 +61,7 @@ def _rates(points: Sequence[PointBehaviour]) -> Panel:
 
 
 def _gradients(behaviour: Behaviour) -> Panel:
-    first, of_dense = behaviour.points[0].point, behaviour.dense.of_block or {}
+    first, of_dense = behaviour.points[0].point, behaviour.dense_gradients
     series: list[Series] = [Bars(*_by_place(first, of_dense), 0.8, GREY)]
     for shown, style in _styled(behaviour.points):
         own = _by_place(shown.point, shown.point.block_gradients)
@@ -74,7 +74,7 @@ def _gradients(behaviour: Behaviour) -> Panel:
         x_limits=(-0.7, len(first.block_rates) - 0.3),
         y_limits=(0, None),
         whole_x=True,
-        message="" if of_dense else behaviour.dense.reason or "not on record",
+        message="" if of_dense else "not on record",
     )
 
 

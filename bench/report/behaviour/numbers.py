@@ -16,7 +16,6 @@ from bench.analysis.statistics import Extremes, extremes_of
 from bench.errors import RecordError
 from bench.plain_text import one_line
 from bench.records.record import PointRecord, RunRecord
-from bench.report.behaviour.gradients import DenseGradients, dense_gradients, rates_and_gradients
 from bench.report.data.study import Network, Study
 
 Numbers = npt.NDArray[Any]
@@ -30,11 +29,9 @@ MOST_SHOWN = 24
 @dataclass(frozen=True, slots=True, eq=False)
 class PointBehaviour:
     """One operating point; `share_n` is the MACs of each image over those of the dense network,
-    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 3),
-    `together` how its rates go with the dense network's gradients, as cells."""
+    `by_difficulty` their quartiles and mean in tenths of the images from easy to hard, (10, 3)."""
 
     point: PointRecord
-    together: Mapping[str, str]
     share_n: Numbers | None = None
     by_difficulty: Numbers | None = None
 
@@ -48,13 +45,15 @@ class PointBehaviour:
 class Behaviour:
     """What is shown of one network, of its first seed. `missing` says what could not be, and why.
 
+    `dense_gradients` are those of a dense run of its backbone at each block, by name.
+
     `extremes` are the cheapest and the most expensive images at `widest`, the operating point whose
     costs differ most; None where all cost the same. `maps` are the blocks that run at each of their
     pixels, twice (M, H, W); None where a network does not decide per position.
     """
 
     network: Network
-    dense: DenseGradients
+    dense_gradients: Mapping[str, float]
     points: tuple[PointBehaviour, ...]
     widest: PointRecord
     extremes: Extremes | None
@@ -104,22 +103,52 @@ def _behaviour(network: Network, study: Study, dense: Sequence[RunRecord]) -> Be
         if (other.spec.backbone, other.spec.dataset) == (spec.backbone, spec.dataset)
     ]
     loss_n = tried("Cost against difficulty is", _losses, record, study, same)
-    gradients = dense_gradients(record, same)
+    gradients = tried("Gradients of the dense network are", dense_gradients, record, same)
     points = []
     for point in record.points:
-        together = rates_and_gradients(point, gradients, backbone=spec.backbone.name)
         share_n = tried("Cost per image is", _costs, record, point, study)
         means = None
         if share_n is not None and loss_n is not None and len(loss_n) == len(share_n):
             means = by_difficulty(share_n, loss_n)
-        points.append(PointBehaviour(point, together, share_n, means))
+        points.append(PointBehaviour(point, share_n, means))
     most, extremes, maps = max(points, key=lambda one: one.spread), None, None
     if most.share_n is not None and most.spread > 1e-9:
         extremes = extremes_of(most.share_n)
         if most.point.positions_file:
             what = "Maps of where it spends its blocks are"
             maps = tried(what, position_maps, record, most.point, study, extremes)
-    return Behaviour(network, gradients, tuple(points), most.point, extremes, maps, tuple(missing))
+    found = (tuple(points), most.point, extremes, maps, tuple(missing))
+    return Behaviour(network, gradients or {}, *found)
+
+
+def dense_gradients(record: RunRecord, dense: Sequence[RunRecord]) -> Mapping[str, float]:
+    """Return the gradients of the run most like `record` among `dense`, those of its backbone and
+    images: the same recipe, then the same epochs, then the same seed; of those that have gradients
+    on record.
+
+    A network's own gradients are small or 0 where it seldom runs: its rates would be compared with
+    themselves.
+
+    Raises:
+        RecordError: none has gradients.
+    """
+    spec = record.spec
+    known = [other for other in dense if other.points[0].block_gradients]
+    if not known:
+        none = f"no dense {spec.backbone.name} was run on these images"
+        raise RecordError(why_no_gradients(dense[0].points[0], run=dense[0].run) if dense else none)
+
+    def likeness(other: RunRecord) -> tuple[bool, bool, bool]:
+        own, its = spec.budget, other.spec.budget
+        return its.recipe == own.recipe, its.epochs == own.epochs, other.spec.seed == spec.seed
+
+    return max(known, key=likeness).points[0].block_gradients
+
+
+def why_no_gradients(point: PointRecord, *, run: str) -> str:
+    """Return what is to be said where an operating point has no gradients."""
+    older = f"the record is older than this number, and 'bench evaluate {run}' adds it"
+    return point.block_gradients_reason or older
 
 
 def _losses(record: RunRecord, study: Study, dense: Sequence[RunRecord]) -> Numbers:

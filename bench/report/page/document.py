@@ -126,11 +126,6 @@ class Document:
     def _results(self, published: Sequence[PublishedPoint]) -> list[ReportTable]:
         """Return all tables but those of provenance, in the order of the page."""
         groups = self.study.groups
-        gradients = {
-            (one.record.run, one_line(point.point.name)): point.together
-            for one in self.behaviours.values()
-            for point in one.points
-        }
         return [
             best_table(self.verdicts),
             verdict_table(self.verdicts),
@@ -138,7 +133,7 @@ class Document:
             pairs_table(pairs_of(self.study)),
             results_table(self.rows),
             published_table(published, groups),
-            dynamics_table(sorted(groups, key=lambda one: (one.control, one.label)), gradients),
+            dynamics_table(sorted(groups, key=lambda one: (one.control, one.label))),
         ]
 
 

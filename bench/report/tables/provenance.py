@@ -3,14 +3,13 @@ with its reason. From records alone."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from bench.records.record import PointRecord, RunRecord
 from bench.records.store import Problem
 from bench.records.sweep import SweepRecord
-from bench.report.behaviour.gradients import why_no_gradients
+from bench.report.behaviour.numbers import why_no_gradients
 from bench.report.data.study import Study
 from bench.report.tables.cells import ReportTable, number, table_of
 
@@ -62,36 +61,33 @@ def _run(record: RunRecord) -> Line:
 
 
 def _recipes(records: Sequence[RunRecord]) -> Iterator[Line]:
-    by_recipe: dict[str, list[RunRecord]] = defaultdict(list)
+    alike: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
     for record in records:
-        content = [record.spec.budget.model_dump(mode="json"), record.spec.precision, _used(record)]
-        by_recipe[json.dumps(content, sort_keys=True)].append(record)
-    for first, *others in by_recipe.values():
+        budget, precision = record.spec.budget, record.spec.precision
+        alike[budget.recipe, budget.epochs, _optimizer(record), precision].append(record)
+    for (recipe, epochs, optimizer, precision), of in alike.items():
         yield {
-            "recipe": first.spec.budget.recipe,
-            "epochs": str(first.spec.budget.epochs),
-            **_used(first),
-            "precision": first.spec.precision,
-            "seeds": _listed(record.spec.seed for record in (first, *others)),
-            "methods": _listed(record.spec.method for record in (first, *others)),
+            "recipe": str(recipe),
+            "epochs": str(epochs),
+            "optimizer": str(optimizer),
+            "precision": str(precision),
+            "seeds": _listed(record.spec.seed for record in of),
+            "methods": _listed(record.spec.method for record in of),
         }
 
 
-def _used(record: RunRecord) -> Line:
+def _optimizer(record: RunRecord) -> str:
     """Return the optimizer of a run in words, phase by phase where a paper's phases differ."""
     budget, training = record.spec.budget, record.training
     used = [(budget.batch_size, budget.optimizer)]
     if budget.published:
-        phases = () if training is None else training.phases
-        used = [(p.batch_size, p.optimizer) for p in phases]
-    titles = ("batch size", "optimizer", "learning rate", "momentum", "weight decay", "schedule")
-    lines = [
-        (str(size), o.kind, f"{o.lr:g}", f"{o.momentum:g}", f"{o.weight_decay:g}", o.schedule)
-        for size, o in used
-    ]
-    columns = zip(*lines, strict=True) if lines else [("the paper's",)] * len(titles)
-    said = (", then ".join(dict.fromkeys(column)) for column in columns)
-    return dict(zip(titles, said, strict=True))
+        used = [] if training is None else [(p.batch_size, p.optimizer) for p in training.phases]
+    said = (
+        f"{one.kind}, rate {one.lr:g} {one.schedule}, momentum {one.momentum:g}, weight decay "
+        f"{one.weight_decay:g}, batch size {size}"
+        for size, one in used
+    )
+    return "; then ".join(dict.fromkeys(said)) or "the paper's"
 
 
 def _resources(records: Sequence[RunRecord]) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 
 from bench.plain_text import counted, one_line
 from bench.records.published import PublishedPoint, canonical_name
-from bench.report.behaviour.gradients import OVER_ALL, WITHIN
 from bench.report.data.budgets import footnotes, spent
 from bench.report.data.row import (
     BATCH_SIZES,
@@ -53,10 +52,6 @@ _EXPLAINED = (
     "shuffled: change in accuracy, in points, when every image follows another image's decisions, "
     "same cost",
     "difficulty: rank correlation of an image's MACs with the dense network's loss on it",
-)
-_GRADIENTS = (
-    "gradient: rank correlation, over gated blocks, of the share of images that run a block with "
-    "its gradient in the dense network; within stages: the same within each stage"
 )
 
 
@@ -204,12 +199,8 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     yield f"latency on {'; '.join(devices)}{alone}"
 
 
-def dynamics_table(
-    groups: Sequence[SeedGroup],
-    gradients: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
-) -> ReportTable:
-    """Return, of the groups that have gates, whether these follow the image; with the cells of
-    `gradients` by run and operating point."""
+def dynamics_table(groups: Sequence[SeedGroup]) -> ReportTable:
+    """Return, of the groups that have gates, whether these follow the image."""
     lines = []
     for group in (group for group in groups if group.gated):
         dead = {int(b.removeprefix("block")) for r in group.rows for b in r.dead_blocks or ()}
@@ -222,12 +213,8 @@ def dynamics_table(
             "difficulty": number(group.mean_of("difficulty_correlation"), "+z.2f"),
             "never run": ", ".join(map(str, sorted(dead))),
         }
-        if gradients is not None:
-            unknown = dict.fromkeys((OVER_ALL, WITHIN), "none: not compared")
-            line |= gradients.get((group.first.run, group.first.point or ""), unknown)
         lines.append(line)
-    notes = (*_EXPLAINED, *(() if gradients is None else (_GRADIENTS,)))
-    return table_of("behaviour", "Is it dynamic?", lines, notes=notes)
+    return table_of("behaviour", "Is it dynamic?", lines, notes=_EXPLAINED)
 
 
 def published_table(
