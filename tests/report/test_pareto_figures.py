@@ -20,7 +20,7 @@ from bench.records.record import RunRecord
 from bench.report.data.row import Row
 from bench.report.data.rows import rows
 from bench.report.figures.chart import Marks, styles
-from bench.report.figures.draw import draw, save_figure, wrapped
+from bench.report.figures.draw import draw, save_figure
 from bench.report.page.document import pareto_page
 from bench.report.pareto.chart import pareto_chart, pareto_data
 
@@ -278,29 +278,20 @@ def crowd() -> list[Row]:
     return rows(found)
 
 
-def test_of_a_crowd_the_front_and_the_best_dense_network_are_drawn_in_full() -> None:
+def test_of_a_crowd_the_front_and_the_best_of_each_method_and_backbone_are_drawn() -> None:
     many = crowd()
     data = pareto_data(many, x="nflops")
-    names = {placed.group.first.variant for placed in data.in_full}
-    assert names == {"v1"} | {f"v{n}" for n in range(0, 100, 10)}
-    assert data.placed[0].group.first.variant == "v0"
-    figure = pareto_figure(many)
-    text = words(figure).replace("\n", " ")
-    assert "11 of 102 networks in full" in text
-    assert "v90" in text and not re.search(r"v[1-9][1-9]\b", text)
-    assert {"sgad", "blockdrop", "dense networks"} <= set(words(figure).split("\n"))
-
-
-def test_the_page_of_a_crowd_has_all_points_and_few_traces() -> None:
-    many = crowd()
-    data = pareto_data(many, x="nflops")
+    names = {placed.group.first.variant for placed in data.shown}
+    assert names == {"v1", "v99"} | {f"v{n}" for n in range(0, 100, 10)}
     chart = pareto_chart(data)
     marks = [series for series in chart.panels[0].series if isinstance(series, Marks)]
-    assert sorted(x for one in marks for x in one.x) == sorted(p.cost for p in data.placed)
-    assert len(marks) == 5  # dense, sgad and blockdrop pale; dense and blockdrop in full
-    assert len({one.name for one in marks}) == 3
+    assert sorted(x for one in marks for x in one.x) == sorted(p.cost for p in data.shown)
+    assert sorted(one.name for one in marks) == ["blockdrop", "dense networks", "sgad"]
+    text = words(pareto_figure(many)).replace("\n", " ")
+    assert "12 of 102 networks shown" in text
+    assert "on the Pareto front of 102 networks" in text
     page = pareto_page(many)
-    assert page.count('<th scope="row">') == 11
+    assert page.count('<th scope="row">') == 12
     assert "All 102 networks: bench results." in page
 
 
@@ -317,7 +308,3 @@ def test_points_of_one_entry_keep_their_own_bars_and_words(ours: list[Row]) -> N
         assert trace.high[place] == pytest.approx(100 * bounds.high)
         assert trace.low[place] == pytest.approx(100 * bounds.low)
         assert placed.group.first.variant in trace.tips[place]
-
-
-def test_a_number_and_its_percent_sign_stay_on_one_line() -> None:
-    assert wrapped("it keeps 99.0 % of it", 13) == "it keeps\n99.0 % of it"

@@ -122,16 +122,16 @@ KEYS = (
 )
 """The keys of JSON and CSV that stay, in their order."""
 
-_OF_EACH = (
+_OF_CELL = (
     *("latency_ms", "speedup", "speedup_low", "speedup_high", "verdict", "contended", "realised"),
+    *("profile", "memory_mib", "energy_mj"),
 )
-_OF_MAIN = (*_OF_EACH, "profile", "memory_mib", "energy_mj")
 
 EXTRAS = tuple(
     name
     for name in (
         *(name for name in Row.__slots__ if name != "timings"),
-        *(f"{name}_b{size}" for size in BATCH_SIZES for name in _OF_MAIN),
+        *(f"{name}_b{size}" for size in BATCH_SIZES for name in _OF_CELL),
         *("latency_device", "latency_dense_ms", "latency_reason", "latency_reason_b256"),
         *("first_ms", "by_runtime"),
     )
@@ -149,7 +149,7 @@ def flat(row: Row) -> dict[str, Any]:
     for size, suffix in zip(BATCH_SIZES, ("", "_b256"), strict=True):
         cell = row.timing(size)
         if cell is not None:
-            values |= _flat_cell(cell, row, _OF_MAIN)
+            values |= _flat_cell(cell, row)
         if row.point is not None:
             values[f"latency_reason{suffix}"] = NOT_TIMED if cell is None else one_line(cell.reason)
     if (alone := row.timing(1)) is not None:
@@ -157,12 +157,12 @@ def flat(row: Row) -> dict[str, Any]:
         values["first_ms"] = alone.first_ms
     for cell in row.timings:
         values["by_runtime"] = values["by_runtime"] or {}
-        values["by_runtime"].setdefault(cell.runtime, {}).update(_flat_cell(cell, row, _OF_EACH))
+        values["by_runtime"].setdefault(cell.runtime, {}).update(_flat_cell(cell, row))
     return {k: list(value) if isinstance(value, tuple) else value for k, value in values.items()}
 
 
-def _flat_cell(cell: LatencyCell, row: Row, names: Sequence[str]) -> dict[str, Any]:
-    """Return `names` of a cell; `realised` is the speed-up over the ideal one, 1 / nFLOPs."""
+def _flat_cell(cell: LatencyCell, row: Row) -> dict[str, Any]:
+    """Return the numbers of a cell; `realised` is the speed-up over the ideal one, 1 / nFLOPs."""
     interval, timed = cell.speedup_interval, cell.latency_ms is not None
     derived = {
         "speedup_low": interval and interval.low,
@@ -172,7 +172,7 @@ def _flat_cell(cell: LatencyCell, row: Row, names: Sequence[str]) -> dict[str, A
         "profile": one_line(cell.profile) if timed else None,
         "energy_mj": cell.energy_mj_per_image,
     }
-    found = {name: derived[name] if name in derived else getattr(cell, name) for name in names}
+    found = {n: derived[n] if n in derived else getattr(cell, n) for n in _OF_CELL}
     return {f"{name}_b{cell.batch_size}": value for name, value in found.items()}
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-_GLUED = "\N{NO-BREAK SPACE}%"
 _METADATA: Mapping[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None},
@@ -78,12 +77,12 @@ def draw(chart: Chart) -> Figure:
         for axes, panel in zip(every, chart.panels, strict=True):
             _draw_panel(axes, panel)
         _legends(figure, every, chart)
-        title = wrapped(chart.title, int(10.6 * (width - _LEGEND_IN * bool(chart.names))))
+        title = textwrap.fill(chart.title, int(10.6 * (width - _LEGEND_IN * bool(chart.names))))
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         if chart.synthetic:
             look = {"fontsize": 30, "color": GREY, "alpha": 0.3, "rotation": 20, "zorder": 0}
             every[0].text(0.5, 0.5, "synthetic data", **_centred(every[0]), **look)
-        notes = "\n".join(wrapped(note, 130) for note in chart.notes)
+        notes = "\n".join(textwrap.fill(note, 130) for note in chart.notes)
         figure.supxlabel(notes, x=0.01, ha="left", fontsize=8, color="#444444")
         for axes, panel in zip(every, chart.panels, strict=True):
             _place_labels(axes, panel)
@@ -235,9 +234,3 @@ def save_figure(figure: Figure, path: FilePath) -> FilePath:
     make_folder(path.parent)
     write_atomically(path, buffer.getvalue())
     return path
-
-
-def wrapped(text: str, width: int) -> str:
-    """Break `text` into lines of at most `width` characters, never before a percent sign."""
-    kept = textwrap.wrap(text.replace(" %", _GLUED), width)
-    return "\n".join(kept).replace(_GLUED, " %")

@@ -212,8 +212,8 @@ def pareto_page(
     data = pareto_data(rows, x=x, published=published)
     chart = pareto_chart(data)
     ours = results_table(rows)
-    if data.crowded:
-        ours = results_table([row for placed in data.in_full for row in placed.group.rows])
+    if len(data.shown) < len(data.placed):
+        ours = results_table([row for placed in data.shown for row in placed.group.rows])
         every = f"All {len(data.placed):,} networks: bench results."
         ours = replace(ours, notes=(every, *ours.notes))
     papers = [published_cells(foreign.point) for foreign in data.published]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -29,8 +29,8 @@ from bench.report.tables.results import published_cells
 X = Literal["nflops", "macs", "latency_ms"]
 XS: tuple[str, ...] = get_args(X)
 
-MOST_IN_FULL = 80
-"""More networks than this are a crowd: with bars and a name each, nothing could be read."""
+MOST_SHOWN = 80
+"""Of more networks than this nothing could be read."""
 
 _SHOWN, _MOSTLY = 0.08, 0.6
 """Where this share of the networks is within 8 points of the best, the rest is below the view."""
@@ -143,22 +143,21 @@ class ParetoData:
             f"front of {counted(len(self.placed), 'network')}, controls included"
         )
 
-    @property
-    def crowded(self) -> bool:
-        """Whether only `in_full` gets bars and a name, and the rest a pale mark."""
-        return len(self.placed) > MOST_IN_FULL
-
     @cached_property
-    def in_full(self) -> list[Placed]:
-        """All our networks; in a crowd, the front and the best dense one of each backbone."""
-        chosen = {*self.front, *self.best_dense.values()}
-        return [placed for placed in self.placed if placed in chosen or not self.crowded]
+    def shown(self) -> list[Placed]:
+        """What is drawn: all our networks; of more than MOST_SHOWN the front, the most accurate one
+        of each method, and the most accurate dense one of each backbone."""
+        if len(self.placed) <= MOST_SHOWN:
+            return list(self.placed)
+        of_methods = {p.method: p for p in sorted(self.placed, key=attrgetter("accuracy"))}
+        chosen = {*self.front, *self.best_dense.values(), *of_methods.values()}
+        return [placed for placed in self.placed if placed in chosen]
 
     @cached_property
     def curves(self) -> list[list[Placed]]:
         """Our networks that are several operating points of one training, by rising cost."""
         found: dict[str, list[Placed]] = defaultdict(list)
-        for placed in sorted(self.placed, key=lambda placed: (placed.cost, -placed.accuracy)):
+        for placed in sorted(self.shown, key=lambda placed: (placed.cost, -placed.accuracy)):
             if placed.group.first.point:
                 found[placed.group.first.run].append(placed)
         return [points for points in found.values() if len(points) > 1]
@@ -183,9 +182,9 @@ class ParetoData:
         if counts := sorted({placed.group.first.test_images for placed in self.placed}):
             images = f"{' or '.join(f'{count:,}' for count in counts)} test images"
             yield f"bars: 95 %, t-interval of the mean over seeds; with one seed, of {images}"
-        if self.crowded:
-            few = f"{len(self.in_full)} of {len(self.placed):,} networks in full"
-            yield f"{few}: the front and the best dense one of each backbone"
+        if len(self.shown) < len(self.placed):
+            few = f"{len(self.shown)} of {len(self.placed):,} networks shown"
+            yield f"{few}: the front, and the most accurate of each method and backbone"
         yield from footnotes([row for placed in self.placed for row in placed.group.rows])
         if self.below_view:
             yield f"below the view: {some(self.below_view)}"
@@ -299,27 +298,20 @@ def _lines(data: ParetoData, known: Mapping[str, Style]) -> list[Line]:
     for curve in data.static_curves:
         places = tuple(curve.cost_k.tolist()), tuple((100 * curve.accuracy_k).tolist())
         found.append(Line(*places, DENSE.colour, "static curve", opacity=0.8))
-    for points in () if data.crowded else data.curves:
+    for points in data.curves:
         found.append(Line(*_places(points), _style(points[0], known).colour, opacity=0.7))
     return found
 
 
-def _ours(data: ParetoData, known: Mapping[str, Style]) -> list[Marks]:
-    """Return one entry per legend name: a crowd pale and small, the rest with bars."""
-    found: dict[tuple[bool, str], list[Placed]] = defaultdict(list)
-    in_full = set(data.in_full)
-    for placed in data.placed:
-        name = "dense networks" if placed.group.dense else placed.method
-        found[placed in in_full, name].append(placed)
-    marks = []
-    for (full, name), members in sorted(found.items(), key=lambda one: one[0][0]):
-        more: dict[str, Any] = {"size": 4, "opacity": 0.25}
-        if full:
-            more = {"tips": tuple(_tip(placed.group) for placed in members)}
-            for side, end in enumerate(("low", "high")):
-                more[end] = tuple(100 * placed.bar[side] for placed in members)
-        marks.append(Marks(*_places(members), _style(members[0], known), name, **more))
-    return marks
+def _ours(data: ParetoData, known: Mapping[str, Style]) -> Iterator[Marks]:
+    """Yield the marks of each name in the legend, with bars."""
+    found: dict[str, list[Placed]] = defaultdict(list)
+    for placed in data.shown:
+        found["dense networks" if placed.group.dense else placed.method].append(placed)
+    for name, members in found.items():
+        tips = tuple(_tip(placed.group) for placed in members)
+        low, high = (tuple(100 * placed.bar[side] for placed in members) for side in (0, 1))
+        yield Marks(*_places(members), _style(members[0], known), name, low, high, tips)
 
 
 def _places(members: Sequence[Placed]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -370,7 +362,7 @@ def _labels(data: ParetoData) -> tuple[Label, ...]:
     best = set(data.best_dense.values())
     return tuple(
         Label(p.cost, 100 * p.accuracy, _label(p, data.reference, runs[p.method]))
-        for p in sorted(data.in_full, key=lambda placed: placed not in data.front)
+        for p in sorted(data.shown, key=lambda placed: placed not in data.front)
         if p in best or not (p.group.dense or p.group.control or p in unnamed)
         if p.accuracy >= data.floor
     )

@@ -22,12 +22,10 @@ def provenance_tables(
     """Return the tables of how it was done; some may have no line."""
     records = sorted(study.records, key=lambda record: record.run)
     begun = "Every run: what it started from, what it cost in epochs of the dense network, when."
-    calls = "The first call of a process, peak memory of one call, energy of the device."
     guessed = "Settings that no publication states, filled in here."
     return [
         table_of("runs", begun, list(map(_run, records))),
         table_of("recipes", "Training budgets.", list(_recipes(records))),
-        table_of("resources", calls, list(_resources(records))),
         table_of("reconstructed", guessed, list(_reconstructed(records))),
         table_of("sweeps", "Sweeps, and how a trial was chosen.", list(map(_sweep, sweeps))),
         table_of("holes", "What failed or is missing, and why.", list(_holes(study, problems))),
@@ -88,23 +86,6 @@ def _optimizer(record: RunRecord) -> str:
         for size, one in used
     )
     return "; then ".join(dict.fromkeys(said)) or "the paper's"
-
-
-def _resources(records: Sequence[RunRecord]) -> Iterator[Line]:
-    for record, point in _points(records):
-        for cell in point.latency:
-            if cell.memory_mib is not None or cell.energy_mj_per_image is not None:
-                reasons = filter(None, (cell.memory_reason, cell.energy_reason))
-                yield {
-                    "run": record.run,
-                    "point": point.name,
-                    "runtime": cell.runtime,
-                    "batch size": str(cell.batch_size),
-                    "first query, ms": number(cell.first_ms, ".0f"),
-                    "memory, MiB": number(cell.memory_mib, ".1f"),
-                    "energy, mJ per image": number(cell.energy_mj_per_image),
-                    "why not": "; ".join(dict.fromkeys(reasons)),
-                }
 
 
 def _reconstructed(records: Sequence[RunRecord]) -> Iterator[Line]:
