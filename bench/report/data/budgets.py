@@ -122,12 +122,12 @@ def _shortened(row: Row) -> str:
 
 
 def _budgets(rows: Sequence[Row]) -> str:
-    by_method: dict[str, list[Row]] = defaultdict(list)
+    by_method: dict[str, list[str]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.known_dense_epochs or 0):
-        by_method[row.method].append(row)
+        by_method[row.method].append(spent(row))
     by_range: dict[str, list[str]] = defaultdict(list)
-    for method, own in sorted(by_method.items()):
-        by_range[" to ".join(dict.fromkeys((spent(own[0]), spent(own[-1]))))].append(method)
+    for method, costs in sorted(by_method.items()):
+        by_range[" to ".join(dict.fromkeys((costs[0], costs[-1])))].append(method)
     parts = [f"{cost} ({', '.join(methods)})" for cost, methods in by_range.items()]
     if any(row.total_dense_epochs is None for row in rows):
         parts.append("?: weights whose training is not known")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.path import Path
+    from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
 
 _METADATA: Mapping[str, dict[str, Any]] = {
@@ -174,27 +176,38 @@ def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
 
 def _place_labels(axes: Axes, panel: Panel) -> None:
     """Write the labels of a panel, the first ones first, where they cover no mark and no other
-    label; without such a place one is left out."""
+    label, and no line either where that is possible; without a place one is left out."""
     if not panel.labels:
         return  # a layout of the whole figure takes longer than its drawing
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    drawn = (line for line in axes.lines if line.get_linestyle() != "None")
+    lines = [line.get_transform().transform_path(line.get_path()) for line in drawn]
     taken = _boxes_of_marks(axes, panel)
     look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5}
     for label in panel.labels:
         text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
         text.set_in_layout(False)
-        for across, up, ha, va in _PLACES:
-            text.set(position=(across, up), ha=ha, va=va)
-            box = text.get_window_extent()
-            if _inside(box, axes.bbox) and not box.count_overlaps(taken):
-                taken.append(box)
-                break
+        free = [p for p in _PLACES if _is_free(_moved(text, p), axes.bbox, taken)]
+        clear = (p for p in free if not _crossed(_moved(text, p), lines))
+        if free:
+            taken.append(_moved(text, next(clear, free[0])))
         else:
             text.remove()
 
 
-def _inside(box: Bbox, plot: Bbox) -> bool:
-    return bool(np.all(box.min >= plot.min) and np.all(box.max <= plot.max))
+def _moved(text: Annotation, place: tuple[float, float, str, str]) -> Bbox:
+    across, up, ha, va = place
+    text.set(position=(across, up), ha=ha, va=va)
+    return text.get_window_extent()
+
+
+def _is_free(box: Bbox, plot: Bbox, taken: Sequence[Bbox]) -> bool:
+    inside = bool(np.all(box.min >= plot.min) and np.all(box.max <= plot.max))
+    return inside and not box.count_overlaps(taken)
+
+
+def _crossed(box: Bbox, lines: Sequence[Path]) -> bool:
+    return any(line.intersects_bbox(box, filled=False) for line in lines)
 
 
 def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:

@@ -59,16 +59,14 @@ def _run(record: RunRecord) -> Line:
 
 
 def _recipes(records: Sequence[RunRecord]) -> Iterator[Line]:
-    alike: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
+    alike: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     for record in records:
-        budget, precision = record.spec.budget, record.spec.precision
-        alike[budget.recipe, budget.epochs, _optimizer(record), precision].append(record)
-    for (recipe, epochs, optimizer, precision), of in alike.items():
+        spec, budget = record.spec, record.spec.budget
+        of_record = budget.recipe, str(budget.epochs), _optimizer(record), spec.precision
+        alike[of_record].append(record)
+    for shared, of in alike.items():
         yield {
-            "recipe": str(recipe),
-            "epochs": str(epochs),
-            "optimizer": str(optimizer),
-            "precision": str(precision),
+            **dict(zip(("recipe", "epochs", "optimizer", "precision"), shared, strict=True)),
             "seeds": _listed(record.spec.seed for record in of),
             "methods": _listed(record.spec.method for record in of),
         }
