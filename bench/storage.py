@@ -7,7 +7,6 @@ killed process leaves of them, the names of files set aside, and locks; knows no
 from __future__ import annotations
 
 import errno
-import fcntl
 import math
 import os
 import secrets
@@ -18,6 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # not on every system; then there are no locks
+    fcntl = None  # type: ignore[assignment]
 
 MIB = 1 << 20
 _LEFTOVER_S = 3600
@@ -188,11 +192,13 @@ def _wait_for(path: Path, handle: int, *, note: Callable[[str], None], patience_
     since, told = time.monotonic(), False
     while True:
         try:
+            if fcntl is None:
+                raise OSError
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             pass
-        except OSError:  # a file system without locks
+        except OSError:  # a system or a file system without locks
             note(f"No locks in {path.parent}: start nothing else that writes there.")
             return
         if not told:

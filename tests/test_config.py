@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -120,6 +120,25 @@ def test_a_spec_read_back_from_json_is_the_same_spec() -> None:
         assert twin == SPEC
         assert (twin.key, twin.run) == (SPEC.key, SPEC.run)
     assert RunSpec.model_validate_json(SPEC.model_dump_json()).key == SPEC.key
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(value=json_values)
+@settings(max_examples=40)
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value: Any) -> None:
+    text = canonical_json(value)
+    assert canonical_json(shuffled(value)) == text
+    assert json.loads(text) == value
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -136,6 +136,11 @@ def test_a_method_imports_the_public_names_of_bench_and_no_other_method(module: 
             assert room_of(imported) in {"bench.method", "bench.networks", "bench.phases"}, imported
 
 
+@pytest.mark.parametrize("module", [*BENCH, *PLUGINS])
+def test_nothing_uses_torchscript_which_is_about_to_go(module: str) -> None:
+    assert "torch.jit" not in (BENCH | PLUGINS)[module].read_text()
+
+
 def test_the_rules_catch_what_they_forbid() -> None:
     source = "from bench import cli\nimport methods.sgad\ndef f():\n    from bench.api import run\n"
     tree = ast.parse(source)

@@ -134,6 +134,16 @@ def test_what_is_not_a_python_file_is_refused(
         methods.add_file(tmp_path / name)
 
 
+def test_two_plugins_cannot_share_a_name(
+    methods: Registry[Method], plugin: Callable[..., Path]
+) -> None:
+    methods.add_file(plugin(GOOD, "one.py"))
+    first = methods.get("quiet")
+    with pytest.raises(PluginError, match=r"two\.py: the name 'quiet' is taken"):
+        methods.add_file(plugin(GOOD, "two.py"))
+    assert methods.get("quiet") is first
+
+
 @pytest.mark.parametrize("stranger_first", [True, False])
 def test_an_installed_stranger_cannot_take_the_name_of_a_built_in(
     stranger_first: bool,
