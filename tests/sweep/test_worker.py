@@ -1,6 +1,7 @@
 """A trial in a Ray worker, as far as it needs no Ray."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ def test_a_trial_fails_in_words_on_a_machine_that_does_not_see_the_results_folde
 ) -> None:
     told: list[dict[str, Any]] = []
     monkeypatch.setattr("ray.tune.report", told.append)
-    job = job_of({"budget": {"epochs": 3}}, tmp_path)
+    job = job_of(SimpleNamespace(budget=SimpleNamespace(epochs=3)), tmp_path)
     document = tmp_path / "sweeps" / "of-another-machine.json"
     run_trial({JOB: TrialJob(job, Objective(None, 10), str(document))})
     [(kind, what)] = told[0][SAID]
