@@ -88,9 +88,9 @@ def load_cifar(name: str, *, data_dir: Path, network: Network) -> Dataset:
             kind(data_dir, train=split, download=network == "allowed") for split in (True, False)
         )
     except Exception as error:  # also what a server answers
+        why = one_line(str(error)) if network == "allowed" else "they are missing or damaged."
         raise DataError(
-            f"The official files of {DATASETS[name].title} are not in {data_dir}:"
-            f" {one_line(str(error))}",
+            f"The official files of {DATASETS[name].title} are not in {data_dir}: {why}",
             hint=f"`bench data fetch {name}` downloads them ({kind.url}). Where it cannot, put"
             f" {kind.filename} (md5 {kind.tgz_md5}) into {data_dir.resolve()} and run it again, or"
             f" run `bench data import {name} FOLDER` on a folder with train/ and test/, one folder"

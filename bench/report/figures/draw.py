@@ -44,7 +44,8 @@ _LEGEND_ABOVE: Mapping[str, Any] = {
 _PLACES = (
     *((8, 6, "left", "bottom"), (9, 0, "left", "center"), (8, -6, "left", "top")),
     *((-8, 6, "right", "bottom"), (-9, 0, "right", "center"), (-8, -6, "right", "top")),
-    *((0, 8, "center", "bottom"), (0, -8, "center", "top")),
+    *((6, 18, "left", "bottom"), (6, -18, "left", "top"), (-6, 18, "right", "bottom")),
+    *((-6, -18, "right", "top"), (0, 26, "center", "bottom"), (0, -26, "center", "top")),
 )
 """Offsets of a label in points with alignments, from the best place to the worst."""
 
@@ -176,14 +177,17 @@ def _legends_above(every: Sequence[Axes], chart: Chart) -> None:
 
 def _place_labels(axes: Axes, panel: Panel) -> None:
     """Write the labels of a panel, the first ones first, where they cover no mark and no other
-    label, and no line either where that is possible; without a place one is left out."""
+    label, and no line either where that is possible; a thin line leads each to its point. Without a
+    place one is left out."""
     if not panel.labels:
         return  # a layout of the whole figure takes longer than its drawing
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-    drawn = (line for line in axes.lines if line.get_linestyle() != "None")
-    lines = [line.get_transform().transform_path(line.get_path()) for line in drawn]
-    taken = _boxes_of_marks(axes, panel)
-    look: dict[str, Any] = {"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5}
+    taken, lines = _boxes_of_marks(axes, panel), _drawn_lines(axes)
+    leader = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 3}
+    look: dict[str, Any] = {
+        **{"textcoords": "offset points", "fontsize": _LABEL_SIZE, "zorder": 5},
+        "arrowprops": leader,
+    }
     for label in panel.labels:
         text = axes.annotate(label.text, (label.x, label.y), xytext=(0, 0), **look)
         text.set_in_layout(False)
@@ -196,9 +200,12 @@ def _place_labels(axes: Axes, panel: Panel) -> None:
 
 
 def _moved(text: Annotation, place: tuple[float, float, str, str]) -> Bbox:
+    from matplotlib.text import Text
+
     across, up, ha, va = place
     text.set(position=(across, up), ha=ha, va=va)
-    return text.get_window_extent()
+    text.get_window_extent()  # moves it
+    return Text.get_window_extent(text)  # without the line that leads to its point
 
 
 def _is_free(box: Bbox, plot: Bbox, taken: Sequence[Bbox]) -> bool:
@@ -218,6 +225,14 @@ def _boxes_of_marks(axes: Axes, panel: Panel) -> list[Bbox]:
     places = [place for one in marks for place in zip(one.x, one.y, strict=True)]
     reach = _LABEL_SIZE * axes.figure.dpi / 144
     return [Bbox([at - reach, at + reach]) for at in axes.transData.transform(places)]
+
+
+def _drawn_lines(axes: Axes) -> list[Path]:
+    """Return the lines and bars of a panel, in pixels."""
+    lines = (line for line in axes.lines if line.get_linestyle() != "None")
+    found = [line.get_transform().transform_path(line.get_path()) for line in lines]
+    bars = (path for drawn in axes.collections for path in drawn.get_paths())
+    return [*found, *(axes.transData.transform_path(path) for path in bars)]
 
 
 def write_chart(chart: Chart, *paths: FilePath) -> list[FilePath]:
