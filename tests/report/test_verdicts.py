@@ -51,7 +51,7 @@ def test_macs_and_time_are_judged_apart(results: ResultsFolder) -> None:
     assert time.verdict.comparison.gain.value == pytest.approx(0.03, abs=0.002)
     assert "In MACs: better than a static network of the same cost. At 0.80 of" in paragraph(found)
     assert "In time at batch 1, eager: better than a static network" in paragraph(found)
-    assert "In time at batch 256, eager: no verdict, not timed." in paragraph(found)
+    assert "batch 256" not in paragraph(found), "none was timed there"
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_more_expensive_and_less_accurate_is_dominated_on_both_axes(results: Res
     results.run("blockdrop", (0.85, 1.2), speedups=(0.5,))
     found = results.judged()["blockdrop"]
     outcomes = [axis.verdict and axis.verdict.outcome for axis in found.axes]
-    assert outcomes == ["worse (dominated)", "worse (dominated)", None]
-    assert [axis.outside for axis in found.axes] == [None, None, None]
+    assert outcomes == ["worse (dominated)", "worse (dominated)"]
+    assert [axis.outside for axis in found.axes] == [None, None]
     assert found.on("macs").static_names == ("resnet32",)
     told = sentence(found.on("macs"))
     assert "worse (dominated): more expensive than a static network (1.20 times the MACs of" in told

@@ -52,9 +52,11 @@ MACS = Axis()
 
 
 def axes_of(rows: Sequence[Row]) -> list[Axis]:
-    """Return MACs, and time at each batch size in each runtime in which a row has a cell."""
-    runtimes = runtimes_of(rows) or [""]
-    return [MACS, *(Axis(size, runtime) for runtime in runtimes for size in BATCH_SIZES)]
+    """Return MACs, and time in each runtime in which a row has a cell: at batch 1, and at the other
+    batch sizes that were tried."""
+    tried = {(cell.runtime, cell.batch_size) for row in rows for cell in row.timings}
+    times = (Axis(size, runtime) for runtime in runtimes_of(rows) or [""] for size in BATCH_SIZES)
+    return [MACS, *(t for t in times if t.batch_size == 1 or (t.runtime, t.batch_size) in tried)]
 
 
 def same_images(a: Network, b: Network) -> bool:
