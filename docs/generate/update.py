@@ -27,9 +27,9 @@ from bench.report.verdicts.verdicts import MethodVerdict, verdicts_of
 ROOT = Path(__file__).parents[2]
 
 
-def reference() -> Study:
-    """Return the reference runs."""
-    store = RunStore(REFERENCE)
+def reference(folder: Path = REFERENCE) -> Study:
+    """Return the reference runs in a results folder."""
+    store = RunStore(folder)
     return Study(store.load_all().records, store)
 
 
@@ -41,6 +41,8 @@ def tables(study: Study, verdicts: Sequence[MethodVerdict]) -> Iterator[tuple[Pa
     yield ROOT / "docs" / "methods.md", variant_table()
     for table in (results_table(study.rows), dynamics_table(study.groups)):
         yield ROOT / "docs" / "results.md", markdown_lines(table).rstrip()
+    transformers = verdicts_of(reference(REFERENCE / "vit"))
+    yield ROOT / "docs" / "results.md", markdown_lines(best_table(transformers)).rstrip()
 
 
 def replaced(text: str, table: str) -> str:
