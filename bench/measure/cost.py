@@ -32,41 +32,77 @@ from bench.networks.unit import DynamicNet, RemovedResidual, Unit
 
 aten = torch.ops.aten
 
-FREE = re.compile(
-    r"""
-    # Memory: making, copying, placing, padding, picking, sorting.
-    (new_)?(empty|zeros?|ones|full|randn?|randint)(_like|_permuted|_strided)? | fill | set | put
-    | arange | range | (lin|log)space | eye | scalar_tensor | from_file | complex | polar
-    | \w+_copy(_from)? | _?copy(_from)? | \w*clone | lift(_fresh)? | detach | alias | _unsafe_view
-    | as_strided | \w*resize\w* | is_same_size | is_pinned | _pin_memory | _local_scalar_dense
-    | _efficientzerotensor | _has_same_storage_numel | flip | roll | rot90 | repeat(_interleave)?
-    | _?(cat|stack) | (unsafe_)?split(_with_sizes)? | (un)?squeeze | t | transpose
-    | tri[lu](_indices)? | block_diag | diag_embed | channel_shuffle | pixel_(un)?shuffle
-    | im2col | col2im | constant_pad_nd | (reflection|replication)_pad[123]d
-    | _pack_padded_sequence | (_unsafe_)?(masked_)?index(_\w+)? | _index_put_impl
-    | \w*scatter\w* | gather | take | masked_(fill|select) | nonzero(_static)? | \w*unique\w*
-    | isin | searchsorted | bucketize | sort | topk | kthvalue | mode | (nan)?median
-    # Comparisons, sums and other reductions.
-    | _?(a?min|a?max|aminmax) | arg(min|max) | all | any | allclose | equal | _is_(all|any)_true
-    | (nan)?sum | mean | prod | (std|var)(_mean)? | trace | dist | count_nonzero | bincount | histc
-    | _?cum(max|min|prod|sum)(_helper)? | _?log(cum)?sumexp | segment_reduce
-    | linalg_(cross|vector_norm) | value_selecting_reduction
-    # Norms, softmax, pooling, resampling, embeddings.
-    | (re)?norm | \w*(batch|layer|group|native|rms|weight)_norm(?!_diff)\w* | \w*softmax
-    | \w*(avg|max)_(un)?pool\w* | _?upsample_\w+ | affine_grid_generator | grid_sampler_[23]d
-    | _?embedding(_bag|_renorm)?(_forward_only|_dense)?
-    # Element-wise, where torch does not say so.
-    | _add_relu | _masked_scale | _prelu_kernel | _thnn_fused_(gru|lstm)_cell | floor_divide | glu
-    | hardswish | hardtanh | log_sigmoid_forward | rrelu_with_noise | threshold
-    # Random numbers.
-    | randperm | random | bernoulli | binomial | cauchy | exponential | geometric | multinomial
-    | (log_)?normal(_functional)? | poisson | uniform | native_dropout | _sample_dirichlet
-    | _standard_gamma | _fill_mem_eff_dropout_mask
-    # Losses, assertions.
-    | \w*_loss(2d)?(_forward)? | binary_cross_entropy(_with_logits)? | \w*_assert_\w+
-    """,
-    re.VERBOSE,
-)
+# Memory: making, copying, placing, padding, picking, sorting.
+_MEMORY = """
+    _conj_copy _copy_from _efficientzerotensor _has_same_storage_numel _index_put_impl _lazy_clone
+    _local_scalar_dense _neg_view_copy _pin_memory _reshape_copy _resize_output _stack _to_copy
+    _unsafe_index _unsafe_index_put _unsafe_masked_index _unsafe_masked_index_put_accumulate
+    _unsafe_view alias_copy arange as_strided as_strided_copy as_strided_scatter block_diag cat
+    channel_shuffle clone col2im complex constant_pad_nd copy detach detach_copy diag_embed
+    diagonal_copy diagonal_scatter embedding empty empty_like empty_permuted empty_strided
+    expand_copy eye fill flip from_file full full_like gather im2col index index_add index_copy
+    index_fill index_put index_reduce index_select lift lift_fresh lift_fresh_copy linspace logspace
+    masked_fill masked_scatter masked_select narrow_copy new_empty new_empty_strided new_full
+    new_ones new_zeros nonzero nonzero_static ones ones_like permute_copy pixel_shuffle
+    pixel_unshuffle polar put range reflection_pad1d reflection_pad2d reflection_pad3d repeat
+    repeat_interleave replication_pad1d replication_pad2d replication_pad3d resize resize_as roll
+    rot90 scalar_tensor scatter scatter_add scatter_reduce searchsorted bucketize select_copy
+    select_scatter set slice_copy slice_scatter sort split_copy split_with_sizes_copy squeeze
+    squeeze_copy stack t t_copy take topk transpose transpose_copy tril tril_indices triu
+    triu_indices unbind_copy unfold_copy unsafe_split unsafe_split_with_sizes unsqueeze
+    unsqueeze_copy view_copy zero zeros zeros_like kthvalue median nanmedian mode
+    _pack_padded_sequence unique_consecutive unique_dim _unique _unique2 isin
+"""
+# Comparisons, sums and other reductions.
+_REDUCTIONS = """
+    _aminmax _is_all_true _is_any_true all allclose amax amin aminmax any argmax argmin bincount
+    count_nonzero cummax cummin _cummax_helper _cummin_helper cumprod cumsum dist equal histc
+    is_pinned is_same_size linalg_cross linalg_vector_norm logcumsumexp _logcumsumexp logsumexp max
+    mean min nansum norm prod std std_mean sum trace var var_mean
+"""
+# Element-wise, where torch does not say so.
+_ELEMENTWISE = """
+    _add_relu _masked_scale _prelu_kernel _thnn_fused_gru_cell _thnn_fused_lstm_cell floor_divide
+    glu hardswish hardtanh log_sigmoid_forward rrelu_with_noise renorm embedding_renorm
+    _weight_norm_interface threshold
+"""
+# Norms and softmax.
+_NORMS = """
+    _batch_norm_no_update _batch_norm_with_update _batch_norm_with_update_functional _fused_rms_norm
+    _log_softmax _masked_softmax _native_batch_norm_legit _native_batch_norm_legit_functional
+    _native_batch_norm_legit_no_training _safe_softmax _softmax batch_norm_elemt
+    batch_norm_gather_stats batch_norm_stats cudnn_batch_norm log_softmax native_batch_norm
+    native_group_norm native_layer_norm native_norm softmax
+"""
+# Pooling and resampling.
+_POOLING = """
+    _adaptive_avg_pool2d _adaptive_avg_pool3d _embedding_bag _embedding_bag_forward_only
+    _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d
+    _upsample_nearest_exact2d _upsample_nearest_exact3d adaptive_avg_pool1d adaptive_avg_pool2d
+    adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d affine_grid_generator avg_pool1d
+    avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d grid_sampler_2d
+    grid_sampler_3d max_pool2d_with_indices max_pool3d_with_indices max_unpool2d max_unpool3d
+    segment_reduce upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+"""
+# Random numbers.
+_RANDOM = """
+    _fill_mem_eff_dropout_mask _sample_dirichlet _standard_gamma bernoulli binomial cauchy
+    exponential geometric log_normal multinomial native_dropout normal normal_functional poisson
+    rand rand_like randint randint_like randn randn_like random randperm uniform
+"""
+# Losses, assertions.
+_LOSSES = """
+    _assert_async _assert_scalar _assert_tensor_metadata _ctc_loss _cudnn_ctc_loss
+    _functional_assert_async _functional_assert_scalar _use_cudnn_ctc_loss binary_cross_entropy
+    binary_cross_entropy_with_logits huber_loss mse_loss multi_margin_loss
+    multilabel_margin_loss_forward nll_loss nll_loss2d nll_loss2d_forward nll_loss_forward
+    smooth_l1_loss soft_margin_loss
+"""
+# What only gradients are called after.
+_GRADIENTS = "batch_norm value_selecting_reduction"
+_KINDS = (_MEMORY, _REDUCTIONS, _ELEMENTWISE, _NORMS, _POOLING, _RANDOM, _LOSSES, _GRADIENTS)
+FREE = frozenset(" ".join(_KINDS).split())
 """Free operators of torch by name. Those in place, with a `_` behind, and the gradients of free
 ones, with `_backward`, are free too."""
 
@@ -79,11 +115,7 @@ def is_free(operator: OpOverload) -> bool:
         return False
     whole = operator._schema.name[len("aten::") :]
     name = re.sub(r"(_dense)?_backward(_data|_impl)?$|_$", "", whole)
-    return (
-        _is_easy(operator)
-        or FREE.fullmatch(name) is not None
-        or (name != whole and _is_easy_by_name(name))
-    )
+    return _is_easy(operator) or name in FREE or (name != whole and _is_easy_by_name(name))
 
 
 def _is_easy_by_name(name: str) -> bool:
