@@ -44,7 +44,9 @@ class UnknownNameError(UserError):
 
     def __init__(self, kind: str, given: str, known: Iterable[str], *, hint: str = "") -> None:
         names = sorted(known, key=_naturally)
-        near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+        near = _same_but_number(given, names) or difflib.get_close_matches(
+            given, names, n=3, cutoff=0.5
+        )
         either = " or ".join(f"'{name}'" for name in near)
         nearest = f"Did you mean {either}?" if near else f"Known: {', '.join(names) or 'none'}."
         super().__init__(f"Unknown {kind} '{given}'.", hint=hint or nearest)
@@ -54,6 +56,22 @@ def _naturally(name: str) -> list[tuple[int, str]]:
     """Return a key by which resnet8 comes before resnet20."""
     parts: list[str] = re.findall(r"\d+|\D+", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def _same_but_number(given: str, names: list[str]) -> list[str]:
+    """Return the names, two at most, that end in the numbers nearest to the one given."""
+    apart: dict[str, int] = {}
+    word, number = _word_and_number(given)
+    for name in names:
+        its_word, its_number = _word_and_number(name)
+        if word and its_word == word and number is not None and its_number is not None:
+            apart[name] = abs(its_number - number)
+    return sorted(apart, key=apart.__getitem__)[:2]
+
+
+def _word_and_number(name: str) -> tuple[str, int | None]:
+    found = re.fullmatch(r"(.*?\D)(\d{1,9})", name)
+    return (found[1], int(found[2])) if found else (name, None)
 
 
 class ConfigError(UserError):
