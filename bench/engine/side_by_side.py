@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -35,6 +36,8 @@ from bench.plugins import plugin_files
 from bench.records.record import EpochRow, RunRecord
 from bench.training.reporter import Overall, Reporter
 
+_FIRST_ESTIMATE_S = 60.0
+
 
 class OverallProgress:
     """All runs that are to be done, by name with the images that each will see."""
@@ -42,8 +45,9 @@ class OverallProgress:
     def __init__(self, images: Mapping[str, int], reporter: Reporter) -> None:
         self._images, self._reporter = dict(images), reporter
         self._seen = dict.fromkeys(images, 0)
-        self._done = 0
-        self._lock = threading.Lock()
+        self._found, self._done = 0, 0
+        self._begun, self._lock = time.monotonic(), threading.Lock()
+        self._estimated = False
 
     def listener(self) -> Reporter:
         """Return who listens to one run after the other; each has a place of its own."""
@@ -51,20 +55,40 @@ class OverallProgress:
 
     def seen(self, run: str, images: int) -> None:
         """Count images of a run, from any thread."""
-        runs = len(self._images)
         with self._lock:
             if run in self._seen:
                 self._seen[run] = min(self._seen[run] + images, self._images[run])
-            if runs > 1:
-                seen, total = sum(self._seen.values()), sum(self._images.values())
-                self._reporter.overall(Overall(self._done, runs, seen, total))
+            self._tell()
+
+    def found(self, run: str, images: int) -> None:
+        """Count images that a run had seen before it was interrupted."""
+        self._found += images
+        self.seen(run, images)
 
     def ended(self, run: str) -> None:
         """A run is finished, or has failed."""
         self._done += 1
         self.seen(run, self._images[run])
-        if len(self._images) > 1:
-            self._reporter.note(f"{run}: {self._done} of {len(self._images)} runs done")
+        runs = len(self._images)
+        if runs > 1:
+            left = f", about {self._left()} left" if self._done < runs else ""
+            self._reporter.note(f"{run}: {self._done} of {runs} runs done{left}")
+
+    def _tell(self) -> None:
+        runs = len(self._images)
+        if runs > 1:
+            if not self._estimated and time.monotonic() - self._begun > _FIRST_ESTIMATE_S:
+                self._estimated = True
+                self._reporter.note(f"{runs} runs: about {self._left()} in all at this rate")
+            seen, total = sum(self._seen.values()), sum(self._images.values())
+            self._reporter.overall(Overall(self._done, runs, seen, total))
+
+    def _left(self) -> str:
+        """Return how long the rest takes at this rate: hours, minutes, seconds."""
+        seen, total = sum(self._seen.values()), sum(self._images.values())
+        spent_s = time.monotonic() - self._begun
+        left_s = spent_s * (total - seen) / max(1, seen - self._found)
+        return str(timedelta(seconds=round(left_s))).removeprefix("0:")
 
 
 class _CountingReporter:
@@ -81,7 +105,7 @@ class _CountingReporter:
         self._reporter.run_started(run)
 
     def phase_started(self, name: str, **counts: int) -> None:
-        self._progress.seen(self._run, counts["done"] * counts["images_per_epoch"])
+        self._progress.found(self._run, counts["done"] * counts["images_per_epoch"])
         self._reporter.phase_started(name, **counts)
 
     def advanced(self, images: int) -> None:

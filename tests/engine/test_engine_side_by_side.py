@@ -139,14 +139,14 @@ class _Hearing(Heard):
 
 
 @pytest.mark.usefixtures("in_processes")
-def test_all_runs_together_are_told(tmp_path: Path) -> None:
+def test_all_runs_together_are_told_with_the_time_left(tmp_path: Path) -> None:
     heard = _Hearing()
     run(Folders(tmp_path, tmp_path), "resnet,sgad", reporter=heard)
     seen = [state.images for state in heard.states]
     assert seen == sorted(seen)
     assert heard.states[-1].done == heard.states[-1].runs == 2
     assert seen[-1] == heard.states[-1].of_images
-    assert any("1 of 2 runs done" in note for note in heard.notes)
+    assert any("1 of 2 runs done, about" in note for note in heard.notes)
 
 
 @pytest.mark.usefixtures("in_processes")
