@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from safetensors.torch import load, save
 from torch import Tensor
@@ -69,11 +69,17 @@ def export_record(
     `out` is a file or an existing folder.
 
     Raises:
-        ConfigError: there is no such point, or a package is missing.
+        ConfigError: there is no such point, a package is missing, or `out` has the suffix of
+            another format.
         RecordError: today's code does not decide as it did in the run.
         Unsupported: the network cannot be written in this format; the message says why.
     """
     path = place.store.results_dir / FOLDER if out is None else Path(out)
+    if path.suffix[1:].lower() in {*get_args(FileFormat)} - {file_format}:
+        raise ConfigError(
+            f"--out {out} has the suffix of another format than {file_format}.",
+            hint=f"A {file_format} file ends in .{file_format}.",
+        )
     missing = missing_packages() if file_format == "onnx" else []
     if missing:
         raise ConfigError(

@@ -122,3 +122,11 @@ def test_a_file_in_a_folder_is_called_like_its_run(folders: Folders, tmp_path: P
     done = command(folders, "sgad", "--format", "safetensors", "--out", str(tmp_path))
     assert done.exit_code == 0, done.output
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+
+
+def test_the_suffix_of_another_format_is_refused(folders: Folders, tmp_path: Path) -> None:
+    out = tmp_path / "x.onnx"
+    done = command(folders, "sgad", "--format", "safetensors", "--out", str(out))
+    assert done.exit_code == 2
+    assert ".safetensors" in done.stderr
+    assert not out.exists()
